@@ -1,0 +1,95 @@
+import { z } from "zod";
+import { payloadFile, relativePath } from "./manifest.ts";
+
+export const distributionNames = ["containerd", "aks", "k3s", "rke2", "k0s", "microk8s"] as const;
+export type DistributionName = (typeof distributionNames)[number];
+
+export const platformNames = [
+  "aks-clh-snp",
+  "metal-qemu-snp",
+  "metal-qemu-tdx",
+  "metal-qemu-snp-gpu",
+  "metal-qemu-tdx-gpu",
+  "local",
+] as const;
+export type PlatformName = (typeof platformNames)[number];
+
+/** `contrast-cc-<platform>-<8 hex>`, or `contrast-insecure-<platform>-<8 hex>` where nothing is confidential. */
+export const handlerName = z
+  .string()
+  .regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, { error: "must be contrast-cc-<platform>-<8 hex digits>" });
+
+/** Absolute path on the node, normalized. */
+export const nodePath = z
+  .string()
+  .regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/\0]+)+$/, { error: "must be an absolute path without . or .. segments" });
+
+/**
+ * What containerd is told of a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
+ * node's file has. `options` absent: no options table at all (the runc shim accepts none of Kata's).
+ */
+export const containerdEntry = z.strictObject({
+  runtimeType: z.string(),
+  runtimePath: nodePath,
+  podAnnotations: z.array(z.string()),
+  privilegedWithoutHostDevices: z.boolean(),
+  snapshotter: z.string().optional(),
+  options: z.strictObject({ ConfigPath: nodePath }).optional(),
+  /** A proxy snapshotter that containerd shall know, by name, and its socket on the node. */
+  proxyPlugin: z.strictObject({ name: z.string(), address: nodePath }).optional(),
+});
+export type ContainerdEntry = z.infer<typeof containerdEntry>;
+
+/** What a host must have before a runtime is installed on it; each is checked and reported by `check-host`. */
+export const hostRequirements = z.strictObject({
+  tee: z.enum(["none", "snp", "tdx"]),
+  /** "kvm" for QEMU, "mshv" for AKS, "none" for `local`. */
+  virtualization: z.enum(["none", "kvm", "mshv"]),
+  gpu: z.boolean(),
+  /** Guests pull images themselves, so kubelet must wait longer than its default of 2 minutes. */
+  guestPull: z.boolean(),
+});
+export type HostRequirements = z.infer<typeof hostRequirements>;
+
+/** One runtime on the nodes of a group. */
+export const runtimeSpec = z.strictObject({
+  handler: handlerName,
+  platform: z.enum(platformNames),
+  /** Name of the manifest and of the image's folder `/payloads/<payload>/` that holds the files. */
+  payload: z.string(),
+  files: z.array(payloadFile).min(1),
+  kataConfig: z.strictObject({ path: relativePath, content: z.string() }),
+  containerd: containerdEntry,
+  host: hostRequirements,
+});
+export type RuntimeSpec = z.infer<typeof runtimeSpec>;
+
+/**
+ * The install spec: the one JSON document that the program renders and the installer reads; the only thing that passes
+ * between them. It lists every runtime that shall be on the nodes of a group; what the node's journal owns beyond it is
+ * retired.
+ */
+export const installSpecSchema = z.strictObject({
+  schemaVersion: z.literal(1),
+  group: z.string().regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, { error: "must be a lower-case DNS label of at most 40" }),
+  distribution: z.strictObject({
+    name: z.enum(distributionNames),
+    /** Overrides of the distribution's own values; see distributions.ts. */
+    configPath: nodePath.optional(),
+    socket: nodePath.optional(),
+    unit: z.string().optional(),
+    /** Declared containerd version ("2.4.2"), for `plan` on a tree without a containerd binary. */
+    containerdVersion: z.string().optional(),
+  }),
+  /** How many nodes of the group may be between edit and commit at a time. */
+  atOnce: z.int().min(1),
+  runtimes: z.array(runtimeSpec),
+  /** Start a sandbox through the CRI after the installation and look at its shim. Always on for `local`. */
+  verifySandbox: z.boolean(),
+});
+export type InstallSpec = z.infer<typeof installSpecSchema>;
+
+/** Where everything of a handler lies on a node. */
+export const runtimeDirectory = (handler: string): string => `/opt/edgeless/${handler}`;
+/** The node label that says that this node serves the handler. */
+export const handlerLabel = (handler: string): string => `runtime.contrast.edgeless.systems/${handler}`;
