@@ -1,0 +1,74 @@
+// test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts them.
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+
+const clone = resolve(import.meta.dirname, "..");
+const layers = ["lint", "unit", "engine", "cluster"] as const;
+type Layer = (typeof layers)[number];
+const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
+
+interface Count {
+  passed: number;
+  failed: number;
+  /** Tests that did not run: they are never counted as passed, and fail the run. */
+  skipped: number;
+}
+
+const run = (program: string, args: string[]): boolean =>
+  spawnSync(join(clone, "node_modules", ".bin", program), args, { cwd: clone, stdio: "inherit" }).status === 0;
+
+function lint(): Count {
+  const results = [run("biome", ["check", "."]), run("tsc", ["--noEmit"])];
+  return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
+}
+
+function vitest(layer: Layer, args: string[]): Count {
+  const report = join(clone, ".local", `test-${layer}.json`);
+  mkdirSync(join(clone, ".local"), { recursive: true });
+  rmSync(report, { force: true });
+  const ok = run("vitest", [
+    "run",
+    "--project",
+    layer,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...args,
+  ]);
+  let counts: { numPassedTests: number; numFailedTests: number; numPendingTests: number };
+  try {
+    counts = JSON.parse(readFileSync(report, "utf8"));
+  } catch {
+    return { passed: 0, failed: 1, skipped: 0 };
+  }
+  const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = counts;
+  // A file that does not even load, or a rejection that nobody handled, fails without a failed test.
+  return { passed, failed: !ok && failed === 0 ? 1 : failed, skipped };
+}
+
+const separator = process.argv.indexOf("--");
+const words = process.argv.slice(2, separator < 0 ? undefined : separator);
+const vitestArguments = separator < 0 ? [] : process.argv.slice(separator + 1);
+const unknown = words.filter((word) => !isLayer(word));
+if (unknown.length > 0) {
+  console.error(`Unknown layer ${unknown.join(", ")}: the layers are ${layers.join(", ")}.`);
+  process.exit(2);
+}
+
+const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
+const total: Count = { passed: 0, failed: 0, skipped: 0 };
+const lines: string[] = [];
+for (const layer of wanted) {
+  const started = Date.now();
+  const count = layer === "lint" ? lint() : vitest(layer, vitestArguments);
+  total.passed += count.passed;
+  total.failed += count.failed;
+  total.skipped += count.skipped;
+  lines.push(
+    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s`,
+  );
+}
+console.log(`\n${lines.join("\n")}`);
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exit(total.failed + total.skipped > 0 || total.passed === 0 ? 1 : 0);
