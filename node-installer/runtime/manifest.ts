@@ -44,7 +44,9 @@ export type PayloadFile = z.infer<typeof payloadFile>;
  */
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1),
-  name: z.string().regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, { error: "must be lower-case letters, digits, . and -" }),
+  name: z
+    .string()
+    .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, { error: "must be lower-case letters, digits, . and -" }),
   /** See flavours.ts. */
   flavour: z.string(),
   /** Version of the Kata release, such as "3.32.0"; "none" for `local`. */

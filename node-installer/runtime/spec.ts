@@ -71,7 +71,9 @@ export type RuntimeSpec = z.infer<typeof runtimeSpec>;
  */
 export const installSpecSchema = z.strictObject({
   schemaVersion: z.literal(1),
-  group: z.string().regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, { error: "must be a lower-case DNS label of at most 40" }),
+  group: z
+    .string()
+    .regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, { error: "must be a lower-case DNS label of at most 40" }),
   distribution: z.strictObject({
     name: z.enum(distributionNames),
     /** Overrides of the distribution's own values; see distributions.ts. */
