@@ -1,0 +1,71 @@
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { withLock } from "./lock.ts";
+import type { Progress } from "./progress.ts";
+
+/** Where everything is kept that can be had again. Deleting it makes things slower, never wrong. */
+export function cacheDirectory(): string {
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "contrast-runtime");
+}
+
+export interface CacheEntry {
+  /** What it is, as a file name: `kubernetes-1.36.3`. */
+  name: string;
+  /** Everything that decides the content. Another value is another entry. */
+  inputs: unknown;
+  /** Fills the empty directory. What throws, or is killed, leaves no entry. */
+  make: (directory: string) => Promise<void>;
+  /** Free space that making it takes, in bytes. */
+  space?: number;
+}
+
+/** The directory of the entry, made now if the cache does not have it. Two processes never make the same one twice. */
+export async function cached(entry: CacheEntry, progress: Progress): Promise<string> {
+  const key = createHash("sha256").update(JSON.stringify(entry.inputs)).digest("hex").slice(0, 16);
+  const parent = join(cacheDirectory(), "programs");
+  const directory = join(parent, `${entry.name}-${key}`);
+  if (existsSync(directory)) return directory;
+  await mkdir(parent, { recursive: true });
+  await withLock(
+    `cache ${directory}`,
+    `process ${process.pid}`,
+    (other) => progress(`Waiting for ${other}, which is preparing ${entry.name}.`),
+    async () => {
+      if (existsSync(directory)) return;
+      if (entry.space) await requireSpace(parent, entry.space, entry.name);
+      await removeLeftovers(parent, `${entry.name}-${key}.new-`);
+      const fresh = `${directory}.new-${process.pid}`;
+      await mkdir(fresh);
+      try {
+        await entry.make(fresh);
+        await rename(fresh, directory);
+      } catch (error) {
+        await rm(fresh, { recursive: true, force: true });
+        throw error;
+      }
+    },
+  );
+  return directory;
+}
+
+/** Whoever was killed while making an entry left its unfinished directory. Called with the entry's lock held. */
+async function removeLeftovers(parent: string, prefix: string): Promise<void> {
+  for (const name of await readdir(parent))
+    if (name.startsWith(prefix)) await rm(join(parent, name), { recursive: true, force: true });
+}
+
+/** Refuses before anything is begun that the disk has no room for. */
+export async function requireSpace(path: string, bytes: number, purpose: string): Promise<void> {
+  const { bavail, bsize } = await statfs(path);
+  const free = bavail * bsize;
+  if (free >= bytes) return;
+  const gigabytes = (value: number) => `${(value / 1e9).toFixed(1)} GB`;
+  throw new Refusal(
+    "disk-full",
+    `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where ${gigabytes(free)} are left. Make room there, or set XDG_CACHE_HOME to a larger disk.`,
+  );
+}

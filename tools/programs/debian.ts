@@ -1,0 +1,139 @@
+import { cp, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { cached } from "./cache.ts";
+import { requireHostPrograms } from "./host-packages.ts";
+import { type Progress, seconds, whileWaiting } from "./progress.ts";
+import { check, run } from "./run.ts";
+
+/**
+ * Debian's packages, from the mirror that this machine's apt uses (deb.debian.org elsewhere), whose signed metadata is
+ * the check. Exact versions leave the mirrors, so a suite is what can be pinned.
+ */
+export interface DebianPackages {
+  /** As a file name: the cache's entry. */
+  name: string;
+  suite: "bookworm" | "trixie";
+  packages: string[];
+}
+
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const fetchers = [
+  { program: "apt-get", package: "apt" },
+  { program: "dpkg-deb", package: "dpkg" },
+  { program: keyring, package: "debian-archive-keyring" },
+];
+
+/**
+ * The files of the packages alone, without what they depend on and without running their scripts; returns the directory.
+ * Their documentation is left out.
+ */
+export async function debianFiles(wanted: DebianPackages, progress: Progress): Promise<string> {
+  return await cached(
+    {
+      name: wanted.name,
+      inputs: ["files", wanted],
+      space: 1e9,
+      make: async (directory) => {
+        await requireHostPrograms(fetchers, progress);
+        const begin = Date.now();
+        progress(`Fetching from Debian ${wanted.suite}: ${wanted.packages.join(", ")} …`);
+        const apt = join(directory, ".apt");
+        await mkdir(join(apt, "lists", "partial"), { recursive: true });
+        await mkdir(join(apt, "cache", "archives", "partial"), { recursive: true });
+        await writeFile(join(apt, "status"), "");
+        await writeFile(join(apt, "sources.list"), await sourceLine(wanted.suite));
+        await writeFile(join(apt, "apt.conf"), aptConfiguration(apt));
+        const options = { cwd: apt, env: { ...process.env, APT_CONFIG: join(apt, "apt.conf") } };
+        await check("apt-get", ["-q", "update"], options);
+        await check("apt-get", ["-q", "download", ...wanted.packages], options);
+        for (const file of await readdir(apt))
+          if (file.endsWith(".deb")) await check("dpkg-deb", ["-x", join(apt, file), directory]);
+        await rm(apt, { recursive: true });
+        await rm(join(directory, "usr/share/doc"), { recursive: true, force: true });
+        await rm(join(directory, "usr/share/man"), { recursive: true, force: true });
+        await mergeUsr(directory);
+        progress(`  ${wanted.name} is fetched (${seconds(begin)}).`);
+      },
+    },
+    progress,
+  );
+}
+
+/**
+ * A whole tree that can boot: the packages, what they depend on and what every Debian has, installed; returns the
+ * directory, owned by root and never to be written to.
+ *
+ * @param finish sh commands, run in the finished tree, with its path as $1
+ */
+export async function debianTree(wanted: DebianPackages & { finish: string }, progress: Progress): Promise<string> {
+  const directory = await cached(
+    {
+      name: wanted.name,
+      inputs: ["tree", wanted],
+      space: 2e9,
+      make: async (fresh) => {
+        await requireHostPrograms([...fetchers, { program: "mmdebstrap", package: "mmdebstrap" }], progress);
+        const begin = Date.now();
+        progress(`Making a Debian ${wanted.suite} tree for the nodes (about 200 MB; one or two minutes) …`);
+        const leaveOut = ["doc", "man", "locale", "info"].map((part) => `--dpkgopt=path-exclude=/usr/share/${part}/*`);
+        await whileWaiting(
+          15,
+          () => progress(`  still installing its packages, ${seconds(begin)}`),
+          async () =>
+            check("mmdebstrap", [
+              "--mode=root",
+              "--variant=minbase",
+              `--include=${wanted.packages.join(",")}`,
+              '--aptopt=APT::Install-Recommends "0"',
+              ...leaveOut,
+              `--customize-hook=${wanted.finish}`,
+              wanted.suite,
+              join(fresh, "root"),
+              await sourceLine(wanted.suite),
+            ]),
+        );
+        progress(`  The tree is made (${seconds(begin)}).`);
+      },
+    },
+    progress,
+  );
+  return join(directory, "root");
+}
+
+async function sourceLine(suite: string): Promise<string> {
+  return `deb [signed-by=${keyring}] ${await mirror()} ${suite} main\n`;
+}
+
+/** Where this machine's apt has Debian's main archive from; Ubuntu's mirrors do not hold it. */
+async function mirror(): Promise<string> {
+  const { stdout } = await run("apt-get", [
+    "indextargets",
+    "--format",
+    "$(ORIGIN) $(REPO_URI)",
+    "Created-By: Packages",
+  ]);
+  const own = stdout.split("\n").find((line) => /^Debian \S+\/debian\/?$/.test(line));
+  return own?.split(" ")[1] ?? "http://deb.debian.org/debian";
+}
+
+/** An apt of its own, with this machine's proxy settings, which apt reads after this file. */
+function aptConfiguration(directory: string): string {
+  return `Dir::State::lists "${directory}/lists";
+Dir::State::status "${directory}/status";
+Dir::Cache "${directory}/cache";
+Dir::Etc::sourcelist "${directory}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Acquire::Languages "none";
+APT::Architecture "amd64";
+APT::Sandbox::User "root";
+`;
+}
+
+/** The tree that these files are laid over has /lib, /bin and /sbin as links, which real directories would hide. */
+async function mergeUsr(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    if (!["lib", "bin", "sbin"].includes(name)) continue;
+    await cp(join(directory, name), join(directory, "usr", name), { recursive: true, verbatimSymlinks: true });
+    await rm(join(directory, name), { recursive: true });
+  }
+}

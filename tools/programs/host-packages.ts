@@ -1,0 +1,74 @@
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { withLock } from "./lock.ts";
+import type { Progress } from "./progress.ts";
+import { check, run } from "./run.ts";
+
+/** A program (or file) of this machine, and the package of Debian and Ubuntu that brings it. */
+export interface HostProgram {
+  /** A name on PATH, or an absolute path. */
+  program: string;
+  package: string;
+}
+
+const searchPath = () => [
+  ...(process.env.PATH ?? "").split(delimiter),
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/sbin",
+  "/usr/bin",
+  "/bin",
+];
+
+export function isInstalled(program: string): boolean {
+  if (program.startsWith("/")) return existsSync(program);
+  return searchPath().some((directory) => existsSync(join(directory, program)));
+}
+
+/**
+ * Makes sure that this machine has the programs. On Debian and Ubuntu their packages are installed, named first; elsewhere
+ * what is missing is named and nothing is done.
+ */
+export async function requireHostPrograms(programs: HostProgram[], progress: Progress): Promise<void> {
+  if (programs.every(({ program }) => isInstalled(program))) return;
+  await withLock(
+    "host packages",
+    `process ${process.pid}`,
+    (other) => progress(`Waiting for ${other}, which is installing packages.`),
+    async () => {
+      const missing = programs.filter(({ program }) => !isInstalled(program));
+      if (missing.length === 0) return;
+      const packages = [...new Set(missing.map((one) => one.package))].sort();
+      if (!isInstalled("apt-get"))
+        throw new Refusal(
+          "program-missing",
+          `Missing on this machine: ${missing.map(({ program }) => program).join(", ")}. Install them with its package manager (on Debian their packages are ${packages.join(", ")}).`,
+        );
+      if (process.getuid?.() !== 0)
+        throw new Refusal(
+          "not-root",
+          `Missing on this machine: ${packages.join(", ")}. Run as root, or install them: apt-get install ${packages.join(" ")}`,
+        );
+      progress(`Installing on this machine with apt-get: ${packages.join(", ")} …`);
+      await aptInstall(packages);
+      const still = missing.find(({ program }) => !isInstalled(program));
+      if (still)
+        throw new Refusal(
+          "program-missing",
+          `The package ${still.package} is installed but ${still.program} is not there.`,
+        );
+    },
+  );
+}
+
+async function aptInstall(packages: string[]): Promise<void> {
+  const options = {
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_SUSPEND: "1" },
+  };
+  const args = ["-q", "-y", "-o", "DPkg::Lock::Timeout=120", "install", "--no-install-recommends", ...packages];
+  // A machine that never updated its lists, or long ago, does not find the packages at first.
+  if ((await run("apt-get", args, options)).code === 0) return;
+  await run("apt-get", ["-q", "update"], options);
+  await check("apt-get", args, options);
+}

@@ -1,0 +1,122 @@
+/**
+ * Every program that is not an npm package, at its pinned version, and how it is had. Go modules are pinned by the go.mod
+ * and go.sum beside this file, Debian's packages by their suite.
+ */
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { debianFiles, debianTree } from "./debian.ts";
+import { type GoProgram, goProgram } from "./go.ts";
+import type { Progress } from "./progress.ts";
+
+/** The folder of a Go module here: also found from the compiled package, which keeps its sources' layout. */
+export function moduleDirectory(name: string): string {
+  let root = import.meta.dirname;
+  while (!existsSync(join(root, "package.json")) && dirname(root) !== root) root = dirname(root);
+  return join(root, "tools", "programs", "modules", name);
+}
+
+export const kubernetesVersion = "1.36.3";
+
+const kubernetes: GoProgram = {
+  name: "kubernetes",
+  version: kubernetesVersion,
+  module: moduleDirectory("kubernetes"),
+  packages: ["."],
+  tags: ["selinux", "notest", "grpcnotrace"],
+  ldflags: ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"].flatMap((variables) => [
+    `-X ${variables}.gitVersion=v${kubernetesVersion}`,
+    `-X ${variables}.gitMajor=${kubernetesVersion.split(".")[0]}`,
+    `-X ${variables}.gitMinor=${kubernetesVersion.split(".")[1]}`,
+    `-X ${variables}.gitTreeState=clean`,
+  ]),
+  links: {
+    target: "kubernetes",
+    names: ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
+  },
+  duration: "about 5 minutes on two cores the first time",
+};
+
+/** The directory of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet and kubectl. */
+export const kubernetesPrograms = (progress: Progress) => goProgram(kubernetes, progress);
+
+const pause: GoProgram = { name: "pause", version: "1", module: moduleDirectory("pause"), packages: ["."] };
+
+/** The static program that is the process of every pod's sandbox. */
+export const pauseProgram = async (progress: Progress) => join(await goProgram(pause, progress), "pause");
+
+/** containerd, its runc shim and ctr, by minor version. 1.7 is not a module that builds by itself; Debian has it. */
+const containerds = {
+  "1.7": async (progress: Progress) =>
+    join(await debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress), "usr/bin"),
+  "2.2": (progress: Progress) => containerdModule("2.2.9", progress),
+  "2.4": (progress: Progress) => containerdModule("2.4.2", progress),
+};
+
+export type ContainerdVersion = keyof typeof containerds;
+export const containerdVersions = Object.keys(containerds) as ContainerdVersion[];
+export const defaultContainerdVersion: ContainerdVersion = "2.4";
+
+/** The directory of containerd, containerd-shim-runc-v2 and ctr. */
+export const containerdPrograms = (version: ContainerdVersion, progress: Progress): Promise<string> =>
+  containerds[version](progress);
+
+const containerdModule = (version: string, progress: Progress) =>
+  goProgram(
+    {
+      name: "containerd",
+      version,
+      module: moduleDirectory(`containerd-${version}`),
+      packages: ["containerd", "containerd-shim-runc-v2", "ctr"].map(
+        (program) => `github.com/containerd/containerd/v2/cmd/${program}`,
+      ),
+      tags: ["urfave_cli_no_docs", "no_btrfs", "no_devmapper", "no_zfs", "no_aufs", "no_gateway", "no_tracing"],
+      ldflags: [
+        `-X github.com/containerd/containerd/v2/version.Version=v${version}`,
+        "-X github.com/containerd/containerd/v2/version.Revision=go-module",
+      ],
+      duration: "about a minute",
+    },
+    progress,
+  );
+
+/** The Debian that every node boots: systemd, D-Bus, runc, CNI plugins, networking tools. Never written to. */
+export const nodeTree = (progress: Progress) =>
+  debianTree(
+    {
+      name: "node-bookworm",
+      suite: "bookworm",
+      packages: [
+        "systemd",
+        "systemd-sysv",
+        "dbus",
+        "runc",
+        "containernetworking-plugins",
+        "iproute2",
+        "iptables",
+        "kmod",
+        "procps",
+        "ca-certificates",
+      ],
+      // Units that wait for what a container never has, and what must be each node's own.
+      finish: [
+        'for unit in getty.target console-getty.service systemd-logind.service systemd-timesyncd.service; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done',
+        ': >"$1/etc/machine-id"',
+        'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',
+      ].join("\n"),
+    },
+    progress,
+  );
+
+/** Debian's `docker-registry`, a static program. */
+export const registryProgram = async (progress: Progress) =>
+  join(
+    await debianFiles({ name: "docker-registry", suite: "bookworm", packages: ["docker-registry"] }, progress),
+    "usr/bin/docker-registry",
+  );
+
+/** One static program that is a shell and its tools: the content of the proof pod's image. */
+export const busyboxProgram = async (progress: Progress) =>
+  join(
+    await debianFiles({ name: "busybox", suite: "bookworm", packages: ["busybox-static"] }, progress),
+    "usr/bin/busybox",
+  );

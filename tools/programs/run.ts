@@ -1,0 +1,56 @@
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+
+export interface RunOptions {
+  cwd?: string;
+  /** The whole environment of the child; this process's own by default. */
+  env?: NodeJS.ProcessEnv;
+  input?: string;
+  timeoutMs?: number;
+  /** Each line of the child's standard error as it comes. */
+  onErrorLine?: (line: string) => void;
+}
+
+export interface RunResult {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a program to its end. A non-zero exit code is a result; only a program that cannot be started throws. */
+export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const child = spawn(command, args, {
+    cwd: options.cwd,
+    env: options.env ?? process.env,
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: "SIGKILL" as const }),
+  });
+  const { stdout, stderr, stdin } = child;
+  if (!stdout || !stderr) throw new Error("standard output of a child is a pipe");
+  const out: Buffer[] = [];
+  const err: Buffer[] = [];
+  stdout.on("data", (chunk: Buffer) => out.push(chunk));
+  stderr.on("data", (chunk: Buffer) => err.push(chunk));
+  if (options.onErrorLine) createInterface({ input: stderr }).on("line", options.onErrorLine);
+  // A child that ends without reading its input is judged by its exit code, not by the broken pipe.
+  stdin?.on("error", () => {}).end(options.input);
+  const code = await new Promise<number>((resolve, reject) => {
+    child.on("error", (error: NodeJS.ErrnoException) =>
+      reject(error.code === "ENOENT" ? new Refusal("program-missing", `${command} is not installed.`) : error),
+    );
+    child.on("close", (exitCode, signal) => resolve(exitCode ?? (signal ? 128 : 1)));
+  });
+  return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
+}
+
+/** Runs a program that must succeed; returns its standard output. The error quotes the end of what it printed. */
+export async function check(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
+  const { code, stdout, stderr } = await run(command, args, options);
+  if (code === 0) return stdout;
+  const said = (stderr.trim() || stdout.trim() || "it printed nothing").split("\n").slice(-15).join("\n  ");
+  throw new Refusal(
+    "program-failed",
+    `${[command, ...args].join(" ").slice(0, 300)} failed (exit ${code}):\n  ${said}`,
+  );
+}
