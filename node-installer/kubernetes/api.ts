@@ -1,0 +1,126 @@
+import { readFile } from "node:fs/promises";
+import { request as httpRequest } from "node:http";
+import { request as httpsRequest } from "node:https";
+
+/**
+ * The API server answered with an error, or did not answer: then `status` is 0 and the cause is in the message. `reason`
+ * is the API's own word ("Conflict", "AlreadyExists", "NotFound", "Forbidden", …).
+ */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly status: number;
+  readonly reason: string;
+
+  constructor(status: number, reason: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.status = status;
+    this.reason = reason;
+  }
+}
+
+export const isStatus = (error: unknown, ...statuses: number[]): boolean =>
+  error instanceof ApiError && statuses.includes(error.status);
+
+export interface ApiAddress {
+  /** "https://10.96.0.1:443" */
+  baseUrl: string;
+  /** Files of the mounted service account; read again for every request, because kubelet renews both. */
+  tokenFile: string;
+  caFile: string;
+}
+
+/** The few verbs that an installer needs. Paths start with `/api` or `/apis`; answers are the parsed JSON objects. */
+export interface Api {
+  get<T>(path: string): Promise<T>;
+  create<T>(path: string, object: object): Promise<T>;
+  /** JSON merge patch (RFC 7396): null removes a key, an empty patch reads. */
+  mergePatch<T>(path: string, patch: object): Promise<T>;
+  delete(path: string, preconditions?: { uid: string }): Promise<void>;
+}
+
+const serviceAccountDirectory = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/** The API server of the cluster that this process runs in; undefined where it does not run in one. */
+export function inClusterAddress(env: NodeJS.ProcessEnv): ApiAddress | undefined {
+  const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port } = env;
+  if (host === undefined || port === undefined) return undefined;
+  return {
+    baseUrl: `https://${host.includes(":") ? `[${host}]` : host}:${port}`,
+    tokenFile: `${serviceAccountDirectory}/token`,
+    caFile: `${serviceAccountDirectory}/ca.crt`,
+  };
+}
+
+/** A client of one API server. Every call throws `ApiError`, after at most `timeoutMs`. */
+export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
+  const call = async <T>(method: string, path: string, body?: object, contentType = "application/json"): Promise<T> => {
+    try {
+      const [token, ca] = await Promise.all([readFile(address.tokenFile, "utf8"), readFile(address.caFile, "utf8")]);
+      const headers = {
+        authorization: `Bearer ${token.trim()}`,
+        accept: "application/json",
+        "user-agent": "contrast-installer",
+      };
+      return (await send(new URL(path, address.baseUrl), method, headers, ca, timeoutMs, body, contentType)) as T;
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      const cause = error instanceof Error ? error.message : String(error);
+      throw new ApiError(0, "Unreachable", `${method} ${path}: ${cause}`, { cause: error });
+    }
+  };
+  return {
+    get: (path) => call("GET", path),
+    create: (path, object) => call("POST", path, object),
+    mergePatch: (path, patch) => call("PATCH", path, patch, "application/merge-patch+json"),
+    delete: async (path, preconditions) => {
+      await call("DELETE", path, { kind: "DeleteOptions", apiVersion: "v1", ...(preconditions && { preconditions }) });
+    },
+  };
+}
+
+function send(
+  url: URL,
+  method: string,
+  headers: Record<string, string>,
+  ca: string,
+  timeoutMs: number,
+  body: object | undefined,
+  contentType: string,
+): Promise<unknown> {
+  const payload = body === undefined ? undefined : JSON.stringify(body);
+  const allHeaders =
+    payload === undefined
+      ? headers
+      : { ...headers, "content-type": contentType, "content-length": String(Buffer.byteLength(payload)) };
+  return new Promise((resolve, reject) => {
+    // The signal bounds the whole exchange; a socket's own timeout would only bound its silence.
+    const options = { method, headers: allHeaders, signal: AbortSignal.timeout(timeoutMs), agent: false };
+    const request = url.protocol === "http:" ? httpRequest(url, options) : httpsRequest(url, { ...options, ca });
+    request.on("error", (error) =>
+      reject(error.name === "AbortError" ? new Error(`no answer within ${timeoutMs} ms`, { cause: error }) : error),
+    );
+    request.on("response", (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk: Buffer) => chunks.push(chunk));
+      response.on("error", reject);
+      response.on("end", () => {
+        const text = Buffer.concat(chunks).toString("utf8");
+        const status = response.statusCode ?? 0;
+        if (status >= 200 && status < 300) return resolve(parse(text));
+        const answer = parse(text) as { reason?: string; message?: string };
+        const message = answer.message ?? response.statusMessage ?? "no message";
+        reject(new ApiError(status, answer.reason ?? "Unknown", `${method} ${url.pathname}: ${status} ${message}`));
+      });
+    });
+    request.end(payload);
+  });
+}
+
+/** Proxies and load balancers answer with HTML or nothing: never a reason to die of a SyntaxError. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return { message: text.slice(0, 200) };
+  }
+}

@@ -1,0 +1,55 @@
+import { Refusal } from "../runtime/refusal.ts";
+import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
+import { type InstallerMetrics, newMetrics } from "./metrics.ts";
+import { systemNamespace } from "./names.ts";
+import { localReporter, nodeReporter, type Reporter } from "./reporter.ts";
+import { grantedTickets, leaseTickets, type Tickets } from "./tickets.ts";
+
+/** The cluster as the installer's loop sees it. */
+export interface Cluster {
+  /** NODE_NAME, or undefined outside a cluster. */
+  nodeName: string | undefined;
+  reporter: Reporter;
+  tickets: Tickets;
+  metrics: InstallerMetrics;
+}
+
+/** Outside a cluster: labels, Events and status go nowhere, every ticket is granted. */
+export function withoutKubernetes(now: () => Date): Cluster {
+  const metrics = newMetrics();
+  return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics };
+}
+
+export interface ConnectOptions {
+  group: string;
+  atOnce: number;
+  /** `Host`'s clock. */
+  now: () => Date;
+  delay: (ms: number) => Promise<void>;
+  onError: (error: ApiError) => void;
+}
+
+/**
+ * The cluster that this pod runs in, by its environment: KUBERNETES_SERVICE_HOST and _PORT (kubelet's), NODE_NAME and
+ * POD_NAMESPACE (downward API); or none, where there is no such environment.
+ */
+export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEnv): Cluster {
+  const address = inClusterAddress(env);
+  if (address === undefined) return withoutKubernetes(options.now);
+  const nodeName = env.NODE_NAME;
+  if (nodeName === undefined || nodeName === "") {
+    throw new Refusal(
+      "no-node-name",
+      "NODE_NAME is not set. The installer has to know its node: set it from spec.nodeName by the downward API.",
+    );
+  }
+  const metrics = newMetrics();
+  const api = apiClient(address);
+  const namespace = env.POD_NAMESPACE ?? systemNamespace;
+  return {
+    nodeName,
+    reporter: nodeReporter({ api, nodeName, metrics, ...options }),
+    tickets: leaseTickets(api, { namespace, nodeName, ...options }),
+    metrics,
+  };
+}

@@ -1,0 +1,56 @@
+import { createHash } from "node:crypto";
+import { type Api, isStatus } from "./api.ts";
+
+/** Events about cluster-scoped objects live in this namespace; the API refuses them elsewhere. */
+export const eventNamespace = "default";
+export const eventComponent = "contrast-installer";
+
+export interface NodeEvent {
+  type: "Normal" | "Warning";
+  /** CamelCase, stable, such as "RuntimeReady". */
+  reason: string;
+  message: string;
+}
+
+interface EventObject {
+  count?: number;
+}
+
+const maxMessage = 1024;
+const path = `/api/v1/namespaces/${eventNamespace}/events`;
+
+/**
+ * Records an Event on the node. Its name is a digest of what it says, so the same one again only raises the count, also
+ * after the installer started anew.
+ */
+export async function recordEvent(
+  api: Api,
+  node: { name: string; uid: string },
+  event: NodeEvent,
+  time: Date,
+): Promise<void> {
+  const message = event.message.length > maxMessage ? `${event.message.slice(0, maxMessage - 1)}…` : event.message;
+  const identity = JSON.stringify([node.name, node.uid, event.reason, message]);
+  const name = `${eventComponent}.${createHash("sha256").update(identity).digest("hex").slice(0, 16)}`;
+  const now = time.toISOString().replace(/\.\d{3}Z$/, "Z");
+  try {
+    await api.create(path, {
+      apiVersion: "v1",
+      kind: "Event",
+      metadata: { name, namespace: eventNamespace },
+      involvedObject: { apiVersion: "v1", kind: "Node", name: node.name, uid: node.uid },
+      type: event.type,
+      reason: event.reason,
+      message,
+      count: 1,
+      firstTimestamp: now,
+      lastTimestamp: now,
+      source: { component: eventComponent, host: node.name },
+    });
+  } catch (error) {
+    if (!isStatus(error, 409)) throw error;
+    // The count comes from an empty patch for the reason given in node.ts: no right to read other nodes' Events.
+    const existing = await api.mergePatch<EventObject>(`${path}/${name}`, {});
+    await api.mergePatch(`${path}/${name}`, { count: (existing.count ?? 1) + 1, lastTimestamp: now });
+  }
+}

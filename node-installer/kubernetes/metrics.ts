@@ -1,0 +1,81 @@
+import { isReady, type NodeStatus, nodeStates } from "./status.ts";
+
+/** What the installer counts, as plain numbers that its loop raises; made into Prometheus' text only when asked for. */
+export interface InstallerMetrics {
+  /** Restarts of containerd that we caused. */
+  restarts: number;
+  rollbacks: number;
+  /** Payload bytes copied to the node. */
+  bytesCopied: number;
+  /** Times that the node's files had drifted from the spec and were put right. */
+  repairs: number;
+  /** By code. */
+  failures: Record<string, number>;
+  /** Duration of the last run of each step. */
+  stepSeconds: Record<string, number>;
+  lastSuccess: Date | undefined;
+}
+
+export const newMetrics = (): InstallerMetrics => ({
+  restarts: 0,
+  rollbacks: 0,
+  bytesCopied: 0,
+  repairs: 0,
+  failures: {},
+  stepSeconds: {},
+  lastSuccess: undefined,
+});
+
+/** Prometheus' text format. The library is loaded here, so that an installer that nobody scrapes stays small. */
+export async function renderMetrics(
+  group: string,
+  status: NodeStatus | undefined,
+  metrics: InstallerMetrics,
+): Promise<{ contentType: string; text: string }> {
+  const { Counter, Gauge, Registry } = await import("prom-client");
+  const registry = new Registry();
+  registry.setDefaultLabels({ group });
+  const registers = [registry];
+  const counter = (name: string, help: string, value: number) =>
+    new Counter({ name: `contrast_installer_${name}`, help, registers }).inc(value);
+  const gauge = (name: string, help: string, label: string, values: Iterable<[string, number]>) => {
+    const metric = new Gauge({ name: `contrast_installer_${name}`, help, labelNames: [label], registers });
+    for (const [key, value] of values) metric.set({ [label]: key }, value);
+  };
+
+  counter("containerd_restarts_total", "Restarts of containerd by the installer.", metrics.restarts);
+  counter("rollbacks_total", "Changes that the gate refused and that were taken back.", metrics.rollbacks);
+  counter("repairs_total", "Times that drifted files were put right.", metrics.repairs);
+  counter("payload_bytes_copied_total", "Payload bytes copied to the node.", metrics.bytesCopied);
+  const failures = new Counter({
+    name: "contrast_installer_failures_total",
+    help: "Failures by code.",
+    labelNames: ["code"],
+    registers,
+  });
+  for (const [code, count] of Object.entries(metrics.failures)) failures.inc({ code }, count);
+  gauge("step_seconds", "Duration of the last run of a step.", "step", Object.entries(metrics.stepSeconds));
+  gauge(
+    "state",
+    "1 for the state that the node is in.",
+    "state",
+    nodeStates.map((state) => [state, status?.state === state ? 1 : 0]),
+  );
+  gauge(
+    "handler_served",
+    "1 for each handler that passed the gate.",
+    "handler",
+    (status?.handlers ?? []).map((handler) => [handler, 1]),
+  );
+  new Gauge({
+    name: "contrast_installer_ready",
+    help: "1 when everything that the spec lists is served.",
+    registers,
+  }).set(status !== undefined && isReady(status) ? 1 : 0);
+  new Gauge({
+    name: "contrast_installer_last_success_timestamp_seconds",
+    help: "When the node last became ready; 0 if never since the start.",
+    registers,
+  }).set((metrics.lastSuccess?.getTime() ?? 0) / 1000);
+  return { contentType: registry.contentType, text: await registry.metrics() };
+}

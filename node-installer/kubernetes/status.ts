@@ -1,0 +1,52 @@
+import { z } from "zod";
+
+/**
+ * working: a step runs. waiting: for a ticket, or for an API server that does not answer. blocked: the spec is served,
+ * but handlers that it no longer lists are still used by pods. ready: exactly the spec is served. failed: refused, or
+ * rolled back; the same content is not tried again by itself.
+ */
+export const nodeStates = ["working", "waiting", "blocked", "ready", "failed"] as const;
+export type NodeState = (typeof nodeStates)[number];
+
+/** What an installer says of its node: the body of /readyz, and (with a time) the node's status annotation. */
+export const nodeStatusSchema = z.object({
+  state: z.enum(nodeStates),
+  /** Kebab-case: a `Refusal`'s code, or the name of the step. */
+  code: z.string(),
+  /** A sentence for a person. */
+  reason: z.string(),
+  /** Handlers that passed the gate, sorted. */
+  handlers: z.array(z.string()),
+  /** `namespace/name` of the pods that a retirement waits for. */
+  pods: z.array(z.string()),
+  /** SHA-256 (hex) of the bytes of the spec that this is about; see `specHash`. */
+  specHash: z.string(),
+  /** The retry token that was acted upon last. */
+  retry: z.string().optional(),
+});
+export type NodeStatus = z.infer<typeof nodeStatusSchema>;
+
+export const publishedStatusSchema = nodeStatusSchema.extend({ time: z.iso.datetime() });
+export type PublishedStatus = z.infer<typeof publishedStatusSchema>;
+
+/** Node annotations share 256 KiB: a long list of pods or a whole log must not fill them. */
+const maxReason = 2048;
+const maxPods = 50;
+
+export function publishedStatus(status: NodeStatus, time: Date): PublishedStatus {
+  const reason = status.reason.length > maxReason ? `${status.reason.slice(0, maxReason - 1)}…` : status.reason;
+  return { ...status, reason, pods: status.pods.slice(0, maxPods), time: time.toISOString() };
+}
+
+/** The status in a node's annotation; undefined where there is none or it is none of ours. */
+export function parseStatus(annotation: string | undefined): PublishedStatus | undefined {
+  if (annotation === undefined) return undefined;
+  try {
+    return publishedStatusSchema.safeParse(JSON.parse(annotation)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the node does everything that the spec asks for; pods of a retired handler do not make it less ready. */
+export const isReady = (status: NodeStatus): boolean => status.state === "ready" || status.state === "blocked";

@@ -1,0 +1,138 @@
+import { type Api, isStatus } from "./api.ts";
+import { ticketNames } from "./names.ts";
+import { readOwnNode } from "./node.ts";
+
+/**
+ * At most `atOnce` nodes of a group are between edit and commit. A DaemonSet starts all its pods at once, and its
+ * `maxUnavailable` bounds updates only, so the installers themselves take turns.
+ */
+export interface Tickets {
+  /** One try. A ticket that this node already holds, also since before a restart, is returned again. */
+  acquire(): Promise<{ held: true } | { held: false; holders: string[] }>;
+  /** Says on the ticket why its holder keeps it. */
+  annotate(reason: string): Promise<void>;
+  /** At commit. Nothing happens where this node holds none. */
+  release(): Promise<void>;
+}
+
+export interface Lease {
+  metadata: {
+    name: string;
+    uid: string;
+    annotations?: Record<string, string>;
+    ownerReferences?: { uid: string }[];
+  };
+  spec?: { holderIdentity?: string; acquireTime?: string };
+}
+
+/** Lease annotation with the sentence of a node that failed and therefore keeps its ticket. */
+export const ticketReasonAnnotation = "runtime.contrast.edgeless.systems/reason";
+
+/**
+ * A ticket is a Lease that exists exactly as long as somebody holds it: creating it decides a race, deleting it gives it
+ * back, and the cluster's garbage collector frees it when its owner, the Node, is deleted. No installer ever has
+ * to judge that another node is gone, so none needs the right to take another's ticket.
+ */
+export function leaseTickets(
+  api: Api,
+  options: { namespace: string; group: string; atOnce: number; nodeName: string; now: () => Date },
+): Tickets {
+  const { nodeName } = options;
+  const collection = `/apis/coordination.k8s.io/v1/namespaces/${options.namespace}/leases`;
+  const names = ticketNames(options.group, options.atOnce);
+
+  const read = async (name: string): Promise<Lease | undefined> => {
+    try {
+      return await api.get<Lease>(`${collection}/${name}`);
+    } catch (error) {
+      if (isStatus(error, 404)) return undefined;
+      throw error;
+    }
+  };
+  const readAll = () => Promise.all(names.map(read));
+  const mine = (lease: Lease | undefined): lease is Lease => lease?.spec?.holderIdentity === nodeName;
+
+  const take = async (name: string, nodeUid: string): Promise<boolean> => {
+    try {
+      await api.create(collection, {
+        apiVersion: "coordination.k8s.io/v1",
+        kind: "Lease",
+        metadata: {
+          name,
+          namespace: options.namespace,
+          ownerReferences: [{ apiVersion: "v1", kind: "Node", name: nodeName, uid: nodeUid }],
+        },
+        // The API's MicroTime wants six digits.
+        spec: { holderIdentity: nodeName, acquireTime: options.now().toISOString().replace("Z", "000Z") },
+      });
+      return true;
+    } catch (error) {
+      if (isStatus(error, 409)) return false;
+      throw error;
+    }
+  };
+
+  return {
+    async acquire() {
+      const [node, leases] = await Promise.all([readOwnNode(api, nodeName), readAll()]);
+      const { uid } = node.metadata;
+      // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
+      const ours = (lease: Lease) => lease.metadata.ownerReferences?.some((owner) => owner.uid === uid) === true;
+      if (leases.some((lease) => mine(lease) && ours(lease))) return { held: true };
+      for (const [index, name] of names.entries()) {
+        if (leases[index] === undefined && (await take(name, uid))) return { held: true };
+      }
+      const holders = (await readAll()).flatMap((lease) => lease?.spec?.holderIdentity ?? []);
+      return { held: false, holders };
+    },
+    async annotate(reason) {
+      for (const lease of (await readAll()).filter(mine)) {
+        const annotations = { [ticketReasonAnnotation]: reason.slice(0, 1024) };
+        await api.mergePatch(`${collection}/${lease.metadata.name}`, { metadata: { annotations } });
+      }
+    },
+    async release() {
+      for (const { metadata } of (await readAll()).filter(mine)) {
+        try {
+          await api.delete(`${collection}/${metadata.name}`, { uid: metadata.uid });
+        } catch (error) {
+          // Gone already, or another object by now: then the collector was quicker and somebody else may hold it.
+          if (!isStatus(error, 404, 409)) throw error;
+        }
+      }
+    },
+  };
+}
+
+/** Where there is no API server there is nobody to take turns with. */
+export const grantedTickets: Tickets = {
+  acquire: async () => ({ held: true }),
+  annotate: async () => {},
+  release: async () => {},
+};
+
+/**
+ * Waits until this node holds a ticket. `onWait` hears who holds them whenever that changes, or the sentence why the
+ * API could not be asked: without an answer there is no ticket.
+ */
+export async function waitForTicket(
+  tickets: Tickets,
+  options: { delay: (ms: number) => Promise<void>; onWait: (waitingFor: string) => void },
+): Promise<void> {
+  let said = "";
+  for (;;) {
+    let waitingFor: string;
+    try {
+      const answer = await tickets.acquire();
+      if (answer.held) return;
+      waitingFor =
+        answer.holders.length > 0 ? answer.holders.toSorted().join(", ") : "a ticket that was just given back";
+    } catch (error) {
+      waitingFor = `the API server: ${error instanceof Error ? error.message : String(error)}`;
+    }
+    if (waitingFor !== said) options.onWait(waitingFor);
+    said = waitingFor;
+    // Spread out, so that a thousand waiting nodes do not ask in step.
+    await options.delay(2_000 + Math.random() * 3_000);
+  }
+}
