@@ -1,14 +1,27 @@
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { once } from "node:events";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
- * Runs the action while holding the lock of this name, one holder per machine. The lock is a listening socket in Linux's
- * abstract namespace: the kernel frees it when its holder ends in whatever way, so it is never stale, and whoever waits
- * is woken by the connection's end instead of asking again and again.
+ * Locks the file, unless another has unlinked it meanwhile, says so, and keeps it until its standard input ends: which it
+ * does when whoever started it ends, in whatever way.
+ */
+const holderScript = `while :; do
+  exec 3>>"$1" && flock 3 || exit 1
+  [ "$(stat -Lc %i /proc/self/fd/3)" = "$(stat -c %i "$1" 2>/dev/null)" ] && break
+done
+echo held
+exec cat >/dev/null`;
+
+/**
+ * Runs the action while holding the lock of this name, one holder per machine. The kernel frees it when its holder ends
+ * in whatever way, so it is never stale, and whoever waits is woken instead of asking again and again.
  *
  * @param holder what the others are told that they wait for
- * @param onWait called once with the other holder's words, before waiting
+ * @param onWait called once with the other holder's words, when there is another
  */
 export async function withLock<T>(
   name: string,
@@ -16,54 +29,36 @@ export async function withLock<T>(
   onWait: (holder: string) => void,
   action: () => Promise<T>,
 ): Promise<T> {
-  // The kernel allows 107 bytes.
-  const address = `\0contrast-runtime-${createHash("sha256").update(name).digest("hex").slice(0, 32)}`;
-  let announced = false;
-  let lock = await listen(address, holder);
-  while (!lock) {
-    await untilReleased(address, (other) => {
-      if (!announced) onWait(other);
-      announced = true;
-    });
-    lock = await listen(address, holder);
-  }
+  const directory = lockDirectory();
+  await mkdir(directory, { recursive: true });
+  const file = join(directory, `contrast-runtime-${createHash("sha256").update(name).digest("hex").slice(0, 16)}.lock`);
+  // In a process group of its own, so that a terminal's interrupt does not free the lock before the action has ended.
+  const child = spawn("sh", ["-c", holderScript, "lock", file], { stdio: ["pipe", "pipe", "inherit"], detached: true });
+  child.stdin.on("error", () => {});
+  const announce = setTimeout(async () => {
+    const other = await readFile(file, "utf8").catch(() => "");
+    onWait(other || "another process");
+  }, 300);
   try {
+    await new Promise<void>((resolve, reject) => {
+      child.stdout.once("data", () => resolve());
+      child.once("error", reject);
+      child.once("exit", () =>
+        reject(new Refusal("lock-failed", `The lock ${file} cannot be taken: see the line above.`)),
+      );
+    });
+    clearTimeout(announce);
+    await writeFile(file, holder);
     return await action();
   } finally {
-    await lock.release();
+    clearTimeout(announce);
+    if (child.exitCode === null) await rm(file, { force: true });
+    child.stdin.end();
   }
 }
 
-async function listen(address: string, holder: string): Promise<{ release(): Promise<void> } | undefined> {
-  const waiting = new Set<Socket>();
-  const server: Server = createServer((socket) => {
-    waiting.add(socket);
-    socket.on("error", () => {}).on("close", () => waiting.delete(socket));
-    socket.write(`${holder}\n`);
-  });
-  try {
-    server.listen(address);
-    await once(server, "listening");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return undefined;
-    throw error;
-  }
-  return {
-    async release() {
-      const closed = once(server, "close");
-      server.close();
-      for (const socket of waiting) socket.destroy();
-      await closed;
-    },
-  };
-}
-
-/** Resolves when the present holder is gone; at once when there is none. */
-async function untilReleased(address: string, onHolder: (holder: string) => void): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const socket = connect(address);
-    socket.on("data", (words) => onHolder(words.toString().trim()));
-    socket.on("error", () => {});
-    socket.on("close", () => resolve());
-  });
-}
+/** The same for every process of this user, in whatever network namespace; emptied by a reboot where it can be. */
+const lockDirectory = () =>
+  process.getuid?.() === 0
+    ? "/run/lock"
+    : join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "contrast-runtime", "locks");
