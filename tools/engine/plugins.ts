@@ -1,0 +1,115 @@
+import { existsSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { delimiter, dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import type { Progress } from "../programs/progress.ts";
+import { run } from "../programs/run.ts";
+import { findOnPath } from "./engine.ts";
+import { type Provider, pluginVersion } from "./versions.ts";
+
+/** Where a stack's provider plugins come from. All of them come from the same place. */
+export type PluginOrigin = "official" | "stand-in";
+
+const clone = resolve(import.meta.dirname, "..", "..");
+const standIns = join(clone, "test", "stand-ins");
+/** What the dev stack's program uses. */
+const needed: Provider[] = ["kubernetes", "command"];
+/** One attempt that a slow line finishes and a black hole does not prolong. */
+const downloadTimeoutMs = 60_000;
+
+export const standInDirectory = (provider: Provider): string => join(standIns, provider);
+
+export interface PluginQuestion {
+  stack: string;
+  /** Whether the stack's state has resources: then their plugins must not be switched. */
+  stackHasResources: boolean;
+  /** The engine that downloads, and its environment. */
+  command: string;
+  env: Record<string, string>;
+}
+
+/**
+ * Official plugins where they can be had, otherwise the stand-ins of test/; what a stack was made with, it keeps.
+ * @throws Refusal when a stack made with official plugins cannot have them now
+ */
+export async function resolvePlugins(question: PluginQuestion, progress: Progress): Promise<PluginOrigin> {
+  const { stack, stackHasResources } = question;
+  const recorded = stackHasResources ? await readRecord(stack) : undefined;
+  if (recorded === "stand-in") {
+    announceStandIns(progress);
+    if (needed.every((provider) => isInstalled(provider, question.env)))
+      progress(
+        `The official plugins are installed now; stack ${stack} keeps the stand-ins it was made with until npm stop.`,
+      );
+    return "stand-in";
+  }
+  const missing = await firstMissing(question, progress);
+  if (missing === undefined) {
+    await writeRecord(stack, "official");
+    return "official";
+  }
+  if (recorded === "official")
+    throw new Refusal(
+      "plugins-missing",
+      `Stack ${stack} was made with the official provider plugins, and ${missing.provider} ${pluginVersion(missing.provider)} cannot be had now (${missing.reason}). A stack's plugins are never switched: make the plugin available on PATH or restore the connection to get.pulumi.com, then run the command again.`,
+    );
+  announceStandIns(progress);
+  await writeRecord(stack, "stand-in");
+  return "stand-in";
+}
+
+function announceStandIns(progress: Progress): void {
+  const list = needed.map((provider) => `${provider} ${pluginVersion(provider)}`).join(" and ");
+  progress(
+    `The official provider plugins (${list}) cannot be downloaded here: using the project's stand-ins (test/stand-ins).`,
+  );
+}
+
+/** The first plugin that is neither installed nor downloadable, with the reason. */
+async function firstMissing(
+  { command, env }: PluginQuestion,
+  progress: Progress,
+): Promise<{ provider: Provider; reason: string } | undefined> {
+  for (const provider of needed) {
+    if (isInstalled(provider, env)) continue;
+    progress(`Downloading the provider plugin ${provider} ${pluginVersion(provider)} …`);
+    const { code, stderr } = await run(command, ["plugin", "install", "resource", provider, pluginVersion(provider)], {
+      env,
+      timeoutMs: downloadTimeoutMs,
+    });
+    if (code === 0) continue;
+    const cause = /dial tcp.*|lookup .*|: \d{3} HTTP.*/.exec(stderr)?.[0] ?? "the download did not finish in a minute";
+    return { provider, reason: cause.trim() };
+  }
+  return undefined;
+}
+
+/** On PATH (any version, as the engine takes it) or in PULUMI_HOME at the SDK's version. */
+function isInstalled(provider: Provider, env: Record<string, string>): boolean {
+  const onPath = findOnPath(`pulumi-resource-${provider}`, pathWithoutStandIns(env.PATH ?? ""));
+  if (onPath && !env.PULUMI_IGNORE_AMBIENT_PLUGINS) return true;
+  const directory = join(env.PULUMI_HOME ?? "", "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
+  return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
+}
+
+const pathWithoutStandIns = (path: string): string =>
+  path
+    .split(delimiter)
+    .filter((directory) => dirname(directory) !== standIns)
+    .join(delimiter);
+
+const recordFile = (stack: string) => join(clone, ".local", "engine", `${stack}.json`);
+
+const record = z.strictObject({ plugins: z.enum(["official", "stand-in"]) });
+
+async function readRecord(stack: string): Promise<PluginOrigin | undefined> {
+  if (!existsSync(recordFile(stack))) return undefined;
+  const parsed = record.safeParse(JSON.parse(await readFile(recordFile(stack), "utf8")));
+  return parsed.data?.plugins;
+}
+
+async function writeRecord(stack: string, plugins: PluginOrigin): Promise<void> {
+  await mkdir(dirname(recordFile(stack)), { recursive: true });
+  await writeFile(recordFile(stack), `${JSON.stringify({ plugins })}\n`);
+}

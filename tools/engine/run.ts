@@ -1,0 +1,29 @@
+import { spawn } from "node:child_process";
+import { resolve } from "node:path";
+import type { EngineEnvironment } from "./environment.ts";
+
+const clone = resolve(import.meta.dirname, "..", "..");
+
+/**
+ * Runs the engine on the terminal; resolves with its exit code. An interrupt reaches the engine by the terminal, which
+ * ends its update in order; this process only waits for that.
+ */
+export async function runPulumi(environment: EngineEnvironment, args: string[]): Promise<number> {
+  const [command = "", ...rest] = [...environment.prefix, environment.command, ...args];
+  const child = spawn(command, rest, { cwd: clone, env: environment.env, stdio: "inherit" });
+  const forward = (signal: NodeJS.Signals) => child.kill(signal);
+  const wait = () => {};
+  process.on("SIGTERM", forward).on("SIGINT", wait);
+  try {
+    return await new Promise<number>((resolve, reject) => {
+      child.on("error", reject);
+      child.on("exit", (code, signal) => resolve(code ?? (signal === "SIGINT" ? 130 : 143)));
+    });
+  } finally {
+    process.off("SIGTERM", forward).off("SIGINT", wait);
+  }
+}
+
+/** Makes the stack where it does not exist. */
+export const selectStack = (environment: EngineEnvironment, stack: string): Promise<number> =>
+  runPulumi(environment, ["stack", "select", "--create", stack]);
