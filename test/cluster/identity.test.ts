@@ -1,0 +1,273 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Api, ApiError, apiClient } from "../../node-installer/kubernetes/api.ts";
+import { installerIdentity, snapshotReaderIdentity } from "../../node-installer/kubernetes/identity.ts";
+import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
+import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
+import { statusAnnotation, systemNamespace } from "../../node-installer/kubernetes/names.ts";
+import { type NodeObject, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
+import { leaseTickets } from "../../node-installer/kubernetes/tickets.ts";
+import { type ApiServer, startApiServer, until } from "./api-server.ts";
+
+const namespace = systemNamespace;
+const group = "metal";
+const handler = "contrast-cc-metal-qemu-snp-0a1b2c3d";
+const label = `runtime.contrast.edgeless.systems/${handler}`;
+const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+const rbac = "/apis/rbac.authorization.k8s.io/v1";
+const admission = "/apis/admissionregistration.k8s.io/v1";
+
+let server: ApiServer;
+let admin: Api;
+/** Clients with the bound tokens of installer pods on two nodes. */
+let one: Api;
+let two: Api;
+
+beforeAll(async () => {
+  server = await startApiServer({
+    controllers: ["garbage-collector-controller", "validatingadmissionpolicy-status-controller"],
+  });
+  admin = apiClient(server.admin);
+  for (const name of [namespace, "default"]) {
+    await until(`namespace ${name}`, () =>
+      admin.create("/api/v1/namespaces", { metadata: { name } }).then(
+        () => true,
+        (error) => error.status === 409,
+      ),
+    );
+  }
+  const identity = installerIdentity({ namespace, group, atOnce: 1 });
+  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, identity.serviceAccount);
+  await admin.create(`${rbac}/clusterroles`, identity.clusterRole);
+  await admin.create(`${rbac}/clusterrolebindings`, identity.clusterRoleBinding);
+  for (const role of [identity.ticketRole, identity.eventRole]) {
+    await admin.create(`${rbac}/namespaces/${role.metadata.namespace}/roles`, role);
+  }
+  for (const binding of [identity.ticketRoleBinding, identity.eventRoleBinding]) {
+    await admin.create(`${rbac}/namespaces/${binding.metadata.namespace}/rolebindings`, binding);
+  }
+  for (const policy of identity.policies) await admin.create(`${admission}/validatingadmissionpolicies`, policy);
+  for (const binding of identity.policyBindings) {
+    await admin.create(`${admission}/validatingadmissionpolicybindings`, binding);
+  }
+  one = await installerOn("node-1");
+  two = await installerOn("node-2");
+  // The API server takes a moment to compile new policies; until then it lets things pass.
+  await until("the node policy", () => refused(() => readOwnNode(one, "node-2")));
+  await until("the ticket policy", () =>
+    refused(() => one.create(leases, lease("contrast-installer-other-0", "node-1", "x"))),
+  );
+  await until("the event policy", () => refused(() => one.create(events, nodeEvent("node-2", "x"))));
+}, 900_000);
+
+afterAll(async () => {
+  await server?.close();
+});
+
+const serviceAccount = `contrast-installer-${group}`;
+
+/** A node and its installer pod, and a client with the token that the pod would have. */
+async function installerOn(nodeName: string): Promise<Api> {
+  await admin.create("/api/v1/nodes", {
+    metadata: { name: nodeName, labels: { zone: "a" }, annotations: { note: "mine" } },
+  });
+  const pods = `/api/v1/namespaces/${namespace}/pods`;
+  const pod = await admin.create<NodeObject>(pods, {
+    metadata: { name: `installer-${nodeName}` },
+    spec: { nodeName, serviceAccountName: serviceAccount, containers: [{ name: "installer", image: "none" }] },
+  });
+  return clientWithToken({ kind: "Pod", apiVersion: "v1", name: pod.metadata.name, uid: pod.metadata.uid });
+}
+
+async function clientWithToken(boundObjectRef?: object, account = serviceAccount): Promise<Api> {
+  const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
+  const request = { spec: { expirationSeconds: 3600, ...(boundObjectRef && { boundObjectRef }) } };
+  const { status } = await admin.create<{ status: { token: string } }>(path, request);
+  return apiClient(await server.withToken(status.token));
+}
+
+const refused = async (action: () => Promise<unknown>): Promise<boolean> => {
+  try {
+    await action();
+    return false;
+  } catch (error) {
+    return error instanceof ApiError && error.status === 403;
+  }
+};
+
+const events = "/api/v1/namespaces/default/events";
+const nodeEvent = (node: string, uid: string, component = "contrast-installer") => ({
+  metadata: { generateName: "stolen-" },
+  involvedObject: { apiVersion: "v1", kind: "Node", name: node, uid },
+  type: "Warning",
+  reason: "Stolen",
+  message: "stolen",
+  source: { component, host: node },
+});
+const lease = (name: string, holderIdentity: string, uid: string) => ({
+  metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Node", name: holderIdentity, uid }] },
+  spec: { holderIdentity },
+});
+const node = (name: string) => admin.get<NodeObject>(`/api/v1/nodes/${name}`);
+const ticketsOf = (api: Api, nodeName: string) =>
+  leaseTickets(api, { namespace, group, atOnce: 1, nodeName, now: () => new Date() });
+
+describe("what an installer's token can do", () => {
+  test("labels its own node and leaves everything else on it alone", async () => {
+    await setServedLabels(one, "node-1", [handler]);
+    expect((await node("node-1")).metadata.labels).toEqual({ zone: "a", [label]: "true" });
+    await setServedLabels(one, "node-1", []);
+    expect((await node("node-1")).metadata.labels).toEqual({ zone: "a" });
+  });
+
+  test("publishes its status and an Event about its own node, the same Event again as a count", async () => {
+    const errors: ApiError[] = [];
+    const status = {
+      state: "failed",
+      code: "iommu-passthrough",
+      reason: "why",
+      handlers: [],
+      pods: [],
+      specHash: "00",
+    } as const;
+    for (const _ of [1, 2]) {
+      const reporter = nodeReporter({
+        api: one,
+        group,
+        nodeName: "node-1",
+        metrics: newMetrics(),
+        now: () => new Date(),
+        delay: async () => {},
+        onError: (error) => errors.push(error),
+      });
+      reporter.report({ ...status, handlers: [], pods: [] });
+      await reporter.flush();
+    }
+    expect(errors).toEqual([]);
+    const { metadata } = await node("node-1");
+    expect(JSON.parse(metadata.annotations?.[statusAnnotation(group)] ?? "")).toMatchObject(status);
+    expect(metadata.annotations?.note).toBe("mine");
+    const { items } = await admin.get<{ items: { involvedObject: object; reason: string; count: number }[] }>(events);
+    expect(items.filter(({ reason }) => reason === "IommuPassthrough")).toMatchObject([
+      { involvedObject: { kind: "Node", name: "node-1" }, count: 2 },
+    ]);
+  });
+
+  test("takes a free ticket, keeps it over a restart, gives it back; a deleted node's ticket becomes free", async () => {
+    expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
+    expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
+    expect(await ticketsOf(two, "node-2").acquire()).toEqual({ held: false, holders: ["node-1"] });
+    await ticketsOf(one, "node-1").annotate("rolled back");
+    await ticketsOf(one, "node-1").release();
+    await ticketsOf(one, "node-1").release();
+
+    const doomed = await installerOn("node-3");
+    expect(await ticketsOf(doomed, "node-3").acquire()).toEqual({ held: true });
+    await admin.delete("/api/v1/nodes/node-3");
+    await until("node-3's ticket", async () => (await ticketsOf(two, "node-2").acquire()).held);
+    await ticketsOf(two, "node-2").release();
+  });
+});
+
+describe("what a stolen token cannot do", () => {
+  const patch = (path: string, body: object) => () => one.mergePatch(path, body);
+  const own = "/api/v1/nodes/node-1";
+  const other = "/api/v1/nodes/node-2";
+  const attempts: Record<string, () => Promise<unknown>> = {
+    "read another node by an empty patch": patch(other, {}),
+    "read another node": () => one.get(other),
+    "read its own node by get": () => one.get(own),
+    "list nodes": () => one.get("/api/v1/nodes"),
+    "label another node as serving": patch(other, { metadata: { labels: { [label]: "true" } } }),
+    "set another label on its own node": patch(own, {
+      metadata: { labels: { "node-role.kubernetes.io/control-plane": "" } },
+    }),
+    "change another label's value": patch(own, { metadata: { labels: { zone: "b" } } }),
+    "remove another label": patch(own, { metadata: { labels: { zone: null } } }),
+    "set another annotation": patch(own, { metadata: { annotations: { note: "stolen" } } }),
+    "remove another annotation": patch(own, { metadata: { annotations: { note: null } } }),
+    "write another group's status": patch(own, { metadata: { annotations: { [statusAnnotation("other")]: "{}" } } }),
+    "cordon its own node": patch(own, { spec: { unschedulable: true } }),
+    "taint its own node": patch(own, { spec: { taints: [{ key: "stolen", effect: "NoSchedule" }] } }),
+    "add a finalizer": patch(own, { metadata: { finalizers: ["stolen.example.com/x"] } }),
+    "change its node's status": patch(`${own}/status`, { status: { capacity: { "sev-snp.amd.com/esids": "99" } } }),
+    "delete its own node": () => one.delete(own),
+    "write an Event about another node": async () =>
+      one.create(events, nodeEvent("node-2", (await node("node-2")).metadata.uid)),
+    "write an Event in another's name": async () =>
+      one.create(events, nodeEvent("node-1", (await node("node-1")).metadata.uid, "kubelet")),
+    "list Events": () => one.get(events),
+    "take a ticket in another node's name": async () =>
+      one.create(leases, lease(`${serviceAccount}-0`, "node-2", (await node("node-2")).metadata.uid)),
+    "take a ticket that no node owns": () =>
+      one.create(leases, { metadata: { name: `${serviceAccount}-0` }, spec: { holderIdentity: "node-1" } }),
+    "take a ticket beyond the group's": async () =>
+      one.create(leases, lease(`${serviceAccount}-1`, "node-1", (await node("node-1")).metadata.uid)),
+    "create a Lease in kube-system": () =>
+      one.create("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", lease("kube-scheduler", "node-1", "x")),
+    "read pods": () => one.get(`/api/v1/namespaces/${namespace}/pods`),
+    "read secrets": () => one.get("/api/v1/secrets"),
+    "widen its own policy": patch(`${admission}/validatingadmissionpolicies/${serviceAccount}-node`, {
+      spec: { failurePolicy: "Ignore" },
+    }),
+  };
+  test.each(Object.entries(attempts))("%s", async (_, attempt) => {
+    await expect(attempt()).rejects.toMatchObject({ status: 403 });
+  });
+
+  test("take, change or give back another node's ticket", async () => {
+    expect(await ticketsOf(two, "node-2").acquire()).toEqual({ held: true });
+    const path = `${leases}/${serviceAccount}-0`;
+    for (const attempt of [
+      () => one.delete(path),
+      patch(path, { spec: { holderIdentity: "node-1" } }),
+      patch(path, { metadata: { annotations: { stolen: "yes" } } }),
+    ]) {
+      await expect(attempt()).rejects.toMatchObject({ status: 403 });
+    }
+    await ticketsOf(two, "node-2").release();
+  });
+
+  test("be used unbound: a token of the same account that no pod has is refused everything", async () => {
+    const unbound = await clientWithToken();
+    await expect(readOwnNode(unbound, "node-1")).rejects.toThrow("names no node");
+    await expect(unbound.create(events, nodeEvent("node-1", "x"))).rejects.toMatchObject({ status: 403 });
+    await expect(unbound.create(leases, lease(`${serviceAccount}-0`, "node-1", "x"))).rejects.toThrow("names no node");
+  });
+
+  test("others are not bound by the installers' policies", async () => {
+    await admin.mergePatch(other, { metadata: { labels: { zone: "c" } } });
+    expect((await node("node-2")).metadata.labels?.zone).toBe("c");
+  });
+});
+
+test("the API server's type checker finds nothing wrong with the policies' expressions", async () => {
+  interface Policies {
+    items: {
+      metadata: { name: string };
+      status?: { observedGeneration?: number; typeChecking?: { expressionWarnings?: { warning: string }[] } };
+    }[];
+  }
+  const read = async () =>
+    (await admin.get<Policies>(`${admission}/validatingadmissionpolicies`)).items.filter(({ metadata }) =>
+      metadata.name.startsWith(serviceAccount),
+    );
+  await until("the type check", async () => (await read()).every(({ status }) => status?.observedGeneration === 1));
+  const warnings = (await read()).flatMap(({ status }) => status?.typeChecking?.expressionWarnings ?? []);
+  // It checks the policy of core Events against events.k8s.io as well, though requests there are converted to core.
+  expect(warnings.map(({ warning }) => warning).filter((warning) => !warning.startsWith("events.k8s.io/"))).toEqual([]);
+});
+
+test("the snapshot reader reads the installers' pods and changes nothing", async () => {
+  const identity = snapshotReaderIdentity({ namespace });
+  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, identity.serviceAccount);
+  await admin.create(`${rbac}/namespaces/${namespace}/roles`, identity.role);
+  await admin.create(`${rbac}/namespaces/${namespace}/rolebindings`, identity.roleBinding);
+  const reader = await clientWithToken(undefined, identity.serviceAccount.metadata.name);
+  const pods = `/api/v1/namespaces/${namespace}/pods`;
+  await until("the role", () => reader.get(pods).then(() => true));
+  await expect(reader.delete(`${pods}/installer-node-1`)).rejects.toMatchObject({ status: 403 });
+  await expect(reader.mergePatch(`${pods}/installer-node-1`, {})).rejects.toMatchObject({ status: 403 });
+  await expect(reader.create(`${pods}/installer-node-1/exec?command=id`, {})).rejects.toMatchObject({ status: 403 });
+  await expect(reader.get("/api/v1/secrets")).rejects.toMatchObject({ status: 403 });
+});
