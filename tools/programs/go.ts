@@ -17,6 +17,8 @@ export interface GoProgram {
   tags?: string[];
   /** Beyond `-s -w`. */
   ldflags?: string[];
+  /** Where below the entry the programs are put; the entry itself by default. */
+  directory?: string;
   /** Further names (links) for the one program that is built. */
   links?: { target: string; names: string[] };
   /** For the person who waits: how long a first build takes. */
@@ -24,11 +26,11 @@ export interface GoProgram {
 }
 
 /**
- * Builds the programs unless the cache has them; returns the directory that they are in.
+ * Builds the programs unless the cache has them; returns the entry's directory, in which they are.
  * @throws Refusal without a usable `go`, or with the compiler's last words
  */
 export async function goProgram(program: GoProgram, progress: Progress): Promise<string> {
-  const { name, version, packages, tags = [], ldflags = [], links } = program;
+  const { name, version, packages, tags = [], ldflags = [], directory: target = ".", links } = program;
   const files = await moduleFiles(program.module);
   // No cgo: the programs run in nodes whose C library is not the build machine's, and no C compiler is needed.
   // No DWARF: the linker drops it anyway, and not making it is a sixth faster.
@@ -38,7 +40,7 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
   return await cached(
     {
       name: `${name}-${version}`,
-      inputs: { files, packages, flags, links },
+      inputs: { files, packages, flags, target, links },
       space: 4e9,
       make: async (directory) => {
         const go = await goCommand();
@@ -51,7 +53,7 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
           );
         const lines: string[] = [];
         const { code } = await whileWaiting(15, report, () =>
-          run(go, ["build", "-v", ...flags, "-o", `${directory}/`, ...packages], {
+          run(go, ["build", "-v", ...flags, "-o", `${join(directory, target)}/`, ...packages], {
             cwd: program.module,
             // The build must not depend on the user's own flags or workspace; a toolchain newer than the installed one
             // is had as a module as well.
@@ -74,7 +76,7 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
             "go-build-failed",
             `Building ${name} ${version} failed. Is the Go module proxy reachable, and is there disk space? go says:\n  ${lines.slice(-15).join("\n  ")}`,
           );
-        for (const link of links?.names ?? []) await symlink(links?.target ?? "", join(directory, link));
+        for (const link of links?.names ?? []) await symlink(links?.target ?? "", join(directory, target, link));
         progress(`  ${name} ${version} is built (${seconds(begin)}).`);
       },
     },

@@ -39,6 +39,7 @@ export async function withLock<T>(
     const other = await readFile(file, "utf8").catch(() => "");
     onWait(other || "another process");
   }, 300);
+  let held = false;
   try {
     await new Promise<void>((resolve, reject) => {
       child.stdout.once("data", () => resolve());
@@ -47,12 +48,13 @@ export async function withLock<T>(
         reject(new Refusal("lock-failed", `The lock ${file} cannot be taken: see the line above.`)),
       );
     });
+    held = true;
     clearTimeout(announce);
     await writeFile(file, holder);
     return await action();
   } finally {
     clearTimeout(announce);
-    if (child.exitCode === null) await rm(file, { force: true });
+    if (held) await rm(file, { force: true });
     child.stdin.end();
   }
 }

@@ -44,21 +44,25 @@ const pause: GoProgram = { name: "pause", version: "1", module: moduleDirectory(
 /** The static program that is the process of every pod's sandbox. */
 export const pauseProgram = async (progress: Progress) => join(await goProgram(pause, progress), "pause");
 
-/** containerd, its runc shim and ctr, by minor version. 1.7 is not a module that builds by itself; Debian has it. */
+/** By minor version. 1.7 does not build from its published module alone; Debian has it. */
 const containerds = {
-  "1.7": async (progress: Progress) =>
-    join(await debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress), "usr/bin"),
+  "1.7": (progress: Progress) =>
+    debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
   "2.2": (progress: Progress) => containerdModule("2.2.9", progress),
   "2.4": (progress: Progress) => containerdModule("2.4.2", progress),
 };
 
 export type ContainerdVersion = keyof typeof containerds;
-export const containerdVersions = Object.keys(containerds) as ContainerdVersion[];
+export const containerdVersions = Object.keys(containerds) as [ContainerdVersion, ...ContainerdVersion[]];
 export const defaultContainerdVersion: ContainerdVersion = "2.4";
 
-/** The directory of containerd, containerd-shim-runc-v2 and ctr. */
-export const containerdPrograms = (version: ContainerdVersion, progress: Progress): Promise<string> =>
+/** A tree to lay over a node's: usr/bin/{containerd,containerd-shim-runc-v2,ctr} and perhaps more. */
+export const containerdTree = (version: ContainerdVersion, progress: Progress): Promise<string> =>
   containerds[version](progress);
+
+/** The directory of containerd, containerd-shim-runc-v2 and ctr. */
+export const containerdPrograms = async (version: ContainerdVersion, progress: Progress): Promise<string> =>
+  join(await containerdTree(version, progress), "usr/bin");
 
 const containerdModule = (version: string, progress: Progress) =>
   goProgram(
@@ -74,6 +78,7 @@ const containerdModule = (version: string, progress: Progress) =>
         `-X github.com/containerd/containerd/v2/version.Version=v${version}`,
         "-X github.com/containerd/containerd/v2/version.Revision=go-module",
       ],
+      directory: "usr/bin",
       duration: "about a minute",
     },
     progress,
