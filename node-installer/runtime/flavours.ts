@@ -1,0 +1,125 @@
+import { Refusal } from "./refusal.ts";
+import type { PlatformName } from "./spec.ts";
+
+/** Which Kata a payload holds. `none`: no Kata at all, the payload of `local`. */
+export const flavourNames = ["contrast-go", "kata-go", "kata-rs", "none"] as const;
+export type FlavourName = (typeof flavourNames)[number];
+
+export const flavourTitles: Record<FlavourName, string> = {
+  "contrast-go": "Contrast's patched build of Kata's Go runtime",
+  "kata-go": "upstream Kata's Go runtime",
+  "kata-rs": "upstream Kata's runtime-rs",
+  none: "no Kata: containerd's runc shim",
+};
+
+/** What a flavour can and cannot do on a platform. */
+export type Pair =
+  | {
+      supported: true /** Oldest Kata version whose keys the configuration table knows. */;
+      from: string;
+      limits: string[];
+    }
+  | { supported: false; reason: string };
+
+const noInitrd = "Boots the image alone: upstream Kata refuses an image together with an initrd.";
+const noIdBlock =
+  "Guests start without an ID block: the one block that the file can hold would have to fit every CPU model.";
+const cpuModel =
+  "Every guest sees the CPU model EPYC-v4, so launch digests are those of EPYC-v4 and not of Milan or Genoa.";
+const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but does not hand it to QEMU.";
+const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
+const kubeletRoot =
+  "Kubelet's directory is taken as /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
+const gpuUntried = "GPU passthrough has not been run on the hardware.";
+
+const notHere = (flavour: string, platform: string): Pair => ({
+  supported: false,
+  reason: `${flavour} has no build for ${platform}`,
+});
+const noIgvm: Pair = {
+  supported: false,
+  reason: "upstream Kata knows no IGVM file and no SNP guest for Cloud Hypervisor; only Microsoft's fork does",
+};
+const noColdPlug: Pair = { supported: false, reason: "runtime-rs cannot plug a GPU before the guest boots" };
+const supported = (from: string, ...limits: string[]): Pair => ({ supported: true, from, limits });
+
+export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
+  "contrast-go": {
+    "aks-clh-snp": supported(
+      "3.2.0",
+      "Launch digests are those of Milan: the IGVM file's ID block names no other CPU.",
+    ),
+    "metal-qemu-snp": supported("3.17.0", kubeletRoot),
+    "metal-qemu-tdx": supported("3.17.0", kubeletRoot),
+    "metal-qemu-snp-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
+    "metal-qemu-tdx-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
+    local: notHere("contrast-go", "local"),
+  },
+  "kata-go": {
+    "aks-clh-snp": noIgvm,
+    "metal-qemu-snp": supported("3.24.0", noInitrd, noIdBlock, cpuModel, kubeletRoot),
+    "metal-qemu-tdx": supported("3.25.0", noInitrd, kubeletRoot),
+    "metal-qemu-snp-gpu": supported("3.24.0", noInitrd, noIdBlock, cpuModel, kubeletRoot, gpuUntried),
+    "metal-qemu-tdx-gpu": supported("3.25.0", noInitrd, kubeletRoot, gpuUntried),
+    local: notHere("kata-go", "local"),
+  },
+  "kata-rs": {
+    "aks-clh-snp": noIgvm,
+    "metal-qemu-snp": supported("4.0.0", noInitrd, rsIdBlock, cpuModel, rsGuestPull),
+    "metal-qemu-tdx": supported("4.0.0", noInitrd, rsGuestPull),
+    "metal-qemu-snp-gpu": noColdPlug,
+    "metal-qemu-tdx-gpu": noColdPlug,
+    local: notHere("kata-rs", "local"),
+  },
+  none: {
+    "aks-clh-snp": notHere("none", "aks-clh-snp"),
+    "metal-qemu-snp": notHere("none", "metal-qemu-snp"),
+    "metal-qemu-tdx": notHere("none", "metal-qemu-tdx"),
+    "metal-qemu-snp-gpu": notHere("none", "metal-qemu-snp-gpu"),
+    "metal-qemu-tdx-gpu": notHere("none", "metal-qemu-tdx-gpu"),
+    local: supported("", "Pods are ordinary containers of the node: no VM, no memory encryption, no attestation."),
+  },
+};
+
+/** Throws `Refusal` where the flavour cannot serve the platform, or only in a later version. */
+export function supportedPair(
+  platform: PlatformName,
+  flavour: string,
+  kataVersion: string,
+): { flavour: FlavourName; limits: string[] } {
+  const name = flavourNames.find((known) => known === flavour);
+  if (name === undefined) {
+    throw new Refusal(
+      "unknown-flavour",
+      `The flavour ${JSON.stringify(flavour)} is not known. Known are ${flavourNames.join(", ")}.`,
+    );
+  }
+  const pair = pairs[name][platform];
+  if (!pair.supported) {
+    const others = flavourNames.filter((other) => pairs[other][platform].supported).join(", ");
+    throw new Refusal(
+      "unsupported-pair",
+      `Flavour ${name} cannot serve the platform ${platform}: ${pair.reason}. Use a payload of flavour ${others}.`,
+    );
+  }
+  if (pair.from !== "" && !isAtLeast(kataVersion, pair.from)) {
+    throw new Refusal(
+      "kata-too-old",
+      `Kata ${kataVersion} is too old for ${platform} with flavour ${name}: ${pair.from} or later is needed. Lock a newer payload.`,
+    );
+  }
+  return { flavour: name, limits: pair.limits };
+}
+
+/** Compares `major.minor.patch`, whatever follows ("3.2.0.azl2"). A version that is none is older than all. */
+export function isAtLeast(version: string, minimum: string): boolean {
+  const [mine, least] = [numbers(version), numbers(minimum)];
+  for (let i = 0; i < 3; i++) {
+    const difference = (mine[i] ?? -1) - (least[i] ?? 0);
+    if (difference !== 0) return difference > 0;
+  }
+  return true;
+}
+
+const numbers = (version: string): number[] =>
+  (/^v?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1) ?? []).map((digits) => Number.parseInt(digits, 10));

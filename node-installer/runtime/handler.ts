@@ -1,0 +1,27 @@
+import { canonicalJson, sha256 } from "./canonical.ts";
+import type { PayloadFile } from "./manifest.ts";
+import { platforms } from "./platforms.ts";
+import type { PlatformName, RuntimeSpec } from "./spec.ts";
+
+/** Raised only when the meaning of the hashed document changes: it renames every handler. */
+const schemaVersion = 1;
+/** Stands wherever the handler's own name will, for the name cannot be part of what names it. */
+const placeholder = "<handler>";
+
+/** Everything of a runtime that a node will hold, for a handler of this name. */
+export interface RuntimeContents {
+  files: PayloadFile[];
+  kataConfig: RuntimeSpec["kataConfig"];
+  containerd: RuntimeSpec["containerd"];
+}
+
+/**
+ * The handler's name: `contrast-cc-<platform>-<8 hex>`, `contrast-insecure-…` where nothing is confidential. The hex
+ * digits are the first of the SHA-256 of everything that would make two installations differ, so that two runtimes
+ * share a name only if they are the same.
+ */
+export function deriveHandler(platform: PlatformName, contents: (handler: string) => RuntimeContents): string {
+  const { files, kataConfig, containerd } = contents(placeholder);
+  const document = canonicalJson({ schemaVersion, platform, files, kataConfig, containerd });
+  return `contrast-${platforms[platform].insecure ? "insecure" : "cc"}-${platform}-${sha256(document).slice(0, 8)}`;
+}

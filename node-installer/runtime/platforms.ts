@@ -1,0 +1,97 @@
+import type { FileRole } from "./manifest.ts";
+import type { HostRequirements, PlatformName } from "./spec.ts";
+
+/** VMM × TEE × place, as data: adding a platform is adding a row (and its name in spec.ts). */
+export interface Platform {
+  title: string;
+  vmm: "qemu" | "cloud-hypervisor" | "none";
+  tee: "none" | "snp" | "tdx";
+  gpu: boolean;
+  /** Works on paper only: nobody ran it on the hardware. Said in previews and in the README. */
+  experimental: boolean;
+  /** Nothing is confidential: handlers say so in their name, and policies keep it out of production. */
+  insecure: boolean;
+  /** Below the runtime's directory. */
+  kataConfigPath: string;
+  /** Memory of a pod-VM before the pod's own limits are added: Kata's `default_memory`. */
+  guestMemoryMiB: number;
+  /** What the RuntimeClass charges for each pod, beyond its containers. */
+  overheadMiB: number;
+  /** Labels that nodes of the platform carry before anything is installed. */
+  nodeSelector: Record<string, string>;
+  /** Charged once per pod, only where a stack says that its nodes advertise it: an unadvertised one makes pods unschedulable. */
+  extendedResource?: string;
+  /** What a payload must hold at least. */
+  requiredRoles: readonly FileRole[];
+  host: HostRequirements;
+  /** Pod annotations that containerd hands on to the shim. */
+  podAnnotations: readonly string[];
+  /** Snapshotter that the host runs for this platform; none where guests pull their images. */
+  snapshotter?: string;
+}
+
+/** Measured by Contrast: 70 MiB for the shim, 100 MiB for the VMM. */
+const shimAndVmmMiB = 170;
+
+const kataAnnotations = ["io.katacontainers.*"];
+const gpuAnnotations = ["cdi.k8s.io/*", ...kataAnnotations];
+const metalRoles = ["shim", "vmm", "firmware", "kernel", "rootfs"] as const;
+
+const metal = (tee: "snp" | "tdx", gpu: boolean): Platform => {
+  // The guest pulls images into memory; with GPU drivers its own components need about 600 MiB.
+  const guestMemoryMiB = gpu ? 1024 : 512;
+  return {
+    title: `QEMU with ${tee === "snp" ? "AMD SEV-SNP" : "Intel TDX"} on bare metal${gpu ? ", with a GPU passed through" : ""}`,
+    vmm: "qemu",
+    tee,
+    gpu,
+    experimental: gpu,
+    insecure: false,
+    kataConfigPath: `etc/configuration-qemu-${tee}${gpu ? "-gpu" : ""}.toml`,
+    guestMemoryMiB,
+    overheadMiB: guestMemoryMiB + shimAndVmmMiB,
+    nodeSelector: {},
+    extendedResource: tee === "snp" ? "sev-snp.amd.com/esids" : "tdx.intel.com/keys",
+    requiredRoles: metalRoles,
+    host: { tee, virtualization: "kvm", gpu, guestPull: true },
+    podAnnotations: gpu ? gpuAnnotations : kataAnnotations,
+  };
+};
+
+export const platforms: Record<PlatformName, Platform> = {
+  "aks-clh-snp": {
+    title: "Cloud Hypervisor with AMD SEV-SNP on AKS (Microsoft retired the service in March 2026)",
+    vmm: "cloud-hypervisor",
+    tee: "snp",
+    gpu: false,
+    experimental: false,
+    insecure: false,
+    kataConfigPath: "etc/configuration-clh-snp.toml",
+    guestMemoryMiB: 256,
+    overheadMiB: 256 + shimAndVmmMiB,
+    nodeSelector: { "kubernetes.azure.com/kata-cc-isolation": "true" },
+    requiredRoles: ["shim", "vmm", "igvm", "rootfs", "snapshotter"],
+    host: { tee: "snp", virtualization: "mshv", gpu: false, guestPull: false },
+    podAnnotations: kataAnnotations,
+    snapshotter: "tardev",
+  },
+  "metal-qemu-snp": metal("snp", false),
+  "metal-qemu-tdx": metal("tdx", false),
+  "metal-qemu-snp-gpu": metal("snp", true),
+  "metal-qemu-tdx-gpu": metal("tdx", true),
+  local: {
+    title: "no VM and no TEE: containerd's runc shim in the place of Kata's, for trying and testing",
+    vmm: "none",
+    tee: "none",
+    gpu: false,
+    experimental: false,
+    insecure: true,
+    kataConfigPath: "etc/configuration-qemu-local.toml",
+    guestMemoryMiB: 512,
+    overheadMiB: 16,
+    nodeSelector: {},
+    requiredRoles: ["shim"],
+    host: { tee: "none", virtualization: "none", gpu: false, guestPull: false },
+    podAnnotations: [],
+  },
+};
