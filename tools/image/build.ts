@@ -1,0 +1,88 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { type Manifest, manifestSchema } from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type Progress, toStderr } from "../programs/progress.ts";
+import { baseEntries, baseInputs } from "./base.ts";
+import type { Entry } from "./layer.ts";
+import { type BuiltImage, type ImageContent, writeImage } from "./layout.ts";
+
+const clone = resolve(import.meta.dirname, "../..");
+export const installerLayout = join(clone, ".local", "image");
+export const payloadsDirectory = join(clone, ".local", "payloads");
+
+/** A payload on this machine: the directory holds manifest.json and files/. */
+export interface LocalPayload {
+  manifest: Manifest;
+  directory: string;
+}
+
+/** The payloads that the lock command left on this machine, by name; with `names`, exactly those. */
+export async function localPayloads(names?: string[], parent = payloadsDirectory): Promise<LocalPayload[]> {
+  const present = (await readdir(parent, { withFileTypes: true }).catch(() => []))
+    .filter((entry) => entry.isDirectory() && !entry.name.startsWith("."))
+    .map(({ name }) => name);
+  const missing = names?.find((name) => !present.includes(name));
+  if (missing)
+    throw new Refusal(
+      "payload-missing",
+      `There is no payload ${missing} at ${parent} (there: ${present.sort().join(", ") || "none"}). Fetch it with: npm run lock`,
+    );
+  const wanted = (names ?? present).toSorted();
+  return await Promise.all(wanted.map(async (name) => await readPayload(join(parent, name))));
+}
+
+async function readPayload(directory: string): Promise<LocalPayload> {
+  try {
+    const manifest = manifestSchema.parse(JSON.parse(await readFile(join(directory, "manifest.json"), "utf8")));
+    return { manifest, directory };
+  } catch (error) {
+    throw new Refusal(
+      "payload-broken",
+      `${join(directory, "manifest.json")} is no valid manifest: ${(error as Error).message}. Delete ${directory} and run the lock command for it again.`,
+    );
+  }
+}
+
+/** Where the image holds a payload; the installer finds its files there. */
+const payloadEntries = ({ manifest, directory }: LocalPayload): Entry[] =>
+  manifest.files.map(({ path, mode, sha256 }) => ({
+    path: `payloads/${manifest.name}/${path}`,
+    mode: Number.parseInt(mode, 8),
+    type: "file",
+    source: join(directory, "files", path),
+    sha256,
+  }));
+
+/**
+ * The installer's image as an OCI layout: a layer for Node, one per payload, one for the program. The program comes last
+ * because it changes most often, and nodes unpack again whatever lies above a changed layer.
+ */
+export async function buildImage(
+  options: { layoutDir?: string; program: string; payloads: LocalPayload[] },
+  progress: Progress = toStderr,
+): Promise<BuiltImage> {
+  const { layoutDir = installerLayout, program, payloads } = options;
+  const content: ImageContent = {
+    layers: [
+      { name: "node", entries: await baseEntries(progress), compression: "zstd" },
+      ...payloads.map((payload) => ({
+        name: `payload ${payload.manifest.name}`,
+        entries: payloadEntries(payload),
+        compression: "zstd" as const,
+      })),
+      {
+        name: "program",
+        entries: [{ path: "app/node-installer.mjs", type: "file", source: program, mode: 0o644 }],
+        compression: "zstd",
+      },
+    ],
+    config: { entrypoint: ["/bin/node", "/app/node-installer.mjs"], env: ["PATH=/bin"] },
+    annotations: {
+      "org.opencontainers.image.title": "contrast-node-installer",
+      "org.opencontainers.image.licenses": "Apache-2.0",
+      "org.opencontainers.image.base.name": await baseInputs(),
+    },
+  };
+  return await writeImage(layoutDir, content, progress);
+}

@@ -1,0 +1,183 @@
+import { createHash } from "node:crypto";
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { withLock } from "../programs/lock.ts";
+import { type Progress, toStderr } from "../programs/progress.ts";
+import { buildLayer, type Compression, type Entry, type Layer, layerKey, sha256 } from "./layer.ts";
+
+/** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
+const descriptorSchema = z.object({
+  mediaType: z.string(),
+  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, { error: "must be sha256:<64 hex digits>" }),
+  size: z.int().min(0),
+});
+export type Descriptor = z.infer<typeof descriptorSchema>;
+
+const indexSchema = z.object({ schemaVersion: z.literal(2), manifests: z.array(descriptorSchema).length(1) });
+const imageManifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
+
+const manifestType = "application/vnd.oci.image.manifest.v1+json";
+const configType = "application/vnd.oci.image.config.v1+json";
+
+export const blobPath = (layoutDir: string, digest: string): string =>
+  join(layoutDir, "blobs", "sha256", digest.slice("sha256:".length));
+
+/** What a container of the image runs with. */
+export interface ImageConfig {
+  entrypoint?: string[];
+  command?: string[];
+  env?: string[];
+  user?: string;
+}
+
+export interface ImageContent {
+  layers: { name: string; entries: Entry[]; compression: Compression }[];
+  config: ImageConfig;
+  annotations?: Record<string, string>;
+}
+
+export interface BuiltImage {
+  /** "sha256:…" of the image's manifest. */
+  digest: string;
+  layers: { name: string; digest: string; size: number; cached: boolean }[];
+}
+
+/**
+ * Makes the layout hold this image and nothing else. Layers whose entries are as before are not built again. The same
+ * content gives the same digest, on any machine with the same Node (whose zstd compresses).
+ */
+export async function writeImage(
+  layoutDir: string,
+  content: ImageContent,
+  progress: Progress = toStderr,
+): Promise<BuiltImage> {
+  const waiting = (other: string) => progress(`Waiting for ${other}, which is writing ${layoutDir}.`);
+  return await withLock(`image ${layoutDir}`, `process ${process.pid}`, waiting, () =>
+    write(layoutDir, content, progress),
+  );
+}
+
+async function write(layoutDir: string, content: ImageContent, progress: Progress): Promise<BuiltImage> {
+  const blobs = join(layoutDir, "blobs", "sha256");
+  await mkdir(blobs, { recursive: true });
+  const recordFile = `${layoutDir}.layers.json`;
+  const known = await readRecord(recordFile);
+  const record: Record<string, Layer> = {};
+  const layers: (Layer & { name: string; cached: boolean })[] = [];
+  for (const { name, entries, compression } of content.layers) {
+    const key = await layerKey(entries, compression);
+    const before = known[key];
+    const cached = before !== undefined && (await hasSize(blobPath(layoutDir, before.digest), before.size));
+    if (!cached) progress(`  building layer ${name} …`);
+    const layer = cached ? before : await buildLayer(entries, blobs, compression);
+    record[key] = layer;
+    layers.push({ ...layer, name, cached });
+  }
+
+  const config = await writeJson(layoutDir, configType, imageConfiguration(content.config, layers));
+  const manifest = await writeJson(layoutDir, manifestType, {
+    schemaVersion: 2,
+    mediaType: manifestType,
+    config,
+    layers: layers.map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),
+    ...(content.annotations ? { annotations: content.annotations } : {}),
+  });
+  await replaceFile(join(layoutDir, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+  await replaceFile(join(layoutDir, "index.json"), JSON.stringify({ schemaVersion: 2, manifests: [manifest] }));
+  await replaceFile(recordFile, JSON.stringify(record));
+  const used = new Set([manifest, config, ...layers].map(({ digest }) => digest.slice("sha256:".length)));
+  for (const name of await readdir(blobs)) if (!used.has(name)) await rm(join(blobs, name));
+  return {
+    digest: manifest.digest,
+    layers: layers.map(({ name, digest, size, cached }) => ({ name, digest, size, cached })),
+  };
+}
+
+function imageConfiguration(config: ImageConfig, layers: Layer[]): unknown {
+  return {
+    created: "1970-01-01T00:00:00Z",
+    architecture: "amd64",
+    os: "linux",
+    config: {
+      ...(config.user === undefined ? {} : { User: config.user }),
+      Env: config.env ?? ["PATH=/bin:/usr/bin"],
+      ...(config.entrypoint ? { Entrypoint: config.entrypoint } : {}),
+      ...(config.command ? { Cmd: config.command } : {}),
+      WorkingDir: "/",
+    },
+    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) },
+  };
+}
+
+/** The digest of the layout's image: "sha256:…" of its manifest. @throws Refusal where no complete layout is */
+export async function readImageDigest(layoutDir: string): Promise<string> {
+  return (await readIndex(layoutDir)).digest;
+}
+
+/** The image's manifest: its descriptor and bytes, and the blobs that it names (configuration first). */
+export async function readImage(
+  layoutDir: string,
+): Promise<{ manifest: Descriptor; content: Buffer; blobs: Descriptor[] }> {
+  const manifest = await readIndex(layoutDir);
+  const content = await readFile(blobPath(layoutDir, manifest.digest)).catch((error: NodeJS.ErrnoException) => {
+    throw incomplete(layoutDir, `the manifest ${manifest.digest} cannot be read (${error.code})`);
+  });
+  if (`sha256:${sha256(content)}` !== manifest.digest)
+    throw incomplete(layoutDir, `the bytes of ${manifest.digest} have another digest`);
+  const { config, layers } = imageManifestSchema.parse(JSON.parse(content.toString()));
+  const blobs = [config, ...layers];
+  for (const { digest, size } of blobs)
+    if (!(await hasSize(blobPath(layoutDir, digest), size)))
+      throw incomplete(layoutDir, `the blob ${digest} is not whole`);
+  return { manifest, content, blobs };
+}
+
+async function readIndex(layoutDir: string): Promise<Descriptor> {
+  let text: string;
+  try {
+    text = await readFile(join(layoutDir, "index.json"), "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new Refusal("image-missing", `There is no image at ${layoutDir}. Build it with: npm run image`);
+  }
+  try {
+    const [manifest] = indexSchema.parse(JSON.parse(text)).manifests;
+    if (manifest) return manifest;
+  } catch (error) {
+    throw incomplete(layoutDir, `index.json is not the index of one image (${(error as Error).message})`);
+  }
+  throw incomplete(layoutDir, "index.json names no image");
+}
+
+const incomplete = (layoutDir: string, what: string) =>
+  new Refusal(
+    "image-broken",
+    `The image at ${layoutDir} is broken: ${what}. Delete that directory and build it again: npm run image`,
+  );
+
+async function readRecord(file: string): Promise<Record<string, Layer>> {
+  try {
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch {
+    return {}; // absent or damaged: everything is built again
+  }
+}
+
+async function hasSize(file: string, size: number): Promise<boolean> {
+  return (await stat(file).catch(() => undefined))?.size === size;
+}
+
+async function writeJson(layoutDir: string, mediaType: string, value: unknown): Promise<Descriptor> {
+  const content = Buffer.from(JSON.stringify(value));
+  const digest = `sha256:${createHash("sha256").update(content).digest("hex")}`;
+  await replaceFile(blobPath(layoutDir, digest), content);
+  return { mediaType, digest, size: content.length };
+}
+
+async function replaceFile(file: string, content: string | Buffer): Promise<void> {
+  const fresh = `${file}.new-${process.pid}`;
+  await writeFile(fresh, content);
+  await rename(fresh, file);
+}

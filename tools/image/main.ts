@@ -1,0 +1,61 @@
+// npm run image [-- --payload NAME … --push TARGET --ca FILE]: builds the installer's image; pushes it on request.
+import { readFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { buildPrograms } from "../build.ts";
+import { type Progress, seconds, toStderr } from "../programs/progress.ts";
+import { buildImage, installerLayout, localPayloads } from "./build.ts";
+import type { BuiltImage } from "./layout.ts";
+import { pushImage } from "./push.ts";
+
+const usage = `Usage: npm run image [-- OPTIONS]
+  --payload NAME   put this payload into the image (repeatable; default: all that are on this machine)
+  --push TARGET    then push the image, such as ghcr.io/team/contrast-node-installer or http://10.0.0.1:5000/installer
+  --ca FILE        certificate of the registry's authority (PEM)`;
+
+/** Bundles the program and builds the image, with the payloads that are on this machine or those named. */
+export async function buildInstallerImage(
+  options: { payloads?: string[] } = {},
+  progress: Progress = toStderr,
+): Promise<BuiltImage> {
+  const begin = Date.now();
+  const { nodeInstaller } = await buildPrograms();
+  const payloads = await localPayloads(options.payloads);
+  const image = await buildImage({ program: nodeInstaller, payloads }, progress);
+  const megabytes = image.layers.reduce((sum, layer) => sum + layer.size, 0) / 1e6;
+  const fresh = image.layers.filter(({ cached }) => !cached).length;
+  progress(
+    `Installer image ${image.digest}, ${megabytes.toFixed(0)} MB: ${fresh} of ${image.layers.length} layers built in ${seconds(begin)}.`,
+  );
+  return image;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { payload: { type: "string", multiple: true }, push: { type: "string" }, ca: { type: "string" } },
+  });
+  const target = values.push === undefined ? undefined : parseTarget(values.push);
+  const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
+  const image = await buildInstallerImage(values.payload ? { payloads: values.payload } : {});
+  console.log(target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest);
+}
+
+/** "https://host:port/repository", the scheme optional. */
+function parseTarget(text: string): { registry: string; repository: string } {
+  const [, registry, repository] = /^((?:https?:\/\/)?[^/]+)\/([^@:]+)$/.exec(text) ?? [];
+  if (registry && repository) return { registry, repository };
+  throw new Refusal(
+    "push-target",
+    `--push "${text}" must be registry/repository without tag or digest, such as ghcr.io/team/installer.`,
+  );
+}
+
+if (import.meta.main) {
+  try {
+    await main();
+  } catch (error) {
+    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
+    else console.error(error instanceof Refusal ? error.message : error);
+    process.exitCode = error instanceof TypeError ? 2 : 1;
+  }
+}

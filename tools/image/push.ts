@@ -1,0 +1,123 @@
+// push.ts: pushes an image layout and prints its reference by digest. A command of its own, because a cluster's registry
+// may be reachable from the cluster's network namespace only.
+import { createReadStream } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type Progress, toStderr } from "../programs/progress.ts";
+import { blobPath, type Descriptor, readImage } from "./layout.ts";
+import { attempts, pause, type RegistryOptions, Repository } from "./registry.ts";
+
+/** How many blobs are on their way at a time. */
+const parallel = 3;
+
+/**
+ * Pushes what the registry does not have yet; returns "host/repository@sha256:…".
+ * @throws Refusal that names the registry, its answer and what to do
+ */
+export async function pushImage(
+  options: RegistryOptions & { layoutDir: string },
+  progress: Progress = toStderr,
+): Promise<string> {
+  const repository = new Repository(options);
+  const { manifest, content, blobs } = await readImage(options.layoutDir);
+  const reference = `${repository.reference}@${manifest.digest}`;
+  if (await has(repository, `manifests/${manifest.digest}`, { accept: manifest.mediaType })) return reference;
+  const queue = [...blobs];
+  const worker = async () => {
+    for (let blob = queue.shift(); blob; blob = queue.shift())
+      await pushBlob(repository, options.layoutDir, blob, progress);
+  };
+  await Promise.all(Array.from({ length: parallel }, worker));
+  const answer = await repository.send(
+    {
+      method: "PUT",
+      path: `manifests/${manifest.digest}`,
+      headers: { "content-type": manifest.mediaType, "content-length": String(content.length) },
+      body: () => content,
+    },
+    [201],
+  );
+  answer.resume();
+  return reference;
+}
+
+async function pushBlob(
+  repository: Repository,
+  layoutDir: string,
+  blob: Descriptor,
+  progress: Progress,
+): Promise<void> {
+  if (await has(repository, `blobs/${blob.digest}`)) return;
+  if (blob.size > 8e6) progress(`  pushing ${blob.digest.slice(0, 19)}, ${(blob.size / 1e6).toFixed(0)} MB …`);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await upload(repository, layoutDir, blob);
+    } catch (error) {
+      const again = error instanceof Refusal && ["registry-unreachable", "registry-busy"].includes(error.code);
+      if (!again || attempt === attempts) throw error;
+      await pause(attempt);
+    }
+  }
+}
+
+async function upload(repository: Repository, layoutDir: string, blob: Descriptor): Promise<void> {
+  // A registry that has the blob in another repository, and lets us see it, mounts it; all others begin an upload.
+  const begin = await repository.send(
+    { method: "POST", path: `blobs/uploads/?mount=${blob.digest}`, headers: { "content-length": "0" } },
+    [201, 202],
+  );
+  begin.resume();
+  if (begin.statusCode === 201) return;
+  const location = begin.headers.location;
+  if (!location)
+    throw new Refusal(
+      "registry-refused",
+      `The registry ${repository.origin.origin} began an upload without saying where to.`,
+    );
+  const target = new URL(location, repository.origin);
+  target.searchParams.set("digest", blob.digest);
+  const done = await repository.send(
+    {
+      method: "PUT",
+      path: target,
+      headers: { "content-type": "application/octet-stream", "content-length": String(blob.size) },
+      body: () => createReadStream(blobPath(layoutDir, blob.digest), { highWaterMark: 1 << 20 }),
+      once: true,
+    },
+    [201],
+  );
+  done.resume();
+}
+
+async function has(repository: Repository, path: string, headers: Record<string, string> = {}): Promise<boolean> {
+  const answer = await repository.send({ method: "HEAD", path, headers }, [200, 404]);
+  answer.resume();
+  return answer.statusCode === 200;
+}
+
+const usage = "Usage: contrast-runtime image push --layout DIRECTORY --registry URL --repository NAME [--ca FILE]";
+
+/** The command: prints the image's reference by digest. Returns the exit code. */
+export async function main(argv: string[]): Promise<number> {
+  const option = { type: "string" } as const;
+  try {
+    const { values } = parseArgs({
+      args: argv,
+      options: { layout: option, registry: option, repository: option, ca: option },
+    });
+    const { layout: layoutDir, registry, repository } = values;
+    if (!layoutDir || !registry || !repository)
+      throw new TypeError("--layout, --registry and --repository are needed.");
+    const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
+    console.log(await pushImage({ layoutDir, registry, repository, ca }));
+    return 0;
+  } catch (error) {
+    // parseArgs throws a TypeError with a code for whatever it does not know.
+    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
+    else console.error(error instanceof Refusal ? error.message : error);
+    return error instanceof TypeError ? 2 : 1;
+  }
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
