@@ -1,0 +1,195 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { canonicalJson } from "../../../node-installer/runtime/canonical.ts";
+import { isAtLeast } from "../../../node-installer/runtime/flavours.ts";
+import type { Manifest } from "../../../node-installer/runtime/manifest.ts";
+import { deriveRuntime, renderSpec } from "../../../node-installer/runtime/render.ts";
+import { handlerName, type PlatformName, runtimeSpec } from "../../../node-installer/runtime/spec.ts";
+import { expectGolden } from "../../golden-file.ts";
+import { fixtureManifest } from "./fixtures.ts";
+
+const derive = (platform: PlatformName, fixture: string, change: Partial<Manifest> = {}) =>
+  deriveRuntime({ platform, manifest: { ...fixtureManifest(fixture), ...change } });
+
+const examples: [PlatformName, string][] = [
+  ["aks-clh-snp", "contrast-aks"],
+  ["metal-qemu-snp", "contrast-go"],
+  ["metal-qemu-snp", "kata-go"],
+  ["metal-qemu-snp", "kata-rs"],
+  ["metal-qemu-tdx", "contrast-go"],
+  ["metal-qemu-snp-gpu", "contrast-go"],
+  ["metal-qemu-tdx-gpu", "contrast-go"],
+  ["local", "local"],
+];
+
+const specOf = (runtimes: ReturnType<typeof derive>[], name: "containerd" | "k3s" = "containerd") =>
+  renderSpec({ group: "workers", distribution: { name }, atOnce: 1, verifySandbox: false, runtimes });
+
+describe("handlers", () => {
+  test("no release changes a handler by accident", () => {
+    const names = examples.map(([platform, fixture]) => `${fixture}: ${derive(platform, fixture).handler}\n`);
+    expectGolden("handlers.txt", names.join(""));
+  });
+
+  test.each(examples)("%s with %s is a complete runtime under its own name", (platform, fixture) => {
+    const runtime = derive(platform, fixture);
+    expect(runtimeSpec.parse(runtime)).toEqual(runtime);
+    expect(handlerName.parse(runtime.handler)).toMatch(
+      platform === "local" ? /^contrast-insecure-local-/ : /^contrast-cc-/,
+    );
+    expect(JSON.stringify(runtime)).not.toContain("<handler>");
+    expect(runtime.containerd.runtimePath).toBe(`/opt/edgeless/${runtime.handler}/bin/containerd-shim-contrast-cc-v2`);
+  });
+
+  test("every property of every file counts", () => {
+    const { files } = fixtureManifest("contrast-go");
+    const before = derive("metal-qemu-snp", "contrast-go").handler;
+    fc.assert(
+      fc.property(fc.nat(files.length - 1), fc.constantFrom("sha256", "size", "mode", "path"), (index, key) => {
+        const changed = files.map((file, i) => {
+          if (i !== index) return file;
+          if (key === "sha256") return { ...file, sha256: "0".repeat(64) };
+          if (key === "size") return { ...file, size: file.size + 1 };
+          if (key === "mode") return { ...file, mode: file.mode === "0755" ? ("0644" as const) : ("0755" as const) };
+          return { ...file, path: `${file.path}.new` };
+        });
+        expect(derive("metal-qemu-snp", "contrast-go", { files: changed }).handler).not.toBe(before);
+      }),
+    );
+  });
+
+  test("neither the payload's name nor where it came from nor the order of its files counts", () => {
+    const manifest = fixtureManifest("contrast-go");
+    const same = derive("metal-qemu-snp", "contrast-go", {
+      name: "another",
+      source: { kind: "node", reference: "elsewhere" },
+      files: manifest.files.toReversed(),
+    });
+    expect(same.handler).toBe(derive("metal-qemu-snp", "contrast-go").handler);
+  });
+});
+
+describe("containerd entries", () => {
+  test("local gives containerd no options", () => {
+    expect(derive("local", "local").containerd).not.toHaveProperty("options");
+    expect(derive("local", "local").kataConfig.content).toContain("[hypervisor.qemu]");
+  });
+
+  test("aks names the snapshotter of this very handler", () => {
+    const { handler, containerd } = derive("aks-clh-snp", "contrast-aks");
+    expect(containerd.snapshotter).toBe(`tardev-${handler}`);
+    expect(containerd.proxyPlugin).toEqual({
+      name: `tardev-${handler}`,
+      address: `/run/containerd/tardev-snapshotter-${handler}.sock`,
+    });
+  });
+
+  test("metal runs no snapshotter on the host, and GPUs are announced by CDI annotations", () => {
+    expect(derive("metal-qemu-snp", "contrast-go").containerd).not.toHaveProperty("snapshotter");
+    expect(derive("metal-qemu-snp-gpu", "contrast-go").containerd.podAnnotations).toEqual([
+      "cdi.k8s.io/*",
+      "io.katacontainers.*",
+    ]);
+  });
+});
+
+describe("what a pair cannot do is refused", () => {
+  const withoutGuest = fixtureManifest("kata-go");
+  delete withoutGuest.guest;
+  const files = fixtureManifest("contrast-go").files;
+  const cases: [string, () => unknown, string][] = [
+    [
+      "an unknown flavour",
+      () => derive("local", "local", { flavour: "kata" }),
+      'The flavour "kata" is not known. Known are contrast-go, kata-go, kata-rs, none.',
+    ],
+    [
+      "upstream Kata on AKS",
+      () => derive("aks-clh-snp", "kata-go"),
+      "Flavour kata-go cannot serve the platform aks-clh-snp: upstream Kata knows no IGVM file and no SNP guest for Cloud Hypervisor; only Microsoft's fork does. Use a payload of flavour contrast-go.",
+    ],
+    [
+      "runtime-rs with a GPU",
+      () => derive("metal-qemu-tdx-gpu", "kata-rs"),
+      "Flavour kata-rs cannot serve the platform metal-qemu-tdx-gpu: runtime-rs cannot plug a GPU before the guest boots. Use a payload of flavour contrast-go, kata-go.",
+    ],
+    [
+      "a Kata that is too old",
+      () => derive("metal-qemu-snp", "kata-go", { kataVersion: "3.8.0" }),
+      "Kata 3.8.0 is too old for metal-qemu-snp with flavour kata-go: 3.24.0 or later is needed. Lock a newer payload.",
+    ],
+    [
+      "a payload without firmware",
+      () => derive("metal-qemu-snp", "contrast-go", { files: files.filter(({ role }) => role !== "firmware") }),
+      "Payload fixture-contrast-go (contrast-go, Kata 3.28.0) has no file of role firmware, which metal-qemu-snp needs. Lock a payload made for metal-qemu-snp.",
+    ],
+    [
+      "two VMMs",
+      () =>
+        derive("metal-qemu-snp", "contrast-go", {
+          files: [...files, { ...files[0], role: "vmm", path: "bin/other" } as (typeof files)[number]],
+        }),
+      "Payload fixture-contrast-go (contrast-go, Kata 3.28.0) has 2 files of role vmm (bin/other, bin/qemu-system-x86_64); one is expected.",
+    ],
+    [
+      "an unknown guest image",
+      () => deriveRuntime({ platform: "metal-qemu-snp", manifest: withoutGuest }),
+      'Payload fixture-kata-go (kata-go, Kata 3.32.0) does not say how its guest image boots (manifest key "guest"), which metal-qemu-snp needs. Lock it again.',
+    ],
+    [
+      "image and initrd upstream",
+      () => derive("metal-qemu-snp", "contrast-go", { flavour: "kata-go" }),
+      "Payload fixture-contrast-go (kata-go, Kata 3.28.0) holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.",
+    ],
+    [
+      "one runtime twice",
+      () => specOf([derive("local", "local"), derive("local", "local")]),
+      `Group workers lists the runtime ${derive("local", "local").handler} (platform local, payload fixture-local) twice. Remove one.`,
+    ],
+  ];
+  test.each(cases)("%s", (_name, act, message) => expect(act).toThrow(message));
+});
+
+describe("install spec", () => {
+  test("is as reviewed", () => {
+    expectGolden(
+      "specs/metal-snp.json",
+      specOf([derive("metal-qemu-snp", "contrast-go"), derive("metal-qemu-snp", "kata-rs")]).json,
+    );
+  });
+
+  test("does not depend on the order of runtimes", () => {
+    const [one, other] = [derive("metal-qemu-snp", "contrast-go"), derive("metal-qemu-snp", "kata-go")];
+    expect(specOf([one, other])).toEqual(specOf([other, one]));
+  });
+
+  test("always starts a sandbox where nothing can be lost", () => {
+    expect(specOf([derive("local", "local")]).spec.verifySandbox).toBe(true);
+    expect(specOf([derive("metal-qemu-snp", "contrast-go")]).spec.verifySandbox).toBe(false);
+  });
+});
+
+test("canonical JSON is the same for equal values in any order of keys", () => {
+  const shuffled = fc
+    .dictionary(fc.string(), fc.jsonValue())
+    .chain((record) =>
+      fc
+        .shuffledSubarray(Object.entries(record), { minLength: Object.keys(record).length })
+        .map((entries) => ({ record, entries })),
+    );
+  fc.assert(
+    fc.property(shuffled, ({ record, entries }) => {
+      const other = Object.fromEntries(entries);
+      expect(canonicalJson(other)).toBe(canonicalJson(record));
+    }),
+  );
+});
+
+test.each([
+  ["3.32.0", "3.24.0", true],
+  ["3.24.0", "3.24.0", true],
+  ["3.9.0", "3.24.0", false],
+  ["4.0.0", "3.24.0", true],
+  ["3.2.0.azl2", "3.2.0", true],
+  ["none", "3.2.0", false],
+])("%s is at least %s: %s", (version, minimum, expected) => expect(isAtLeast(version, minimum)).toBe(expected));
