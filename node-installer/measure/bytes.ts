@@ -1,0 +1,139 @@
+import { hash } from "node:crypto";
+import { Refusal } from "../runtime/refusal.ts";
+
+/** A file's bytes, read where they are needed. The edge gives one over a file descriptor; never more than `length` is held. */
+export interface ByteSource {
+  readonly size: number;
+  /** Exactly `length` bytes from `offset`; both lie within the file. The result is valid until the next call. */
+  read(offset: number, length: number): Uint8Array;
+}
+
+export const sourceOf = (bytes: Uint8Array): ByteSource => ({
+  size: bytes.length,
+  read: (offset, length) => bytes.subarray(offset, offset + length),
+});
+
+/** Part of a source as a source of its own: a partition of a disk image. */
+export const sliceSource = (source: ByteSource, offset: number, size: number): ByteSource => ({
+  size,
+  read: (at, length) => source.read(offset + at, length),
+});
+
+/** The bytes in order, a megabyte at a time. */
+export function* chunksOf(source: ByteSource, chunkSize = 1 << 20): Generator<Uint8Array> {
+  for (let offset = 0; offset < source.size; offset += chunkSize) {
+    yield source.read(offset, Math.min(chunkSize, source.size - offset));
+  }
+}
+
+/** A file that is not what it says it is. The message names the file kind, what was wrong and at which byte offset. */
+export class FormatError extends Refusal {
+  readonly offset: number;
+
+  constructor(file: string, offset: number, problem: string) {
+    super("malformed-file", `${file}: ${problem} (at offset ${hex(offset)}).`);
+    this.offset = offset;
+  }
+}
+
+export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
+
+/** Little-endian fields of a file, each read checked against the file's end. */
+export class View {
+  readonly bytes: Uint8Array;
+  readonly file: string;
+  /** Where `bytes` starts in the file; error offsets count from the file's start. */
+  readonly base: number;
+  readonly #data: DataView;
+
+  constructor(bytes: Uint8Array, file: string, base = 0) {
+    this.bytes = bytes;
+    this.file = file;
+    this.base = base;
+    this.#data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  get size(): number {
+    return this.bytes.length;
+  }
+
+  fail(offset: number, problem: string): never {
+    throw new FormatError(this.file, this.base + offset, problem);
+  }
+
+  /** `offset` and `length` are checked as lying numbers from a header may be: negative, fractional or huge. */
+  need(offset: number, length: number, what: string): void {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      this.fail(
+        offset,
+        `${what} needs ${length} bytes from offset ${hex(this.base + offset)}, but the data ends at ${hex(this.base + this.size)}`,
+      );
+    }
+  }
+
+  u8(offset: number, what: string): number {
+    this.need(offset, 1, what);
+    return this.#data.getUint8(offset);
+  }
+
+  u16(offset: number, what: string): number {
+    this.need(offset, 2, what);
+    return this.#data.getUint16(offset, true);
+  }
+
+  u32(offset: number, what: string): number {
+    this.need(offset, 4, what);
+    return this.#data.getUint32(offset, true);
+  }
+
+  u64(offset: number, what: string): bigint {
+    this.need(offset, 8, what);
+    return this.#data.getBigUint64(offset, true);
+  }
+
+  /** A 64-bit field that counts something which must fit the file, so a safe integer. */
+  size64(offset: number, what: string): number {
+    const value = this.u64(offset, what);
+    if (value > BigInt(Number.MAX_SAFE_INTEGER))
+      this.fail(offset, `${what} is ${hex(value)}, more than any file holds`);
+    return Number(value);
+  }
+
+  guid(offset: number, what: string): string {
+    this.need(offset, 16, what);
+    return guidText(this.bytes.subarray(offset, offset + 16));
+  }
+
+  slice(offset: number, length: number, what: string): Uint8Array {
+    this.need(offset, length, what);
+    return this.bytes.subarray(offset, offset + length);
+  }
+
+  /** NUL-terminated or field-filling ASCII. */
+  text(offset: number, length: number, what: string): string {
+    const field = this.slice(offset, length, what);
+    const end = field.indexOf(0);
+    return Buffer.from(end < 0 ? field : field.subarray(0, end)).toString("latin1");
+  }
+}
+
+/** EFI GUID: the first three groups little-endian, the rest as written. */
+export function guidText(bytes: Uint8Array): string {
+  const h = Buffer.from(bytes).toString("hex");
+  const swap = (from: number, to: number) => h.slice(from, to).match(/../g)?.reverse().join("") ?? "";
+  return `${swap(0, 8)}-${swap(8, 12)}-${swap(12, 16)}-${h.slice(16, 20)}-${h.slice(20)}`;
+}
+
+export function guidBytes(text: string): Uint8Array {
+  const h = text.replaceAll("-", "");
+  const bytes = Buffer.from(h, "hex");
+  if (!/^[0-9a-fA-F]{32}$/.test(h)) throw new Refusal("malformed-guid", `"${text}" is not a GUID of 32 hex digits.`);
+  bytes.subarray(0, 4).reverse();
+  bytes.subarray(4, 6).reverse();
+  bytes.subarray(6, 8).reverse();
+  return bytes;
+}
+
+export const sha256 = (bytes: Uint8Array): Buffer => hash("sha256", bytes, "buffer");
+export const sha384 = (bytes: Uint8Array): Buffer => hash("sha384", bytes, "buffer");
+export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");

@@ -1,0 +1,94 @@
+import { Refusal } from "../runtime/refusal.ts";
+import { sha384, toHex } from "./bytes.ts";
+import { type Point, recoverKeys } from "./p384.ts";
+
+/** What an SNP ID block fixes about a guest (firmware ABI, publication 56860, table 75). Ids and digest as hex. */
+export interface IdBlock {
+  launchDigest: string;
+  /** 16 bytes. */
+  familyId: string;
+  imageId: string;
+  guestSvn: number;
+  policy: bigint;
+}
+
+/** Contrast's ids: family 1, image 2, security version 2. */
+export const contrastIds = { familyId: `01${"0".repeat(30)}`, imageId: `02${"0".repeat(30)}`, guestSvn: 2 } as const;
+
+/** SMT allowed and the reserved bit that must be one: the policy that Kata's templates have. */
+export const defaultGuestPolicy = 0x30000n;
+
+/** 96 bytes: digest[48], family[16], image[16], u32 version 1, u32 security version, u64 policy; little-endian. */
+export function idBlockBytes(block: IdBlock): Buffer {
+  const bytes = Buffer.alloc(96);
+  bytes.set(field(block.launchDigest, 48, "launch digest"), 0);
+  bytes.set(field(block.familyId, 16, "family id"), 48);
+  bytes.set(field(block.imageId, 16, "image id"), 64);
+  bytes.writeUInt32LE(1, 80);
+  bytes.writeUInt32LE(block.guestSvn, 84);
+  bytes.writeBigUInt64LE(block.policy, 88);
+  return bytes;
+}
+
+function field(text: string, length: number, what: string): Buffer {
+  if (!new RegExp(`^[0-9a-fA-F]{${length * 2}}$`).test(text)) {
+    throw new Refusal("id-block", `The ${what} "${text}" of an ID block is not ${length} bytes of hex.`);
+  }
+  return Buffer.from(text, "hex");
+}
+
+/** A 384-bit number in the firmware's 72-byte little-endian field. */
+function littleEndian(value: bigint): Buffer {
+  const bytes = Buffer.alloc(72);
+  bytes.set(Buffer.from(value.toString(16).padStart(96, "0"), "hex").reverse());
+  return bytes;
+}
+
+/** ECDSA public key structure of 0x404 bytes: u32 curve (2 = P-384), qx[72], qy[72], zeroes. */
+export function publicKeyBytes(curve: number, qx: Uint8Array, qy: Uint8Array): Buffer {
+  const bytes = Buffer.alloc(0x404);
+  bytes.writeUInt32LE(curve, 0);
+  bytes.set(qx, 4);
+  bytes.set(qy, 76);
+  return bytes;
+}
+
+/** What the attestation report shows as ID_KEY_DIGEST. Coordinates little-endian. */
+export const keyDigest = (curve: number, qx: Uint8Array, qy: Uint8Array): string =>
+  toHex(sha384(publicKeyBytes(curve, qx, qy)));
+
+/**
+ * The ID block with an authentication structure that everybody computes alike and nobody holds a key for: the signature is
+ * fixed to (r, s) = (2, 1) and the P-384 key under which it is valid is recovered from it; of the two keys the one with the
+ * smaller (x, y). `auth` is 4096 bytes: u32 key algorithm 1 at 0, u32 author algorithm 0, signature at 0x40, key at 0x240.
+ */
+export function keylessIdBlock(block: IdBlock): { block: Buffer; auth: Buffer; key: Point; idKeyDigest: string } {
+  const bytes = idBlockBytes(block);
+  const [first, second] = recoverKeys(sha384(bytes), 2n, 1n);
+  const key = first.x < second.x || (first.x === second.x && first.y < second.y) ? first : second;
+  const [qx, qy] = [littleEndian(key.x), littleEndian(key.y)];
+  const auth = Buffer.alloc(4096);
+  auth.writeUInt32LE(1, 0);
+  auth.set(littleEndian(2n), 0x40);
+  auth.set(littleEndian(1n), 0x40 + 72);
+  auth.set(publicKeyBytes(2, qx, qy), 0x240);
+  return { block: bytes, auth, key, idKeyDigest: keyDigest(2, qx, qy) };
+}
+
+/** The fields of an SNP guest policy (firmware ABI, table 9), under the names of go-sev-guest's abi.SnpPolicy. */
+export function guestPolicyFields(policy: bigint): Record<string, number | boolean> {
+  const bit = (index: bigint) => ((policy >> index) & 1n) === 1n;
+  return {
+    ABIMinor: Number(policy & 0xffn),
+    ABIMajor: Number((policy >> 8n) & 0xffn),
+    SMT: bit(16n),
+    MigrateMA: bit(18n),
+    Debug: bit(19n),
+    SingleSocket: bit(20n),
+    CXLAllowed: bit(21n),
+    MemAES256XTS: bit(22n),
+    RAPLDis: bit(23n),
+    CipherTextHidingDRAM: bit(24n),
+    PageSwapDisabled: bit(25n),
+  };
+}

@@ -1,0 +1,185 @@
+import { hash } from "node:crypto";
+import { Refusal } from "../runtime/refusal.ts";
+import { type ByteSource, chunksOf, View } from "./bytes.ts";
+
+/** dm-verity, hash type 1 (kernel Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's on-disk format). */
+export interface VerityParameters {
+  algorithm: "sha256" | "sha384" | "sha512";
+  /** Bytes; powers of two from 512 to 64 KiB. */
+  dataBlockSize: number;
+  hashBlockSize: number;
+  dataBlocks: number;
+  /** At most 256 bytes, hashed before every block. */
+  salt: Uint8Array;
+}
+
+/** Digests in a hash block: each takes a power of two of bytes, the block's tail is zero. */
+const digestSlot = (algorithm: VerityParameters["algorithm"]) => (algorithm === "sha256" ? 32 : 64);
+
+function checkParameters(parameters: VerityParameters): void {
+  const { dataBlockSize, hashBlockSize, dataBlocks, salt } = parameters;
+  for (const [name, size] of [
+    ["data", dataBlockSize],
+    ["hash", hashBlockSize],
+  ] as const) {
+    if (!Number.isInteger(size) || size < 512 || size > 65536 || (size & (size - 1)) !== 0) {
+      throw new Refusal(
+        "verity-parameters",
+        `A dm-verity ${name} block of ${size} bytes is not possible: expected a power of two from 512 to 65536.`,
+      );
+    }
+  }
+  if (!Number.isSafeInteger(dataBlocks) || dataBlocks < 1) {
+    throw new Refusal(
+      "verity-parameters",
+      `dm-verity over ${dataBlocks} data blocks is not possible: expected 1 or more.`,
+    );
+  }
+  if (salt.length > 256)
+    throw new Refusal(
+      "verity-parameters",
+      `A dm-verity salt of ${salt.length} bytes is not possible: expected at most 256.`,
+    );
+}
+
+/** Levels of the tree, lowest first: blocks of each, and where it starts in the tree (the top level is stored first). */
+export function hashTreeLevels(parameters: VerityParameters): { blocks: number; offset: number }[] {
+  checkParameters(parameters);
+  const perBlock = parameters.hashBlockSize / digestSlot(parameters.algorithm);
+  const counts: number[] = [];
+  for (let blocks = parameters.dataBlocks; blocks > 1; counts.push(blocks)) blocks = Math.ceil(blocks / perBlock);
+  let offset = 0;
+  const levels: { blocks: number; offset: number }[] = [];
+  for (const blocks of counts.toReversed()) {
+    levels.unshift({ blocks, offset });
+    offset += blocks * parameters.hashBlockSize;
+  }
+  return levels;
+}
+
+/** Bytes of the hash tree without superblock; 0 for a single data block, whose digest is the root hash. */
+export const hashTreeSize = (parameters: VerityParameters): number =>
+  hashTreeLevels(parameters).reduce((sum, level) => sum + level.blocks * parameters.hashBlockSize, 0);
+
+/** Takes a block's position in the tree and its bytes, which are only valid during the call. */
+export type WriteBlock = (offset: number, block: Uint8Array) => void;
+
+/**
+ * Reads the data once and writes the hash tree, keeping one hash block per level. Chunks may have any size; together they
+ * are exactly the data blocks. Returns the root hash.
+ */
+export function buildHashTree(
+  chunks: Iterable<Uint8Array>,
+  parameters: VerityParameters,
+  write: WriteBlock = () => {},
+): Buffer {
+  const builder = new TreeBuilder(parameters, write);
+  for (const chunk of chunks) builder.update(chunk);
+  return builder.finish();
+}
+
+class TreeBuilder {
+  readonly #parameters: VerityParameters;
+  readonly #write: WriteBlock;
+  readonly #slot: number;
+  readonly #levels: { offset: number; block: Buffer; used: number; next?: number }[];
+  /** Salt and one data block, contiguous, so that a digest is a single call. */
+  readonly #data: Buffer;
+  readonly #hashed: Buffer;
+  #filled = 0;
+  #blocks = 0;
+  #root: string | undefined;
+
+  constructor(parameters: VerityParameters, write: WriteBlock) {
+    this.#levels = hashTreeLevels(parameters).map(({ offset }) => ({
+      offset,
+      block: Buffer.alloc(parameters.hashBlockSize),
+      used: 0,
+    }));
+    this.#parameters = parameters;
+    this.#write = write;
+    this.#slot = digestSlot(parameters.algorithm);
+    this.#data = Buffer.concat([parameters.salt, Buffer.alloc(parameters.dataBlockSize)]);
+    this.#hashed = Buffer.concat([parameters.salt, Buffer.alloc(parameters.hashBlockSize)]);
+  }
+
+  update(chunk: Uint8Array): void {
+    const { dataBlockSize, salt, algorithm } = this.#parameters;
+    for (let at = 0; at < chunk.length; ) {
+      const part = chunk.subarray(at, at + dataBlockSize - this.#filled);
+      this.#data.set(part, salt.length + this.#filled);
+      this.#filled += part.length;
+      at += part.length;
+      if (this.#filled < dataBlockSize) return;
+      this.#filled = 0;
+      this.#blocks += 1;
+      if (this.#blocks > this.#parameters.dataBlocks) this.#wrongLength("more");
+      // As a binary string: node:crypto makes those faster than Buffers.
+      this.#append(0, hash(algorithm, this.#data, "binary"));
+    }
+  }
+
+  finish(): Buffer {
+    if (this.#filled > 0 || this.#blocks < this.#parameters.dataBlocks) this.#wrongLength("fewer");
+    for (let level = 0; level < this.#levels.length; level += 1) this.#flush(level);
+    return Buffer.from(this.#root ?? "", "binary");
+  }
+
+  #append(index: number, digest: string): void {
+    const level = this.#levels[index];
+    if (level === undefined) {
+      this.#root = digest;
+      return;
+    }
+    level.block.write(digest, level.used, "binary");
+    level.used += this.#slot;
+    if (level.used === level.block.length) this.#flush(index);
+  }
+
+  #flush(index: number): void {
+    const level = this.#levels[index];
+    if (level === undefined || level.used === 0) return;
+    this.#write(level.offset, level.block);
+    level.offset += level.block.length;
+    this.#hashed.set(level.block, this.#parameters.salt.length);
+    level.block.fill(0);
+    level.used = 0;
+    this.#append(index + 1, hash(this.#parameters.algorithm, this.#hashed, "binary"));
+  }
+
+  #wrongLength(how: string): never {
+    const { dataBlocks, dataBlockSize } = this.#parameters;
+    throw new Refusal(
+      "verity-data-length",
+      `The data has ${how} than the ${dataBlocks} blocks of ${dataBlockSize} bytes that its dm-verity tree covers.`,
+    );
+  }
+}
+
+/** The root hash that a stored tree leads to: the digest of its first block. `tree` starts at the tree, not at a superblock. */
+export function storedRootHash(tree: ByteSource, parameters: VerityParameters): Buffer {
+  const size = hashTreeSize(parameters);
+  if (size === 0)
+    throw new Refusal("verity-parameters", "One data block has no hash tree: its digest is the root hash.");
+  const view = new View(new Uint8Array(), "dm-verity tree");
+  if (tree.size < size)
+    view.fail(0, `needs ${size} bytes for ${parameters.dataBlocks} data blocks, but there are ${tree.size}`);
+  const block = tree.read(0, parameters.hashBlockSize);
+  return hash(parameters.algorithm, Buffer.concat([parameters.salt, block]), "buffer");
+}
+
+/** Offsets of hash blocks in a stored tree that differ from what the data needs; at most `limit`. */
+export function compareHashTree(
+  data: ByteSource,
+  tree: ByteSource,
+  parameters: VerityParameters,
+  limit = 8,
+): { rootHash: Buffer; wrong: number[] } {
+  const wrong: number[] = [];
+  const rootHash = buildHashTree(chunksOf(data), parameters, (offset, block) => {
+    if (wrong.length >= limit) return;
+    if (offset + block.length > tree.size || Buffer.compare(tree.read(offset, block.length), block) !== 0)
+      wrong.push(offset);
+  });
+  return { rootHash, wrong };
+}

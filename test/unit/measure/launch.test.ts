@@ -1,0 +1,99 @@
+import { expect, test } from "vitest";
+import { sha384, toHex } from "../../../node-installer/measure/bytes.ts";
+import { idBlockBytes, keylessIdBlock } from "../../../node-installer/measure/id-block.ts";
+import { readIgvm } from "../../../node-installer/measure/igvm.ts";
+import { measureIgvm } from "../../../node-installer/measure/igvm-digest.ts";
+import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
+import { mrtd } from "../../../node-installer/measure/tdx.ts";
+import { cpuSignature, signatureOf, type Vmm, vmsaPage } from "../../../node-installer/measure/vmsa.ts";
+import { expected, nothing, sum, vector } from "./vectors.ts";
+
+test.each(
+  expected.snp.map(
+    (row) => [`${row.ovmf} ${row.cpu} ${row.vcpus} ${row.guestFeatures} ${row.vmm} ${row.append}`, row] as const,
+  ),
+)("launch digest of %s", (_, row) => {
+  const bytes = vector(row.ovmf);
+  const launch = {
+    ...firmwareLaunch(bytes, readFirmware(bytes)),
+    guestFeatures: row.guestFeatures,
+    vmm: row.vmm as Vmm,
+    ...(row.kernelInitrdDevNull
+      ? { kernel: { kernel: nothing, initrd: nothing, commandLine: commandLineHash(row.append ?? "") } }
+      : {}),
+  };
+  expect(toHex(launchDigest(launch, Number(row.sig), row.vcpus))).toBe(row.digest);
+  expect(signatureOf(row.cpu)).toBe(Number(row.sig));
+});
+
+test.each(expected.vmsaSha384)("VMSA pages of $cpu", ({ cpu, guestFeatures, bsp, ap }) => {
+  const { resetEip = 0 } = readFirmware(vector("ovmf_AmdSev_suffix.bin"));
+  const page = (eip: number) => toHex(sha384(vmsaPage({ eip, guestFeatures, cpuSignature: signatureOf(cpu) })));
+  expect(page(0xfffffff0)).toBe(bsp);
+  expect(page(resetEip)).toBe(ap);
+});
+
+test("a CPU signature from family, model and stepping is the one of QEMU's model", () => {
+  expect(cpuSignature(25, 17, 0)).toBe(signatureOf("EPYC-Genoa"));
+  expect(cpuSignature(23, 49, 0)).toBe(signatureOf("EPYC-Rome"));
+  expect(cpuSignature(6, 143, 8)).toBe(0x806f8);
+});
+
+test("IGVM: launch digests, and the ID block's own digest agrees", () => {
+  const digests = {
+    "igvm-tooling-test_bzImage-x64-enc.igvm": expected.igvm[0]?.digest,
+    "igvm-tooling-test_bzImage-x64-noenc.igvm":
+      "744914a6e0d547c38aec12a424791e831ba440b3aa19e26f4fbc03148164adc860af194c0d0b99403d7c37460f18b1cd",
+  };
+  for (const [file, digest] of Object.entries(digests)) {
+    const measured = measureIgvm(readIgvm(vector(file)));
+    expect(measured.launchDigest).toBe(digest);
+    expect(measured).toMatchObject({ vcpus: 1, policy: 0x3001fn, idBlock: { matches: true, guestSvn: 2 } });
+  }
+});
+
+test("MRTD of a synthetic firmware in both orders", () => {
+  const firmware = Uint8Array.from({ length: 0x3000 }, (_, i) => (i * 7 + 3) & 0xff);
+  const sections = [
+    [0x1000, 0x2000, 0xffffe000, 0x2000, 0, 1],
+    [0, 0x1000, 0xffffd000, 0x1000, 1, 0],
+    [0, 0, 0x809000, 0x2000, 2, 0],
+  ].map(([dataOffset = 0, rawSize = 0, gpa = 0, size = 0, type = 0, attributes = 0]) => ({
+    dataOffset,
+    rawSize,
+    gpa,
+    size,
+    type,
+    attributes,
+  }));
+  expect(mrtd(firmware, sections)).toBe(expected.mrtd[0]?.singlePass);
+  expect(mrtd(firmware, sections, "two-pass")).toBe(expected.mrtd[0]?.twoPass);
+});
+
+test("keyless ID block: bytes, recovered key and key digest", () => {
+  const launchDigest = Array.from({ length: 48 }, (_, i) => (i + 1).toString(16).padStart(2, "0")).join("");
+  const { idblockSha256, idauthSha256, qx, qy, idKeyDigest } = expected.idblock;
+  const block = {
+    launchDigest,
+    familyId: `01${"00".repeat(15)}`,
+    imageId: `02${"00".repeat(15)}`,
+    guestSvn: 2,
+    policy: 0x30000n,
+  };
+  const made = keylessIdBlock(block);
+  expect(idBlockBytes(block)).toEqual(made.block);
+  expect([sum(made.block), sum(made.auth)]).toEqual([idblockSha256, idauthSha256]);
+  expect([made.key.x.toString(16).padStart(96, "0"), made.key.y.toString(16).padStart(96, "0")]).toEqual([qx, qy]);
+  expect(made.idKeyDigest).toBe(idKeyDigest);
+});
+
+test("a kernel on firmware without a hash table is refused", () => {
+  const bytes = vector("ovmf_OvmfX64_suffix.bin");
+  const launch = {
+    ...firmwareLaunch(bytes, readFirmware(bytes)),
+    guestFeatures: 1,
+    kernel: { kernel: nothing, initrd: nothing, commandLine: nothing },
+  };
+  expect(() => launchDigest(launch, signatureOf("EPYC-Milan"), 1)).toThrow(/no section for kernel hashes/);
+});
