@@ -1,0 +1,140 @@
+import { isDeepStrictEqual } from "node:util";
+import { parse, TomlError } from "smol-toml";
+import { Refusal } from "../runtime/refusal.ts";
+
+/** A parsed TOML table. Integers are bigint, dates are `TomlDate`. */
+export type Table = { [key: string]: unknown };
+
+export const isTable = (value: unknown): value is Table =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
+
+/**
+ * The text of a configuration file. Refuses what no containerd reads or what some read otherwise: zero bytes (a power
+ * loss), other encodings than UTF-8, and carriage returns that end no line.
+ */
+export function decode(bytes: Uint8Array, file: string): string {
+  if (bytes.includes(0)) {
+    throw new Refusal(
+      "configuration-zero-bytes",
+      `${file} contains zero bytes, as files do after a power loss. Restore it from a backup; containerd cannot read it.`,
+    );
+  }
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new Refusal(
+      "configuration-not-utf8",
+      `${file} is not UTF-8. Save it as UTF-8; containerd reads nothing else.`,
+    );
+  }
+  const lone = /\r(?!\n)/.exec(text);
+  if (lone !== null) {
+    throw new Refusal(
+      "configuration-lone-carriage-return",
+      `${file}, line ${lineAt(text, lone.index)}: a carriage return without a line feed. containerd 2.x does not load such a file: end the lines with LF or CRLF.`,
+    );
+  }
+  return text;
+}
+
+export const lineAt = (text: string, offset: number): number => text.slice(0, offset).split("\n").length;
+
+/** Accepts what TOML 1.0 and 1.1 do; which of them is valid on a node is for the node's containerd to say. */
+export function parseDocument(text: string, file: string): Table {
+  try {
+    return parse(text, { integersAsBigInt: true }) as Table;
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = error.message.split("\n", 1)[0]?.replace("Invalid TOML document: ", "") ?? "";
+    throw new Refusal(
+      "configuration-invalid",
+      `${file}, line ${error.line}, column ${error.column}: ${reason}. containerd cannot load this file: correct it first.`,
+    );
+  }
+}
+
+/** The value at a path, or undefined. */
+export function at(document: unknown, path: readonly string[]): unknown {
+  let value = document;
+  for (const key of path) {
+    if (!isTable(value) || !Object.hasOwn(value, key)) return undefined;
+    value = value[key];
+  }
+  return value;
+}
+
+export function tableAt(document: unknown, path: readonly string[]): Table | undefined {
+  const value = at(document, path);
+  return isTable(value) ? value : undefined;
+}
+
+/** The document with the value at the path; tables on the way are made where they are missing. */
+export function withValue(document: Table, path: readonly string[], value: unknown): Table {
+  const [key, ...rest] = path;
+  if (key === undefined) throw new Error("a path has at least one key");
+  const child = Object.hasOwn(document, key) ? document[key] : undefined;
+  return { ...document, [key]: rest.length === 0 ? value : withValue(isTable(child) ? child : {}, rest, value) };
+}
+
+/** The document without the value at the path, and without the tables that are empty for it. */
+export function withoutValue(document: Table, path: readonly string[]): Table {
+  const [key, ...rest] = path;
+  if (key === undefined || !Object.hasOwn(document, key)) return document;
+  const { [key]: child, ...others } = document;
+  if (rest.length === 0) return others;
+  if (!isTable(child)) return document;
+  const left = withoutValue(child, rest);
+  if (left === child) return document;
+  return Object.keys(left).length === 0 ? others : { ...document, [key]: left };
+}
+
+/** Both documents in one; undefined where they disagree on a value, for then no text can mean both. */
+export function union(left: Table, right: Table): Table | undefined {
+  let result: Table = { ...left };
+  for (const [key, value] of Object.entries(right)) {
+    if (!Object.hasOwn(left, key)) {
+      result = { ...result, [key]: value };
+      continue;
+    }
+    const [a, b] = [left[key], value];
+    if (!isTable(a) || !isTable(b)) return undefined;
+    const both = union(a, b);
+    if (both === undefined) return undefined;
+    result = { ...result, [key]: both };
+  }
+  return result;
+}
+
+export const sameDocument = (left: unknown, right: unknown): boolean => isDeepStrictEqual(plain(left), plain(right));
+
+/** Key order is no difference, and neither is a parser's table prototype. */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (!isTable(value)) return value;
+  return Object.fromEntries(
+    Object.keys(value)
+      .sort()
+      .map((key) => [key, plain(value[key])]),
+  );
+}
+
+const bareKey = /^[A-Za-z0-9_-]+$/;
+const quote = (text: string): string => JSON.stringify(text).replaceAll("\u007f", "\\u007f");
+
+/** A dotted key as TOML writes it: `plugins."io.containerd.grpc.v1.cri".containerd`. */
+export const dotted = (path: readonly string[]): string =>
+  path.map((key) => (bareKey.test(key) ? key : quote(key))).join(".");
+
+type Scalar = string | number | bigint | boolean | readonly string[];
+
+/** One table as text: header and keys, each on a line. */
+export function renderTable(path: readonly string[], keys: Readonly<Record<string, Scalar>>): string[] {
+  const value = (scalar: Scalar): string =>
+    typeof scalar === "string"
+      ? quote(scalar)
+      : typeof scalar === "object"
+        ? `[${scalar.map(quote).join(", ")}]`
+        : String(scalar);
+  return [`[${dotted(path)}]`, ...Object.entries(keys).map(([key, scalar]) => `${dotted([key])} = ${value(scalar)}`)];
+}

@@ -1,0 +1,269 @@
+import { Refusal } from "../runtime/refusal.ts";
+import {
+  at,
+  decode,
+  dotted,
+  isTable,
+  parseDocument,
+  renderTable,
+  sameDocument,
+  type Table,
+  tableAt,
+  union,
+} from "./document.ts";
+import { type Fenced, joinFence, splitAtFence } from "./fence.ts";
+import { checkDocument, type Dialect, dialect, type HandlerEntry, proxyPluginsOf, renderEntries } from "./tables.ts";
+import { type ContainerdVersion, parseContainerdVersion } from "./version.ts";
+
+/** What else decides how a file is edited. */
+export interface EditContext {
+  /** The edited file, for messages. */
+  file: string;
+  kind: "root" | "template" | "drop-in";
+  /** "1.7.24" */
+  containerdVersion: string;
+  /** Template and drop-in: what the distribution has rendered for containerd. */
+  rendered?: { file: string; bytes: Uint8Array | undefined };
+  /** First line of a template that does not exist. */
+  templateBase?: string | undefined;
+}
+
+/** What a block holds. */
+export interface Owned {
+  handlers: string[];
+  proxyPlugins: string[];
+}
+
+/**
+ * The file with exactly these handlers in its fenced block, and every other byte as it was. No handlers: no block. A
+ * file that is not there is made, with the least that containerd needs; `undefined` comes back where nothing is left of
+ * a file that was made so. Throws `Refusal` where this cannot be done safely: nothing has been written then.
+ */
+export function editConfiguration(
+  bytes: Uint8Array | undefined,
+  entries: readonly HandlerEntry[],
+  context: EditContext,
+): Buffer | undefined {
+  const text = bytes === undefined ? undefined : decode(bytes, context.file);
+  const next =
+    entries.length === 0
+      ? withoutEntries(text, context)
+      : context.kind === "root"
+        ? editRoot(text, entries, context)
+        : editRendered(text, entries, context);
+  return next === undefined ? undefined : Buffer.from(next);
+}
+
+/** The handlers and proxy plugins in the block of these bytes. */
+export function ownedBy(bytes: Uint8Array | undefined, file: string): Owned {
+  const block = bytes === undefined ? undefined : splitAtFence(decode(bytes, file), file).block;
+  return ownedIn(block === undefined ? {} : parseBlock(block, file));
+}
+
+export function ownedIn(block: Table): Owned {
+  const plugins = Object.values(tableAt(block, ["plugins"]) ?? {});
+  const handlers = plugins.flatMap((plugin) => Object.keys(tableAt(plugin, ["containerd", "runtimes"]) ?? {}));
+  return {
+    handlers: handlers.filter((name) => name !== "runc").sort(),
+    proxyPlugins: Object.keys(tableAt(block, ["proxy_plugins"]) ?? {}).sort(),
+  };
+}
+
+/** The tables of a block; what is a template's own line in it is not TOML. */
+export function parseBlock(lines: readonly string[], file: string): Table {
+  return parseDocument(lines.filter((line) => !line.startsWith("{{")).join("\n"), file);
+}
+
+function withoutEntries(text: string | undefined, { file, kind }: EditContext): string | undefined {
+  if (text === undefined) return undefined;
+  const fenced = splitAtFence(text, file);
+  if (fenced.block === undefined) return text;
+  if (kind !== "template") withoutBlock(text, fenced, file);
+  return withBlock(fenced, headOf(fenced), []);
+}
+
+function editRoot(
+  text: string | undefined,
+  entries: readonly HandlerEntry[],
+  context: EditContext,
+): string | undefined {
+  const { file } = context;
+  const containerd = parseContainerdVersion(context.containerdVersion);
+  if (text === undefined) {
+    // Every 2.x reads version 3, so the file outlives an upgrade and a downgrade.
+    const head = [`version = ${containerd.newestConfiguration === 2 ? 2 : 3}`];
+    return withBlock(nothing, head, renderEntries(entries, dialect(parseBlock(head, file), containerd, file)));
+  }
+  if (text.startsWith("\ufeff") && containerd.newestConfiguration > 2) {
+    throw new Refusal(
+      "configuration-byte-order-mark",
+      `${file} starts with a byte order mark, with which containerd ${containerd.text} does not load it. Save it as UTF-8 without one first.`,
+    );
+  }
+  const fenced = splitAtFence(text, file);
+  const base = withoutBlock(text, fenced, file);
+  const head = headOf(fenced);
+  const target = checked({ ...base, ...parseBlock(head, file) }, entries, containerd, file);
+  const next = withBlock(fenced, head, renderEntries(entries, target));
+  assertOnlyOurs(next, base, target, file);
+  return next;
+}
+
+/** Templates and drop-ins: the rendered file decides which tables are read, and what they may not repeat. */
+function editRendered(text: string | undefined, entries: readonly HandlerEntry[], context: EditContext): string {
+  const { file, kind, templateBase } = context;
+  const containerd = parseContainerdVersion(context.containerdVersion);
+  const fenced = text === undefined ? nothing : splitAtFence(text, file);
+  const rendered = renderedDocument(context, kind === "drop-in" ? parseBlock(fenced.block ?? [], file) : {});
+  const target = checked(rendered, entries, containerd, context.rendered?.file ?? file);
+  const tables = renderEntries(entries, target);
+  if (kind === "template") {
+    const head = text === undefined && templateBase !== undefined ? [templateBase] : headOf(fenced);
+    return withBlock(fenced, head, tables);
+  }
+  // containerd merges a drop-in rightly where it has the version of the file that imports it.
+  const version = at(rendered, ["version"]);
+  const base = text === undefined ? {} : withoutBlock(text, fenced, file);
+  const next = withBlock(fenced, version === undefined || "version" in base ? [] : [`version = ${version}`], tables);
+  assertOnlyOurs(next, base, target, file);
+  return next;
+}
+
+const nothing: Fenced = { before: "", block: undefined, after: "" };
+
+/** The lines by which a block shows that we made the file: its `version`, or a template's base. */
+const headOf = ({ block }: Fenced): string[] =>
+  (block ?? []).filter((line) => /^version = \d+$/.test(line) || line.startsWith("{{"));
+
+/** A file that we made ends with its last table, unless somebody has built on it since: then its head stays. */
+function withBlock(fenced: Fenced, head: string[], tables: string[][]): string;
+function withBlock(fenced: Fenced, head: string[], tables: []): string | undefined;
+function withBlock(fenced: Fenced, head: string[], tables: string[][]): string | undefined {
+  const alone = fenced.before === "" && fenced.after === "";
+  if (tables.length === 0 && head.length > 0 && alone) return undefined;
+  return joinFence(fenced, separated(head.length === 0 ? tables : [head, ...tables]));
+}
+
+const separated = (tables: readonly (readonly string[])[]): string[] =>
+  tables.flatMap((table, index) => (index === 0 ? table : ["", ...table]));
+
+/** The document without our block, proven to mean without it what it meant beside it. */
+function withoutBlock(text: string, fenced: Fenced, file: string): Table {
+  const base = parseDocument(fenced.before + fenced.after, file);
+  if (fenced.block === undefined) return base;
+  const whole = parseDocument(text, file);
+  if (!sameDocument(whole, union(base, parseBlock(fenced.block, file)))) {
+    throw new Refusal(
+      "fence-not-apart",
+      `${file}: text around the contrast-runtime block depends on the block, such as a key after "# END contrast-runtime" without a table header of its own. Move that text above the block, then run again.`,
+    );
+  }
+  return base;
+}
+
+/** The dialect for a document, once nothing in it stands in the way of the entries. */
+function checked(
+  document: Table,
+  entries: readonly HandlerEntry[],
+  containerd: ContainerdVersion,
+  file: string,
+): Dialect {
+  checkDocument(document, file);
+  const target = dialect(document, containerd, file);
+  for (const path of [target.runtimes, target.runtimePlatforms ?? [], ["proxy_plugins"]]) {
+    path.forEach((_, index) => {
+      const prefix = path.slice(0, index + 1);
+      const value = at(document, prefix);
+      if (value === undefined || isTable(value)) return;
+      throw new Refusal(
+        "configuration-not-a-table",
+        `${file}: ${dotted(prefix)} is ${Array.isArray(value) ? "a list" : `the value ${String(value)}`}, but must be a table. containerd does not load this file: correct it first.`,
+      );
+    });
+  }
+  const taken = [
+    ...entries.flatMap(({ handler }) => [
+      [...target.runtimes, handler],
+      ...(target.runtimePlatforms === undefined ? [] : [[...target.runtimePlatforms, handler]]),
+    ]),
+    ...[...proxyPluginsOf(entries).keys()].map((name) => ["proxy_plugins", name]),
+  ].find((path) => at(document, path) !== undefined);
+  if (taken !== undefined) {
+    throw new Refusal(
+      "handler-exists",
+      `${file} has ${dotted(taken)} already, outside of the contrast-runtime block. Delete that table, or remove the runtime from the install spec.`,
+    );
+  }
+  return target;
+}
+
+/** The edited text must parse to what was there and the block's tables, and to nothing else. */
+function assertOnlyOurs(text: string, base: Table, { runtimes }: Dialect, file: string): void {
+  const { block, before, after } = splitAtFence(text, file);
+  const ours = parseBlock(block ?? [], file);
+  let whole: Table;
+  try {
+    whole = parseDocument(text, file);
+  } catch (error) {
+    // It parsed without our tables and has none of them: only a table that is closed to additions is left.
+    const closed = inlineTable(before + after, [runtimes, ["proxy_plugins"]], file);
+    if (closed === undefined) throw error;
+    throw new Refusal(
+      "configuration-inline-table",
+      `${file}: ${dotted(closed)} is an inline table ({ … }), to which nothing can be added. Write it as a table of its own, [${dotted(closed)}], then run again.`,
+    );
+  }
+  if (!sameDocument(whole, union(base, ours))) {
+    throw new Error(`${file}: the edited configuration differs in more than the contrast-runtime block`);
+  }
+}
+
+/** The first table on one of the paths to which no table can be added. */
+function inlineTable(text: string, paths: readonly (readonly string[])[], file: string): string[] | undefined {
+  for (const path of paths) {
+    for (let length = 1; length <= path.length; length++) {
+      const prefix = path.slice(0, length);
+      if (at(parseDocument(text, file), prefix) === undefined) break;
+      try {
+        parseDocument([text, ...renderTable([...prefix, "contrast-runtime-probe"], {})].join("\n"), file);
+      } catch {
+        return prefix;
+      }
+    }
+  }
+  return undefined;
+}
+
+/** What the distribution rendered, without what our template or drop-in has brought into it. */
+function renderedDocument({ file, rendered }: EditContext, dropIn: Table): Table {
+  if (rendered?.bytes === undefined) {
+    throw new Refusal(
+      "configuration-not-rendered",
+      `${rendered?.file ?? file} is not there: the distribution has not rendered containerd's configuration yet. Start it once, then run again.`,
+    );
+  }
+  const text = decode(rendered.bytes, rendered.file);
+  return subtract(withoutBlock(text, splitAtFence(text, rendered.file), rendered.file), dropIn);
+}
+
+/** A document without the handlers and proxy plugins of a block. */
+export function subtract(document: Table, block: Table): Table {
+  const { handlers, proxyPlugins } = ownedIn(block);
+  const without = (value: unknown, path: readonly string[], names: readonly string[]): unknown => {
+    if (!isTable(value)) return value;
+    const [key, ...rest] = path;
+    if (key === undefined) {
+      return Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name)));
+    }
+    return Object.fromEntries(
+      Object.entries(value).map(([name, child]) =>
+        key === "*" || name === key ? [name, without(child, rest, names)] : [name, child],
+      ),
+    );
+  };
+  let result: unknown = document;
+  result = without(result, ["plugins", "*", "containerd", "runtimes"], handlers);
+  result = without(result, ["plugins", "*", "runtime_platforms"], handlers);
+  result = without(result, ["proxy_plugins"], proxyPlugins);
+  return result as Table;
+}

@@ -1,0 +1,184 @@
+import { Refusal } from "../runtime/refusal.ts";
+import type { ContainerdEntry } from "../runtime/spec.ts";
+import { at, dotted, isTable, renderTable, type Table, tableAt } from "./document.ts";
+import type { ContainerdVersion } from "./version.ts";
+
+/** A handler and what containerd is told of it. */
+export interface HandlerEntry {
+  handler: string;
+  entry: ContainerdEntry;
+}
+
+/** Where a file's runtimes stand: decided by the tables that it has, then by its version. */
+export interface Dialect {
+  /** Path of the table of runtimes. */
+  runtimes: readonly string[];
+  /** Path of the table that says with which snapshotter a runtime's images are pulled; containerd 1.7 has none. */
+  runtimePlatforms: readonly string[] | undefined;
+  /** containerd 1.7 forgets its built-in runc as soon as a file names any runtime: write it, where the file names none. */
+  needsRunc: boolean;
+}
+
+const first = ["plugins", "cri"] as const;
+const second = ["plugins", "io.containerd.grpc.v1.cri"] as const;
+const third = ["plugins", "io.containerd.cri.v1.runtime"] as const;
+const images = ["plugins", "io.containerd.cri.v1.images"] as const;
+const runtimesOf = (plugin: readonly string[]): string[] => [...plugin, "containerd", "runtimes"];
+
+/** The `version` of a file; one without is read as version 1. */
+export function fileVersion(document: Table, containerd: ContainerdVersion, file: string): number {
+  const version = Object.hasOwn(document, "version") ? document.version : 1n;
+  if (typeof version !== "bigint" || version < 0n) {
+    throw new Refusal(
+      "configuration-version-type",
+      `${file}: version is ${JSON.stringify(String(version))}, but must be a whole number such as 2. containerd does not load this file: correct it first.`,
+    );
+  }
+  if (version > containerd.newestConfiguration) {
+    throw new Refusal(
+      "configuration-version-newer",
+      `${file} has version = ${version}, but containerd ${containerd.text} reads versions up to ${containerd.newestConfiguration}. Correct the file, or distribution.containerdVersion if the node runs a newer one.`,
+    );
+  }
+  return version === 0n ? 1 : Number(version);
+}
+
+/**
+ * Which tables this containerd reads in this file. A file below the daemon's own version is migrated: tables of the
+ * older id move to the newer one, except that `runtimes` there, if present, hides `runtimes` here altogether.
+ * containerd 2.0 to 2.2 skip that for version 1, and so ignore its CRI section.
+ */
+export function dialect(document: Table, containerd: ContainerdVersion, file: string): Dialect {
+  const version = fileVersion(document, containerd, file);
+  const has = (path: readonly string[]): boolean => tableAt(document, path) !== undefined;
+  if (containerd.newestConfiguration === 2) {
+    const runtimes = runtimesOf(version === 1 ? first : second);
+    const named = Object.keys(tableAt(document, runtimes) ?? {});
+    return { runtimes, runtimePlatforms: undefined, needsRunc: named.length === 0 };
+  }
+  const found = (plugin: readonly string[]): Dialect => ({
+    runtimes: runtimesOf(plugin),
+    runtimePlatforms: [...images, "runtime_platforms"],
+    needsRunc: false,
+  });
+  if (version === 1) {
+    const older = [first, second].filter(has);
+    if (older.length > 0 && containerd.newestConfiguration === 3) {
+      throw new Refusal(
+        "configuration-version-ignored",
+        `${file} has no version, or version 1, and containerd ${containerd.text} ignores its table ${dotted(older[0] ?? [])}. Convert the file with "containerd config migrate", check the result, then run again.`,
+      );
+    }
+    if (older.length > 1) {
+      throw new Refusal(
+        "configuration-ambiguous",
+        `${file} has no version, or version 1, and both ${dotted(first)} and ${dotted(second)}: containerd takes one of them by chance. Merge them under version = 2, then run again.`,
+      );
+    }
+    if (older[0] !== undefined && !has(runtimesOf(third))) return found(older[0]);
+    return found(third);
+  }
+  if (version === containerd.newestConfiguration) return found(third);
+  if (has(runtimesOf(third))) return found(third);
+  if (has(runtimesOf(second))) return found(second);
+  if (has(third) || has(images)) return found(third);
+  if (has(second)) return found(second);
+  return found(version === 2 ? second : third);
+}
+
+/** The tables of the entries, in canonical order, each as lines. */
+export function renderEntries(entries: readonly HandlerEntry[], dialect: Dialect): string[][] {
+  if (entries.length === 0) return [];
+  const tables: string[][] = [];
+  if (dialect.needsRunc) {
+    tables.push([
+      "# containerd 1.7 drops its built-in runc where a file names any runtime",
+      ...renderTable([...dialect.runtimes, "runc"], {
+        runtime_type: "io.containerd.runc.v2",
+        sandbox_mode: "podsandbox",
+      }),
+    ]);
+  }
+  const sorted = entries.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
+  for (const { handler, entry } of sorted) {
+    const path = [...dialect.runtimes, handler];
+    tables.push(
+      renderTable(path, {
+        runtime_type: entry.runtimeType,
+        runtime_path: entry.runtimePath,
+        pod_annotations: entry.podAnnotations,
+        privileged_without_host_devices: entry.privilegedWithoutHostDevices,
+        ...(entry.snapshotter === undefined ? {} : { snapshotter: entry.snapshotter }),
+      }),
+    );
+    if (entry.options !== undefined) tables.push(renderTable([...path, "options"], entry.options));
+    if (entry.snapshotter !== undefined && dialect.runtimePlatforms !== undefined) {
+      tables.push(renderTable([...dialect.runtimePlatforms, handler], { snapshotter: entry.snapshotter }));
+    }
+  }
+  for (const [name, address] of proxyPluginsOf(entries)) {
+    tables.push(renderTable(["proxy_plugins", name], { type: "snapshot", address }));
+  }
+  return tables;
+}
+
+/** Name → socket. Two entries may share one, if they agree on its socket. */
+export function proxyPluginsOf(entries: readonly HandlerEntry[]): Map<string, string> {
+  const plugins = new Map<string, string>();
+  for (const { handler, entry } of entries) {
+    if (entry.proxyPlugin === undefined) continue;
+    const { name, address } = entry.proxyPlugin;
+    const known = plugins.get(name);
+    if (known !== undefined && known !== address) {
+      throw new Refusal(
+        "proxy-plugin-conflict",
+        `Handler ${handler} wants the proxy plugin ${name} at ${address}, another handler wants it at ${known}. Give each its own name.`,
+      );
+    }
+    plugins.set(name, address);
+  }
+  return new Map([...plugins].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** Refuses settings under which no handler of ours could be served, whatever is added. */
+export function checkDocument(document: Table, file: string): void {
+  const disabled = at(document, ["disabled_plugins"]);
+  const cri = Array.isArray(disabled) ? disabled.find((id) => criIds.has(String(id))) : undefined;
+  if (cri !== undefined) {
+    throw new Refusal(
+      "cri-disabled",
+      `${file}: disabled_plugins contains "${cri}", so containerd serves no kubelet. Take it out of the list and restart containerd first.`,
+    );
+  }
+  const imports = at(document, ["imports"]);
+  if (imports !== undefined && !(Array.isArray(imports) && imports.every((path) => typeof path === "string"))) {
+    throw new Refusal(
+      "imports-type",
+      `${file}: imports must be a list of strings. containerd does not load this file: correct it first.`,
+    );
+  }
+  const misplaced = misplacedImports(document, []);
+  if (misplaced !== undefined) {
+    throw new Refusal(
+      "imports-misplaced",
+      `${file}: imports stands below the header of ${dotted(misplaced)}, so containerd ignores it. Move it above the first table header, or delete it.`,
+    );
+  }
+}
+
+const criIds = new Set([
+  "cri",
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.cri.v1.images",
+]);
+
+/** No plugin of containerd has a key of this name. */
+function misplacedImports(table: Table, path: readonly string[]): string[] | undefined {
+  for (const [key, value] of Object.entries(table)) {
+    if (key === "imports" && path.length > 0 && Array.isArray(value)) return [...path];
+    const below = isTable(value) ? misplacedImports(value, [...path, key]) : undefined;
+    if (below !== undefined) return below;
+  }
+  return undefined;
+}

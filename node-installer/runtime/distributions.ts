@@ -1,0 +1,124 @@
+import type { DistributionName } from "./spec.ts";
+
+/**
+ * How a distribution runs containerd on its nodes: data alone. Sources: the distributions' documentation and their
+ * agents' sources; what they render is proven on the node, see ../containerd/locate.ts.
+ */
+export interface Distribution {
+  name: DistributionName;
+  /** A path of which one must exist, or the node is not of this distribution; none: whatever is not another. */
+  evidence: readonly string[];
+  edited: Edited;
+  socket: string;
+  /** Service units, the first that the node has is the node's. */
+  units: readonly string[];
+  /** `itself`: the distribution restarts containerd when the edited file changes; a second restart would be one too many. */
+  restart: "systemctl" | "itself";
+  /** Where its own containerd binary lies, if it is not the one of the unit's ExecStart. */
+  binaries: readonly string[];
+  /** containerd's root and state, and what grows on the same disk. */
+  dataDirectories: readonly string[];
+}
+
+/** What is edited so that containerd sees our handlers. */
+export type Edited =
+  /** The file that containerd reads. */
+  | { kind: "root"; file: string }
+  /** A file from which the distribution renders the one that containerd reads, at every start. */
+  | {
+      kind: "rendered";
+      /** What containerd reads. */
+      configuration: string;
+      /** By the `version` of the rendered file; the drop-in is used only where the rendered file imports it. */
+      byVersion: readonly { from: number; template: string; dropIn?: string }[];
+      /** First line of a template that does not exist yet: takes in what the distribution would render by itself. */
+      templateBase?: string;
+    }
+  /** A folder whose files the distribution merges into the one that containerd reads. */
+  | {
+      kind: "drop-in";
+      file: string;
+      /** What the distribution renders, and containerd imports. */
+      configuration: string;
+      /** The root file must import `configuration` and start with this line, or it is not the distribution's. */
+      root: { file: string; firstLine: string };
+    };
+
+const dropInName = "contrast-runtime.toml";
+
+function rancher(name: "k3s" | "rke2", units: readonly string[]): Distribution {
+  const data = `/var/lib/rancher/${name}`;
+  const folder = `${data}/agent/etc/containerd`;
+  return {
+    name,
+    evidence: [`${data}/agent`],
+    edited: {
+      kind: "rendered",
+      configuration: `${folder}/config.toml`,
+      byVersion: [
+        { from: 3, template: `${folder}/config-v3.toml.tmpl`, dropIn: `${folder}/config-v3.toml.d/${dropInName}` },
+        { from: 2, template: `${folder}/config.toml.tmpl`, dropIn: `${folder}/config.toml.d/${dropInName}` },
+      ],
+      templateBase: '{{ template "base" . }}',
+    },
+    socket: "/run/k3s/containerd/containerd.sock",
+    units,
+    restart: "systemctl",
+    binaries: name === "k3s" ? [`${data}/data/current/bin/containerd`] : [`${data}/bin/containerd`],
+    dataDirectories: [`${data}/agent/containerd`, "/run/k3s/containerd"],
+  };
+}
+
+export const distributions: Readonly<Record<DistributionName, Distribution>> = {
+  containerd: {
+    name: "containerd",
+    evidence: [],
+    edited: { kind: "root", file: "/etc/containerd/config.toml" },
+    socket: "/run/containerd/containerd.sock",
+    units: ["containerd.service"],
+    restart: "systemctl",
+    binaries: [],
+    dataDirectories: ["/var/lib/containerd", "/run/containerd"],
+  },
+  aks: {
+    name: "aks",
+    evidence: ["/opt/azure/containers"],
+    edited: { kind: "root", file: "/etc/containerd/config.toml" },
+    socket: "/run/containerd/containerd.sock",
+    units: ["containerd.service"],
+    restart: "systemctl",
+    binaries: [],
+    dataDirectories: ["/var/lib/containerd", "/run/containerd"],
+  },
+  k3s: rancher("k3s", ["k3s.service", "k3s-agent.service"]),
+  rke2: rancher("rke2", ["rke2-server.service", "rke2-agent.service"]),
+  k0s: {
+    name: "k0s",
+    evidence: ["/etc/k0s/containerd.toml", "/var/lib/k0s"],
+    edited: {
+      kind: "drop-in",
+      file: `/etc/k0s/containerd.d/${dropInName}`,
+      configuration: "/run/k0s/containerd-cri.toml",
+      root: { file: "/etc/k0s/containerd.toml", firstLine: "# k0s_managed=true" },
+    },
+    socket: "/run/k0s/containerd.sock",
+    units: ["k0sworker.service", "k0scontroller.service"],
+    restart: "itself",
+    binaries: ["/var/lib/k0s/bin/containerd"],
+    dataDirectories: ["/var/lib/k0s/containerd", "/run/k0s/containerd"],
+  },
+  microk8s: {
+    name: "microk8s",
+    evidence: ["/var/snap/microk8s/current"],
+    edited: {
+      kind: "rendered",
+      configuration: "/var/snap/microk8s/current/args/containerd.toml",
+      byVersion: [{ from: 2, template: "/var/snap/microk8s/current/args/containerd-template.toml" }],
+    },
+    socket: "/var/snap/microk8s/common/run/containerd.sock",
+    units: ["snap.microk8s.daemon-containerd.service"],
+    restart: "systemctl",
+    binaries: ["/snap/microk8s/current/bin/containerd"],
+    dataDirectories: ["/var/snap/microk8s/common/var/lib/containerd", "/var/snap/microk8s/common/run/containerd"],
+  },
+};
