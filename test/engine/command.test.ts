@@ -1,0 +1,112 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type EngineProject, engineProject } from "./harness.ts";
+
+const program = (args: string, extra = "") => `
+import * as pulumi from "@pulumi/pulumi";
+import { Command } from "@pulumi/command/local/command.js";
+import { runOutput } from "@pulumi/command/local/run.js";
+const command = new Command("it", ${args});
+export const stdout = command.stdout;
+${extra}
+`;
+
+let project: EngineProject;
+beforeEach(async () => {
+  project = await engineProject({ program: "" });
+});
+afterEach(() => project.remove());
+
+const file = (name: string) => join(project.home, name);
+
+describe("local.Command", () => {
+  test("creates, leaves alone, updates with its update verb, replaces on a trigger and deletes", async () => {
+    const log = file("log");
+    const verbs = (change: string) =>
+      program(
+        `{ create: "echo create >>${log}; echo hello", update: "echo update $PULUMI_COMMAND_STDOUT >>${log}; echo updated", delete: "echo delete $PULUMI_COMMAND_STDOUT >>${log}", ${change} }`,
+      );
+    await project.write(verbs('environment: { A: "1" }, triggers: ["x"]'));
+    expect(await project.plan()).toMatchObject([{ op: "create" }]);
+    expect(existsSync(log)).toBe(false);
+    await project.mustWork(project.up());
+    expect(await project.outputs()).toEqual({ stdout: "hello" });
+
+    expect((await project.preview("--expect-no-changes")).code).toBe(0);
+    await project.mustWork(project.up("--expect-no-changes"));
+
+    await project.write(verbs('environment: { A: "2" }, triggers: ["x"]'));
+    expect(await project.plan()).toMatchObject([
+      { op: "update", detailedDiff: { "environment.A": { kind: "update" } } },
+    ]);
+    await project.mustWork(project.up());
+    expect(await project.outputs()).toEqual({ stdout: "updated" });
+
+    await project.write(verbs('environment: { A: "2" }, triggers: ["y"]'));
+    expect(await project.plan()).toMatchObject([
+      { op: "replace", detailedDiff: { "triggers[0]": { kind: "update-replace" } } },
+    ]);
+    await project.mustWork(project.up());
+    await project.mustWork(project.destroy());
+    expect(readFileSync(log, "utf8").trim().split("\n")).toEqual([
+      "create",
+      "update hello",
+      "create",
+      "delete updated",
+      "delete hello",
+    ]);
+  });
+
+  test("shows each line of output while it runs, by the stream that logging names", async () => {
+    await project.write(program('{ create: "echo to-out; echo to-err >&2", logging: "stderr" }'));
+    const { stdout } = await project.mustWork(project.up());
+    expect(stdout).toMatch(/local:Command it .*to-err/);
+    expect(stdout).not.toMatch(/local:Command it .*to-out/);
+  });
+
+  test("fails with exit status, command and output, and tries again next time", async () => {
+    const flag = file("flag");
+    await project.write(program(`{ create: "echo because >&2; test -e ${flag} && echo now" }`));
+    const failed = await project.up();
+    expect(failed.code).not.toBe(0);
+    expect(failed.stdout + failed.stderr).toMatch(/exit status 1: running "echo because >&2; .*":\s*because/s);
+    await project.write(program(`{ create: "touch ${flag}; echo because >&2; test -e ${flag} && echo now" }`));
+    await project.mustWork(project.up());
+    expect(await project.outputs()).toEqual({ stdout: "now" });
+  });
+
+  test("passes stdin, directory and interpreter", async () => {
+    await project.write(
+      program('{ create: "cat; pwd", stdin: "from stdin ", dir: "/usr", interpreter: ["sh", "-ec"] }'),
+    );
+    await project.mustWork(project.up());
+    expect(await project.outputs()).toEqual({ stdout: "from stdin /usr" });
+  });
+
+  test("keeps secrets out of the state file and makes the output of a command with secret inputs a secret", async () => {
+    await project.write(program('{ create: "echo got $TOKEN", environment: { TOKEN: pulumi.secret("hush-hush") } }'));
+    const { stdout } = await project.mustWork(project.up("--show-full-output"));
+    expect(stdout).toContain("stdout: [secret]");
+    expect(await project.exported()).not.toContain("hush-hush");
+    expect(await project.outputs()).toEqual({ stdout: "got hush-hush" });
+    expect((await project.preview("--expect-no-changes")).code).toBe(0);
+  });
+
+  test("refuses an argument of the wrong type before anything runs", async () => {
+    await project.write(program("{ create: 5 as unknown as string }"));
+    const { code, stdout, stderr } = await project.preview();
+    expect(code).not.toBe(0);
+    expect(stdout + stderr).toMatch(/create.*expected string/);
+  });
+});
+
+describe("local.run", () => {
+  test("runs in previews too", async () => {
+    await project.write(
+      program("{}", 'export const ran = runOutput({ command: "echo $A", environment: { A: "in preview" } }).stdout;'),
+    );
+    const { stdout } = await project.mustWork(project.preview());
+    expect(stdout).toMatch(/ran\s*: "in preview"/);
+  });
+});

@@ -1,0 +1,130 @@
+/** Drives the real engine, with the stand-in plugins and a file backend of its own, in a temporary directory. */
+import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
+import { baseEnvironment, withStandIns } from "../../tools/engine/environment.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+import { type RunResult, run } from "../../tools/programs/run.ts";
+
+const clone = resolve(import.meta.dirname, "..", "..");
+
+export interface ProjectOptions {
+  /** Text of index.ts. */
+  program?: string;
+  /** Instead of a text, a directory with a Pulumi.yaml, for example this clone: linked, so that nothing is written to it. */
+  directory?: string;
+  stack?: string;
+  /** Stack configuration, by full key. */
+  config?: Record<string, string>;
+  /** The way into a cluster's network. */
+  prefix?: string[];
+  /** Added to the engine's environment. */
+  env?: Record<string, string>;
+}
+
+export interface StateResource {
+  urn: string;
+  type: string;
+  id?: string;
+  inputs?: Record<string, unknown>;
+  outputs?: Record<string, unknown>;
+}
+
+export interface PreviewStep {
+  op: string;
+  urn: string;
+  detailedDiff?: Record<string, { kind: string; inputDiff: boolean }>;
+  replaceReasons?: string[];
+}
+
+export type EngineProject = Awaited<ReturnType<typeof engineProject>>;
+
+let engine: Promise<Engine> | undefined;
+
+/** A project with one stack. `remove` takes it away; resources that are left are not destroyed. */
+export async function engineProject(options: ProjectOptions) {
+  const { stack = "test", prefix = [] } = options;
+  const home = await mkdtemp(join(tmpdir(), "contrast-engine-"));
+  const directory = join(home, "program");
+  const state = join(home, "state");
+  await mkdir(state);
+  await mkdir(directory);
+  if (options.directory) await linkProgram(options.directory, directory);
+  else await newProgram(directory);
+  engine ??= resolveEngine(toStderr);
+  const { command } = await engine;
+  const env = {
+    ...withStandIns(baseEnvironment(await engine, state)),
+    PULUMI_CONFIG_PASSPHRASE: "",
+    PULUMI_STACK: stack,
+    NO_COLOR: "1",
+    ...options.env,
+  };
+  const pulumi = async (...args: string[]): Promise<RunResult> => {
+    const [program = "", ...words] = [...prefix, command, "--non-interactive", ...args];
+    return await run(program, words, { cwd: directory, env });
+  };
+  const mustWork = async (result: Promise<RunResult>): Promise<RunResult> => {
+    const { code, stdout, stderr } = await result;
+    if (code !== 0) throw new Error(`the engine failed (exit ${code}):\n${stdout}\n${stderr}`);
+    return { code, stdout, stderr };
+  };
+  const write = (program: string) => writeFile(join(directory, "index.ts"), program);
+
+  if (options.program !== undefined) await write(options.program);
+  await mustWork(pulumi("stack", "init", stack));
+  for (const [key, value] of Object.entries(options.config ?? {})) await mustWork(pulumi("config", "set", key, value));
+
+  return {
+    directory,
+    home,
+    env,
+    write,
+    pulumi,
+    preview: (...args: string[]) => pulumi("preview", ...args),
+    up: (...args: string[]) => pulumi("up", "--yes", "--skip-preview", ...args),
+    refresh: (...args: string[]) => pulumi("refresh", "--yes", "--skip-preview", ...args),
+    destroy: (...args: string[]) => pulumi("destroy", "--yes", "--skip-preview", ...args),
+    mustWork,
+    /** The steps of a preview that change something. */
+    async plan(...args: string[]): Promise<PreviewStep[]> {
+      const { stdout } = await mustWork(pulumi("preview", "--json", ...args));
+      const { steps } = JSON.parse(stdout) as { steps: PreviewStep[] };
+      return steps.filter(({ op, urn }) => op !== "same" && !urn.includes("pulumi:pulumi:Stack"));
+    },
+    async resources(): Promise<StateResource[]> {
+      const { stdout } = await mustWork(pulumi("stack", "export", "--show-secrets"));
+      const { deployment } = JSON.parse(stdout) as { deployment: { resources?: StateResource[] } };
+      return deployment.resources ?? [];
+    },
+    /** As it lies on the disk: secrets encrypted. */
+    async exported(): Promise<string> {
+      return (await mustWork(pulumi("stack", "export"))).stdout;
+    },
+    /** Stack outputs in clear. */
+    async outputs(): Promise<Record<string, unknown>> {
+      const { stdout } = await mustWork(pulumi("stack", "output", "--json", "--show-secrets"));
+      return JSON.parse(stdout) as Record<string, unknown>;
+    },
+    remove: () => rm(home, { recursive: true, force: true }),
+  };
+}
+
+async function newProgram(directory: string): Promise<void> {
+  await symlink(join(clone, "node_modules"), join(directory, "node_modules"));
+  await writeFile(join(directory, "package.json"), '{ "type": "module" }\n');
+  await writeFile(
+    join(directory, "Pulumi.yaml"),
+    "name: project\nmain: index.ts\nruntime:\n  name: nodejs\n  options:\n    typescript: false\n",
+  );
+}
+
+/** The engine writes the stack's configuration file beside Pulumi.yaml, so those are copied and all else is linked. */
+async function linkProgram(from: string, to: string): Promise<void> {
+  for (const name of await readdir(from)) {
+    if (name.startsWith(".")) continue;
+    if (/^Pulumi\..*yaml$/.test(name)) await copyFile(join(from, name), join(to, name));
+    else await symlink(join(from, name), join(to, name));
+  }
+}

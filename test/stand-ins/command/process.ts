@@ -1,0 +1,48 @@
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+
+export interface Outputs {
+  stdout: string;
+  stderr: string;
+}
+
+export interface ProcessOptions {
+  /** As errors quote it. */
+  command: string;
+  stdin?: string | undefined;
+  dir?: string | undefined;
+  /** Added to this process's own. */
+  environment: Record<string, string>;
+  logging: "stdout" | "stderr" | "stdoutAndStderr" | "none";
+  /** Each line as it comes. */
+  onLine: (line: string) => void;
+}
+
+/** @throws Error with the exit status, the command and all that it printed */
+export async function runProcess([program = "", ...args]: string[], options: ProcessOptions): Promise<Outputs> {
+  const { command, stdin, dir, environment, logging, onLine } = options;
+  const child = spawn(program, args, { cwd: dir, env: { ...process.env, ...environment } });
+  const everything: Buffer[] = [];
+  const collect = (stream: Readable, name: "stdout" | "stderr") => {
+    const chunks: Buffer[] = [];
+    stream.on("data", (chunk: Buffer) => {
+      chunks.push(chunk);
+      everything.push(chunk);
+    });
+    if (logging === name || logging === "stdoutAndStderr") createInterface({ input: stream }).on("line", onLine);
+    return () => Buffer.concat(chunks).toString().replace(/\n$/, "");
+  };
+  const stdout = collect(child.stdout, "stdout");
+  const stderr = collect(child.stderr, "stderr");
+  // A command that ends without reading its input is judged by its exit status.
+  child.stdin.on("error", () => {}).end(stdin ?? "");
+  const failure = await new Promise<string | undefined>((resolve) => {
+    child.on("error", (error) => resolve(error.message));
+    child.on("close", (code, signal) =>
+      resolve(signal ? `signal: ${signal}` : code ? `exit status ${code}` : undefined),
+    );
+  });
+  if (failure === undefined) return { stdout: stdout(), stderr: stderr() };
+  throw new Error(`${failure}: running ${JSON.stringify(command)}:\n${Buffer.concat(everything)}`);
+}
