@@ -1,7 +1,8 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { type Manifest, manifestSchema } from "../../node-installer/runtime/manifest.ts";
+import type { Manifest } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { baseEntries, baseInputs } from "./base.ts";
 import type { Entry } from "./layer.ts";
@@ -29,19 +30,12 @@ export async function localPayloads(names?: string[], parent = payloadsDirectory
       `There is no payload ${missing} at ${parent} (there: ${present.sort().join(", ") || "none"}). Fetch it with: npm run lock`,
     );
   const wanted = (names ?? present).toSorted();
-  return await Promise.all(wanted.map(async (name) => await readPayload(join(parent, name))));
-}
-
-async function readPayload(directory: string): Promise<LocalPayload> {
-  try {
-    const manifest = manifestSchema.parse(JSON.parse(await readFile(join(directory, "manifest.json"), "utf8")));
-    return { manifest, directory };
-  } catch (error) {
-    throw new Refusal(
-      "payload-broken",
-      `${join(directory, "manifest.json")} is no valid manifest: ${(error as Error).message}. Delete ${directory} and run the lock command for it again.`,
-    );
-  }
+  return await Promise.all(
+    wanted.map(async (name) => {
+      const directory = join(parent, name);
+      return { manifest: await readManifest(directory), directory };
+    }),
+  );
 }
 
 /** Where the image holds a payload; the installer finds its files there. */

@@ -1,0 +1,125 @@
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync } from "node:fs";
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { z } from "zod";
+import {
+  type FileRole,
+  type Manifest,
+  manifestSchema,
+  type PayloadFile,
+} from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { withLock } from "../programs/lock.ts";
+import type { Progress } from "../programs/progress.ts";
+
+/** A payload on this machine is a directory: `manifest.json`, and below `files/` what it describes. */
+export interface PayloadContent {
+  /** Everything of the manifest but its files. */
+  manifest: Omit<Manifest, "files" | "schemaVersion">;
+  files: { role: FileRole; path: string }[];
+}
+
+const executable: FileRole[] = ["shim", "vmm", "kata-runtime", "snapshotter"];
+
+/** The manifest's entries of the files below a directory, sorted by path. Reads every byte once. */
+export async function describeFiles(directory: string, files: PayloadContent["files"]): Promise<PayloadFile[]> {
+  const described = await Promise.all(
+    files.map(async ({ role, path }): Promise<PayloadFile> => {
+      const hash = createHash("sha256");
+      let size = 0;
+      for await (const chunk of createReadStream(join(directory, path), { highWaterMark: 1 << 20 })) {
+        hash.update(chunk);
+        size += chunk.length;
+      }
+      return { role, path, mode: executable.includes(role) ? "0755" : "0644", size, sha256: hash.digest("hex") };
+    }),
+  );
+  return described.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/**
+ * Replaces the payload by a new one as a whole. `fill` writes the files below the directory that it is given and says what
+ * they are; when it throws, or the process is killed at any moment, the payload is the one from before.
+ */
+export async function replacePayload(
+  directory: string,
+  fill: (files: string) => Promise<PayloadContent>,
+  progress: Progress,
+): Promise<Manifest> {
+  const waiting = (other: string) => progress(`Waiting for ${other}, which is writing ${directory}.`);
+  return await withLock(`payload ${directory}`, `process ${process.pid}`, waiting, async () => {
+    await removeLeftovers(directory);
+    const fresh = join(dirname(directory), `.${basename(directory)}.new`);
+    await mkdir(join(fresh, "files"), { recursive: true });
+    try {
+      const content = await fill(join(fresh, "files"));
+      const files = await describeFiles(join(fresh, "files"), content.files);
+      const manifest = checkedManifest({ schemaVersion: 1, ...content.manifest, files });
+      for (const { path, mode } of files) await settle(join(fresh, "files", path), Number.parseInt(mode, 8));
+      await writeFile(join(fresh, "manifest.json"), `${JSON.stringify(manifest, undefined, 2)}\n`, { flush: true });
+      // Between these two renames there is no payload at its place; removeLeftovers puts it back.
+      if (existsSync(directory)) await rename(directory, previousOf(directory));
+      await rename(fresh, directory);
+      await rm(previousOf(directory), { recursive: true, force: true });
+      return manifest;
+    } catch (error) {
+      await rm(fresh, { recursive: true, force: true });
+      throw error;
+    }
+  });
+}
+
+/** The manifest of a payload on this machine. @throws Refusal where there is none, or no valid one */
+export async function readManifest(directory: string): Promise<Manifest> {
+  const file = join(directory, "manifest.json");
+  try {
+    return manifestSchema.parse(JSON.parse(await readFile(file, "utf8")));
+  } catch (error) {
+    const problem = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
+    throw new Refusal(
+      "payload-broken",
+      `${file} is no valid manifest: ${problem}. Delete ${directory} and run the lock command (npm run lock) for it again.`,
+    );
+  }
+}
+
+/** The payload's manifest, or undefined where no whole payload is: every file there, with its size. */
+export async function readPayload(directory: string): Promise<Manifest | undefined> {
+  try {
+    const manifest = await readManifest(directory);
+    for (const { path, size } of manifest.files)
+      if ((await stat(join(directory, "files", path))).size !== size) return undefined;
+    return manifest;
+  } catch {
+    return undefined;
+  }
+}
+
+const previousOf = (directory: string) => join(dirname(directory), `.${basename(directory)}.previous`);
+
+/** Ends what a killed process left in the middle. */
+async function removeLeftovers(directory: string): Promise<void> {
+  const parent = dirname(directory);
+  await mkdir(parent, { recursive: true });
+  if (!existsSync(directory) && existsSync(previousOf(directory))) await rename(previousOf(directory), directory);
+  const leftovers = [`.${basename(directory)}.new`, `.${basename(directory)}.previous`];
+  for (const name of await readdir(parent))
+    if (leftovers.includes(name)) await rm(join(parent, name), { recursive: true, force: true });
+}
+
+function checkedManifest(manifest: Manifest): Manifest {
+  const checked = manifestSchema.safeParse(manifest);
+  if (checked.success) return checked.data;
+  throw new Refusal(
+    "manifest-invalid",
+    `The manifest of ${manifest.name} would be invalid: ${z.prettifyError(checked.error)}`,
+  );
+}
+
+async function settle(file: string, mode: number): Promise<void> {
+  await chmod(file, mode);
+  const handle = await open(file);
+  await handle.sync();
+  await handle.close();
+}
