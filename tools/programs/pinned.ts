@@ -8,12 +8,15 @@ import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
 import type { Progress } from "./progress.ts";
 
-/** The folder of a Go module here: also found from the compiled package, which keeps its sources' layout. */
-export function moduleDirectory(name: string): string {
+/** The product's own folder, a clone or a package; the compiled program lies deeper in it than the source. */
+export function packageRoot(): string {
   let root = import.meta.dirname;
   while (!existsSync(join(root, "package.json")) && dirname(root) !== root) root = dirname(root);
-  return join(root, "tools", "programs", "modules", name);
+  return root;
 }
+
+/** The folder of a Go module here. */
+export const moduleDirectory = (name: string): string => join(packageRoot(), "tools", "programs", "modules", name);
 
 export const kubernetesVersion = "1.36.3";
 

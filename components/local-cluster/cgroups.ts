@@ -1,0 +1,129 @@
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+
+/**
+ * The cluster's processes, by control groups: a process enters its unit's group before it becomes the unit's program, and
+ * everything that it starts is born there. So a unit runs exactly when its group has processes, and ending all of them
+ * needs no list of process numbers that could be lost, or name a stranger's process.
+ */
+interface Hierarchy {
+  directory: string;
+  version: 1 | 2;
+}
+
+/** cgroup v2 on today's machines; several of v1, and perhaps an empty v2 beside them, on older ones. */
+export async function hierarchies(): Promise<Hierarchy[]> {
+  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
+  return mounts.flatMap((line): Hierarchy[] => {
+    const [before = "", after = ""] = line.split(" - ");
+    const directory = before.split(" ")[4] ?? "";
+    const type = after.split(" ")[0];
+    if (!/^\/sys\/fs\/cgroup(\/|$)/.test(directory)) return [];
+    return type === "cgroup" ? [{ directory, version: 1 }] : type === "cgroup2" ? [{ directory, version: 2 }] : [];
+  });
+}
+
+/** What a node's kubelet and systemd manage, of what this machine's kernel has. */
+const neededControllers = ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"];
+
+/**
+ * Makes the group in every hierarchy.
+ * @param enable called for each v2 controller that the machine's root group does not hand down yet
+ */
+export async function makeGroup(
+  cluster: string,
+  unit: string,
+  enable: (setting: { file: string; value: string; restore: string }) => Promise<void>,
+): Promise<void> {
+  for (const { directory, version } of await hierarchies()) {
+    const parent = join(directory, cluster);
+    if (version === 2) {
+      await mkdir(parent, { recursive: true });
+      for (const controller of await words(join(directory, "cgroup.controllers"))) {
+        if (!neededControllers.includes(controller)) continue;
+        const file = join(directory, "cgroup.subtree_control");
+        if (!(await words(file)).includes(controller))
+          await enable({ file, value: `+${controller}`, restore: `-${controller}` });
+        await writeFile(join(parent, "cgroup.subtree_control"), `+${controller}`);
+      }
+      await mkdir(join(parent, unit), { recursive: true });
+      continue;
+    }
+    for (const group of [parent, join(parent, unit)]) {
+      await mkdir(group, { recursive: true });
+      // A new cpuset is empty, and takes no process.
+      for (const file of ["cpuset.cpus", "cpuset.mems"]) {
+        const all = await readFile(join(directory, file), "utf8").catch(() => undefined);
+        if (all !== undefined) await writeFile(join(group, file), all.trim());
+      }
+    }
+  }
+}
+
+const words = async (file: string) => (await readFile(file, "utf8").catch(() => "")).split(/\s+/).filter(Boolean);
+
+/** sh words that move the shell into the group, in every hierarchy, or end it. */
+export async function enterGroupScript(group: string): Promise<string> {
+  const files = (await hierarchies()).map(({ directory }) => join(directory, group, "cgroup.procs"));
+  return files.map((file) => `echo $$ >${file} || exit 1`).join("\n");
+}
+
+/** The numbers of all processes in the group and those below it. */
+export async function processesOf(group: string): Promise<number[]> {
+  const found = new Set<number>();
+  for (const { directory } of await hierarchies())
+    for (const below of await groupsBelow(join(directory, group)))
+      for (const pid of await words(join(below, "cgroup.procs"))) found.add(Number(pid));
+  // 0 stands for a process of another namespace.
+  found.delete(0);
+  return [...found];
+}
+
+/** The group and those below it, the deepest first. */
+async function groupsBelow(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => undefined);
+  if (!entries) return [];
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map((entry) => groupsBelow(join(directory, entry.name))),
+  );
+  return [...below.flat(), directory];
+}
+
+/** Ends every process of the group and waits until they are gone. */
+export async function killGroup(group: string): Promise<void> {
+  for (let round = 0; ; round++) {
+    const pids = await processesOf(group);
+    if (pids.length === 0) return;
+    if (round === 200)
+      throw new Refusal(
+        "processes-stay",
+        `The processes ${pids.join(", ")} of ${group} do not end after 20 s of SIGKILL: the kernel waits for their input or output. A restart of the machine ends them.`,
+      );
+    for (const pid of pids) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      }
+    }
+    await delay(round < 10 ? 20 : 100);
+  }
+}
+
+/** Removes the group, which has no process any more, from every hierarchy. */
+export async function removeGroup(group: string): Promise<void> {
+  for (const { directory } of await hierarchies())
+    for (const below of await groupsBelow(join(directory, group)))
+      for (let round = 0; ; round++) {
+        const error = await rmdir(below).then(
+          () => undefined,
+          (reason: NodeJS.ErrnoException) => reason,
+        );
+        if (!error || error.code === "ENOENT") break;
+        // A group stays busy for a moment after its last process ended.
+        if (round === 50) throw error;
+        await delay(50);
+      }
+}

@@ -1,0 +1,267 @@
+import { existsSync } from "node:fs";
+import { readdir, readFile, rm, rmdir } from "node:fs/promises";
+import { join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { withLock } from "../../tools/programs/lock.ts";
+import {
+  containerdTree,
+  kubernetesPrograms,
+  nodeTree,
+  packageRoot,
+  registryProgram,
+} from "../../tools/programs/pinned.ts";
+import { type Progress, seconds } from "../../tools/programs/progress.ts";
+import { check, type RunResult } from "../../tools/programs/run.ts";
+import { ensureCertificates, kubeconfigFile } from "./certificates.ts";
+import { killGroup, removeGroup } from "./cgroups.ts";
+import {
+  type ControlPlanePrograms,
+  controllerUnits,
+  serverUnits,
+  writeRegistryConfiguration,
+} from "./control-plane.ts";
+import { atLeast, restoreSettings } from "./host-settings.ts";
+import { imageReference, pushSeedImages, seedImages } from "./images.ts";
+import { kubectl, nodeReports } from "./kubectl.ts";
+import { type ClusterLayout, clusterLayout, clustersDirectory, nodeLayout } from "./layout.ts";
+import { ensureNetwork, networkExists, removeNetwork } from "./network.ts";
+import { type ClusterNode, ensureNodes, type NodeContext, removeNode } from "./node-set.ts";
+import { removeMachineRemains, runInNode } from "./nodes.ts";
+import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "./options.ts";
+import { type ClusterRecord, type NodeRecord, readRecord, writeRecord } from "./record.ts";
+import { mayLowerOomScores, requireMachine, requireRoot } from "./requirements.ts";
+import { isCurrent, isRunning, startUnit, type Unit, waitFor } from "./units.ts";
+
+export interface ClusterInfo {
+  /** The administrator's, as a document; its server is reachable from the cluster's network alone. */
+  kubeconfig: string;
+  /** host:port of the image registry that the nodes pull from, plain HTTP. */
+  registry: string;
+  /** The file that `nsenter --net=` takes. */
+  networkNamespace: string;
+  nodes: { name: string; address: string; containerd: string }[];
+  /** Images that the registry has from the start, by digest. */
+  images: Record<string, string>;
+}
+
+/**
+ * Makes the cluster what the options say, from whatever is there: nothing, a whole cluster, or what a reboot, a kill or
+ * an interrupted run left. Quick when all is well.
+ * @throws Refusal with one sentence on what is in the way
+ */
+export async function ensureCluster(input: ClusterInput, progress: Progress): Promise<ClusterInfo> {
+  const options = parseClusterOptions(input);
+  await requireMachine(progress);
+  return await whileLocked(options.name, "ensure", progress, () => ensure(options, progress));
+}
+
+async function ensure(options: ClusterOptions, progress: Progress): Promise<ClusterInfo> {
+  const begin = Date.now();
+  const cluster = clusterLayout(options.name);
+  const before = await readRecord(cluster);
+  if (before) requireOwner(cluster, before);
+
+  const [kubernetes, tree, registry, images, ...trees] = await Promise.all([
+    kubernetesPrograms(progress),
+    nodeTree(progress),
+    registryProgram(progress),
+    seedImages(progress),
+    ...options.nodes.map(async ({ containerd }) => [containerd, await containerdTree(containerd, progress)] as const),
+  ]);
+
+  // Without a record, whatever has the cluster's name is the remains of a removal that was interrupted.
+  if (!before) await removeAll(cluster);
+  const nodes = numberNodes(options, before?.nodes ?? []);
+  const leaving = (before?.nodes ?? []).filter((old) => !nodes.some((node) => isSameMachine(node, old)));
+  const record: ClusterRecord = { schemaVersion: 1, owner: packageRoot(), nodes: [...nodes, ...leaving] };
+  await writeRecord(cluster, record);
+
+  // Each node's systemd and kubelet watch files by some thirty instances, of which a machine allows its root 128.
+  await atLeast(cluster.name, "/proc/sys/fs/inotify/max_user_instances", 1024);
+  if (!(await networkExists(cluster))) await killGroup(cluster.cgroup);
+  await ensureCertificates(cluster);
+  const layouts = nodes.map((node): ClusterNode => ({ ...nodeLayout(cluster, node), record: node }));
+  await ensureNetwork(cluster, layouts);
+
+  await ensureControlPlane(cluster, { kubernetes, tree, registry }, progress);
+  const context: NodeContext = {
+    cluster,
+    kubernetes,
+    tree,
+    containerd: Object.fromEntries(trees),
+    pauseImage: image(cluster, images, "pause"),
+    restrictOomScores: !(await mayLowerOomScores()),
+    formerLabels: Object.fromEntries((before?.nodes ?? []).map(({ name, labels }) => [name, labels])),
+  };
+  await pushSeedImages(cluster, images);
+  for (const node of leaving) await removeNode(context, nodeLayout(cluster, node), progress);
+  if (leaving.length) await writeRecord(cluster, { ...record, nodes });
+  const changed = await ensureNodes(context, layouts, progress);
+  if (changed) progress(`The cluster ${cluster.name} is up (${seconds(begin)}).`);
+  return {
+    kubeconfig: await readFile(kubeconfigFile(cluster, "admin"), "utf8"),
+    registry: cluster.registry,
+    networkNamespace: cluster.networkNamespace,
+    nodes: layouts.map(({ name, address, record }) => ({ name, address, containerd: record.containerd })),
+    images: Object.fromEntries(images.map((one) => [one.name, imageReference(cluster, one)])),
+  };
+}
+
+const image = (cluster: ClusterLayout, images: { name: string; digest: string }[], name: string): string => {
+  const found = images.find((one) => one.name === name);
+  if (!found) throw new Error(`no seed image ${name}`);
+  return imageReference(cluster, found);
+};
+
+/** Another containerd is another machine: a node is never changed under its disk. */
+const isSameMachine = (one: NodeRecord, other: NodeRecord) =>
+  one.name === other.name && one.containerd === other.containerd && one.number === other.number;
+
+/** Nodes keep their numbers; new ones get the lowest that no other has, nor had a moment ago. */
+function numberNodes(options: ClusterOptions, before: NodeRecord[]): NodeRecord[] {
+  const taken = new Set(before.map(({ number }) => number));
+  return options.nodes.map((node) => {
+    const old = before.find(({ name, containerd }) => name === node.name && containerd === node.containerd);
+    if (old) return { ...node, number: old.number };
+    let number = 2;
+    while (taken.has(number)) number++;
+    taken.add(number);
+    return { ...node, number };
+  });
+}
+
+async function ensureControlPlane(
+  cluster: ClusterLayout,
+  programs: ControlPlanePrograms,
+  progress: Progress,
+): Promise<void> {
+  const begin = Date.now();
+  await writeRegistryConfiguration(cluster);
+  const started = [...(await startWhereNeeded(cluster, serverUnits(cluster, programs)))];
+  if (started.length) {
+    progress(`Control plane: ${started.join(", ")} …`);
+    await waitFor(cluster, "apiserver", "The API server does not answer", 120_000, async () => {
+      const { code } = await kubectl(cluster, programs.kubernetes, ["get", "--raw=/readyz", "--request-timeout=5s"]);
+      return code === 0 || undefined;
+    });
+  }
+  started.push(...(await startWhereNeeded(cluster, controllerUnits(cluster, programs))));
+  if (started.length) progress(`  the control plane is ready (${seconds(begin)}).`);
+}
+
+/** Starts what does not run as it shall; returns the names. */
+async function startWhereNeeded(cluster: ClusterLayout, units: Unit[]): Promise<string[]> {
+  const started: string[] = [];
+  for (const unit of units) {
+    if (await isCurrent(cluster, unit)) continue;
+    await startUnit(cluster, unit);
+    started.push(unit.name);
+  }
+  return started;
+}
+
+/**
+ * Removes the cluster and everything of it but the cache's programs; nothing to do where there is none.
+ * @param force also what another installation owns, or what nobody can read any more
+ */
+export async function destroyCluster(name: string, progress: Progress, options: { force?: boolean } = {}) {
+  const cluster = clusterLayout(parseClusterOptions({ name }).name);
+  requireRoot();
+  await whileLocked(name, "destroy", progress, async () => {
+    if (!options.force) {
+      const record = await readRecord(cluster);
+      if (record) requireOwner(cluster, record);
+    }
+    const begin = Date.now();
+    if (await removeAll(cluster)) progress(`The cluster ${name} is removed (${seconds(begin)}).`);
+  });
+}
+
+/** Found by name, so that it removes what any interrupted run left; in an order that another run can continue. */
+async function removeAll(cluster: ClusterLayout): Promise<boolean> {
+  await killGroup(cluster.cgroup);
+  await removeGroup(cluster.cgroup);
+  const existed = existsSync(cluster.directory);
+  const nodes = await readdir(join(cluster.directory, "nodes")).catch(() => []);
+  for (const name of nodes) await removeMachineRemains(nodeLayout(cluster, { name, number: 0 }));
+  await removeNetwork(cluster);
+  await restoreSettings(cluster.name);
+  await requireNoMounts(cluster.directory);
+  await rm(cluster.directory, { recursive: true, force: true });
+  await rmdir(clustersDirectory).catch(() => {}); // where other clusters are, it stays
+  return existed;
+}
+
+/** Nothing of ours mounts here, but what is mounted must never be deleted through. */
+async function requireNoMounts(directory: string): Promise<void> {
+  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" ")[4] ?? "");
+  for (const mount of mounts.filter((one) => one.startsWith(`${directory}/`)).reverse()) await check("umount", [mount]);
+}
+
+export interface ClusterStatus {
+  name: string;
+  exists: boolean;
+  owner?: string;
+  units: Record<string, boolean>;
+  nodes: { name: string; containerd: string; running: boolean; ready: boolean; reason: string }[];
+}
+
+/** What there is of the cluster, without changing anything. */
+export async function clusterStatus(name: string): Promise<ClusterStatus> {
+  const cluster = clusterLayout(parseClusterOptions({ name }).name);
+  requireRoot();
+  const record = await readRecord(cluster);
+  if (!record) return { name, exists: existsSync(cluster.directory), units: {}, nodes: [] };
+  const units: Record<string, boolean> = {};
+  for (const unit of ["etcd", "registry", "apiserver", "controller-manager", "scheduler"])
+    units[unit] = await isRunning(cluster, unit);
+  const reports = units.apiserver ? await nodeReports(cluster, await kubernetesPrograms(() => {})) : undefined;
+  const nodes = await Promise.all(
+    record.nodes.map(async ({ name: node, number, containerd }) => {
+      const report = reports?.find((one) => one.name === node);
+      const running = await isRunning(cluster, nodeLayout(cluster, { name: node, number }).unit);
+      const reason = running ? (report?.reason ?? "the API server does not know it") : "its machine does not run";
+      return { name: node, containerd, running, ready: running && report?.ready === true, reason };
+    }),
+  );
+  return { name, exists: true, owner: record.owner, units, nodes };
+}
+
+/** Runs a program inside a node, as root. */
+export async function runOnNode(name: string, node: string, argv: string[], input?: string): Promise<RunResult> {
+  const cluster = clusterLayout(parseClusterOptions({ name }).name);
+  requireRoot();
+  const record = await readRecord(cluster);
+  const found = record?.nodes.find((one) => one.name === node);
+  if (!found) {
+    const known = record
+      ? `its nodes are ${record.nodes.map((one) => one.name).join(", ")}`
+      : "there is no such cluster";
+    throw new Refusal("no-such-node", `The cluster ${name} has no node ${node}: ${known}.`);
+  }
+  return await runInNode(cluster, nodeLayout(cluster, found), argv, input);
+}
+
+/** kubectl as the administrator of the cluster. */
+export async function runKubectl(name: string, args: string[], input?: string): Promise<RunResult> {
+  return await kubectl(clusterLayout(name), await kubernetesPrograms(() => {}), args, input);
+}
+
+function requireOwner(cluster: ClusterLayout, record: ClusterRecord): void {
+  if (record.owner === packageRoot()) return;
+  const rest = existsSync(record.owner)
+    ? `Destroy it there, or choose another name (of the stack) here.`
+    : `That directory is gone. Remove the cluster with: contrast-runtime local-cluster destroy --name ${cluster.name} --force`;
+  throw new Refusal(
+    "cluster-owned",
+    `The local cluster ${cluster.name} belongs to ${record.owner}, not to ${packageRoot()}. ${rest}`,
+  );
+}
+
+const whileLocked = <T>(name: string, what: string, progress: Progress, action: () => Promise<T>): Promise<T> =>
+  withLock(
+    `cluster ${name}`,
+    `process ${process.pid} (${what} of the cluster ${name})`,
+    (other) => progress(`Waiting for ${other}.`),
+    action,
+  );

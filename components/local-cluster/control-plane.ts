@@ -1,0 +1,113 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { kubeconfigFile, pkiDirectory } from "./certificates.ts";
+import { type ClusterLayout, serviceRange } from "./layout.ts";
+import type { Unit } from "./units.ts";
+
+export interface ControlPlanePrograms {
+  /** Directory of the Kubernetes programs. */
+  kubernetes: string;
+  registry: string;
+  /** The nodes' tree, whose C library the registry, a program of the same Debian, is run with. */
+  tree: string;
+}
+
+/** What must run before the API server answers; the API server last. */
+export function serverUnits(cluster: ClusterLayout, programs: ControlPlanePrograms): Unit[] {
+  const pki = pkiDirectory(cluster);
+  const flags = (values: Record<string, string>) => Object.entries(values).map(([key, value]) => `--${key}=${value}`);
+  return [
+    {
+      name: "etcd",
+      argv: [
+        join(programs.kubernetes, "etcd"),
+        ...flags({
+          "data-dir": join(cluster.directory, "etcd"),
+          "log-level": "warn",
+          "listen-client-urls": "http://127.0.0.1:2379",
+          "advertise-client-urls": "http://127.0.0.1:2379",
+          "listen-peer-urls": "http://127.0.0.1:2380",
+        }),
+      ],
+    },
+    {
+      name: "registry",
+      argv: [
+        join(programs.tree, "lib64/ld-linux-x86-64.so.2"),
+        "--library-path",
+        join(programs.tree, "lib/x86_64-linux-gnu"),
+        programs.registry,
+        "serve",
+        registryConfigurationFile(cluster),
+      ],
+    },
+    {
+      name: "apiserver",
+      argv: [
+        join(programs.kubernetes, "kube-apiserver"),
+        ...flags({
+          "etcd-servers": "http://127.0.0.1:2379",
+          "bind-address": "0.0.0.0",
+          "secure-port": "443",
+          "advertise-address": cluster.address,
+          "service-cluster-ip-range": serviceRange,
+          "allow-privileged": "true",
+          "authorization-mode": "Node,RBAC",
+          "enable-admission-plugins": "NodeRestriction",
+          "client-ca-file": join(pki, "ca.crt"),
+          "tls-cert-file": join(pki, "apiserver.crt"),
+          "tls-private-key-file": join(pki, "apiserver.key"),
+          "kubelet-client-certificate": join(pki, "apiserver-to-kubelet.crt"),
+          "kubelet-client-key": join(pki, "apiserver-to-kubelet.key"),
+          // There is no DNS that knows the nodes' names.
+          "kubelet-preferred-address-types": "InternalIP",
+          "service-account-key-file": join(pki, "service-accounts.key"),
+          "service-account-signing-key-file": join(pki, "service-accounts.key"),
+          "service-account-issuer": "https://kubernetes.default.svc",
+        }),
+      ],
+    },
+  ];
+}
+
+/** What gives up unless the API server answers already. */
+export function controllerUnits(cluster: ClusterLayout, programs: ControlPlanePrograms): Unit[] {
+  const pki = pkiDirectory(cluster);
+  return [
+    {
+      name: "controller-manager",
+      argv: [
+        join(programs.kubernetes, "kube-controller-manager"),
+        `--kubeconfig=${kubeconfigFile(cluster, "controller-manager")}`,
+        `--service-account-private-key-file=${join(pki, "service-accounts.key")}`,
+        `--root-ca-file=${join(pki, "ca.crt")}`,
+        `--cluster-signing-cert-file=${join(pki, "ca.crt")}`,
+        `--cluster-signing-key-file=${join(pki, "ca.key")}`,
+        "--use-service-account-credentials",
+        "--leader-elect=false",
+      ],
+    },
+    {
+      name: "scheduler",
+      argv: [
+        join(programs.kubernetes, "kube-scheduler"),
+        `--kubeconfig=${kubeconfigFile(cluster, "scheduler")}`,
+        "--leader-elect=false",
+      ],
+    },
+  ];
+}
+
+const registryConfigurationFile = (cluster: ClusterLayout) => join(cluster.directory, "registry.yaml");
+
+export async function writeRegistryConfiguration(cluster: ClusterLayout): Promise<void> {
+  const storage = join(cluster.directory, "registry");
+  await mkdir(storage, { recursive: true });
+  const configuration = {
+    version: "0.1",
+    log: { level: "warn" },
+    storage: { filesystem: { rootdirectory: storage }, delete: { enabled: true } },
+    http: { addr: cluster.registry },
+  };
+  await writeFile(registryConfigurationFile(cluster), JSON.stringify(configuration, undefined, 2));
+}

@@ -1,0 +1,66 @@
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { extname, join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { buildSimpleImage } from "../../tools/image/simple.ts";
+import { cacheDirectory } from "../../tools/programs/cache.ts";
+import { busyboxProgram, pauseProgram } from "../../tools/programs/pinned.ts";
+import type { Progress } from "../../tools/programs/progress.ts";
+import { check } from "../../tools/programs/run.ts";
+import type { ClusterLayout } from "./layout.ts";
+import { runInNetwork } from "./network.ts";
+
+/** An image that every cluster's registry has from the start. */
+export interface SeedImage {
+  name: "pause" | "busybox";
+  layout: string;
+  digest: string;
+}
+
+export async function seedImages(progress: Progress): Promise<SeedImage[]> {
+  const [pause, busybox] = await Promise.all([pauseProgram(progress), busyboxProgram(progress)]);
+  const applets = (await check(busybox, ["--list"])).split("\n").filter((name) => name && name !== "busybox");
+  const program = (path: string, source: string) => ({ path, mode: 0o755, type: "file" as const, source });
+  return await Promise.all([
+    seed("pause", { entries: [program("pause", pause)], entrypoint: ["/pause"] }),
+    seed("busybox", {
+      entries: [
+        { path: "bin", mode: 0o755, type: "directory" },
+        { path: "tmp", mode: 0o1777, type: "directory" },
+        program("bin/busybox", busybox),
+        ...applets.map((name) => ({ path: `bin/${name}`, mode: 0o777, type: "symlink" as const, target: "busybox" })),
+      ],
+      command: ["/bin/sh"],
+    }),
+  ]);
+}
+
+type Content = Omit<Parameters<typeof buildSimpleImage>[0], "layoutDir">;
+
+async function seed(name: SeedImage["name"], content: Content): Promise<SeedImage> {
+  const layout = join(cacheDirectory(), "images", name);
+  await mkdir(join(layout, ".."), { recursive: true });
+  const { digest } = await buildSimpleImage({ layoutDir: layout, ...content }, () => {});
+  return { name, layout, digest };
+}
+
+/** How nodes and pods name the image. */
+export const imageReference = (cluster: ClusterLayout, image: { name: string; digest: string }): string =>
+  `${cluster.registry}/${image.name}@${image.digest}`;
+
+/** Pushes what this cluster's registry does not have yet. */
+export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]): Promise<void> {
+  await Promise.all(
+    images.map(async ({ name, layout, digest }) => {
+      const pushed = join(cluster.directory, `pushed-${name}`);
+      if ((await readFile(pushed, "utf8").catch(() => "")) === digest) return;
+      const program = new URL(`../../tools/image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
+      const push = await runInNetwork(cluster, [process.execPath, program, layout, `http://${cluster.registry}`, name]);
+      if (push.code !== 0)
+        throw new Refusal(
+          "push-failed",
+          `The image ${name} could not be pushed to the cluster's registry:\n  ${push.stderr.trim()}`,
+        );
+      await writeFile(pushed, digest);
+    }),
+  );
+}

@@ -1,0 +1,82 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+
+/** Where all local clusters of this machine keep their state. */
+export const clustersDirectory = "/var/lib/contrast-runtime-clusters";
+
+/**
+ * Every name, path and address that a cluster has, from its own name alone: so that whoever knows the name finds, repairs
+ * and removes everything, whatever was interrupted and whatever record was lost.
+ */
+export interface ClusterLayout {
+  name: string;
+  directory: string;
+  /** The file that holds the network namespace. */
+  networkNamespace: string;
+  /** Below each cgroup hierarchy; all of the cluster's processes are in groups below it, and no others. */
+  cgroup: string;
+  /** The control plane's address on the bridge that the nodes are plugged into. Nothing outside the namespace sees it. */
+  address: string;
+  server: string;
+  registry: string;
+  /** The first two bytes of the nodes' and of the pods' addresses. */
+  nodePrefix: string;
+  podPrefix: string;
+}
+
+/** The API server's address for pods. The namespace's own loopback has it, so that no kube-proxy is needed. */
+export const serviceAddress = "10.96.0.1";
+export const serviceRange = "10.96.0.0/16";
+
+export function clusterLayout(name: string): ClusterLayout {
+  const spread = createHash("sha256").update(name).digest().readUInt8(0) % 60;
+  const directory = join(clustersDirectory, name);
+  const nodePrefix = `10.${100 + spread}`;
+  const address = `${nodePrefix}.0.1`;
+  return {
+    name,
+    directory,
+    networkNamespace: join(directory, "network-namespace"),
+    cgroup: `contrast-runtime-${name}`,
+    address,
+    server: `https://${address}:443`,
+    registry: `${address}:5000`,
+    nodePrefix,
+    podPrefix: `10.${180 + spread}`,
+  };
+}
+
+export interface NodeLayout {
+  name: string;
+  directory: string;
+  /** Its processes' group, and the name of its log. */
+  unit: string;
+  /** What systemd-nspawn calls the machine: unique on this host. */
+  machine: string;
+  address: string;
+  /** The node's own share of the pods' addresses. */
+  podRange: string;
+  /** Stable over reboots, as a machine's is. */
+  uuid: string;
+}
+
+/** @param number 2..250, different for each node of a cluster */
+export function nodeLayout(cluster: ClusterLayout, node: { name: string; number: number }): NodeLayout {
+  const uuid = createHash("sha256").update(`${cluster.name}/${node.name}`).digest("hex");
+  return {
+    name: node.name,
+    directory: join(cluster.directory, "nodes", node.name),
+    unit: `node-${node.name}`,
+    machine: `${cluster.cgroup}-${node.name}`.slice(0, 64).replace(/-+$/, ""),
+    address: `${cluster.nodePrefix}.0.${node.number}`,
+    podRange: `${cluster.podPrefix}.${node.number}.0/24`,
+    uuid: `${uuid.slice(0, 8)}-${uuid.slice(8, 12)}-4${uuid.slice(13, 16)}-8${uuid.slice(17, 20)}-${uuid.slice(20, 32)}`,
+  };
+}
+
+/** The words to put before a command that shall run where the cluster's addresses are. */
+export const enterNetwork = (name: string): string[] => [
+  "nsenter",
+  `--net=${clusterLayout(name).networkNamespace}`,
+  "--",
+];

@@ -1,0 +1,244 @@
+import { type ClusterLayout, type NodeLayout, serviceAddress } from "./layout.ts";
+
+/** What decides a node's files. */
+export interface NodeFacts {
+  cluster: ClusterLayout;
+  node: NodeLayout;
+  /** "1.7", "2.4", … */
+  containerd: string;
+  pauseImage: string;
+  /** Of this machine: without CAP_SYS_RESOURCE nobody may lower an OOM score. */
+  restrictOomScores: boolean;
+}
+
+/** Written each time the node starts, by path. Where another file shall be a link to, the value begins with "-> ". */
+export function nodeFiles(facts: NodeFacts): Record<string, string> {
+  const { cluster, node } = facts;
+  const wants = "/etc/systemd/system/multi-user.target.wants";
+  return {
+    "/etc/hosts": `127.0.0.1 localhost\n${node.address} ${node.name}\n`,
+    "/etc/cni/net.d/10-pods.conflist": json(podNetwork(node)),
+    [`/etc/containerd/certs.d/${cluster.registry}/hosts.toml`]: `server = "http://${cluster.registry}"\n`,
+    "/etc/systemd/system/containerd.service": containerdUnit,
+    "/etc/systemd/system/kubelet.service": kubeletUnit(node),
+    "/etc/systemd/system/node-setup.service": nodeSetupUnit(cluster, node),
+    "/etc/kubernetes/kubelet.json": json(kubeletConfiguration),
+    ...Object.fromEntries(Object.entries(tunables).map(([name, value]) => [tunableFile(name), `${value}\n`])),
+    [`${wants}/containerd.service`]: "-> /etc/systemd/system/containerd.service",
+    [`${wants}/kubelet.service`]: "-> /etc/systemd/system/kubelet.service",
+    [`${wants}/node-setup.service`]: "-> /etc/systemd/system/node-setup.service",
+    // The machine's clock, kernel parameters and binary formats are not the node's to set.
+    "/etc/systemd/system/systemd-sysctl.service": "-> /dev/null",
+    "/etc/systemd/system/systemd-binfmt.service": "-> /dev/null",
+    "/etc/systemd/system/systemd-modules-load.service": "-> /dev/null",
+  };
+}
+
+const json = (value: unknown) => `${JSON.stringify(value, undefined, 2)}\n`;
+
+/** Written once, when the node is made: from then on it is the administrator's, and every byte of it stays theirs. */
+export const containerdConfigurationFile = "/etc/containerd/config.toml";
+
+export function containerdConfiguration(facts: NodeFacts): string {
+  return facts.containerd.startsWith("1.") ? version2Configuration(facts) : version3Configuration(facts);
+}
+
+const oomScores = (facts: NodeFacts) =>
+  facts.restrictOomScores
+    ? "\n  # This machine may not lower OOM scores; without the next line no pod starts.\n  restrict_oom_score_adj = true"
+    : "";
+
+const version3Configuration = (
+  facts: NodeFacts,
+) => `# containerd of ${facts.node.name}. Kept by the platform team; changes need a second pair of eyes.
+version = 3
+
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[debug]
+  level = "info"   # "debug" fills the journal within a day
+
+# ---- images ----
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "${facts.pauseImage}"
+
+# mirrors and certificates: one directory per registry
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d"
+
+# ---- runtimes ----
+[plugins."io.containerd.cri.v1.runtime"]
+  enable_selinux = false
+  max_container_log_line_size = 16384${oomScores(facts)}
+
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+        SystemdCgroup = false   # the kubelet's cgroupDriver is cgroupfs
+
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/usr/lib/cni"]
+    conf_dir = "/etc/cni/net.d"
+`;
+
+const version2Configuration = (
+  facts: NodeFacts,
+) => `# containerd of ${facts.node.name}. Kept by the platform team; changes need a second pair of eyes.
+version = 2
+
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[debug]
+  level = "info"   # "debug" fills the journal within a day
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "${facts.pauseImage}"
+  enable_selinux = false
+  max_container_log_line_size = 16384${oomScores(facts)}
+
+# mirrors and certificates: one directory per registry
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "overlayfs"
+  default_runtime_name = "runc"
+
+# 1.x forgets its built-in "runc" as soon as another runtime is named
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = false   # the kubelet's cgroupDriver is cgroupfs
+`;
+
+/** The unit that containerd's own packages have; its KillMode is why pods live through a restart. */
+const containerdUnit = `[Unit]
+Description=containerd container runtime
+Documentation=https://containerd.io
+After=network.target local-fs.target dbus.service node-setup.service
+
+[Service]
+ExecStart=/usr/bin/containerd
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=5
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-999
+
+[Install]
+WantedBy=multi-user.target
+`;
+
+const kubeletUnit = (node: NodeLayout) => `[Unit]
+Description=kubelet
+After=node-setup.service containerd.service
+Wants=containerd.service
+
+[Service]
+ExecStart=/opt/kubernetes/kubelet --config=/etc/kubernetes/kubelet.json --kubeconfig=/etc/kubernetes/node.kubeconfig --node-ip=${node.address} --hostname-override=${node.name}
+Restart=always
+RestartSec=1
+KillMode=process
+Delegate=yes
+
+[Install]
+WantedBy=multi-user.target
+`;
+
+/**
+ * Kernel parameters of the whole machine that a kubelet insists on. The node shows it these values in place of the real
+ * ones, so that the machine keeps its own.
+ */
+const tunables = {
+  "vm/overcommit_memory": 1,
+  "vm/panic_on_oom": 0,
+  "kernel/panic": 10,
+  "kernel/panic_on_oops": 1,
+  "kernel/keys/root_maxkeys": 1_000_000,
+  "kernel/keys/root_maxbytes": 25_000_000,
+};
+const tunableFile = (name: string) => `/etc/kubernetes/tunables/${name.replaceAll("/", ".")}`;
+
+/** No udev here, so systemd-networkd would wait for ever for the address's device; and nspawn leaves cgroup v1 read-only. */
+const nodeSetupUnit = (cluster: ClusterLayout, node: NodeLayout) => `[Unit]
+Description=Network address, writable control groups and the kubelet's kernel parameters
+DefaultDependencies=no
+Before=network.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'ip address replace ${node.address}/16 dev host0; ip link set host0 up; ip route replace default via ${cluster.address}'
+ExecStart=/bin/sh -ec 'while read -r _ directory type _; do case $$type in cgroup|cgroup2) mount -o remount,bind,rw "$$directory";; esac; done </proc/mounts'
+${Object.keys(tunables)
+  .map((name) => `ExecStart=/bin/mount --bind ${tunableFile(name)} /proc/sys/${name}`)
+  .join("\n")}
+`;
+
+const kubeletConfiguration = {
+  apiVersion: "kubelet.config.k8s.io/v1beta1",
+  kind: "KubeletConfiguration",
+  authentication: {
+    anonymous: { enabled: false },
+    webhook: { enabled: true },
+    x509: { clientCAFile: "/etc/kubernetes/ca.crt" },
+  },
+  authorization: { mode: "Webhook" },
+  containerRuntimeEndpoint: "unix:///run/containerd/containerd.sock",
+  // What containerd's runc uses, and the only one that runtimes without options can.
+  cgroupDriver: "cgroupfs",
+  failCgroupV1: false,
+  failSwapOn: false,
+  clusterDNS: [serviceAddress],
+  resolvConf: "",
+  makeIPTablesUtilChains: false,
+  // The machine's disk is not the node's: it may be fuller than a node's would be.
+  imageGCHighThresholdPercent: 100,
+  evictionHard: { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
+  nodeStatusUpdateFrequency: "4s",
+  nodeStatusReportFrequency: "20s",
+  syncFrequency: "10s",
+};
+
+const podNetwork = (node: NodeLayout) => ({
+  cniVersion: "0.4.0",
+  name: "pods",
+  plugins: [
+    {
+      type: "bridge",
+      bridge: "cni0",
+      isGateway: true,
+      ipMasq: false,
+      ipam: {
+        type: "host-local",
+        ranges: [[{ subnet: node.podRange }]],
+        routes: [{ dst: "0.0.0.0/0" }],
+      },
+    },
+    { type: "portmap", capabilities: { portMappings: true } },
+  ],
+});

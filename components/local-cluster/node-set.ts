@@ -1,0 +1,137 @@
+import { rm } from "node:fs/promises";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type Progress, seconds, whileWaiting } from "../../tools/programs/progress.ts";
+import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
+import type { ClusterLayout, NodeLayout } from "./layout.ts";
+import { hasItsTrees, nodeUnit, prepareNode, removeMachineRemains } from "./nodes.ts";
+import type { NodeRecord } from "./record.ts";
+import { isCurrent, startUnit, stopUnit, waitFor } from "./units.ts";
+
+export type ClusterNode = NodeLayout & { record: NodeRecord };
+
+export interface NodeContext {
+  cluster: ClusterLayout;
+  /** Directory of the Kubernetes programs. */
+  kubernetes: string;
+  tree: string;
+  /** Trees by containerd version. */
+  containerd: Record<string, string>;
+  pauseImage: string;
+  restrictOomScores: boolean;
+  /** The labels that the nodes were given when they were last looked after. */
+  formerLabels: Record<string, Record<string, string>>;
+}
+
+/** A boot takes seconds; a loaded machine takes its time, and what does not come is found by its log. */
+const bootTimeoutMs = 180_000;
+/** How long a node that runs may be not Ready before it is restarted. */
+const patienceMs = 45_000;
+
+/** Starts the nodes that do not run as they shall and waits until all are Ready; says whether there was anything to do. */
+export async function ensureNodes(context: NodeContext, nodes: ClusterNode[], progress: Progress): Promise<boolean> {
+  const booted = new Map<string, number>();
+  for (const node of nodes)
+    if (!(await isUp(context, node))) booted.set(node.name, await boot(context, node, progress));
+  const changed = await Promise.all(nodes.map((node) => ensureReady(context, node, booted.get(node.name), progress)));
+  await ensureLabels(context, nodes);
+  return booted.size > 0 || changed.includes(true);
+}
+
+const unitOf = (context: NodeContext, node: ClusterNode) =>
+  nodeUnit(node, {
+    tree: context.tree,
+    containerd: context.containerd[node.record.containerd] ?? "",
+    kubernetes: context.kubernetes,
+  });
+
+const isUp = async (context: NodeContext, node: ClusterNode): Promise<boolean> =>
+  (await isCurrent(context.cluster, unitOf(context, node))) && (await hasItsTrees(context.cluster, node));
+
+/** Returns when it was. */
+async function boot(context: NodeContext, node: ClusterNode, progress: Progress): Promise<number> {
+  progress(`${node.name} (containerd ${node.record.containerd}): booting …`);
+  await stopUnit(context.cluster, node.unit, 0);
+  await removeMachineRemains(node);
+  const begin = Date.now();
+  await prepareNode({ ...context, node, containerd: node.record.containerd });
+  await startUnit(context.cluster, unitOf(context, node));
+  return begin;
+}
+
+/** A node that ran before this and is not Ready in time is restarted, once. */
+async function ensureReady(
+  context: NodeContext,
+  node: ClusterNode,
+  booted: number | undefined,
+  progress: Progress,
+): Promise<boolean> {
+  if (booted === undefined) {
+    const begin = Date.now();
+    try {
+      await untilReady(context, node, 0, patienceMs);
+      return Date.now() - begin > 1000;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      progress(`${node.name} is not Ready; restarting it.`);
+    }
+  }
+  const begin = booted ?? (await boot(context, node, progress));
+  await whileWaiting(
+    15,
+    () => progress(`  ${node.name}: not Ready yet, ${seconds(begin)}`),
+    () => untilReady(context, node, begin, bootTimeoutMs),
+  );
+  progress(`  ${node.name} is Ready (${seconds(begin)}).`);
+  return true;
+}
+
+async function untilReady(context: NodeContext, node: ClusterNode, since: number, timeoutMs: number): Promise<void> {
+  let last: NodeReport | undefined;
+  try {
+    await waitFor(context.cluster, node.unit, `${node.name} does not become Ready`, timeoutMs, async () => {
+      last = (await nodeReports(context.cluster, context.kubernetes))?.find(({ name }) => name === node.name);
+      // What the kubelet said before this boot does not count; its clock is in whole seconds.
+      return (last?.ready && last.reported >= Math.floor(since / 1000) * 1000) || undefined;
+    });
+  } catch (error) {
+    if (!(error instanceof Refusal) || !last || last.ready) throw error;
+    throw new Refusal(error.code, `${error.message}\nIts kubelet says: ${last.reason}`);
+  }
+}
+
+/** The labels of the options, without those that the options had before; whoever else labels nodes is left alone. */
+async function ensureLabels(context: NodeContext, nodes: ClusterNode[]): Promise<void> {
+  if (nodes.every(({ name, record }) => !Object.keys({ ...record.labels, ...context.formerLabels[name] }).length))
+    return;
+  const reports = (await nodeReports(context.cluster, context.kubernetes)) ?? [];
+  for (const { name, record } of nodes) {
+    const now = reports.find((report) => report.name === name)?.labels ?? {};
+    const gone = Object.keys(context.formerLabels[name] ?? {}).filter((key) => !(key in record.labels) && key in now);
+    const missing = Object.entries(record.labels).filter(([key, value]) => now[key] !== value);
+    const changes = [...gone.map((key) => `${key}-`), ...missing.map(([key, value]) => `${key}=${value}`)];
+    if (changes.length === 0) continue;
+    const { code, stderr } = await kubectl(context.cluster, context.kubernetes, [
+      "label",
+      "--overwrite",
+      "node",
+      name,
+      ...changes,
+    ]);
+    if (code !== 0) throw new Refusal("node-labels", `The labels of ${name} could not be set: ${stderr.trim()}`);
+  }
+}
+
+/** Powers the node off and forgets it. */
+export async function removeNode(context: NodeContext, node: NodeLayout, progress: Progress): Promise<void> {
+  progress(`${node.name}: removing …`);
+  await stopUnit(context.cluster, node.unit, 5000);
+  await removeMachineRemains(node);
+  const { code, stderr } = await kubectl(context.cluster, context.kubernetes, [
+    "delete",
+    "node",
+    node.name,
+    "--ignore-not-found",
+  ]);
+  if (code !== 0) throw new Refusal("node-removal", `The node ${node.name} could not be deleted: ${stderr.trim()}`);
+  await rm(node.directory, { recursive: true, force: true });
+}

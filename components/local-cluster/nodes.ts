@@ -1,0 +1,145 @@
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type RunResult, run } from "../../tools/programs/run.ts";
+import { nodeCredentials, pkiDirectory } from "./certificates.ts";
+import type { ClusterLayout, NodeLayout } from "./layout.ts";
+import { containerdConfiguration, containerdConfigurationFile, type NodeFacts, nodeFiles } from "./node-files.ts";
+import { isRunning, type Unit, unitProcesses } from "./units.ts";
+
+export interface NodePrograms {
+  /** The Debian tree, and containerd's files to lay over it. */
+  tree: string;
+  containerd: string;
+  kubernetes: string;
+}
+
+/** The node's disk: what it writes over the trees (upper), and what must not lie on an overlay (the rest). */
+const disk = (node: NodeLayout) => ({
+  upper: join(node.directory, "upper"),
+  work: join(node.directory, "work"),
+  root: join(node.directory, "root"),
+  containerd: join(node.directory, "containerd"),
+  kubelet: join(node.directory, "kubelet"),
+  log: join(node.directory, "log"),
+});
+
+/** Makes the node's disk once: whole or, interrupted, not at all. Then brings those files up to date that are ours. */
+export async function prepareNode(facts: NodeFacts): Promise<void> {
+  const { cluster, node } = facts;
+  if (!existsSync(node.directory)) {
+    const fresh = `${node.directory}.new`;
+    await rm(fresh, { recursive: true, force: true });
+    for (const directory of Object.values(disk({ ...node, directory: fresh })))
+      await mkdir(directory, { recursive: true });
+    const { upper } = disk({ ...node, directory: fresh });
+    await write(upper, containerdConfigurationFile, containerdConfiguration(facts));
+    const secrets = join(upper, "etc/kubernetes");
+    await mkdir(secrets, { recursive: true });
+    await nodeCredentials(cluster, secrets, node.name);
+    await copyFile(join(pkiDirectory(cluster), "ca.crt"), join(secrets, "ca.crt"));
+    await rename(fresh, node.directory);
+  }
+  // A running node's files are changed through its own root, never behind the overlay's back.
+  if (await isRunning(cluster, node.unit)) return;
+  for (const [path, content] of Object.entries(nodeFiles(facts))) await write(disk(node).upper, path, content);
+}
+
+async function write(root: string, path: string, content: string): Promise<void> {
+  const file = join(root, path);
+  await mkdir(dirname(file), { recursive: true });
+  await rm(file, { force: true });
+  if (content.startsWith("-> ")) await symlink(content.slice(3), file);
+  else await writeFile(file, content);
+}
+
+/**
+ * The node as a process: a systemd-nspawn machine on an overlay that is mounted in a mount namespace of its own, so that
+ * the mount ends with the machine and the host never sees it.
+ */
+export function nodeUnit(node: NodeLayout, programs: NodePrograms): Unit {
+  const paths = disk(node);
+  const lower = [programs.containerd, programs.tree].join(":");
+  const mount = `lowerdir=${lower},upperdir=${paths.upper},workdir=${paths.work}`;
+  const nspawn = [
+    "systemd-nspawn",
+    "--quiet",
+    "--boot",
+    `--directory=${paths.root}`,
+    `--machine=${node.machine}`,
+    `--hostname=${node.name}`,
+    `--uuid=${node.uuid}`,
+    // No other manager's leave is asked: the machine may not run systemd, and the group is already the node's own.
+    "--register=no",
+    "--keep-unit",
+    "--settings=no",
+    "--link-journal=no",
+    "--resolv-conf=off",
+    "--timezone=off",
+    "--network-bridge=br0",
+    "--capability=all",
+    "--system-call-filter=add_key keyctl bpf",
+    `--bind=${paths.containerd}:/var/lib/containerd`,
+    `--bind=${paths.kubelet}:/var/lib/kubelet`,
+    `--bind=${paths.log}:/var/log`,
+    `--bind-ro=${programs.kubernetes}:/opt/kubernetes`,
+    ...(existsSync("/dev/kmsg") ? ["--bind=/dev/kmsg"] : []),
+  ];
+  const script = `mount -t overlay "$1" -o "$2" "$3"\nshift 3\nexec "$@"`;
+  return {
+    name: node.unit,
+    argv: [
+      ...["unshare", "--mount", "--propagation=private", "--"],
+      ...["sh", "-ec", script, "node", node.machine, mount, paths.root, ...nspawn],
+    ],
+    // Of the kernel's parameters only those of the network are the node's own.
+    env: { SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network" },
+  };
+}
+
+/** The number of the node's first process, as this machine counts; `undefined` while it has none. */
+export async function leader(cluster: ClusterLayout, node: NodeLayout): Promise<number | undefined> {
+  for (const pid of await unitProcesses(cluster, node.unit)) {
+    const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+    // In this namespace and in the node's, where it is number 1; a pod's first process is in a third as well.
+    if (/^NSpid:\t\d+\t1$/m.test(status)) return pid;
+  }
+  return undefined;
+}
+
+/** Whether the trees below the running node are still there: the cache that holds them may be deleted at any time. */
+export async function hasItsTrees(cluster: ClusterLayout, node: NodeLayout): Promise<boolean> {
+  const pid = await leader(cluster, node);
+  return (
+    pid !== undefined &&
+    ["usr/bin/mount", "usr/bin/containerd", "opt/kubernetes/kubelet"].every((file) =>
+      existsSync(`/proc/${pid}/root/${file}`),
+    )
+  );
+}
+
+/** Runs a program inside the node, as root. */
+export async function runInNode(
+  cluster: ClusterLayout,
+  node: NodeLayout,
+  argv: string[],
+  input?: string,
+): Promise<RunResult> {
+  const pid = await leader(cluster, node);
+  if (pid === undefined)
+    throw new Refusal("node-down", `The node ${node.name} of the cluster ${cluster.name} does not run.`);
+  const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", HOME: "/root", LANG: "C.UTF-8" };
+  const enter = ["--target", String(pid), "--all", "--", ...argv];
+  return await run("nsenter", enter, input === undefined ? { env } : { env, input });
+}
+
+/** What a killed systemd-nspawn leaves in /run, by the machine's name. */
+export async function removeMachineRemains(node: NodeLayout): Promise<void> {
+  for (const directory of ["propagate", "unix-export"]) {
+    const remains = join("/run/systemd/nspawn", directory, node.machine);
+    if (!existsSync(remains)) continue;
+    while ((await run("umount", [remains])).code === 0);
+    await rm(remains, { recursive: true, force: true });
+  }
+}

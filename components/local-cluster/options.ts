@@ -1,0 +1,39 @@
+import { z } from "zod";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { containerdVersions, defaultContainerdVersion } from "../../tools/programs/pinned.ts";
+
+const dnsLabel = (longest: number) =>
+  z.string().regex(new RegExp(`^[a-z]([a-z0-9-]{0,${longest - 2}}[a-z0-9])?$`), {
+    error: `must be lower-case letters, digits and inner dashes, begin with a letter and have at most ${longest} characters`,
+  });
+
+export const nodeOptions = z.strictObject({
+  name: dnsLabel(40),
+  /** Minor version of the node's containerd. */
+  containerd: z.enum(containerdVersions).default(defaultContainerdVersion),
+  labels: z.record(z.string(), z.string()).default({}),
+});
+export type NodeOptions = z.output<typeof nodeOptions>;
+
+export const clusterOptions = z.strictObject({
+  /** Usually the stack's. Everything that the cluster has on the machine is named after it. */
+  name: dnsLabel(30),
+  nodes: z
+    .array(nodeOptions)
+    .min(1, { error: "must list at least one node" })
+    .max(50, { error: "must list at most 50 nodes" })
+    .refine((nodes) => new Set(nodes.map((node) => node.name)).size === nodes.length, {
+      error: "must not list a name twice",
+    })
+    .default([{ name: "node-1", containerd: defaultContainerdVersion, labels: {} }]),
+});
+export type ClusterOptions = z.output<typeof clusterOptions>;
+export type ClusterInput = z.input<typeof clusterOptions>;
+
+/** @throws Refusal that lists every mistake with its key */
+export function parseClusterOptions(input: unknown): ClusterOptions {
+  const parsed = clusterOptions.safeParse(input);
+  if (parsed.success) return parsed.data;
+  const mistakes = parsed.error.issues.map(({ path, message }) => `  ${path.join(".") || "options"}: ${message}`);
+  throw new Refusal("cluster-options", `The local cluster's options are not usable:\n${mistakes.join("\n")}`);
+}

@@ -1,0 +1,50 @@
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { containerdVersions } from "../../tools/programs/pinned.ts";
+import type { ClusterLayout } from "./layout.ts";
+
+/** What is known of a cluster beyond its name: written before the first thing of it is made. */
+const recordSchema = z.object({
+  schemaVersion: z.literal(1),
+  /** The installation (a clone, or a package in a program's node_modules) that the cluster belongs to. */
+  owner: z.string(),
+  nodes: z.array(
+    z.object({
+      name: z.string(),
+      /** Decides its addresses. */
+      number: z.int().min(2).max(250),
+      containerd: z.enum(containerdVersions),
+      labels: z.record(z.string(), z.string()),
+    }),
+  ),
+});
+export type ClusterRecord = z.infer<typeof recordSchema>;
+export type NodeRecord = ClusterRecord["nodes"][number];
+
+const recordFile = (cluster: ClusterLayout) => join(cluster.directory, "cluster.json");
+
+/** `undefined` where there is no such cluster. */
+export async function readRecord(cluster: ClusterLayout): Promise<ClusterRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(recordFile(cluster), "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  const parsed = z.preprocess((value) => JSON.parse(String(value)), recordSchema).safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new Refusal(
+    "cluster-record",
+    `${recordFile(cluster)} is damaged. Remove the cluster with: contrast-runtime local-cluster destroy --name ${cluster.name} --force`,
+  );
+}
+
+export async function writeRecord(cluster: ClusterLayout, record: ClusterRecord): Promise<void> {
+  await mkdir(cluster.directory, { recursive: true, mode: 0o755 });
+  const file = recordFile(cluster);
+  await writeFile(`${file}.new`, JSON.stringify(record, undefined, 2));
+  await rename(`${file}.new`, file);
+}
