@@ -3,7 +3,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { parse } from "@iarna/toml";
 import { z } from "zod";
 import { Refusal } from "../runtime/refusal.ts";
-import { sha256, toHex, View } from "./bytes.ts";
+import { toHex, View } from "./bytes.ts";
 
 /** The pod annotation that carries initdata to Kata. */
 export const initdataAnnotation = "io.katacontainers.config.hypervisor.cc_init_data";
@@ -86,7 +86,7 @@ export const hostData = (document: string): Buffer => fitDigest(initdataDigest(d
 export const mrConfigId = (document: string): Buffer => fitDigest(initdataDigest(document).digest, 48);
 
 /** SHA-256 of a policy, hex: the name of a policy in Contrast's manifest, and HOSTDATA where no initdata is used. */
-export const policyDigest = (rego: string): string => toHex(sha256(Buffer.from(rego)));
+export const policyDigest = (rego: string | Uint8Array): string => toHex(hash("sha256", rego, "buffer"));
 
 /** base64(gzip(document)). The compressed bytes are not part of any digest; zlib writes no time or name, so they are stable. */
 export const encodeInitdata = (document: string): string => gzipSync(document, { level: 9 }).toString("base64");

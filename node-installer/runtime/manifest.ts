@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { measurementInputs } from "../measure/inputs.ts";
 
 /** What a payload file is for. The names are the ones that the document and Kata's configuration use. */
 export const fileRoles = [
@@ -66,6 +67,6 @@ export const manifestSchema = z.strictObject({
   files: z.array(payloadFile).min(1),
   /** What Kata's configuration says of the guest image, as the image's builder published it. Every VM platform needs it. */
   guest: guestImage.optional(),
-  measurement: z.json().optional(),
+  measurement: measurementInputs.optional(),
 });
 export type Manifest = z.infer<typeof manifestSchema>;

@@ -1,0 +1,151 @@
+import { toHex } from "./bytes.ts";
+import { type GuestBoot, kataCommandLine, lastValue, parseCommandLine, verityTarget } from "./command-line.ts";
+import type { MeasurementInputs } from "./inputs.ts";
+import { sevSectionType } from "./ovmf.ts";
+import { parseKernelVerityParams } from "./verity-superblock.ts";
+
+export interface ConsistencyOptions {
+  inputs: MeasurementInputs;
+  tee: "snp" | "tdx" | "none";
+  flavour: string;
+  /** What Kata's configuration will say of the guest image. */
+  guest?: GuestBoot;
+}
+
+/**
+ * Whether the parts of a payload belong together: root hash, command line and Kata's configuration, firmware and TEE.
+ * Each problem is a sentence; none: a guest of these parts boots and measures as predicted.
+ */
+export function checkConsistency({ inputs, tee, flavour, guest }: ConsistencyOptions): string[] {
+  return [
+    ...firmwareProblems(inputs, tee),
+    ...commandLineProblems(inputs, flavour, guest),
+    ...verityProblems(inputs, guest),
+    ...filesystemProblems(inputs, guest),
+  ];
+}
+
+function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["tee"]): string[] {
+  if (tee === "none") return [];
+  if (inputs.igvm !== undefined) {
+    const { igvm } = inputs;
+    if (tee !== "snp") return ["The payload has an IGVM file for SEV-SNP, but the platform is TDX."];
+    if (igvm.idBlock === undefined || igvm.idBlock.launchDigest === igvm.launchDigest) return [];
+    return [
+      `The IGVM file's ID block expects launch digest ${igvm.idBlock.launchDigest}, but the file measures to ${igvm.launchDigest}: the firmware would refuse to start the guest.`,
+    ];
+  }
+  if (tee === "tdx")
+    return inputs.tdx === undefined
+      ? ["The firmware has no TDX metadata, but the platform is TDX: use an OVMF built with TDX support."]
+      : [];
+  if (inputs.snp === undefined) {
+    return ["The firmware has no SEV metadata, but the platform is SEV-SNP: use an OVMF built from OvmfPkg/AmdSev."];
+  }
+  const types = new Set(inputs.snp.sections.map((section) => section.type));
+  const missing = Object.entries({ secrets: sevSectionType.secrets, CPUID: sevSectionType.cpuid })
+    .filter(([, type]) => !types.has(type))
+    .map(([name]) => `The firmware's SEV metadata has no ${name} page: an SEV-SNP guest cannot start from it.`);
+  const hashes = types.has(sevSectionType.kernelHashes) && inputs.snp.hashTableGpa !== undefined;
+  if (inputs.kernel !== undefined && !hashes) {
+    missing.push(
+      "The firmware has no place for kernel hashes, so kernel, initrd and command line would not be measured: use an OVMF built from OvmfPkg/AmdSev.",
+    );
+  }
+  return missing;
+}
+
+function commandLineProblems(inputs: MeasurementInputs, flavour: string, guest: GuestBoot | undefined): string[] {
+  const { commandLine, kernel } = inputs;
+  if (commandLine === undefined) return [];
+  const problems: string[] = [];
+  const limit = kernel?.commandLineLimit;
+  const length = Buffer.byteLength(commandLine);
+  if (limit !== undefined && length > limit)
+    problems.push(`The kernel command line has ${length} bytes, but the kernel takes ${limit}: it would be cut.`);
+  if (guest === undefined) return problems;
+  const passed = kataCommandLine(flavour, guest);
+  if (passed !== undefined && passed !== commandLine && kataCommandLine(flavour, guest, true) !== commandLine) {
+    problems.push(
+      `The measured kernel command line is not the one that Kata (${flavour}) passes: ${firstDifference(commandLine, passed)}.`,
+    );
+  } else if (passed === undefined && !commandLine.includes(guest.kernelParams)) {
+    problems.push(
+      `The measured kernel command line does not contain the configuration's kernel_params "${guest.kernelParams}".`,
+    );
+  }
+  return problems;
+}
+
+function firstDifference(measured: string, passed: string): string {
+  const text = (line: string) =>
+    parseCommandLine(line).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
+  const [left, right] = [text(measured), text(passed)];
+  const at = left.findIndex((word, index) => word !== right[index]);
+  const index = at < 0 ? left.length : at;
+  return `parameter ${index + 1} is measured as "${left[index] ?? "(none)"}", but passed as "${right[index] ?? "(none)"}"`;
+}
+
+/** Every place that states the rootfs image's dm-verity parameters, against the image itself. */
+function verityProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined): string[] {
+  const verity = inputs.rootfs?.verity;
+  const commandLine = inputs.commandLine ?? guest?.kernelParams ?? "";
+  const problems: string[] = [];
+  const rootHash = lastValue(commandLine, "roothash");
+  const target = verityTarget(commandLine);
+  const given =
+    guest === undefined || guest.kernelVerityParams === ""
+      ? undefined
+      : parseKernelVerityParams(guest.kernelVerityParams);
+  if (verity === undefined) {
+    const claim = rootHash ?? target?.rootHash ?? given?.rootHash;
+    return claim === undefined || inputs.rootfs === undefined
+      ? []
+      : [`The command line expects root hash ${claim}, but the rootfs image has no dm-verity tree that can be read.`];
+  }
+  const compare = (where: string, what: string, stated: string | number, actual: string | number) => {
+    if (stated !== actual) problems.push(`${where} says ${what} ${stated}, but the rootfs image has ${actual}.`);
+  };
+  if (rootHash !== undefined)
+    compare("The kernel command line (roothash)", "root hash", rootHash.toLowerCase(), verity.rootHash);
+  const states = [
+    ["The kernel command line (dm-mod.create)", target?.rootHash, target],
+    ["Kata's kernel_verity_params", given?.rootHash, given?.parameters],
+  ] as const;
+  for (const [where, root, stated] of states) {
+    if (root === undefined || stated === undefined) continue;
+    compare(where, "root hash", root, verity.rootHash);
+    compare(where, "salt", toHex(stated.salt), verity.salt);
+    compare(where, "data blocks", stated.dataBlocks, verity.dataBlocks);
+    compare(where, "data block size", stated.dataBlockSize, verity.dataBlockSize);
+    compare(where, "hash block size", stated.hashBlockSize, verity.hashBlockSize);
+  }
+  if (target !== undefined)
+    compare("The kernel command line (dm-mod.create)", "first hash block", target.hashStart, verity.superblock ? 1 : 0);
+  if (given !== undefined && rootHash !== undefined) {
+    problems.push(
+      "Both roothash= and kernel_verity_params are set: the guest would set dm-verity up twice and not boot.",
+    );
+  }
+  if (rootHash === undefined && target === undefined && given === undefined && inputs.igvm === undefined) {
+    problems.push(
+      "Nothing binds the rootfs image to the launch measurement: no roothash=, dm-mod.create or kernel_verity_params names its root hash.",
+    );
+  }
+  return problems;
+}
+
+function filesystemProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined): string[] {
+  const actual = inputs.rootfs?.filesystem?.type;
+  if (actual === undefined) return [];
+  const stated = [
+    ["Kata's rootfs_type", guest?.rootfsType],
+    [
+      "The kernel command line (rootfstype)",
+      inputs.commandLine === undefined ? undefined : lastValue(inputs.commandLine, "rootfstype"),
+    ],
+  ] as const;
+  return stated
+    .filter(([, type]) => type !== undefined && type !== actual)
+    .map(([where, type]) => `${where} is ${type}, but the rootfs image holds ${actual}.`);
+}

@@ -1,0 +1,84 @@
+import { z } from "zod";
+
+const hexOf = (bytes: number) =>
+  z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });
+const address = z.int().min(0);
+
+/** What firmware decides of an SEV-SNP launch; see snp.ts. */
+const snpInputs = z.strictObject({
+  /** Launch digest after the firmware image. */
+  firmwareDigest: hexOf(48),
+  /** SEV metadata in the order of measurement. Addresses and sizes in bytes. */
+  sections: z.array(z.strictObject({ gpa: address, size: address, type: z.int() })),
+  /** Guest-physical address of the table of kernel hashes; absent: this firmware boots any kernel. */
+  hashTableGpa: address.optional(),
+  /** Where application processors start. */
+  resetEip: address,
+  /** SEV_FEATURES: 0x1 for host kernels from 6.8 on. */
+  guestFeatures: z.int().min(1),
+});
+
+const igvmInputs = z.strictObject({
+  launchDigest: hexOf(48),
+  /** vCPUs whose initial state is in the file. */
+  vcpus: z.int().min(0),
+  /** Guest policy, hexadecimal. */
+  policy: z
+    .string()
+    .regex(/^0x[0-9a-f]{1,16}$/)
+    .optional(),
+  idBlock: z
+    .strictObject({
+      launchDigest: hexOf(48),
+      familyId: hexOf(16),
+      imageId: hexOf(16),
+      guestSvn: z.int().min(0),
+      /** SHA-384 of the public key; the report's ID_KEY_DIGEST. */
+      idKeyDigest: hexOf(48),
+    })
+    .optional(),
+});
+
+const rootfsInputs = z.strictObject({
+  filesystem: z.strictObject({ type: z.enum(["ext4", "erofs", "squashfs"]), size: z.int().min(0) }).optional(),
+  verity: z
+    .strictObject({
+      algorithm: z.enum(["sha256", "sha384", "sha512"]),
+      dataBlockSize: z.int().min(512),
+      hashBlockSize: z.int().min(512),
+      dataBlocks: z.int().min(1),
+      salt: z.string().regex(/^([0-9a-f]{2})*$/),
+      /** Computed from the data; the stored tree agrees with it. */
+      rootHash: z.string().regex(/^[0-9a-f]{64,128}$/),
+      /** The hash partition starts with a superblock; the tree follows one hash block later. */
+      superblock: z.boolean(),
+    })
+    .optional(),
+});
+
+/**
+ * Everything that launch measurements of a payload are made of, taken from its files by the lock command (collect.ts) and
+ * kept in its manifest, so that a preview computes every value without the files. Little of it can be read by eye; what
+ * it means is said by reference-values.ts.
+ */
+export const measurementInputs = z.strictObject({
+  /** The guest's whole kernel command line as the VMM passes it; absent where the flavour's is not known. */
+  commandLine: z.string().optional(),
+  kernel: z
+    .strictObject({
+      sha256: hexOf(32),
+      version: z.string().optional(),
+      /** Bytes. */
+      commandLineLimit: z.int().min(0).optional(),
+      efiStub: z.boolean(),
+    })
+    .optional(),
+  initrd: z.strictObject({ sha256: hexOf(32), sha384: hexOf(48), format: z.string() }).optional(),
+  snp: snpInputs.optional(),
+  /** MRTD for either order in which VMMs add pages; see tdx.ts. */
+  tdx: z.strictObject({ mrtd: z.strictObject({ singlePass: hexOf(48), twoPass: hexOf(48) }) }).optional(),
+  igvm: igvmInputs.optional(),
+  rootfs: rootfsInputs.optional(),
+});
+export type MeasurementInputs = z.infer<typeof measurementInputs>;
+export type RootfsInputs = z.infer<typeof rootfsInputs>;

@@ -1,0 +1,270 @@
+import { closeSync, openSync, writeSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { chunksOf, hex, sha256, sha384, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
+import { readIgvm } from "../node-installer/measure/igvm.ts";
+import { measureIgvm } from "../node-installer/measure/igvm-digest.ts";
+import {
+  decodeInitdata,
+  encodeInitdata,
+  hostData,
+  initdataDigest,
+  mrConfigId,
+  policyDigest,
+} from "../node-installer/measure/initdata.ts";
+import { readFirmware } from "../node-installer/measure/ovmf.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../node-installer/measure/snp.ts";
+import { mrtd, rtmrs } from "../node-installer/measure/tdx.ts";
+import { buildHashTree, hashTreeSize, type VerityParameters } from "../node-installer/measure/verity.ts";
+import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/verity-superblock.ts";
+import { cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { withFile } from "./file-source.ts";
+
+const usage = `Computes what a confidential VM will be attested with. Prints JSON.
+
+measure snp      --ovmf FILE --vcpus N (--vcpu-type MODEL | --vcpu-sig VALUE)
+                 [--kernel FILE [--initrd FILE] [--append TEXT]] [--guest-features VALUE] [--vmm-type QEMU|ec2|gce]
+                 The launch digest of an SEV-SNP guest; options as sev-snp-measure has them.
+measure tdx      --ovmf FILE [--append TEXT [--initrd FILE]]
+                 MRTD in both page orders, and the RTMRs that these inputs define.
+measure igvm     FILE
+                 The SEV-SNP launch digest of an IGVM file, and whether its ID block agrees.
+measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-block-size BYTES]
+                 [--hash-block-size BYTES] [--no-superblock] [--uuid UUID]
+                 The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's.
+measure initdata (FILE | --decode ANNOTATION) | --policy FILE
+                 Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
+
+CPU models: ${Object.keys(cpuSignatures).join(" ")}`;
+
+type Options = Record<string, { type: "string" | "boolean" }>;
+
+function parse<const Names extends readonly string[]>(args: string[], names: Names, flags: readonly string[] = []) {
+  const options: Options = {};
+  for (const name of names) options[name] = { type: "string" };
+  for (const name of flags) options[name] = { type: "boolean" };
+  const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
+  return {
+    values: values as Partial<Record<Names[number], string>>,
+    flags: values as Record<string, unknown>,
+    positionals,
+  };
+}
+
+function required(value: string | undefined, what: string): string {
+  if (value === undefined) throw new Refusal("usage", `${what} is missing. See measure --help.`);
+  return value;
+}
+
+/** Decimal or 0x-prefixed. */
+function number(text: string, what: string): number {
+  const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(value))
+    throw new Refusal("usage", `${what} is "${text}", expected a number such as 4 or 0x4.`);
+  return value;
+}
+
+const readWhole = (path: string) => withFile(path, (source) => source.read(0, source.size));
+const digestOf = (path: string | undefined) =>
+  path === undefined ? sha256(new Uint8Array()) : sha256(readWhole(path));
+
+function snp(args: string[]): object {
+  const { values } = parse(args, [
+    "ovmf",
+    "vcpus",
+    "vcpu-type",
+    "vcpu-sig",
+    "kernel",
+    "initrd",
+    "append",
+    "guest-features",
+    "vmm-type",
+    "mode",
+  ]);
+  if (values.mode !== undefined && values.mode !== "snp")
+    throw new Refusal("usage", `--mode is "${values.mode}", but only snp can be measured here.`);
+  for (const name of ["initrd", "append"] as const) {
+    if (values[name] !== undefined && values.kernel === undefined)
+      throw new Refusal("usage", `--${name} needs --kernel.`);
+  }
+  const vmm = vmms.find((each) => each === (values["vmm-type"] ?? "QEMU"));
+  if (vmm === undefined)
+    throw new Refusal("usage", `--vmm-type is "${values["vmm-type"]}", expected one of ${vmms.join(", ")}.`);
+  const vcpus = number(required(values.vcpus, "--vcpus"), "--vcpus");
+  const guestFeatures = number(values["guest-features"] ?? "0x1", "--guest-features");
+  const cpuSignature = signature(values["vcpu-sig"], values["vcpu-type"], vmm);
+  const bytes = readWhole(required(values.ovmf, "--ovmf"));
+  const launch = { ...firmwareLaunch(bytes, readFirmware(bytes)), guestFeatures, vmm };
+  const kernel =
+    values.kernel === undefined
+      ? {}
+      : {
+          kernel: {
+            kernel: digestOf(values.kernel),
+            initrd: digestOf(values.initrd),
+            commandLine: commandLineHash(values.append ?? ""),
+          },
+        };
+  return {
+    measurement: toHex(launchDigest({ ...launch, ...kernel }, cpuSignature, vcpus)),
+    vcpus,
+    cpuSignature: hex(cpuSignature),
+    guestFeatures: hex(guestFeatures),
+    vmm,
+    firmwareDigest: toHex(launch.firmwareDigest),
+  };
+}
+
+function signature(text: string | undefined, model: string | undefined, vmm: Vmm): number {
+  if (text !== undefined) return number(text, "--vcpu-sig");
+  if (model !== undefined) return signatureOf(model);
+  if (vmm !== "QEMU") return 0; // these VMMs set a constant instead
+  throw new Refusal("usage", "--vcpu-type or --vcpu-sig is missing. See measure --help.");
+}
+
+function tdx(args: string[]): object {
+  const { values } = parse(args, ["ovmf", "initrd", "append", "kernel"]);
+  const bytes = readWhole(required(values.ovmf, "--ovmf"));
+  const sections = readFirmware(bytes).tdx;
+  if (sections === undefined)
+    throw new Refusal(
+      "firmware-without-tdx-metadata",
+      `${values.ovmf} has no TDX metadata, so it cannot start a TDX guest.`,
+    );
+  const registers = rtmrs({
+    ...(values.append === undefined ? {} : { commandLine: values.append }),
+    ...(values.initrd === undefined ? {} : { initrdSha384: sha384(readWhole(values.initrd)) }),
+  });
+  return {
+    mrtd: mrtd(bytes, sections, "single-pass"),
+    mrtdTwoPass: mrtd(bytes, sections, "two-pass"),
+    rtmrs: registers.values,
+    notPredictable: registers.notPredictable,
+  };
+}
+
+function igvm(args: string[]): object {
+  const { values, positionals } = parse(args, ["igvm"]);
+  const { policy, idBlock, ...rest } = measureIgvm(
+    readIgvm(readWhole(required(positionals[0] ?? values.igvm, "The IGVM file"))),
+  );
+  return {
+    measurement: rest.launchDigest,
+    vcpus: rest.vcpus,
+    ...(policy === undefined ? {} : { policy: hex(policy) }),
+    ...(idBlock === undefined
+      ? {}
+      : { idBlock: { launchDigest: idBlock.launchDigest, matches: idBlock.matches, guestSvn: idBlock.guestSvn } }),
+  };
+}
+
+function verity(args: string[]): object {
+  const { values, flags, positionals } = parse(
+    args,
+    ["salt", "hash", "data-block-size", "hash-block-size", "uuid"],
+    ["no-superblock"],
+  );
+  const algorithm = (["sha256", "sha384", "sha512"] as const).find((each) => each === (values.hash ?? "sha256"));
+  if (algorithm === undefined)
+    throw new Refusal("usage", `--hash is "${values.hash}", expected sha256, sha384 or sha512.`);
+  const salt = values.salt === undefined || values.salt === "-" ? "" : values.salt;
+  if (!/^([0-9a-f]{2})*$/i.test(salt)) throw new Refusal("usage", `--salt is "${salt}", expected hex digits.`);
+  const dataBlockSize = number(values["data-block-size"] ?? "4096", "--data-block-size");
+  const hashBlockSize = number(values["hash-block-size"] ?? "4096", "--hash-block-size");
+  const [data, tree] = positionals;
+  return withFile(required(data, "The data file"), (source) => {
+    const parameters: VerityParameters = {
+      algorithm,
+      dataBlockSize,
+      hashBlockSize,
+      dataBlocks: Math.floor(source.size / dataBlockSize),
+      salt: Buffer.from(salt, "hex"),
+    };
+    const covered = sliceSource(source, 0, parameters.dataBlocks * dataBlockSize);
+    const superblock = flags["no-superblock"] !== true;
+    const root =
+      tree === undefined
+        ? buildHashTree(chunksOf(covered), parameters)
+        : writeTree(tree, superblock ? (values.uuid ?? "") : undefined, parameters, chunksOf(covered));
+    return {
+      rootHash: toHex(root),
+      algorithm,
+      salt,
+      dataBlocks: parameters.dataBlocks,
+      dataBlockSize,
+      hashBlockSize,
+      treeSize: hashTreeSize(parameters),
+      ...(algorithm === "sha256" ? { kernelVerityParams: kernelVerityParams(parameters, root) } : {}),
+    };
+  });
+}
+
+function writeTree(
+  path: string,
+  uuid: string | undefined,
+  parameters: VerityParameters,
+  chunks: Iterable<Uint8Array>,
+): Buffer {
+  const file = openSync(path, "w");
+  try {
+    if (uuid !== undefined)
+      writeSync(
+        file,
+        veritySuperblock({
+          ...parameters,
+          uuid: required(uuid === "" ? undefined : uuid, "--uuid (or --no-superblock)"),
+        }),
+        0,
+        512,
+        0,
+      );
+    const start = uuid === undefined ? 0 : parameters.hashBlockSize;
+    return buildHashTree(chunks, parameters, (offset, block) =>
+      writeSync(file, block, 0, block.length, start + offset),
+    );
+  } finally {
+    closeSync(file);
+  }
+}
+
+function initdata(args: string[]): object {
+  const { values, positionals } = parse(args, ["policy", "decode"]);
+  if (values.policy !== undefined) return { policyDigest: policyDigest(readWhole(values.policy)) };
+  const document =
+    values.decode === undefined
+      ? Buffer.from(readWhole(required(positionals[0], "The initdata document"))).toString("utf8")
+      : decodeInitdata(values.decode);
+  const { algorithm, digest } = initdataDigest(document);
+  return {
+    algorithm,
+    digest: toHex(digest),
+    hostData: toHex(hostData(document)),
+    mrConfigId: toHex(mrConfigId(document)),
+    ...(values.decode === undefined ? { annotation: encodeInitdata(document) } : { document }),
+  };
+}
+
+const commands: Record<string, (args: string[]) => object> = { snp, tdx, igvm, verity, initdata };
+
+function main(args: string[]): number {
+  const [name = "--help", ...rest] = args;
+  if (name === "--help" || name === "help" || rest.includes("--help")) {
+    console.log(usage);
+    return 0;
+  }
+  const command = commands[name];
+  try {
+    if (command === undefined)
+      throw new Refusal("usage", `"${name}" is not a command: expected ${Object.keys(commands).join(", ")}.`);
+    console.log(JSON.stringify(command(rest), null, 2));
+    return 0;
+  } catch (error) {
+    // parseArgs throws TypeErrors with a code for unknown options: those are the user's, too.
+    if (!(error instanceof Refusal) && !String((error as { code?: string }).code).startsWith("ERR_PARSE_ARGS"))
+      throw error;
+    console.error(`measure: ${(error as Error).message}`);
+    return 1;
+  }
+}
+
+process.exitCode = main(process.argv.slice(2));
