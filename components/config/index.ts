@@ -1,0 +1,30 @@
+import { readFile } from "node:fs/promises";
+import * as pulumi from "@pulumi/pulumi";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { readImageDigest } from "../../tools/image/layout.ts";
+import { readConfiguration, type StackConfiguration } from "./read.ts";
+
+/** Where `npm run image` leaves the installer's image, below the project. */
+export const imageLayout = ".local/image";
+
+/** The configuration of the stack that the engine runs. Mistakes end the program with one message and no stack. */
+export async function stackConfiguration(): Promise<StackConfiguration> {
+  const prefix = `${pulumi.getProject()}:`;
+  const own = (key: string) => key.startsWith(prefix);
+  const bare = (key: string) => key.slice(prefix.length);
+  const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]");
+  try {
+    return await readConfiguration({
+      entries: Object.fromEntries(
+        Object.entries(pulumi.runtime.allConfig())
+          .filter(([key]) => own(key))
+          .map(([key, value]) => [bare(key), value]),
+      ),
+      secretKeys: secretKeys.filter(own).map(bare),
+      readText: (path) => readFile(path, "utf8"),
+      imageDigest: () => readImageDigest(imageLayout),
+    });
+  } catch (error) {
+    throw error instanceof Refusal ? new pulumi.RunError(error.message) : error;
+  }
+}

@@ -1,0 +1,169 @@
+import { z } from "zod";
+
+/** One mistake of a user: where, and what. */
+export interface Mistake {
+  key: string;
+  message: string;
+}
+
+/** Checks a value against its schema: the parsed value, or every mistake with value, what is allowed, and the nearest match. */
+export function check<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  key: string,
+): { value?: z.output<S>; mistakes: Mistake[] } {
+  const result = schema.safeParse(value);
+  if (result.success) return { value: result.data, mistakes: [] };
+  return { mistakes: result.error.issues.flatMap((issue) => explain(schema, issue, value, key)) };
+}
+
+/** "is not a known key" with the keys that are. */
+export function unknownKey(key: string, allowed: readonly string[]): string {
+  return `is not a known key. Allowed here: ${allowed.join(", ")}.${suggestion(key, allowed, (name) => name)}`;
+}
+
+/** The candidate that somebody who typed this most probably meant: few edits, few compared with the word's length. */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  const [best] = candidates
+    .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance);
+  return best && best.distance <= Math.max(1, Math.floor(word.length / 3)) ? best.candidate : undefined;
+}
+
+type Issue = z.core.$ZodIssue;
+
+function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string): Mistake[] {
+  const key = joinPath(rootKey, issue.path);
+  const value = valueAt(root, issue.path);
+  const at = schemaAt(schema, issue.path, root);
+  if (issue.code === "unrecognized_keys") {
+    const allowed = at instanceof z.ZodObject ? Object.keys(at.shape) : [];
+    return issue.keys.map((name) => ({ key: joinPath(key, [name]), message: unknownKey(name, allowed) }));
+  }
+  if (issue.code === "invalid_key")
+    return issue.issues.flatMap((inner) => ({ key, message: `${show(issue.path.at(-1))} ${inner.message}.` }));
+  const allowed = allowedValues(issue);
+  const shown = at && isSecret(at) ? "[secret]" : show(value);
+  if (value === undefined)
+    return [{ key, message: `is missing. ${allowed ? oneOf(allowed) : `Expected ${expected(issue)}.`}` }];
+  if (allowed)
+    return [
+      {
+        key,
+        message: `${shown} is not allowed. ${oneOf(allowed)}${typeof value === "string" ? suggestion(value, allowed, show) : ""}`,
+      },
+    ];
+  if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. Expected ${expected(issue)}.` }];
+  return [{ key, message: `${shown} ${issue.message}.` }];
+}
+
+function allowedValues(issue: Issue): string[] | undefined {
+  if (issue.code === "invalid_value") return issue.values.map(String);
+  if (issue.code === "invalid_union" && "options" in issue) return (issue.options as unknown[]).map(String);
+  return undefined;
+}
+
+const oneOf = (allowed: string[]): string => `Allowed: ${allowed.join(", ")}.`;
+
+function expected(issue: Issue): string {
+  if (issue.code !== "invalid_type") return "another value";
+  const names: Record<string, string> = {
+    string: "a text",
+    number: "a number",
+    int: "a whole number",
+    boolean: "true or false",
+    array: "a list",
+    object: "a map of keys",
+    record: "a map of names",
+  };
+  return names[issue.expected] ?? issue.expected;
+}
+
+const suggestion = (word: string, candidates: readonly string[], show: (name: string) => string): string => {
+  const match = nearest(word, candidates);
+  return match === undefined ? "" : ` Did you mean ${show(match)}?`;
+};
+
+const show = (value: unknown): string => {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 120 ? `${text.slice(0, 117)}…` : text;
+};
+
+export function joinPath(key: string, path: readonly PropertyKey[]): string {
+  return path.reduce<string>(
+    (all, part) => (typeof part === "number" ? `${all}[${part}]` : all ? `${all}.${String(part)}` : String(part)),
+    key,
+  );
+}
+
+const valueAt = (root: unknown, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>(
+    (value, part) => (typeof value === "object" && value !== null ? Reflect.get(value, part) : undefined),
+    root,
+  );
+
+/** The schema that judged the value at this path, unwrapped; needed to say what is allowed there. */
+function schemaAt(schema: z.ZodType, path: readonly PropertyKey[], value: unknown): z.ZodType | undefined {
+  const inner = unwrap(schema);
+  if (inner instanceof z.ZodDiscriminatedUnion) {
+    const options = inner.options as z.ZodType[];
+    const option = options.find(
+      (option) => option instanceof z.ZodObject && matches(option, inner.def.discriminator, value),
+    );
+    return option && schemaAt(option, path, value);
+  }
+  const [part, ...rest] = path;
+  if (part === undefined) return inner;
+  const next = valueAt(value, [part]);
+  if (inner instanceof z.ZodObject) {
+    const child: z.ZodType | undefined = inner.shape[part as string];
+    return child && schemaAt(child, rest, next);
+  }
+  if (inner instanceof z.ZodRecord) return schemaAt(inner.valueType as z.ZodType, rest, next);
+  if (inner instanceof z.ZodArray) return schemaAt(inner.element as z.ZodType, rest, next);
+  return undefined;
+}
+
+const matches = (option: z.ZodObject, discriminator: string, value: unknown): boolean => {
+  const literal = option.shape[discriminator];
+  return literal instanceof z.ZodLiteral && literal.value === valueAt(value, [discriminator]);
+};
+
+function unwrap(schema: z.ZodType): z.ZodType {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) return unwrap(schema.unwrap() as z.ZodType);
+  if (schema instanceof z.ZodPipe) return unwrap(schema.out as z.ZodType);
+  return schema;
+}
+
+const isSecret = (schema: z.ZodType): boolean => schema.meta()?.secret === true;
+
+/** Every path below a value whose schema is marked as secret. */
+export function secretPaths(schema: z.ZodType, value: unknown, key: string): string[] {
+  const inner = unwrap(schema);
+  if (isSecret(inner)) return value === undefined ? [] : [key];
+  if (inner instanceof z.ZodDiscriminatedUnion) {
+    const option = schemaAt(inner, [], value);
+    return option ? secretPaths(option, value, key) : [];
+  }
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([name, child]) => {
+    const part = Array.isArray(value) ? Number(name) : name;
+    const childSchema = schemaAt(inner, [part], value);
+    return childSchema ? secretPaths(childSchema, child, joinPath(key, [part])) : [];
+  });
+}
+
+/** Edits (insert, delete, replace, swap of neighbours) between two words. */
+function editDistance(a: string, b: string): number {
+  const rows = Array.from({ length: a.length + 1 }, (_, i) => [i, ...Array<number>(b.length).fill(0)]);
+  const at = (i: number, j: number): number => rows[i]?.[j] ?? 0;
+  for (let j = 0; j <= b.length; j++) (rows[0] as number[])[j] = j;
+  for (let i = 1; i <= a.length; i++) {
+    for (let j = 1; j <= b.length; j++) {
+      const replace = at(i - 1, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      const swap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? at(i - 2, j - 2) + 1 : replace;
+      (rows[i] as number[])[j] = Math.min(at(i - 1, j) + 1, at(i, j - 1) + 1, replace, swap);
+    }
+  }
+  return at(a.length, b.length);
+}

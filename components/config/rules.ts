@@ -1,0 +1,184 @@
+import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
+import { platforms } from "../../node-installer/runtime/platforms.ts";
+import type { Mistake } from "./mistakes.ts";
+import type { ClusterConfiguration, GroupShape, RegistryConfiguration } from "./schema.ts";
+
+/** What parsed; a part with a mistake of its own is absent, and rules that need it are silent. */
+export interface Parts {
+  cluster: ClusterConfiguration | undefined;
+  installerImage: string | undefined;
+  registry: RegistryConfiguration | undefined;
+  groups: ReadonlyMap<string, GroupShape>;
+}
+
+/** Mistakes that concern more than one key, all of them. */
+export function checkRules({ cluster, installerImage, registry, groups }: Parts): Mistake[] {
+  const mistakes: Mistake[] = [];
+  const mistake = (key: string, message: string) => mistakes.push({ key, message });
+
+  if (cluster && cluster.kind !== "local" && installerImage === "local") {
+    mistake(
+      "installerImage",
+      `"local" is an image that only a local cluster is given. With cluster.kind ${cluster.kind} name an image by digest: registry/repository@sha256:<64 hex digits>.`,
+    );
+  }
+  if (registry?.prefix !== undefined && installerImage === "local") {
+    mistake("registry.prefix", 'has no effect on the image "local". Remove it, or name installerImage by digest.');
+  }
+  if (registry?.pullSecret !== undefined && !isDockerConfiguration(registry.pullSecret)) {
+    mistake(
+      "registry.pullSecret",
+      '[secret] must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}.',
+    );
+  }
+  if (registry?.ca !== undefined && ![...groups.values()].some(({ nodes }) => nodes.hosts)) {
+    mistake(
+      "registry.ca",
+      "reaches nodes by SSH only, and no group has nodes.hosts. Let the nodes' own set-up trust it, and remove it here.",
+    );
+  }
+  for (const [name, group] of groups) checkGroup(`groups.${name}`, group, cluster, mistake);
+  checkOverlap(groups, mistake);
+  return mistakes;
+}
+
+type Report = (key: string, message: string) => void;
+
+function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguration | undefined, mistake: Report): void {
+  checkNodes(`${key}.nodes`, group, cluster, mistake);
+  const { distribution, runtimes, tolerations, ignoreNodes, minimumNodes } = group;
+
+  if (distribution.containerdVersion !== undefined && !isAtLeast(distribution.containerdVersion, "1.7.0")) {
+    mistake(
+      `${key}.distribution.containerdVersion`,
+      `"${distribution.containerdVersion}" is out of support and ignores where a runtime's shim is. Allowed: 1.7.0 and later.`,
+    );
+  }
+  for (const [i, { platform }] of runtimes.entries()) {
+    const isAks = distribution.name === "aks";
+    if (platform === "aks-clh-snp" && !isAks) {
+      mistake(
+        `${key}.runtimes[${i}].platform`,
+        `"${platform}" runs on AKS only, and the group's distribution is "${distribution.name}". Allowed here: ${metal}.`,
+      );
+    }
+    if (isAks && platforms[platform].host.virtualization === "kvm") {
+      mistake(
+        `${key}.runtimes[${i}].platform`,
+        `"${platform}" needs /dev/kvm, which AKS nodes do not have. Allowed here: aks-clh-snp.`,
+      );
+    }
+  }
+  for (const [i, { operator, value, key: taint }] of tolerations.entries()) {
+    if (operator === "Exists" && value !== undefined) {
+      mistake(
+        `${key}.tolerations[${i}].value`,
+        `${JSON.stringify(value)} has no meaning with operator "Exists". Remove it, or use "Equal".`,
+      );
+    }
+    if (operator === "Equal" && taint === undefined) {
+      mistake(`${key}.tolerations[${i}].key`, 'is missing. Only operator "Exists" tolerates every key.');
+    }
+  }
+  const names = group.nodes.names ?? group.nodes.hosts?.map(({ name }) => name);
+  if (names && minimumNodes > names.length) {
+    mistake(`${key}.minimumNodes`, `${minimumNodes} is more than the ${names.length} nodes that the group lists.`);
+  }
+  for (const [i, node] of ignoreNodes.entries()) {
+    if (names && !names.includes(node)) {
+      mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is no node of the group. Allowed: ${names.join(", ")}.`);
+    }
+  }
+}
+
+const metal = Object.entries(platforms)
+  .filter(([, { host }]) => host.virtualization !== "mshv")
+  .map(([name]) => name)
+  .join(", ");
+
+function checkNodes(
+  key: string,
+  { nodes }: GroupShape,
+  cluster: ClusterConfiguration | undefined,
+  mistake: Report,
+): void {
+  const ways = (["selector", "names", "hosts", "pool"] as const).filter((way) => nodes[way] !== undefined);
+  if (ways.length > 1) mistake(key, `has ${ways.join(" and ")}. Allowed: one of selector, names, hosts, pool.`);
+
+  const { hosts, pool } = nodes;
+  if (hosts && cluster && cluster.kind !== "kubeconfig") {
+    mistake(
+      `${key}.hosts`,
+      `are reached by SSH, and with cluster.kind ${cluster.kind} nodes are not ours to set up. Use selector or names.`,
+    );
+  }
+  if (hosts && !nodes.ssh)
+    mistake(`${key}.ssh`, "is missing. Expected the user and privateKey with which hosts are reached.");
+  if (!hosts && nodes.ssh) mistake(`${key}.ssh`, "has no effect without nodes.hosts. Remove it.");
+  if (!hosts && nodes.joinCommand !== undefined)
+    mistake(`${key}.joinCommand`, "has no effect without nodes.hosts. Remove it.");
+  if (pool && cluster && cluster.kind !== "aks") {
+    mistake(`${key}.pool`, `is an AKS node pool, and cluster.kind is ${cluster.kind}. Use selector, names or hosts.`);
+  }
+  if (!pool || cluster?.kind !== "aks") return;
+  const managed = (["vmSize", "count", "zones", "maxPods", "labels"] as const).filter(
+    (name) => pool[name] !== undefined,
+  );
+  if (pool.existing && managed.length > 0) {
+    mistake(
+      `${key}.pool.${managed[0]}`,
+      "has no effect on an existing pool, which is used as it is. Remove it, or remove existing.",
+    );
+  }
+  if (pool.existing) return;
+  if (pool.vmSize === undefined)
+    mistake(
+      `${key}.pool.vmSize`,
+      "is missing. Expected a size that runs SNP guests, such as Standard_DC4as_cc_v5, or existing: true.",
+    );
+  if (pool.count === undefined)
+    mistake(`${key}.pool.count`, "is missing. Expected the pool's number of nodes, or existing: true.");
+  if (cluster.retiredService !== "acknowledged") {
+    mistake(
+      `${key}.pool`,
+      `"${pool.name}" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most probably refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".`,
+    );
+  }
+}
+
+/** No node is in two groups: what can be seen of that without a cluster. */
+function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report): void {
+  const owners = new Map<string, string>();
+  const claim = (thing: string, key: string, group: string, shown: string) => {
+    const owner = owners.get(thing);
+    if (owner === undefined) owners.set(thing, group);
+    else mistake(key, `${shown} is in group ${owner} already. A node is in one group only.`);
+  };
+  for (const [group, { nodes }] of groups) {
+    const key = `groups.${group}.nodes`;
+    const { names, hosts, pool, selector } = nodes;
+    for (const [i, name] of (names ?? []).entries()) claim(`node ${name}`, `${key}.names[${i}]`, group, `"${name}"`);
+    for (const [i, { name, address, port }] of (hosts ?? []).entries()) {
+      claim(`node ${name}`, `${key}.hosts[${i}].name`, group, `"${name}"`);
+      claim(`address ${address}:${port}`, `${key}.hosts[${i}].address`, group, `"${address}"`);
+    }
+    if (pool) claim(`pool ${pool.name}`, `${key}.pool.name`, group, `"${pool.name}"`);
+    if (selector)
+      claim(`selector ${JSON.stringify(Object.entries(selector).sort())}`, `${key}.selector`, group, "this selector");
+    if (!names && !hosts && !pool && !selector && groups.size > 1) {
+      mistake(
+        key,
+        "is missing. With several groups each has to say which nodes are its own: selector, names, hosts or pool.",
+      );
+    }
+  }
+}
+
+function isDockerConfiguration(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && "auths" in value;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,217 @@
+import { z } from "zod";
+import { distributionNames, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
+import { nodeOptions } from "../local-cluster/options.ts";
+
+/*
+ * The shape of a stack's configuration, key by key. Whatever concerns more than one key is in rules.ts. Every object is
+ * strict: an unknown key is a mistake, because the engine does not report one.
+ */
+
+const must = (error: string) => ({ error });
+/** A value that has to be encrypted in the stack file, and that no message repeats. */
+const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
+
+const dnsLabel = z
+  .string()
+  .regex(
+    /^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/,
+    must("must be lower-case letters, digits and inner dashes, at most 40, beginning with a letter"),
+  );
+const nodeName = z
+  .string()
+  .max(253)
+  .regex(
+    /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/,
+    must("must be a node's name: lower-case letters, digits, dots and dashes"),
+  );
+const labelValue = z
+  .string()
+  .regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, must("must be a label's value"));
+const labels = z.record(
+  z
+    .string()
+    .regex(/^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/, must("must be a label's key")),
+  labelValue,
+);
+const positive = z.int(must("must be a whole number")).min(1, must("must be 1 or more"));
+const quantity = z
+  .string()
+  .regex(/^\d+(\.\d+)?(m|Ki|Mi|Gi|k|M|G)?$/, must('must be a quantity such as "250m" or "512Mi"'));
+
+const uuid = z
+  .string()
+  .regex(
+    /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i,
+    must("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"),
+  );
+
+export const clusterSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("local"),
+    nodes: z.array(nodeOptions).min(1, must("must list at least one node")).optional(),
+  }),
+  z.strictObject({
+    kind: z.literal("kubeconfig"),
+    /** What the cluster is called here. Its change means another cluster: everything is replaced. */
+    name: dnsLabel,
+    /** The file's content. Without it, KUBECONFIG of the environment is used, which other machines need too. */
+    kubeconfig: secret.optional(),
+  }),
+  z.strictObject({
+    kind: z.literal("aks"),
+    subscriptionId: uuid,
+    resourceGroup: z.string().min(1, must("must not be empty")),
+    name: z.string().min(1, must("must not be empty")),
+    /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
+    credentials: z.enum(["user", "admin"]).default("user"),
+    /** Says that the stack knows that Microsoft retired KataCcIsolation. */
+    retiredService: z.literal("acknowledged").optional(),
+  }),
+]);
+
+export const registrySchema = z
+  .strictObject({
+    /** Takes the place of the registry's host in `installerImage`: a mirror in a closed network. */
+    prefix: z
+      .string()
+      .regex(/^[a-z0-9.-]+(:\d+)?(\/[a-z0-9._-]+)*$/, must("must be host[:port][/path] without a scheme"))
+      .optional(),
+    /** PEM. Hosts that are reached by SSH are told to trust it for this registry. */
+    ca: z
+      .string()
+      .regex(
+        /^-----BEGIN CERTIFICATE-----\n[\s\S]+\n-----END CERTIFICATE-----\n?$/,
+        must("must be a certificate in PEM"),
+      )
+      .optional(),
+    /** Content of a .dockerconfigjson. */
+    pullSecret: secret.optional(),
+  })
+  .default({});
+
+const reference = /^[a-z0-9.-]+(:\d+)?(\/[a-z0-9._-]+)+/;
+export const installerImageSchema = z
+  .string()
+  .check(({ value, issues }) => {
+    const rest = value.replace(reference, "");
+    if (value === "local" || /^@sha256:[0-9a-f]{64}$/.test(rest)) return;
+    const message = rest.startsWith(":")
+      ? "names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>"
+      : 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
+    issues.push({ code: "custom", message, input: value });
+  })
+  .default("local");
+
+const distribution = z.preprocess(
+  (value) => (typeof value === "string" ? { name: value } : value),
+  z.strictObject({
+    name: z.enum(distributionNames),
+    configPath: nodePath.optional(),
+    socket: nodePath.optional(),
+    unit: z
+      .string()
+      .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
+      .optional(),
+    containerdVersion: z
+      .string()
+      .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
+      .optional(),
+  }),
+);
+
+const host = z.strictObject({
+  /** The node's name in the cluster. */
+  name: nodeName,
+  address: z.string().regex(/^[A-Za-z0-9.:-]+$/, must("must be a host name or an IP address")),
+  port: z.int().min(1).max(65535).default(22),
+  /** As in known_hosts: type and key. */
+  hostKey: z
+    .string()
+    .regex(/^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|rsa-sha2-(256|512)|ssh-rsa) [A-Za-z0-9+/]+=*$/, {
+      error:
+        "must be the host's public key as in known_hosts (type and key); without it anyone in between can pose as the host",
+    }),
+});
+
+const pool = z.strictObject({
+  /** AKS allows twelve lower-case letters and digits. */
+  name: z
+    .string()
+    .regex(/^[a-z][a-z0-9]{0,11}$/, must("must be lower-case letters and digits, at most 12, beginning with a letter")),
+  /** Used as it is; nothing of it is created or changed. */
+  existing: z.literal(true).optional(),
+  vmSize: z
+    .string()
+    .regex(/^Standard_[A-Za-z0-9_]+$/, must("must be a VM size such as Standard_DC4as_cc_v5"))
+    .optional(),
+  count: z.int().min(0).max(1000).optional(),
+  zones: z.array(z.string()).optional(),
+  maxPods: positive.optional(),
+  labels: labels.optional(),
+});
+
+const nodes = z.strictObject({
+  /** Exactly one of these four; none of them: every node of the cluster. */
+  selector: labels.optional(),
+  names: z.array(nodeName).min(1, must("must list at least one node")).optional(),
+  hosts: z.array(host).min(1, must("must list at least one host")).optional(),
+  pool: pool.optional(),
+  /** How the hosts are reached. */
+  ssh: z.strictObject({ user: z.string().default("root"), privateKey: secret }).optional(),
+  /** Run once, as root, on a host whose node is no member of the cluster yet. */
+  joinCommand: secret.optional(),
+});
+
+const toleration = z.strictObject({
+  key: z.string().optional(),
+  operator: z.enum(["Exists", "Equal"]).default("Equal"),
+  value: z.string().optional(),
+  effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
+});
+
+const runtime = z.strictObject({
+  platform: z.enum(platformNames),
+  /** Path of the manifest, below the project. */
+  payload: z.string().min(1, must("must be the path of a manifest")),
+  overhead: z
+    .strictObject({
+      memory: quantity.optional(),
+      cpu: quantity.optional(),
+      /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
+      teeKeys: z.boolean().default(false),
+    })
+    .optional(),
+});
+
+export const groupSchema = z.strictObject({
+  distribution,
+  nodes: nodes.default({}),
+  runtimes: z.array(runtime),
+  /** How many nodes may be between edit and commit at a time. */
+  atOnce: positive.default(1),
+  /** The rollout fails when fewer nodes match. */
+  minimumNodes: z.int(must("must be a whole number")).min(0, must("must be 0 or more")).default(1),
+  /** Dead nodes that neither rollout nor removal waits for. */
+  ignoreNodes: z.array(nodeName).default([]),
+  /** Seconds without progress after which the rollout gives up. */
+  stallTimeout: positive.default(600),
+  tolerations: z.array(toleration).default([]),
+  priorityClass: z.string().default("system-node-critical"),
+  verifySandbox: z.boolean().default(false),
+  /** What happens on the nodes when the group leaves the stack. */
+  onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),
+});
+
+export const groupName = dnsLabel;
+
+export type ClusterConfiguration = z.output<typeof clusterSchema>;
+export type RegistryConfiguration = z.output<typeof registrySchema>;
+export type GroupShape = z.output<typeof groupSchema>;
+
+/** The top level. Order is the order of messages. */
+export const topLevel = {
+  cluster: clusterSchema,
+  installerImage: installerImageSchema,
+  registry: registrySchema,
+  groups: z.record(z.string(), groupSchema),
+} as const;
