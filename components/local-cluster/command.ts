@@ -12,8 +12,17 @@ const usage = `usage: contrast-runtime local-cluster COMMAND --name NAME
   status                   print what there is of it
   exec --node NODE -- COMMAND…   run a command inside a node`;
 
-/** Progress goes to standard error, the result to standard output. Returns the exit code. */
+/** Progress goes to standard error, the result to standard output. Returns the exit code: 2 for a wrong command line. */
 export async function main(argv: string[]): Promise<number> {
+  try {
+    return await execute(argv);
+  } catch (error) {
+    console.error(error instanceof Refusal ? error.message : error);
+    return error instanceof Refusal && error.code === "usage" ? 2 : 1;
+  }
+}
+
+async function execute(argv: string[]): Promise<number> {
   const separator = argv.indexOf("--");
   const command = separator === -1 ? [] : argv.slice(separator + 1);
   const { positionals, values } = parseCommandLine(separator === -1 ? argv : argv.slice(0, separator));

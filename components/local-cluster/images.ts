@@ -54,7 +54,9 @@ export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]
       const pushed = join(cluster.directory, `pushed-${name}`);
       if ((await readFile(pushed, "utf8").catch(() => "")) === digest) return;
       const program = new URL(`../../tools/image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
-      const push = await runInNetwork(cluster, [process.execPath, program, layout, `http://${cluster.registry}`, name]);
+      const options = { layout, registry: `http://${cluster.registry}`, repository: name };
+      const flags = Object.entries(options).map(([key, value]) => `--${key}=${value}`);
+      const push = await runInNetwork(cluster, [process.execPath, program, ...flags]);
       if (push.code !== 0)
         throw new Refusal(
           "push-failed",

@@ -45,7 +45,7 @@ async function requireKernel(): Promise<void> {
     "--net",
     "sh",
     "-c",
-    "ip link add br0 type bridge && ip link add a type veth peer name b",
+    "ip link add br0 type bridge && ip link add veth0 type veth peer name veth1",
   ]);
   if (bridge.code !== 0)
     throw new Refusal(
