@@ -246,7 +246,7 @@ function initdata(args: string[]): object {
 
 const commands: Record<string, (args: string[]) => object> = { snp, tdx, igvm, verity, initdata };
 
-function main(args: string[]): number {
+export function main(args: string[]): number {
   const [name = "--help", ...rest] = args;
   if (name === "--help" || name === "help" || rest.includes("--help")) {
     console.log(usage);
@@ -267,4 +267,4 @@ function main(args: string[]): number {
   }
 }
 
-process.exitCode = main(process.argv.slice(2));
+if (import.meta.main) process.exitCode = main(process.argv.slice(2));

@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+// The package's bin. Installed as a package it runs the compiled program, since Node strips no types below
+// node_modules; in the clone it runs the source. Plain JavaScript, so that it can say what an older Node lacks.
+import { existsSync } from "node:fs";
+
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (major < 22 || (major === 22 && minor < 18)) {
+  console.error(`contrast-runtime needs Node 22.18 or newer; this is ${process.versions.node}.`);
+  process.exit(2);
+}
+const compiled = new URL("../dist/tools/cli.js", import.meta.url);
+const installed = import.meta.url.includes("/node_modules/");
+const source = new URL("./cli.ts", import.meta.url);
+if (installed && !existsSync(compiled)) {
+  console.error(
+    `This contrast-runtime package holds no compiled program (${compiled.pathname}): it was packed without a build.`,
+  );
+  process.exit(2);
+}
+const { main } = await import(installed ? compiled : source);
+process.exitCode = await main(process.argv.slice(2));

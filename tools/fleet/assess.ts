@@ -1,0 +1,110 @@
+import type { NodeState } from "../../node-installer/kubernetes/status.ts";
+import type { Fleet, FleetNode } from "./observe.ts";
+
+/** What the fleet shall become. */
+export interface Wanted {
+  specHash: string;
+  /** Fewer nodes than these is a failure. */
+  minimumNodes: number;
+  /** Dead nodes that nobody waits for, by configuration. */
+  skipNodes: ReadonlySet<string>;
+  /** Nodes that were NotReady when the rollout began: not waited for as long as they stay so. */
+  notReadyBefore: ReadonlySet<string>;
+  /** By node: the attempt that was asked for after an earlier failure. An older failure says nothing of it. */
+  retries: ReadonlyMap<string, string>;
+}
+
+export interface NodeProgress {
+  name: string;
+  state: NodeState | "starting" | "not-ready" | "ignored" | "skipped";
+  /** Changes of `code` are worth a line to a person; changes of `reason` alone are not. */
+  code: string;
+  reason: string;
+  pods: string[];
+}
+
+export interface Assessment {
+  nodes: NodeProgress[];
+  /** Nothing can change any more without a person: the rollout is over. */
+  over: boolean;
+  /** It would be over if enough nodes matched. */
+  tooFew: boolean;
+  /** Why it did not succeed; empty when it did, or while it is not over. */
+  failures: string[];
+}
+
+/** Pure: what is to be said of each node, and whether there is anything left to wait for. */
+export function assess(fleet: Fleet, wanted: Wanted): Assessment {
+  const matched = fleet.nodes.filter(({ pod }) => pod !== undefined);
+  const nodes = matched.map((node) => progress(node, wanted));
+  const failed = nodes.filter(({ state }) => state === "failed");
+  // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
+  const holders = new Set(fleet.tickets.map(({ holder }) => holder));
+  const stopped = failed.filter(({ name }) => holders.has(name)).length >= fleet.spec.atOnce;
+  const isFinal = ({ state }: NodeProgress) =>
+    ["ready", "failed", "blocked", "ignored", "skipped"].includes(state) || (state === "waiting" && stopped);
+  const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
+  const tooFew = counted < wanted.minimumNodes;
+  const final = fleet.settled && fleet.specHash === wanted.specHash && nodes.every(isFinal);
+  const over = final && !tooFew;
+  const failures = over ? nodes.filter(({ state }) => !isGood(state)).map(sentence) : [];
+  return { nodes, over, tooFew: final && tooFew, failures };
+}
+
+const isGood = (state: NodeProgress["state"]): boolean => ["ready", "ignored", "skipped"].includes(state);
+
+/** What there is to say when nothing moves any more although the rollout is not over. */
+export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
+  const { nodes } = assess(fleet, wanted);
+  const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
+  const sentences = nodes.filter(({ state }) => !isGood(state)).map(sentence);
+  if (counted < wanted.minimumNodes) {
+    const matched = counted === 1 ? "1 node matches" : `${counted} nodes match`;
+    sentences.unshift(
+      `${matched} group ${fleet.group}, at least ${wanted.minimumNodes} shall: look at the group's node selector.`,
+    );
+  }
+  if (fleet.specHash !== wanted.specHash) {
+    const hashes = `${fleet.specHash.slice(0, 12)}, not ${wanted.specHash.slice(0, 12)}`;
+    sentences.unshift(
+      `The DaemonSet of group ${fleet.group} mounts the spec ${hashes}: somebody else changed it meanwhile.`,
+    );
+  }
+  if (!fleet.settled) sentences.push(`The DaemonSet controller has not made all pods of group ${fleet.group}.`);
+  return sentences;
+}
+
+export function sentence({ name, state, reason, pods }: NodeProgress): string {
+  const users = pods.length > 0 ? ` Pods: ${pods.join(", ")}.` : "";
+  return `${name}: ${state}: ${reason}${users}`;
+}
+
+function progress(node: FleetNode, wanted: Wanted): NodeProgress {
+  const { name, status, pod } = node;
+  const say = (state: NodeProgress["state"], reason: string, code: string = state): NodeProgress => ({
+    name,
+    state,
+    code,
+    reason,
+    pods: [],
+  });
+  if (wanted.skipNodes.has(name)) return say("skipped", "named in the configuration as a node not to wait for");
+  if (!node.ready) {
+    return wanted.notReadyBefore.has(name)
+      ? say("ignored", "was NotReady before and still is; the installer does its work when it returns")
+      : say("not-ready", "became NotReady since this began");
+  }
+  if (pod === undefined || !pod.current)
+    return say("starting", "its pod is about to be replaced by one of the new revision");
+  const retry = wanted.retries.get(name);
+  const isCurrent =
+    status?.specHash === wanted.specHash &&
+    (retry === undefined || status.retry === retry || status.state !== "failed");
+  if (status === undefined || !isCurrent) {
+    return say("starting", pod.problem || "the installer has not reported yet", pod.problem || "starting");
+  }
+  if ((status.state === "ready" || status.state === "blocked") && !pod.ready) {
+    return say("working", pod.problem || "done; kubelet has not probed the pod yet", "probe");
+  }
+  return { name, state: status.state, code: status.code, reason: status.reason, pods: status.pods };
+}

@@ -1,0 +1,63 @@
+import type { KubeConfig } from "@kubernetes/client-node";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+
+/**
+ * The cluster to talk to: KUBECONFIG_CONTENT holds a kubeconfig itself, so that a stack keeps it as a secret and no path
+ * of one machine enters its state; without it kubectl's own rules hold (KUBECONFIG, ~/.kube/config). The library
+ * is loaded here, since it takes longer than everything else.
+ */
+export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
+  const { KubeConfig } = await import("@kubernetes/client-node");
+  const config = new KubeConfig();
+  const content = env.KUBECONFIG_CONTENT;
+  try {
+    if (content !== undefined && content !== "") config.loadFromString(content);
+    else config.loadFromDefault();
+  } catch (error) {
+    const source = content === undefined || content === "" ? "kubeconfig" : "KUBECONFIG_CONTENT";
+    throw new Refusal("kubeconfig", `The ${source} cannot be read: ${error instanceof Error ? error.message : error}`);
+  }
+  if (config.getCurrentCluster() === null) {
+    throw new Refusal(
+      "kubeconfig",
+      `The kubeconfig's current context "${config.getCurrentContext()}" names no cluster. Set KUBECONFIG_CONTENT or KUBECONFIG.`,
+    );
+  }
+  return config;
+}
+
+export const isNotFound = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && "code" in error && error.code === 404;
+
+/** One line about an error of the Kubernetes client, whose own message holds the whole answer with its headers. */
+export function describeError(error: unknown): string {
+  if (typeof error === "object" && error !== null && "body" in error) {
+    const body =
+      typeof error.body === "string" ? parseMessage(error.body) : (error.body as { message?: string }).message;
+    if (body !== undefined) return body;
+  }
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause instanceof Error ? `: ${error.cause.message}` : "";
+  return `${error.message.split("\n")[0]}${cause}`;
+}
+
+function parseMessage(body: string): string | undefined {
+  try {
+    return (JSON.parse(body) as { message?: string }).message;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The client has no time limits of its own, and a connection that hangs must not hold up a rollout for ever. */
+export async function within<T>(timeoutMs: number, what: string, action: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: no answer within ${timeoutMs / 1000} s`)), timeoutMs);
+  });
+  try {
+    return await Promise.race([action, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,121 @@
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
+import { describeError } from "./client.ts";
+import type { Fleet } from "./observe.ts";
+
+export interface FollowOptions {
+  observe: () => Promise<Fleet>;
+  wanted: Wanted;
+  /** Give up when nothing changed for so long. */
+  stallMs: number;
+  print: (line: string) => void;
+  /** Milliseconds of a clock that only goes forward. */
+  clock: () => number;
+  delay: (ms: number) => Promise<void>;
+}
+
+/** Exit codes of the commands that wait for a fleet. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, stalled: 3, unreachable: 4 } as const;
+
+export interface Outcome {
+  exitCode: number;
+  /** Sentences: why it did not succeed. */
+  failures: string[];
+  nodes: NodeProgress[];
+}
+
+const heartbeatMs = 60_000;
+/** How long missing nodes may take to join when nothing else is left to wait for. */
+const joinMs = 30_000;
+
+/**
+ * Waits until the fleet is what is wanted, or cannot become it by itself. Prints one line per node whenever its state
+ * changes, and one a minute about what it waits for while nothing changes. Never waits longer than `stallMs` for a
+ * change.
+ */
+export async function followFleet({ observe, wanted, stallMs, print, clock, delay }: FollowOptions): Promise<Outcome> {
+  const said: Said = { states: new Map(), reasons: new Map() };
+  let fleet: Fleet | undefined;
+  let problem: string | undefined;
+  let changedAt = clock();
+  let spokeAt = changedAt;
+  const tell = (line: string) => {
+    print(line);
+    spokeAt = clock();
+  };
+
+  for (;;) {
+    const startedAt = clock();
+    try {
+      fleet = await observe();
+      if (problem !== undefined) tell("The API server answers again.");
+      problem = undefined;
+    } catch (error) {
+      if (error instanceof Refusal) throw error;
+      // Expected for a moment wherever a control plane's own containerd restarts.
+      const description = describeError(error);
+      if (problem !== description) tell(`The API server cannot be asked, trying again: ${description}`);
+      problem = description;
+    }
+    if (fleet !== undefined && problem === undefined) {
+      const assessment = assess(fleet, wanted);
+      if (printChanges(assessment, said, tell)) changedAt = clock();
+      if (assessment.over) return outcome(assessment);
+      if (assessment.tooFew && clock() - changedAt >= joinMs) {
+        return { exitCode: exitCodes.failed, failures: unfinished(fleet, wanted), nodes: assessment.nodes };
+      }
+    }
+    if (clock() - changedAt >= stallMs) {
+      const minutes = `Nothing changed for ${Math.round(stallMs / 1000)} s.`;
+      if (fleet === undefined) return { exitCode: exitCodes.unreachable, failures: [problem ?? minutes], nodes: [] };
+      const { nodes } = assess(fleet, wanted);
+      return {
+        exitCode: exitCodes.stalled,
+        failures: [minutes, ...unfinished(fleet, wanted), ...(problem ? [problem] : [])],
+        nodes,
+      };
+    }
+    if (fleet !== undefined && clock() - spokeAt >= heartbeatMs) {
+      const reasons = unfinished(fleet, wanted);
+      const more = reasons.length > 3 ? ` … and ${reasons.length - 3} more` : "";
+      tell(`Still waiting: ${reasons.slice(0, 3).join(" | ")}${more}`);
+    }
+    // Large fleets take longer to list: never spend more than a tenth of the time on asking.
+    await delay(Math.max(1_000, 9 * (clock() - startedAt)));
+  }
+}
+
+interface Said {
+  states: Map<string, string>;
+  reasons: Map<string, string>;
+}
+
+/** Whether anything moved: a new reason (such as more bytes copied) counts, but only a new state is worth a line. */
+function printChanges({ nodes }: Assessment, said: Said, print: (line: string) => void): boolean {
+  let changed = false;
+  for (const { name, state, code, reason } of nodes) {
+    if (said.reasons.get(name) !== reason) changed = true;
+    said.reasons.set(name, reason);
+    const key = `${state} ${code}`;
+    if (said.states.get(name) === key) continue;
+    said.states.set(name, key);
+    changed = true;
+    print(shorten(`${name}: ${state}: ${reason}`));
+  }
+  for (const name of said.states.keys()) {
+    if (nodes.some((node) => node.name === name)) continue;
+    said.states.delete(name);
+    changed = true;
+    print(`${name}: left the group`);
+  }
+  return changed;
+}
+
+const shorten = (line: string): string => {
+  const oneLine = line.replaceAll(/\s+/g, " ");
+  return oneLine.length > 200 ? `${oneLine.slice(0, 199)}…` : oneLine;
+};
+
+function outcome({ failures, nodes }: Assessment): Outcome {
+  return { exitCode: failures.length > 0 ? exitCodes.failed : exitCodes.done, failures, nodes };
+}

@@ -1,0 +1,182 @@
+/** What a rollout, an uninstallation and the status table look at, read from the cluster in one go. */
+import type { KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } from "@kubernetes/client-node";
+import { z } from "zod";
+import {
+  installerName,
+  skipNodesAnnotation,
+  specHash,
+  specKey,
+  specVolume,
+  statusAnnotation,
+} from "../../node-installer/kubernetes/names.ts";
+import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
+import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { isNotFound } from "./client.ts";
+
+export interface InstallerPod {
+  name: string;
+  /** Of the DaemonSet's newest revision; an older one is about to be replaced. */
+  current: boolean;
+  ready: boolean;
+  /** Why it does not run, in kubelet's words; "" while it runs. */
+  problem: string;
+}
+
+export interface FleetNode {
+  name: string;
+  ready: boolean;
+  /** "containerd://2.4.2" */
+  containerRuntime: string;
+  status: PublishedStatus | undefined;
+  /** undefined: the DaemonSet does not select the node (any more), or has not got to it yet. */
+  pod: InstallerPod | undefined;
+}
+
+export interface Ticket {
+  name: string;
+  holder: string;
+  reason: string | undefined;
+}
+
+/** What is needed of an install spec, also of one that another version of the product wrote. */
+const specOutline = z.looseObject({
+  atOnce: z.int().min(1),
+  runtimes: z.array(z.looseObject({ handler: z.string() })),
+});
+
+export interface Fleet {
+  group: string;
+  /** The DaemonSet's controller has seen its newest revision and made its pods. */
+  settled: boolean;
+  configMap: string;
+  spec: z.infer<typeof specOutline>;
+  specHash: string;
+  /** Nodes that an uninstallation does not wait for. */
+  skipNodes: string[];
+  /** Nodes with a pod of the DaemonSet, or with a status of the group; by name. */
+  nodes: FleetNode[];
+  tickets: Ticket[];
+}
+
+/** The state of one group's fleet. Throws a Refusal `no-installer` where its DaemonSet does not exist. */
+export async function observeFleet(kubeconfig: KubeConfig, namespace: string, group: string): Promise<Fleet> {
+  const { AppsV1Api, CoordinationV1Api, CoreV1Api } = await import("@kubernetes/client-node");
+  const apps = kubeconfig.makeApiClient(AppsV1Api);
+  const core = kubeconfig.makeApiClient(CoreV1Api);
+  const name = installerName(group);
+
+  const daemonSet = await apps.readNamespacedDaemonSet({ namespace, name }).catch((error: unknown) => {
+    if (!isNotFound(error)) throw error;
+    throw new Refusal("no-installer", `There is no DaemonSet ${namespace}/${name}: group ${group} is not installed.`);
+  });
+  const configMapName = specConfigMap(daemonSet);
+  const labelSelector = Object.entries(daemonSet.spec?.selector.matchLabels ?? {})
+    .map(([key, value]) => `${key}=${value}`)
+    .join(",");
+  const [configMap, revisions, pods, nodes, leases] = await Promise.all([
+    core.readNamespacedConfigMap({ namespace, name: configMapName }),
+    apps.listNamespacedControllerRevision({ namespace, labelSelector }),
+    core.listNamespacedPod({ namespace, labelSelector }),
+    core.listNode(),
+    kubeconfig.makeApiClient(CoordinationV1Api).listNamespacedLease({ namespace }),
+  ]);
+
+  const newest = revisions.items
+    .filter(({ metadata }) => metadata?.ownerReferences?.some(({ uid }) => uid === daemonSet.metadata?.uid))
+    .reduce<{ revision: number; hash: string | undefined }>(
+      (best, { revision, metadata }) =>
+        revision > best.revision ? { revision, hash: metadata?.labels?.["controller-revision-hash"] } : best,
+      { revision: -1, hash: undefined },
+    );
+  const podsByNode = new Map<string, InstallerPod>();
+  for (const pod of pods.items) {
+    const node = nodeOf(pod);
+    if (node !== undefined && pod.metadata?.deletionTimestamp === undefined) {
+      podsByNode.set(node, installerPod(pod, newest.hash));
+    }
+  }
+  const text = specText(configMap);
+  const ticketName = new RegExp(`^${name}-\\d+$`);
+  const { desiredNumberScheduled = 0, observedGeneration = 0 } = daemonSet.status ?? {};
+  return {
+    group,
+    settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && podsByNode.size >= desiredNumberScheduled,
+    configMap: configMapName,
+    spec: specOutline.parse(JSON.parse(text)),
+    specHash: specHash(text),
+    skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
+    nodes: nodes.items
+      .map((node) => fleetNode(node, group, podsByNode))
+      .filter(({ pod, status }) => pod !== undefined || status !== undefined)
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    tickets: leases.items.flatMap(({ metadata, spec }) =>
+      ticketName.test(metadata?.name ?? "") && spec?.holderIdentity
+        ? [
+            {
+              name: metadata?.name ?? "",
+              holder: spec.holderIdentity,
+              reason: metadata?.annotations?.[ticketReasonAnnotation],
+            },
+          ]
+        : [],
+    ),
+  };
+}
+
+function specConfigMap(daemonSet: V1DaemonSet): string {
+  const volume = daemonSet.spec?.template.spec?.volumes?.find(({ name }) => name === specVolume);
+  const name = volume?.configMap?.name;
+  if (name !== undefined) return name;
+  throw new Refusal(
+    "foreign-installer",
+    `DaemonSet ${daemonSet.metadata?.namespace}/${daemonSet.metadata?.name} has no volume "${specVolume}" from a ` +
+      "ConfigMap: it was not made by this product, or by another version of it.",
+  );
+}
+
+function specText(configMap: V1ConfigMap): string {
+  const text = configMap.data?.[specKey];
+  if (text !== undefined) return text;
+  const { namespace, name } = configMap.metadata ?? {};
+  throw new Refusal("foreign-installer", `ConfigMap ${namespace}/${name} has no key "${specKey}".`);
+}
+
+/** The node of a DaemonSet's pod, also before the scheduler has bound it. */
+function nodeOf(pod: V1Pod): string | undefined {
+  if (pod.spec?.nodeName !== undefined) return pod.spec.nodeName;
+  const terms =
+    pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms ?? [];
+  return terms.flatMap(({ matchFields = [] }) => matchFields).find(({ key }) => key === "metadata.name")?.values?.[0];
+}
+
+function installerPod(pod: V1Pod, newestRevision: string | undefined): InstallerPod {
+  const { conditions = [], containerStatuses = [], phase = "Pending" } = pod.status ?? {};
+  const stopped = containerStatuses.flatMap(
+    ({ state, lastState }) => state?.waiting ?? state?.terminated ?? lastState?.terminated ?? [],
+  );
+  const unscheduled = conditions.filter(({ type, status }) => type === "PodScheduled" && status === "False");
+  const problem = [...unscheduled, ...stopped].map(({ reason, message }) =>
+    [reason, message].filter(Boolean).join(": "),
+  )[0];
+  return {
+    name: pod.metadata?.name ?? "",
+    current: pod.metadata?.labels?.["controller-revision-hash"] === newestRevision,
+    ready: conditions.some(({ type, status }) => type === "Ready" && status === "True"),
+    problem: problem ?? (phase === "Running" ? "" : `pod ${phase}`),
+  };
+}
+
+export const isNodeReady = (node: V1Node): boolean =>
+  node.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
+
+function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>): FleetNode {
+  const name = node.metadata?.name ?? "";
+  return {
+    name,
+    ready: isNodeReady(node),
+    containerRuntime: node.status?.nodeInfo?.containerRuntimeVersion ?? "unknown",
+    status: parseStatus(node.metadata?.annotations?.[statusAnnotation(group)]),
+    pod: pods.get(name),
+  };
+}

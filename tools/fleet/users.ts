@@ -1,0 +1,32 @@
+import type { KubeConfig } from "@kubernetes/client-node";
+import { handlerName } from "../../node-installer/runtime/spec.ts";
+
+export interface HandlerUser {
+  /** "namespace/name" */
+  pod: string;
+  node: string;
+  handler: string;
+}
+
+/**
+ * The pods on these nodes that run with a handler of ours. Finished pods have no sandbox that anything could break. A
+ * RuntimeClass that is gone cannot be asked for its handler; ours are named like their handlers.
+ */
+export async function handlerUsers(kubeconfig: KubeConfig, nodes: ReadonlySet<string>): Promise<HandlerUser[]> {
+  const { CoreV1Api, NodeV1Api } = await import("@kubernetes/client-node");
+  const [pods, classes] = await Promise.all([
+    kubeconfig.makeApiClient(CoreV1Api).listPodForAllNamespaces({
+      fieldSelector: "status.phase!=Succeeded,status.phase!=Failed",
+    }),
+    kubeconfig.makeApiClient(NodeV1Api).listRuntimeClass(),
+  ]);
+  const handlers = new Map(classes.items.map(({ metadata, handler }) => [metadata?.name ?? "", handler]));
+  return pods.items.flatMap(({ metadata, spec }) => {
+    const { nodeName: node, runtimeClassName } = spec ?? {};
+    if (node === undefined || runtimeClassName === undefined || !nodes.has(node)) return [];
+    const handler = handlers.get(runtimeClassName) ?? runtimeClassName;
+    return handlerName.safeParse(handler).success
+      ? [{ pod: `${metadata?.namespace}/${metadata?.name}`, node, handler }]
+      : [];
+  });
+}
