@@ -1,0 +1,139 @@
+import { describe, expect, test } from "vitest";
+import { assess, unfinished } from "../../../tools/fleet/assess.ts";
+import { fleet, hash, node, status, ticket, wanted } from "./fleet-fixture.ts";
+
+const stale = node("b", undefined, { status: status("ready", { specHash: "b".repeat(64) }) });
+
+describe("whether a rollout is over", () => {
+  const ready = node("a", "ready");
+  const cases: [string, ReturnType<typeof assess>, { over: boolean; failures: string[] }][] = [
+    ["all nodes ready", assess(fleet([ready, node("b", "ready")]), wanted()), { over: true, failures: [] }],
+    ["a node still works", assess(fleet([ready, node("b", "working")]), wanted()), { over: false, failures: [] }],
+    [
+      "a node says it is ready for an earlier spec",
+      assess(fleet([ready, stale]), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "a node is ready, its pod not yet",
+      assess(fleet([node("a", "ready", { pod: { name: "p", current: true, ready: false, problem: "" } })]), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "a pod of the former revision reports ready",
+      assess(fleet([node("a", "ready", { pod: { name: "p", current: false, ready: true, problem: "" } })]), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "the DaemonSet's controller has not got to it",
+      assess(fleet([ready], { settled: false }), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "the DaemonSet mounts another spec",
+      assess(fleet([ready], { specHash: "c".repeat(64) }), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "fewer nodes than the minimum",
+      assess(fleet([ready]), wanted({ minimumNodes: 2 })),
+      { over: false, failures: [] },
+    ],
+    [
+      "a node failed, the other is ready",
+      assess(fleet([node("a", "failed"), node("b", "ready")]), wanted()),
+      { over: true, failures: ["a: failed: it is failed"] },
+    ],
+    [
+      "a failed node has the only ticket that the others wait for",
+      assess(fleet([node("a", "failed"), node("b", "waiting")], { tickets: [ticket("a")] }), wanted()),
+      { over: true, failures: ["a: failed: it is failed", "b: waiting: it is waiting"] },
+    ],
+    [
+      "a failed node has one of two tickets",
+      assess(
+        fleet([node("a", "failed"), node("b", "waiting")], {
+          tickets: [ticket("a")],
+          spec: { atOnce: 2, runtimes: [] },
+        }),
+        wanted(),
+      ),
+      { over: false, failures: [] },
+    ],
+    [
+      "a node failed before it took a ticket",
+      assess(fleet([node("a", "failed"), node("b", "waiting")], { tickets: [ticket("c")] }), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "pods use a handler that shall go",
+      assess(fleet([{ ...node("a", "blocked"), status: status("blocked", { pods: ["shop/cart"] }) }]), wanted()),
+      { over: true, failures: ["a: blocked: it is blocked Pods: shop/cart."] },
+    ],
+    [
+      "a node was NotReady before and is still",
+      assess(fleet([ready, node("b", undefined, { ready: false })]), wanted({ notReadyBefore: new Set(["b"]) })),
+      { over: true, failures: [] },
+    ],
+    [
+      "a node became NotReady meanwhile",
+      assess(fleet([ready, node("b", "ready", { ready: false })]), wanted()),
+      { over: false, failures: [] },
+    ],
+    [
+      "a node was NotReady before, returned and works",
+      assess(fleet([ready, node("b", "working")]), wanted({ notReadyBefore: new Set(["b"]) })),
+      { over: false, failures: [] },
+    ],
+    [
+      "a dead node is named",
+      assess(fleet([ready, node("b", undefined)]), wanted({ skipNodes: new Set(["b"]) })),
+      { over: true, failures: [] },
+    ],
+    [
+      "nodes that are not waited for do not make up the minimum",
+      assess(fleet([ready, node("b", undefined)]), wanted({ skipNodes: new Set(["b"]), minimumNodes: 2 })),
+      { over: false, failures: [] },
+    ],
+    [
+      "an old failure that somebody asked to try again",
+      assess(fleet([node("a", "failed")]), wanted({ retries: new Map([["a", "now"]]) })),
+      { over: false, failures: [] },
+    ],
+    [
+      "the attempt that was asked for failed too",
+      assess(
+        fleet([{ ...node("a", "failed"), status: status("failed", { retry: "now" }) }]),
+        wanted({ retries: new Map([["a", "now"]]) }),
+      ),
+      { over: true, failures: ["a: failed: it is failed"] },
+    ],
+    [
+      "a node that left the group does not count",
+      assess(fleet([ready, node("b", "working", { pod: undefined })]), wanted()),
+      { over: true, failures: [] },
+    ],
+  ];
+  test.each(cases)("%s", (_, assessment, expected) => {
+    expect({ over: assessment.over, failures: assessment.failures }).toEqual(expected);
+  });
+});
+
+describe("what there is to say of a rollout that does not move", () => {
+  test("pods that do not run, with kubelet's words", () => {
+    const pod = { name: "p", current: true, ready: false, problem: "ImagePullBackOff: not found" };
+    expect(unfinished(fleet([node("a", undefined, { pod })]), wanted())).toEqual([
+      "a: starting: ImagePullBackOff: not found",
+    ]);
+  });
+  test("too few nodes, with the group and both numbers", () => {
+    expect(unfinished(fleet([node("a", "ready")]), wanted({ minimumNodes: 3 }))).toEqual([
+      "1 node matches group metal, at least 3 shall: look at the group's node selector.",
+    ]);
+  });
+  test("another spec than the wanted one", () => {
+    expect(unfinished(fleet([node("a", "ready")], { specHash: "c".repeat(64) }), wanted())).toContain(
+      `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: somebody else changed it meanwhile.`,
+    );
+  });
+});

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { statusTable } from "../../../tools/status.ts";
+import { objections } from "../../../tools/uninstall.ts";
+import { fleet, handler, node, status, ticket } from "./fleet-fixture.ts";
+
+test("an uninstallation names every pod and every dead node before it begins", () => {
+  const users = [{ pod: "shop/cart", node: "a", handler }];
+  const nodes = [node("a", "ready"), node("b", "ready", { ready: false }), node("c", "ready", { pod: undefined })];
+  expect(objections(fleet(nodes), new Set(), users)).toEqual([
+    `Pod shop/cart on a still uses ${handler}: delete it first.`,
+    "Node b is NotReady, so nothing can be uninstalled there: bring it back, or name it as a node to skip.",
+    `Node c left the group and still has ${handler}, but no installer any more: bring it back, or name it as a node to skip.`,
+  ]);
+});
+
+test("named nodes are skipped", () => {
+  const nodes = [node("a", "ready"), node("b", "ready", { ready: false }), node("c", "ready", { pod: undefined })];
+  expect(objections(fleet(nodes), new Set(["b", "c"]), [])).toEqual([]);
+});
+
+test("the status table has a row per node, also for those that say nothing", () => {
+  const pod = { name: "p", current: true, ready: false, problem: "ImagePullBackOff: not found" };
+  const nodes = [
+    node("node-1", "ready"),
+    { ...node("node-2", "failed"), status: status("failed", { reason: "The gate\nrefused it." }) },
+    node("node-3", undefined, { pod }),
+    { ...node("node-4", "ready"), status: status("ready", { specHash: "b".repeat(64) }) },
+    node("node-5", "ready", { ready: false }),
+  ];
+  expect(statusTable([fleet(nodes, { tickets: [ticket("node-2")] })])).toBe(
+    `
+NODE    GROUP  STATE      CONTAINERD  TICKET  HANDLERS                             REASON
+node-1  metal  ready      2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  it is ready
+node-2  metal  failed     2.4.2       held    -                                    The gate refused it.
+node-3  metal  starting   2.4.2       -       -                                    ImagePullBackOff: not found
+node-4  metal  outdated   2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  About an earlier spec: it is ready
+node-5  metal  not-ready  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  The node is NotReady; what it said last may be old.
+`.trim(),
+  );
+});
