@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
@@ -93,8 +93,12 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms): Unit {
       ...["unshare", "--mount", "--propagation=private", "--"],
       ...["sh", "-ec", script, "node", node.machine, mount, paths.root, ...nspawn],
     ],
-    // Of the kernel's parameters only those of the network are the node's own.
-    env: { SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network" },
+    env: {
+      // Of the kernel's parameters only those of the network are the node's own.
+      SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network",
+      // The cluster's lock is enough; a lock file in /run would outlive a killed machine.
+      SYSTEMD_NSPAWN_LOCK: "0",
+    },
   };
 }
 
@@ -136,10 +140,14 @@ export async function runInNode(
 
 /** What a killed systemd-nspawn leaves in /run, by the machine's name. */
 export async function removeMachineRemains(node: NodeLayout): Promise<void> {
-  for (const directory of ["propagate", "unix-export"]) {
-    const remains = join("/run/systemd/nspawn", directory, node.machine);
+  const top = "/run/systemd/nspawn";
+  const kinds = ["propagate", "unix-export"];
+  for (const kind of kinds) {
+    const remains = join(top, kind, node.machine);
     if (!existsSync(remains)) continue;
     while ((await run("umount", [remains])).code === 0);
     await rm(remains, { recursive: true, force: true });
   }
+  // Empty directories only: what other machines have there stays.
+  for (const directory of [...kinds.map((kind) => join(top, kind)), top]) await rmdir(directory).catch(() => {});
 }

@@ -87,6 +87,18 @@ const containerdModule = (version: string, progress: Progress) =>
     progress,
   );
 
+/** Units that wait for what a machine like this never has, or that would keep a Debian up to date. */
+const maskedUnits = [
+  ...["getty.target", "console-getty.service", "systemd-logind.service", "systemd-timesyncd.service"],
+  ...[
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+  ],
+];
+
 /** The Debian that every node boots: systemd, D-Bus, runc, CNI plugins, networking tools. Never written to. */
 export const nodeTree = (progress: Progress) =>
   debianTree(
@@ -105,9 +117,9 @@ export const nodeTree = (progress: Progress) =>
         "procps",
         "ca-certificates",
       ],
-      // Units that wait for what a container never has, and what must be each node's own.
+      // What must be each node's own is left out.
       finish: [
-        'for unit in getty.target console-getty.service systemd-logind.service systemd-timesyncd.service; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done',
+        `for unit in ${maskedUnits.join(" ")}; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done`,
         ': >"$1/etc/machine-id"',
         'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"',
       ].join("\n"),
