@@ -69,16 +69,14 @@ export function ownedIn(block: Table): Owned {
   };
 }
 
-/** The tables of a block; what is a template's own line in it is not TOML. */
-export function parseBlock(lines: readonly string[], file: string): Table {
-  return parseDocument(lines.filter((line) => !line.startsWith("{{")).join("\n"), file);
-}
+export const parseBlock = (lines: readonly string[], file: string): Table => parseDocument(lines.join("\n"), file);
 
-function withoutEntries(text: string | undefined, { file, kind }: EditContext): string | undefined {
+function withoutEntries(text: string | undefined, { file, kind, templateBase }: EditContext): string | undefined {
   if (text === undefined) return undefined;
   const fenced = splitAtFence(text, file);
   if (fenced.block === undefined) return text;
   if (kind !== "template") withoutBlock(text, fenced, file);
+  else if (fenced.before + fenced.after === `${templateBase}\n`) return undefined;
   return withBlock(fenced, headOf(fenced), []);
 }
 
@@ -118,8 +116,8 @@ function editRendered(text: string | undefined, entries: readonly HandlerEntry[]
   const target = checked(rendered, entries, containerd, context.rendered?.file ?? file);
   const tables = renderEntries(entries, target);
   if (kind === "template") {
-    const head = text === undefined && templateBase !== undefined ? [templateBase] : headOf(fenced);
-    return withBlock(fenced, head, tables);
+    const made = text === undefined && templateBase !== undefined;
+    return withBlock(made ? { ...nothing, before: `${templateBase}\n` } : fenced, [], tables);
   }
   // containerd merges a drop-in rightly where it has the version of the file that imports it.
   const version = at(rendered, ["version"]);
@@ -131,9 +129,8 @@ function editRendered(text: string | undefined, entries: readonly HandlerEntry[]
 
 const nothing: Fenced = { before: "", block: undefined, after: "" };
 
-/** The lines by which a block shows that we made the file: its `version`, or a template's base. */
-const headOf = ({ block }: Fenced): string[] =>
-  (block ?? []).filter((line) => /^version = \d+$/.test(line) || line.startsWith("{{"));
+/** The line by which a block shows that we made the file: its `version`. */
+const headOf = ({ block }: Fenced): string[] => (block ?? []).filter((line) => /^version = \d+$/.test(line));
 
 /** A file that we made ends with its last table, unless somebody has built on it since: then its head stays. */
 function withBlock(fenced: Fenced, head: string[], tables: string[][]): string;
@@ -243,12 +240,11 @@ function renderedDocument({ file, rendered }: EditContext, dropIn: Table): Table
     );
   }
   const text = decode(rendered.bytes, rendered.file);
-  return subtract(withoutBlock(text, splitAtFence(text, rendered.file), rendered.file), dropIn);
+  return subtract(withoutBlock(text, splitAtFence(text, rendered.file), rendered.file), ownedIn(dropIn));
 }
 
-/** A document without the handlers and proxy plugins of a block. */
-export function subtract(document: Table, block: Table): Table {
-  const { handlers, proxyPlugins } = ownedIn(block);
+/** A document without these handlers and proxy plugins. */
+export function subtract(document: Table, { handlers, proxyPlugins }: Owned): Table {
   const without = (value: unknown, path: readonly string[], names: readonly string[]): unknown => {
     if (!isTable(value)) return value;
     const [key, ...rest] = path;

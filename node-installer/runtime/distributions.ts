@@ -31,7 +31,10 @@ export type Edited =
       configuration: string;
       /** By the `version` of the rendered file; the drop-in is used only where the rendered file imports it. */
       byVersion: readonly { from: number; template: string; dropIn?: string }[];
-      /** First line of a template that does not exist yet: takes in what the distribution would render by itself. */
+      /**
+       * Line of a template that does not exist yet: takes in what the distribution would render by itself. The comment
+       * in it tells a template that we made, and so remove again.
+       */
       templateBase?: string;
     }
   /** A folder whose files the distribution merges into the one that containerd reads. */
@@ -59,7 +62,7 @@ function rancher(name: "k3s" | "rke2", units: readonly string[]): Distribution {
         { from: 3, template: `${folder}/config-v3.toml.tmpl`, dropIn: `${folder}/config-v3.toml.d/${dropInName}` },
         { from: 2, template: `${folder}/config.toml.tmpl`, dropIn: `${folder}/config.toml.d/${dropInName}` },
       ],
-      templateBase: '{{ template "base" . }}',
+      templateBase: '{{ template "base" . }}{{/* made by contrast-runtime */}}',
     },
     socket: "/run/k3s/containerd/containerd.sock",
     units,

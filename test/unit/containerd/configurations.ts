@@ -39,20 +39,20 @@ interface Section {
 /** The runtimes of a CRI section: as headers, as dotted keys, or none at all. */
 const runtimes = (plugin: string): fc.Arbitrary<Section[]> =>
   fc.oneof(
-    fc.constant([]),
+    fc.constant<Section[]>([]),
     fc.subarray(["runc", "crun", "kata", '"with.dot"'], { minLength: 1 }).map((names) =>
       names.flatMap((name) => [
         { header: `[plugins.${plugin}.containerd.runtimes.${name}]`, body: ['runtime_type = "io.containerd.runc.v2"'] },
         { header: `[ plugins.${plugin}.containerd.runtimes.${name}.options ]`, body: ["\tSystemdCgroup = true"] },
       ]),
     ),
-    fc.constant([
+    fc.constant<Section[]>([
       {
         header: `[plugins.${plugin}.containerd]`,
         body: ['runtimes.runc.runtime_type = "io.containerd.runc.v2"', "runtimes.runc.options.SystemdCgroup = true"],
       },
     ]),
-    fc.constant([
+    fc.constant<Section[]>([
       { header: `[plugins.${plugin}.containerd.runtimes]`, body: ['runc.runtime_type = "io.containerd.runc.v2"'] },
       { header: `[plugins.${plugin}.containerd]`, body: ["discard_unpacked_layers = true"] },
     ]),

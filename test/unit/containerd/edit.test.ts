@@ -42,7 +42,7 @@ const v2 = `version = 2
 
 describe("the block", () => {
   test("stands at the end, below bytes that are as they were", () => {
-    expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; )
+    expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; 06948a1713e44e2e)
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.contrast-cc-metal-qemu-snp-0123abcd]
 runtime_type = "io.containerd.contrast-cc.v2"
 runtime_path = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/bin/containerd-shim-contrast-cc-v2"

@@ -1,0 +1,123 @@
+import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt } from "./document.ts";
+import { type Owned, subtract } from "./edit.ts";
+import { type HandlerEntry, proxyPluginsOf } from "./tables.ts";
+
+/** What shall differ between two configurations: these entries appear, and what was owned before disappears. */
+export interface Change {
+  entries: readonly HandlerEntry[];
+  removed: Owned;
+}
+
+/**
+ * Compares two outputs of `containerd config dump`. Empty: only our keys differ, and every entry is there as wanted.
+ * The dump prints everything with its default, in the newest version that the binary knows, whatever the file's own.
+ */
+export function compareDumps(before: string, after: string, { entries, removed }: Change): string[] {
+  const [old, next] = [parseDump(before), parseDump(after)];
+  const ours: Owned = {
+    handlers: [...removed.handlers, ...entries.map(({ handler }) => handler)],
+    proxyPlugins: [...removed.proxyPlugins, ...proxyPluginsOf(entries).keys()],
+  };
+  const foreign = differences(withoutDefaults(subtract(old, ours)), withoutDefaults(subtract(next, ours)), []);
+  return [
+    ...foreign,
+    ...entries.flatMap((entry) => missing(next, entry)),
+    ...leftOver(next, ours, entries),
+    ...badDefault(next),
+  ];
+}
+
+/** The list of imports names the file itself in 1.7, and a candidate has another name. */
+function parseDump(text: string): Table {
+  const { imports: _, ...document } = parseDocument(text, "containerd config dump");
+  return document;
+}
+
+/**
+ * Go's zero values say what an absent key says: 1.7 prints the options of its built-in runc one by one, and none for a
+ * runc that a file names.
+ */
+function withoutDefaults(value: unknown): unknown {
+  if (Array.isArray(value)) return value.length === 0 ? undefined : value.map((item) => withoutDefaults(item) ?? item);
+  if (!isTable(value)) return value === "" || value === false || value === 0n || value === 0 ? undefined : value;
+  const kept = Object.entries(value)
+    .map(([key, child]) => [key, withoutDefaults(child)] as const)
+    .filter(([, child]) => child !== undefined);
+  return kept.length === 0 ? undefined : Object.fromEntries(kept);
+}
+
+function differences(before: unknown, after: unknown, path: readonly string[]): string[] {
+  if (isTable(before) && isTable(after)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+    return keys.flatMap((key) => differences(before[key], after[key], [...path, key]));
+  }
+  if (sameDocument(before, after)) return [];
+  return [`${dotted(path)} would change from ${show(before)} to ${show(after)}`];
+}
+
+const show = (value: unknown): string =>
+  value === undefined
+    ? "nothing"
+    : JSON.stringify(value, (_, item) => (typeof item === "bigint" ? Number(item) : item)).slice(0, 200);
+
+/** The runtimes in a dump of any version. */
+export function runtimesIn(document: Table): Table {
+  for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
+    const runtimes = tableAt(document, ["plugins", id, "containerd", "runtimes"]);
+    if (runtimes !== undefined) return runtimes;
+  }
+  return {};
+}
+
+function missing(document: Table, { handler, entry }: HandlerEntry): string[] {
+  const runtime = tableAt(runtimesIn(document), [handler]);
+  if (runtime === undefined) {
+    return [`handler ${handler} would not be served: an import or another section replaces the table that holds it`];
+  }
+  const wanted: Table = {
+    runtime_type: entry.runtimeType,
+    runtime_path: entry.runtimePath,
+    pod_annotations: entry.podAnnotations,
+    privileged_without_host_devices: entry.privilegedWithoutHostDevices,
+    snapshotter: entry.snapshotter ?? "",
+    options: entry.options ?? {},
+  };
+  const problems = Object.entries(wanted)
+    .filter(([key, value]) => !sameDocument(withoutDefaults(runtime[key]), withoutDefaults(value)))
+    .map(([key, value]) => `${key} of handler ${handler} would be ${show(runtime[key])} instead of ${show(value)}`);
+  const images = tableAt(document, ["plugins", "io.containerd.cri.v1.images"]);
+  const pulled = tableAt(images, ["runtime_platforms", handler])?.snapshotter;
+  if (images !== undefined && (pulled ?? "") !== (entry.snapshotter ?? "")) {
+    problems.push(
+      `images of handler ${handler} would be pulled with ${show(pulled)} instead of ${show(entry.snapshotter)}`,
+    );
+  }
+  const { proxyPlugin } = entry;
+  if (proxyPlugin !== undefined) {
+    const address = tableAt(document, ["proxy_plugins", proxyPlugin.name])?.address;
+    if (address !== proxyPlugin.address) {
+      problems.push(`proxy plugin ${proxyPlugin.name} would be at ${show(address)} instead of ${proxyPlugin.address}`);
+    }
+  }
+  return problems;
+}
+
+function leftOver(document: Table, ours: Owned, entries: readonly HandlerEntry[]): string[] {
+  const wanted = new Set(entries.map(({ handler }) => handler));
+  const runtimes = runtimesIn(document);
+  return ours.handlers
+    .filter((handler) => !wanted.has(handler) && Object.hasOwn(runtimes, handler))
+    .map((handler) => `handler ${handler} would still be served`);
+}
+
+/** containerd accepts a default runtime that does not exist, and then serves no kubelet. */
+function badDefault(document: Table): string[] {
+  for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
+    const containerd = tableAt(document, ["plugins", id, "containerd"]);
+    const name = containerd?.default_runtime_name;
+    if (typeof name === "string" && name !== "" && !Object.hasOwn(runtimesIn(document), name)) {
+      return [`default_runtime_name is "${name}", but there would be no such runtime`];
+    }
+  }
+  return [];
+}

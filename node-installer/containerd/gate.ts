@@ -1,0 +1,113 @@
+import type { Host } from "../host/host.ts";
+import type { Cri } from "./cri.ts";
+import type { Located } from "./locate.ts";
+import { type UnitState, unitState } from "./restart.ts";
+import { observe, reasons, type ServingState, serves, unlikeBefore } from "./serving.ts";
+import type { HandlerEntry } from "./tables.ts";
+
+export { observe, type ServingState, serves } from "./serving.ts";
+
+/** What a daemon has to show after a restart. */
+export interface Expectation {
+  /** Served with exactly these options. */
+  entries: readonly HandlerEntry[];
+  /** Ours before, and not to be served any more. */
+  removed: readonly string[];
+  /** Everything else is as it was; `undefined`: nothing is known of it. */
+  before: ServingState | undefined;
+}
+
+export interface GateTimeouts {
+  /** The longest that the daemon gets until all holds: starts of five minutes have been seen on nodes with many pods. */
+  totalMs: number;
+  /** How long all must hold, and how long a problem must last that a running daemon does not lose by itself. */
+  stableMs: number;
+  /** One call of the CRI. */
+  callMs: number;
+  pollMs: number;
+}
+
+export interface GateResult {
+  ok: boolean;
+  /** Sentences without an end; empty if ok. */
+  problems: string[];
+}
+
+export const gateTimeouts: GateTimeouts = { totalMs: 300_000, stableMs: 2_000, callMs: 10_000, pollMs: 200 };
+
+/**
+ * Waits until the unit is active and stays so, the CRI answers and is ready, our handlers are served with our options
+ * and all others as before. Never throws for what it finds: the caller rolls back by the result.
+ */
+export async function gate(
+  host: Host,
+  located: Located,
+  cri: Cri,
+  expectation: Expectation,
+  timeouts: GateTimeouts = gateTimeouts,
+): Promise<GateResult> {
+  const started = host.now().getTime();
+  let previous: Look | undefined;
+  let since = started;
+  for (;;) {
+    const look = await lookAt(host, located, cri, expectation, timeouts);
+    const now = host.now().getTime();
+    if (previous === undefined || !sameLook(previous, look)) since = now;
+    previous = look;
+    if (now - since >= timeouts.stableMs && look.settled)
+      return { ok: look.problems.length === 0, problems: look.problems };
+    if (now - started >= timeouts.totalMs) {
+      const problems =
+        look.problems.length > 0 ? look.problems : [`${located.unit} does not stay up: it was started again and again`];
+      return { ok: false, problems: problems.map((problem) => `${problem}, after ${timeouts.totalMs / 1000} s`) };
+    }
+    await host.delay(timeouts.pollMs);
+  }
+}
+
+interface Look {
+  problems: string[];
+  /** No time will change this: all is well, or the daemon runs and has read another configuration. */
+  settled: boolean;
+  unit: UnitState | undefined;
+}
+
+const sameLook = (a: Look, b: Look): boolean =>
+  a.problems.join() === b.problems.join() &&
+  a.unit?.invocation === b.unit?.invocation &&
+  a.unit?.restarts === b.unit?.restarts;
+
+async function lookAt(
+  host: Host,
+  { unit: name, restart }: Located,
+  cri: Cri,
+  { entries, removed, before }: Expectation,
+  { callMs }: GateTimeouts,
+): Promise<Look> {
+  let unit: UnitState | undefined;
+  try {
+    unit = await unitState(host, name);
+    if (unit.active !== "active") {
+      const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result})`;
+      return { problems: [problem], settled: unit.active === "failed", unit };
+    }
+    const state = await observe(cri, callMs);
+    if (!state.runtimeReady)
+      return { problems: [`containerd's runtime is not ready (${reasons(state)})`], settled: false, unit };
+    const ours = new Set([...entries.map(({ handler }) => handler), ...removed]);
+    const loaded = [
+      ...serves(state, entries),
+      ...removed.filter((handler) => handler in state.handlers).map((handler) => `handler ${handler} is still served`),
+    ];
+    const others = before === undefined ? [] : unlikeBefore(before, state, ours);
+    // Where the distribution restarts by itself, the old daemon answers for a while.
+    const network = before?.networkReady === true && !state.networkReady;
+    return {
+      problems: [...loaded, ...others],
+      settled: loaded.length + others.length === 0 || (restart === "systemctl" && !network),
+      unit,
+    };
+  } catch (error) {
+    return { problems: [error instanceof Error ? error.message : String(error)], settled: false, unit };
+  }
+}

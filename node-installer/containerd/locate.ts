@@ -1,0 +1,295 @@
+import { dirname, posix } from "node:path";
+import type { Host } from "../host/host.ts";
+import { type Distribution, distributions } from "../runtime/distributions.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
+import { at, decode, parseDocument } from "./document.ts";
+import type { EditContext } from "./edit.ts";
+import { flagValue, readUnit, type UnitFile } from "./unit.ts";
+import { parseContainerdVersion, versionInOutput } from "./version.ts";
+
+/** Where a node's containerd is, and what makes it serve a handler. Paths are the node's. */
+export interface Located {
+  distribution: Distribution["name"];
+  kind: EditContext["kind"];
+  /** The file to edit, links resolved; it need not exist. */
+  file: string;
+  /** The file that containerd reads: `file` itself, or what the distribution renders from it. */
+  configuration: string;
+  templateBase: string | undefined;
+  /** With its suffix: "containerd.service". */
+  unit: string;
+  socket: string;
+  restart: Distribution["restart"];
+  /** `undefined` on a tree without one. */
+  binary: string | undefined;
+  /** "1.7.24" */
+  version: string;
+  dataDirectories: readonly string[];
+}
+
+/** The bytes that an edit starts from; `undefined` where a file is not there. */
+export interface Configuration {
+  edited: Buffer | undefined;
+  configuration: Buffer | undefined;
+}
+
+type Declared = InstallSpec["distribution"];
+
+/**
+ * Finds the node's containerd, and refuses a node that is not what the install spec says or that cannot be served.
+ * Reads only; needs neither systemd nor a running containerd.
+ */
+export async function locate(host: Host, declared: Declared): Promise<Located> {
+  const distribution = distributions[declared.name];
+  await crossCheck(host, declared);
+  const { name: unit, file: unitFile } = await findUnit(host, declared, distribution);
+  if (distribution.restart === "systemctl") checkKillMode(unit, unitFile);
+  const { binary, version } = await findBinary(host, declared, distribution, unitFile);
+  parseContainerdVersion(version);
+  const edited = await findEdited(host, declared, distribution, unitFile, version);
+  return {
+    distribution: declared.name,
+    ...edited,
+    unit,
+    socket: await host.realpath(declared.socket ?? socketOf(distribution, unitFile)),
+    restart: distribution.restart,
+    binary,
+    version,
+    dataDirectories: distribution.dataDirectories,
+  };
+}
+
+export async function readConfiguration(host: Host, located: Located): Promise<Configuration> {
+  const edited = await readIfThere(host, located.file);
+  return {
+    edited,
+    configuration: located.kind === "root" ? edited : await readIfThere(host, located.configuration),
+  };
+}
+
+export function editContext(located: Located, configuration: Configuration): EditContext {
+  return {
+    file: located.file,
+    kind: located.kind,
+    containerdVersion: located.version,
+    rendered: { file: located.configuration, bytes: configuration.configuration },
+    templateBase: located.templateBase,
+  };
+}
+
+export async function readIfThere(host: Host, path: string): Promise<Buffer | undefined> {
+  return (await host.stat(path)) === undefined ? undefined : await host.readFile(path);
+}
+
+/** Each distribution by its evidence on the node; hosts that none of them runs on by their own names. */
+async function crossCheck(host: Host, declared: Declared): Promise<void> {
+  const system = /^ID="?([^"\n]*)"?$/m.exec((await readIfThere(host, "/etc/os-release"))?.toString("utf8") ?? "")?.[1];
+  const reason = unsupported[system ?? ""];
+  if (reason !== undefined) throw new Refusal("host-unsupported", reason);
+
+  for (const other of Object.values(distributions)) {
+    const found = await firstThere(host, other.evidence);
+    if (other.name === declared.name) {
+      if (found === undefined && other.evidence.length > 0) {
+        throw new Refusal(
+          "distribution-mismatch",
+          `The install spec says distribution.name = "${declared.name}", but this node has no ${other.evidence.join(" or ")}. Set distribution.name to what the node runs ("containerd" for plain containerd), or take the node out of the group.`,
+        );
+      }
+    } else if (found !== undefined) {
+      throw new Refusal(
+        "distribution-mismatch",
+        `The install spec says distribution.name = "${declared.name}", but this node runs ${other.name}: ${found} exists. Set distribution.name to "${other.name}".`,
+      );
+    }
+  }
+}
+
+const unsupported: Readonly<Record<string, string>> = {
+  talos:
+    "This node runs Talos, which has no systemd and takes containerd's configuration from its machine configuration alone. Add the handler there, or use another operating system.",
+  bottlerocket:
+    "This node runs Bottlerocket, which generates containerd's configuration from its API and mounts it read-only. Use another operating system for confidential nodes.",
+  cos: "This node runs Container-Optimized OS, which forgets changes of /etc at each boot and runs no program from a writable disk. Use another node image.",
+};
+
+async function findUnit(
+  host: Host,
+  declared: Declared,
+  distribution: Distribution,
+): Promise<{ name: string; file: UnitFile | undefined }> {
+  const candidates = declared.unit === undefined ? distribution.units : [withSuffix(declared.unit)];
+  const found: { name: string; file: UnitFile }[] = [];
+  for (const name of candidates) {
+    const file = await readUnit(host, name);
+    if (file !== undefined) found.push({ name, file });
+  }
+  if (found.length > 1) {
+    // A server that was an agent once has both units: the one that runs counts.
+    for (const one of found) {
+      if ((await host.run("systemctl", ["is-active", "--quiet", one.name])).code === 0) return one;
+    }
+  }
+  if (found[0] !== undefined) return found[0];
+  if ((await readUnit(host, "crio.service")) !== undefined) {
+    throw new Refusal(
+      "cri-o",
+      "This node runs CRI-O (crio.service), not containerd. contrast-runtime configures containerd only: take the node out of the group.",
+    );
+  }
+  // A tree for a plan may hold configuration alone.
+  if (!(await hasSystemd(host)) && declared.containerdVersion !== undefined) {
+    return { name: candidates[0] ?? "", file: undefined };
+  }
+  throw new Refusal(
+    "unit-missing",
+    `This node has no unit ${candidates.join(" or ")}. Set distribution.unit to the systemd unit that runs containerd; nodes without systemd are not supported.`,
+  );
+}
+
+const withSuffix = (unit: string): string => (unit.endsWith(".service") ? unit : `${unit}.service`);
+
+/** Whether the node was booted by systemd. */
+export const hasSystemd = async (host: Host): Promise<boolean> =>
+  (await host.stat("/run/systemd/system")) !== undefined;
+
+function checkKillMode(unit: string, file: UnitFile | undefined): void {
+  if (file === undefined || file.killMode === "process") return;
+  throw new Refusal(
+    "kill-mode",
+    `${file.path}: KillMode is ${file.killMode}, so a restart of ${unit} ends every pod on this node. Set KillMode=process in a drop-in (systemctl edit ${unit}), as containerd's own unit has it.`,
+  );
+}
+
+async function findBinary(
+  host: Host,
+  declared: Declared,
+  distribution: Distribution,
+  unit: UnitFile | undefined,
+): Promise<{ binary: string | undefined; version: string }> {
+  const started = unit?.execStart.find((word) => /(^|\/)containerd$/.test(word));
+  const candidates = distribution.binaries.length > 0 ? distribution.binaries : [started ?? "/usr/bin/containerd"];
+  for (const candidate of candidates) {
+    const { code, stdout } = await host.run(candidate, ["--version"], { timeoutMs: 10_000 });
+    const version = code === 0 ? versionInOutput(stdout) : undefined;
+    if (version === undefined) continue;
+    return { binary: candidate, version };
+  }
+  if (declared.containerdVersion !== undefined) return { binary: undefined, version: declared.containerdVersion };
+  throw new Refusal(
+    "containerd-missing",
+    `No containerd answers at ${candidates.join(" or ")}. Set distribution.unit to the unit that starts it, or, to plan on a copy of a node's files, distribution.containerdVersion.`,
+  );
+}
+
+function socketOf(distribution: Distribution, unit: UnitFile | undefined): string {
+  return flagValue(unit?.execStart ?? [], "a", "address") ?? distribution.socket;
+}
+
+type Target = Pick<Located, "kind" | "file" | "configuration" | "templateBase">;
+
+async function findEdited(
+  host: Host,
+  declared: Declared,
+  { name, edited }: Distribution,
+  unit: UnitFile | undefined,
+  version: string,
+): Promise<Target> {
+  const root = async (path: string): Promise<Target> => {
+    if (!path.startsWith("/") || path.includes("$")) {
+      throw new Refusal(
+        "configuration-path-unknown",
+        `${unit?.path} starts containerd with --config ${path}, which is not an absolute path. Set distribution.configPath to the file that this stands for.`,
+      );
+    }
+    const file = await writable(host, await host.realpath(path));
+    return { kind: "root", file, configuration: file, templateBase: undefined };
+  };
+  if (declared.configPath !== undefined) return await root(declared.configPath);
+  if (edited.kind === "root") return await root(flagValue(unit?.execStart ?? [], "c", "config") ?? edited.file);
+
+  const { configuration } = edited;
+  const bytes = await readIfThere(host, configuration);
+  if (bytes === undefined) {
+    throw new Refusal(
+      "configuration-not-rendered",
+      `${configuration} is not there: ${name} has not rendered containerd's configuration yet. Start it once, then run again.`,
+    );
+  }
+  const document = parseDocument(decode(bytes, configuration), configuration);
+  if (edited.kind === "drop-in") {
+    await checkImported(host, name, edited.root, configuration);
+    return { kind: "drop-in", file: edited.file, configuration, templateBase: undefined };
+  }
+  const rendered = Number(at(document, ["version"]) ?? 1);
+  const forVersion = edited.byVersion.find(({ from }) => rendered >= from);
+  if (forVersion === undefined) {
+    throw new Refusal(
+      "configuration-not-rendered",
+      `${configuration} has version ${rendered}, for which ${name} has no template. Upgrade ${name}.`,
+    );
+  }
+  const { template, dropIn } = forVersion;
+  // containerd 1.x replaces a plugin's whole section by a drop-in's, so it gets the template there.
+  const mayDropIn = dropIn !== undefined && parseContainerdVersion(version).newestConfiguration > 2;
+  if (mayDropIn && importsOf(document, configuration).some((pattern) => posix.matchesGlob(dropIn, pattern))) {
+    return { kind: "drop-in", file: dropIn, configuration, templateBase: undefined };
+  }
+  const file = await host.realpath(template);
+  if (edited.templateBase === undefined && (await host.stat(file)) === undefined) {
+    throw new Refusal("template-missing", `${template} is not there, from which ${name} renders. Reinstall ${name}.`);
+  }
+  return { kind: "template", file, configuration, templateBase: edited.templateBase };
+}
+
+/** The imports of a file, absolute: relative ones are relative to its folder. */
+export function importsOf(document: unknown, file: string): string[] {
+  const imports = at(document, ["imports"]);
+  const patterns = Array.isArray(imports) ? imports.filter((path) => typeof path === "string") : [];
+  return patterns.map((pattern) => posix.resolve(dirname(file), pattern));
+}
+
+async function checkImported(
+  host: Host,
+  name: string,
+  root: { file: string; firstLine: string },
+  configuration: string,
+): Promise<void> {
+  const bytes = await readIfThere(host, root.file);
+  const text = bytes === undefined ? "" : decode(bytes, root.file);
+  if (text.split(/\r?\n/, 1)[0]?.trim() !== root.firstLine) {
+    throw new Refusal(
+      "configuration-not-managed",
+      `${root.file} does not start with "${root.firstLine}", so ${name} leaves it to its owner and reads no drop-in. Give the file back to ${name} by that first line, and move what is yours in it to a drop-in.`,
+    );
+  }
+  if (!importsOf(parseDocument(text, root.file), root.file).includes(configuration)) {
+    throw new Refusal(
+      "configuration-not-imported",
+      `${root.file} does not import ${configuration}, so no drop-in reaches containerd. Restart ${name} to have it written anew, or upgrade it.`,
+    );
+  }
+}
+
+/** Refuses file systems that distributions mount read-only by design. */
+async function writable(host: Host, file: string): Promise<string> {
+  if (/^\/(usr|snap|nix)\//.test(file)) {
+    throw new Refusal(
+      "configuration-read-only",
+      `containerd reads ${file}, which belongs to the operating system and is not to be written. Copy it to /etc/containerd/config.toml, start containerd with --config /etc/containerd/config.toml, and set distribution.configPath to it.`,
+    );
+  }
+  if ((await host.stat(file))?.kind === "directory") {
+    throw new Refusal(
+      "configuration-is-directory",
+      `${file} is a directory, but must be containerd's configuration file. Correct distribution.configPath.`,
+    );
+  }
+  return file;
+}
+
+async function firstThere(host: Host, paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) if ((await host.stat(path)) !== undefined) return path;
+  return undefined;
+}

@@ -1,0 +1,101 @@
+import type { Cri } from "./cri.ts";
+import { isTable, sameDocument, type Table, tableAt } from "./document.ts";
+import type { HandlerEntry } from "./tables.ts";
+
+/** What a running containerd serves. Plain JSON: it goes into the journal. */
+export interface ServingState {
+  version: string;
+  runtimeReady: boolean;
+  networkReady: boolean;
+  /** The reasons of conditions that do not hold. */
+  messages: string[];
+  defaultRuntime: string;
+  /** By name. */
+  handlers: Record<string, ServedHandler>;
+}
+
+/** The part of a runtime's settings that containerd 1.7 and 2.x report alike; empty values are left out of `options`. */
+export interface ServedHandler {
+  runtimeType: string;
+  runtimePath: string;
+  podAnnotations: string[];
+  privilegedWithoutHostDevices: boolean;
+  snapshotter: string;
+  options: Table;
+}
+
+/**
+ * Asks the running daemon over the CRI. The list of runtimes comes from the verbose status, for 1.7 has no other. It
+ * proves what the daemon loaded, not that a shim works.
+ */
+export async function observe(cri: Cri, timeoutMs: number): Promise<ServingState> {
+  const { runtimeVersion } = await cri.version(timeoutMs);
+  const { conditions, info } = await cri.status(timeoutMs);
+  const config: unknown = JSON.parse(info.config ?? "{}");
+  const runtimes = tableAt(config, ["containerd", "runtimes"]) ?? {};
+  const holds = (type: string): boolean => conditions.some((one) => one.type === type && one.status);
+  return {
+    version: runtimeVersion,
+    runtimeReady: holds("RuntimeReady"),
+    networkReady: holds("NetworkReady"),
+    messages: conditions.filter(({ status, message }) => !status && message !== "").map(({ message }) => message),
+    defaultRuntime: text(tableAt(config, ["containerd"])?.defaultRuntimeName),
+    handlers: Object.fromEntries(Object.entries(runtimes).map(([name, runtime]) => [name, served(runtime)])),
+  };
+}
+
+const text = (value: unknown): string => (typeof value === "string" ? value : "");
+const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
+
+function served(runtime: unknown): ServedHandler {
+  const settings = isTable(runtime) ? runtime : {};
+  const options = Object.entries(isTable(settings.options) ? settings.options : {});
+  return {
+    runtimeType: text(settings.runtimeType),
+    runtimePath: text(settings.runtimePath),
+    podAnnotations: strings(settings.PodAnnotations),
+    privilegedWithoutHostDevices: settings.privileged_without_host_devices === true,
+    snapshotter: text(settings.snapshotter),
+    // containerd 2.x fills in the zero values of options whose type it knows.
+    options: Object.fromEntries(options.filter(([, value]) => value !== "" && value !== 0 && value !== false)),
+  };
+}
+
+const wanted = ({ entry }: HandlerEntry): ServedHandler => ({
+  runtimeType: entry.runtimeType,
+  runtimePath: entry.runtimePath,
+  podAnnotations: entry.podAnnotations,
+  privilegedWithoutHostDevices: entry.privilegedWithoutHostDevices,
+  snapshotter: entry.snapshotter ?? "",
+  options: { ...entry.options },
+});
+
+/** What the daemon does not serve as these entries say; empty: a restart would change nothing for them. */
+export function serves(state: ServingState, entries: readonly HandlerEntry[]): string[] {
+  return entries.flatMap((one) => different(one.handler, wanted(one), state.handlers[one.handler]));
+}
+
+/** What else than our handlers is not as it was. */
+export function unlikeBefore(before: ServingState, after: ServingState, ours: ReadonlySet<string>): string[] {
+  const foreign = Object.entries(before.handlers).filter(([name]) => !ours.has(name));
+  return [
+    ...foreign.flatMap(([name, settings]) => different(name, settings, after.handlers[name])),
+    ...(before.defaultRuntime === after.defaultRuntime
+      ? []
+      : [`the default runtime is "${after.defaultRuntime}", and was "${before.defaultRuntime}"`]),
+    ...(before.networkReady && !after.networkReady ? [`the network is not ready any more (${reasons(after)})`] : []),
+  ];
+}
+
+export const reasons = ({ messages }: ServingState): string => messages.join("; ") || "no reason given";
+
+function different(name: string, expected: ServedHandler, actual: ServedHandler | undefined): string[] {
+  if (actual === undefined) return [`handler ${name} is not served`];
+  const keys = Object.keys(expected) as (keyof ServedHandler)[];
+  return keys
+    .filter((key) => !sameDocument(expected[key], actual[key]))
+    .map(
+      (key) =>
+        `${key} of handler ${name} is ${JSON.stringify(actual[key])} instead of ${JSON.stringify(expected[key])}`,
+    );
+}

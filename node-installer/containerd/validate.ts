@@ -1,0 +1,177 @@
+import { dirname, posix } from "node:path";
+import { stringify } from "smol-toml";
+import type { Host } from "../host/host.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { decode, parseDocument, type Table, tableAt, union } from "./document.ts";
+import { compareDumps } from "./dumps.ts";
+import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
+import { splitAtFence } from "./fence.ts";
+import { importsOf, type Located, readConfiguration, readIfThere } from "./locate.ts";
+import type { HandlerEntry } from "./tables.ts";
+import { parseContainerdVersion } from "./version.ts";
+
+/** How long the node's containerd may take to read a configuration. */
+const dumpTimeoutMs = 30_000;
+
+/**
+ * Lets the node's own containerd read the configuration that `next` (the new bytes of the edited file; `undefined`: no
+ * file) would give it, before anything is replaced. Refuses if containerd does not load it, if anything but our keys
+ * differs, and if what the entries name is not on the node. Without a containerd binary only the latter is looked at.
+ */
+export async function validate(
+  host: Host,
+  located: Located,
+  next: Buffer | undefined,
+  entries: readonly HandlerEntry[],
+): Promise<void> {
+  const { configuration, edited } = await readConfiguration(host, located);
+  const current =
+    configuration === undefined
+      ? {}
+      : parseDocument(decode(configuration, located.configuration), located.configuration);
+  const files = [...(await checkImports(host, located, current)), ...(await checkFiles(host, entries))];
+  refuse(located, files);
+  if (located.binary === undefined) return;
+
+  const removed = ownedBy(edited, located.file);
+  const before =
+    configuration === undefined ? await defaults(host, located) : await dump(host, located, located.configuration);
+  if (before.error !== undefined) {
+    throw new Refusal(
+      "configuration-broken-before",
+      `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
+    );
+  }
+  const candidate = await candidateOf(host, located, { configuration, edited, next }, entries, removed);
+  const after = candidate === undefined ? await defaults(host, located) : await dumpCandidate(host, located, candidate);
+  if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
+  refuse(located, compareDumps(before.text, after.text, { entries, removed }));
+}
+
+function refuse({ file }: Located, problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  const shown = problems.slice(0, 5);
+  const more = problems.length > shown.length ? ` (and ${problems.length - shown.length} more)` : "";
+  throw new Refusal(
+    "validation-failed",
+    `The new configuration of containerd was not put into ${file}: ${shown.join("; ")}${more}. Correct this on the node, then run again.`,
+  );
+}
+
+/** The bytes that containerd will read; for what a distribution renders, a prediction that only the dump sees. */
+async function candidateOf(
+  host: Host,
+  located: Located,
+  { configuration, edited, next }: Record<"configuration" | "edited" | "next", Buffer | undefined>,
+  entries: readonly HandlerEntry[],
+  removed: Owned,
+): Promise<Buffer | undefined> {
+  if (located.kind === "root") return next;
+  const file = located.configuration;
+  if (located.kind === "template") {
+    // The block ends the template, so it ends what is rendered from it.
+    return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version });
+  }
+  const block = (bytes: Buffer | undefined): Table =>
+    bytes === undefined
+      ? {}
+      : parseBlock(splitAtFence(decode(bytes, located.file), located.file).block ?? [], located.file);
+  const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
+  const imports = await importedFiles(host, rendered, file);
+  const others = { ...rendered, imports: imports.filter((path) => path !== located.file) };
+  const merged = union(others, block(next));
+  if (merged === undefined) {
+    throw new Refusal(
+      "handler-exists",
+      `${file} has a table of ${located.file} already. Delete it where it comes from.`,
+    );
+  }
+  return Buffer.from(stringify(merged));
+}
+
+interface Dump {
+  text: string;
+  error: string | undefined;
+}
+
+async function dump(host: Host, { binary }: Located, file: string): Promise<Dump> {
+  return outcome(await host.run(binary ?? "", ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
+}
+
+/** Without a file containerd runs on its defaults, though 1.7 does not dump a file that is not there. */
+async function defaults(host: Host, { binary }: Located): Promise<Dump> {
+  return outcome(await host.run(binary ?? "", ["config", "default"], { timeoutMs: dumpTimeoutMs }));
+}
+
+function outcome({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }): Dump {
+  const reason = stderr.trim().split("\n").at(-1) ?? "";
+  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
+}
+
+/** In the same folder, for relative imports; under a name that no import of *.toml takes in. */
+async function dumpCandidate(host: Host, located: Located, candidate: Buffer): Promise<Dump> {
+  const path = posix.join(
+    dirname(located.configuration),
+    `.${posix.basename(located.configuration)}.contrast-runtime-candidate`,
+  );
+  await host.remove(path);
+  await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
+  try {
+    const { text, error } = await dump(host, located, path);
+    return { text, error: error?.replaceAll(path, located.configuration) };
+  } finally {
+    await host.remove(path);
+  }
+}
+
+/** The files that the imports of a document stand for. */
+async function importedFiles(host: Host, document: Table, file: string): Promise<string[]> {
+  const files: string[] = [];
+  for (const pattern of importsOf(document, file)) {
+    if (!/[*?[]/.test(pattern)) {
+      files.push(pattern);
+      continue;
+    }
+    const folder = dirname(pattern);
+    if ((await host.stat(folder))?.kind !== "directory") continue;
+    const names = await host.readDirectory(folder);
+    files.push(...names.map((name) => posix.join(folder, name)).filter((path) => posix.matchesGlob(path, pattern)));
+  }
+  return files;
+}
+
+/** What `config dump` accepts and the daemon then dies of, and what hides our tables from 1.7. */
+async function checkImports(host: Host, located: Located, document: Table): Promise<string[]> {
+  const replaces = parseContainerdVersion(located.version).newestConfiguration === 2;
+  const problems: string[] = [];
+  for (const path of await importedFiles(host, document, located.configuration)) {
+    const bytes = await readIfThere(host, path);
+    if (bytes === undefined) {
+      problems.push(`${located.configuration} imports ${path}, which is not there`);
+    } else if (replaces && located.kind !== "drop-in") {
+      const plugins = tableAt(parseDocument(decode(bytes, path), path), ["plugins"]) ?? {};
+      const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => Object.hasOwn(plugins, id));
+      if (cri !== undefined) {
+        problems.push(
+          `the import ${path} has a table plugins."${cri}", by which containerd ${located.version} replaces the one of ${located.configuration}`,
+        );
+      }
+    }
+  }
+  return problems;
+}
+
+async function checkFiles(host: Host, entries: readonly HandlerEntry[]): Promise<string[]> {
+  const problems: string[] = [];
+  for (const { handler, entry } of entries) {
+    const shim = await host.stat(entry.runtimePath);
+    if (shim?.kind !== "file" || (shim.mode & 0o111) === 0) {
+      problems.push(`the shim ${entry.runtimePath} of handler ${handler} is not there, or not executable`);
+    }
+    const config = entry.options?.ConfigPath;
+    if (config !== undefined && (await host.stat(config))?.kind !== "file") {
+      problems.push(`the Kata configuration ${config} of handler ${handler} is not there`);
+    }
+  }
+  return problems;
+}
