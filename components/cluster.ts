@@ -1,0 +1,41 @@
+import { Provider } from "@pulumi/kubernetes/provider.js";
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfiguration } from "./config/schema.ts";
+import { LocalCluster } from "./local-cluster/local-cluster.ts";
+
+/** What the rest of the program needs of a cluster, wherever it comes from. */
+export interface Cluster {
+  provider: Provider;
+  /** Content; none: KUBECONFIG of the environment. */
+  kubeconfig?: pulumi.Output<string>;
+  /** host:port of a registry that belongs to the cluster. */
+  registry?: pulumi.Output<string>;
+  /** Set where the cluster is ours: what is in it goes with it. */
+  owner?: pulumi.Resource;
+}
+
+export function connectCluster(configuration: ClusterConfiguration): Cluster {
+  switch (configuration.kind) {
+    case "local": {
+      const name = pulumi.getStack();
+      const cluster = new LocalCluster("cluster", { name, nodes: configuration.nodes ?? [] });
+      const { kubeconfig, registry } = cluster;
+      return { provider: provider(`local/${name}`, kubeconfig, cluster), kubeconfig, registry, owner: cluster };
+    }
+    case "kubeconfig": {
+      if (configuration.kubeconfig === undefined) return { provider: provider(configuration.name) };
+      const kubeconfig = pulumi.secret(configuration.kubeconfig);
+      return { provider: provider(configuration.name, kubeconfig), kubeconfig };
+    }
+    case "aks":
+      throw new Error("not yet");
+  }
+}
+
+/** The identifier is fixed: credentials may change, and only another cluster replaces what is in it. */
+const provider = (clusterIdentifier: string, kubeconfig?: pulumi.Output<string>, owner?: pulumi.Resource): Provider =>
+  new Provider(
+    "kubernetes",
+    { clusterIdentifier, ...(kubeconfig && { kubeconfig }) },
+    owner ? { deletedWith: owner } : {},
+  );

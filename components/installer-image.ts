@@ -1,0 +1,28 @@
+import * as command from "@pulumi/command/local/command.js";
+import * as pulumi from "@pulumi/pulumi";
+import { imageLayout } from "./config/index.ts";
+import type { StackConfiguration } from "./config/read.ts";
+
+const repository = "contrast-node-installer";
+
+/**
+ * The reference under which nodes pull the installer. One that was built here is pushed to the cluster's registry
+ * before anything that uses the reference.
+ *
+ * @param registry host:port of the local cluster's registry, plain HTTP
+ */
+export function installerImage(
+  { reference, localDigest }: StackConfiguration["image"],
+  registry: pulumi.Output<string> | undefined,
+): pulumi.Input<string> {
+  if (reference !== undefined) return reference;
+  if (localDigest === undefined || registry === undefined)
+    throw new Error("an image that was built here needs a local cluster");
+  const push = new command.Command("installer-image", {
+    create: pulumi.interpolate`contrast-runtime image push --layout ${imageLayout} --registry http://${registry} --repository ${repository}`,
+    // Another image is another input, so it is pushed too.
+    environment: { IMAGE_DIGEST: localDigest },
+  });
+  // By way of the push, not of what it prints: that would be unknown in every preview of an update.
+  return pulumi.all([registry, push.id]).apply(([host]) => `${host}/${repository}@${localDigest}`);
+}

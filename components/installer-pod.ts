@@ -1,0 +1,101 @@
+import type * as k8s from "@pulumi/kubernetes/types/input.js";
+import type * as pulumi from "@pulumi/pulumi";
+import { healthPort, installerName, specKey, specVolume } from "../node-installer/kubernetes/names.ts";
+import { podSecurity } from "../node-installer/kubernetes/pod-security.ts";
+import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+
+export interface TolerationArgs {
+  key?: string | undefined;
+  operator: string;
+  value?: string | undefined;
+  effect?: string | undefined;
+}
+
+/** Which nodes a group has; nothing given: all of them. */
+export interface NodeSelectionArgs {
+  nodeSelector?: Record<string, string>;
+  nodeNames?: string[];
+}
+
+export interface InstallerPodArgs extends NodeSelectionArgs {
+  group: string;
+  image: pulumi.Input<string>;
+  /** Name of the ConfigMap that holds the spec. */
+  specName: string;
+  spec: InstallSpec;
+  tolerations: TolerationArgs[];
+  priorityClass: string;
+  /** Name of a Secret in the same namespace. */
+  pullSecret?: string;
+}
+
+export const installerLabels = (group: string): Record<string, string> => ({
+  "app.kubernetes.io/name": installerName(group),
+  "app.kubernetes.io/part-of": "contrast-runtime",
+});
+
+const specDirectory = "/etc/contrast";
+
+/** The pod that works on each node of a group. What it may do on the node, and why, is in pod-security.ts. */
+export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec {
+  const { group, image, specName, tolerations, priorityClass, pullSecret } = args;
+  return {
+    metadata: { labels: installerLabels(group) },
+    spec: {
+      ...podSecurity.pod,
+      serviceAccountName: installerName(group),
+      automountServiceAccountToken: true,
+      priorityClassName: priorityClass,
+      nodeSelector: { "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", ...args.nodeSelector },
+      ...(args.nodeNames && { affinity: onlyNodes(args.nodeNames) }),
+      tolerations: tolerations.map(definedOnly),
+      ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
+      terminationGracePeriodSeconds: podSecurity.terminationGracePeriodSeconds,
+      containers: [
+        {
+          name: "installer",
+          image,
+          args: ["watch", "--spec", `${specDirectory}/${specKey}`, "--host-root", "/host"],
+          env: [
+            field("NODE_NAME", "spec.nodeName"),
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+          ],
+          ports: [{ name: "health", containerPort: healthPort, protocol: "TCP" }],
+          // Not ready while it works, so that a DaemonSet's own numbers tell the truth. Alive as long as it answers: a
+          // node that is slow is no reason to start over.
+          readinessProbe: { httpGet: { path: "/readyz", port: "health" }, periodSeconds: 2, timeoutSeconds: 2 },
+          livenessProbe: {
+            httpGet: { path: "/healthz", port: "health" },
+            initialDelaySeconds: 30,
+            periodSeconds: 10,
+            timeoutSeconds: 5,
+            failureThreshold: 6,
+          },
+          // No memory limit: page cache of copied payloads counts towards it, and a killed installer helps nobody.
+          resources: { requests: { cpu: "20m", memory: "96Mi" } },
+          securityContext: podSecurity.container,
+          volumeMounts: [...podSecurity.volumeMounts, { name: specVolume, mountPath: specDirectory, readOnly: true }],
+        },
+      ],
+      volumes: [...podSecurity.volumes, { name: specVolume, configMap: { name: specName } }],
+    },
+  };
+}
+
+/** By the node's own name: labels can be moved by whoever may label nodes. Terms are alternatives of one name each. */
+const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({
+  nodeAffinity: {
+    requiredDuringSchedulingIgnoredDuringExecution: {
+      nodeSelectorTerms: names.toSorted().map((name) => ({
+        matchFields: [{ key: "metadata.name", operator: "In", values: [name] }],
+      })),
+    },
+  },
+});
+
+const field = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
+
+/** Without the keys whose value is `undefined`. */
+export const definedOnly = <T extends object>(value: T): T =>
+  Object.fromEntries(Object.entries(value).filter(([, part]) => part !== undefined)) as T;

@@ -1,0 +1,211 @@
+import * as command from "@pulumi/command/local/command.js";
+import * as admission from "@pulumi/kubernetes/admissionregistration/v1/index.js";
+import * as apps from "@pulumi/kubernetes/apps/v1/index.js";
+import * as core from "@pulumi/kubernetes/core/v1/index.js";
+import * as rbac from "@pulumi/kubernetes/rbac/v1/index.js";
+import * as pulumi from "@pulumi/pulumi";
+import { installerIdentity } from "../node-installer/kubernetes/identity.ts";
+import { installerName, skipNodesAnnotation, specKey } from "../node-installer/kubernetes/names.ts";
+import { renderSpec } from "../node-installer/runtime/render.ts";
+import type { DistributionName, InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import {
+  definedOnly,
+  installerLabels,
+  type NodeSelectionArgs,
+  podTemplate,
+  type TolerationArgs,
+} from "./installer-pod.ts";
+
+export interface NodeInstallerArgs extends NodeSelectionArgs {
+  /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
+  group: string;
+  namespace: string;
+  /** By digest. */
+  image: pulumi.Input<string>;
+  distribution: DistributionArgs;
+  /** Every runtime that shall be on the group's nodes; what else the installer put there is retired. */
+  runtimes: RuntimeSpec[];
+  /** Content of the kubeconfig that rollout and uninstall use; none: KUBECONFIG of their environment. */
+  kubeconfig?: pulumi.Input<string> | undefined;
+  pullSecret?: string;
+  atOnce?: number;
+  minimumNodes?: number;
+  /** Names of dead nodes that nothing waits for. */
+  ignoreNodes?: string[];
+  /** Seconds. */
+  stallTimeout?: number;
+  tolerations?: TolerationArgs[];
+  priorityClass?: string;
+  verifySandbox?: boolean;
+  /** "uninstall" or "leave": what happens on the nodes when the group leaves the stack. */
+  onDestroy?: string;
+}
+
+interface Spec {
+  spec: InstallSpec;
+  hash: string;
+  /** Of the ConfigMap in the cluster. */
+  name: string;
+  map: core.ConfigMap;
+}
+
+/** How the nodes run containerd; what is left out is the distribution's own. */
+export interface DistributionArgs {
+  name: DistributionName;
+  configPath?: string | undefined;
+  socket?: string | undefined;
+  unit?: string | undefined;
+  containerdVersion?: string | undefined;
+}
+
+/**
+ * Puts runtimes on the nodes of one group and keeps them there: one DaemonSet per group, whose spec lists every handler,
+ * so that a node has one writer.
+ */
+export class NodeInstaller extends pulumi.ComponentResource {
+  /** SHA-256 of the install spec, which each node reports when it has done what the spec says. */
+  readonly specHash: string;
+
+  readonly #args: NodeInstallerArgs;
+  readonly #object: string;
+  readonly #options: pulumi.CustomResourceOptions;
+
+  constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("contrast-runtime:index:NodeInstaller", name, reviewCard(args), opts);
+    this.#args = args;
+    this.#object = installerName(args.group);
+    // What the component waits for, its children wait for: the engine does not hand that down by itself.
+    this.#options = { parent: this, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) };
+
+    const spec = this.#spec();
+    const daemonSet = this.#daemonSet(spec, [...this.#identity(), spec.map]);
+    const rollout = this.#rollout(spec.hash, daemonSet);
+    this.#uninstall(rollout);
+
+    this.specHash = spec.hash;
+    this.registerOutputs({ specHash: spec.hash });
+  }
+
+  /** Who the installers are in the cluster, and the policies that keep each to its own node. */
+  #identity(): pulumi.Resource[] {
+    const { namespace, group, atOnce = 1 } = this.#args;
+    const identity = installerIdentity({ namespace, group, atOnce });
+    const [name, options] = [this.#object, this.#options];
+    return [
+      new core.ServiceAccount(name, identity.serviceAccount, options),
+      new rbac.ClusterRole(name, identity.clusterRole, options),
+      new rbac.ClusterRoleBinding(name, identity.clusterRoleBinding, options),
+      new rbac.Role(`${name}-tickets`, identity.ticketRole, options),
+      new rbac.RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, options),
+      new rbac.Role(`${name}-events`, identity.eventRole, options),
+      new rbac.RoleBinding(`${name}-events`, identity.eventRoleBinding, options),
+      ...identity.policies.map(
+        (policy) => new admission.ValidatingAdmissionPolicy(policy.metadata.name, policy, options),
+      ),
+      ...identity.policyBindings.map(
+        (binding) => new admission.ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
+      ),
+    ];
+  }
+
+  /** The install spec as a ConfigMap named by its content: pods of the old DaemonSet never see the new one. */
+  #spec(): Spec {
+    const { group, distribution, runtimes, atOnce = 1, verifySandbox = false } = this.#args;
+    const { spec, json, hash } = renderSpec({
+      group,
+      distribution: definedOnly(distribution) as InstallSpec["distribution"],
+      atOnce,
+      verifySandbox,
+      runtimes,
+    });
+    const name = `${this.#object}-${hash.slice(0, 8)}`;
+    const map = new core.ConfigMap(
+      `${this.#object}-spec`,
+      {
+        metadata: { name, namespace: this.#args.namespace, labels: installerLabels(group) },
+        data: { [specKey]: json },
+      },
+      this.#options,
+    );
+    return { spec, hash, name, map };
+  }
+
+  #daemonSet(spec: Spec, needed: pulumi.Resource[]): apps.DaemonSet {
+    const { group, namespace, ignoreNodes = [] } = this.#args;
+    const annotations = {
+      // The rollout command waits instead: it knows why a node is not ready, and says so.
+      "pulumi.com/skipAwait": "true",
+      ...(ignoreNodes.length > 0 && { [skipNodesAnnotation]: ignoreNodes.toSorted().join(",") }),
+    };
+    const template = podTemplate({
+      tolerations: [],
+      priorityClass: "system-node-critical",
+      ...this.#args,
+      spec: spec.spec,
+      specName: spec.name,
+    });
+    return new apps.DaemonSet(
+      this.#object,
+      {
+        metadata: { name: this.#object, namespace, labels: installerLabels(group), annotations },
+        spec: {
+          selector: { matchLabels: { "app.kubernetes.io/name": this.#object } },
+          // All pods at once: what is dangerous on a node needs one of the group's tickets anyway.
+          updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "100%" } },
+          template,
+        },
+      },
+      { ...this.#options, dependsOn: needed },
+    );
+  }
+
+  /** Ends when every node of the group serves the spec; its console shows one line per node. */
+  #rollout(specHash: string, daemonSet: pulumi.Resource): command.Command {
+    const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
+    const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
+    return new command.Command(
+      `${this.#args.group}-rollout`,
+      {
+        // Any changed input runs this again. There are no triggers: they replace, and replacing is for things.
+        create:
+          `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
+          ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}`,
+        environment: this.#environment({ INSTALLER_IMAGE: image }),
+      },
+      { parent: this, dependsOn: [daemonSet] },
+    );
+  }
+
+  /** Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the way. */
+  #uninstall(rollout: pulumi.Resource): void {
+    const { group, namespace, onDestroy = "uninstall" } = this.#args;
+    new command.Command(
+      `${group}-uninstall`,
+      {
+        delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}`,
+        environment: this.#environment({}),
+      },
+      // "leave" keeps the resource and forgets it in the end: leaving it out would delete it, that is, uninstall.
+      { parent: this, dependsOn: [rollout], retainOnDelete: onDestroy === "leave" },
+    );
+  }
+
+  #environment(variables: Record<string, pulumi.Input<string>>) {
+    const { kubeconfig } = this.#args;
+    return kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
+  }
+}
+
+/** What a reviewer should see first, in the engine's diff of the component. */
+function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
+  const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce = 1, onDestroy = "uninstall" } = args;
+  return {
+    group,
+    distribution: distribution.name,
+    nodes: nodeNames?.toSorted() ?? nodeSelector ?? "all",
+    runtimes: runtimes.map(({ handler, platform, payload }) => ({ handler, platform, payload })),
+    image,
+    atOnce,
+    onDestroy,
+  };
+}

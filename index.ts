@@ -1,0 +1,22 @@
+import { connectCluster } from "./components/cluster.ts";
+import { nodeGroup } from "./components/config/groups.ts";
+import { stackConfiguration } from "./components/config/index.ts";
+import { ContrastRuntime } from "./components/contrast-runtime.ts";
+import { installerImage } from "./components/installer-image.ts";
+
+const stack = await stackConfiguration();
+const cluster = connectCluster(stack.cluster);
+const runtime = new ContrastRuntime(
+  "runtime",
+  {
+    image: installerImage(stack.image, cluster.registry),
+    groups: stack.groups.map(nodeGroup),
+    kubeconfig: cluster.kubeconfig,
+    pullSecret: stack.registry.pullSecret,
+  },
+  { providers: [cluster.provider], ...(cluster.owner && { deletedWith: cluster.owner }) },
+);
+
+/** What pods write in `runtimeClassName`, by node group. */
+export const handlers = runtime.handlers;
+export const kubeconfig = cluster.kubeconfig;
