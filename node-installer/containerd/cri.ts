@@ -1,5 +1,13 @@
-import { type ChannelOptions, Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import {
+  type ChannelOptions,
+  Client,
+  credentials,
+  type ServiceDefinition,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
 import { fromJSON } from "@grpc/proto-loader";
+import { CriError } from "./cri-error.ts";
 
 /** Kubernetes' container runtime interface as kubelet speaks it to containerd: the few calls and fields used here. */
 export interface Cri {
@@ -42,20 +50,17 @@ export interface SandboxConfig {
   labels: Record<string, string>;
 }
 
-/** A call that containerd did not answer, or answered with an error. */
-export class CriError extends Error {
-  override readonly name = "CriError";
-}
-
 /** `socket`: as this process reaches it. Nothing is sent before the first call. */
 export function openCri(socket: string): Cri {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), channelOptions);
-  const call = <Response>(method: keyof typeof methods, request: object, timeoutMs: number): Promise<Response> => {
-    const { path, requestSerialize, responseDeserialize } = methods[method];
+  const call = <Response>(method: string, request: object, timeoutMs: number): Promise<Response> => {
+    const definition = methods[method];
+    if (definition === undefined) throw new Error(`the schema has no ${method}`);
+    const { path, requestSerialize, responseDeserialize } = definition;
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + timeoutMs;
       client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, (error, response) =>
-        error === null ? resolve(response as Response) : reject(criError(String(method), socket, error)),
+        error === null ? resolve(response as Response) : reject(criError(method, socket, error)),
       );
     });
   };
@@ -91,7 +96,7 @@ const channelOptions: ChannelOptions = {
 
 function criError(method: string, socket: string, error: ServiceError): CriError {
   if (error.code === status.UNIMPLEMENTED) {
-    return new CriError(`containerd answers at ${socket}, but its CRI plugin does not run (${error.details})`);
+    return new CriError(`containerd answers at ${socket}, but its CRI plugin does not run (${error.details})`, true);
   }
   if (error.code === status.UNAVAILABLE) return new CriError(`no containerd answers at ${socket} (${error.details})`);
   if (error.code === status.DEADLINE_EXCEEDED)
@@ -189,4 +194,4 @@ const schema = {
 };
 
 const definitions = fromJSON(schema as Parameters<typeof fromJSON>[0], { defaults: true, enums: String });
-const methods = definitions["runtime.v1.RuntimeService"] as import("@grpc/grpc-js").ServiceDefinition;
+const methods = definitions["runtime.v1.RuntimeService"] as ServiceDefinition;

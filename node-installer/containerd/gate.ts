@@ -1,5 +1,6 @@
 import type { Host } from "../host/host.ts";
 import type { Cri } from "./cri.ts";
+import { CriError } from "./cri-error.ts";
 import type { Located } from "./locate.ts";
 import { type UnitState, unitState } from "./restart.ts";
 import { observe, reasons, type ServingState, serves, unlikeBefore } from "./serving.ts";
@@ -65,6 +66,9 @@ export async function gate(
   }
 }
 
+/** Starts by systemd itself after ours, from which on a unit that is down is taken as one that will not come up. */
+const hopeless = 2;
+
 interface Look {
   problems: string[];
   /** No time will change this: all is well, or the daemon runs and has read another configuration. */
@@ -89,7 +93,7 @@ async function lookAt(
     unit = await unitState(host, name);
     if (unit.active !== "active") {
       const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result})`;
-      return { problems: [problem], settled: unit.active === "failed", unit };
+      return { problems: [problem], settled: unit.active === "failed" || unit.restarts >= hopeless, unit };
     }
     const state = await observe(cri, callMs);
     if (!state.runtimeReady)
@@ -108,6 +112,7 @@ async function lookAt(
       unit,
     };
   } catch (error) {
-    return { problems: [error instanceof Error ? error.message : String(error)], settled: false, unit };
+    const settled = error instanceof CriError && error.withoutPlugin;
+    return { problems: [error instanceof Error ? error.message : String(error)], settled, unit };
   }
 }

@@ -42,7 +42,7 @@ export async function validate(
       `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
     );
   }
-  const candidate = await candidateOf(host, located, { configuration, edited, next }, entries, removed);
+  const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
   const after = candidate === undefined ? await defaults(host, located) : await dumpCandidate(host, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
@@ -62,7 +62,7 @@ function refuse({ file }: Located, problems: readonly string[]): void {
 async function candidateOf(
   host: Host,
   located: Located,
-  { configuration, edited, next }: Record<"configuration" | "edited" | "next", Buffer | undefined>,
+  { configuration, next }: Record<"configuration" | "next", Buffer | undefined>,
   entries: readonly HandlerEntry[],
   removed: Owned,
 ): Promise<Buffer | undefined> {

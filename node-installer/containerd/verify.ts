@@ -71,11 +71,14 @@ async function commandLine(host: Host, pid: string): Promise<string[]> {
   }
 }
 
-/** The pods on this node that use a handler, as `namespace/name`. */
+/**
+ * The pods on this node that use a handler, as `namespace/name`; also those whose sandbox has ended, for without its
+ * handler containerd may not be able to remove it.
+ */
 export async function sandboxesUsing(cri: Cri, handler: string, timeoutMs = verifyTimeouts.callMs): Promise<string[]> {
   const sandboxes = await cri.listSandboxes(timeoutMs);
   return sandboxes
-    .filter((sandbox) => sandbox.runtimeHandler === handler && sandbox.state === "SANDBOX_READY" && !isOurs(sandbox))
+    .filter((sandbox) => sandbox.runtimeHandler === handler && !isOurs(sandbox))
     .map(({ metadata: { namespace, name } }) => `${namespace}/${name}`)
     .sort();
 }
