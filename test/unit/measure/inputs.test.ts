@@ -1,0 +1,191 @@
+import { expect, test } from "vitest";
+import { sha256, sha384, sourceOf, toHex } from "../../../node-installer/measure/bytes.ts";
+import { explainChanges } from "../../../node-installer/measure/changes.ts";
+import { collectInputs } from "../../../node-installer/measure/collect.ts";
+import { kataCommandLine, verityTarget } from "../../../node-installer/measure/command-line.ts";
+import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
+import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
+import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
+import {
+  contrastReferenceValues,
+  referenceValues,
+  trusteeMessage,
+  trusteeReferenceValues,
+} from "../../../node-installer/measure/reference-values.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
+import { extendRtmr, firmwareMrtd } from "../../../node-installer/measure/tdx.ts";
+import { signatureOf } from "../../../node-installer/measure/vmsa.ts";
+import { contrastGuest, initrd, kernel, podVm, rootfs } from "./pod-vm.ts";
+import { vector } from "./vectors.ts";
+
+const models = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa"];
+
+test("values from a manifest's JSON are those from the files", () => {
+  const { parts, inputs } = podVm();
+  const stored = measurementInputs.parse(JSON.parse(JSON.stringify(inputs)));
+  const values = referenceValues(stored, { tee: "snp", models, vcpus: [1, 2, 7] });
+  const launch = {
+    ...firmwareLaunch(parts.firmware, readFirmware(parts.firmware)),
+    guestFeatures: 1,
+    kernel: {
+      kernel: sha256(parts.kernel),
+      initrd: sha256(parts.initrd),
+      commandLine: commandLineHash(inputs.commandLine ?? ""),
+    },
+  };
+  expect(values.snp.map((row) => row.measurement)).toEqual(
+    models.flatMap((model) => [1, 2, 7].map((vcpus) => toHex(launchDigest(launch, signatureOf(model), vcpus)))),
+  );
+  expect(values.snp.map((row) => row.product)).toEqual(
+    [undefined, "Milan", "Genoa"].flatMap((product) => [product, product, product]),
+  );
+
+  const tdx = referenceValues(stored, { tee: "tdx" }).tdx;
+  const options = sha384(Buffer.from(`initrd=initrd ${inputs.commandLine}\0`, "utf16le"));
+  expect(tdx).toEqual({
+    mrtd: firmwareMrtd(parts.firmware, readFirmware(parts.firmware)),
+    rtmrs: [null, null, toHex(extendRtmr(extendRtmr(Buffer.alloc(48), options), sha384(initrd))), "0".repeat(96)],
+  });
+});
+
+test("a platform without TEE has no values, and an unknown command line is said, not guessed", () => {
+  const { inputs } = podVm();
+  expect(referenceValues(inputs, { tee: "none" }).notPredictable).toHaveLength(1);
+  const { commandLine: _, ...unknown } = inputs;
+  expect(referenceValues(unknown, { tee: "snp" })).toMatchObject({
+    snp: [],
+    notPredictable: [{ name: "SNP launch digest" }],
+  });
+  expect(referenceValues(unknown, { tee: "tdx" }).notPredictable.map((each) => each.name)).toEqual([
+    "RTMR0",
+    "RTMR1",
+    "RTMR2",
+  ]);
+});
+
+test("IGVM payloads have one value, the file's", () => {
+  const inputs = collectInputs(
+    { igvm: sourceOf(vector("igvm-tooling-test_bzImage-x64-enc.igvm")) },
+    { flavour: "contrast-go" },
+  );
+  expect(measurementInputs.parse(inputs).igvm?.policy).toBe("0x3001f");
+  expect(referenceValues(inputs, { tee: "snp", models }).snp).toEqual([
+    { vcpus: 1, measurement: inputs.igvm?.launchDigest },
+  ]);
+  expect(checkConsistency({ inputs, tee: "snp", flavour: "contrast-go" })).toEqual([]);
+  expect(checkConsistency({ inputs, tee: "tdx", flavour: "contrast-go" })).toEqual([
+    "The payload has an IGVM file for SEV-SNP, but the platform is TDX.",
+  ]);
+});
+
+test("the shapes that Contrast and Trustee take", () => {
+  const values = referenceValues(podVm().inputs, { tee: "snp", models: ["EPYC-Milan"], vcpus: [1] });
+  const measurement = values.snp[0]?.measurement ?? "";
+  const tcb = { bootloader: 3, tee: 0, snp: 8, microcode: 115 };
+  expect(contrastReferenceValues(values, { guestPolicy: 0x3001fn, minimumTcb: tcb })).toEqual({
+    snp: [
+      {
+        ProductName: "Milan",
+        TrustedMeasurement: measurement,
+        MinimumTCB: { BootloaderVersion: 3, TEEVersion: 0, SNPVersion: 8, MicrocodeVersion: 115 },
+        GuestPolicy: expect.objectContaining({ ABIMajor: 0, ABIMinor: 31, SMT: true, Debug: false }),
+        PlatformInfo: { SMTEnabled: true },
+      },
+    ],
+  });
+  const trustee = trusteeReferenceValues(values, 0x30000n);
+  expect(trustee.snp_launch_measurement).toEqual([measurement, Buffer.from(measurement, "hex").toString("base64")]);
+  const message = trusteeMessage(trustee);
+  expect(message).toMatchObject({ version: "0.1.0", type: "sample" });
+  expect(JSON.parse(Buffer.from(message.payload, "base64").toString())).toEqual(trustee);
+  const tdx = referenceValues(podVm().inputs, { tee: "tdx" });
+  expect(Object.keys(trusteeReferenceValues(tdx, 0x30000n))).toEqual(["mr_td", "xfam", "rtmr_2", "rtmr_3"]);
+  expect(contrastReferenceValues(tdx, { guestPolicy: 0x30000n })).toMatchObject({
+    tdx: [{ MrTd: tdx.tdx?.mrtd, Xfam: "e702060000000000" }],
+  });
+});
+
+test("parts that belong together pass every check", () => {
+  const { inputs, guest } = podVm();
+  for (const tee of ["snp", "tdx", "none"] as const) {
+    expect(checkConsistency({ inputs, tee, flavour: "contrast-go", guest })).toEqual([]);
+  }
+  // As upstream Kata: no superblock, the runtime sets dm-verity up.
+  const made = rootfs();
+  const upstream = podVm({
+    image: made.image,
+    guest: { rootfsType: "erofs", kernelParams: "quiet", kernelVerityParams: made.verityParams },
+  });
+  expect(verityTarget(upstream.inputs.commandLine ?? "")).toMatchObject({
+    rootHash: made.root,
+    sectors: 512,
+    hashStart: 0,
+  });
+  expect(checkConsistency({ ...upstream, tee: "snp", flavour: "kata-go" })).toEqual([]);
+});
+
+const other = "ff".repeat(32);
+test.each([
+  ["another root hash", { guest: contrastGuest(other) }, /roothash\) says root hash ffff.*but the rootfs image has/],
+  [
+    "another file system",
+    { guest: { ...contrastGuest(rootfs().root), rootfsType: "ext4" as const } },
+    /Kata's rootfs_type is ext4, but the rootfs image holds erofs/,
+  ],
+  [
+    "another command line",
+    { commandLine: `quiet roothash=${rootfs().root}` },
+    /not the one that Kata \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
+  ],
+  ["a cut command line", { kernel: kernel("6.1", 255) }, /but the kernel takes 255: it would be cut/],
+  ["an unbound image", { guest: { ...contrastGuest(""), kernelParams: "quiet" } }, /Nothing binds the rootfs image/],
+  [
+    "verity set up twice",
+    { guest: { ...contrastGuest(rootfs().root), kernelVerityParams: rootfs().verityParams } },
+    /set dm-verity up twice/,
+  ],
+])("%s is named", (_, changes, sentence) => {
+  const { inputs, guest } = podVm(changes);
+  expect(checkConsistency({ inputs, tee: "snp", flavour: "contrast-go", guest }).join("\n")).toMatch(sentence);
+});
+
+test("firmware of the wrong kind is named", () => {
+  const { inputs, guest } = podVm();
+  const { snp, tdx, ...rest } = inputs;
+  const check = (inputs: typeof rest, tee: "snp" | "tdx") =>
+    checkConsistency({ inputs, tee, flavour: "contrast-go", guest }).join("\n");
+  expect(check({ ...rest, ...(tdx && { tdx }) }, "snp")).toMatch(/no SEV metadata/);
+  expect(check({ ...rest, ...(snp && { snp }) }, "tdx")).toMatch(/no TDX metadata/);
+  const plain = {
+    ...rest,
+    snp: { ...snp, sections: snp?.sections.filter((each) => each.type !== 0x10) },
+  } as typeof inputs;
+  expect(check(plain, "snp")).toMatch(/no place for kernel hashes/);
+});
+
+test("a hash tree that does not belong to its data stops the lock", () => {
+  const { image } = rootfs({ superblock: true });
+  image[64 * 512 + 5 * 4096] = 0xee;
+  expect(() => podVm({ image })).toThrow(/dm-verity tree does not belong to its data: .* differ/);
+});
+
+test("a review says which values change because of which input", () => {
+  const before = podVm();
+  const newKernel = podVm({ kernel: kernel("6.18.36 (test) #2") });
+  expect(explainChanges(before.inputs, before.inputs, "snp")).toEqual([]);
+  expect(explainChanges(before.inputs, newKernel.inputs, "snp")).toEqual([
+    expect.stringMatching(/^SNP launch digests change because of the kernel \(\w{12}… → \w{12}…\)\.$/),
+  ]);
+  const made = rootfs({ fill: 2, superblock: true });
+  const newImage = podVm({ image: made.image, guest: contrastGuest(made.root) });
+  expect(explainChanges(before.inputs, newImage.inputs, "tdx")).toEqual([
+    expect.stringMatching(/^RTMR2 changes because of the rootfs image \(root hash /),
+  ]);
+});
+
+test("Kata's command line, as measured for Contrast", () => {
+  expect(kataCommandLine("contrast-go", contrastGuest("00"))).toBe(
+    "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 root=/dev/vda1 rootflags=ro rootfstype=erofs console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none init=/nix/store/x/init roothash=00 cgroup_no_v1=all",
+  );
+  expect(kataCommandLine("kata-rs", contrastGuest("00"))).toBeUndefined();
+});

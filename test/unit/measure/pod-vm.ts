@@ -1,0 +1,136 @@
+import { sha256, sourceOf } from "../../../node-installer/measure/bytes.ts";
+import { type CollectOptions, collectInputs } from "../../../node-installer/measure/collect.ts";
+import type { GuestBoot } from "../../../node-installer/measure/command-line.ts";
+import { partitionTypes, writePartitionTable } from "../../../node-installer/measure/partitions.ts";
+import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../node-installer/measure/verity.ts";
+import { kernelVerityParams, veritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
+import { vector } from "./vectors.ts";
+
+/** The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
+
+/** A firmware of 16 pages that ends like OVMF's AmdSev build, and a TDX metadata table that its GUID entry points to. */
+export function firmware(fill = 0x5a): Buffer {
+  const bytes = Buffer.alloc(16 * 4096, fill);
+  bytes.set(vector("ovmf_AmdSev_suffix.bin"), 15 * 4096);
+  // The suffix's entry says that the metadata is 0x9d0 bytes before the end.
+  const at = bytes.length - 0x9d0;
+  bytes.write("TDVF", at, "latin1");
+  for (const [index, value] of [16 + 2 * 32, 1, 2].entries()) bytes.writeUInt32LE(value, at + 4 + index * 4);
+  const sections = [
+    [0x1000, 0x4000, 0xffff1000, 0x4000, 0, 1],
+    [0, 0, 0x809000, 0x2000, 2, 0],
+  ];
+  for (const [index, [data = 0, raw = 0, gpa = 0, size = 0, type = 0, attributes = 0]] of sections.entries()) {
+    const entry = at + 16 + index * 32;
+    bytes.writeUInt32LE(data, entry);
+    bytes.writeUInt32LE(raw, entry + 4);
+    bytes.writeBigUInt64LE(BigInt(gpa), entry + 8);
+    bytes.writeBigUInt64LE(BigInt(size), entry + 16);
+    bytes.writeUInt32LE(type, entry + 24);
+    bytes.writeUInt32LE(attributes, entry + 28);
+  }
+  return bytes;
+}
+
+/** A bzImage of one setup sector and one page. */
+export function kernel(version = "6.18.35 (test) #1", commandLineLimit = 2047): Buffer {
+  const bytes = Buffer.alloc(1024 + 4096, 0x90);
+  bytes.fill(0, 0x1f1, 0x268);
+  bytes.write("MZ", 0, "latin1");
+  bytes.writeUInt32LE(0x40, 0x3c);
+  bytes.write("PE\0\0", 0x40, "latin1");
+  bytes[0x1f1] = 1;
+  bytes.writeUInt32LE(4096 / 16, 0x1f4);
+  bytes.writeUInt16LE(0xaa55, 0x1fe);
+  bytes.write("HdrS", 0x202, "latin1");
+  bytes.writeUInt16LE(0x20f, 0x206);
+  bytes.writeUInt16LE(0x100, 0x20e);
+  bytes.write(`${version}\0`, 0x300, "latin1");
+  bytes.writeUInt32LE(commandLineLimit, 0x238);
+  return bytes;
+}
+
+export const initrd = Buffer.from("070701 not much of an archive");
+export const salt = Buffer.alloc(32, 0xab);
+
+/** 64 blocks that start like an erofs. */
+export function erofs(fill = 1): Buffer {
+  const bytes = Buffer.alloc(64 * 4096, fill);
+  bytes.fill(0, 1024, 1024 + 128);
+  bytes.writeUInt32LE(0xe0f5e1e2, 1024);
+  bytes[1024 + 12] = 12;
+  bytes.writeUInt32LE(64, 1024 + 36);
+  return bytes;
+}
+
+/** A GPT image: the data and its hash tree, with or without a superblock as systemd-repart and Kata make them. */
+export function rootfs(options: { fill?: number; superblock?: boolean } = {}): {
+  image: Buffer;
+  root: string;
+  verityParams: string;
+} {
+  const { fill = 1, superblock = false } = options;
+  const data = erofs(fill);
+  const parameters: VerityParameters = {
+    algorithm: "sha256",
+    dataBlockSize: 4096,
+    hashBlockSize: 4096,
+    dataBlocks: 64,
+    salt,
+  };
+  const start = superblock ? 4096 : 0;
+  const tree = Buffer.alloc(start + hashTreeSize(parameters));
+  if (superblock) tree.set(veritySuperblock({ ...parameters, uuid: "00000000-0000-4000-8000-000000000001" }));
+  const root = buildHashTree([data], parameters, (offset, block) => tree.set(block, start + offset));
+  const sectors = 64 + data.length / 512 + tree.length / 512 + 64;
+  const first = { firstSector: 64, sectors: data.length / 512 };
+  const table = writePartitionTable({
+    diskUuid: "00000000-0000-4000-8000-000000000002",
+    sectors,
+    partitions: [
+      { ...first, type: partitionTypes.rootX64, uuid: "00000000-0000-4000-8000-000000000003", name: "root" },
+      {
+        firstSector: 64 + first.sectors,
+        sectors: tree.length / 512,
+        type: partitionTypes.rootVerityX64,
+        uuid: "00000000-0000-4000-8000-000000000004",
+        name: "root-verity",
+      },
+    ],
+  });
+  const image = Buffer.alloc(sectors * 512);
+  image.set(table.primary, 0);
+  image.set(data, 64 * 512);
+  image.set(tree, 64 * 512 + data.length);
+  image.set(table.backup, image.length - table.backup.length);
+  return { image, root: root.toString("hex"), verityParams: kernelVerityParams(parameters, root) };
+}
+
+export const contrastGuest = (root: string): GuestBoot => ({
+  rootfsType: "erofs",
+  kernelParams: `init=/nix/store/x/init roothash=${root} cgroup_no_v1=all`,
+  kernelVerityParams: "",
+});
+
+/** The inputs of a whole pod VM as Contrast builds it. */
+export function podVm(
+  changes: { firmware?: Buffer; kernel?: Buffer; initrd?: Buffer; image?: Buffer } & Partial<CollectOptions> = {},
+) {
+  const made = rootfs({ superblock: true });
+  const parts = { firmware: firmware(), kernel: kernel(), initrd, image: made.image, ...changes };
+  const guest = changes.guest ?? contrastGuest(made.root);
+  const inputs = collectInputs(
+    {
+      firmware: sourceOf(parts.firmware),
+      kernel: sourceOf(parts.kernel),
+      initrd: sourceOf(parts.initrd),
+      rootfs: sourceOf(parts.image),
+    },
+    {
+      flavour: "contrast-go",
+      guest,
+      ...(changes.commandLine === undefined ? {} : { commandLine: changes.commandLine }),
+    },
+  );
+  return { parts, guest, inputs, root: made.root, kernelSha256: sha256(parts.kernel) };
+}
