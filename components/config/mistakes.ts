@@ -45,7 +45,9 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   const allowed = allowedValues(issue);
   const shown = at && isSecret(at) ? "[secret]" : show(value);
   if (value === undefined)
-    return [{ key, message: `is missing. ${allowed ? oneOf(allowed) : `Expected ${expected(issue)}.`}` }];
+    return [
+      { key, message: `is missing. ${allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`}` },
+    ];
   if (allowed)
     return [
       {

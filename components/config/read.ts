@@ -50,19 +50,14 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
   const { entries } = source;
   const mistakes: Mistake[] = unknownEntries(entries);
 
-  const part = <S extends z.ZodType>(schema: S, key: string): z.output<S> | undefined => {
-    const value = parseEntry(entries[key]);
+  const checkPart = <S extends z.ZodType>(schema: S, value: unknown, key: string, entry: string) => {
     const checked = check(schema, value, key);
     mistakes.push(...checked.mistakes);
-    if (!source.secretKeys.includes(key)) {
-      for (const path of secretPaths(schema, value, key)) {
-        mistakes.push({
-          key: path,
-          message: `is a secret in plain text. Encrypt it: pulumi config set --secret --path ${path}.`,
-        });
-      }
-    }
+    if (!source.secretKeys.includes(entry)) mistakes.push(...secretPaths(schema, value, key).map(plainSecret));
     return checked.value;
+  };
+  const part = <S extends z.ZodType>(schema: S, key: string): z.output<S> | undefined => {
+    return checkPart(schema, parseEntry(entries[key]), key, key);
   };
   const cluster = part(topLevel.cluster, "cluster");
   const installerImage = part(topLevel.installerImage, "installerImage");
@@ -76,17 +71,8 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
     const key = `groups.${name}`;
     const named = check(groupName, name, key);
     mistakes.push(...named.mistakes.map(({ message }) => ({ key, message: `the name ${message}` })));
-    const group = check(groupSchema, value, key);
-    mistakes.push(...group.mistakes);
-    if (!source.secretKeys.includes("groups")) {
-      for (const path of secretPaths(groupSchema, value, key)) {
-        mistakes.push({
-          key: path,
-          message: `is a secret in plain text. Encrypt it: pulumi config set --secret --path ${path}.`,
-        });
-      }
-    }
-    if (group.value) groups.set(name, group.value);
+    const group = checkPart(groupSchema, spelledOut(value), key, "groups");
+    if (group) groups.set(name, group);
   }
   if (groupsShape.value && Object.keys(groupsShape.value).length === 0) {
     mistakes.push({ key: "groups", message: "must list at least one node group." });
@@ -125,6 +111,17 @@ function configurationRefusal(mistakes: Mistake[]): Refusal {
     `The stack's configuration has ${count}:\n${mistakes.map(({ key, message }) => `  ${key}: ${message}`).join("\n")}`,
   );
 }
+
+/** `distribution: k3s` is short for `distribution: {name: k3s}`. */
+const spelledOut = (group: unknown): unknown =>
+  typeof group === "object" && group !== null && "distribution" in group && typeof group.distribution === "string"
+    ? { ...group, distribution: { name: group.distribution } }
+    : group;
+
+const plainSecret = (path: string): Mistake => ({
+  key: path,
+  message: `is a secret in plain text. Encrypt it: pulumi config set --secret --path '${path}'.`,
+});
 
 function unknownEntries(entries: Record<string, string>): Mistake[] {
   const known = Object.keys(topLevel);

@@ -82,7 +82,10 @@ function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguratio
   }
   const names = group.nodes.names ?? group.nodes.hosts?.map(({ name }) => name);
   if (names && minimumNodes > names.length) {
-    mistake(`${key}.minimumNodes`, `${minimumNodes} is more than the ${names.length} nodes that the group lists.`);
+    mistake(
+      `${key}.minimumNodes`,
+      `${minimumNodes} is more than the number of nodes that the group lists, ${names.length}.`,
+    );
   }
   for (const [i, node] of ignoreNodes.entries()) {
     if (names && !names.includes(node)) {
@@ -152,6 +155,7 @@ function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report):
   const claim = (thing: string, key: string, group: string, shown: string) => {
     const owner = owners.get(thing);
     if (owner === undefined) owners.set(thing, group);
+    else if (owner === group) mistake(key, `${shown} is listed twice.`);
     else mistake(key, `${shown} is in group ${owner} already. A node is in one group only.`);
   };
   for (const [group, { nodes }] of groups) {

@@ -102,22 +102,19 @@ export const installerImageSchema = z
   })
   .default("local");
 
-const distribution = z.preprocess(
-  (value) => (typeof value === "string" ? { name: value } : value),
-  z.strictObject({
-    name: z.enum(distributionNames),
-    configPath: nodePath.optional(),
-    socket: nodePath.optional(),
-    unit: z
-      .string()
-      .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
-      .optional(),
-    containerdVersion: z
-      .string()
-      .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
-      .optional(),
-  }),
-);
+const distribution = z.strictObject({
+  name: z.enum(distributionNames),
+  configPath: nodePath.optional(),
+  socket: nodePath.optional(),
+  unit: z
+    .string()
+    .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
+    .optional(),
+  containerdVersion: z
+    .string()
+    .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
+    .optional(),
+});
 
 const host = z.strictObject({
   /** The node's name in the cluster. */
@@ -127,10 +124,13 @@ const host = z.strictObject({
   /** As in known_hosts: type and key. */
   hostKey: z
     .string()
-    .regex(/^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|rsa-sha2-(256|512)|ssh-rsa) [A-Za-z0-9+/]+=*$/, {
-      error:
-        "must be the host's public key as in known_hosts (type and key); without it anyone in between can pose as the host",
-    }),
+    .regex(
+      /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+=*$/,
+      must("must be type and key as in known_hosts"),
+    )
+    .describe(
+      "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
+    ),
 });
 
 const pool = z.strictObject({
@@ -172,7 +172,10 @@ const toleration = z.strictObject({
 const runtime = z.strictObject({
   platform: z.enum(platformNames),
   /** Path of the manifest, below the project. */
-  payload: z.string().min(1, must("must be the path of a manifest")),
+  payload: z
+    .string()
+    .min(1, must("must be the path of a manifest"))
+    .describe("the path of a manifest below the project"),
   overhead: z
     .strictObject({
       memory: quantity.optional(),

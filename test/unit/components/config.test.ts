@@ -1,0 +1,488 @@
+import { readFile } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import { type ConfigurationSource, readConfiguration } from "../../../components/config/read.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+
+const fx = "test/fixtures/manifests/fixture-";
+const digest = `sha256:${"a".repeat(64)}`;
+const image = `ghcr.io/edgeless/contrast-node-installer@${digest}`;
+const metal = { kind: "kubeconfig", name: "prod" };
+const aks = { kind: "aks", subscriptionId: "00000000-0000-0000-0000-000000000000", resourceGroup: "rg", name: "c" };
+const rt = { platform: "metal-qemu-snp", payload: `${fx}contrast-go.json` };
+const host = { name: "n1", address: "10.0.0.1", hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" };
+const ssh = { privateKey: "k" };
+
+type Entries = Record<string, unknown>;
+const group = (changes: object = {}) => ({ distribution: "containerd", runtimes: [rt], ...changes });
+const base = (changes: Entries = {}): Entries => ({
+  cluster: metal,
+  installerImage: image,
+  groups: { workers: group() },
+  ...changes,
+});
+const g = (changes: object, rest: Entries = {}) => base({ groups: { workers: group(changes) }, ...rest });
+const aksGroup = (nodes: object, cluster: object = {}) =>
+  base({
+    cluster: { ...aks, ...cluster },
+    groups: {
+      cc: { distribution: "aks", nodes, runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] },
+    },
+  });
+
+/** As the engine hands configuration over: structured values are JSON, the rest is text. */
+const source = (entries: Entries, changes: Partial<ConfigurationSource> = {}): ConfigurationSource => ({
+  entries: Object.fromEntries(
+    Object.entries(entries)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]),
+  ),
+  secretKeys: ["cluster", "groups", "registry"],
+  readText: async (path) => (path === "README.md" ? "# x" : readFile(path, "utf8")),
+  imageDigest: async () => digest,
+  ...changes,
+});
+
+const mistakesOf = async (entries: Entries, changes?: Partial<ConfigurationSource>): Promise<string[]> => {
+  try {
+    await readConfiguration(source(entries, changes));
+    return [];
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    return error.message
+      .split("\n")
+      .slice(1)
+      .map((line) => line.trim());
+  }
+};
+
+/** What is wrong, and every line that the user sees; the fourth column: entries that are encrypted. */
+const table: [string, Entries, string[], string[]?][] = [
+  [
+    "unknown top-level key",
+    base({ group: {} }),
+    ["group: is not a known key. Allowed here: cluster, installerImage, registry, groups. Did you mean groups?"],
+  ],
+  [
+    "unknown group key",
+    g({ runtime: [] }),
+    [
+      "groups.workers.runtime: is not a known key. Allowed here: distribution, nodes, runtimes, atOnce, minimumNodes, ignoreNodes, stallTimeout, tolerations, priorityClass, verifySandbox, onDestroy. Did you mean runtimes?",
+    ],
+  ],
+  [
+    "unknown nested",
+    g({ nodes: { selectors: { a: "b" } } }),
+    [
+      "groups.workers.nodes.selectors: is not a known key. Allowed here: selector, names, hosts, pool, ssh, joinCommand. Did you mean selector?",
+    ],
+  ],
+  ["missing cluster", base({ cluster: undefined }), ["cluster: is missing. Expected a map of keys."]],
+  ["missing groups", base({ groups: undefined }), ["groups: is missing. Expected a map of names."]],
+  ["no groups", base({ groups: {} }), ["groups: must list at least one node group."]],
+  [
+    "unknown kind",
+    base({ cluster: { kind: "kubeconf" } }),
+    ['cluster.kind: "kubeconf" is not allowed. Allowed: local, kubeconfig, aks. Did you mean "kubeconfig"?'],
+  ],
+  ["cluster scalar", base({ cluster: "local" }), ['cluster: "local" is not allowed. Expected a map of keys.']],
+  ["cluster missing name", base({ cluster: { kind: "kubeconfig" } }), ["cluster.name: is missing. Expected a text."]],
+  [
+    "malformed subscription",
+    base({ cluster: { ...aks, subscriptionId: "x" } }),
+    ['cluster.subscriptionId: "x" must be a subscription\'s id, such as 00000000-0000-0000-0000-000000000000.'],
+  ],
+  [
+    "image by tag",
+    base({ installerImage: "ghcr.io/e/c:v1" }),
+    [
+      'installerImage: "ghcr.io/e/c:v1" names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>.',
+    ],
+  ],
+  [
+    "image that is no reference",
+    base({ installerImage: "Foo" }),
+    [
+      'installerImage: "Foo" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
+    ],
+  ],
+  [
+    "image with a short digest",
+    base({ installerImage: "ghcr.io/e/c@sha256:abc" }),
+    [
+      'installerImage: "ghcr.io/e/c@sha256:abc" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
+    ],
+  ],
+  [
+    "local image elsewhere",
+    base({ installerImage: "local" }),
+    [
+      'installerImage: "local" is an image that only a local cluster is given. With cluster.kind kubeconfig name an image by digest: registry/repository@sha256:<64 hex digits>.',
+    ],
+  ],
+  [
+    "mirror with a scheme",
+    base({ registry: { prefix: "https://m" } }),
+    ['registry.prefix: "https://m" must be host[:port][/path] without a scheme.'],
+  ],
+  [
+    "authority that is no certificate",
+    base({ registry: { ca: "x" } }),
+    ['registry.ca: "x" must be a certificate in PEM.'],
+  ],
+  [
+    "authority that reaches no node",
+    base({ registry: { ca: "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n" } }),
+    [
+      "registry.ca: reaches nodes by SSH only, and no group has nodes.hosts. Let the nodes' own set-up trust it, and remove it here.",
+    ],
+  ],
+  [
+    "malformed pull secret",
+    base({ registry: { pullSecret: "x" } }),
+    [
+      'registry.pullSecret: [secret] must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}.',
+    ],
+  ],
+  [
+    "group name",
+    base({ groups: { Workers: group() } }),
+    [
+      'groups.Workers: the name "Workers" must be lower-case letters, digits and inner dashes, at most 40, beginning with a letter.',
+    ],
+  ],
+  [
+    "platform",
+    g({ runtimes: [{ ...rt, platform: "metal-qemu-sno" }] }),
+    [
+      'groups.workers.runtimes[0].platform: "metal-qemu-sno" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local. Did you mean "metal-qemu-snp"?',
+    ],
+  ],
+  [
+    "distribution",
+    g({ distribution: "rke" }),
+    [
+      'groups.workers.distribution.name: "rke" is not allowed. Allowed: containerd, aks, k3s, rke2, k0s, microk8s. Did you mean "rke2"?',
+    ],
+  ],
+  [
+    "distribution obj",
+    g({ distribution: { name: "k3s", sockt: "/x" } }),
+    [
+      "groups.workers.distribution.sockt: is not a known key. Allowed here: name, configPath, socket, unit, containerdVersion. Did you mean socket?",
+    ],
+  ],
+  [
+    "socket",
+    g({ distribution: { name: "k3s", socket: "run/x" } }),
+    ['groups.workers.distribution.socket: "run/x" must be an absolute path without . or .. segments.'],
+  ],
+  [
+    "old containerd",
+    g({ distribution: { name: "containerd", containerdVersion: "1.6.20" } }),
+    [
+      'groups.workers.distribution.containerdVersion: "1.6.20" is out of support and ignores where a runtime\'s shim is. Allowed: 1.7.0 and later.',
+    ],
+  ],
+  ["text for a number", g({ atOnce: "two" }), ['groups.workers.atOnce: "two" is not allowed. Expected a number.']],
+  ["nothing at once", g({ atOnce: 0 }), ["groups.workers.atOnce: 0 must be 1 or more."]],
+  [
+    "half a node",
+    g({ minimumNodes: 1.5 }),
+    ["groups.workers.minimumNodes: 1.5 is not allowed. Expected a whole number."],
+  ],
+  [
+    "runtimes missing",
+    base({ groups: { workers: { distribution: "k3s" } } }),
+    ["groups.workers.runtimes: is missing. Expected a list."],
+  ],
+  ["runtimes map", g({ runtimes: {} }), ["groups.workers.runtimes: {} is not allowed. Expected a list."]],
+  [
+    "two ways",
+    g({ nodes: { names: ["a"], selector: { x: "y" } } }),
+    ["groups.workers.nodes: has selector and names. Allowed: one of selector, names, hosts, pool."],
+  ],
+  [
+    "host key",
+    g({ nodes: { hosts: [{ name: "n1", address: "10.0.0.1" }], ssh } }),
+    [
+      "groups.workers.nodes.hosts[0].hostKey: is missing. Expected the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host.",
+    ],
+  ],
+  [
+    "host no ssh",
+    g({ nodes: { hosts: [host] } }),
+    ["groups.workers.nodes.ssh: is missing. Expected the user and privateKey with which hosts are reached."],
+  ],
+  ["ssh no hosts", g({ nodes: { ssh } }), ["groups.workers.nodes.ssh: has no effect without nodes.hosts. Remove it."]],
+  [
+    "join no hosts",
+    g({ nodes: { joinCommand: "x" } }),
+    ["groups.workers.nodes.joinCommand: has no effect without nodes.hosts. Remove it."],
+  ],
+  [
+    "hosts on aks",
+    base({ cluster: aks, groups: { w: group({ nodes: { hosts: [host], ssh } }) } }),
+    [
+      "groups.w.nodes.hosts: are reached by SSH, and with cluster.kind aks nodes are not ours to set up. Use selector or names.",
+    ],
+  ],
+  [
+    "pool elsewhere",
+    g({ nodes: { pool: { name: "cc" } } }),
+    ["groups.workers.nodes.pool: is an AKS node pool, and cluster.kind is kubeconfig. Use selector, names or hosts."],
+  ],
+  [
+    "pool",
+    aksGroup({ pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2 } }),
+    [
+      'groups.cc.nodes.pool: "cc" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most probably refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".',
+    ],
+  ],
+  [
+    "pool no size",
+    aksGroup({ pool: { name: "cc" } }, { retiredService: "acknowledged" }),
+    [
+      "groups.cc.nodes.pool.vmSize: is missing. Expected a size that runs SNP guests, such as Standard_DC4as_cc_v5, or existing: true.",
+      "groups.cc.nodes.pool.count: is missing. Expected the pool's number of nodes, or existing: true.",
+    ],
+  ],
+  [
+    "pool existing",
+    aksGroup({ pool: { name: "cc", existing: true, count: 3 } }),
+    [
+      "groups.cc.nodes.pool.count: has no effect on an existing pool, which is used as it is. Remove it, or remove existing.",
+    ],
+  ],
+  [
+    "pool name",
+    aksGroup({ pool: { name: "Conf-Pool", existing: true } }),
+    [
+      'groups.cc.nodes.pool.name: "Conf-Pool" must be lower-case letters and digits, at most 12, beginning with a letter.',
+    ],
+  ],
+  [
+    "vmSize",
+    aksGroup({ pool: { name: "cc", vmSize: "DC4", count: 1 } }, { retiredService: "acknowledged" }),
+    ['groups.cc.nodes.pool.vmSize: "DC4" must be a VM size such as Standard_DC4as_cc_v5.'],
+  ],
+  [
+    "aks platform off aks",
+    g({ runtimes: [{ platform: "aks-clh-snp", payload: fx + "contrast-aks.json" }] }),
+    [
+      'groups.workers.runtimes[0].platform: "aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local.',
+    ],
+  ],
+  [
+    "metal on aks",
+    base({ cluster: aks, groups: { w: group({ distribution: "aks" }) } }),
+    [
+      'groups.w.runtimes[0].platform: "metal-qemu-snp" needs /dev/kvm, which AKS nodes do not have. Allowed here: aks-clh-snp.',
+    ],
+  ],
+  [
+    "node twice",
+    base({ groups: { a: group({ nodes: { names: ["n1"] } }), b: group({ nodes: { names: ["n1"] } }) } }),
+    ['groups.b.nodes.names[0]: "n1" is in group a already. A node is in one group only.'],
+  ],
+  [
+    "same selector",
+    base({ groups: { a: group({ nodes: { selector: { x: "y" } } }), b: group({ nodes: { selector: { x: "y" } } }) } }),
+    ["groups.b.nodes.selector: this selector is in group a already. A node is in one group only."],
+  ],
+  [
+    "unselected",
+    base({ groups: { a: group({ nodes: { selector: { x: "y" } } }), b: group() } }),
+    [
+      "groups.b.nodes: is missing. With several groups each has to say which nodes are its own: selector, names, hosts or pool.",
+    ],
+  ],
+  [
+    "address twice",
+    g({ nodes: { hosts: [host, { ...host, name: "n2" }], ssh } }),
+    ['groups.workers.nodes.hosts[1].address: "10.0.0.1" is listed twice.'],
+  ],
+  [
+    "minimum",
+    g({ nodes: { names: ["a"] }, minimumNodes: 2 }),
+    ["groups.workers.minimumNodes: 2 is more than the number of nodes that the group lists, 1."],
+  ],
+  [
+    "ignore",
+    g({ nodes: { names: ["a"] }, ignoreNodes: ["b"] }),
+    ['groups.workers.ignoreNodes[0]: "b" is no node of the group. Allowed: a.'],
+  ],
+  [
+    "label",
+    g({ nodes: { selector: { "bad key": "y" } } }),
+    ['groups.workers.nodes.selector.bad key: "bad key" must be a label\'s key.'],
+  ],
+  [
+    "label value",
+    g({ nodes: { selector: { key: "bad value" } } }),
+    ['groups.workers.nodes.selector.key: "bad value" must be a label\'s value.'],
+  ],
+  [
+    "label value type",
+    g({ nodes: { selector: { key: true } } }),
+    ["groups.workers.nodes.selector.key: true is not allowed. Expected a text."],
+  ],
+  [
+    "exists",
+    g({ tolerations: [{ key: "a", operator: "Exists", value: "b" }] }),
+    ['groups.workers.tolerations[0].value: "b" has no meaning with operator "Exists". Remove it, or use "Equal".'],
+  ],
+  [
+    "effect",
+    g({ tolerations: [{ key: "a", effect: "NoExec" }] }),
+    [
+      'groups.workers.tolerations[0].effect: "NoExec" is not allowed. Allowed: NoSchedule, PreferNoSchedule, NoExecute.',
+    ],
+  ],
+  [
+    "tol key",
+    g({ tolerations: [{ value: "a" }] }),
+    ['groups.workers.tolerations[0].key: is missing. Only operator "Exists" tolerates every key.'],
+  ],
+  [
+    "ondestroy",
+    g({ onDestroy: "uninstal" }),
+    ['groups.workers.onDestroy: "uninstal" is not allowed. Allowed: uninstall, leave. Did you mean "uninstall"?'],
+  ],
+  [
+    "payload missing",
+    g({ runtimes: [{ ...rt, payload: "nowhere.json" }] }),
+    [
+      'groups.workers.runtimes[0].payload: "nowhere.json" cannot be read. Write the manifest with npm run lock; the path begins at the project\'s directory.',
+    ],
+  ],
+  [
+    "payload not json",
+    g({ runtimes: [{ ...rt, payload: "README.md" }] }),
+    [
+      'groups.workers.runtimes[0].payload: "README.md" is not JSON: Unexpected token \'#\', "# x" is not valid JSON. Write it with npm run lock.',
+    ],
+  ],
+  [
+    "payload no manifest",
+    g({ runtimes: [{ ...rt, payload: "package.json" }] }),
+    [
+      'groups.workers.runtimes[0].payload: "package.json" is no manifest: schemaVersion is missing. Allowed: 1. Write it with npm run lock.',
+    ],
+  ],
+  [
+    "payload wrong",
+    g({ runtimes: [{ ...rt, payload: fx + "contrast-aks.json" }] }),
+    [
+      'groups.workers.runtimes[0].payload: "test/fixtures/manifests/fixture-contrast-aks.json" cannot be used: Kata 3.2.0.azl2 is too old for metal-qemu-snp with flavour contrast-go: 3.17.0 or later is needed. Lock a newer payload.',
+    ],
+  ],
+  [
+    "a pair that cannot work",
+    g({ runtimes: [{ platform: "metal-qemu-snp-gpu", payload: fx + "kata-rs.json" }] }),
+    [
+      'groups.workers.runtimes[0].payload: "test/fixtures/manifests/fixture-kata-rs.json" cannot be used: Flavour kata-rs cannot serve the platform metal-qemu-snp-gpu: runtime-rs cannot plug a GPU before the guest boots. Use a payload of flavour contrast-go, kata-go.',
+    ],
+  ],
+  [
+    "a runtime twice",
+    g({ runtimes: [rt, rt] }),
+    [
+      "groups.workers.runtimes: lists contrast-cc-metal-qemu-snp-2932281f (metal-qemu-snp, fixture-contrast-go) twice. Remove one.",
+    ],
+  ],
+  [
+    "overheads",
+    base({
+      groups: {
+        a: group({ nodes: { names: ["a"] }, runtimes: [{ ...rt, overhead: { memory: "1Gi" } }] }),
+        b: group({ nodes: { names: ["b"] } }),
+      },
+    }),
+    [
+      "groups.b.runtimes: gives contrast-cc-metal-qemu-snp-2932281f another overhead than group a. A handler has one RuntimeClass, and that has one overhead.",
+    ],
+  ],
+  [
+    "quantity",
+    g({ runtimes: [{ ...rt, overhead: { memory: "1 Gi" } }] }),
+    ['groups.workers.runtimes[0].overhead.memory: "1 Gi" must be a quantity such as "250m" or "512Mi".'],
+  ],
+  [
+    "plain secret",
+    base({ cluster: { ...metal, kubeconfig: "apiVersion: v1" } }),
+    [
+      "cluster.kubeconfig: is a secret in plain text. Encrypt it: pulumi config set --secret --path 'cluster.kubeconfig'.",
+    ],
+    [],
+  ],
+  [
+    "plain secret group",
+    g({ nodes: { hosts: [host], ssh } }),
+    [
+      "groups.workers.nodes.ssh.privateKey: is a secret in plain text. Encrypt it: pulumi config set --secret --path 'groups.workers.nodes.ssh.privateKey'.",
+    ],
+    [],
+  ],
+  [
+    "several at once",
+    base({
+      cluster: { kind: "aks" },
+      installerImage: "x:y",
+      groups: { w: { distribution: "k3", runtimes: [{ platform: "locl" }], minNodes: 2 } },
+    }),
+    [
+      "cluster.subscriptionId: is missing. Expected a text.",
+      "cluster.resourceGroup: is missing. Expected a text.",
+      "cluster.name: is missing. Expected a text.",
+      'installerImage: "x:y" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
+      'groups.w.distribution.name: "k3" is not allowed. Allowed: containerd, aks, k3s, rke2, k0s, microk8s. Did you mean "k3s"?',
+      'groups.w.runtimes[0].platform: "locl" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local. Did you mean "local"?',
+      "groups.w.runtimes[0].payload: is missing. Expected the path of a manifest below the project.",
+      "groups.w.minNodes: is not a known key. Allowed here: distribution, nodes, runtimes, atOnce, minimumNodes, ignoreNodes, stallTimeout, tolerations, priorityClass, verifySandbox, onDestroy.",
+    ],
+  ],
+];
+
+describe("mistakes in a stack's configuration", () => {
+  test.each(table)("%s", async (_name, entries, messages, secretKeys) => {
+    expect(await mistakesOf(entries, secretKeys && { secretKeys })).toEqual(messages);
+  });
+
+  test("no message repeats a secret", async () => {
+    const [message] = await mistakesOf(base({ cluster: { ...metal, kubeconfig: 7 } }));
+    expect(message).toBe("cluster.kubeconfig: [secret] is not allowed. Expected a text.");
+  });
+
+  test("an image that was not built yet is a mistake of the configuration, too", async () => {
+    const imageDigest = async () => {
+      throw new Refusal("image-missing", "There is no image in .local/image. Build it: npm run image.");
+    };
+    const entries = base({ cluster: { kind: "local" }, installerImage: undefined });
+    expect(await mistakesOf(entries, { imageDigest })).toEqual([
+      'installerImage: "local" cannot be used: There is no image in .local/image. Build it: npm run image.',
+    ]);
+  });
+});
+
+describe("a stack's configuration", () => {
+  test("is complete: defaults filled in, manifests read, groups sorted", async () => {
+    const entries = base({
+      registry: { prefix: "mirror.example:5000/apps" },
+      groups: { b: group({ nodes: { names: ["n2"] } }), a: group({ nodes: { names: ["n1"] }, atOnce: 3 }) },
+    });
+    const { image, groups } = await readConfiguration(source(entries));
+    expect(image).toEqual({ reference: `mirror.example:5000/apps/edgeless/contrast-node-installer@${digest}` });
+    expect(
+      groups.map(({ name, atOnce, minimumNodes, onDestroy }) => ({ name, atOnce, minimumNodes, onDestroy })),
+    ).toEqual([
+      { name: "a", atOnce: 3, minimumNodes: 1, onDestroy: "uninstall" },
+      { name: "b", atOnce: 1, minimumNodes: 1, onDestroy: "uninstall" },
+    ]);
+    expect(groups[0]?.runtimes[0]?.manifest.name).toBe("fixture-contrast-go");
+  });
+
+  test("a local cluster takes the image that was built here", async () => {
+    const { image } = await readConfiguration(source(base({ cluster: { kind: "local" }, installerImage: undefined })));
+    expect(image).toEqual({ localDigest: digest });
+  });
+});
