@@ -3,7 +3,7 @@ import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Progress, seconds, whileWaiting } from "../../tools/programs/progress.ts";
 import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
-import { hasItsTrees, nodeUnit, prepareNode, removeMachineRemains } from "./nodes.ts";
+import { isWhole, nodeUnit, powerOff, prepareNode, removeMachineRemains } from "./nodes.ts";
 import type { NodeRecord } from "./record.ts";
 import { isCurrent, startUnit, stopUnit, waitFor } from "./units.ts";
 
@@ -27,14 +27,19 @@ const bootTimeoutMs = 180_000;
 /** How long a node that runs may be not Ready before it is restarted. */
 const patienceMs = 45_000;
 
+interface Boot {
+  begin: number;
+  /** When its kubelet, before this boot, last reported: what it said then does not count. */
+  before: number;
+}
+
 /** Starts the nodes that do not run as they shall and waits until all are Ready; says whether there was anything to do. */
 export async function ensureNodes(context: NodeContext, nodes: ClusterNode[], progress: Progress): Promise<boolean> {
-  const booted = new Map<string, number>();
-  for (const node of nodes)
-    if (!(await isUp(context, node))) booted.set(node.name, await boot(context, node, progress));
-  const changed = await Promise.all(nodes.map((node) => ensureReady(context, node, booted.get(node.name), progress)));
+  const boots = new Map<string, Boot>();
+  for (const node of nodes) if (!(await isUp(context, node))) boots.set(node.name, await boot(context, node, progress));
+  const changed = await Promise.all(nodes.map((node) => ensureReady(context, node, boots.get(node.name), progress)));
   await ensureLabels(context, nodes);
-  return booted.size > 0 || changed.includes(true);
+  return changed.includes(true);
 }
 
 const unitOf = (context: NodeContext, node: ClusterNode) =>
@@ -45,53 +50,57 @@ const unitOf = (context: NodeContext, node: ClusterNode) =>
   });
 
 const isUp = async (context: NodeContext, node: ClusterNode): Promise<boolean> =>
-  (await isCurrent(context.cluster, unitOf(context, node))) && (await hasItsTrees(context.cluster, node));
+  (await isCurrent(context.cluster, unitOf(context, node))) && (await isWhole(context.cluster, node));
 
-/** Returns when it was. */
-async function boot(context: NodeContext, node: ClusterNode, progress: Progress): Promise<number> {
+async function boot(context: NodeContext, node: ClusterNode, progress: Progress): Promise<Boot> {
   progress(`${node.name} (containerd ${node.record.containerd}): booting …`);
-  await stopUnit(context.cluster, node.unit, 0);
+  await stopUnit(context.cluster, node.unit);
   await removeMachineRemains(node);
+  const before = (await report(context, node))?.reported ?? 0;
   const begin = Date.now();
   await prepareNode({ ...context, node, containerd: node.record.containerd });
   await startUnit(context.cluster, unitOf(context, node));
-  return begin;
+  return { begin, before };
 }
 
-/** A node that ran before this and is not Ready in time is restarted, once. */
+const report = async (context: NodeContext, node: NodeLayout): Promise<NodeReport | undefined> =>
+  (await nodeReports(context.cluster, context.kubernetes))?.find(({ name }) => name === node.name);
+
+/** A node that ran before this and is not Ready in time is restarted, once. Says whether it was not Ready at first. */
 async function ensureReady(
   context: NodeContext,
   node: ClusterNode,
-  booted: number | undefined,
+  justBooted: Boot | undefined,
   progress: Progress,
 ): Promise<boolean> {
-  if (booted === undefined) {
-    const begin = Date.now();
+  if (!justBooted) {
+    if ((await report(context, node))?.ready) return false;
+    progress(`${node.name} runs but is not Ready; waiting for it …`);
     try {
       await untilReady(context, node, 0, patienceMs);
-      return Date.now() - begin > 1000;
+      return true;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      progress(`${node.name} is not Ready; restarting it.`);
+      progress(`${node.name} does not become Ready; restarting it.`);
     }
   }
-  const begin = booted ?? (await boot(context, node, progress));
+  const { begin, before } = justBooted ?? (await boot(context, node, progress));
   await whileWaiting(
     15,
     () => progress(`  ${node.name}: not Ready yet, ${seconds(begin)}`),
-    () => untilReady(context, node, begin, bootTimeoutMs),
+    () => untilReady(context, node, before, bootTimeoutMs),
   );
   progress(`  ${node.name} is Ready (${seconds(begin)}).`);
   return true;
 }
 
-async function untilReady(context: NodeContext, node: ClusterNode, since: number, timeoutMs: number): Promise<void> {
+/** @param before the kubelet must have reported after this, in milliseconds */
+async function untilReady(context: NodeContext, node: ClusterNode, before: number, timeoutMs: number): Promise<void> {
   let last: NodeReport | undefined;
   try {
     await waitFor(context.cluster, node.unit, `${node.name} does not become Ready`, timeoutMs, async () => {
-      last = (await nodeReports(context.cluster, context.kubernetes))?.find(({ name }) => name === node.name);
-      // What the kubelet said before this boot does not count; its clock is in whole seconds.
-      return (last?.ready && last.reported >= Math.floor(since / 1000) * 1000) || undefined;
+      last = await report(context, node);
+      return (last?.ready && last.reported > before) || undefined;
     });
   } catch (error) {
     if (!(error instanceof Refusal) || !last || last.ready) throw error;
@@ -124,7 +133,8 @@ async function ensureLabels(context: NodeContext, nodes: ClusterNode[]): Promise
 /** Powers the node off and forgets it. */
 export async function removeNode(context: NodeContext, node: NodeLayout, progress: Progress): Promise<void> {
   progress(`${node.name}: removing …`);
-  await stopUnit(context.cluster, node.unit, 5000);
+  await powerOff(context.cluster, node);
+  await stopUnit(context.cluster, node.unit);
   await removeMachineRemains(node);
   const { code, stderr } = await kubectl(context.cluster, context.kubernetes, [
     "delete",

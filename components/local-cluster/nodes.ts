@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { nodeCredentials, pkiDirectory } from "./certificates.ts";
@@ -86,7 +87,10 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms): Unit {
     `--bind-ro=${programs.kubernetes}:/opt/kubernetes`,
     ...(existsSync("/dev/kmsg") ? ["--bind=/dev/kmsg"] : []),
   ];
-  const script = `mount -t overlay "$1" -o "$2" "$3"\nshift 3\nexec "$@"`;
+  // A machine that restarts itself ends its supervisor with 133, for whoever keeps it to start it again.
+  const script = `mount -t overlay "$1" -o "$2" "$3"
+shift 3
+while "$@"; [ $? = 133 ]; do :; done`;
   return {
     name: node.unit,
     argv: [
@@ -112,15 +116,30 @@ export async function leader(cluster: ClusterLayout, node: NodeLayout): Promise<
   return undefined;
 }
 
-/** Whether the trees below the running node are still there: the cache that holds them may be deleted at any time. */
-export async function hasItsTrees(cluster: ClusterLayout, node: NodeLayout): Promise<boolean> {
+/**
+ * Whether the running node is whole: its supervisor lives, without which it can neither be restarted nor powered off, and
+ * the trees below its disk are still there, for the cache that holds them may be deleted at any time.
+ */
+export async function isWhole(cluster: ClusterLayout, node: NodeLayout): Promise<boolean> {
   const pid = await leader(cluster, node);
-  return (
-    pid !== undefined &&
-    ["usr/bin/mount", "usr/bin/containerd", "opt/kubernetes/kubelet"].every((file) =>
-      existsSync(`/proc/${pid}/root/${file}`),
-    )
+  if (pid === undefined) return false;
+  const files = ["usr/bin/mount", "usr/bin/containerd", "opt/kubernetes/kubelet"];
+  if (!files.every((file) => existsSync(`/proc/${pid}/root/${file}`))) return false;
+  const names = (await unitProcesses(cluster, node.unit)).map((one) =>
+    readFile(`/proc/${one}/comm`, "utf8").catch(() => ""),
   );
+  return (await Promise.all(names)).includes("systemd-nspawn\n");
+}
+
+/** systemd's own signal for it: SIGRTMIN+4. */
+const powerOffSignal = 38;
+
+/** Lets the node's systemd end its services, for a while; whatever then is left is ended by who removes its unit. */
+export async function powerOff(cluster: ClusterLayout, node: NodeLayout): Promise<void> {
+  const pid = await leader(cluster, node);
+  if (pid === undefined) return;
+  process.kill(pid, powerOffSignal);
+  for (let wait = 0; wait < 100 && (await isRunning(cluster, node.unit)); wait++) await delay(50);
 }
 
 /** Runs a program inside the node, as root. */

@@ -69,19 +69,9 @@ async function openLog(file: string) {
   return await open(file, size > 20e6 ? "w" : "a");
 }
 
-/** Ends the unit's processes, with a time to end by themselves after SIGTERM to the first of them, and its group. */
-export async function stopUnit(cluster: ClusterLayout, unit: string, graceMs: number): Promise<void> {
+/** Ends the unit's processes at once, and its group. */
+export async function stopUnit(cluster: ClusterLayout, unit: string): Promise<void> {
   const group = groupOf(cluster, unit);
-  const [first] = (await processesOf(group)).sort((a, b) => a - b);
-  if (first !== undefined && graceMs > 0) {
-    try {
-      process.kill(first, "SIGTERM");
-    } catch {
-      // It ended by itself.
-    }
-    const end = Date.now() + graceMs;
-    while (Date.now() < end && (await processesOf(group)).length > 0) await delay(50);
-  }
   await killGroup(group);
   await removeGroup(group);
   await rm(startedFile(cluster, unit), { force: true });
