@@ -1,7 +1,7 @@
 // pulumi.ts ARGS...: the project's engine in the environment of the dev stack, or of the stack that --stack names.
 import { parseArgs } from "node:util";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { engineEnvironment } from "./engine/environment.ts";
+import { engineEnvironment, stackNetwork } from "./engine/environment.ts";
 import { runPulumi } from "./engine/run.ts";
 import { toStderr } from "./programs/progress.ts";
 
@@ -10,7 +10,7 @@ const { values } = parseArgs({ args, options: { stack: { type: "string", short: 
 const stack = typeof values.stack === "string" ? values.stack : "dev";
 
 try {
-  process.exitCode = await runPulumi(await engineEnvironment(stack, toStderr), args);
+  process.exitCode = await runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args);
 } catch (error) {
   if (!(error instanceof Refusal)) throw error;
   console.error(error.message);

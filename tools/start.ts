@@ -1,0 +1,51 @@
+// npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
+import { ensureCluster } from "../components/local-cluster/cluster.ts";
+import { enterNetwork } from "../components/local-cluster/layout.ts";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { resolveEngine } from "./engine/engine.ts";
+import { engineEnvironment } from "./engine/environment.ts";
+import { runPulumi, selectStack } from "./engine/run.ts";
+import { buildInstallerImage } from "./image/main.ts";
+import { ensureLocalPayload } from "./local-payload/local-payload.ts";
+import { type Progress, seconds, toStderr } from "./programs/progress.ts";
+import { picture } from "./start/picture.ts";
+import { runProofPods } from "./start/proof.ts";
+
+/** The embedded default: its stack, and the local cluster of the same name. */
+const stack = "dev";
+
+async function start(progress: Progress): Promise<number> {
+  const begin = Date.now();
+  // The image is made of downloads, the engine and the cluster of compilations: side by side they use line and cores.
+  const [cluster] = await Promise.all([
+    ensureCluster({ name: stack }, progress),
+    resolveEngine(progress),
+    makeImage(progress),
+  ]);
+  const environment = await engineEnvironment(stack, progress, enterNetwork(stack));
+  const selected = await selectStack(environment, stack);
+  if (selected !== 0) return selected;
+  progress("Updating the stack …");
+  const updated = await runPulumi(environment, ["up", "--yes", "--skip-preview", "--stack", stack]);
+  if (updated !== 0) {
+    progress("The update failed, as said above. npm start continues where it ended; npm run status shows the nodes.");
+    return updated;
+  }
+  const proofs = await runProofPods(stack, cluster, progress);
+  console.log(picture({ stack, cluster, proofs }));
+  progress(`\nReady after ${seconds(begin)}.`);
+  return 0;
+}
+
+async function makeImage(progress: Progress): Promise<void> {
+  await ensureLocalPayload({}, progress);
+  await buildInstallerImage({}, progress);
+}
+
+try {
+  process.exitCode = await start(toStderr);
+} catch (error) {
+  if (!(error instanceof Refusal)) throw error;
+  console.error(`\n${error.message}`);
+  process.exitCode = 1;
+}
