@@ -51,6 +51,11 @@ export class Repository {
     return `${this.origin.host === "registry-1.docker.io" ? "docker.io" : this.origin.host}/${this.name}`;
   }
 
+  /** The header's value that the registry accepted, once it has asked for one. */
+  get authorization(): string | undefined {
+    return this.#authorization;
+  }
+
   /**
    * Sends the request, authenticating when asked to and trying again where that may help. Any status but those in
    * `expected` is a Refusal that says who answered what, and what to do.

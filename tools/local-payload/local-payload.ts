@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { appendFile, copyFile, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
+import { measurementOf } from "../lock/measurement.ts";
 import { readPayload, replacePayload } from "../lock/payload-directory.ts";
 import { debianFiles } from "../programs/debian.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
@@ -79,6 +80,8 @@ export async function ensureLocalPayload(
       const kernelVerityParams = await writeFiles(files, sources);
       if (change) await appendFile(join(files, change.path), change.append);
       await writeFile(join(files, "..", "inputs"), inputs);
+      const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams };
+      const described = Object.entries(paths).map(([role, path]) => ({ role: role as FileRole, path }));
       return {
         manifest: {
           name,
@@ -88,9 +91,10 @@ export async function ensureLocalPayload(
             kind: "files",
             reference: "Debian trixie: containerd, qemu-system-x86, ovmf, linux-image-cloud-amd64, busybox-static",
           },
-          guest: { rootfsType: "erofs", kernelParams: "", kernelVerityParams },
+          guest,
+          measurement: measurementOf(files, described, { flavour: "none", guest }),
         },
-        files: Object.entries(paths).map(([role, path]) => ({ role: role as FileRole, path })),
+        files: described,
       };
     },
     progress,

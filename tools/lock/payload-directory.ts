@@ -40,12 +40,13 @@ export async function describeFiles(directory: string, files: PayloadContent["fi
 
 /**
  * Replaces the payload by a new one as a whole. `fill` writes the files below the directory that it is given and says what
- * they are; when it throws, or the process is killed at any moment, the payload is the one from before.
+ * they are, `check` throws when they will not do; then, or when the process is killed at any moment, the payload is the one from before.
  */
 export async function replacePayload(
   directory: string,
   fill: (files: string) => Promise<PayloadContent>,
   progress: Progress,
+  check: (manifest: Manifest) => void = () => {},
 ): Promise<Manifest> {
   const waiting = (other: string) => progress(`Waiting for ${other}, which is writing ${directory}.`);
   return await withLock(`payload ${directory}`, `process ${process.pid}`, waiting, async () => {
@@ -56,6 +57,7 @@ export async function replacePayload(
       const content = await fill(join(fresh, "files"));
       const files = await describeFiles(join(fresh, "files"), content.files);
       const manifest = checkedManifest({ schemaVersion: 1, ...content.manifest, files });
+      check(manifest);
       for (const { path, mode } of files) await settle(join(fresh, "files", path), Number.parseInt(mode, 8));
       await writeFile(join(fresh, "manifest.json"), `${JSON.stringify(manifest, undefined, 2)}\n`, { flush: true });
       // Between these two renames there is no payload at its place; removeLeftovers puts it back.

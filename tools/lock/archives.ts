@@ -1,0 +1,212 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createReadStream, createWriteStream } from "node:fs";
+import { copyFile, mkdir, open, readdir, stat } from "node:fs/promises";
+import { dirname, join, posix } from "node:path";
+import { PassThrough, type Readable, type Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { extract, type Header } from "tar-stream";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { requireHostPrograms } from "../programs/host-packages.ts";
+import type { Progress } from "../programs/progress.ts";
+
+/** Files that were fetched, by their path without a leading slash. */
+export interface FileTree {
+  /** For messages: what this is. */
+  readonly name: string;
+  /** The paths of all files and links. */
+  readonly paths: string[];
+  /** The path of the regular file behind a path, links followed; undefined where none is. */
+  resolve(path: string): string | undefined;
+  /** Copies regular files (resolved paths) to targets on this machine, in one pass. */
+  copy(files: { path: string; target: string }[]): Promise<void>;
+}
+
+interface Node {
+  kind: "file" | "link";
+  /** A link's target, as a path of the tree. */
+  target: string;
+  archive: number;
+}
+
+const normalized = (path: string) =>
+  posix
+    .normalize(path)
+    .replace(/^(\.?\/)+/, "")
+    .replace(/\/$/, "");
+
+/**
+ * Archives laid over each other, as image layers are: what a later one has hides what an earlier one has. Each is read
+ * twice, once for the index and once for the files; nothing is unpacked that nobody asked for.
+ */
+export async function openArchives(files: string[], name: string, progress: Progress): Promise<FileTree> {
+  const nodes = new Map<string, Node>();
+  const forget = (path: string, below: boolean) => {
+    for (const known of [...nodes.keys()])
+      if ((!below && known === path) || known.startsWith(`${path}/`)) nodes.delete(known);
+  };
+  for (const [archive, file] of files.entries()) {
+    const found = new Map<string, Node>();
+    await readArchive(file, progress, async (header) => {
+      const path = normalized(header.name);
+      const base = posix.basename(path);
+      // Whiteouts of the OCI image specification.
+      if (base === ".wh..wh..opq") forget(posix.dirname(path), true);
+      else if (base.startsWith(".wh.")) forget(join(posix.dirname(path), base.slice(4)), false);
+      else if (header.type === "file" || header.type === "contiguous-file")
+        found.set(path, { kind: "file", target: "", archive });
+      // Targets of hard links are paths of the archive, those of symbolic links are relative to their directory.
+      else if (header.type === "link") found.set(path, { kind: "link", target: normalized(header.linkname), archive });
+      else if (header.type === "symlink")
+        found.set(path, {
+          kind: "link",
+          target: normalized(
+            posix.join(
+              "/",
+              posix.dirname(path),
+              header.linkname.startsWith("/")
+                ? posix.relative(`/${posix.dirname(path)}`, header.linkname)
+                : header.linkname,
+            ),
+          ),
+          archive,
+        });
+    });
+    for (const [path, node] of found) nodes.set(path, node);
+  }
+  const resolve = (path: string) => resolveIn(nodes, normalized(path));
+  return {
+    name,
+    paths: [...nodes.keys()],
+    resolve,
+    copy: async (wanted) => {
+      for (const [archive, file] of files.entries()) {
+        const targets = new Map(
+          wanted.filter(({ path }) => nodes.get(path)?.archive === archive).map(({ path, target }) => [path, target]),
+        );
+        if (targets.size === 0) continue;
+        await readArchive(file, progress, async (header, content) => {
+          const target =
+            header.type === "file" || header.type === "contiguous-file"
+              ? targets.get(normalized(header.name))
+              : undefined;
+          if (target) await writeFile(content, target);
+        });
+      }
+    },
+  };
+}
+
+/** Follows links of the last and of every other segment, at most as often as Linux does. */
+function resolveIn(nodes: Map<string, Node>, path: string): string | undefined {
+  for (let step = 0, at = path; step < 40; step++) {
+    const node = nodes.get(at);
+    if (node?.kind === "file") return at;
+    if (node) at = node.target;
+    else {
+      const segments = at.split("/");
+      const linked = segments.findIndex((_, end) => nodes.get(segments.slice(0, end).join("/"))?.kind === "link");
+      if (linked < 0) return undefined;
+      const link = nodes.get(segments.slice(0, linked).join("/"));
+      at = normalized(join(link?.target ?? "", ...segments.slice(linked)));
+    }
+  }
+  return undefined;
+}
+
+/** A directory of this machine as a tree. */
+export async function openDirectory(directory: string): Promise<FileTree> {
+  const entries = await readdir(directory, { withFileTypes: true, recursive: true }).catch((error: Error) => {
+    throw new Refusal("no-directory", `${directory} cannot be read: ${error.message}.`);
+  });
+  const paths = new Set<string>();
+  for (const entry of entries) {
+    const file = join(entry.parentPath, entry.name);
+    if (entry.isFile() || (entry.isSymbolicLink() && (await stat(file).catch(() => undefined))?.isFile()))
+      paths.add(posix.relative(directory, file));
+  }
+  return {
+    name: directory,
+    paths: [...paths],
+    resolve: (path) => (paths.has(normalized(path)) ? normalized(path) : undefined),
+    copy: async (wanted) => {
+      for (const { path, target } of wanted) {
+        await mkdir(dirname(target), { recursive: true });
+        await copyFile(join(directory, path), target);
+      }
+    },
+  };
+}
+
+async function writeFile(content: Readable, target: string): Promise<void> {
+  await mkdir(dirname(target), { recursive: true });
+  try {
+    await pipeline(content, createWriteStream(target));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    throw new Refusal(
+      "disk-full",
+      `The disk is full at ${dirname(target)}. Make room there and run the same command again.`,
+    );
+  }
+}
+
+/** Calls `entry` for every header of the archive, whatever compresses it; content that it does not read is skipped. */
+async function readArchive(
+  file: string,
+  progress: Progress,
+  entry: (header: Header, content: Readable) => Promise<void>,
+): Promise<void> {
+  const archive = extract();
+  archive.on("error", () => {}); // reported by the pipeline and the loop below
+  const { source, finished } = await decompressed(file, progress);
+  const consume = async () => {
+    for await (const content of archive) {
+      await entry(content.header, content as unknown as Readable);
+      content.resume();
+    }
+  };
+  try {
+    await Promise.all([pipeline(source, archive as unknown as Writable), consume(), finished]);
+  } catch (error) {
+    if (error instanceof Refusal) throw error;
+    throw new Refusal(
+      "archive-broken",
+      `${file} is no whole tar archive: ${(error as Error).message}. Delete it and run the command again.`,
+      { cause: error },
+    );
+  }
+}
+
+/** What an archive starts with tells how it is compressed; names lie. */
+async function decompressed(
+  file: string,
+  progress: Progress,
+): Promise<{ source: Readable; finished: Promise<unknown> }> {
+  const handle = await open(file);
+  const { buffer } = await handle.read(Buffer.alloc(6), 0, 6, 0);
+  await handle.close();
+  if (buffer.toString("latin1") === "\xfd7zXZ\0") return await unxz(file, progress);
+  const raw = createReadStream(file, { highWaterMark: 1 << 20 });
+  const through =
+    buffer.readUInt32LE(0) === 0xfd2fb528
+      ? createZstdDecompress()
+      : buffer.readUInt16BE(0) === 0x1f8b
+        ? createGunzip()
+        : new PassThrough();
+  return { source: through, finished: pipeline(raw, through) };
+}
+
+async function unxz(file: string, progress: Progress): Promise<{ source: Readable; finished: Promise<unknown> }> {
+  await requireHostPrograms([{ program: "xz", package: "xz-utils" }], progress);
+  const child = spawn("xz", ["-dc", "-T0", file], { stdio: ["ignore", "pipe", "pipe"] });
+  let said = "";
+  child.stderr.on("data", (chunk) => {
+    said += chunk;
+  });
+  const finished = once(child, "close").then(([code]) => {
+    if (code !== 0) throw new Error(said.trim() || `xz ended with ${code}`);
+  });
+  return { source: child.stdout, finished };
+}

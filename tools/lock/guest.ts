@@ -1,0 +1,65 @@
+import { parse } from "@iarna/toml";
+import { z } from "zod";
+import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
+import { type GuestImage, guestImage } from "../../node-installer/runtime/manifest.ts";
+import { platforms } from "../../node-installer/runtime/platforms.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+
+/** How the guest image boots, as far as its source or the user says it. */
+export type GivenGuest = { [Key in keyof GuestImage]?: GuestImage[Key] | undefined };
+
+const hypervisor = z.object({
+  rootfs_type: guestImage.shape.rootfsType.optional(),
+  kernel_params: z.string().optional(),
+  kernel_verity_params: z.string().optional(),
+});
+// Contrast wrote its table names with capitals until 2025.
+const hypervisors = z.record(z.string(), hypervisor).optional();
+const kataConfiguration = z.object({ hypervisor: hypervisors, Hypervisor: hypervisors });
+
+/** What a Kata configuration says of the guest image: `[hypervisor.<vmm>]`. */
+export function guestOfConfiguration(text: string, file: string): GivenGuest {
+  let document: unknown;
+  try {
+    document = parse(text);
+  } catch (error) {
+    throw new Refusal("kata-configuration", `${file} is no TOML: ${(error as Error).message}`);
+  }
+  const checked = kataConfiguration.safeParse(document);
+  if (!checked.success)
+    throw new Refusal("kata-configuration", `${file} is no Kata configuration: ${z.prettifyError(checked.error)}`);
+  const [table] = Object.values(checked.data.hypervisor ?? checked.data.Hypervisor ?? {});
+  if (!table) throw new Refusal("kata-configuration", `${file} has no table [hypervisor.<vmm>].`);
+  return {
+    rootfsType: table.rootfs_type,
+    kernelParams: table.kernel_params,
+    kernelVerityParams: table.kernel_verity_params,
+  };
+}
+
+/**
+ * Everything together, the first that says a value winning. Where nobody says how the root file system is protected there
+ * is no payload: a guest that takes any root file system is not confidential.
+ */
+export function completeGuest(
+  platform: PlatformName,
+  flavour: FlavourName,
+  sources: GivenGuest[],
+): GuestImage | undefined {
+  const { vmm } = platforms[platform];
+  if (vmm === "none") return undefined;
+  const first = <Key extends keyof GuestImage>(key: Key) =>
+    sources.map((source) => source[key]).find((value) => value !== undefined);
+  const rootfsType = first("rootfsType") ?? (flavour === "contrast-go" && vmm === "qemu" ? "erofs" : "ext4");
+  const kernelParams = first("kernelParams") ?? "";
+  const kernelVerityParams = first("kernelVerityParams") ?? "";
+  // An IGVM file holds kernel and command line, and in it the root hash.
+  const igvm = vmm === "cloud-hypervisor";
+  if (!igvm && kernelVerityParams === "" && !/\b(roothash|usrhash|root_hash)=|dm-verity/.test(kernelParams))
+    throw new Refusal(
+      "verity-unknown",
+      "The root hash of the guest image is not known: its source publishes none. Give what the image's builder published, as --kernel-verity-params root_hash=…,salt=…,data_blocks=…,data_block_size=…,hash_block_size=… or in --kernel-params (… roothash=<hex>).",
+    );
+  return { rootfsType, kernelParams, kernelVerityParams };
+}

@@ -1,0 +1,150 @@
+import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
+import type { FileRole } from "../../node-installer/runtime/manifest.ts";
+import { platforms } from "../../node-installer/runtime/platforms.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import type { FileTree } from "./archives.ts";
+
+/** A file that a payload takes from what was fetched: the first of `from` that is there. */
+export interface Wanted {
+  role: FileRole;
+  /** Below the runtime's directory. */
+  path: string;
+  from: string[];
+  optional?: boolean;
+}
+
+/** A file of the fetched tree (links resolved) and its place in the payload. */
+export interface Chosen {
+  role: FileRole;
+  path: string;
+  source: string;
+}
+
+const shimPath = "bin/containerd-shim-contrast-cc-v2";
+/** Option ROMs that QEMU loads for the devices that Kata gives a guest. */
+const optionRoms = ["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
+
+/**
+ * What a Kata release archive holds for a platform, below opt/kata (release assets 3.24 to 4.1). QEMU finds its ROMs
+ * relative to its own place, so they keep the directory that its build expects.
+ */
+export function kataRelease(
+  platform: PlatformName,
+  flavour: FlavourName,
+  tree: FileTree,
+): { files: Wanted[]; verityParams: string[] } {
+  const { tee, gpu, vmm } = platforms[platform];
+  if (vmm !== "qemu")
+    throw new Refusal(
+      "unsupported-pair",
+      `Kata's releases hold no payload for ${platform}: they have QEMU, and neither IGVM files nor an SNP build of Cloud Hypervisor.`,
+    );
+  const kata = (path: string) => `opt/kata/${path}`;
+  const experimental = tree.resolve(kata(`bin/qemu-system-x86_64-${tee}-experimental`)) !== undefined;
+  const build = experimental ? `-${tee}-experimental` : "";
+  const image = gpu ? "nvidia-gpu-confidential" : "confidential";
+  const kernels = gpu
+    ? ["vmlinuz-nvidia-gpu-confidential.container", "vmlinuz-nvidia-gpu.container"]
+    : ["vmlinuz-confidential.container", "vmlinuz.container"];
+  const rs = flavour === "kata-rs";
+  const files: Wanted[] = [
+    {
+      role: "shim",
+      path: shimPath,
+      from: [kata(rs ? "runtime-rs/bin/containerd-shim-kata-v2" : "bin/containerd-shim-kata-v2")],
+    },
+    { role: "vmm", path: "bin/qemu-system-x86_64", from: [kata(`bin/qemu-system-x86_64${build}`)] },
+    ...optionRoms.map((rom): Wanted => {
+      const path = `share/kata-qemu${build}/qemu/${rom}`;
+      return { role: "vmm-data", path, from: [kata(path)] };
+    }),
+    {
+      role: "firmware",
+      path: "share/OVMF.fd",
+      from: [kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`)],
+    },
+    { role: "kernel", path: "share/kata-kernel", from: kernels.map((name) => kata(`share/kata-containers/${name}`)) },
+    {
+      role: "rootfs",
+      path: "share/kata-containers.img",
+      from: [kata(`share/kata-containers/kata-containers-${image}.img`)],
+    },
+  ];
+  if (!rs)
+    files.push({ role: "kata-runtime", path: "bin/kata-runtime", from: [kata("bin/kata-runtime")], optional: true });
+  return { files, verityParams: [kata(`share/kata-containers/root_hash_${image}.txt`)] };
+}
+
+/**
+ * What a directory laid out like a runtime's own on a node holds (`/opt/edgeless/<handler>/`), in its layouts so far:
+ * QEMU, its ROMs and firmware were in a directory per TEE once. They stay where they are found, for QEMU's sake.
+ */
+export function runtimeDirectoryLayout(
+  platform: PlatformName,
+  flavour: FlavourName,
+  tree: FileTree,
+  root: string,
+): Wanted[] {
+  const { tee, vmm } = platforms[platform];
+  const at = (path: string) => `${root}/${path}`.replace(/^\//, "");
+  const same = (role: FileRole, ...paths: string[]): Wanted => {
+    const path = paths.find((candidate) => tree.resolve(at(candidate))) ?? paths[0] ?? "";
+    return { role, path, from: paths.map(at) };
+  };
+  const optional = (wanted: Wanted): Wanted => ({ ...wanted, optional: true });
+  const shim: Wanted = { role: "shim", path: shimPath, from: [at(shimPath), at("bin/containerd-shim-kata-v2")] };
+  const rootfs = same("rootfs", "share/kata-containers.img");
+  const runtime = optional(same("kata-runtime", "bin/kata-runtime"));
+  if (vmm === "cloud-hypervisor")
+    return [
+      shim,
+      same("vmm", "bin/cloud-hypervisor-snp", "bin/cloud-hypervisor"),
+      same("igvm", "share/kata-containers-igvm.img"),
+      rootfs,
+      same("snapshotter", "bin/tardev-snapshotter"),
+      runtime,
+    ];
+  const initrd = optional(same("initrd", "share/kata-initrd.zst", "share/kata-initrd.gz"));
+  return [
+    shim,
+    same("vmm", "bin/qemu-system-x86_64", `${tee}/bin/qemu-system-x86_64`),
+    ...optionRoms.map((rom) => optional(same("vmm-data", `share/qemu/${rom}`, `${tee}/share/qemu/${rom}`))),
+    same("firmware", "share/OVMF.fd", `${tee}/share/OVMF.fd`),
+    same("kernel", "share/kata-kernel"),
+    rootfs,
+    runtime,
+    // Upstream Kata boots an image or an initrd, never both.
+    ...(flavour === "contrast-go" ? [initrd] : []),
+  ];
+}
+
+/** The canonical place of a role's file, for files that are named one by one. */
+export const placeOf: Record<FileRole, (name: string) => string> = {
+  shim: () => shimPath,
+  vmm: (name) => `bin/${name.startsWith("qemu-system-x86_64") ? "qemu-system-x86_64" : name}`,
+  igvm: () => "share/kata-containers-igvm.img",
+  firmware: () => "share/OVMF.fd",
+  kernel: () => "share/kata-kernel",
+  initrd: () => "share/kata-initrd.zst",
+  rootfs: () => "share/kata-containers.img",
+  snapshotter: (name) => `bin/${name}`,
+  "kata-runtime": () => "bin/kata-runtime",
+  "vmm-data": (name) => `share/qemu/${name}`,
+};
+
+/** @throws Refusal that lists every file that is not there, with the places looked at */
+export function choose(wanted: Wanted[], tree: FileTree): Chosen[] {
+  const chosen: Chosen[] = [];
+  const missing: string[] = [];
+  for (const { role, path, from, optional } of wanted) {
+    const source = from.map((candidate) => tree.resolve(candidate)).find((found) => found !== undefined);
+    if (source) chosen.push({ role, path, source });
+    else if (!optional) missing.push(`${role} (${from.join(" or ")})`);
+  }
+  if (missing.length === 0) return chosen;
+  throw new Refusal(
+    "payload-incomplete",
+    `${tree.name} does not hold ${missing.join(", ")}. Choose a release or source that has them, or name the files one by one: --file ROLE=PATH.`,
+  );
+}

@@ -1,0 +1,124 @@
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { type FlavourName, supportedPair } from "../../node-installer/runtime/flavours.ts";
+import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { deriveRuntime } from "../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import type { Progress } from "../programs/progress.ts";
+import type { FileTree } from "./archives.ts";
+import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
+import { type Chosen, choose, kataRelease, placeOf, runtimeDirectoryLayout, type Wanted } from "./layouts.ts";
+import { measurementOf } from "./measurement.ts";
+import { type PayloadContent, replacePayload } from "./payload-directory.ts";
+
+/** What is locked, from wherever. */
+export interface LockRequest {
+  name: string;
+  platform: PlatformName;
+  flavour: FlavourName;
+  kataVersion: string;
+  source: Manifest["source"];
+  /** Where the tree has its files: as a Kata release, or as a runtime's directory below this path of the tree. */
+  layout: "kata-release" | { root: string } | "named files only";
+  /** Files named one by one, by role: paths of the tree, instead of what the layout finds. */
+  named: { role: FileRole; path: string }[];
+  /** A path of the tree, of which the guest's boot parameters are taken. */
+  kataConfiguration?: string | undefined;
+  /** What the user says of the guest; comes before what the tree says. */
+  guest: GivenGuest;
+  /** The payload on this machine. */
+  directory: string;
+  /** The manifest's committed copy. */
+  output: string;
+}
+
+/**
+ * Copies what the platform needs out of the tree, checks that it belongs together (the rootfs image with its hash tree, the
+ * files with platform and flavour), takes the inputs of measurements, and writes payload and manifest as a whole.
+ */
+export async function lockPayload(request: LockRequest, tree: FileTree, progress: Progress): Promise<Manifest> {
+  const { name, platform, flavour, kataVersion, source, directory, output } = request;
+  supportedPair(platform, flavour, kataVersion);
+  const { files, verityParams, configurations } = chooseFiles(request, tree);
+  progress(`Taking ${files.length} files from ${tree.name} …`);
+  const manifest = await replacePayload(
+    directory,
+    async (target): Promise<PayloadContent> => {
+      const texts = await copyFiles(tree, files, [...verityParams, ...configurations], target);
+      const guest = completeGuest(platform, flavour, [
+        request.guest,
+        ...verityParams.map((path) => ({ kernelVerityParams: (texts.get(path) ?? "").trim() })),
+        ...configurations.map((path) => guestOfConfiguration(texts.get(path) ?? "", path)),
+      ]);
+      const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
+      const measurement = measurementOf(target, files, { flavour, ...(guest ? { guest } : {}) });
+      return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
+    },
+    progress,
+    (candidate) => void deriveRuntime({ platform, manifest: candidate }),
+  );
+  await replaceFile(output, `${JSON.stringify(manifest, undefined, 2)}\n`);
+  return manifest;
+}
+
+/** The payload's files, and the texts that say how its guest boots (those that the tree has). */
+function chooseFiles(
+  request: LockRequest,
+  tree: FileTree,
+): { files: Chosen[]; verityParams: string[]; configurations: string[] } {
+  const { layout, named, platform, flavour, kataConfiguration } = request;
+  const byName = named.map(({ role, path }): Wanted => ({ role, path: placeOf[role](basename(path)), from: [path] }));
+  const isNamed = ({ role }: Wanted) => named.some((one) => one.role === role);
+  const there = (paths: string[]) => paths.map((path) => tree.resolve(path)).filter((path) => path !== undefined);
+  let wanted: Wanted[] = [];
+  let verityParams: string[] = [];
+  let configurations: string[] = [];
+  if (layout === "kata-release") {
+    const release = kataRelease(platform, flavour, tree);
+    wanted = release.files;
+    verityParams = there(release.verityParams);
+  } else if (layout !== "named files only") {
+    wanted = runtimeDirectoryLayout(platform, flavour, tree, layout.root);
+    const etc = `${layout.root}/etc/`.replace(/^\//, "");
+    configurations = tree.paths.filter(
+      (path) => path.startsWith(etc) && /^configuration-[^/]*\.toml$/.test(path.slice(etc.length)),
+    );
+    // Several: which one is in use is not ours to guess.
+    if (configurations.length > 1) configurations = [];
+  }
+  if (kataConfiguration !== undefined) {
+    const path = tree.resolve(kataConfiguration);
+    if (!path) throw new Refusal("no-file", `${tree.name} has no file ${kataConfiguration}.`);
+    configurations = [path];
+  }
+  return { files: choose([...byName, ...wanted.filter((one) => !isNamed(one))], tree), verityParams, configurations };
+}
+
+/** Copies everything in one pass; returns the texts by their paths. */
+async function copyFiles(
+  tree: FileTree,
+  files: Chosen[],
+  texts: string[],
+  target: string,
+): Promise<Map<string, string>> {
+  const aside = await mkdtemp(join(target, "..", "texts-"));
+  try {
+    const place = (index: number) => join(aside, String(index));
+    await tree.copy([
+      ...files.map(({ source, path }) => ({ path: source, target: join(target, path) })),
+      ...texts.map((path, index) => ({ path, target: place(index) })),
+    ]);
+    return new Map(
+      await Promise.all(texts.map(async (path, index) => [path, await readFile(place(index), "utf8")] as const)),
+    );
+  } finally {
+    await rm(aside, { recursive: true });
+  }
+}
+
+async function replaceFile(file: string, content: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(`${file}.new`, content, { flush: true });
+  await rename(`${file}.new`, file);
+}

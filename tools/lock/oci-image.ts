@@ -1,0 +1,78 @@
+import { z } from "zod";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { readText } from "../image/http.ts";
+import { sha256 } from "../image/layer.ts";
+import { Repository } from "../image/registry.ts";
+import type { Progress } from "../programs/progress.ts";
+import { download } from "./download.ts";
+
+const descriptor = z.object({
+  mediaType: z.string(),
+  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  size: z.int().min(0),
+});
+const manifestSchema = z.object({ layers: z.array(descriptor).min(1) });
+const indexSchema = z.object({
+  manifests: z.array(
+    descriptor.extend({ platform: z.object({ architecture: z.string(), os: z.string() }).optional() }),
+  ),
+});
+const accepted = [
+  "application/vnd.oci.image.manifest.v1+json",
+  "application/vnd.oci.image.index.v1+json",
+  "application/vnd.docker.distribution.manifest.v2+json",
+  "application/vnd.docker.distribution.manifest.list.v2+json",
+].join(", ");
+
+/**
+ * Downloads an image's layers, by digest only: a tag may be another image tomorrow. Layers that are in the cache are not
+ * fetched again, and one that broke off is continued.
+ *
+ * @param reference "registry/repository@sha256:<64 hex digits>", the registry with http:// where it has no TLS
+ */
+export async function fetchImage(
+  reference: string,
+  options: { ca?: string | undefined; directory?: string },
+  progress: Progress,
+): Promise<string[]> {
+  const [, registry = "", repository = "", digest = ""] =
+    /^((?:https?:\/\/)?[^/]+)\/([^@:]+)(?::[^@/]+)?@(sha256:[0-9a-f]{64})$/.exec(reference) ?? [];
+  if (!digest)
+    throw new Refusal("image-reference", `--image "${reference}" must be registry/repository@sha256:<64 hex digits>.`);
+  const source = new Repository({ registry, repository, ca: options.ca });
+  const files: string[] = [];
+  for (const { digest: layer } of await layersOf(source, digest)) {
+    // Asked for by itself first: this is what a registry answers with its demand for a login.
+    (await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200])).resume();
+    const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
+    const headers = source.authorization ? { authorization: source.authorization } : {};
+    files.push(await download({ url, sha256: layer.slice("sha256:".length), headers, ...options }, progress));
+  }
+  return files;
+}
+
+type Layer = z.infer<typeof descriptor>;
+
+/** The layers of the image, or of the index's image for Linux on x86-64. */
+async function layersOf(source: Repository, digest: string): Promise<Layer[]> {
+  const text = await readText(
+    await source.send({ method: "GET", path: `manifests/${digest}`, headers: { accept: accepted } }, [200]),
+  );
+  if (`sha256:${sha256(text)}` !== digest)
+    throw new Refusal(
+      "digest-mismatch",
+      `${source.reference}@${digest}: the registry sent a manifest with another digest (sha256:${sha256(text)}).`,
+    );
+  const document: unknown = JSON.parse(text);
+  const index = indexSchema.safeParse(document);
+  if (index.success) {
+    const mine = index.data.manifests.find(
+      ({ platform }) => platform?.os === "linux" && platform.architecture === "amd64",
+    );
+    if (mine) return await layersOf(source, mine.digest);
+    throw new Refusal("image-platform", `${source.reference}@${digest} has no image for linux/amd64.`);
+  }
+  const manifest = manifestSchema.safeParse(document);
+  if (manifest.success) return manifest.data.layers;
+  throw new Refusal("image-manifest", `${source.reference}@${digest} is no image: ${z.prettifyError(manifest.error)}`);
+}
