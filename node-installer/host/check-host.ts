@@ -1,0 +1,178 @@
+import type { HostRequirements } from "../runtime/spec.ts";
+import { checkSnp, checkTdx } from "./check-tee.ts";
+import { error, type Finding, warning } from "./finding.ts";
+import type { HostFacts } from "./host-facts.ts";
+
+export type { Finding } from "./finding.ts";
+export { gatherHostFacts, type HostFacts, hostFactsSchema } from "./host-facts.ts";
+
+type Check = (facts: HostFacts, requirements: HostRequirements) => Finding[];
+
+/** Judges facts alone: the same on a node, and on a bundle of a node far away. Errors first, each code once. */
+export function checkHost(facts: HostFacts, requirements: readonly HostRequirements[]): Finding[] {
+  const findings = new Map<string, Finding>();
+  for (const requirement of requirements) {
+    for (const check of checks) {
+      for (const finding of check(facts, requirement)) findings.set(finding.code, finding);
+    }
+  }
+  const order = { error: 0, warning: 1 };
+  return [...findings.values()].toSorted((a, b) => order[a.severity] - order[b.severity]);
+}
+
+const checkMounts: Check = ({ mounts, os }) =>
+  Object.entries(mounts).flatMap(([directory, { readOnly, noExec, mountPoint }]) => {
+    const place = `${directory} lies on the mount ${mountPoint}`;
+    if (readOnly) {
+      const flatcar =
+        os === "flatcar" ? " Flatcar's containerd reads /usr, which is read-only: give it a --config below /etc." : "";
+      return error(
+        "read-only",
+        `${place}, which is read-only, so nothing can be installed there: mount it writable.${flatcar}`,
+      );
+    }
+    if (noExec && directory.startsWith("/opt")) {
+      return error("no-exec", `${place} with the option noexec, so no shim can run from it: mount it without.`);
+    }
+    return [];
+  });
+
+const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
+  if (virtualization !== "kvm") return [];
+  const findings: Finding[] = [];
+  const [flag, setting, module] =
+    cpu.vendor === "AuthenticAMD" ? (["svm", "SVM Mode", "kvm_amd"] as const) : (["vmx", "VT-x", "kvm_intel"] as const);
+  if (cpu.vendor !== "AuthenticAMD" && cpu.vendor !== "GenuineIntel") {
+    return [
+      error(
+        "cpu-unsupported",
+        `This CPU is of vendor "${cpu.vendor || "unknown"}": confidential VMs need an AMD or Intel one.`,
+      ),
+    ];
+  }
+  if (!devices.includes("kvm")) {
+    findings.push(
+      cpu.flags.includes(flag)
+        ? error(
+            "kvm-missing",
+            `/dev/kvm is missing: load the module with "modprobe ${module}" and name it in /etc/modules-load.d.`,
+          )
+        : error(
+            "virtualization-off",
+            `The CPU shows no ${flag}: switch on ${setting} in the BIOS. In a virtual machine confidential VMs cannot run at all.`,
+            true,
+          ),
+    );
+  }
+  if (!devices.includes("vhost-vsock")) {
+    findings.push(
+      modules.includes("vmw_vsock_vmci_transport")
+        ? error(
+            "vsock-taken",
+            "The module vmw_vsock_vmci_transport has taken vsock, so vhost_vsock cannot load and no VM can talk to its shim: unload it and add it to a file in /etc/modprobe.d as blacklisted.",
+          )
+        : error(
+            "vhost-vsock-missing",
+            '/dev/vhost-vsock is missing, over which shim and VM talk: "modprobe vhost_vsock", and name it in /etc/modules-load.d.',
+          ),
+    );
+  }
+  if (!devices.includes("vhost-net")) {
+    findings.push(
+      error(
+        "vhost-net-missing",
+        '/dev/vhost-net is missing, which gives VMs their network: "modprobe vhost_net", and name it in /etc/modules-load.d.',
+      ),
+    );
+  }
+  return findings;
+};
+
+const checkMshv: Check = ({ devices }, { virtualization }) =>
+  virtualization === "mshv" && !devices.includes("mshv")
+    ? [
+        error(
+          "mshv-missing",
+          "/dev/mshv is missing: this node is no member of an AKS pool with the workload runtime KataCcIsolation. Take it out of the group, or make the pool anew with it.",
+        ),
+      ]
+    : [];
+
+/** On AKS the hypervisor has the hardware; the node sees nothing of it but /dev/mshv. */
+const checkTee: Check = (facts, { tee, virtualization }) => {
+  if (virtualization !== "kvm") return [];
+  if (tee === "snp") return checkSnp(facts);
+  return tee === "tdx" ? checkTdx(facts) : [];
+};
+
+const checkGpu: Check = ({ gpus, devices, iommu }, { gpu }) => {
+  if (!gpu) return [];
+  const findings: Finding[] = [];
+  if (iommu.devices.length === 0) {
+    findings.push(
+      error(
+        "iommu-off",
+        "The IOMMU is off, and a GPU is given to a VM through it: switch it on in the BIOS and take iommu=off out of the kernel's command line.",
+        true,
+      ),
+    );
+  }
+  if (gpus.length === 0) {
+    findings.push(
+      error(
+        "gpu-missing",
+        "This node shows no NVIDIA GPU on its PCI bus: take it out of the group of a -gpu platform.",
+      ),
+    );
+  }
+  for (const { address, driver } of gpus.filter(({ driver }) => driver !== "vfio-pci")) {
+    findings.push(
+      error(
+        "gpu-not-bound",
+        `The GPU ${address} has the driver "${driver}": bind it, and every device of its IOMMU group, to vfio-pci.`,
+      ),
+    );
+  }
+  if (gpus.length > 0 && !devices.includes("vfio/vfio")) {
+    findings.push(
+      error("vfio-missing", '/dev/vfio/vfio is missing: "modprobe vfio_pci", and name it in /etc/modules-load.d.'),
+    );
+  }
+  return findings;
+};
+
+const leastInotifyInstances = 8192;
+const leastRequestSeconds = 300;
+const kubeletDefault = { seconds: 120, path: "kubelet's default" };
+
+const checkLimits: Check = ({ inotifyInstances, kubeletRequestTimeout, selinux }, { virtualization, guestPull }) => {
+  const findings: Finding[] = [];
+  if (virtualization !== "none" && inotifyInstances !== undefined && inotifyInstances < leastInotifyInstances) {
+    findings.push(
+      warning(
+        "inotify-instances",
+        `fs.inotify.max_user_instances is ${inotifyInstances}, which a few VMs use up: set it to ${leastInotifyInstances} in a file of /etc/sysctl.d.`,
+      ),
+    );
+  }
+  const { seconds, path } = kubeletRequestTimeout ?? kubeletDefault;
+  if (guestPull && seconds < leastRequestSeconds) {
+    findings.push(
+      warning(
+        "request-timeout",
+        `kubelet's runtimeRequestTimeout is ${seconds} s (${path}), but images are pulled inside the VM while kubelet waits: set it to 5m or more, or pods with large images never start.`,
+      ),
+    );
+  }
+  if (selinux === "enforcing") {
+    findings.push(
+      warning(
+        "selinux-enforcing",
+        "SELinux is enforcing, which no test of this product covers: when something is denied, look into the audit log.",
+      ),
+    );
+  }
+  return findings;
+};
+
+const checks: readonly Check[] = [checkMounts, checkKvm, checkMshv, checkTee, checkGpu, checkLimits];

@@ -1,0 +1,204 @@
+import { cpuGeneration } from "./cpu-generations.ts";
+import { error, type Finding, warning } from "./finding.ts";
+import type { HostFacts } from "./host-facts.ts";
+
+/** What the kernel writes for a parameter that is on: `Y`, and `1` by older ones. */
+const isOn = (value: string | undefined): boolean => value !== undefined && /^[Yy1]/.test(value);
+
+const hasOption = ({ kernel }: HostFacts, option: RegExp): boolean =>
+  kernel.commandLine.split(/\s+/).some((word) => option.test(word));
+
+const bios = {
+  snp: "switch on SMEE, the RMP table's coverage of all memory, IOMMU and SEV-SNP Support, and give SEV-ES a part of the ASID space",
+  tdx: "switch on Total Memory Encryption with multi-tenancy (TME-MT), TDX with a non-zero key split, the SEAM loader and SGX, and fill the memory slots of each socket alike",
+};
+
+/** Why a `1` is not as good as a `Y`: Kata's Go runtime looks for exactly that letter. */
+const digitWarning = (parameter: string): Finding =>
+  warning(
+    "parameter-digit",
+    `${parameter} reads "1" instead of "Y": Kata's Go runtime takes that for "not available". A newer kernel writes Y.`,
+  );
+
+const wrongCpu = ({ cpu }: HostFacts, tee: "snp" | "tdx"): Finding | undefined => {
+  const generation = cpuGeneration(cpu);
+  const [vendor, name, needs] =
+    tee === "snp"
+      ? ["AuthenticAMD", "SEV-SNP", "an AMD EPYC 7003 (Milan) or newer"]
+      : ["GenuineIntel", "TDX", "an Intel Xeon of the 5th generation, a Xeon 6 or newer"];
+  if (cpu.vendor === vendor && (generation === undefined || generation.tee === tee)) return undefined;
+  const what = generation?.name ?? `CPU of vendor "${cpu.vendor || "unknown"}"`;
+  return error(
+    `cpu-without-${tee}`,
+    `This node has an ${what}, but ${name} needs ${needs}: take the node out of the group.`,
+  );
+};
+
+/** SEV-SNP as the kernel's kvm_amd reports it; where it is off, every cause that can be seen from here. */
+export function checkSnp(facts: HostFacts): Finding[] {
+  const cpu = wrongCpu(facts, "snp");
+  if (cpu !== undefined) return [cpu];
+  const { parameters, misc, devices } = facts;
+  const parameter = parameters["kvm_amd.sev_snp"];
+  if (!isOn(parameter)) return whySnpIsOff(facts);
+  const findings: Finding[] = [];
+  if (parameter?.startsWith("1")) findings.push(digitWarning("/sys/module/kvm_amd/parameters/sev_snp"));
+  if (misc.sev_es === 0) {
+    findings.push(
+      error(
+        "no-snp-asids",
+        'No ASIDs are left for SEV-SNP VMs: in the BIOS set "SEV-ES ASID Space Limit Control" to manual and the limit above 1, such as 100.',
+        true,
+      ),
+    );
+  }
+  if (!devices.includes("sev")) {
+    findings.push(
+      error(
+        "sev-device-missing",
+        '/dev/sev is missing, which starts SEV-SNP VMs: "modprobe ccp", and name it in /etc/modules-load.d.',
+      ),
+    );
+  }
+  return findings;
+}
+
+/** Sources of the rules on the IOMMU: the kernel's iommu_snp_enable() in drivers/iommu/amd/init.c. */
+function whySnpIsOff(facts: HostFacts): Finding[] {
+  const { modules, parameters, iommu, kernel } = facts;
+  if (!modules.includes("kvm_amd")) {
+    return [
+      error(
+        "kvm-amd-missing",
+        'The module kvm_amd is not loaded: "modprobe kvm_amd sev=1 sev_snp=1"; if that fails, switch on SVM Mode in the BIOS.',
+      ),
+    ];
+  }
+  if (!("kvm_amd.sev_snp" in parameters)) {
+    return [
+      error(
+        "kernel-without-snp",
+        `Kernel ${kernel.release} cannot host SEV-SNP VMs: boot 6.11 or newer (or a distribution's with the patches) with CONFIG_KVM_AMD_SEV.`,
+        true,
+      ),
+    ];
+  }
+  const findings: Finding[] = [];
+  if (hasOption(facts, /^(amd_iommu=off|iommu=off)$/) || iommu.devices.length === 0) {
+    findings.push(
+      error(
+        "iommu-off",
+        "The IOMMU is off, and the kernel switches SEV-SNP off with it: switch it on in the BIOS, and take iommu=off and amd_iommu=off out of the kernel's command line.",
+        true,
+      ),
+    );
+  } else if (hasOption(facts, /^(iommu=pt|iommu\.passthrough=(1|y|Y))$/) || iommu.domain === "identity") {
+    findings.push(
+      error(
+        "iommu-passthrough",
+        "The IOMMU passes DMA through untranslated, so the kernel switches SEV-SNP off: take iommu=pt out of the kernel's command line, or add iommu=nopt where passthrough is the kernel's default.",
+        true,
+      ),
+    );
+  }
+  if (hasOption(facts, /^amd_iommu=(.*,)?pgtbl_v2(,.*)?$/)) {
+    findings.push(
+      error(
+        "iommu-page-tables",
+        "The IOMMU uses version 2 page tables, with which the kernel switches SEV-SNP off: take amd_iommu=pgtbl_v2 out of its command line.",
+        true,
+      ),
+    );
+  }
+  if (hasOption(facts, /^kvm[-_]amd\.sev([-_]snp)?=(0|n|N)$/) || hasOption(facts, /^mem_encrypt=off$/)) {
+    findings.push(
+      error(
+        "snp-switched-off",
+        "The kernel's command line switches SEV-SNP off: take kvm_amd.sev=0, kvm_amd.sev_snp=0 and mem_encrypt=off out of it.",
+        true,
+      ),
+    );
+  }
+  if (findings.length > 0) return findings;
+  return [
+    error(
+      "snp-off",
+      `SEV-SNP is off (kvm_amd.sev_snp is ${parameters["kvm_amd.sev_snp"]}): in the BIOS ${bios.snp}; then "dmesg | grep -i sev" tells what is still missing.`,
+      true,
+    ),
+  ];
+}
+
+/** TDX as the kernel's kvm_intel reports it; where it is off, why. */
+export function checkTdx(facts: HostFacts): Finding[] {
+  const cpu = wrongCpu(facts, "tdx");
+  if (cpu !== undefined) return [cpu];
+  const { parameters, misc, quoteService } = facts;
+  const parameter = parameters["kvm_intel.tdx"];
+  if (!isOn(parameter)) return [whyTdxIsOff(facts)];
+  const findings: Finding[] = [];
+  if (parameter?.startsWith("1")) findings.push(digitWarning("/sys/module/kvm_intel/parameters/tdx"));
+  if (misc.tdx === 0) {
+    findings.push(
+      error(
+        "no-tdx-keys",
+        "No private keys are left for TDX VMs: in the BIOS give TDX a larger part of the TME-MT/TDX key split.",
+        true,
+      ),
+    );
+  }
+  if (parameters["kvm_intel.sgx"] !== undefined && !isOn(parameters["kvm_intel.sgx"])) {
+    findings.push(
+      warning(
+        "sgx-off",
+        "SGX is off, without which no TDX quote can be signed: switch on SW Guard Extensions in the BIOS.",
+      ),
+    );
+  }
+  if (!quoteService) {
+    findings.push(
+      warning(
+        "quote-service-missing",
+        "Intel's quote generation service (tdx-qgs, unit qgsd) is not installed: TDX VMs start here but cannot be attested.",
+      ),
+    );
+  }
+  return findings;
+}
+
+function whyTdxIsOff(facts: HostFacts): Finding {
+  const { modules, parameters, cpu, kernel } = facts;
+  if (!cpu.flags.includes("tdx_host_platform")) {
+    return error(
+      "tdx-not-in-bios",
+      `The kernel sees no TDX (no tdx_host_platform in /proc/cpuinfo): in the BIOS ${bios.tdx}; an older kernel than 6.8 does not look for it.`,
+      true,
+    );
+  }
+  if (!modules.includes("kvm_intel")) {
+    return error(
+      "kvm-intel-missing",
+      'The module kvm_intel is not loaded: "modprobe kvm_intel tdx=1"; if that fails, switch on VT-x in the BIOS.',
+    );
+  }
+  if (!("kvm_intel.tdx" in parameters)) {
+    return error(
+      "kernel-without-tdx",
+      `Kernel ${kernel.release} cannot host TDX VMs: boot 6.16 or newer, or a distribution's with the patches.`,
+      true,
+    );
+  }
+  const on = /^kvm[-_]intel\.tdx=(1|y|Y)$/;
+  if (!hasOption(facts, on) || !hasOption(facts, /^nohibernate$/)) {
+    return error(
+      "tdx-not-switched-on",
+      'KVM does not use TDX: add "kvm_intel.tdx=1 nohibernate" to the kernel\'s command line.',
+      true,
+    );
+  }
+  return error(
+    "tdx-module-failed",
+    'TDX is switched on, but its module did not start: "dmesg | grep -i tdx" tells why; a BIOS or microcode update is the usual cure.',
+    true,
+  );
+}
