@@ -1,0 +1,26 @@
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { stringify } from "yaml";
+import type { Properties } from "../values.ts";
+import { apiVersionOf, kindOf, nameOf, namespaceOf } from "./objects.ts";
+
+const directories = ["0-crd", "1-manifest"] as const;
+
+/** Where the object's manifest lies; definitions come first, for whoever applies the files in order. */
+export function manifestPath(directory: string, object: Properties): string {
+  const group = kindOf(object) === "CustomResourceDefinition" ? directories[0] : directories[1];
+  const version = apiVersionOf(object).replaceAll(/[/:]/g, "_");
+  const file = [version, kindOf(object).toLowerCase(), namespaceOf(object) || "default", nameOf(object)].join("-");
+  return join(directory, group, `${file}.yaml`);
+}
+
+/** Secrets are written as they are. */
+export async function writeManifest(directory: string, object: Properties): Promise<string> {
+  for (const name of directories) await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
+  const path = manifestPath(directory, object);
+  await writeFile(path, stringify(object, { sortMapEntries: true, lineWidth: 0 }), { mode: 0o600 });
+  return path;
+}
+
+export const removeManifest = (directory: string, object: Properties): Promise<void> =>
+  rm(manifestPath(directory, object), { force: true });
