@@ -45,6 +45,7 @@ export interface TdxSection {
 
 /** Types of TDX metadata sections (Intel TDX Virtual Firmware Design Guide, table "TDVF metadata"). */
 export const tdxSectionType = { bfv: 0, cfv: 1, tdHob: 2, tempMem: 3 } as const;
+export const tdxAttribute = { extend: 1, augment: 2 } as const;
 
 const footerGuid = "96b582de-1fb2-45f7-baea-a366c55a082d";
 const guids = {
@@ -131,9 +132,10 @@ function readSevMetadata(view: View, start: number): SevSection[] {
   const version = view.u32(start + 8, what);
   if (version !== 1) view.fail(start + 8, `${what} has version ${version}, expected 1`);
   const count = view.u32(start + 12, what);
-  if (16 + count * 12 > size) view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
+  if (count > mostSections || 16 + count * 12 > size)
+    view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
   view.need(start, size, what);
-  return Array.from({ length: count }, (_, index) => {
+  const sections = Array.from({ length: count }, (_, index) => {
     const at = start + 16 + index * 12;
     const name = `${what} section ${index}`;
     const section = { gpa: view.u32(at, name), size: view.u32(at + 4, name), type: view.u32(at + 8, name) };
@@ -145,6 +147,8 @@ function readSevMetadata(view: View, start: number): SevSection[] {
     }
     return section;
   });
+  checkLaunchMemory(view, start, what, sections);
+  return sections;
 }
 
 function readTdxMetadata(view: View, start: number): TdxSection[] {
@@ -155,9 +159,10 @@ function readTdxMetadata(view: View, start: number): TdxSection[] {
   const version = view.u32(start + 8, what);
   if (version !== 1) view.fail(start + 8, `${what} has version ${version}, expected 1`);
   const count = view.u32(start + 12, what);
-  if (16 + count * 32 > size) view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
+  if (count > mostSections || 16 + count * 32 > size)
+    view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
   view.need(start, size, what);
-  return Array.from({ length: count }, (_, index) => {
+  const sections = Array.from({ length: count }, (_, index) => {
     const at = start + 16 + index * 32;
     const name = `${what} section ${index}`;
     const section: TdxSection = {
@@ -171,10 +176,24 @@ function readTdxMetadata(view: View, start: number): TdxSection[] {
     checkTdxSection(section, name, (problem) => view.fail(at, problem));
     return section;
   });
+  checkLaunchMemory(
+    view,
+    start,
+    what,
+    sections.filter((section) => (section.attributes & tdxAttribute.augment) === 0),
+  );
+  return sections;
 }
 
-/** A section's memory is hashed page by page, so a lying size would cost without end: no firmware maps more than 64 MiB. */
-const largestTdxSection = 64 << 20;
+/** Sections are hashed page by page, so lying sizes would cost without end; real firmware describes a few MiB in all. */
+const largestLaunchMemory = 64 << 20;
+const mostSections = 128;
+
+function checkLaunchMemory(view: View, start: number, what: string, sections: { size: number }[]): void {
+  const total = sections.reduce((sum, section) => sum + section.size, 0);
+  if (total > largestLaunchMemory)
+    view.fail(start, `${what} describes ${hex(total)} bytes of launch memory, more than any firmware has`);
+}
 
 function checkTdxSection(section: TdxSection, name: string, fail: (problem: string) => never): void {
   if (section.gpa % 4096 !== 0 || section.size % 4096 !== 0) {
@@ -183,5 +202,4 @@ function checkTdxSection(section: TdxSection, name: string, fail: (problem: stri
   if (section.rawSize > section.size) {
     fail(`${name} has ${hex(section.rawSize)} bytes of data for ${hex(section.size)} bytes of memory`);
   }
-  if (section.size > largestTdxSection) fail(`${name} is ${hex(section.size)} bytes long, more than any firmware maps`);
 }

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
 import { sha384, toHex, View } from "./bytes.ts";
-import type { Firmware, TdxSection } from "./ovmf.ts";
+import { type Firmware, type TdxSection, tdxAttribute } from "./ovmf.ts";
 
 /**
  * How a VMM interleaves TDH.MEM.PAGE.ADD and TDH.MR.EXTEND. `single-pass`: each page is added, then extended (QEMU 9 and
@@ -9,8 +9,6 @@ import type { Firmware, TdxSection } from "./ovmf.ts";
  */
 export const mrtdOrders = ["single-pass", "two-pass"] as const;
 export type MrtdOrder = (typeof mrtdOrders)[number];
-
-const attribute = { extend: 1, augment: 2 } as const;
 
 /**
  * MRTD: one SHA-384 over a stream of records (Intel TDX module specification, TDH.MEM.PAGE.ADD and TDH.MR.EXTEND). An added
@@ -21,8 +19,8 @@ export function mrtd(firmware: Uint8Array, sections: readonly TdxSection[], orde
   const digest = createHash("sha384");
   const view = new View(firmware, "firmware");
   for (const [index, section] of sections.entries()) {
-    if ((section.attributes & attribute.augment) !== 0) continue;
-    const extended = (section.attributes & attribute.extend) !== 0;
+    if ((section.attributes & tdxAttribute.augment) !== 0) continue;
+    const extended = (section.attributes & tdxAttribute.extend) !== 0;
     const data = view.slice(section.dataOffset, section.rawSize, `data of TDX metadata section ${index}`);
     if (order === "single-pass") {
       for (let at = 0; at < section.size; at += 4096) {
