@@ -15,6 +15,10 @@ const verbs: Record<string, Verb> = {
     summary: "uninstall the runtimes from every node of a group, unless pods use them",
     load: () => import("./uninstall.ts"),
   },
+  "local-cluster": {
+    summary: "make, repair, show or remove a Kubernetes cluster on this machine",
+    load: () => import("../components/local-cluster/command.ts"),
+  },
   status: {
     summary: "show each node's state, handlers and reason",
     load: () => import("./status.ts"),

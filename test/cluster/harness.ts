@@ -1,0 +1,120 @@
+import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { afterAll, beforeAll } from "vitest";
+import {
+  type ClusterInfo,
+  destroyCluster,
+  ensureCluster,
+  runKubectl,
+  runOnNode,
+} from "../../components/local-cluster/cluster.ts";
+import { enterNetwork } from "../../components/local-cluster/layout.ts";
+import type { ClusterInput } from "../../components/local-cluster/options.ts";
+import { packageRoot } from "../../tools/programs/pinned.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+import { check, type RunResult } from "../../tools/programs/run.ts";
+
+/** A name of this checkout's and this purpose's own: never a stack's, and never another checkout's. */
+export const clusterNameFor = (purpose: string): string =>
+  `test-${createHash("sha256").update(packageRoot()).digest("hex").slice(0, 6)}-${purpose}`;
+
+export interface TestCluster extends ClusterInfo {
+  name: string;
+  /** Makes it what the nodes say now, or repairs it. */
+  ensure(nodes?: ClusterInput["nodes"]): Promise<void>;
+  /** Standard output of a kubectl that must succeed. */
+  kubectl(...args: string[]): Promise<string>;
+  /** Whatever kubectl answers. */
+  tryKubectl(args: string[], input?: string): Promise<RunResult>;
+  /** The JSON of `kubectl get … -o json`. */
+  get<T>(...args: string[]): Promise<T>;
+  /** Server-side apply. */
+  apply(...manifests: object[]): Promise<void>;
+  /** Standard output of a program that must succeed on the node. */
+  onNode(node: string, ...argv: string[]): Promise<string>;
+  tryOnNode(node: string, argv: string[], input?: string): Promise<RunResult>;
+  /** Standard output of a program of this machine that must succeed in the cluster's network. */
+  inNetwork(...argv: string[]): Promise<string>;
+  destroy(): Promise<void>;
+}
+
+/** A cluster of the test's own. Whoever starts it destroys it; what a killed run left is removed first. */
+export async function startCluster(purpose: string, nodes?: ClusterInput["nodes"]): Promise<TestCluster> {
+  const name = clusterNameFor(purpose);
+  await destroyCluster(name, toStderr, { force: true });
+  const ensure = (wanted: ClusterInput["nodes"]) => ensureCluster({ name, ...(wanted && { nodes: wanted }) }, toStderr);
+  const tryKubectl = (args: string[], input?: string) => runKubectl(name, args, input);
+  const tryOnNode = (node: string, argv: string[], input?: string) => runOnNode(name, node, argv, input);
+  const kubectl = async (...args: string[]) => succeeded(`kubectl ${args.join(" ")}`, await tryKubectl(args));
+  const cluster: TestCluster = {
+    name,
+    ...(await ensure(nodes)),
+    ensure: async (wanted = nodes) => void Object.assign(cluster, await ensure(wanted)),
+    kubectl,
+    tryKubectl,
+    get: async (...args) => JSON.parse(await kubectl("get", ...args, "-o", "json")),
+    async apply(...manifests) {
+      const list = JSON.stringify({ apiVersion: "v1", kind: "List", items: manifests });
+      succeeded("kubectl apply", await tryKubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"], list));
+    },
+    onNode: async (node, ...argv) => succeeded(`${argv.join(" ")} on ${node}`, await tryOnNode(node, argv)),
+    tryOnNode,
+    async inNetwork(...argv) {
+      const [command = "", ...args] = [...enterNetwork(name), ...argv];
+      return await check(command, args);
+    },
+    destroy: () => destroyCluster(name, toStderr),
+  };
+  return cluster;
+}
+
+/** For a whole test file: started before its tests, destroyed after them. */
+export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () => TestCluster {
+  let cluster: TestCluster | undefined;
+  beforeAll(async () => {
+    cluster = await startCluster(purpose, nodes);
+  });
+  afterAll(async () => {
+    await destroyCluster(clusterNameFor(purpose), toStderr, { force: true });
+  });
+  return () => {
+    if (!cluster) throw new Error("the cluster is there in tests and hooks only");
+    return cluster;
+  };
+}
+
+function succeeded(what: string, { code, stdout, stderr }: RunResult): string {
+  if (code === 0) return stdout;
+  throw new Error(`${what} failed (exit ${code}):\n${stderr}${stdout}`);
+}
+
+/**
+ * Resolves with what the probe returns as soon as that is not undefined. For conditions that nothing can be waited on
+ * otherwise: for those of Kubernetes objects use `kubectl wait`.
+ */
+export async function until<T>(what: string, probe: () => Promise<T | undefined>, timeoutMs = 60_000): Promise<T> {
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    const result = await probe();
+    if (result !== undefined) return result;
+    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
+    await delay(100);
+  }
+}
+
+/** A pod of one busybox container that does nothing until it is told to end. */
+export const busyboxPod = (
+  cluster: TestCluster,
+  name: string,
+  spec: object = {},
+  command = "trap exit TERM; sleep inf & wait",
+) => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name, namespace: "default" },
+  spec: {
+    terminationGracePeriodSeconds: 1,
+    containers: [{ name: "main", image: cluster.images.busybox, command: ["sh", "-c", command] }],
+    ...spec,
+  },
+});
