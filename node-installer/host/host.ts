@@ -7,6 +7,9 @@ export interface Host {
   readFile(path: string): Promise<Buffer>;
   /** Follows links inside the host root. `undefined` where nothing is. */
   stat(path: string): Promise<FileStat | undefined>;
+  /** Size and SHA-256 of a file, in constant memory. */
+  digest(path: string): Promise<{ size: number; sha256: string }>;
+  /** Names, sorted; none where no directory is. */
   readDirectory(path: string): Promise<string[]>;
   /** The path with every link resolved, as the node sees it. What does not exist resolves to itself. */
   realpath(path: string): Promise<string>;
@@ -36,7 +39,11 @@ export interface Host {
    * Copies a file from the installer's own file system to the host, verifying size and SHA-256 while the bytes pass
    * (one read per byte), fsynced. Throws `DigestMismatch` and removes the target otherwise.
    */
-  copyPayloadFile(source: string, target: string, expected: { size: number; sha256: string; mode: number }): Promise<void>;
+  copyPayloadFile(
+    source: string,
+    target: string,
+    expected: { size: number; sha256: string; mode: number },
+  ): Promise<void>;
   /**
    * Runs a program of the host in the host's file system. Never throws for an exit code: 127 where the program is not
    * there, 124 after the time limit.

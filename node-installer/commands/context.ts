@@ -1,0 +1,91 @@
+import { statSync } from "node:fs";
+import type { Located } from "../containerd/locate.ts";
+import type { Host } from "../host/host.ts";
+import { createNodeHost } from "../host/node-host.ts";
+import { containerdOn } from "../install/daemon.ts";
+import { createLog, type Log } from "../install/log.ts";
+import type { Environment } from "../install/observe.ts";
+import { type ReadSpec, readSpec } from "../install/read-spec.ts";
+import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
+
+/** What the command line says, for every command. */
+export interface Options {
+  spec: string;
+  hostRoot: string;
+  payloads: string;
+  json: boolean;
+  retry: boolean;
+  deep: boolean;
+  kubernetes: boolean;
+  bundle: string | undefined;
+  output: string | undefined;
+  /** stdout and stderr, for tests too. */
+  print: (text: string) => void;
+  printError: (text: string) => void;
+}
+
+export function openHost(options: Options): Host {
+  let isDirectory = false;
+  try {
+    isDirectory = statSync(options.hostRoot).isDirectory();
+  } catch {
+    // Said below.
+  }
+  if (!isDirectory) {
+    throw new Refusal(
+      "bad-arguments",
+      `--host-root ${options.hostRoot} is not a directory: give the node's root, such as / or /host.`,
+    );
+  }
+  return createNodeHost({ root: options.hostRoot });
+}
+
+export interface Opened extends ReadSpec {
+  host: Host;
+  environment: Environment;
+}
+
+/** Spec, host and containerd, with the log on stdout: what the commands that change something begin with. */
+export async function open(options: Options, connect = disconnected): Promise<Opened> {
+  const { spec, specHash } = await readSpec(options.spec);
+  const host = openHost(options);
+  const log = createLog(host, spec.group, options.print);
+  return { spec, specHash, host, environment: await environmentOf({ spec, specHash }, host, log, options, connect) };
+}
+
+export type Connect = (spec: InstallSpec, host: Host, log: Log) => Promise<Cluster>;
+const disconnected: Connect = async (_spec, host) => withoutKubernetes(() => host.now());
+
+export async function environmentOf(
+  { spec, specHash }: ReadSpec,
+  host: Host,
+  log: Log,
+  options: Options,
+  connect = disconnected,
+): Promise<Environment> {
+  return {
+    host,
+    daemon: containerdOn(host, spec.distribution),
+    spec,
+    specHash,
+    payloads: options.payloads,
+    cluster: await connect(spec, host, log),
+    log,
+    checkHost: (located) => requireHost(host, spec, located, log),
+  };
+}
+
+async function requireHost(host: Host, spec: InstallSpec, located: Located, log: Log): Promise<void> {
+  if (spec.runtimes.length === 0) return;
+  const { hostFindings } = await import("../install/host-findings.ts");
+  const findings = await hostFindings(host, located, spec);
+  for (const finding of findings) log.warn("host-finding", { ...finding });
+  const errors = findings.filter(({ severity }) => severity === "error");
+  if (errors.length === 0) return;
+  throw new Refusal(
+    errors.length === 1 ? (errors[0]?.code ?? "host-unfit") : "host-unfit",
+    `This host cannot run what the spec lists: ${errors.map(({ message }) => message).join(" ")}`,
+  );
+}

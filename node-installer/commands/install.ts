@@ -1,0 +1,38 @@
+import { readIfThere } from "../host/files.ts";
+import { journalPath } from "../host/journal.ts";
+import { converge } from "../install/converge.ts";
+import { type Options, open } from "./context.ts";
+
+export async function install(options: Options): Promise<number> {
+  const { environment } = await open(options);
+  try {
+    const { changed, handlers, blocked } = await converge(environment, { retry: options.retry });
+    const kept = blocked.map(
+      ({ handler, pods }) => ` ${handler} is no longer listed, but stays while used by ${pods.join(", ")}.`,
+    );
+    options.printError(
+      `${changed ? "Installed" : "Nothing to do"}: this node serves ${handlers.join(", ") || "none of the handlers"}.${kept.join("")}\n`,
+    );
+    return 0;
+  } finally {
+    environment.daemon.close();
+  }
+}
+
+/** Install with nothing to be there, and nothing at all done while a pod uses what has to go. */
+export async function uninstall(options: Options): Promise<number> {
+  const { environment, host } = await open(options);
+  try {
+    const empty = { ...environment, spec: { ...environment.spec, runtimes: [] } };
+    const { changed } = await converge(empty, { refuseBlocked: true });
+    const left = await readIfThere(host, journalPath);
+    options.printError(
+      changed || left !== undefined
+        ? "Uninstalled.\n"
+        : "Nothing to do: nothing of this group is installed on this node.\n",
+    );
+    return 0;
+  } finally {
+    environment.daemon.close();
+  }
+}

@@ -1,0 +1,94 @@
+import { readFile } from "node:fs/promises";
+import { bundleHost, bundleSchema } from "../host/bundle.ts";
+import type { Host } from "../host/host.ts";
+import { readJournal } from "../host/journal.ts";
+import { containerdOn, type Daemon } from "../install/daemon.ts";
+import { unifiedDiff } from "../install/diff.ts";
+import { observeHost } from "../install/observe.ts";
+import { bytesToCopy, type Change, changesOf, makePlan, type Plan } from "../install/plan.ts";
+import { readSpec } from "../install/read-spec.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
+import { type Options, openHost } from "./context.ts";
+import { replayingDaemon } from "./snapshot.ts";
+
+/** The document that `plan --json` prints. `content` for text files that shall exist. */
+export interface PlanDocument {
+  changes: { path: string; action: Change["action"]; content?: string }[];
+  bytesToCopy: number;
+  restart: boolean;
+}
+
+export async function plan(options: Options): Promise<number> {
+  const { spec } = await readSpec(options.spec);
+  const { host, daemon } = await source(options, spec);
+  const made = await planFor(host, daemon, spec);
+  if (options.json) options.print(`${JSON.stringify(documentOf(made.plan, made.changes), null, 2)}\n`);
+  else options.print(describe(made.plan, made.changes, made.servingKnown));
+  return 0;
+}
+
+/** The plan of a host as it is now; reads only. */
+export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
+  const journal = await readJournal(host, spec.group);
+  try {
+    const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
+    const plan = await makePlan(host, spec, observation);
+    const changes = await changesOf(host, plan, observation);
+    // Proven as far as the tree allows it: with the host's own containerd, where there is one.
+    if (plan.edit) await daemon.validate(observation.located, plan.next, plan.entries);
+    return { plan, changes, servingKnown: observation.serving !== undefined };
+  } finally {
+    daemon.close();
+  }
+}
+
+async function source(options: Options, spec: InstallSpec): Promise<{ host: Host; daemon: Daemon }> {
+  if (options.bundle === undefined) {
+    const host = openHost(options);
+    return { host, daemon: readOnlyDaemon(containerdOn(host, spec.distribution)) };
+  }
+  let document: unknown;
+  try {
+    document = JSON.parse(await readFile(options.bundle, "utf8"));
+  } catch (error) {
+    throw new Refusal("bad-arguments", `The bundle ${options.bundle} cannot be read: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+  const parsed = bundleSchema.safeParse(document);
+  if (!parsed.success) {
+    throw new Refusal("bad-arguments", `${options.bundle} is not a node's bundle: make one with the command snapshot.`);
+  }
+  const host = bundleHost(parsed.data);
+  return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), parsed.data) };
+}
+
+/** The validation writes a candidate beside the file; a plan writes nothing, so what it would say comes at the installation. */
+export const readOnlyDaemon = (daemon: Daemon): Daemon => ({ ...daemon, validate: async () => undefined });
+
+export function documentOf(plan: Plan, changes: Change[]): PlanDocument {
+  return {
+    changes: changes.map(({ path, action, content }) => ({
+      path,
+      action,
+      ...(content !== undefined && { content: content.toString() }),
+    })),
+    bytesToCopy: bytesToCopy(plan),
+    restart: plan.restart,
+  };
+}
+
+function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
+  if (changes.length === 0 && !plan.restart) {
+    return servingKnown ? "Nothing to do.\n" : "Nothing to do (no running containerd was asked).\n";
+  }
+  const parts = changes.map(({ path, action, before, content }) =>
+    before === undefined && content === undefined
+      ? `${action} ${path}\n`
+      : `${action} ${path}\n${unifiedDiff(path, before?.toString(), content?.toString())}`,
+  );
+  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${pods.join(", ")}\n`);
+  const restart = plan.restart ? "containerd restarts once" : "containerd is not restarted";
+  return [...parts, ...blocked, `${bytesToCopy(plan)} bytes to copy; ${restart}.\n`].join("");
+}

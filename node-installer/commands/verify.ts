@@ -1,0 +1,52 @@
+import { readJournal } from "../host/journal.ts";
+import { sentence } from "../install/log.ts";
+import { entryOf, mismatches, observeHost } from "../install/observe.ts";
+import { inspectPayload } from "../install/payload.ts";
+import { changesOf, makePlan } from "../install/plan.ts";
+import { type Options, open } from "./context.ts";
+import { exitCodes } from "./exit-codes.ts";
+
+/**
+ * Files and configuration as the spec says, the running daemon serves every handler with our options, and a sandbox
+ * started through the CRI runs our shim. `--deep` reads every payload byte again. Changes nothing but that sandbox.
+ */
+export async function verify(options: Options): Promise<number> {
+  const { environment, spec, host } = await open({ ...options, print: () => undefined });
+  const { daemon } = environment;
+  const problems: string[] = [];
+  try {
+    const journal = await readJournal(host, spec.group);
+    if (journal.transaction !== undefined) {
+      problems.push(
+        `a change of ${journal.file?.path ?? "containerd's file"} begun at ${journal.transaction.startedAt} is not finished`,
+      );
+    }
+    const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
+    const plan = await makePlan(host, spec, observation);
+    for (const { path, action } of await changesOf(host, plan, observation)) {
+      problems.push(`${path} is not as the spec says: installing would ${action} it`);
+    }
+    if (options.deep) {
+      for (const runtime of spec.runtimes) problems.push(...(await inspectPayload(host, runtime)));
+    }
+    const { serving, notServing, located } = observation;
+    if (serving === undefined) problems.push(`containerd's CRI (${located.socket}) does not answer: ${notServing}`);
+    else {
+      const notServed = mismatches(serving, plan);
+      problems.push(...notServed);
+      for (const runtime of notServed.length > 0 ? [] : spec.runtimes) {
+        await daemon.verifySandbox(located, entryOf(runtime)).catch((error: unknown) => {
+          problems.push(`a sandbox of ${runtime.handler} does not run: ${sentence(error)}`);
+        });
+      }
+    }
+  } finally {
+    daemon.close();
+  }
+  const handlers = spec.runtimes.map(({ handler }) => handler);
+  if (options.json) options.print(`${JSON.stringify({ ok: problems.length === 0, handlers, problems }, null, 2)}\n`);
+  else if (problems.length === 0)
+    options.print(`This node is as the spec says and serves ${handlers.join(", ") || "nothing, as listed"}.\n`);
+  else options.print(problems.map((problem) => `${problem}\n`).join(""));
+  return problems.length === 0 ? 0 : exitCodes.notAsExpected;
+}

@@ -1,0 +1,70 @@
+import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { createLog } from "../install/log.ts";
+import { readSpec } from "../install/read-spec.ts";
+import { watchLoop } from "../install/watch-loop.ts";
+import { connectKubernetes, withoutKubernetes } from "../kubernetes/connect.ts";
+import { environmentOf, type Options, openHost } from "./context.ts";
+
+/** Where the pod answers probes and scrapes. */
+const healthPort = 8099;
+
+/** What the DaemonSet runs. SIGTERM ends it after the change that it is in the middle of, and uninstalls nothing. */
+export async function watch(options: Options): Promise<number> {
+  const first = await readSpec(options.spec);
+  const { group, atOnce } = first.spec;
+  const host = openHost(options);
+  const log = createLog(host, group, options.print);
+  const now = () => host.now();
+  const cluster = options.kubernetes
+    ? connectKubernetes(
+        {
+          group,
+          atOnce,
+          now,
+          delay: (ms) => host.delay(ms),
+          onError: (error) => log.warn("kubernetes", { reason: error.message }),
+        },
+        process.env,
+      )
+    : withoutKubernetes(now);
+
+  const stop = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => stop.abort());
+  const health = options.kubernetes ? await serve() : undefined;
+  try {
+    await watchLoop({
+      host,
+      log,
+      cluster,
+      signal: stop.signal,
+      readSpec: () => readSpec(options.spec),
+      environment: async (spec) => {
+        const environment = await environmentOf(spec, host, log, options, async () => cluster);
+        return { ...environment, signal: stop.signal };
+      },
+      sleep: (ms) => sleep(ms, undefined, { signal: stop.signal }).catch(() => undefined),
+    });
+    return 0;
+  } finally {
+    cluster.reporter.close();
+    await health?.close();
+    await log.flush();
+  }
+
+  async function serve() {
+    const { serveHealth } = await import("../kubernetes/health.ts");
+    return serveHealth({
+      port: healthPort,
+      group,
+      nodeName: cluster.nodeName ?? hostname(),
+      status: () => cluster.reporter.current(),
+      metrics: cluster.metrics,
+      async snapshot() {
+        const { takeSnapshot } = await import("./snapshot.ts");
+        const { spec } = await readSpec(options.spec);
+        return `${JSON.stringify(await takeSnapshot(host, spec, cluster.nodeName ?? hostname()))}\n`;
+      },
+    });
+  }
+}

@@ -1,0 +1,134 @@
+import { z } from "zod";
+import type { FileStat, Host, RunResult } from "./host.ts";
+
+/**
+ * What a plan reads from a node, recorded call by call, so that the very same plan can be made elsewhere. A call that
+ * was not recorded is answered as by a node that has no such file or program.
+ */
+export const bundleSchema = z.strictObject({
+  schemaVersion: z.literal(1),
+  takenAt: z.iso.datetime(),
+  node: z.string(),
+  /** `method path` or `run command arguments`, and the answer. */
+  calls: z.record(z.string(), z.json()),
+  /** What the running daemon served (undefined: nothing answered), and the pods of each handler asked for. */
+  serving: z.json().optional(),
+  users: z.record(z.string(), z.array(z.string())),
+});
+export type Bundle = z.infer<typeof bundleSchema>;
+type Json = z.infer<ReturnType<typeof z.json>>;
+
+type Reader = Pick<Host, "readFile" | "digest" | "stat" | "readDirectory" | "realpath" | "freeSpace" | "run">;
+
+const key = (method: string, ...parts: string[]) => [method, ...parts].join(" ");
+const absent = (path: string) => Object.assign(new Error(`ENOENT: ${path} is not in the bundle`), { code: "ENOENT" });
+
+/** The host, and every answer that it gives written into `calls`, secrets blotted out. */
+export function recordingHost(host: Host, calls: Record<string, Json>): Host {
+  const recorded = async <T>(name: string, call: Promise<T>, encode: (value: T) => Json): Promise<T> => {
+    const value = await call;
+    calls[name] = encode(value);
+    return value;
+  };
+  const reader: Reader = {
+    readFile: (path) => recorded(key("readFile", path), host.readFile(path), encodeBytes),
+    digest: (path) => recorded(key("digest", path), host.digest(path), (value) => ({ ...value })),
+    stat: (path) => recorded(key("stat", path), host.stat(path), encodeStat),
+    readDirectory: (path) => recorded(key("readDirectory", path), host.readDirectory(path), (names) => names),
+    realpath: (path) => recorded(key("realpath", path), host.realpath(path), (target) => target),
+    freeSpace: (path) =>
+      recorded(key("freeSpace", path), host.freeSpace(path), ({ bytes, inodes }) => ({
+        bytes,
+        inodes: Math.min(inodes, 1e15),
+      })),
+    run: (command, args, options) =>
+      recorded(key("run", command, ...args), host.run(command, args, options), ({ code, stdout, stderr }) => ({
+        code,
+        stdout: withoutSecrets(stdout),
+        stderr: withoutSecrets(stderr),
+      })),
+  };
+  return { ...host, ...reader };
+}
+
+/** A host that can only be read, from a bundle. */
+export function bundleHost(bundle: Bundle): Host {
+  const find = (method: string, ...parts: string[]): Json | undefined => bundle.calls[key(method, ...parts)];
+  const readOnly = (): never => {
+    throw new Error("a bundle can only be read");
+  };
+  return {
+    async readFile(path) {
+      const found = find("readFile", path);
+      if (found === undefined) throw absent(path);
+      return decodeBytes(found);
+    },
+    async digest(path) {
+      const found = find("digest", path);
+      if (found === undefined) throw absent(path);
+      return found as { size: number; sha256: string };
+    },
+    stat: async (path) => decodeStat(find("stat", path)),
+    readDirectory: async (path) => (find("readDirectory", path) ?? []) as string[],
+    realpath: async (path) => (find("realpath", path) ?? path) as string,
+    localPath: async (path) => (find("realpath", path) ?? path) as string,
+    freeSpace: async (path) =>
+      (find("freeSpace", path) ?? { bytes: 0, inodes: 0 }) as { bytes: number; inodes: number },
+    run: async (command, args) =>
+      (find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" }) as unknown as RunResult,
+    makeDirectory: readOnly,
+    createFile: readOnly,
+    appendFile: readOnly,
+    rename: readOnly,
+    replaceFile: readOnly,
+    syncDirectory: readOnly,
+    remove: readOnly,
+    removeTree: readOnly,
+    copyPayloadFile: readOnly,
+    lock: readOnly,
+    now: () => new Date(bundle.takenAt),
+    delay: async () => undefined,
+  };
+}
+
+const secretKeys = "password|passwd|auth|identitytoken|identity_token|registrytoken|token|secret|secret_key|access_key";
+const secretValue = new RegExp(`(\\b(?:${secretKeys})["']?\\s*[=:]\\s*)("(?:[^"\\\\]|\\\\.)*"|'[^']*')`, "gi");
+/** `Authorization = ["Basic …"]` and the like, in a registry's headers. */
+const secretHeader = /(\b(?:authorization|x-[\w-]*token)["']?\s*[=:]\s*)(\[[^\]]*\]|"(?:[^"\\]|\\.)*"|'[^']*')/gi;
+/** `https://user:password@proxy` */
+const secretUserinfo = /(:\/\/)[^/\s"'@]+@/g;
+
+/** containerd's files may hold registry credentials; what a plan decides does not depend on them. */
+export const withoutSecrets = (text: string): string =>
+  text
+    .replace(secretValue, '$1"REDACTED"')
+    .replace(secretHeader, '$1["REDACTED"]')
+    .replace(secretUserinfo, "$1REDACTED@");
+
+function encodeBytes(bytes: Buffer): Json {
+  const text = bytes.toString("utf8");
+  return Buffer.from(text).equals(bytes) ? { text: withoutSecrets(text) } : { base64: bytes.toString("base64") };
+}
+
+function decodeBytes(value: Json): Buffer {
+  const { text, base64 } = value as { text?: string; base64?: string };
+  return text === undefined ? Buffer.from(base64 ?? "", "base64") : Buffer.from(text);
+}
+
+function encodeStat(stat: FileStat | undefined): Json {
+  if (stat === undefined) return null;
+  const { mtimeNs, ctimeNs, ino, dev, ...rest } = stat;
+  return { ...rest, mtimeNs: String(mtimeNs), ctimeNs: String(ctimeNs), ino: String(ino), dev: String(dev) };
+}
+
+function decodeStat(value: Json | undefined): FileStat | undefined {
+  if (value === undefined || value === null) return undefined;
+  const stat = value as unknown as Record<"mtimeNs" | "ctimeNs" | "ino" | "dev", string> & FileStat;
+  const big = {
+    mtimeNs: BigInt(stat.mtimeNs),
+    ctimeNs: BigInt(stat.ctimeNs),
+    ino: BigInt(stat.ino),
+    dev: BigInt(stat.dev),
+  };
+  return { ...stat, ...big };
+}

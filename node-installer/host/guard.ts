@@ -1,0 +1,205 @@
+import { posix } from "node:path";
+import { lockPath, logPath, readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
+import type { Host } from "./host.ts";
+
+/**
+ * The guard: a script on the host that finishes a rollback when the installer cannot, because its pod, the kubelet or
+ * the node died, or because the CRI that would have to start the pod again is what broke. systemd runs it on a timer,
+ * and at boot before containerd.
+ *
+ * Everything that it has to know is in one plain file, `guard.armed`, which exists exactly while a change of
+ * containerd's file is not committed: removing it is the commit.
+ */
+export const guardName = "contrast-runtime-guard";
+const servicePath = `/etc/systemd/system/${guardName}.service`;
+const timerPath = `/etc/systemd/system/${guardName}.timer`;
+const scriptPath = posix.join(stateDirectory, "guard.sh");
+export const armedPath = posix.join(stateDirectory, "guard.armed");
+/** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`. */
+export const firedPath = posix.join(stateDirectory, "guard.fired");
+
+export interface GuardOrder {
+  file: string;
+  /** Digests; undefined: the file is absent. */
+  before: string | undefined;
+  after: string | undefined;
+  backup: string | undefined;
+  /** What to restart, or undefined where the distribution does so by itself. */
+  unit: string | undefined;
+}
+
+/** Lines of `key=value`, read without any quoting. */
+export const formatOrder = (order: GuardOrder): string =>
+  [
+    `file=${order.file}`,
+    `before=${order.before ?? "absent"}`,
+    `after=${order.after ?? "absent"}`,
+    `backup=${order.backup ?? ""}`,
+    `unit=${order.unit ?? ""}`,
+    "",
+  ].join("\n");
+
+export interface GuardPlaces {
+  state: string;
+  lock: string;
+  log: string;
+}
+
+/**
+ * POSIX sh with what every systemd host has: coreutils and util-linux. It never works against a live installer (the
+ * lock), never writes over bytes that are neither the old nor the new ones (somebody else's), and can itself be
+ * interrupted anywhere: the order stands until all is done.
+ */
+export function guardScript(places: GuardPlaces): string {
+  return `#!/bin/sh
+# Restores containerd's configuration when the Contrast runtime's installer left a change of it unfinished.
+# Written by the installer before each change and removed by it afterwards; see ${places.log}.
+set -u
+state='${places.state}'
+armed="$state/guard.armed"
+[ -f "$armed" ] || exit 0
+
+mkdir -p "$(dirname '${places.lock}')"
+exec 9>>'${places.lock}'
+if ! flock -n 9; then
+  echo "an installer works on this node: it is left to it"
+  exit 0
+fi
+[ -f "$armed" ] || exit 0
+
+file= before= after= backup= unit=
+while IFS= read -r line; do
+  case "$line" in
+  file=*) file=\${line#file=} ;;
+  before=*) before=\${line#before=} ;;
+  after=*) after=\${line#after=} ;;
+  backup=*) backup=\${line#backup=} ;;
+  unit=*) unit=\${line#unit=} ;;
+  esac
+done <"$armed"
+
+digest() {
+  if [ -e "$1" ]; then
+    set -- "$(sha256sum <"$1")"
+    echo "\${1%% *}"
+  else
+    echo absent
+  fi
+}
+
+current=$(digest "$file")
+directory=$(dirname "$file")
+staged="$directory/.$(basename "$file").contrast-guard"
+if [ "$current" = "$before" ]; then
+  outcome=unchanged
+elif [ "$current" != "$after" ]; then
+  outcome=foreign
+elif [ "$before" = absent ]; then
+  rm -f "$file" && sync "$directory" || exit 1
+  outcome=restored
+else
+  rm -f "$staged"
+  cp -p "$backup" "$staged" && sync "$staged" || exit 1
+  if [ "$(digest "$staged")" != "$before" ]; then
+    rm -f "$staged"
+    echo "the backup $backup is not what it was: $file stays as it is" >&2
+    exit 1
+  fi
+  mv -f "$staged" "$file" && sync "$directory" || exit 1
+  outcome=restored
+fi
+
+# At boot this runs before containerd is started, and a restart that is waited for would wait for ever.
+if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
+  systemctl reset-failed "$unit" 2>/dev/null
+  systemctl --no-block restart "$unit" || exit 1
+fi
+
+echo "guard: $file: $outcome"
+mkdir -p "$(dirname '${places.log}')"
+printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>'${places.log}'
+cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing" || exit 1
+mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed" && sync "$state"
+systemctl --no-block stop ${guardName}.timer
+exit 0
+`;
+}
+
+const serviceUnit = (unit: string) => `[Unit]
+Description=Gives containerd its configuration back when the Contrast runtime's installer left a change unfinished
+RequiresMountsFor=${stateDirectory}
+Before=${unit}
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh ${scriptPath}
+
+[Install]
+WantedBy=multi-user.target
+`;
+
+const timerUnit = `[Unit]
+Description=Looks after containerd's configuration until the Contrast runtime's installer has committed its change
+
+[Timer]
+OnActiveSec=15s
+OnUnitInactiveSec=10s
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+`;
+
+async function systemctl(host: Host, ...args: string[]): Promise<void> {
+  const { code, stderr } = await host.run("systemctl", args);
+  if (code !== 0) throw new Error(`systemctl ${args.join(" ")} failed (exit code ${code}): ${stderr.trim()}`);
+}
+
+/** What `systemctl enable` makes; removed by name too, for it refuses units whose files are gone. */
+const wantedLinks = [
+  `/etc/systemd/system/multi-user.target.wants/${guardName}.service`,
+  `/etc/systemd/system/timers.target.wants/${guardName}.timer`,
+];
+
+/** From here on the host brings the old bytes back by itself, unless `commitGuard` comes first. */
+export async function armGuard(host: Host, unit: string, order: GuardOrder): Promise<void> {
+  await host.remove(firedPath);
+  const script = guardScript({ state: stateDirectory, lock: lockPath, log: logPath });
+  await writeFileAtomically(host, scriptPath, script, rootOwned(0o700));
+  await writeFileAtomically(host, servicePath, serviceUnit(unit), rootOwned(0o644));
+  await writeFileAtomically(host, timerPath, timerUnit, rootOwned(0o644));
+  await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);
+  // A leftover of a killed run may still be active: then its timer would not begin anew.
+  await systemctl(host, "restart", `${guardName}.timer`);
+  await writeFileAtomically(host, armedPath, formatOrder(order), rootOwned(0o600));
+}
+
+/** The commit: the new bytes stay. */
+export async function commitGuard(host: Host): Promise<void> {
+  await host.remove(armedPath);
+  await host.syncDirectory(stateDirectory);
+}
+
+/** Whether anything of the guard is on the host. */
+export async function guardIsThere(host: Host): Promise<boolean> {
+  for (const path of [armedPath, firedPath, scriptPath, servicePath, timerPath]) {
+    if ((await host.stat(path)) !== undefined) return true;
+  }
+  return false;
+}
+
+/** Takes the guard off the host; only after `commitGuard`. */
+export async function removeGuard(host: Host): Promise<void> {
+  if (!(await guardIsThere(host))) return;
+  // Fails where the units are half there, after a kill: what matters is that their files go.
+  await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
+  for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firedPath]) await host.remove(path);
+  await host.run("systemctl", ["daemon-reload"]);
+}
+
+/** What the guard did since we armed it, if it did anything. */
+export async function guardOutcome(host: Host): Promise<"restored" | "unchanged" | "foreign" | undefined> {
+  const text = (await readIfThere(host, firedPath))?.toString();
+  const outcome = text?.match(/^outcome=(.*)$/m)?.[1];
+  return outcome === "restored" || outcome === "unchanged" || outcome === "foreign" ? outcome : undefined;
+}

@@ -1,0 +1,201 @@
+import { createHash } from "node:crypto";
+import * as sync from "node:fs";
+import * as fs from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
+import type { FileStat, Host, ReplaceResult } from "./host.ts";
+import { resolvePath } from "./paths.ts";
+import { holdLock, runProgram } from "./programs.ts";
+
+export const sha256 = (bytes: Buffer | string): string => createHash("sha256").update(bytes).digest("hex");
+
+const absent = (error: unknown): boolean => {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOENT" || code === "ENOTDIR";
+};
+
+/**
+ * The machine itself, seen through `root`: `/` on the node, `/host` in the pod, any folder tree for `plan`.
+ *
+ * Links are resolved by hand below the root (the kernel would resolve an absolute link against the pod's own root), and
+ * the result is opened without following any. Programs of the host run by `chroot`, which needs neither the host's
+ * process namespace nor its mount namespace: systemctl reaches systemd by the socket that lies in the host root.
+ */
+export function createNodeHost(options: { root: string }): Host {
+  const root = sync.realpathSync(options.root);
+  const local = (path: string) => (root === "/" ? path : join(root, path));
+  const readLink = async (path: string): Promise<string | undefined> => {
+    try {
+      return await fs.readlink(local(path));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EINVAL" || absent(error)) return undefined;
+      throw error;
+    }
+  };
+  /** This process's path of what the node calls `path`. */
+  const at = async (path: string, followLast = true) => local(await resolvePath(path, readLink, followLast));
+
+  return {
+    readFile: async (path) => fs.readFile(await at(path)),
+    digest: async (path) => fileDigest(await at(path)),
+    localPath: (path) => at(path),
+    realpath: (path) => resolvePath(path, readLink),
+
+    async stat(path) {
+      try {
+        return fileStat(await fs.lstat(await at(path), { bigint: true }));
+      } catch (error) {
+        if (absent(error)) return undefined;
+        throw error;
+      }
+    },
+
+    async readDirectory(path) {
+      try {
+        return (await fs.readdir(await at(path))).sort();
+      } catch (error) {
+        if (absent(error)) return [];
+        throw error;
+      }
+    },
+
+    async makeDirectory(path, mode) {
+      const target = await at(path);
+      const first = await fs.mkdir(target, { recursive: true, mode });
+      if (first !== undefined) await fs.chmod(target, mode);
+    },
+
+    async createFile(path, content, attributes) {
+      const file = await fs.open(await at(path, false), "wx", 0o600);
+      try {
+        await file.writeFile(content);
+        await file.chown(attributes.uid, attributes.gid).catch(ignoreNotPermitted);
+        await file.chmod(attributes.mode & 0o7777);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    },
+
+    async appendFile(path, content) {
+      await fs.appendFile(await at(path), content, { mode: 0o640 });
+    },
+
+    async rename(from, to) {
+      await fs.rename(await at(from, false), await at(to, false));
+    },
+
+    async replaceFile(path, staged, expected) {
+      return replaceNow(await at(path, false), await at(staged, false), expected);
+    },
+
+    async syncDirectory(path) {
+      const directory = await fs.open(await at(path), "r");
+      try {
+        await directory.sync();
+      } finally {
+        await directory.close();
+      }
+    },
+
+    async remove(path) {
+      const target = await at(path, false);
+      try {
+        await fs.unlink(target);
+      } catch (error) {
+        if (absent(error)) return;
+        const { code } = error as NodeJS.ErrnoException;
+        if (code !== "EISDIR" && code !== "EPERM") throw error;
+        await fs.rmdir(target);
+      }
+    },
+
+    async removeTree(path) {
+      await fs.rm(await at(path, false), { recursive: true, force: true });
+    },
+
+    async freeSpace(path) {
+      for (let current = await resolvePath(path, readLink); ; current = join(current, "..")) {
+        try {
+          const { bavail, bsize, ffree, files } = await fs.statfs(local(current));
+          // btrfs and some others count no inodes: 0 of 0.
+          return { bytes: bavail * bsize, inodes: files === 0 ? Number.POSITIVE_INFINITY : ffree };
+        } catch (error) {
+          if (!absent(error) || current === "/") throw error;
+        }
+      }
+    },
+
+    async copyPayloadFile(source, target, expected) {
+      await copyVerified(source, await at(target, false), expected);
+    },
+
+    run: (command, args, runOptions) => runProgram(root, command, args, runOptions?.timeoutMs ?? 60_000),
+    lock: (path, timeoutMs) => holdLock(root, path, timeoutMs),
+    now: () => new Date(),
+    delay: (ms) => delay(ms),
+  };
+}
+
+function fileStat(stat: sync.BigIntStats): FileStat {
+  return {
+    kind: stat.isFile() ? "file" : stat.isDirectory() ? "directory" : "other",
+    mode: Number(stat.mode & 0o7777n),
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    size: Number(stat.size),
+    mtimeNs: stat.mtimeNs,
+    ctimeNs: stat.ctimeNs,
+    ino: stat.ino,
+    dev: stat.dev,
+  };
+}
+
+/**
+ * Node has no `renameat2(RENAME_EXCHANGE)`, so the comparison and the rename are two system calls that follow each other
+ * without a turn of the event loop. A writer that already had the old file open is seen through our own descriptor of it.
+ */
+function replaceNow(path: string, staged: string, expected: string | undefined): ReplaceResult {
+  if (expected === undefined) {
+    try {
+      // Unlike a rename, a link never replaces a file that somebody just created.
+      sync.linkSync(staged, path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "EEXIST") return { result: "changed" };
+      throw error;
+    }
+    sync.unlinkSync(staged);
+    return { result: "replaced" };
+  }
+  let old: number;
+  try {
+    old = sync.openSync(path, sync.constants.O_RDONLY | sync.constants.O_NOFOLLOW);
+  } catch (error) {
+    if (absent(error)) return { result: "changed" };
+    throw error;
+  }
+  try {
+    if (sha256(readAll(old)) !== expected) return { result: "changed" };
+    if (sync.lstatSync(path, { bigint: true }).ino !== sync.fstatSync(old, { bigint: true }).ino) {
+      return { result: "changed" };
+    }
+    sync.renameSync(staged, path);
+    const bytes = readAll(old);
+    return sha256(bytes) === expected ? { result: "replaced" } : { result: "foreign", bytes };
+  } finally {
+    sync.closeSync(old);
+  }
+}
+
+function readAll(descriptor: number): Buffer {
+  const size = sync.fstatSync(descriptor).size;
+  const bytes = Buffer.alloc(size);
+  let offset = 0;
+  while (offset < size) {
+    const count = sync.readSync(descriptor, bytes, offset, size - offset, offset);
+    if (count === 0) break;
+    offset += count;
+  }
+  return bytes.subarray(0, offset);
+}

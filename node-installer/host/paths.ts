@@ -1,0 +1,42 @@
+import { posix } from "node:path";
+
+/** What stands at a path that holds no link in its parents: a link's text, or that there is none. */
+export type ReadLink = (path: string) => Promise<string | undefined>;
+
+/** As Linux's own limit (`ELOOP`). */
+const maximumLinks = 40;
+
+/**
+ * The node's path with every link resolved as the node itself would: an absolute link starts again at the host root,
+ * and `..` never climbs above it. So no link leads out of the host root, whatever it says. Parts that do not exist stay
+ * as they are. With `followLast: false` the last segment may be a link and is kept.
+ */
+export async function resolvePath(path: string, readLink: ReadLink, followLast = true): Promise<string> {
+  if (!path.startsWith("/") || path.includes("\0")) throw new Error(`not an absolute path of the node: ${path}`);
+  let rest = path.split("/");
+  let resolved = "/";
+  let links = 0;
+  while (rest.length > 0) {
+    const [segment = "", ...following] = rest;
+    rest = following;
+    if (segment === "" || segment === ".") continue;
+    if (segment === "..") {
+      resolved = posix.dirname(resolved);
+      continue;
+    }
+    const next = posix.join(resolved, segment);
+    const isLast = rest.every((part) => part === "" || part === ".");
+    const target = isLast && !followLast ? undefined : await readLink(next);
+    if (target === undefined) {
+      resolved = next;
+      continue;
+    }
+    links += 1;
+    if (links > maximumLinks) {
+      throw Object.assign(new Error(`too many symbolic links in ${path}`), { code: "ELOOP" });
+    }
+    if (target.startsWith("/")) resolved = "/";
+    rest = [...target.split("/"), ...rest];
+  }
+  return resolved;
+}

@@ -1,0 +1,101 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { join, posix } from "node:path";
+import { Refusal } from "../runtime/refusal.ts";
+import type { Lock, RunResult } from "./host.ts";
+
+/**
+ * Programs of the host see the host's own defaults, not the pod's. `SYSTEMD_IGNORE_CHROOT`: systemctl would otherwise
+ * guess from /proc/1/root whether it runs in a chroot, and refuse to start anything.
+ */
+const environment = {
+  PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin",
+  HOME: "/root",
+  LC_ALL: "C.UTF-8",
+  SYSTEMD_IGNORE_CHROOT: "1",
+  SYSTEMD_PAGER: "",
+  SYSTEMD_COLORS: "0",
+};
+
+/** The program and its arguments as this process has to start them. */
+function inRoot(root: string, command: string, args: string[]): { file: string; args: string[] } {
+  return root === "/" ? { file: command, args } : { file: "chroot", args: [root, command, ...args] };
+}
+
+/** Environment of the started process: `chroot` itself is found by our own PATH, what it starts by the host's. */
+const processEnvironment = (root: string) =>
+  root === "/" ? environment : { ...environment, PATH: `${environment.PATH}:${process.env.PATH ?? ""}` };
+
+export async function runProgram(root: string, command: string, args: string[], timeoutMs: number): Promise<RunResult> {
+  const started = inRoot(root, command, args);
+  const child = spawn(started.file, started.args, {
+    env: processEnvironment(root),
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: timeoutMs,
+    killSignal: "SIGKILL",
+  });
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
+  child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
+  try {
+    const [code, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
+    const text = Buffer.concat(stderr).toString();
+    return {
+      code: code ?? (child.killed ? 124 : 128),
+      stdout: Buffer.concat(stdout).toString(),
+      stderr:
+        signal === null
+          ? text
+          : `${text}${command} was ended by ${signal}${child.killed ? ` after ${timeoutMs} ms` : ""}`,
+    };
+  } catch (error) {
+    return { code: 127, stdout: "", stderr: `${started.file}: ${(error as Error).message}` };
+  }
+}
+
+/**
+ * Node has no flock(2), so the host's `flock` takes the lock and runs `cat`, which answers once the lock is held and ends
+ * with its input: that is, when this process dies in whatever way. The lock lies in the host's /run/lock, so other pods
+ * and the guard on the host see the same one.
+ */
+export async function holdLock(root: string, path: string, timeoutMs: number): Promise<Lock> {
+  const seconds = String(timeoutMs / 1000);
+  const started = inRoot(root, "flock", ["--exclusive", "--wait", seconds, path, "cat"]);
+  // A process group of its own: Ctrl-C on a terminal must not free the lock before this process is done.
+  const child = spawn(started.file, started.args, {
+    env: processEnvironment(root),
+    stdio: ["pipe", "pipe", "pipe"],
+    detached: true,
+  });
+  const ended = new Promise<{ code: number | null; reason: string }>((resolve) => {
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    child.on("error", (error) => resolve({ code: 127, reason: error.message }));
+    child.on("close", (code) => resolve({ code, reason: stderr.trim() }));
+  });
+  child.stdin.on("error", () => undefined);
+  child.stdin.write("held\n");
+  const held = await Promise.race([once(child.stdout, "data").then(() => undefined), ended]);
+  if (held !== undefined) {
+    if (held.code === 1) {
+      throw new Refusal(
+        "locked",
+        `Another installer works on this node: ${path} was still held after ${seconds} s. Wait until it is done, then try again.`,
+      );
+    }
+    throw new Refusal(
+      "lock-impossible",
+      `The lock ${path} could not be taken with the host's flock program (${held.reason || `exit code ${held.code}`}). ` +
+        `It needs ${posix.dirname(path)} writable and util-linux's flock on the host${root === "/" ? "" : ` below ${join(root, "/")}`}.`,
+    );
+  }
+  return {
+    async release() {
+      child.stdin.end();
+      await ended;
+    },
+  };
+}

@@ -1,0 +1,38 @@
+import { posix } from "node:path";
+import { sha256 } from "../host/files.ts";
+import type { FileAttributes, Host } from "../host/host.ts";
+
+/** Besides the first one, which is the file as the administrator left it. */
+const keptBackups = 4;
+
+/** `20260822T100414.123Z`: sorts by time, and no `*.toml` matches what it ends. */
+const timestamp = (date: Date): string => date.toISOString().replaceAll(/[-:]/g, "");
+
+/** Copies the bytes beside their file as `<config-name>.<time>.bak`, never over another backup, and reads them again. */
+export async function backUp(host: Host, file: string, bytes: Buffer, attributes: FileAttributes): Promise<string> {
+  for (;;) {
+    const backup = `${file}.${timestamp(host.now())}.bak`;
+    try {
+      await host.createFile(backup, bytes, attributes);
+    } catch (error) {
+      // Another one of this very millisecond.
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      await host.delay(1);
+      continue;
+    }
+    await host.syncDirectory(posix.dirname(backup));
+    if (sha256(await host.readFile(backup)) !== sha256(bytes)) {
+      await host.remove(backup);
+      throw new Error(`the backup ${backup} does not hold what was written to it`);
+    }
+    return backup;
+  }
+}
+
+/** Which backups stay and which go. */
+export function rotate(backups: string[]): { keep: string[]; remove: string[] } {
+  const [first, ...others] = backups;
+  if (first === undefined) return { keep: [], remove: [] };
+  const remove = others.slice(0, Math.max(0, others.length - keptBackups));
+  return { keep: [first, ...others.slice(remove.length)], remove };
+}

@@ -1,0 +1,41 @@
+import { stateDirectory } from "../host/files.ts";
+import { journalPath, pristinePath } from "../host/journal.ts";
+import { removePayload } from "./payload.ts";
+import { record, type Work } from "./work.ts";
+
+/**
+ * After the commit: the directories of retired runtimes go, and with the last of them everything that we ever placed,
+ * the journal last. A directory that a process still runs from stays, and is tried again by the next run.
+ */
+export async function cleanUp(work: Work): Promise<void> {
+  const { environment, plan } = work;
+  const { host, log, spec } = environment;
+  for (const { runtime } of plan.retired) {
+    if (!(await removePayload(host, runtime.handler))) {
+      log.warn("payload-in-use", { handler: runtime.handler });
+      continue;
+    }
+    const runtimes = work.journal.runtimes.filter((owned) => owned.runtime.handler !== runtime.handler);
+    await record(work, { runtimes });
+  }
+  if (spec.runtimes.length === 0 && work.journal.runtimes.length === 0) await removeState(work);
+}
+
+async function removeState(work: Work): Promise<void> {
+  const { host, log } = work.environment;
+  const { file, createdDirectories } = work.journal;
+  if (file !== undefined) {
+    if (file.written === file.pristine) {
+      for (const backup of file.backups) await host.remove(backup);
+    } else if (file.backups.length > 0) {
+      log.info("backups-kept", { reason: `${file.path} was edited by others since; the backups beside it stay.` });
+    }
+  }
+  for (const directory of createdDirectories.toReversed()) {
+    // Somebody else's files may lie in it by now.
+    if ((await host.readDirectory(directory)).length === 0) await host.remove(directory);
+  }
+  await host.remove(pristinePath);
+  await host.remove(journalPath);
+  if ((await host.readDirectory(stateDirectory)).length === 0) await host.remove(stateDirectory);
+}

@@ -1,0 +1,181 @@
+import { serves } from "../containerd/serving.ts";
+import type { HandlerEntry } from "../containerd/tables.ts";
+import { digestOf, FileChanged, lockPath } from "../host/files.ts";
+import { guardIsThere } from "../host/guard.ts";
+import { type Journal, readJournal } from "../host/journal.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { type Environment, entryOf, type Observation, observeHost } from "./observe.ts";
+import { isEmpty, makePlan, type Plan } from "./plan.ts";
+import { recover } from "./recover.ts";
+import { runSteps } from "./steps.ts";
+import { recordWithout, type Work } from "./work.ts";
+
+export interface Outcome {
+  changed: boolean;
+  /** Served with our options, sorted. */
+  handlers: string[];
+  /** No longer listed, but used. */
+  blocked: Plan["blocked"];
+}
+
+export interface ConvergeOptions {
+  /** A person asks for another attempt at content that failed. */
+  retry?: boolean;
+  /** The same, by a token: another one than the journal has is a request that was not acted upon yet. */
+  retryToken?: string;
+  /** false: drift is put right only as far as containerd need not be restarted. */
+  mayRestart?: boolean;
+  /** Uninstall: nothing at all changes while a pod uses one of the handlers. */
+  refuseBlocked?: boolean;
+}
+
+/** As often is a file planned anew that others keep changing. */
+const maximumRounds = 5;
+/** Longer than the guard's script, shorter than a person's patience. */
+const lockTimeoutMs = 30_000;
+
+/**
+ * Brings the node to the spec, or finds that it is there: then nothing is written, locked or restarted. Throws
+ * `Refusal` (nothing changed), `RolledBack`, `RollbackFailed`, or what the machine did wrong.
+ */
+export async function converge(environment: Environment, options: ConvergeOptions = {}): Promise<Outcome> {
+  const { host, spec } = environment;
+  const journal = await readJournal(host, spec.group);
+  if (journal.transaction === undefined && !(await guardIsThere(host))) {
+    const { observation, plan } = await look(environment, journal);
+    if (isEmpty(plan) && observation.serving !== undefined) {
+      refuseIfBlocked(plan, options);
+      return finish(environment, observation, plan, false);
+    }
+    if (options.mayRestart === false && (plan.edit || plan.restart)) refuseRestart(observation);
+  }
+  environment.log.keep();
+  const lock = await host.lock(lockPath, lockTimeoutMs);
+  try {
+    await recover(environment, await readJournal(host, spec.group));
+    await resetBreaker(environment, options);
+    return await rounds(environment, options);
+  } finally {
+    await lock.release();
+    await environment.log.flush();
+  }
+}
+
+async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
+  const { host, spec, log, cluster } = environment;
+  for (let round = 0; round < maximumRounds; round += 1) {
+    const journal = await readJournal(host, spec.group);
+    let { observation, plan } = await look(environment, journal);
+    requireServing(observation);
+    if (isEmpty(plan)) {
+      refuseIfBlocked(plan, options);
+      return finish(environment, observation, plan, round > 0);
+    }
+    // First no new pods, then a look whether there are any.
+    await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
+    if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
+    requireServing(observation);
+    refuseIfBlocked(plan, options);
+    refuseFailed(plan, journal, environment.specHash);
+    const stat = await host.stat(observation.located.file);
+    const attributes = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
+    const { mode, uid, gid } = attributes;
+    const work: Work = { environment, observation, plan, journal, attributes: { mode, uid, gid }, backup: undefined };
+    try {
+      await runSteps(work);
+    } catch (error) {
+      if (!(error instanceof FileChanged)) throw error;
+      log.warn("planned-anew", { reason: error.message });
+    }
+  }
+  throw new Refusal(
+    "file-contested",
+    `Another program kept changing containerd's configuration on this node: it was planned ${maximumRounds} times. ` +
+      "Find out which one (configuration management, another installer) and stop it while runtimes are installed.",
+  );
+}
+
+async function look(environment: Environment, journal: Journal) {
+  const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
+  return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
+}
+
+async function finish(
+  environment: Environment,
+  observation: Observation,
+  plan: Plan,
+  changed: boolean,
+): Promise<Outcome> {
+  const handlers = servedHandlers(observation, plan.entries);
+  const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
+  // A handler that is on its way out takes no new pods.
+  await environment.cluster.reporter.setServed(handlers.filter((handler) => listed.has(handler)));
+  if (changed) environment.log.info("converged", { handlers, blocked: plan.blocked });
+  return { changed, handlers, blocked: plan.blocked };
+}
+
+const without = (handlers: string[], removed: string[]) => handlers.filter((handler) => !removed.includes(handler));
+
+function servedHandlers({ serving }: Observation, entries: HandlerEntry[]): string[] {
+  if (serving === undefined) return [];
+  return entries
+    .filter((entry) => serves(serving, [entry]).length === 0)
+    .map(({ handler }) => handler)
+    .sort();
+}
+
+function requireServing({ serving, notServing, located }: Observation): void {
+  if (serving !== undefined) return;
+  throw new Refusal(
+    "cri-broken-before",
+    `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +
+      `The node is left alone. Repair the unit ${located.unit} first; the installer then goes on by itself.`,
+  );
+}
+
+function refuseIfBlocked(plan: Plan, { refuseBlocked }: ConvergeOptions): void {
+  const [first] = plan.blocked;
+  if (!refuseBlocked || first === undefined) return;
+  const users = plan.blocked.map(({ handler, pods }) => `${handler} (${pods.join(", ")})`);
+  throw new Refusal(
+    "runtime-in-use",
+    `Pods on this node still use ${users.join("; ")}. Nothing was removed. Delete those pods, or move them to other nodes, then uninstall again.`,
+  );
+}
+
+function refuseFailed(plan: Plan, { failure }: Journal, specHash: string): void {
+  if (failure === undefined || !failure.final || !(plan.edit || plan.restart)) return;
+  if (failure.specHash !== specHash || failure.content !== (digestOf(plan.next) ?? null)) return;
+  throw new Refusal(
+    "failed-before",
+    `This very change failed on this node at ${failure.at} and was taken back: ${failure.reason}. ` +
+      "It is not tried again by itself. Change the spec, or ask for another attempt (install --retry).",
+  );
+}
+
+/** Forgets a failure when a person asks for another attempt. */
+async function resetBreaker(environment: Environment, { retry, retryToken }: ConvergeOptions): Promise<void> {
+  const journal = await readJournal(environment.host, environment.spec.group);
+  const asked = retry === true || (retryToken !== undefined && retryToken !== journal.retryToken);
+  if (journal.failure === undefined || !asked) return;
+  await recordWithout({ environment, journal }, "failure", retryToken === undefined ? {} : { retryToken });
+}
+
+function refuseRestart({ located }: Observation): never {
+  throw new Refusal(
+    "drift-again",
+    `${located.file} or the running containerd drifted from the spec again soon after it was put right. ` +
+      "Another program seems to change it: find out which one. The installer tries again later.",
+  );
+}
+
+/** The listed handlers that the daemon serves at this moment; none where that cannot be told. */
+export async function servedNow(environment: Environment): Promise<string[]> {
+  try {
+    const journal = await readJournal(environment.host, environment.spec.group);
+    const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
+    return servedHandlers(observation, environment.spec.runtimes.map(entryOf));
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,58 @@
+import type { Cri } from "../containerd/cri.ts";
+import type { Expectation, GateResult } from "../containerd/gate.ts";
+import type { Located } from "../containerd/locate.ts";
+import type { ServingState } from "../containerd/serving.ts";
+import type { HandlerEntry } from "../containerd/tables.ts";
+import type { Host } from "../host/host.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
+
+export type { Expectation };
+
+/**
+ * containerd on one host, as the sequence of an installation uses it: the room `../containerd` bound to a host and
+ * one connection. An interface, so that tests of the sequence can put a daemon in its place that breaks on command.
+ */
+export interface Daemon {
+  locate(): Promise<Located>;
+  read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
+  validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[]): Promise<void>;
+  restart(located: Located): Promise<void>;
+  /** What the running daemon serves; throws where its CRI does not answer. */
+  observe(located: Located, timeoutMs: number): Promise<ServingState>;
+  gate(located: Located, expectation: Expectation): Promise<GateResult>;
+  /** Starts a sandbox with the handler, finds its shim, removes it; throws where that does not work. */
+  verifySandbox(located: Located, entry: HandlerEntry): Promise<void>;
+  /** `namespace/name` of the pods that use the handler. */
+  sandboxesUsing(located: Located, handler: string): Promise<string[]>;
+  close(): void;
+}
+
+/** The real one. Everything that speaks gRPC is loaded when it is first needed: `plan` on a folder tree never does. */
+export function containerdOn(host: Host, distribution: InstallSpec["distribution"]): Daemon {
+  let open: { socket: string; cri: Cri } | undefined;
+  const connect = async (located: Located): Promise<Cri> => {
+    const socket = await host.localPath(located.socket);
+    if (open?.socket !== socket) {
+      open?.cri.close();
+      const { openCri } = await import("../containerd/cri.ts");
+      open = { socket, cri: openCri(socket) };
+    }
+    return open.cri;
+  };
+  const gateRoom = () => import("../containerd/gate.ts");
+  const verifyRoom = () => import("../containerd/verify.ts");
+
+  return {
+    locate: async () => (await import("../containerd/locate.ts")).locate(host, distribution),
+    read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
+    validate: async (located, next, entries) =>
+      (await import("../containerd/validate.ts")).validate(host, located, next, entries),
+    restart: async (located) => (await import("../containerd/restart.ts")).restart(host, located),
+    observe: async (located, timeoutMs) =>
+      (await import("../containerd/serving.ts")).observe(await connect(located), timeoutMs),
+    gate: async (located, expectation) => (await gateRoom()).gate(host, located, await connect(located), expectation),
+    verifySandbox: async (located, entry) => (await verifyRoom()).verifySandbox(host, await connect(located), entry),
+    sandboxesUsing: async (located, handler) => (await verifyRoom()).sandboxesUsing(await connect(located), handler),
+    close: () => open?.cri.close(),
+  };
+}

@@ -1,0 +1,54 @@
+import { posix } from "node:path";
+import { logPath } from "../host/files.ts";
+import type { Host } from "../host/host.ts";
+
+type Fields = Record<string, unknown>;
+export interface Log {
+  info(event: string, fields?: Fields): void;
+  warn(event: string, fields?: Fields): void;
+  error(event: string, fields?: Fields): void;
+  /** From now on (and for what was said before) also on the host: a run that changes nothing writes nothing. */
+  keep(): void;
+  /** Resolves when every line so far is on the host, or could not be written there. */
+  flush(): Promise<void>;
+}
+
+/** One JSON object a line, on `write` and in the host's log, which outlives the pod. */
+export function createLog(host: Host, group: string, write: (line: string) => void): Log {
+  let waiting: string[] = [];
+  let kept = false;
+  let writing = Promise.resolve();
+  const append = () => {
+    if (!kept || waiting.length === 0) return;
+    const lines = waiting.join("");
+    waiting = [];
+    // A full disk must not stop a rollback: the line is on stdout.
+    writing = writing
+      .then(() => host.makeDirectory(posix.dirname(logPath), 0o750))
+      .then(() => host.appendFile(logPath, lines))
+      .catch(() => undefined);
+  };
+  const say =
+    (level: string) =>
+    (event: string, fields: Fields = {}) => {
+      const line = `${JSON.stringify({ time: host.now().toISOString(), level, event, group, ...fields })}\n`;
+      write(line);
+      waiting.push(line);
+      // Years of "nothing to do" must not fill memory either.
+      if (!kept && waiting.length > 200) waiting.shift();
+      append();
+    };
+  return {
+    info: say("info"),
+    warn: say("warn"),
+    error: say("error"),
+    keep() {
+      kept = true;
+      append();
+    },
+    flush: () => writing,
+  };
+}
+
+/** The sentence of an error, without its stack. */
+export const sentence = (error: unknown): string => (error instanceof Error ? error.message : String(error));

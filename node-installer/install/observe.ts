@@ -1,0 +1,104 @@
+import { editConfiguration, ownedBy } from "../containerd/edit.ts";
+import type { Located } from "../containerd/locate.ts";
+import { editContext } from "../containerd/locate.ts";
+import { type ServingState, serves } from "../containerd/serving.ts";
+import type { HandlerEntry } from "../containerd/tables.ts";
+import type { Host } from "../host/host.ts";
+import type { Journal } from "../host/journal.ts";
+import type { Cluster } from "../kubernetes/connect.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
+import type { Daemon, Expectation } from "./daemon.ts";
+import type { Log } from "./log.ts";
+
+/** Everything that an installation is given: who, where, what, and how to tell. */
+export interface Environment {
+  host: Host;
+  daemon: Daemon;
+  spec: InstallSpec;
+  /** SHA-256 of the spec's bytes. */
+  specHash: string;
+  /** This process's directory with a folder for each payload. */
+  payloads: string;
+  cluster: Cluster;
+  log: Log;
+  /** Refuses where the host cannot run the runtimes. */
+  checkHost: (located: Located) => Promise<void>;
+  /** Aborted: do not begin the change of containerd's file. One that began is ended. */
+  signal?: AbortSignal;
+}
+
+/** The host as it is now, read once for a plan. */
+export interface Observation {
+  located: Located;
+  /** Containerd's file that we edit, and the one that containerd reads (the same for most distributions). */
+  edited: Buffer | undefined;
+  configuration: Buffer | undefined;
+  /** Handlers in our block of the file. */
+  present: string[];
+  journal: Journal;
+  /** undefined: the CRI does not answer, for the reason beside it. */
+  serving: ServingState | undefined;
+  notServing: string;
+  /** Pods by handler, for handlers that the spec does not list. */
+  users: Map<string, string[]>;
+}
+
+/** What the daemon does not serve as it shall: empty, if a restart would change nothing for our handlers. */
+export const mismatches = (
+  serving: ServingState,
+  { entries, removed }: Pick<Expectation, "entries" | "removed">,
+): string[] => [
+  ...serves(serving, entries),
+  ...removed.filter((handler) => handler in serving.handlers).map((handler) => `handler ${handler} is still served`),
+];
+
+export const entryOf = ({ handler, containerd }: RuntimeSpec): HandlerEntry => ({ handler, entry: containerd });
+
+export async function observeHost(
+  environment: Pick<Environment, "daemon" | "spec">,
+  journal: Journal,
+  options: { criTimeoutMs: number },
+): Promise<Observation> {
+  const { daemon, spec } = environment;
+  const located = await locateFile(daemon, journal, spec);
+  const { edited, configuration } = await daemon.read(located);
+  const present = ownedBy(edited, located.file).handlers;
+  let serving: ServingState | undefined;
+  let notServing = "";
+  try {
+    serving = await daemon.observe(located, options.criTimeoutMs);
+  } catch (error) {
+    notServing = error instanceof Error ? error.message : String(error);
+  }
+  const users = new Map<string, string[]>();
+  if (serving !== undefined) {
+    const listed = new Set(spec.runtimes.map(({ handler }) => handler));
+    const known = new Set([...present, ...journal.runtimes.map(({ runtime }) => runtime.handler)]);
+    for (const handler of known) {
+      if (listed.has(handler)) continue;
+      const pods = await daemon.sandboxesUsing(located, handler);
+      if (pods.length > 0) users.set(handler, pods);
+    }
+  }
+  return { located, edited, configuration, present, journal, serving, notServing, users };
+}
+
+/** A file that we changed stays the one that we change, until we have left it. */
+async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): Promise<Located> {
+  const located = await daemon.locate();
+  const owned = journal.file;
+  if (owned === undefined || owned.path === located.file) return located;
+  if (spec.runtimes.length > 0) {
+    throw new Refusal(
+      "file-moved",
+      `This node's containerd is configured by ${located.file} now, but the runtimes were installed into ${owned.path}. ` +
+        "Uninstall them first (an empty list of runtimes does so), then install them again.",
+    );
+  }
+  return { ...located, file: owned.path };
+}
+
+/** The file with exactly these handlers. */
+export const edit = (observation: Observation, entries: HandlerEntry[]): Buffer | undefined =>
+  editConfiguration(observation.edited, entries, editContext(observation.located, observation));

@@ -1,0 +1,156 @@
+import { join, posix } from "node:path";
+import type { FileStat, Host } from "../host/host.ts";
+import type { Journal, PlacedFile } from "../host/journal.ts";
+import type { PayloadFile } from "../runtime/manifest.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
+
+/** The directory that holds the directories of all handlers. */
+export const runtimesDirectory = "/opt/edgeless";
+
+/** Beside the directories that it becomes part of: a rename is enough. */
+const stagingDirectory = (handler: string) => posix.join(runtimesDirectory, `.staging-${handler}`);
+const targetOf = (handler: string, path: string) => posix.join(runtimeDirectory(handler), path);
+const modeOf = (file: PayloadFile) => Number.parseInt(file.mode, 8);
+
+const placedAs = (path: string, stat: FileStat): PlacedFile => ({
+  path,
+  size: stat.size,
+  mtimeNs: String(stat.mtimeNs),
+  ino: String(stat.ino),
+});
+
+/** Files of a runtime that are not on the host as they shall be. */
+export interface PayloadPlan {
+  runtime: RuntimeSpec;
+  missing: PayloadFile[];
+  bytes: number;
+}
+
+/**
+ * Compares stat data with what the journal remembers of each file; a file that it does not know is read in full, so
+ * that bytes which are there already (a journal was lost) are not copied again.
+ */
+export async function planPayload(host: Host, runtime: RuntimeSpec, journal: Journal): Promise<PayloadPlan> {
+  const known = journal.runtimes.find((owned) => owned.runtime.handler === runtime.handler)?.files ?? [];
+  const missing: PayloadFile[] = [];
+  for (const file of runtime.files) {
+    if (!(await isPlaced(host, runtime.handler, file, known))) missing.push(file);
+  }
+  return { runtime, missing, bytes: missing.reduce((sum, file) => sum + file.size, 0) };
+}
+
+async function isPlaced(host: Host, handler: string, file: PayloadFile, known: PlacedFile[]): Promise<boolean> {
+  const target = targetOf(handler, file.path);
+  const stat = await host.stat(target);
+  if (stat?.kind !== "file" || stat.size !== file.size || stat.mode !== modeOf(file)) return false;
+  const placed = known.find((candidate) => candidate.path === file.path);
+  if (placed === undefined) return (await host.digest(target)).sha256 === file.sha256;
+  const now = placedAs(file.path, stat);
+  return now.mtimeNs === placed.mtimeNs && now.ino === placed.ino;
+}
+
+/** Reads every byte of the payload again; one sentence for each file that is not as its manifest says. */
+export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<string[]> {
+  const problems: string[] = [];
+  for (const file of runtime.files) {
+    const target = targetOf(runtime.handler, file.path);
+    const stat = await host.stat(target);
+    if (stat === undefined) {
+      problems.push(`${target} is missing`);
+      continue;
+    }
+    if (stat.mode !== modeOf(file))
+      problems.push(`${target} has mode ${stat.mode.toString(8)} instead of ${file.mode}`);
+    const { sha256 } = await host.digest(target);
+    if (sha256 !== file.sha256) problems.push(`${target} has SHA-256 ${sha256} instead of ${file.sha256}`);
+  }
+  return problems;
+}
+
+/** Refuses before the first byte is copied. A tenth more than needed stays free, and at least 64 MiB. */
+export async function requireSpace(host: Host, plans: PayloadPlan[]): Promise<void> {
+  const bytes = plans.reduce((sum, plan) => sum + plan.bytes, 0);
+  const files = plans.reduce((sum, plan) => sum + plan.missing.length, 0);
+  if (files === 0) return;
+  const free = await host.freeSpace(runtimesDirectory);
+  const needed = bytes + Math.max(bytes / 10, 64 << 20);
+  const mebibytes = (value: number) => `${Math.ceil(value / (1 << 20))} MiB`;
+  if (free.bytes < needed) {
+    throw new Refusal(
+      "no-space",
+      `The payload needs ${mebibytes(needed)} on the file system of ${runtimesDirectory}, which has ${mebibytes(free.bytes)} free. ` +
+        "Free some space on the node or give it a larger disk.",
+    );
+  }
+  // Each file, its staged form's directories, and some.
+  if (free.inodes < files * 2 + 100) {
+    throw new Refusal(
+      "no-inodes",
+      `The payload has ${files} files, but the file system of ${runtimesDirectory} has ${free.inodes} inodes free. ` +
+        "Remove small files on the node or give it another file system.",
+    );
+  }
+}
+
+/**
+ * Copies what is missing: staged, verified while it is read, then renamed into the runtime's own directory. A program
+ * that still runs from a replaced file keeps its old one. Returns the stat data of all files for the journal.
+ */
+export async function placePayload(host: Host, plan: PayloadPlan, payloads: string): Promise<PlacedFile[]> {
+  const { runtime, missing } = plan;
+  const directory = runtimeDirectory(runtime.handler);
+  if (missing.length > 0) {
+    const staging = stagingDirectory(runtime.handler);
+    await host.removeTree(staging);
+    await host.makeDirectory(staging, 0o755);
+    for (const file of missing) {
+      const staged = posix.join(staging, file.path);
+      await host.makeDirectory(posix.dirname(staged), 0o755);
+      await host.copyPayloadFile(join(payloads, runtime.payload, file.path), staged, {
+        size: file.size,
+        sha256: file.sha256,
+        mode: modeOf(file),
+      });
+    }
+    const directories = new Set<string>();
+    for (const file of missing) {
+      const target = targetOf(runtime.handler, file.path);
+      await host.makeDirectory(posix.dirname(target), 0o755);
+      await host.rename(posix.join(staging, file.path), target);
+      for (let parent = posix.dirname(target); parent.startsWith(directory); parent = posix.dirname(parent)) {
+        directories.add(parent);
+      }
+    }
+    await host.removeTree(staging);
+    for (const changed of [...directories, runtimesDirectory]) await host.syncDirectory(changed);
+  }
+  const placed: PlacedFile[] = [];
+  for (const file of runtime.files) {
+    const stat = await host.stat(targetOf(runtime.handler, file.path));
+    if (stat === undefined) throw new Error(`${targetOf(runtime.handler, file.path)} vanished while it was placed`);
+    placed.push(placedAs(file.path, stat));
+  }
+  return placed;
+}
+
+/** Removes a runtime's directory, unless a process still runs from it. Returns whether it is gone. */
+export async function removePayload(host: Host, handler: string): Promise<boolean> {
+  const directory = runtimeDirectory(handler);
+  if ((await processesBelow(host, directory)).length > 0) return false;
+  await host.removeTree(stagingDirectory(handler));
+  await host.removeTree(directory);
+  return true;
+}
+
+/** Command lines that name a path below the directory; what else a process has open is not ours to see. */
+export async function processesBelow(host: Host, directory: string): Promise<string[]> {
+  const commands: string[] = [];
+  for (const pid of await host.readDirectory("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    // A process may end between the two calls.
+    const command = await host.readFile(`/proc/${pid}/cmdline`).catch(() => Buffer.alloc(0));
+    if (command.includes(`${directory}/`)) commands.push(command.toString().replaceAll("\0", " ").trim());
+  }
+  return commands;
+}

@@ -1,0 +1,85 @@
+import { readFile } from "node:fs/promises";
+import type { z } from "zod";
+import { sha256 } from "../host/files.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { type InstallSpec, installSpecSchema, runtimeDirectory } from "../runtime/spec.ts";
+
+export interface ReadSpec {
+  spec: InstallSpec;
+  /** SHA-256 of the file's bytes. */
+  specHash: string;
+}
+
+/** Reads and checks an install spec; every mistake in it becomes one sentence with its place. */
+export async function readSpec(path: string): Promise<ReadSpec> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    throw new Refusal("bad-spec", `The install spec ${path} cannot be read: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+  return { spec: parseSpec(bytes.toString(), path), specHash: sha256(bytes) };
+}
+
+export function parseSpec(text: string, path: string): InstallSpec {
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (error) {
+    throw new Refusal("bad-spec", `The install spec ${path} is not JSON: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+  const parsed = installSpecSchema.safeParse(document);
+  const problems = parsed.success ? inconsistencies(parsed.data) : parsed.error.issues.map(describe);
+  if (!parsed.success || problems.length > 0) {
+    throw new Refusal(
+      "bad-spec",
+      `The install spec ${path} is not valid: ${problems.join("; ")}. It is rendered by the Pulumi program; do not edit it by hand.`,
+    );
+  }
+  return parsed.data;
+}
+
+const describe = ({ path, message }: z.core.$ZodIssue): string => `${path.join(".") || "the document"}: ${message}`;
+
+/** What the schema cannot say: names that become paths, lines of a unit file or keys must be nothing else. */
+function inconsistencies({ runtimes, distribution }: InstallSpec): string[] {
+  const problems: string[] = [];
+  const seen = new Set<string>();
+  const plain = (place: string, path: string | undefined) => {
+    if (path !== undefined && /[\p{Cc}"'\\]/u.test(path)) {
+      problems.push(`${place}: ${JSON.stringify(path)} has a quote, a backslash or a control character`);
+    }
+  };
+  plain("distribution.configPath", distribution.configPath);
+  plain("distribution.socket", distribution.socket);
+  if (distribution.unit !== undefined && !/^[A-Za-z0-9@._-]+$/.test(distribution.unit)) {
+    problems.push(`distribution.unit: ${JSON.stringify(distribution.unit)} is not the name of a systemd unit`);
+  }
+  for (const [index, { handler, payload, files, kataConfig, containerd }] of runtimes.entries()) {
+    const place = `runtimes.${index}`;
+    if (seen.has(handler)) problems.push(`${place}.handler: ${handler} is listed twice`);
+    seen.add(handler);
+    if (!/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/.test(payload)) {
+      problems.push(`${place}.payload: ${JSON.stringify(payload)} is not the name of a payload`);
+    }
+    const own = `${runtimeDirectory(handler)}/`;
+    const inside = {
+      "containerd.runtimePath": containerd.runtimePath,
+      "containerd.options.ConfigPath": containerd.options?.ConfigPath,
+    };
+    for (const [key, path] of Object.entries(inside)) {
+      plain(`${place}.${key}`, path);
+      if (path !== undefined && !path.startsWith(own)) {
+        problems.push(`${place}.${key}: ${path} is not below ${own}`);
+      }
+    }
+    plain(`${place}.containerd.proxyPlugin.address`, containerd.proxyPlugin?.address);
+    const paths = [...files.map(({ path }) => path), kataConfig.path];
+    if (new Set(paths).size < paths.length) problems.push(`${place}.files: a path is listed twice`);
+  }
+  return problems;
+}

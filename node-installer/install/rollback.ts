@@ -1,0 +1,152 @@
+import type { ServingState } from "../containerd/serving.ts";
+import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
+import { commitGuard, removeGuard } from "../host/guard.ts";
+import type { Transaction } from "../host/journal.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { sentence } from "./log.ts";
+import { edit, entryOf, mismatches } from "./observe.ts";
+import { record, recordWithout, type Work } from "./work.ts";
+
+/** The change failed, and the node serves as it did before. */
+export class RolledBack extends Error {
+  override readonly name = "RolledBack";
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The change failed, and so did the way back: a person has to look at the node. */
+export class RollbackFailed extends Error {
+  override readonly name = "RollbackFailed";
+  readonly code = "rollback-failed";
+}
+
+/** How often a change is tried whose trial was cut off before the gate could speak. */
+const maximumAttempts = 2;
+
+/**
+ * Takes a begun change back: the exact old bytes, a restart with them, and the same gate with the old expectation.
+ * Always throws: `RolledBack` with both results, or `RollbackFailed`, after which the transaction stays open, so that
+ * the next run (and the guard) tries again.
+ */
+export async function rollBack(work: Work, reason: unknown): Promise<never> {
+  const { environment, observation } = work;
+  const { daemon, log, cluster } = environment;
+  const { located } = observation;
+  const { transaction } = work.journal;
+  if (transaction === undefined) throw reason;
+  const why = transaction.reason ?? sentence(reason);
+  log.error("rolling-back", { reason: why });
+  cluster.metrics.rollbacks += 1;
+  const code = reason instanceof Refusal ? reason.code : "gate-failed";
+  // Where containerd never saw the change, its content has not failed.
+  let touched = true;
+  try {
+    const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why };
+    await record(work, { transaction: rollingBack });
+    const restored = await restoreBytes(work, transaction);
+    const expectation = expectationBefore(work, transaction);
+    touched = restored || !(await servesAsBefore(work, expectation));
+    if (touched) {
+      await daemon.restart(located);
+      const result = await daemon.gate(located, expectation);
+      if (!result.ok) throw new Error(result.problems.join("; "));
+    }
+  } catch (error) {
+    throw new RollbackFailed(
+      `The change of ${located.file} failed (${why}), and after its old content was put back containerd still is not as before: ` +
+        `${sentence(error)}. Look at the unit ${located.unit} on this node; the old content is also in ${transaction.backup ?? "no file, for there was none"}.`,
+      { cause: error },
+    );
+  }
+  await closeTransaction(work, transaction, { code, reason: why, final: touched });
+  const breaker =
+    "The same content is not tried again by itself: change the spec, or ask for another attempt (install --retry).";
+  throw new RolledBack(
+    code,
+    `The change of ${located.file} failed and was rolled back: ${why}. The node serves as before.${touched ? ` ${breaker}` : ""}`,
+    { cause: reason },
+  );
+}
+
+/** Ends the transaction on disk. The order matters: while the guard's order stands, the transaction does. */
+export async function closeTransaction(
+  work: Work,
+  transaction: Transaction,
+  outcome: { code: string; reason: string; final: boolean },
+): Promise<void> {
+  const { host } = work.environment;
+  await commitGuard(host);
+  const earlier = work.journal.failure;
+  const attempts = (earlier?.content === transaction.after ? earlier.attempts : 0) + 1;
+  await recordWithout(work, "transaction", {
+    failure: {
+      content: transaction.after,
+      specHash: transaction.specHash,
+      code: outcome.code,
+      reason: outcome.reason,
+      at: host.now().toISOString(),
+      attempts,
+      final: outcome.final || attempts >= maximumAttempts,
+    },
+  });
+  await removeGuard(host);
+}
+
+/** Whether bytes had to be put back. Bytes that are neither the old nor our new ones are somebody's: only our block goes. */
+async function restoreBytes(work: Work, transaction: Transaction): Promise<boolean> {
+  const { host } = work.environment;
+  const { located } = work.observation;
+  for (let attempt = 0; ; attempt += 1) {
+    const bytes = await readIfThere(host, located.file);
+    const current = digestOf(bytes) ?? null;
+    if (current === transaction.before) return false;
+    try {
+      const old =
+        current === transaction.after
+          ? await bytesBefore(work, transaction)
+          : edit({ ...work.observation, edited: bytes }, entriesBefore(work, transaction));
+      if (digestOf(old) === digestOf(bytes)) return false;
+      await swapFile(host, located.file, current ?? undefined, old, work.attributes);
+      return true;
+    } catch (error) {
+      if (!(error instanceof FileChanged) || attempt >= 5) throw error;
+    }
+  }
+}
+
+async function bytesBefore(work: Work, { before, backup }: Transaction): Promise<Buffer | undefined> {
+  if (before === null) return undefined;
+  const bytes = backup === null ? undefined : await readIfThere(work.environment.host, backup);
+  if (digestOf(bytes) !== before) throw new Error(`the backup ${backup ?? ""} does not hold the old content any more`);
+  return bytes;
+}
+
+const entriesBefore = ({ journal }: Work, { handlersBefore }: Transaction) =>
+  journal.runtimes
+    .filter(({ runtime }) => handlersBefore.includes(runtime.handler))
+    .map(({ runtime }) => entryOf(runtime));
+
+function expectationBefore(work: Work, transaction: Transaction) {
+  const { handlersBefore, handlersAfter } = transaction;
+  return {
+    entries: entriesBefore(work, transaction),
+    removed: handlersAfter.filter((handler) => !handlersBefore.includes(handler)),
+    before: (transaction.servedBefore ?? undefined) as ServingState | undefined,
+  };
+}
+
+/** A look, not a gate: spares a daemon that never saw the new bytes a restart. */
+async function servesAsBefore(
+  { environment, observation }: Work,
+  expectation: ReturnType<typeof expectationBefore>,
+): Promise<boolean> {
+  try {
+    const state = await environment.daemon.observe(observation.located, 2_000);
+    return mismatches(state, expectation).length === 0;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,165 @@
+import { readIfThere } from "../host/files.ts";
+import type { Host } from "../host/host.ts";
+import { type Journal, journalPath } from "../host/journal.ts";
+import { ApiError } from "../kubernetes/api.ts";
+import type { Cluster } from "../kubernetes/connect.ts";
+import type { NodeStatus } from "../kubernetes/status.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { converge, type Outcome, servedNow } from "./converge.ts";
+import { type Log, sentence } from "./log.ts";
+import type { Environment } from "./observe.ts";
+import type { ReadSpec } from "./read-spec.ts";
+import { RollbackFailed, RolledBack } from "./rollback.ts";
+
+/** How often is looked at all, at the spec and containerd's file, and how long both must be quiet to be acted upon. */
+const tickMs = 2_000;
+/** How often the whole plan is made again, which also sees drift of payload files and of the running daemon. */
+const lookMs = 60_000;
+/** After a refusal: reading alone, so what a person repaired is seen soon. */
+const failedLookMs = 15_000;
+/** Between attempts at a way back that failed, each of which restarts containerd; doubles. */
+const firstBackoffMs = 60_000;
+const maximumBackoffMs = 600_000;
+/** Between repairs of drift that needed a restart of containerd; doubles while the drift goes on. */
+const firstRepairMs = 60_000;
+const maximumRepairMs = 1_800_000;
+
+export interface WatchParts {
+  host: Host;
+  log: Log;
+  cluster: Cluster;
+  /** Aborted: the loop ends after the change that is under way. */
+  signal: AbortSignal;
+  readSpec: () => Promise<ReadSpec>;
+  environment: (spec: ReadSpec) => Promise<Environment>;
+  /** Returns at once when the signal is aborted. */
+  sleep: (ms: number) => Promise<void>;
+}
+
+/** Converges, then stays: follows the spec, puts drift right, and asks for nothing but reads as long as nothing changed. */
+export async function watchLoop(parts: WatchParts): Promise<void> {
+  const { host, log, cluster, signal } = parts;
+  let backoffMs = firstBackoffMs;
+  let repairMs = firstRepairMs;
+  let nextRepair = 0;
+  let convergedSpec: string | undefined;
+
+  while (!signal.aborted) {
+    let waitMs = lookMs;
+    let specHash = "";
+    try {
+      const spec = await parts.readSpec();
+      specHash = spec.specHash;
+      const environment = await parts.environment(spec);
+      try {
+        const isDrift = convergedSpec === specHash;
+        const mayRestart = !isDrift || host.now().getTime() >= nextRepair;
+        const retry = await cluster.reporter.retryToken();
+        const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
+        if (outcome.changed && isDrift) {
+          cluster.metrics.repairs += 1;
+          nextRepair = host.now().getTime() + repairMs;
+          repairMs = Math.min(repairMs * 2, maximumRepairMs);
+          log.warn("drift-repaired", { nextRepairInSeconds: repairMs / 1000 });
+        } else if (host.now().getTime() > nextRepair + maximumRepairMs) {
+          repairMs = firstRepairMs;
+        }
+        convergedSpec = specHash;
+        backoffMs = firstBackoffMs;
+        cluster.reporter.report(statusOf(outcome, specHash, retry));
+      } catch (error) {
+        if (signal.aborted) break;
+        waitMs = failedLookMs;
+        if (error instanceof RollbackFailed) {
+          waitMs = backoffMs;
+          backoffMs = Math.min(backoffMs * 2, maximumBackoffMs);
+        }
+        await fail(environment, error);
+      } finally {
+        environment.daemon.close();
+      }
+    } catch (error) {
+      // The spec itself cannot be read: the node stays as it is.
+      waitMs = failedLookMs;
+      report("failed", codeOf(error), sentence(error), specHash);
+    }
+    await quiet(parts, waitMs);
+  }
+  log.info("stopped");
+
+  async function fail(environment: Environment, error: unknown): Promise<void> {
+    const { specHash } = environment;
+    if (error instanceof ApiError) {
+      report("waiting", "api-unavailable", `Waits for the API server: ${error.message}`, specHash);
+      return;
+    }
+    log.error("failed", { code: codeOf(error), reason: sentence(error) });
+    // A node of another group: its labels are that group's.
+    if (!(error instanceof Refusal && error.code === "other-group")) {
+      await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);
+    }
+    if (error instanceof RolledBack || error instanceof RollbackFailed) {
+      await cluster.tickets.annotate(sentence(error)).catch(() => undefined);
+    }
+    const retry = await cluster.reporter.retryToken().catch(() => undefined);
+    report("failed", codeOf(error), sentence(error), specHash, retry);
+  }
+
+  function report(state: NodeStatus["state"], code: string, reason: string, specHash: string, retry?: string): void {
+    const handlers = cluster.reporter.current()?.handlers ?? [];
+    cluster.reporter.report({
+      state,
+      code,
+      reason,
+      handlers,
+      pods: [],
+      specHash,
+      ...(retry !== undefined && { retry }),
+    });
+  }
+}
+
+const codeOf = (error: unknown): string => {
+  const known = error instanceof Refusal || error instanceof RolledBack || error instanceof RollbackFailed;
+  return known ? error.code : "unexpected";
+};
+
+function statusOf({ handlers, blocked }: Outcome, specHash: string, retry: string | undefined): NodeStatus {
+  const token = retry === undefined ? {} : { retry };
+  const pods = blocked.flatMap((entry) => entry.pods);
+  if (blocked.length === 0) {
+    const reason =
+      handlers.length === 0 ? "No runtime is listed, and none is installed." : `Serves ${handlers.join(", ")}.`;
+    return { state: "ready", code: "ready", reason, handlers, pods, specHash, ...token };
+  }
+  const reason = `Serves the spec; still used, so not removed yet: ${blocked.map(({ handler }) => handler).join(", ")}.`;
+  return { state: "blocked", code: "runtime-in-use", reason, handlers, pods, specHash, ...token };
+}
+
+/** Waits; less, if spec or containerd's file change: until they have been quiet for a tick. */
+async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: number): Promise<void> {
+  const fingerprint = async () => {
+    const spec = await readSpec().then(({ specHash }) => specHash, sentence);
+    const path = await fileOfJournal(host);
+    const stat = path === undefined ? undefined : await host.stat(path).catch(() => undefined);
+    return [spec, stat?.ino, stat?.mtimeNs, stat?.size].join(" ");
+  };
+  const began = await fingerprint();
+  let last = began;
+  for (let waited = 0; waited < waitMs && !signal.aborted; waited += tickMs) {
+    await sleep(Math.min(tickMs, waitMs - waited));
+    const now = await fingerprint();
+    if (now !== began && now === last) return;
+    last = now;
+  }
+}
+
+async function fileOfJournal(host: Host): Promise<string | undefined> {
+  const bytes = await readIfThere(host, journalPath);
+  if (bytes === undefined) return undefined;
+  try {
+    return (JSON.parse(bytes.toString()) as Journal).file?.path;
+  } catch {
+    return undefined;
+  }
+}

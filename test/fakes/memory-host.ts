@@ -1,0 +1,306 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { posix } from "node:path";
+import {
+  DigestMismatch,
+  type FileAttributes,
+  type FileStat,
+  type Host,
+  type ReplaceResult,
+  type RunResult,
+} from "../../node-installer/host/host.ts";
+import { resolvePath } from "../../node-installer/host/paths.ts";
+
+type Node = FileAttributes & { ino: bigint; mtimeNs: bigint } & (
+    | { kind: "file"; content: Buffer }
+    | { kind: "directory" }
+    | { kind: "link"; target: string }
+  );
+
+/** A program of the in-memory host. */
+export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
+
+/** The process was killed here: thrown through everything, and every later call of this process throws it too. */
+export class Killed extends Error {
+  override readonly name = "Killed";
+}
+
+const ioError = (code: string, path: string) => Object.assign(new Error(`${code}: ${path}`), { code, path });
+const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
+
+/**
+ * A host that is a map. Every call that changes something, or reaches a program, is a **point** where a test can let the
+ * call fail or the installer's process end (`onPoint`, called before and after). A killed process stays dead: the next
+ * one is `revive()`d over the same files.
+ */
+export class MemoryHost implements Host {
+  readonly nodes: Map<string, Node>;
+  readonly programs: Map<string, FakeProgram>;
+  /** Names of the points passed, in order, such as `rename /etc/containerd/config.toml`. */
+  readonly points: string[] = [];
+  onPoint: (point: string, when: "before" | "after") => void = () => undefined;
+  /** A clock that moves by what is slept, and a little with every look. */
+  time = Date.UTC(2026, 0, 1);
+  free = { bytes: 1e12, inodes: 1e6 };
+  private locked = false;
+  private dead = false;
+  private nextIno = 1n;
+
+  constructor(options: { files?: Record<string, string | Buffer>; programs?: Record<string, FakeProgram> } = {}) {
+    this.nodes = new Map([["/", { kind: "directory", mode: 0o755, uid: 0, gid: 0, ino: 0n, mtimeNs: 0n }]]);
+    this.programs = new Map(Object.entries(options.programs ?? {}));
+    for (const [path, content] of Object.entries(options.files ?? {})) this.put(path, content);
+  }
+
+  // What tests arrange and look at: no points, no faults.
+
+  put(path: string, content: string | Buffer, attributes: FileAttributes = { mode: 0o644, uid: 0, gid: 0 }): void {
+    this.parents(path);
+    this.nodes.set(path, { kind: "file", content: Buffer.from(content), ...attributes, ...this.stamp() });
+  }
+
+  link(path: string, target: string): void {
+    this.parents(path);
+    this.nodes.set(path, { kind: "link", target, mode: 0o777, uid: 0, gid: 0, ...this.stamp() });
+  }
+
+  text(path: string): string | undefined {
+    const node = this.nodes.get(path);
+    return node?.kind === "file" ? node.content.toString() : undefined;
+  }
+
+  /** Every file with its text and mode, for comparing whole hosts. */
+  tree(): Record<string, string> {
+    const files = [...this.nodes].flatMap(([path, node]) =>
+      node.kind === "file" ? [[path, `${node.mode.toString(8)} ${node.content.toString("latin1")}`] as const] : [],
+    );
+    return Object.fromEntries(files.sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** The next process on this host: the kernel freed the lock of the one that died. */
+  revive(): void {
+    this.dead = false;
+    this.locked = false;
+    this.onPoint = () => undefined;
+  }
+
+  kill(): never {
+    this.dead = true;
+    throw new Killed("the process was killed");
+  }
+
+  get alive(): boolean {
+    return !this.dead;
+  }
+
+  /** A place outside the host's files where a fault can happen: a call of the CRI, say. */
+  async point<T>(name: string, action: () => T | Promise<T>): Promise<T> {
+    if (this.dead) throw new Killed("the process was killed");
+    this.points.push(name);
+    this.onPoint(name, "before");
+    const result = await action();
+    this.onPoint(name, "after");
+    return result;
+  }
+
+  // Host
+
+  async readFile(path: string): Promise<Buffer> {
+    return Buffer.from((await this.file(path)).content);
+  }
+
+  async digest(path: string): Promise<{ size: number; sha256: string }> {
+    const { content } = await this.file(path);
+    return { size: content.length, sha256: sha256(content) };
+  }
+
+  async stat(path: string): Promise<FileStat | undefined> {
+    const node = this.nodes.get(await this.realpath(path));
+    if (node === undefined || node.kind === "link") return undefined;
+    const { kind, mode, uid, gid, ino, mtimeNs } = node;
+    const size = kind === "file" ? node.content.length : 0;
+    return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs: mtimeNs, size, dev: 1n };
+  }
+
+  async readDirectory(path: string): Promise<string[]> {
+    const directory = await this.realpath(path);
+    return [...this.nodes.keys()]
+      .filter((name) => name !== "/" && posix.dirname(name) === directory)
+      .map((name) => posix.basename(name))
+      .sort();
+  }
+
+  realpath(path: string): Promise<string> {
+    return resolvePath(path, this.readLink);
+  }
+
+  localPath(path: string): Promise<string> {
+    return this.realpath(path);
+  }
+
+  async makeDirectory(path: string, mode: number): Promise<void> {
+    const target = await this.realpath(path);
+    if (this.nodes.has(target)) return;
+    await this.point(`mkdir ${target}`, () => {
+      this.parents(target);
+      this.nodes.set(target, { kind: "directory", mode, uid: 0, gid: 0, ...this.stamp() });
+    });
+  }
+
+  async createFile(path: string, content: Buffer | string, attributes: FileAttributes): Promise<void> {
+    const target = await this.entry(path);
+    const node = { kind: "file" as const, ...attributes, ...this.stamp() };
+    await this.point(`write ${target}`, () => {
+      if (this.nodes.has(target)) throw ioError("EEXIST", target);
+      if (!this.nodes.has(posix.dirname(target))) throw ioError("ENOENT", target);
+      const bytes = Buffer.from(content);
+      // Killed here, the file is there with half of its bytes.
+      this.nodes.set(target, { ...node, content: bytes.subarray(0, bytes.length >> 1) });
+    });
+    await this.point(`fsync ${target}`, () => {
+      this.nodes.set(target, { ...node, content: Buffer.from(content) });
+    });
+  }
+
+  async appendFile(path: string, content: string): Promise<void> {
+    const target = await this.realpath(path);
+    await this.point(`append ${target}`, () => {
+      this.put(target, `${this.text(target) ?? ""}${content}`, { mode: 0o640, uid: 0, gid: 0 });
+    });
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    const [source, target] = [await this.entry(from), await this.entry(to)];
+    await this.point(`rename ${target}`, () => this.move(source, target));
+  }
+
+  async replaceFile(path: string, staged: string, expected: string | undefined): Promise<ReplaceResult> {
+    const [target, source] = [await this.entry(path), await this.entry(staged)];
+    return this.point(`rename ${target}`, () => {
+      const node = this.nodes.get(target);
+      const found = node?.kind === "file" ? sha256(node.content) : undefined;
+      if (found !== expected) return { result: "changed" } as const;
+      this.move(source, target);
+      return { result: "replaced" } as const;
+    });
+  }
+
+  async syncDirectory(path: string): Promise<void> {
+    await this.point(`fsync ${await this.realpath(path)}/`, () => undefined);
+  }
+
+  async remove(path: string): Promise<void> {
+    const target = await this.entry(path);
+    const node = this.nodes.get(target);
+    if (node === undefined) return;
+    await this.point(`remove ${target}`, async () => {
+      if (node.kind === "directory" && (await this.readDirectory(target)).length > 0)
+        throw ioError("ENOTEMPTY", target);
+      this.nodes.delete(target);
+    });
+  }
+
+  async removeTree(path: string): Promise<void> {
+    const target = await this.entry(path);
+    if (!this.nodes.has(target)) return;
+    await this.point(`remove ${target}/`, () => {
+      for (const name of this.nodes.keys()) {
+        if (name === target || name.startsWith(`${target}/`)) this.nodes.delete(name);
+      }
+    });
+  }
+
+  async freeSpace(): Promise<{ bytes: number; inodes: number }> {
+    return this.free;
+  }
+
+  async copyPayloadFile(
+    source: string,
+    target: string,
+    expected: { size: number; sha256: string; mode: number },
+  ): Promise<void> {
+    const to = await this.entry(target);
+    await this.point(`copy ${to}`, () => {
+      const content = readFileSync(source);
+      if (content.length !== expected.size || sha256(content) !== expected.sha256) throw new DigestMismatch(source);
+      if (this.nodes.has(to)) throw ioError("EEXIST", to);
+      this.put(to, content, { mode: expected.mode, uid: 0, gid: 0 });
+    });
+  }
+
+  async run(command: string, args: string[]): Promise<RunResult> {
+    const program = this.programs.get(posix.basename(command));
+    if (program === undefined) return { code: 127, stdout: "", stderr: `${command}: not found` };
+    return this.point(`run ${[posix.basename(command), ...args].join(" ")}`, async () => ({
+      code: 0,
+      stdout: "",
+      stderr: "",
+      ...(await program(args, this)),
+    }));
+  }
+
+  async lock(path: string): Promise<{ release(): Promise<void> }> {
+    return this.point(`lock ${path}`, () => {
+      if (this.locked) throw ioError("EWOULDBLOCK", path);
+      this.locked = true;
+      return {
+        release: async () => {
+          this.locked = false;
+        },
+      };
+    });
+  }
+
+  now(): Date {
+    this.time += 1;
+    return new Date(this.time);
+  }
+
+  async delay(ms: number): Promise<void> {
+    if (this.dead) throw new Killed("the process was killed");
+    this.time += ms;
+    // Other promises of the test get their turn.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  private readonly readLink = async (path: string): Promise<string | undefined> => {
+    const node = this.nodes.get(path);
+    return node?.kind === "link" ? node.target : undefined;
+  };
+
+  private entry(path: string): Promise<string> {
+    return resolvePath(path, this.readLink, false);
+  }
+
+  private async file(path: string): Promise<Node & { kind: "file" }> {
+    if (this.dead) throw new Killed("the process was killed");
+    const target = await this.realpath(path);
+    const node = this.nodes.get(target);
+    if (node === undefined) throw ioError("ENOENT", target);
+    if (node.kind !== "file") throw ioError("EISDIR", target);
+    return node;
+  }
+
+  private stamp(): { ino: bigint; mtimeNs: bigint } {
+    this.nextIno += 1n;
+    return { ino: this.nextIno, mtimeNs: BigInt(this.time) * 1_000_000n };
+  }
+
+  private parents(path: string): void {
+    for (let parent = posix.dirname(path); !this.nodes.has(parent); parent = posix.dirname(parent)) {
+      this.nodes.set(parent, { kind: "directory", mode: 0o755, uid: 0, gid: 0, ...this.stamp() });
+    }
+  }
+
+  private move(source: string, target: string): void {
+    const node = this.nodes.get(source);
+    if (node === undefined) throw ioError("ENOENT", source);
+    for (const [name, child] of [...this.nodes]) {
+      if (!name.startsWith(`${source}/`)) continue;
+      this.nodes.delete(name);
+      this.nodes.set(`${target}${name.slice(source.length)}`, child);
+    }
+    this.nodes.delete(source);
+    this.nodes.set(target, node);
+  }
+}
