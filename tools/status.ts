@@ -1,3 +1,5 @@
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
@@ -95,4 +97,22 @@ function reasonOf({ ready, pod, status }: FleetNode, { specHash }: Fleet): strin
   return `${old}${status.reason}${pods}`.replaceAll(/\s+/g, " ");
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+/**
+ * `npm run status`: the same about the clone's local cluster, whose addresses exist in its own network alone; unless the
+ * environment names another cluster, or there is no local one.
+ */
+async function statusInClone(args: string[]): Promise<number> {
+  const elsewhere = process.env.KUBECONFIG_CONTENT ?? process.env.KUBECONFIG;
+  const { clusterLayout, enterNetwork } = await import("../components/local-cluster/layout.ts");
+  const { networkExists } = await import("../components/local-cluster/network.ts");
+  const stack = process.env.PULUMI_STACK ?? "dev";
+  const cluster = clusterLayout(stack);
+  if (elsewhere !== undefined || !(await networkExists(cluster))) return main(args);
+  const { kubeconfigFile } = await import("../components/local-cluster/certificates.ts");
+  const [program = "", ...words] = [...enterNetwork(stack), process.execPath, join(import.meta.dirname, "cli.ts")];
+  const env = { ...process.env, KUBECONFIG: kubeconfigFile(cluster, "admin") };
+  const { status } = spawnSync(program, [...words, "status", ...args], { stdio: "inherit", env });
+  return status ?? exitCodes.failed;
+}
+
+if (import.meta.main) process.exitCode = await statusInClone(process.argv.slice(2));

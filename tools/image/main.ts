@@ -30,14 +30,23 @@ export async function buildInstallerImage(
   return image;
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: { payload: { type: "string", multiple: true }, push: { type: "string" }, ca: { type: "string" } },
-  });
-  const target = values.push === undefined ? undefined : parseTarget(values.push);
-  const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
-  const image = await buildInstallerImage(values.payload ? { payloads: values.payload } : {});
-  console.log(target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest);
+/** The command: prints the image's digest, or its reference where it was pushed. Returns the exit code. */
+export async function main(argv: string[]): Promise<number> {
+  try {
+    const { values } = parseArgs({
+      args: argv,
+      options: { payload: { type: "string", multiple: true }, push: { type: "string" }, ca: { type: "string" } },
+    });
+    const target = values.push === undefined ? undefined : parseTarget(values.push);
+    const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
+    const image = await buildInstallerImage(values.payload ? { payloads: values.payload } : {});
+    console.log(target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest);
+    return 0;
+  } catch (error) {
+    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
+    else console.error(error instanceof Refusal ? error.message : error);
+    return error instanceof TypeError ? 2 : 1;
+  }
 }
 
 /** "https://host:port/repository", the scheme optional. */
@@ -50,12 +59,4 @@ function parseTarget(text: string): { registry: string; repository: string } {
   );
 }
 
-if (import.meta.main) {
-  try {
-    await main();
-  } catch (error) {
-    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
-    else console.error(error instanceof Refusal ? error.message : error);
-    process.exitCode = error instanceof TypeError ? 2 : 1;
-  }
-}
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
