@@ -5,19 +5,20 @@ import { build } from "esbuild";
 const clone = resolve(import.meta.dirname, "..");
 
 /** The programs that are shipped as one file each; `from` and `to` are relative to the clone. */
-const programs = [
-  { from: "node-installer/main.ts", to: "dist/node-installer.mjs" },
-  { from: "tools/measure.ts", to: "dist/measure.mjs" },
-];
+const programs = {
+  nodeInstaller: { from: "node-installer/main.ts", to: "dist/node-installer.mjs" },
+  measure: { from: "tools/measure.ts", to: "dist/measure.mjs" },
+};
+type Built = Record<keyof typeof programs, string>;
 
 /**
  * Bundles the programs for Node 24. Modules that only some commands need stay unevaluated until they are imported;
- * gRPC's own CommonJS finds Node's modules through `require`, which a module has to make for it.
+ * gRPC's own CommonJS finds Node's modules through `require`, which a module has to make for it. Returns the files' paths.
  */
-export async function buildPrograms(): Promise<{ to: string; bytes: number }[]> {
+export async function buildPrograms(): Promise<Built> {
   await build({
     absWorkingDir: clone,
-    entryPoints: programs.map(({ from, to }) => ({ in: from, out: to.replace(/\.mjs$/, "") })),
+    entryPoints: Object.values(programs).map(({ from, to }) => ({ in: from, out: to.replace(/\.mjs$/, "") })),
     outdir: ".",
     outExtension: { ".js": ".mjs" },
     bundle: true,
@@ -33,11 +34,13 @@ export async function buildPrograms(): Promise<{ to: string; bytes: number }[]> 
     },
     logLevel: "warning",
   });
-  return Promise.all(programs.map(async ({ to }) => ({ to, bytes: (await stat(join(clone, to))).size })));
+  return { nodeInstaller: join(clone, programs.nodeInstaller.to), measure: join(clone, programs.measure.to) };
 }
 
 if (import.meta.main) {
   const started = performance.now();
-  for (const { to, bytes } of await buildPrograms()) console.log(`${to}  ${(bytes / 1024).toFixed(0)} KiB`);
+  for (const path of Object.values(await buildPrograms())) {
+    console.log(`${path}  ${((await stat(path)).size / 1024).toFixed(0)} KiB`);
+  }
   console.log(`built in ${(performance.now() - started).toFixed(0)} ms`);
 }

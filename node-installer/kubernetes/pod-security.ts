@@ -54,4 +54,4 @@ export const podSecurity = {
     automountServiceAccountToken:
       "Needed for the node's label, status, Events and ticket; what the token may do is in identity.ts.",
   },
-} as const;
+};
