@@ -23,10 +23,6 @@ const verbs: Record<string, Verb> = {
     summary: "show each node's state, handlers and reason",
     load: () => import("./status.ts"),
   },
-  "local-cluster": {
-    summary: "make, repair, show or remove a cluster on this machine",
-    load: () => import("../components/local-cluster/command.ts"),
-  },
   lock: {
     summary: "fetch a payload's files, check them and write its manifest",
     load: () => import("./lock/main.ts"),

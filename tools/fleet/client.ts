@@ -17,6 +17,13 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
     const source = content === undefined || content === "" ? "kubeconfig" : "KUBECONFIG_CONTENT";
     throw new Refusal("kubeconfig", `The ${source} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
+  // The library's last resort where there is nothing at all.
+  if (config.getCurrentCluster()?.server === "http://localhost:8080") {
+    throw new Refusal(
+      "kubeconfig",
+      "There is no kubeconfig: set KUBECONFIG_CONTENT or KUBECONFIG (in a clone, npm start makes a local cluster).",
+    );
+  }
   if (config.getCurrentCluster() === null) {
     throw new Refusal(
       "kubeconfig",
