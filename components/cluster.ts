@@ -18,7 +18,10 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
   switch (configuration.kind) {
     case "local": {
       const name = pulumi.getStack();
-      const cluster = new LocalCluster("cluster", { name, nodes: configuration.nodes ?? [] });
+      const cluster = new LocalCluster("cluster", {
+        name,
+        ...(configuration.nodes && { nodes: configuration.nodes }),
+      });
       const { kubeconfig, registry } = cluster;
       return { provider: provider(`local/${name}`, kubeconfig, cluster), kubeconfig, registry, owner: cluster };
     }

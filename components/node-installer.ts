@@ -79,8 +79,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
 
     const spec = this.#spec();
     const daemonSet = this.#daemonSet(spec, [...this.#identity(), spec.map]);
-    const rollout = this.#rollout(spec.hash, daemonSet);
-    this.#uninstall(rollout);
+    const uninstall = this.#uninstall(daemonSet);
+    this.#rollout(spec.hash, [daemonSet, uninstall]);
 
     this.specHash = spec.hash;
     this.registerOutputs({ specHash: spec.hash });
@@ -160,11 +160,11 @@ export class NodeInstaller extends pulumi.ComponentResource {
   }
 
   /** Ends when every node of the group serves the spec; its console shows one line per node. */
-  #rollout(specHash: string, daemonSet: pulumi.Resource): command.Command {
+  #rollout(specHash: string, needed: pulumi.Resource[]): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
-    return new command.Command(
-      `${this.#args.group}-rollout`,
+    new command.Command(
+      `${group}-rollout`,
       {
         // Any changed input runs this again. There are no triggers: they replace, and replacing is for things.
         create:
@@ -172,21 +172,24 @@ export class NodeInstaller extends pulumi.ComponentResource {
           ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}`,
         environment: this.#environment({ INSTALLER_IMAGE: image }),
       },
-      { parent: this, dependsOn: [daemonSet] },
+      { parent: this, dependsOn: needed },
     );
   }
 
-  /** Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the way. */
-  #uninstall(rollout: pulumi.Resource): void {
+  /**
+   * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the
+   * way. There before the rollout, so that a rollout that fails is uninstalled, too.
+   */
+  #uninstall(daemonSet: pulumi.Resource): command.Command {
     const { group, namespace, onDestroy = "uninstall" } = this.#args;
-    new command.Command(
+    return new command.Command(
       `${group}-uninstall`,
       {
         delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}`,
         environment: this.#environment({}),
       },
       // "leave" keeps the resource and forgets it in the end: leaving it out would delete it, that is, uninstall.
-      { parent: this, dependsOn: [rollout], retainOnDelete: onDestroy === "leave" },
+      { parent: this, dependsOn: [daemonSet], retainOnDelete: onDestroy === "leave" },
     );
   }
 

@@ -267,7 +267,7 @@ const table: [string, Entries, string[], string[]?][] = [
   ],
   [
     "aks platform off aks",
-    g({ runtimes: [{ platform: "aks-clh-snp", payload: fx + "contrast-aks.json" }] }),
+    g({ runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] }),
     [
       'groups.workers.runtimes[0].platform: "aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local.',
     ],
@@ -371,14 +371,14 @@ const table: [string, Entries, string[], string[]?][] = [
   ],
   [
     "payload wrong",
-    g({ runtimes: [{ ...rt, payload: fx + "contrast-aks.json" }] }),
+    g({ runtimes: [{ ...rt, payload: `${fx}contrast-aks.json` }] }),
     [
       'groups.workers.runtimes[0].payload: "test/fixtures/manifests/fixture-contrast-aks.json" cannot be used: Kata 3.2.0.azl2 is too old for metal-qemu-snp with flavour contrast-go: 3.17.0 or later is needed. Lock a newer payload.',
     ],
   ],
   [
     "a pair that cannot work",
-    g({ runtimes: [{ platform: "metal-qemu-snp-gpu", payload: fx + "kata-rs.json" }] }),
+    g({ runtimes: [{ platform: "metal-qemu-snp-gpu", payload: `${fx}kata-rs.json` }] }),
     [
       'groups.workers.runtimes[0].payload: "test/fixtures/manifests/fixture-kata-rs.json" cannot be used: Flavour kata-rs cannot serve the platform metal-qemu-snp-gpu: runtime-rs cannot plug a GPU before the guest boots. Use a payload of flavour contrast-go, kata-go.',
     ],

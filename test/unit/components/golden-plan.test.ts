@@ -1,0 +1,74 @@
+import { readFileSync } from "node:fs";
+import { afterAll, describe, expect, test, vi } from "vitest";
+import { parse, stringify } from "yaml";
+import { expectGolden } from "../../golden-file.ts";
+import { type Recorded, record } from "../../recorded-program.ts";
+
+/** What the stand-in for the image's layout, and the local cluster's command, say in these plans. */
+const imageDigest = `sha256:${"0".repeat(64)}`;
+const clusterResult = {
+  kubeconfig: "kubeconfig of the local cluster",
+  registry: "10.0.0.1:5000",
+  networkNamespace: "",
+  images: {},
+};
+
+vi.mock(import("../../../tools/image/layout.ts"), async (original) => ({
+  ...(await original()),
+  readImageDigest: async () => imageDigest,
+}));
+
+/** The payload of `local` is made on the user's machine: its fixture stands for it. */
+const payloads = { ".local/payloads/local/manifest.json": "test/fixtures/manifests/fixture-local.json" };
+
+interface StackFile {
+  config: Record<string, unknown>;
+}
+
+/** A stack's file as the engine would hand it over: encrypted values decrypted, structured ones as JSON. */
+function engineConfiguration(file: string): { config: Record<string, string>; secretKeys: string[] } {
+  const { config } = parse(readFileSync(file, "utf8")) as StackFile;
+  const secretKeys = Object.keys(config).filter((key) => JSON.stringify(config[key]).includes('"secure"'));
+  const decrypted = JSON.parse(JSON.stringify(config), (_key, value) =>
+    value?.secure === undefined ? value : `decrypted`,
+  );
+  let text = JSON.stringify(decrypted);
+  for (const [payload, fixture] of Object.entries(payloads)) text = text.replaceAll(payload, fixture);
+  const entries = Object.entries(JSON.parse(text) as Record<string, unknown>);
+  const defaults = { "contrast-runtime:installerImage": "local", "contrast-runtime:registry": "{}" };
+  const own = Object.fromEntries(
+    entries.map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]),
+  );
+  return { config: { ...defaults, ...own }, secretKeys };
+}
+
+async function planOf(file: string, stack: string): Promise<Recorded[]> {
+  vi.resetModules();
+  return await record(() => import("../../../index.ts"), {
+    stack,
+    ...engineConfiguration(file),
+    outputs: ({ type, name }) =>
+      type === "command:local:Command" && name === "cluster" ? { stdout: JSON.stringify(clusterResult) } : {},
+  });
+}
+
+const stacks = [["dev", "Pulumi.dev.yaml"]] as const;
+
+describe("what each stack registers", () => {
+  test.each(stacks)("%s is as reviewed", async (stack, file) => {
+    const plan = await planOf(file, stack);
+    expectGolden(`${stack}.yaml`, stringify(plan, { lineWidth: 0, sortMapEntries: false }));
+  });
+
+  test.each(stacks)("%s is the same the second time", async (stack, file) => {
+    expect(await planOf(file, stack)).toEqual(await planOf(file, stack));
+  });
+
+  test.each(stacks)("%s holds nothing of this machine", async (stack, file) => {
+    const text = JSON.stringify(await planOf(file, stack));
+    expect(text).not.toContain(process.cwd());
+    expect(text).not.toContain(process.env.HOME);
+  });
+});
+
+afterAll(() => vi.restoreAllMocks());
