@@ -110,15 +110,22 @@ function outcome({ code, stdout, stderr }: { code: number; stdout: string; stder
 
 /** In the same folder, for relative imports; under a name that no import of *.toml takes in. */
 async function dumpCandidate(host: Host, located: Located, candidate: Buffer): Promise<Dump> {
-  const path = posix.join(
-    dirname(located.configuration),
-    `.${posix.basename(located.configuration)}.contrast-runtime-candidate`,
-  );
+  const folder = dirname(located.configuration);
+  const name = `.${posix.basename(located.configuration)}.contrast-runtime-candidate`;
+  // A node without configuration may have no folder for it either; then there is nothing to import from it.
+  const path = posix.join((await host.stat(folder)) === undefined ? "/run" : folder, name);
   await host.remove(path);
-  await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
   try {
+    await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
     const { text, error } = await dump(host, located, path);
     return { text, error: error?.replaceAll(path, located.configuration) };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;
+    throw new Refusal(
+      "configuration-read-only",
+      `Nothing can be written to ${dirname(path)} (${code}), where containerd's configuration lies. Make the folder writable, or use a node image where it is.`,
+    );
   } finally {
     await host.remove(path);
   }
@@ -146,7 +153,9 @@ async function checkImports(host: Host, located: Located, document: Table): Prom
   const problems: string[] = [];
   for (const path of await importedFiles(host, document, located.configuration)) {
     const bytes = await readIfThere(host, path);
-    if (bytes === undefined) {
+    if (path === located.configuration) {
+      problems.push(`${path} imports itself, so a copy of it cannot be tried: take it out of imports`);
+    } else if (bytes === undefined) {
       problems.push(`${located.configuration} imports ${path}, which is not there`);
     } else if (replaces && located.kind !== "drop-in") {
       const plugins = tableAt(parseDocument(decode(bytes, path), path), ["plugins"]) ?? {};
