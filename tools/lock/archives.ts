@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createReadStream, createWriteStream } from "node:fs";
 import { copyFile, mkdir, open, readdir, stat } from "node:fs/promises";
-import { dirname, join, posix } from "node:path";
+import { dirname, join, posix, resolve as resolvePath } from "node:path";
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
@@ -115,25 +115,27 @@ function resolveIn(nodes: Map<string, Node>, path: string): string | undefined {
   return undefined;
 }
 
-/** A directory of this machine as a tree. */
-export async function openDirectory(directory: string): Promise<FileTree> {
-  const entries = await readdir(directory, { withFileTypes: true, recursive: true }).catch((error: Error) => {
-    throw new Refusal("no-directory", `${directory} cannot be read: ${error.message}.`);
-  });
+/** Files of this machine, and everything below directories, by their absolute paths. */
+export async function openFiles(places: string[]): Promise<FileTree> {
   const paths = new Set<string>();
-  for (const entry of entries) {
-    const file = join(entry.parentPath, entry.name);
-    if (entry.isFile() || (entry.isSymbolicLink() && (await stat(file).catch(() => undefined))?.isFile()))
-      paths.add(posix.relative(directory, file));
+  for (const place of places.map((path) => resolvePath(path))) {
+    const status = await stat(place).catch((error: Error) => {
+      throw new Refusal("no-file", `${place} cannot be read: ${error.message}.`);
+    });
+    const names = status.isDirectory() ? await readdir(place, { recursive: true }) : [""];
+    for (const name of names) {
+      const path = join(place, name);
+      if ((await stat(path).catch(() => undefined))?.isFile()) paths.add(normalized(path));
+    }
   }
   return {
-    name: directory,
+    name: places.join(" and "),
     paths: [...paths],
     resolve: (path) => (paths.has(normalized(path)) ? normalized(path) : undefined),
     copy: async (wanted) => {
       for (const { path, target } of wanted) {
         await mkdir(dirname(target), { recursive: true });
-        await copyFile(join(directory, path), target);
+        await copyFile(`/${path}`, target);
       }
     },
   };

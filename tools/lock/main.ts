@@ -1,0 +1,289 @@
+// npm run lock -- SOURCE …: fetches a payload, checks it, and writes its manifest.
+import { readFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { type FlavourName, flavourNames } from "../../node-installer/runtime/flavours.ts";
+import {
+  type FileRole,
+  fileRoles,
+  guestImage,
+  type Manifest,
+  manifestSchema,
+} from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type PlatformName, platformNames } from "../../node-installer/runtime/spec.ts";
+import { type Progress, toStderr } from "../programs/progress.ts";
+import { openArchives, openFiles } from "./archives.ts";
+import { fetchKataRelease } from "./kata-release.ts";
+import { type LockRequest, lockPayload } from "./lock.ts";
+import { withNodeFiles } from "./node.ts";
+import { fetchImage } from "./oci-image.ts";
+
+const usage = `Usage: npm run lock -- SOURCE --platform PLATFORM --kata-version VERSION [OPTIONS]
+
+Sources
+  kata-release   a release of Kata Containers, from GitHub
+                   --mirror URL       directory that holds the release's assets instead
+                   --sha256 HEX       digest of the asset, where none is known (once per asset)
+  oci-image      an image, such as Contrast's node installer
+                   --image REFERENCE  registry/repository@sha256:…
+                   --root PATH        directory in the image that is laid out like a runtime's (default: found)
+  files          files of this machine
+                   --from DIRECTORY   laid out like a runtime's directory
+  from-node      files of a node that has them
+                   --via COMMAND      runs a command there: "ssh root@node-1", "kubectl exec -n NS POD -- chroot /host"
+                   --root PATH        directory on the node that is laid out like a runtime's
+
+Options
+  --platform             ${platformNames.filter((name) => name !== "local").join(", ")}
+  --flavour              ${flavourNames.filter((name) => name !== "none").join(", ")} (default: kata-go for releases, contrast-go elsewhere)
+  --name NAME            of the payload (default: from platform, flavour and version)
+  --file ROLE=PATH       take this file of the source for a role (repeatable): ${fileRoles.join(", ")}
+  --kata-config PATH     a Kata configuration of the source, for the guest's boot parameters
+  --rootfs-type, --kernel-params, --kernel-verity-params
+                         those parameters, where the source does not say them
+  --output FILE          the manifest to commit (default: node-installer/payloads/NAME.json)
+  --payloads DIRECTORY   where the files go (default: .local/payloads, from where the image is built)
+  --ca FILE              certificate of the server's authority (PEM)
+
+A download that broke off is continued by the same command.`;
+
+const clone = resolve(import.meta.dirname, "../..");
+const text = { type: "string" } as const;
+const list = { type: "string", multiple: true } as const;
+const options = {
+  platform: text,
+  flavour: text,
+  "kata-version": text,
+  name: text,
+  mirror: text,
+  sha256: list,
+  image: text,
+  root: text,
+  from: text,
+  via: text,
+  file: list,
+  "kata-config": text,
+  "rootfs-type": text,
+  "kernel-params": text,
+  "kernel-verity-params": text,
+  output: text,
+  payloads: text,
+  ca: text,
+} as const;
+type Values = ReturnType<typeof parseArgs<{ options: typeof options }>>["values"];
+
+const sources = ["kata-release", "oci-image", "files", "from-node"] as const;
+type Source = (typeof sources)[number];
+
+/** Options that only some sources take: whoever gives one elsewhere expects something that would not happen. */
+const optionsOf: Record<Source, (keyof Values)[]> = {
+  "kata-release": ["mirror", "sha256", "ca"],
+  "oci-image": ["image", "root", "ca"],
+  files: ["from"],
+  "from-node": ["via", "root"],
+};
+
+class UsageError extends Error {}
+
+function oneOf<const Names extends readonly string[]>(
+  what: string,
+  value: string | undefined,
+  names: Names,
+): Names[number] {
+  const found = names.find((name) => name === value);
+  if (found !== undefined) return found;
+  throw new UsageError(
+    value === undefined
+      ? `${what} is missing: one of ${names.join(", ")}.`
+      : `${what} "${value}" is none of ${names.join(", ")}.`,
+  );
+}
+
+function required(values: Values, option: keyof Values): string {
+  const value = values[option];
+  if (typeof value === "string" && value) return value;
+  throw new UsageError(`--${option} is missing.`);
+}
+
+/** The part of the request that no source changes. */
+function request(source: Source, values: Values): Omit<LockRequest, "layout" | "source"> {
+  const platform: PlatformName = oneOf("--platform", values.platform, platformNames);
+  const flavour: FlavourName = oneOf(
+    "--flavour",
+    values.flavour ?? (source === "kata-release" ? "kata-go" : "contrast-go"),
+    flavourNames,
+  );
+  const kataVersion = required(values, "kata-version");
+  const name = values.name ?? `${platform}-${flavour}-${kataVersion}`;
+  const checked = manifestSchema.shape.name.safeParse(name);
+  if (!checked.success)
+    throw new UsageError(`--name "${name}": ${checked.error.issues.map(({ message }) => message).join(", ")}.`);
+  const rootfsType = values["rootfs-type"];
+  return {
+    name,
+    platform,
+    flavour,
+    kataVersion,
+    named: (values.file ?? []).map(namedFile),
+    kataConfiguration: values["kata-config"],
+    guest: {
+      rootfsType:
+        rootfsType === undefined ? undefined : oneOf("--rootfs-type", rootfsType, guestImage.shape.rootfsType.options),
+      kernelParams: values["kernel-params"],
+      kernelVerityParams: values["kernel-verity-params"],
+    },
+    directory: join(values.payloads ?? join(clone, ".local", "payloads"), name),
+    output: values.output ?? join(clone, "node-installer", "payloads", `${name}.json`),
+  };
+}
+
+function namedFile(argument: string): { role: FileRole; path: string } {
+  const [role, path] = argument.split(/=(.*)/s);
+  if (!path) throw new UsageError(`--file "${argument}" must be ROLE=PATH.`);
+  return { role: oneOf("--file's role", role, fileRoles), path };
+}
+
+/** Fetches and locks; returns the manifest, the one that was committed before, and where things were written. */
+export async function lock(
+  argv: string[],
+  progress: Progress,
+): Promise<{ manifest: Manifest; before: Manifest | undefined; output: string; directory: string }> {
+  const { values, positionals } = parseArgs({ args: argv, options, allowPositionals: true });
+  const source = oneOf("The source", positionals[0], sources);
+  if (positionals.length > 1) throw new UsageError(`"${positionals[1]}" was not expected.`);
+  const elsewhere = sources
+    .flatMap((other) => optionsOf[other])
+    .find((option) => values[option] !== undefined && !optionsOf[source].includes(option));
+  if (elsewhere) throw new UsageError(`--${elsewhere} is not for ${source}.`);
+  const common = request(source, values);
+  const before = await readFile(common.output, "utf8").then(
+    (content) => manifestSchema.safeParse(JSON.parse(content)).data,
+    () => undefined,
+  );
+  const manifest = await lockFrom(source, values, common, progress);
+  return { manifest, before, output: common.output, directory: common.directory };
+}
+
+async function lockFrom(
+  source: Source,
+  values: Values,
+  common: Omit<LockRequest, "layout" | "source">,
+  progress: Progress,
+): Promise<Manifest> {
+  const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
+  const configuration = common.kataConfiguration === undefined ? [] : [common.kataConfiguration];
+  if (source === "kata-release") {
+    const { kataVersion: version, flavour } = common;
+    const { archives, reference } = await fetchKataRelease(
+      { version, flavour, mirror: values.mirror, sha256: values.sha256, ca },
+      progress,
+    );
+    const tree = await openArchives(archives, `Kata ${version}`, progress);
+    return await lockPayload(
+      { ...common, layout: "kata-release", source: { kind: "kata-release", reference } },
+      tree,
+      progress,
+    );
+  }
+  if (source === "oci-image") {
+    const reference = required(values, "image");
+    const tree = await openArchives(await fetchImage(reference, { ca }, progress), reference, progress);
+    const root = values.root ?? onlyRoot(tree.paths, reference);
+    return await lockPayload(
+      { ...common, layout: { root: withoutSlashes(root) }, source: { kind: "oci-image", reference } },
+      tree,
+      progress,
+    );
+  }
+  if (source === "files") {
+    const { from } = values;
+    const named = common.named.map(({ role, path }) => ({ role, path: resolve(path) }));
+    const places = [...(from === undefined ? [] : [from]), ...named.map(({ path }) => path), ...configuration];
+    if (places.length === 0) throw new UsageError("files needs --from DIRECTORY, or --file ROLE=PATH for each file.");
+    const layout = from === undefined ? "named files only" : { root: withoutSlashes(resolve(from)) };
+    // No path of this machine goes into the manifest: it is to be the same on another one.
+    const reference = from === undefined ? "single files" : basename(resolve(from));
+    return await lockPayload(
+      {
+        ...common,
+        named,
+        kataConfiguration: configuration[0] && resolve(configuration[0]),
+        layout,
+        source: { kind: "files", reference },
+      },
+      await openFiles(places),
+      progress,
+    );
+  }
+  const via = required(values, "via");
+  const { root } = values;
+  const outside = [...common.named.map(({ path }) => path), ...configuration];
+  const paths = [
+    ...(root === undefined ? [] : [root]),
+    ...outside.filter((path) => root === undefined || !path.startsWith(`${root}/`)),
+  ];
+  if (paths.length === 0) throw new UsageError("from-node needs --root PATH, or --file ROLE=PATH for each file.");
+  const layout = root === undefined ? "named files only" : { root: withoutSlashes(root) };
+  const reference = `${via.trim()}:${paths.join(",")}`;
+  return await withNodeFiles(
+    via,
+    paths,
+    (tree) => lockPayload({ ...common, layout, source: { kind: "node", reference } }, tree, progress),
+    progress,
+  );
+}
+
+const withoutSlashes = (path: string) => path.replace(/^\/+|\/+$/g, "");
+
+/** The directory in an image that has a shim where a runtime's directory has it. */
+function onlyRoot(paths: string[], image: string): string {
+  const roots = [
+    ...new Set(
+      paths
+        .map((path) => /^(.*)\/bin\/containerd-shim-(?:contrast-cc|kata)-v2$/.exec(path)?.[1])
+        .filter((root) => root !== undefined),
+    ),
+  ];
+  const [root] = roots;
+  if (root !== undefined && roots.length === 1) return root;
+  throw new Refusal(
+    "image-layout",
+    roots.length === 0
+      ? `${image} has no directory with a shim at bin/. Say where its files are: --root PATH, or --file ROLE=PATH.`
+      : `${image} has several runtimes: ${roots.join(", ")}. Choose one with --root PATH.`,
+  );
+}
+
+/** What the new manifest changes in the committed one, a line per file. */
+function changes(before: Manifest | undefined, after: Manifest): string[] {
+  if (!before) return [];
+  const old = new Map(before.files.map((file) => [file.path, file.sha256]));
+  const lines = after.files
+    .filter(({ path, sha256 }) => old.get(path) !== sha256)
+    .map(({ path }) => `  ${old.has(path) ? "changed" : "added  "} ${path}`);
+  const removed = before.files.filter(({ path }) => !after.files.some((file) => file.path === path));
+  return [...lines, ...removed.map(({ path }) => `  removed ${path}`)];
+}
+
+export async function main(argv: string[], progress: Progress = toStderr): Promise<number> {
+  if (argv.includes("--help") || argv.length === 0) {
+    console.log(usage);
+    return argv.length === 0 ? 2 : 0;
+  }
+  try {
+    const { output, directory, manifest, before } = await lock(argv, progress);
+    const size = manifest.files.reduce((sum, file) => sum + file.size, 0);
+    console.log(`Locked ${manifest.name}: ${manifest.files.length} files, ${(size / 1e6).toFixed(0)} MB.`);
+    for (const line of changes(before, manifest)) console.log(line);
+    console.log(`Manifest: ${output} (commit it)\nFiles:    ${directory}`);
+    return 0;
+  } catch (error) {
+    const mistake = error instanceof UsageError || (error as NodeJS.ErrnoException).code?.startsWith("ERR_PARSE_ARGS");
+    if (mistake) console.error(`${(error as Error).message}\nSee: npm run lock -- --help`);
+    else console.error(error instanceof Refusal ? error.message : error);
+    return mistake ? 2 : 1;
+  }
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
