@@ -72,14 +72,13 @@ async function candidateOf(
     // The block ends the template, so it ends what is rendered from it.
     return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version });
   }
-  const block = (bytes: Buffer | undefined): Table =>
-    bytes === undefined
-      ? {}
-      : parseBlock(splitAtFence(decode(bytes, located.file), located.file).block ?? [], located.file);
+  const text = next === undefined ? "" : decode(next, located.file);
+  // Its version is that of the file it is merged into.
+  const { version: _, ...tables } = parseBlock(splitAtFence(text, located.file).block ?? [], located.file);
   const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
   const imports = await importedFiles(host, rendered, file);
   const others = { ...rendered, imports: imports.filter((path) => path !== located.file) };
-  const merged = union(others, block(next));
+  const merged = union(others, tables);
   if (merged === undefined) {
     throw new Refusal(
       "handler-exists",
