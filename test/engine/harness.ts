@@ -3,7 +3,8 @@ import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
-import { baseEnvironment, withStandIns } from "../../tools/engine/environment.ts";
+import { baseEnvironment } from "../../tools/engine/environment.ts";
+import { withStandIns } from "../../tools/engine/plugins.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 
@@ -55,7 +56,7 @@ export async function engineProject(options: ProjectOptions) {
   engine ??= resolveEngine(toStderr);
   const { command } = await engine;
   const env = {
-    ...withStandIns(baseEnvironment(await engine, state)),
+    ...(await withStandIns(baseEnvironment(await engine, state), join(home, "pulumi"))),
     PULUMI_CONFIG_PASSPHRASE: "",
     PULUMI_STACK: stack,
     NO_COLOR: "1",

@@ -259,7 +259,10 @@ function rpcError(error: Error): Partial<ServiceError> {
       .setReasonsList([error.message]);
     const packed = new anyMessages.Any();
     packed.pack(detail.serializeBinary(), "pulumirpc.ErrorResourceInitFailed");
-    const details = new statusMessages.Status().setCode(status.UNKNOWN).setMessage(error.message).addDetails(packed);
+    const details = new statusMessages.Status()
+      .setCode(status.UNKNOWN)
+      .setMessage(error.message)
+      .setDetailsList([packed]);
     metadata.add("grpc-status-details-bin", Buffer.from(details.serializeBinary()));
   }
   return { code: status.UNKNOWN, details: error.message, metadata };

@@ -1,5 +1,7 @@
 import { accessSync, constants, statSync } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+import { link } from "node:fs/promises";
+import { basename, delimiter, dirname, join } from "node:path";
+import { cached } from "../programs/cache.ts";
 import { type GoProgram, goProgram } from "../programs/go.ts";
 import { moduleDirectory } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";
@@ -9,7 +11,7 @@ import { engineVersion, isAtLeast, oldestEngineVersion } from "./versions.ts";
 export interface Engine {
   /** Absolute path of `pulumi`. */
   command: string;
-  /** Directories that must be on its PATH: its own, and the language host's. */
+  /** Directories that must be on its PATH: its own, where its language host is too. */
   path: string[];
   version: string;
   origin: "PATH" | "built";
@@ -46,14 +48,22 @@ export async function resolveEngine(progress: Progress): Promise<Engine> {
       return { command: installed, path: [dirname(installed)], version, origin: "PATH" };
     progress(`The installed Pulumi ${version} is older than ${oldestEngineVersion}; using ${engineVersion}.`);
   }
-  const cliDirectory = await goProgram(cli, progress);
-  const hostDirectory = await goProgram(languageHost, progress);
-  return {
-    command: join(cliDirectory, "pulumi"),
-    path: [cliDirectory, hostDirectory],
-    version: engineVersion,
-    origin: "built",
-  };
+  const programs = [
+    join(await goProgram(cli, progress), "pulumi"),
+    join(await goProgram(languageHost, progress), "pulumi-language-nodejs"),
+  ];
+  // The engine takes the language host that lies beside it as its own, and warns of one that is found elsewhere.
+  const directory = await cached(
+    {
+      name: "engine",
+      inputs: programs,
+      make: async (fresh) => {
+        for (const program of programs) await link(program, join(fresh, basename(program)));
+      },
+    },
+    progress,
+  );
+  return { command: join(directory, "pulumi"), path: [directory], version: engineVersion, origin: "built" };
 }
 
 /** The first executable file of that name, as an absolute path. */

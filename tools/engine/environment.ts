@@ -7,8 +7,7 @@ import { installLauncher } from "../launcher.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
-import { type PluginOrigin, resolvePlugins, standInDirectory } from "./plugins.ts";
-import { providers } from "./versions.ts";
+import { type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
 
 const clone = resolve(import.meta.dirname, "..", "..");
 const stateDirectory = join(clone, ".local", "state");
@@ -43,7 +42,13 @@ export async function engineEnvironment(
     { stack, stackHasResources: await hasResources(stack), command: engine.command, env },
     progress,
   );
-  return { command: engine.command, env: plugins === "stand-in" ? withStandIns(env) : env, prefix, plugins };
+  const standInHome = join(clone, ".local", "engine", "stand-ins");
+  return {
+    command: engine.command,
+    env: plugins === "stand-in" ? await withStandIns(env, standInHome) : env,
+    prefix,
+    plugins,
+  };
 }
 
 /** The way into the network of the stack's local cluster, where it has one that runs. */
@@ -67,16 +72,6 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
   ].join(delimiter);
   if (env.PULUMI_CONFIG_PASSPHRASE_FILE === undefined) env.PULUMI_CONFIG_PASSPHRASE ??= "";
   return env;
-}
-
-/** The stand-ins come first on PATH, where the engine prefers them to everything else; nothing is downloaded. */
-export function withStandIns(env: Record<string, string>): Record<string, string> {
-  const { PULUMI_IGNORE_AMBIENT_PLUGINS: _, ...rest } = env;
-  return {
-    ...rest,
-    PATH: [...providers.map(standInDirectory), env.PATH].join(delimiter),
-    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
-  };
 }
 
 function inherited(): Record<string, string> {

@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { delimiter, dirname, join, resolve } from "node:path";
+import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
 import { findOnPath } from "./engine.ts";
-import { type Provider, pluginVersion } from "./versions.ts";
+import { type Provider, pluginVersion, providers } from "./versions.ts";
 
 /** Where a stack's provider plugins come from. All of them come from the same place. */
 export type PluginOrigin = "official" | "stand-in";
@@ -18,7 +18,28 @@ const needed: Provider[] = ["kubernetes", "command"];
 /** One attempt that a slow line finishes and a black hole does not prolong. */
 const downloadTimeoutMs = 60_000;
 
-export const standInDirectory = (provider: Provider): string => join(standIns, provider);
+/**
+ * The environment in which the engine finds the stand-ins, all of them and nothing else: a plugin directory of links.
+ *
+ * @param home the PULUMI_HOME to make
+ */
+export async function withStandIns(env: Record<string, string>, home: string): Promise<Record<string, string>> {
+  for (const provider of providers) {
+    const name = `pulumi-resource-${provider}`;
+    const directory = join(home, "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
+    await mkdir(directory, { recursive: true });
+    const fresh = join(directory, `.${process.pid}`);
+    await rm(fresh, { force: true });
+    await symlink(join(standIns, provider, name), fresh);
+    await rename(fresh, join(directory, name));
+  }
+  return {
+    ...env,
+    PULUMI_HOME: home,
+    PULUMI_IGNORE_AMBIENT_PLUGINS: "true",
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+  };
+}
 
 export interface PluginQuestion {
   stack: string;
@@ -87,17 +108,11 @@ async function firstMissing(
 
 /** On PATH (any version, as the engine takes it) or in PULUMI_HOME at the SDK's version. */
 function isInstalled(provider: Provider, env: Record<string, string>): boolean {
-  const onPath = findOnPath(`pulumi-resource-${provider}`, pathWithoutStandIns(env.PATH ?? ""));
+  const onPath = findOnPath(`pulumi-resource-${provider}`, env.PATH);
   if (onPath && !env.PULUMI_IGNORE_AMBIENT_PLUGINS) return true;
   const directory = join(env.PULUMI_HOME ?? "", "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
   return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
 }
-
-const pathWithoutStandIns = (path: string): string =>
-  path
-    .split(delimiter)
-    .filter((directory) => dirname(directory) !== standIns)
-    .join(delimiter);
 
 const recordFile = (stack: string) => join(clone, ".local", "engine", `${stack}.json`);
 
