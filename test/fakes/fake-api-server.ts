@@ -1,0 +1,107 @@
+/**
+ * The few words of the Kubernetes API that an installer speaks, over a map: for what a real API server does only
+ * rarely, such as failing in the middle. What the real one decides is tested against the real one.
+ */
+
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ApiAddress } from "../../node-installer/kubernetes/api.ts";
+
+export interface FakeApiServer {
+  address: ApiAddress;
+  objects: Map<string, FakeObject>;
+  /** "PATCH /api/v1/nodes/a", in order. */
+  requests: string[];
+  tokens: string[];
+  /** Answers instead of the map, where it returns something; "hang": never. */
+  intercept: (request: string) => { status: number; body: string } | "hang" | undefined;
+  writeToken(token: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface FakeObject {
+  metadata: { name: string; uid: string } & Record<string, unknown>;
+  [key: string]: unknown;
+}
+
+type Json = Record<string, unknown>;
+const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** RFC 7396. */
+function merge(target: unknown, patch: unknown): unknown {
+  if (!isObject(patch)) return patch;
+  const result: Json = isObject(target) ? { ...target } : {};
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key];
+    else result[key] = merge(result[key], value);
+  }
+  return result;
+}
+
+const failure = (status: number, reason: string) => ({
+  status,
+  body: JSON.stringify({ kind: "Status", reason, message: `the fake says ${reason}` }),
+});
+
+export async function startFakeApiServer(): Promise<FakeApiServer> {
+  const directory = await mkdtemp(join(tmpdir(), "fake-api-"));
+  let uid = 0;
+  const objects = new Map<string, FakeObject>();
+
+  const answer = (method: string, path: string, body: Json): { status: number; body: string } => {
+    const existing = objects.get(path);
+    if (method === "POST") {
+      const metadata = body.metadata as { name: string };
+      const created = `${path}/${metadata.name}`;
+      if (objects.has(created)) return failure(409, "AlreadyExists");
+      uid += 1;
+      objects.set(created, { ...body, metadata: { ...metadata, uid: `uid-${uid}` } });
+      return { status: 201, body: JSON.stringify(objects.get(created)) };
+    }
+    if (existing === undefined) return failure(404, "NotFound");
+    if (method === "PATCH") objects.set(path, merge(existing, body) as FakeObject);
+    if (method === "DELETE") {
+      const { preconditions } = body as { preconditions?: { uid: string } };
+      if (preconditions !== undefined && preconditions.uid !== existing.metadata.uid) return failure(409, "Conflict");
+      objects.delete(path);
+    }
+    return { status: 200, body: JSON.stringify(objects.get(path) ?? {}) };
+  };
+
+  const fake: FakeApiServer = {
+    address: { baseUrl: "", tokenFile: join(directory, "token"), caFile: join(directory, "ca.crt") },
+    objects,
+    requests: [],
+    tokens: [],
+    intercept: () => undefined,
+    writeToken: (token) => writeFile(join(directory, "token"), `${token}\n`),
+    async close() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+      await rm(directory, { recursive: true });
+    },
+  };
+  const server = createServer(async (request, response) => {
+    const name = `${request.method} ${request.url}`;
+    fake.requests.push(name);
+    fake.tokens.push(request.headers.authorization ?? "");
+    const body = await readBody(request);
+    const reply = fake.intercept(name) ?? answer(request.method ?? "", request.url ?? "", body);
+    if (reply !== "hang") response.writeHead(reply.status).end(reply.body);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  fake.address.baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  await fake.writeToken("first");
+  await writeFile(fake.address.caFile, "");
+  return fake;
+}
+
+async function readBody(request: IncomingMessage): Promise<Json> {
+  let text = "";
+  for await (const chunk of request) text += chunk;
+  return text === "" ? {} : (JSON.parse(text) as Json);
+}
