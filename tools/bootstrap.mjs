@@ -62,7 +62,7 @@ async function whileLocked(action) {
 function installPackages(wanted) {
   if (installedPackages() === wanted) return;
   console.error("Installing the npm packages of package-lock.json …");
-  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+  const { status } = spawnSync("npm", ["ci", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], {
     cwd: clone,
     stdio: ["ignore", "ignore", "inherit"],
   });

@@ -16,10 +16,10 @@ interface Count {
 }
 
 const run = (program: string, args: string[]): boolean =>
-  spawnSync(join(clone, "node_modules", ".bin", program), args, { cwd: clone, stdio: "inherit" }).status === 0;
+  spawnSync(join(clone, "node_modules", program), args, { cwd: clone, stdio: "inherit" }).status === 0;
 
 function lint(): Count {
-  const results = [run("biome", ["check", "."]), run("tsc", ["--noEmit"])];
+  const results = [run("@biomejs/cli-linux-x64/biome", ["check", "."]), run(".bin/tsc", ["--noEmit"])];
   return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
 }
 
@@ -27,7 +27,7 @@ function vitest(layer: Layer, args: string[]): Count {
   const report = join(clone, ".local", `test-${layer}.json`);
   mkdirSync(join(clone, ".local"), { recursive: true });
   rmSync(report, { force: true });
-  const ok = run("vitest", [
+  const ok = run(".bin/vitest", [
     "run",
     "--project",
     layer,
