@@ -83,7 +83,7 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
   const layouts = nodes.map((node): ClusterNode => ({ ...nodeLayout(cluster, node), record: node }));
   await ensureNetwork(cluster, layouts);
 
-  await ensureControlPlane(cluster, { kubernetes, tree, registry }, progress);
+  const started = await ensureControlPlane(cluster, { kubernetes, tree, registry }, progress);
   const context: NodeContext = {
     cluster,
     kubernetes,
@@ -96,8 +96,9 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
   await pushSeedImages(cluster, images);
   for (const node of leaving) await removeNode(context, nodeLayout(cluster, node), progress);
   if (leaving.length) await writeRecord(cluster, { ...record, nodes });
-  const changed = await ensureNodes(context, layouts, progress);
-  if (changed) progress(`The cluster ${cluster.name} is up (${seconds(begin)}).`);
+  const booted = await ensureNodes(context, layouts, progress);
+  if (started) await untilPodsAreAdmitted(cluster, kubernetes);
+  if (started || booted) progress(`The cluster ${cluster.name} is up (${seconds(begin)}).`);
   return {
     kubeconfig: await readFile(kubeconfigFile(cluster, "admin"), "utf8"),
     registry: cluster.registry,
@@ -130,14 +131,15 @@ function numberNodes(options: ClusterOptions, before: NodeRecord[]): NodeRecord[
   });
 }
 
+/** Says whether there was anything to do. */
 async function ensureControlPlane(
   cluster: ClusterLayout,
   programs: ControlPlanePrograms,
   progress: Progress,
-): Promise<void> {
+): Promise<boolean> {
   const begin = Date.now();
   await writeRegistryConfiguration(cluster);
-  const started = [...(await startWhereNeeded(cluster, serverUnits(cluster, programs)))];
+  const started = await startWhereNeeded(cluster, serverUnits(cluster, programs));
   if (started.length) {
     progress(`Control plane: ${started.join(", ")} …`);
     await waitFor(cluster, "apiserver", "The API server does not answer", 120_000, async () => {
@@ -147,6 +149,15 @@ async function ensureControlPlane(
   }
   started.push(...(await startWhereNeeded(cluster, controllerUnits(cluster, programs))));
   if (started.length) progress(`  the control plane is ready (${seconds(begin)}).`);
+  return started.length > 0;
+}
+
+/** The controllers make it, a few seconds after they start; until then no pod is admitted. */
+async function untilPodsAreAdmitted(cluster: ClusterLayout, kubernetes: string): Promise<void> {
+  await waitFor(cluster, "controller-manager", "There is no default service account", 120_000, async () => {
+    const { code } = await kubectl(cluster, kubernetes, ["get", "serviceaccount", "default"]);
+    return code === 0 || undefined;
+  });
 }
 
 /** Starts what does not run as it shall; returns the names. */

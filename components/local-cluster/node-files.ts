@@ -18,7 +18,7 @@ export function nodeFiles(facts: NodeFacts): Record<string, string> {
   return {
     "/etc/hosts": `127.0.0.1 localhost\n${node.address} ${node.name}\n`,
     "/etc/cni/net.d/10-pods.conflist": json(podNetwork(node)),
-    [`/etc/containerd/certs.d/${cluster.registry}/hosts.toml`]: `server = "http://${cluster.registry}"\n`,
+    [`/etc/containerd/certs.d/${cluster.registry}/hosts.toml`]: registryHosts(cluster),
     "/etc/systemd/system/containerd.service": containerdUnit,
     "/etc/systemd/system/kubelet.service": kubeletUnit(node),
     "/etc/systemd/system/node-setup.service": nodeSetupUnit(cluster, node),
@@ -129,6 +129,13 @@ state = "/run/containerd"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = false   # the kubelet's cgroupDriver is cgroupfs
+`;
+
+/** Plain HTTP. 1.7 insists on a host table, even where it adds nothing to the server. */
+const registryHosts = ({ registry }: ClusterLayout) => `server = "http://${registry}"
+
+[host."http://${registry}"]
+  capabilities = ["pull", "resolve"]
 `;
 
 /** The unit that containerd's own packages have; its KillMode is why pods live through a restart. */
