@@ -55,7 +55,7 @@ export async function engineProject(options: ProjectOptions) {
   else await newProgram(directory);
   engine ??= resolveEngine(toStderr);
   const { command } = await engine;
-  const env = {
+  const env: Record<string, string> = {
     ...(await withStandIns(baseEnvironment(await engine, state), join(home, "pulumi"))),
     PULUMI_CONFIG_PASSPHRASE: "",
     PULUMI_STACK: stack,

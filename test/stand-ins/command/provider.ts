@@ -4,9 +4,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
+import { inputChanges } from "../changes.ts";
 import type { Checked, Failure, Log, Provider } from "../plugin.ts";
 import { containsSecret, containsUnknown, type Properties, revealed, secret, unknown, type Value } from "../values.ts";
-import { inputChanges } from "./changes.ts";
 import { type Outputs, runProcess } from "./process.ts";
 import { connection, sshCommand } from "./ssh.ts";
 

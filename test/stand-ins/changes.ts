@@ -1,5 +1,5 @@
-import type { Diff, DiffKind } from "../plugin.ts";
-import { equal, isObject, isSecret, type Properties, pathText, reveal, type Value } from "../values.ts";
+import type { Diff, DiffKind } from "./plugin.ts";
+import { equal, isObject, isSecret, type Properties, pathText, reveal, type Value } from "./values.ts";
 
 /** The leaves that differ, by path. What changes below one of the `replacing` properties replaces the resource. */
 export function inputChanges(olds: Properties, news: Properties, replacing: string[]): Diff["changes"] {

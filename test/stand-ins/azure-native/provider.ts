@@ -1,0 +1,101 @@
+/**
+ * As much of Azure as an AKS node pool takes: agent pools, feature registrations, and a cluster's credentials. Nothing
+ * lies behind it: what was created is what the engine remembers.
+ */
+import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { inputChanges } from "../changes.ts";
+import type { Checked, Provider } from "../plugin.ts";
+import { type Properties, revealed } from "../values.ts";
+import { agentPoolFailures } from "./agent-pool.ts";
+
+const subscription = "/subscriptions/00000000-0000-0000-0000-000000000000";
+
+interface Kind {
+  check(inputs: Properties, name: string): Checked;
+  /** Whose change replaces: the official plugin's list, which is shorter than Azure's own. */
+  replacing: string[];
+  id(inputs: Properties): string;
+  /** What Azure adds. */
+  outputs(inputs: Properties): Properties;
+}
+
+const kinds: Record<string, Kind> = {
+  "azure-native:containerservice:AgentPool": {
+    check(news, name) {
+      const inputs = { ...news, agentPoolName: news.agentPoolName ?? `${name}${randomBytes(4).toString("hex")}` };
+      return { inputs, failures: agentPoolFailures(revealed(inputs)) };
+    },
+    replacing: ["resourceGroupName", "resourceName", "agentPoolName", "vmSize", "gpuInstanceProfile"],
+    id: ({ resourceGroupName, resourceName, agentPoolName }) =>
+      `${subscription}/resourceGroups/${resourceGroupName}/providers/Microsoft.ContainerService/managedClusters/${resourceName}/agentPools/${agentPoolName}`,
+    outputs: ({ agentPoolName, orchestratorVersion }) => ({
+      azureApiVersion: "2025-09-01",
+      name: agentPoolName ?? null,
+      type: "Microsoft.ContainerService/managedClusters/agentPools",
+      provisioningState: "Succeeded",
+      powerState: { code: "Running" },
+      currentOrchestratorVersion: orchestratorVersion ?? null,
+      eTag: randomBytes(8).toString("hex"),
+    }),
+  },
+  "azure-native:features:SubscriptionFeatureRegistration": {
+    check(news, name) {
+      return { inputs: { ...news, featureName: news.featureName ?? name } };
+    },
+    replacing: ["providerNamespace", "featureName"],
+    id: ({ providerNamespace, featureName }) =>
+      `${subscription}/providers/Microsoft.Features/featureProviders/${providerNamespace}/subscriptionFeatureRegistrations/${featureName}`,
+    outputs: ({ featureName, properties }) => ({
+      azureApiVersion: "2021-07-01",
+      name: featureName ?? null,
+      type: "Microsoft.Features/featureProviders/subscriptionFeatureRegistrations",
+      properties: { ...(properties as Properties | undefined), state: "Registered" },
+    }),
+  },
+};
+
+function kindOf(type: string): Kind {
+  const kind = kinds[type];
+  if (!kind) throw new Error(`${type} is not a resource of this stand-in`);
+  return kind;
+}
+
+const stateOf = (kind: Kind, inputs: Properties): Properties => ({ ...inputs, ...kind.outputs(revealed(inputs)) });
+
+export const azureProvider: Provider = {
+  async check({ type, name, news, olds }) {
+    const kind = kindOf(type);
+    const { agentPoolName } = olds;
+    return kind.check({ ...(agentPoolName === undefined ? {} : { agentPoolName }), ...news }, name);
+  },
+
+  async diff({ type, inputs, oldInputs }) {
+    return { changes: inputChanges(oldInputs, inputs, kindOf(type).replacing) };
+  },
+
+  async create({ type, inputs, preview }) {
+    const kind = kindOf(type);
+    if (preview) return { id: "", state: inputs };
+    return { id: kind.id(revealed(inputs)), state: stateOf(kind, inputs) };
+  },
+
+  async read({ id, state, inputs }) {
+    return { id, state, inputs };
+  },
+
+  async update({ type, inputs, preview }) {
+    return preview ? inputs : stateOf(kindOf(type), inputs);
+  },
+
+  async delete() {},
+
+  /** The kubeconfig that AZURE_STAND_IN_KUBECONFIG names, as the cluster's. */
+  async invoke(token, { resourceName }) {
+    if (!/^azure-native:containerservice:listManagedCluster(User|Admin)Credentials$/.test(token))
+      throw new Error(`${token} is not a function of this stand-in`);
+    const file = process.env.AZURE_STAND_IN_KUBECONFIG;
+    if (!file) throw new Error(`there is no cluster ${resourceName}: AZURE_STAND_IN_KUBECONFIG names no kubeconfig`);
+    return { kubeconfigs: [{ name: "clusterUser", value: (await readFile(file)).toString("base64") }] };
+  },
+};
