@@ -7,7 +7,7 @@
  */
 export const podSecurity = {
   pod: {
-    hostPID: false,
+    hostPID: true,
     hostNetwork: false,
     hostIPC: false,
     securityContext: {
@@ -36,13 +36,15 @@ export const podSecurity = {
     "capabilities.FOWNER": "The mode of a replaced file is kept, also where the file belongs to another user.",
     "capabilities.SYS_CHROOT":
       "systemctl, flock and the node's own containerd (for `config dump`) run in the host's root directory. They reach systemd by " +
-      "the socket that lies there, so neither the host's process namespace nor nsenter is needed.",
+      "the socket that lies there; nsenter is not needed.",
     "volumes.host":
       "Which directories containerd's configuration, its imports and links lie in differs by distribution and is found out on the node; " +
       "the kernel's /proc and /sys of the host are looked at too.",
     "volumeMounts.host.mountPropagation": "A file system that is mounted on the host later has to be seen here too.",
     privileged: "Not needed: no device is opened, nothing is mounted, no module loaded.",
-    hostPID: "Not needed: /host/proc shows the host's processes, and none of them is signalled or entered.",
+    hostPID:
+      "systemctl refuses a socket whose other end it cannot see (getpeercred answers ENODATA for a peer outside its process " +
+      "namespace). No process is signalled or entered.",
     hostNetwork: "Not needed: the CRI and systemd are Unix sockets, the API server is reached as from any pod.",
     readOnlyRootFilesystem: "The installer writes to the host only.",
     "seccompProfile.RuntimeDefault":
