@@ -10,11 +10,12 @@ const runtime = new ContrastRuntime(
   "runtime",
   {
     image: installerImage(stack.image, cluster.registry),
-    groups: stack.groups.map(nodeGroup),
+    groups: stack.groups.map((group) => nodeGroup(group, stack.cluster)),
     kubeconfig: cluster.kubeconfig,
     pullSecret: stack.registry.pullSecret,
+    registryCa: stack.registry.ca,
   },
-  { providers: [cluster.provider], ...(cluster.owner && { deletedWith: cluster.owner }) },
+  { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
 );
 
 /** What pods write in `runtimeClassName`, by node group. */

@@ -1,11 +1,13 @@
+import { Provider as AzureProvider } from "@pulumi/azure-native/provider.js";
 import { Provider } from "@pulumi/kubernetes/provider.js";
 import * as pulumi from "@pulumi/pulumi";
+import { aksIdentifier, aksKubeconfig } from "./aks-coco-node-pool.ts";
 import type { ClusterConfiguration } from "./config/schema.ts";
 import { LocalCluster } from "./local-cluster/local-cluster.ts";
 
 /** What the rest of the program needs of a cluster, wherever it comes from. */
 export interface Cluster {
-  provider: Provider;
+  providers: pulumi.ProviderResource[];
   /** Content; none: KUBECONFIG of the environment. */
   kubeconfig?: pulumi.Output<string>;
   /** host:port of a registry that belongs to the cluster. */
@@ -23,15 +25,20 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
         ...(configuration.nodes && { nodes: configuration.nodes }),
       });
       const { kubeconfig, registry } = cluster;
-      return { provider: provider(`local/${name}`, kubeconfig, cluster), kubeconfig, registry, owner: cluster };
+      return { providers: [provider(`local/${name}`, kubeconfig, cluster)], kubeconfig, registry, owner: cluster };
     }
     case "kubeconfig": {
-      if (configuration.kubeconfig === undefined) return { provider: provider(configuration.name) };
+      if (configuration.kubeconfig === undefined) return { providers: [provider(configuration.name)] };
       const kubeconfig = pulumi.secret(configuration.kubeconfig);
-      return { provider: provider(configuration.name, kubeconfig), kubeconfig };
+      return { providers: [provider(configuration.name, kubeconfig)], kubeconfig };
     }
-    case "aks":
-      throw new Error("not yet");
+    case "aks": {
+      const { subscriptionId, resourceGroup, name, credentials } = configuration;
+      const azure = new AzureProvider("azure", { subscriptionId });
+      const kubeconfig = aksKubeconfig({ resourceGroup, cluster: name, credentials }, { provider: azure });
+      const kubernetes = provider(aksIdentifier(subscriptionId, resourceGroup, name), kubeconfig);
+      return { providers: [kubernetes, azure], kubeconfig };
+    }
   }
 }
 

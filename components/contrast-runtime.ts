@@ -1,9 +1,14 @@
-import * as core from "@pulumi/kubernetes/core/v1/index.js";
+import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
+import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
+import { platforms } from "../node-installer/runtime/platforms.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
+import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
+import type { NodeSelectionArgs } from "./installer-pod.ts";
 import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
 import { RuntimeClasses } from "./runtime-classes.ts";
 
@@ -21,6 +26,13 @@ export interface RuntimeArgs {
 export interface NodeGroupArgs
   extends Omit<NodeInstallerArgs, "namespace" | "image" | "kubeconfig" | "pullSecret" | "runtimes"> {
   runtimes: RuntimeArgs[];
+  /** A pool to create. Nodes that exist already are named or selected instead. */
+  pool?: AksCocoNodePoolArgs;
+  /** Hosts to make ready by SSH; their names are the group's nodes. */
+  hosts?: HostArgs[];
+  sshUser?: string;
+  sshPrivateKey?: pulumi.Input<string>;
+  joinCommand?: pulumi.Input<string> | undefined;
 }
 
 export interface ContrastRuntimeArgs {
@@ -31,6 +43,8 @@ export interface ContrastRuntimeArgs {
   kubeconfig?: pulumi.Input<string> | undefined;
   /** Content of a .dockerconfigjson with which nodes pull the image. */
   pullSecret?: pulumi.Input<string> | undefined;
+  /** Authority, in PEM, of the registry that the image comes from: hosts that are reached by SSH are told to trust it. */
+  registryCa?: string | undefined;
 }
 
 /** Confidential containers on the nodes of a cluster: their RuntimeClasses, and an installer per node group. */
@@ -49,11 +63,14 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const namespace = this.#namespace();
     const classes = new RuntimeClasses("runtime-classes", { classes: runtimeClasses(groups) }, { parent: this });
     const pullSecret = this.#pullSecret(args.pullSecret, namespace);
-    for (const { specs, ...group } of groups) {
+    for (const group of groups) {
+      const nodes = this.#nodes(group, args);
+      const { specs, pool, hosts, sshUser, sshPrivateKey, joinCommand, ...rest } = group;
       new NodeInstaller(
         group.group,
         {
-          ...group,
+          ...rest,
+          ...nodes.selection,
           runtimes: specs,
           namespace: systemNamespace,
           image: args.image,
@@ -61,21 +78,54 @@ export class ContrastRuntime extends pulumi.ComponentResource {
           ...(pullSecret && { pullSecret: pullSecretName }),
         },
         // Classes outlive installers: a class whose installer still retires its handler stays.
-        { parent: this, dependsOn: [namespace, classes, ...(pullSecret ? [pullSecret] : [])] },
+        { parent: this, dependsOn: [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made] },
       );
     }
     this.registerOutputs({ handlers });
   }
 
-  /** A namespace of its own, whose label admits the installers' pods and says so to whoever looks. */
-  #namespace(): core.Namespace {
-    const labels = { "app.kubernetes.io/part-of": "contrast-runtime", ...podSecurityLabels };
-    return new core.Namespace(systemNamespace, { metadata: { name: systemNamespace, labels } }, { parent: this });
+  /** Makes the group's nodes where they are ours to make; says in any case which they are. */
+  #nodes(group: DerivedGroup, args: ContrastRuntimeArgs): { selection: NodeSelectionArgs; made: pulumi.Resource[] } {
+    const { pool, hosts, specs, sshUser = "root", sshPrivateKey, joinCommand, ignoreNodes = [] } = group;
+    const platformLabels = Object.assign({}, ...specs.map(({ platform }) => platforms[platform].nodeSelector));
+    const selecting = (labels: Record<string, string> = {}) => {
+      const nodeSelector = { ...platformLabels, ...labels };
+      return Object.keys(nodeSelector).length > 0 ? { nodeSelector } : {};
+    };
+    if (pool) {
+      const made = new AksCocoNodePool(`${group.group}-pool`, pool, { parent: this });
+      return { selection: selecting(made.nodeSelector), made: [made] };
+    }
+    if (hosts && sshPrivateKey !== undefined) {
+      const made = new BareMetalNodes(
+        `${group.group}-hosts`,
+        {
+          hosts,
+          user: sshUser,
+          privateKey: sshPrivateKey,
+          distribution: group.distribution.name,
+          requirements: specs.map(({ host }) => host),
+          joinCommand,
+          image: args.image,
+          registryCa: args.registryCa,
+          ignore: ignoreNodes,
+        },
+        { parent: this },
+      );
+      return { selection: { nodeNames: made.nodeNames }, made: [made] };
+    }
+    return { selection: selecting(group.nodeSelector), made: [] };
   }
 
-  #pullSecret(content: pulumi.Input<string> | undefined, namespace: core.Namespace): core.Secret | undefined {
+  /** A namespace of its own, whose label admits the installers' pods and says so to whoever looks. */
+  #namespace(): Namespace {
+    const labels = { "app.kubernetes.io/part-of": "contrast-runtime", ...podSecurityLabels };
+    return new Namespace(systemNamespace, { metadata: { name: systemNamespace, labels } }, { parent: this });
+  }
+
+  #pullSecret(content: pulumi.Input<string> | undefined, namespace: Namespace): Secret | undefined {
     if (content === undefined) return undefined;
-    return new core.Secret(
+    return new Secret(
       pullSecretName,
       {
         metadata: { name: pullSecretName, namespace: systemNamespace },
@@ -86,6 +136,8 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     );
   }
 }
+
+type DerivedGroup = NodeGroupArgs & { specs: RuntimeSpec[] };
 
 const pullSecretName = "contrast-installer-pull";
 

@@ -1,4 +1,4 @@
-import * as command from "@pulumi/command/local/command.js";
+import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { imageLayout } from "./config/index.ts";
 import type { StackConfiguration } from "./config/read.ts";
@@ -18,7 +18,7 @@ export function installerImage(
   if (reference !== undefined) return reference;
   if (localDigest === undefined || registry === undefined)
     throw new Error("an image that was built here needs a local cluster");
-  const push = new command.Command("installer-image", {
+  const push = new Command("installer-image", {
     create: pulumi.interpolate`contrast-runtime image push --layout ${imageLayout} --registry http://${registry} --repository ${repository}`,
     // Another image is another input, so it is pushed too.
     environment: { IMAGE_DIGEST: localDigest },

@@ -1,8 +1,13 @@
-import * as command from "@pulumi/command/local/command.js";
-import * as admission from "@pulumi/kubernetes/admissionregistration/v1/index.js";
-import * as apps from "@pulumi/kubernetes/apps/v1/index.js";
-import * as core from "@pulumi/kubernetes/core/v1/index.js";
-import * as rbac from "@pulumi/kubernetes/rbac/v1/index.js";
+import { Command } from "@pulumi/command/local/command.js";
+import { ValidatingAdmissionPolicy } from "@pulumi/kubernetes/admissionregistration/v1/validatingAdmissionPolicy.js";
+import { ValidatingAdmissionPolicyBinding } from "@pulumi/kubernetes/admissionregistration/v1/validatingAdmissionPolicyBinding.js";
+import { DaemonSet } from "@pulumi/kubernetes/apps/v1/daemonSet.js";
+import { ConfigMap } from "@pulumi/kubernetes/core/v1/configMap.js";
+import { ServiceAccount } from "@pulumi/kubernetes/core/v1/serviceAccount.js";
+import { ClusterRole } from "@pulumi/kubernetes/rbac/v1/clusterRole.js";
+import { ClusterRoleBinding } from "@pulumi/kubernetes/rbac/v1/clusterRoleBinding.js";
+import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
+import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
 import { installerIdentity } from "../node-installer/kubernetes/identity.ts";
 import { installerName, skipNodesAnnotation, specKey } from "../node-installer/kubernetes/names.ts";
@@ -46,7 +51,7 @@ interface Spec {
   hash: string;
   /** Of the ConfigMap in the cluster. */
   name: string;
-  map: core.ConfigMap;
+  map: ConfigMap;
 }
 
 /** How the nodes run containerd; what is left out is the distribution's own. */
@@ -92,18 +97,16 @@ export class NodeInstaller extends pulumi.ComponentResource {
     const identity = installerIdentity({ namespace, group, atOnce });
     const [name, options] = [this.#object, this.#options];
     return [
-      new core.ServiceAccount(name, identity.serviceAccount, options),
-      new rbac.ClusterRole(name, identity.clusterRole, options),
-      new rbac.ClusterRoleBinding(name, identity.clusterRoleBinding, options),
-      new rbac.Role(`${name}-tickets`, identity.ticketRole, options),
-      new rbac.RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, options),
-      new rbac.Role(`${name}-events`, identity.eventRole, options),
-      new rbac.RoleBinding(`${name}-events`, identity.eventRoleBinding, options),
-      ...identity.policies.map(
-        (policy) => new admission.ValidatingAdmissionPolicy(policy.metadata.name, policy, options),
-      ),
+      new ServiceAccount(name, identity.serviceAccount, options),
+      new ClusterRole(name, identity.clusterRole, options),
+      new ClusterRoleBinding(name, identity.clusterRoleBinding, options),
+      new Role(`${name}-tickets`, identity.ticketRole, options),
+      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, options),
+      new Role(`${name}-events`, identity.eventRole, options),
+      new RoleBinding(`${name}-events`, identity.eventRoleBinding, options),
+      ...identity.policies.map((policy) => new ValidatingAdmissionPolicy(policy.metadata.name, policy, options)),
       ...identity.policyBindings.map(
-        (binding) => new admission.ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
+        (binding) => new ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
       ),
     ];
   }
@@ -119,7 +122,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
       runtimes,
     });
     const name = `${this.#object}-${hash.slice(0, 8)}`;
-    const map = new core.ConfigMap(
+    const map = new ConfigMap(
       `${this.#object}-spec`,
       {
         metadata: { name, namespace: this.#args.namespace, labels: installerLabels(group) },
@@ -130,7 +133,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
     return { spec, hash, name, map };
   }
 
-  #daemonSet(spec: Spec, needed: pulumi.Resource[]): apps.DaemonSet {
+  #daemonSet(spec: Spec, needed: pulumi.Resource[]): DaemonSet {
     const { group, namespace, ignoreNodes = [] } = this.#args;
     const annotations = {
       // The rollout command waits instead: it knows why a node is not ready, and says so.
@@ -144,7 +147,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
       spec: spec.spec,
       specName: spec.name,
     });
-    return new apps.DaemonSet(
+    return new DaemonSet(
       this.#object,
       {
         metadata: { name: this.#object, namespace, labels: installerLabels(group), annotations },
@@ -163,7 +166,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
   #rollout(specHash: string, needed: pulumi.Resource[]): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
-    new command.Command(
+    new Command(
       `${group}-rollout`,
       {
         // Any changed input runs this again. There are no triggers: they replace, and replacing is for things.
@@ -180,9 +183,9 @@ export class NodeInstaller extends pulumi.ComponentResource {
    * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the
    * way. There before the rollout, so that a rollout that fails is uninstalled, too.
    */
-  #uninstall(daemonSet: pulumi.Resource): command.Command {
+  #uninstall(daemonSet: pulumi.Resource): Command {
     const { group, namespace, onDestroy = "uninstall" } = this.#args;
-    return new command.Command(
+    return new Command(
       `${group}-uninstall`,
       {
         delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}`,

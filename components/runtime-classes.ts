@@ -1,4 +1,4 @@
-import * as node from "@pulumi/kubernetes/node/v1/index.js";
+import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { handlerLabel, type PlatformName } from "../node-installer/runtime/spec.ts";
@@ -26,7 +26,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
     super("contrast-runtime:index:RuntimeClasses", name, { classes: sorted.map(card) }, opts);
     for (const args of sorted) {
-      new node.RuntimeClass(args.handler, runtimeClass(args), {
+      new RuntimeClass(args.handler, runtimeClass(args), {
         parent: this,
         // Kubernetes refuses to change a handler; the provider does not know that, and both have the same name.
         replaceOnChanges: ["handler"],

@@ -1,13 +1,39 @@
+import { poolSelector } from "../aks-coco-node-pool.ts";
 import type { NodeGroupArgs } from "../contrast-runtime.ts";
 import type { GroupConfiguration } from "./read.ts";
+import type { ClusterConfiguration } from "./schema.ts";
 
-/** A group as the stack's configuration says it, as the component takes it. */
-export function nodeGroup({ name, nodes, runtimes, ...group }: GroupConfiguration): NodeGroupArgs {
+/** A group as the component takes it, from how the stack's configuration says it. */
+export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterConfiguration): NodeGroupArgs {
+  const { name, nodes, runtimes, ...group } = configuration;
   return {
     ...group,
     group: name,
     runtimes: runtimes.map(({ overhead, ...runtime }) => ({ ...runtime, ...overhead })),
-    ...(nodes.selector && { nodeSelector: nodes.selector }),
-    ...(nodes.names && { nodeNames: nodes.names }),
+    ...selection(nodes, cluster),
+  };
+}
+
+function selection(
+  { selector, names, hosts, ssh, joinCommand, pool }: GroupConfiguration["nodes"],
+  cluster: ClusterConfiguration,
+) {
+  if (selector) return { nodeSelector: selector };
+  if (names) return { nodeNames: names };
+  if (hosts && ssh) return { hosts, sshUser: ssh.user, sshPrivateKey: ssh.privateKey, joinCommand };
+  if (!pool || cluster.kind !== "aks") return {};
+  if (pool.existing) return { nodeSelector: poolSelector(pool.name) };
+  const { vmSize = "", count = 0, zones, maxPods, labels } = pool;
+  return {
+    pool: {
+      resourceGroup: cluster.resourceGroup,
+      cluster: cluster.name,
+      pool: pool.name,
+      vmSize,
+      count,
+      ...(zones && { zones }),
+      ...(maxPods !== undefined && { maxPods }),
+      ...(labels && { labels }),
+    },
   };
 }

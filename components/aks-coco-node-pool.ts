@@ -1,0 +1,107 @@
+import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
+import { listManagedClusterAdminCredentialsOutput } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
+import { listManagedClusterUserCredentialsOutput } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
+import { SubscriptionFeatureRegistration } from "@pulumi/azure-native/features/subscriptionFeatureRegistration.js";
+import * as pulumi from "@pulumi/pulumi";
+
+export interface AksCocoNodePoolArgs {
+  resourceGroup: string;
+  /** The AKS cluster, which exists. */
+  cluster: string;
+  /** The pool's name in Azure: at most 12 lower-case letters and digits. */
+  pool: string;
+  /** A size that runs SNP guests inside of it: Standard_DC*as_cc_v5. */
+  vmSize: string;
+  /** Number of nodes. */
+  count: number;
+  zones?: string[];
+  maxPods?: number;
+  labels?: Record<string, string>;
+}
+
+/**
+ * A node pool for confidential containers in an existing AKS cluster. Microsoft retired the service behind it
+ * (KataCcIsolation) and its node images in March 2026: Azure most probably creates and scales none any more. The value is
+ * in no enumeration of Azure's API, and passes only as the text that it is.
+ */
+export class AksCocoNodePool extends pulumi.ComponentResource {
+  /** Carried by every node of the pool, from the moment it joins. */
+  readonly nodeSelector: Record<string, string>;
+
+  constructor(name: string, args: AksCocoNodePoolArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("contrast-runtime:index:AksCocoNodePool", name, { ...args }, opts);
+    const { resourceGroup, cluster, pool, vmSize, count, zones, maxPods, labels } = args;
+
+    const feature = new SubscriptionFeatureRegistration(
+      `${name}-feature`,
+      { providerNamespace: "Microsoft.ContainerService", featureName: "KataCcIsolationPreview", properties: {} },
+      // Other clusters of the subscription may need it.
+      { parent: this, retainOnDelete: true },
+    );
+    new AgentPool(
+      name,
+      {
+        resourceGroupName: resourceGroup,
+        resourceName: cluster,
+        agentPoolName: pool,
+        type: "VirtualMachineScaleSets",
+        mode: "User",
+        osType: "Linux",
+        osSKU: "AzureLinux",
+        workloadRuntime: "KataCcIsolation",
+        vmSize,
+        count,
+        ...(zones && { availabilityZones: zones }),
+        ...(maxPods !== undefined && { maxPods }),
+        ...(labels && { nodeLabels: labels }),
+      },
+      {
+        parent: this,
+        dependsOn: [feature],
+        // Azure changes none of these on a pool. The provider knows it of vmSize only, and of the others the update
+        // would fail half-way instead of being announced. Both pools have one name, so the old one goes first.
+        replaceOnChanges: [
+          "agentPoolName",
+          "availabilityZones",
+          "maxPods",
+          "osSKU",
+          "osType",
+          "type",
+          "vmSize",
+          "workloadRuntime",
+        ],
+        deleteBeforeReplace: true,
+      },
+    );
+    this.nodeSelector = poolSelector(pool);
+    this.registerOutputs({ nodeSelector: this.nodeSelector });
+  }
+}
+
+/** AKS sets this label on the nodes of a pool. */
+export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });
+
+/** The resource's id, which stays the same as long as the cluster is the same. */
+export const aksIdentifier = (subscriptionId: string, resourceGroup: string, cluster: string): string =>
+  `/subscriptions/${subscriptionId}/resourceGroups/${resourceGroup}/providers/Microsoft.ContainerService/managedClusters/${cluster}`;
+
+/** Content of the cluster's kubeconfig, a secret. */
+export function aksKubeconfig(
+  { resourceGroup, cluster, credentials }: { resourceGroup: string; cluster: string; credentials: string },
+  opts: pulumi.InvokeOutputOptions,
+): pulumi.Output<string> {
+  const args = { resourceGroupName: resourceGroup, resourceName: cluster };
+  const result =
+    credentials === "admin"
+      ? listManagedClusterAdminCredentialsOutput(args, opts)
+      : listManagedClusterUserCredentialsOutput(args, opts);
+  return pulumi.secret(
+    result.kubeconfigs.apply(([first]) => {
+      if (!first)
+        throw new pulumi.RunError(
+          `Azure returned no ${credentials} kubeconfig for the cluster ${cluster}. Check the identity's rights on it.`,
+        );
+      return Buffer.from(first.value, "base64").toString("utf8");
+    }),
+  );
+}

@@ -1,0 +1,114 @@
+import { Command } from "@pulumi/command/remote/command.js";
+import * as pulumi from "@pulumi/pulumi";
+import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+import { checkScript, joinScript, prepareScript, registryScript, unprepareScript } from "./bare-metal-scripts.ts";
+
+export interface HostArgs {
+  /** The node's name in the cluster. */
+  name: string;
+  /** Host name or IP address. */
+  address: string;
+  port: number;
+  /** As in known_hosts, type and key. Checked: another host that answers is refused. */
+  hostKey: string;
+}
+
+export interface BareMetalNodesArgs {
+  hosts: HostArgs[];
+  user: string;
+  privateKey: pulumi.Input<string>;
+  distribution: DistributionName;
+  /** Of every runtime that the hosts shall serve. */
+  requirements: HostRequirements[];
+  /** Shell, run once as the user on a host that is in no cluster yet. */
+  joinCommand?: pulumi.Input<string> | undefined;
+  /** The image that the hosts will pull, and the authority of its registry in PEM, where that is not a public one. */
+  image: pulumi.Input<string>;
+  registryCa?: string | undefined;
+  /** Names of dead hosts: nothing is run on them, nothing waits for them. */
+  ignore: string[];
+}
+
+/**
+ * Bare-metal hosts, made ready by SSH: kernel modules, limits and sysctls, checks of the processor's confidential
+ * computing, and membership in the cluster. One command per concern, so that a preview can be read.
+ */
+export class BareMetalNodes extends pulumi.ComponentResource {
+  readonly nodeNames: string[];
+
+  constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
+    const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    const requirements = combined(args.requirements);
+    super("contrast-runtime:index:BareMetalNodes", name, { hosts: hosts.map(card), ...requirements }, opts);
+    for (const host of hosts) this.#host(host, args, requirements);
+    this.nodeNames = hosts.map((host) => host.name);
+    this.registerOutputs({ nodeNames: this.nodeNames });
+  }
+
+  #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): void {
+    const { distribution, registryCa, joinCommand } = args;
+    const dead = args.ignore.includes(host.name);
+    const connection = {
+      host: host.address,
+      port: host.port,
+      user: args.user,
+      privateKey: pulumi.secret(args.privateKey),
+      hostKey: host.hostKey,
+      // A minute altogether: a host that does not answer is reported, not waited for.
+      dialErrorLimit: 4,
+      perDialTimeout: 15,
+    };
+    const run = (
+      concern: string,
+      command: { create: string; delete?: string; stdin?: pulumi.Input<string> },
+      after: pulumi.Resource[],
+    ) =>
+      new Command(
+        `${host.name}-${concern}`,
+        // sshd takes no environment variables by default.
+        { connection, addPreviousOutputInEnv: false, ...command },
+        {
+          parent: this,
+          dependsOn: after,
+          ...(dead && { ignoreChanges: ["*"], retainOnDelete: true }),
+        },
+      );
+
+    // Scripts go in by standard input: the diff of a script is one of lines, and the command stays the same.
+    const prepare = run(
+      "prepare",
+      { create: "sh -s", stdin: prepareScript(requirements, distribution), delete: unprepareScript(distribution) },
+      [],
+    );
+    const check = run("check", { create: "sh -s", stdin: checkScript(requirements) }, [prepare]);
+    const ready = [check];
+    if (registryCa !== undefined) {
+      const stdin = pulumi
+        .output(args.image)
+        .apply((image) => registryScript(image.slice(0, image.indexOf("/")), registryCa));
+      ready.push(run("registry", { create: "sh -s", stdin }, [check]));
+    }
+    if (joinCommand !== undefined) {
+      run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, ready);
+    }
+  }
+}
+
+/** What several runtimes need together. Two kinds of confidential computing need two kinds of processor, hence two groups. */
+function combined(requirements: HostRequirements[]): HostRequirements {
+  const first = <T extends string>(values: T[], none: T): T => values.find((value) => value !== none) ?? none;
+  return {
+    tee: first(
+      requirements.map(({ tee }) => tee),
+      "none",
+    ),
+    virtualization: first(
+      requirements.map(({ virtualization }) => virtualization),
+      "none",
+    ),
+    gpu: requirements.some(({ gpu }) => gpu),
+    guestPull: requirements.some(({ guestPull }) => guestPull),
+  };
+}
+
+const card = ({ name, address, hostKey }: HostArgs) => ({ name, address, hostKey });

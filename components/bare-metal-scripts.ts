@@ -1,0 +1,147 @@
+import { distributions } from "../node-installer/runtime/distributions.ts";
+import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+
+/*
+ * What is run on a host by SSH, as POSIX shell: a host need have nothing else before it joins. Every script can run again
+ * at any time. ROOT is empty on hosts; tests put a tree there.
+ */
+
+const preamble = `set -eu
+root=\${ROOT:-}
+failed=
+problem() { echo "problem: $*" >&2; failed=yes; }
+`;
+
+const marker = "# written by contrast-runtime";
+
+/** Kernel modules, limits and sysctls that the runtime needs, now and after the next boot. */
+export function prepareScript(host: HostRequirements, distribution: DistributionName): string {
+  const modules = kernelModules(host);
+  const options =
+    host.tee === "snp"
+      ? "options kvm_amd sev=1 sev_es=1 sev_snp=1"
+      : host.tee === "tdx"
+        ? "options kvm_intel tdx=1"
+        : "";
+  const files: [string, string][] = [
+    // Each shim and its VMM hold several of them; the kernel's default of 128 is used up by some thirty pods.
+    ["/etc/sysctl.d/98-contrast-runtime.conf", "fs.inotify.max_user_instances = 8192"],
+    ...(modules.length > 0
+      ? [["/etc/modules-load.d/contrast-runtime.conf", modules.join("\n")] as [string, string]]
+      : []),
+    ...(options ? [["/etc/modprobe.d/contrast-runtime.conf", options] as [string, string]] : []),
+    // Guests' memory may be pinned, on behalf of containerd. Takes effect with its next restart.
+    ...distributions[distribution].units.map((unit): [string, string] => [
+      `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`,
+      "[Service]\nLimitMEMLOCK=infinity",
+    ]),
+  ];
+  return `${preamble}
+${files.map(([path, content]) => write(path, content)).join("")}
+if [ -z "$root" ]; then
+  systemctl daemon-reload
+  sysctl --quiet --load /etc/sysctl.d/98-contrast-runtime.conf
+${modules.map((name) => `  modprobe ${name} || problem "the kernel module ${name} cannot be loaded: install the kernel's extra modules, or another kernel"\n`).join("")}fi
+[ -z "$failed" ]
+`;
+}
+
+/** Takes the files away again; what they set stays until the next boot. */
+export function unprepareScript(distribution: DistributionName): string {
+  const files = [
+    "/etc/sysctl.d/98-contrast-runtime.conf",
+    "/etc/modules-load.d/contrast-runtime.conf",
+    "/etc/modprobe.d/contrast-runtime.conf",
+    ...distributions[distribution].units.map((unit) => `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`),
+  ];
+  return `root=\${ROOT:-}; ${files.map((file) => `rm -f "$root${file}"`).join("; ")}`;
+}
+
+/** Whether the host can start guests of this kind. Changes nothing; every problem on a line of its own. */
+export function checkScript(host: HostRequirements): string {
+  const checks = [
+    host.virtualization === "kvm" ? device("/dev/kvm", "switch on virtualization (SVM or VT-x) in the firmware") : "",
+    host.virtualization === "kvm" ? device("/dev/vhost-vsock", "load the kernel module vhost_vsock") : "",
+    host.tee === "snp" ? snpChecks : "",
+    host.tee === "tdx" ? tdxChecks : "",
+    host.gpu ? gpuChecks : "",
+  ];
+  return `${preamble}
+parameter() { cat "$root/sys/module/$1/parameters/$2" 2>/dev/null || echo absent; }
+booted_with() { grep -Eq "(^| )$1( |$)" "$root/proc/cmdline"; }
+${checks.join("")}[ -z "$failed" ] || exit 1
+echo "host can start guests of this kind"
+`;
+}
+
+/** Runs the script that follows on standard input, unless the host's kubelet belongs to a cluster already. */
+export function joinScript(distribution: DistributionName): string {
+  return `for file in ${memberships[distribution].join(" ")}; do
+  if [ -e "\${ROOT:-}$file" ]; then echo "already a member: $file is there"; exit 0; fi
+done
+sh -eu -s`;
+}
+
+/** Makes the host's containerd trust the registry's authority. */
+export function registryScript(registry: string, certificate: string): string {
+  const directory = `/etc/containerd/certs.d/${registry}`;
+  return `${preamble}
+${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(`${directory}/hosts.toml`, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
+}
+
+const write = (path: string, content: string): string => `mkdir -p "$root${path.slice(0, path.lastIndexOf("/"))}"
+cat > "$root${path}.new" <<'CONTENT'
+${path.endsWith(".crt") ? "" : `${marker}\n`}${content}
+CONTENT
+mv "$root${path}.new" "$root${path}"
+`;
+
+const device = (path: string, remedy: string): string =>
+  `[ -e "$root${path}" ] || problem "${path} is missing: ${remedy}"\n`;
+
+/** Facts: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
+const snpChecks = `case $(parameter kvm_amd sev_snp) in
+  Y) ;;
+  absent) problem "the module kvm_amd is not loaded, or knows no SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
+  *)
+    if booted_with 'iommu=pt' || booted_with 'amd_iommu=off'; then
+      problem "SEV-SNP is off because the IOMMU is off or passed through: remove iommu=pt and amd_iommu=off from the kernel's command line; needs a reboot"
+    elif grep -q 'sev_snp=1' "$root/etc/modprobe.d/contrast-runtime.conf" 2>/dev/null; then
+      problem "SEV-SNP is switched on for kvm_amd and not active yet: needs a reboot. If it stays so, enable SMEE, SNP memory coverage and SEV-SNP support in the firmware"
+    else
+      problem "SEV-SNP is off (kvm_amd.sev_snp is $(parameter kvm_amd sev_snp)): enable SMEE, SNP memory coverage and SEV-SNP support in the firmware; needs a reboot"
+    fi ;;
+esac
+${device("/dev/sev", "load the kernel module ccp, and enable SEV-SNP in the firmware")}`;
+
+/** Facts: canonical/tdx's checks and the kernel's messages. */
+const tdxChecks = `if ! grep -qw tdx_host_platform "$root/proc/cpuinfo"; then
+  problem "the processor or the firmware offers no TDX: enable TME, TME-MT, TDX, the SEAM loader and SGX in the firmware; needs a reboot"
+elif [ "$(parameter kvm_intel tdx)" != Y ]; then
+  if booted_with nohibernate && booted_with kvm_intel.tdx=1; then
+    problem "TDX is not active although the kernel was asked for it: see 'dmesg | grep tdx' for the module's own reason"
+  else
+    problem "TDX is off: Linux 6.16 or newer and 'nohibernate kvm_intel.tdx=1' on its command line are needed; needs a reboot"
+  fi
+fi
+`;
+
+const gpuChecks = `set -- "$root"/sys/kernel/iommu_groups/*
+[ -e "$1" ] || problem "there is no IOMMU group: enable the IOMMU in the firmware and the kernel"
+`;
+
+const kernelModules = ({ virtualization, tee, gpu }: HostRequirements): string[] => {
+  if (virtualization !== "kvm") return [];
+  const vendor = tee === "snp" ? ["ccp", "kvm_amd"] : tee === "tdx" ? ["kvm_intel"] : [];
+  return ["kvm", ...vendor, "vhost", "vhost_net", "vhost_vsock", ...(gpu ? ["vfio_pci"] : [])];
+};
+
+/** A file that a distribution's kubelet has once it belongs to a cluster. */
+const memberships: Record<DistributionName, string[]> = {
+  containerd: ["/etc/kubernetes/kubelet.conf"],
+  aks: ["/var/lib/kubelet/kubeconfig"],
+  k3s: ["/var/lib/rancher/k3s/agent/kubelet.kubeconfig"],
+  rke2: ["/var/lib/rancher/rke2/agent/kubelet.kubeconfig"],
+  k0s: ["/var/lib/k0s/kubelet.conf"],
+  microk8s: ["/var/snap/microk8s/current/credentials/kubelet.config"],
+};

@@ -1,0 +1,78 @@
+import { type Manifest, manifestSchema } from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { deriveRuntime } from "../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import { check, type Mistake } from "./mistakes.ts";
+import type { GroupShape } from "./schema.ts";
+
+export interface RuntimeConfiguration {
+  platform: PlatformName;
+  manifest: Manifest;
+  overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
+}
+
+type ReadText = (path: string) => Promise<string>;
+
+/** Reads the manifests that a group's runtimes name; what cannot be used is a mistake, and left out. */
+export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
+  const read = await Promise.all(
+    runtimes.map(async ({ platform, payload, overhead = { teeKeys: false } }, i) => {
+      const manifest = await readManifest(payload, platform, readText);
+      if (typeof manifest !== "string") return [{ platform, manifest, overhead }];
+      const key = `groups.${group}.runtimes[${i}].payload`;
+      mistakes.push({ key, message: `${JSON.stringify(payload)} ${manifest}` });
+      return [];
+    }),
+  );
+  return read.flat();
+}
+
+/** The manifest, or what is wrong with it. */
+async function readManifest(path: string, platform: PlatformName, readText: ReadText): Promise<Manifest | string> {
+  let content: unknown;
+  try {
+    content = JSON.parse(await readText(path));
+  } catch (error) {
+    if (error instanceof SyntaxError) return `is not JSON: ${error.message}. Write it with npm run lock.`;
+    return "cannot be read. Write the manifest with npm run lock; the path begins at the project's directory.";
+  }
+  const { value: manifest, mistakes } = check(manifestSchema, content, "");
+  if (!manifest) {
+    const [first] = mistakes;
+    return `is no manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
+  }
+  try {
+    deriveRuntime({ platform, manifest });
+    return manifest;
+  } catch (error) {
+    if (error instanceof Refusal) return `cannot be used: ${error.message}`;
+    throw error;
+  }
+}
+
+/** Mistakes between runtimes: one twice in a group, or with two overheads. */
+export function checkRuntimes(groups: { name: string; runtimes: RuntimeConfiguration[] }[]): Mistake[] {
+  const mistakes: Mistake[] = [];
+  const overheads = new Map<string, { group: string; overhead: string }>();
+  for (const { name, runtimes } of groups) {
+    const key = `groups.${name}.runtimes`;
+    const seen = new Set<string>();
+    for (const { platform, manifest, overhead } of runtimes) {
+      const { handler } = deriveRuntime({ platform, manifest });
+      if (seen.has(handler)) {
+        mistakes.push({ key, message: `lists ${handler} (${platform}, ${manifest.name}) twice. Remove one.` });
+      }
+      seen.add(handler);
+      const own = JSON.stringify([overhead.memory, overhead.cpu, overhead.teeKeys]);
+      const other = overheads.get(handler);
+      if (other && other.overhead !== own) {
+        mistakes.push({
+          key,
+          message: `gives ${handler} another overhead than group ${other.group}. A handler has one RuntimeClass, and that has one overhead.`,
+        });
+      }
+      overheads.set(handler, { group: name, overhead: own });
+    }
+  }
+  return mistakes;
+}
