@@ -114,7 +114,7 @@ function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
 }
 
-const recordFile = (stack: string) => join(clone, ".local", "engine", `${stack}.json`);
+export const recordFile = (stack: string) => join(clone, ".local", "engine", `${stack}.json`);
 
 const record = z.strictObject({ plugins: z.enum(["official", "stand-in"]) });
 
