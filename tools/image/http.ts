@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import { isIP } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { rootCertificates } from "node:tls";
@@ -26,10 +27,12 @@ const silenceMs = (method: string) => (method === "PUT" ? 600_000 : 60_000);
 const maximalRedirects = 5;
 
 const plainAgent = new HttpAgent({ keepAlive: true, proxyEnv: process.env });
+/** Plain HTTP to an address is a server in this network, such as a local cluster's registry: no proxy reaches it. */
+const directAgent = new HttpAgent({ keepAlive: true });
 const secureAgents = new Map<string, HttpsAgent>();
 
 function agentFor(url: URL, ca: string | undefined): HttpAgent {
-  if (url.protocol === "http:") return plainAgent;
+  if (url.protocol === "http:") return isIP(url.hostname) ? directAgent : plainAgent;
   const key = ca ?? "";
   let agent = secureAgents.get(key);
   if (!agent) {

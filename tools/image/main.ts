@@ -6,7 +6,7 @@ import { buildPrograms } from "../build.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import type { BuiltImage } from "./layout.ts";
-import { pushImage } from "./push.ts";
+import { pushImage, reportFailure } from "./push.ts";
 
 const usage = `Usage: npm run image [-- OPTIONS]
   --payload NAME   put this payload into the image (repeatable; default: all that are on this machine)
@@ -43,9 +43,7 @@ export async function main(argv: string[]): Promise<number> {
     console.log(target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest);
     return 0;
   } catch (error) {
-    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
-    else console.error(error instanceof Refusal ? error.message : error);
-    return error instanceof TypeError ? 2 : 1;
+    return reportFailure(error, usage);
   }
 }
 

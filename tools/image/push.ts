@@ -108,16 +108,22 @@ export async function main(argv: string[]): Promise<number> {
     });
     const { layout: layoutDir, registry, repository } = values;
     if (!layoutDir || !registry || !repository)
-      throw new TypeError("--layout, --registry and --repository are needed.");
+      throw new Refusal("usage", "--layout, --registry and --repository are needed.");
     const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
     console.log(await pushImage({ layoutDir, registry, repository, ca }));
     return 0;
   } catch (error) {
-    // parseArgs throws a TypeError with a code for whatever it does not know.
-    if (error instanceof TypeError) console.error(`${error.message}\n${usage}`);
-    else console.error(error instanceof Refusal ? error.message : error);
-    return error instanceof TypeError ? 2 : 1;
+    return reportFailure(error, usage);
   }
+}
+
+/** Prints what went wrong, and the usage if it was the command line. Returns the exit code. */
+export function reportFailure(error: unknown, usage: string): number {
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  const mistake = code === "usage" || code.startsWith("ERR_PARSE_ARGS");
+  if (mistake) console.error(`${(error as Error).message}\n${usage}`);
+  else console.error(error instanceof Refusal ? error.message : error);
+  return mistake ? 2 : 1;
 }
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

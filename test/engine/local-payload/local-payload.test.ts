@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import { ensureLocalPayload } from "../../../tools/local-payload/local-payload.ts";
+import { requireHostPrograms } from "../../../tools/programs/host-packages.ts";
 import { check } from "../../../tools/programs/run.ts";
 
 let directory: string;
@@ -56,7 +57,8 @@ test("a file that was lost or cut is made again", async () => {
   expect(again.manifest).toEqual(manifest);
 });
 
-test("Debian's own tools accept the rootfs image: partitions, file system, hash tree", async () => {
+test("sfdisk finds the two partitions of the rootfs image", async () => {
+  await requireHostPrograms([{ program: "sfdisk", package: "fdisk" }], quiet);
   const { manifest } = await make("first");
   const image = join(directory, "first", "files", "share/kata-containers.img");
   const table = await check("sfdisk", ["--json", image]);
