@@ -18,6 +18,10 @@ export const armedPath = posix.join(stateDirectory, "guard.armed");
 /** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`. */
 export const firedPath = posix.join(stateDirectory, "guard.fired");
 
+/** As the script names it; a guard that was interrupted leaves it behind. */
+export const guardStagedPath = (file: string): string =>
+  posix.join(posix.dirname(file), `.${posix.basename(file)}.contrast-guard`);
+
 export interface GuardOrder {
   file: string;
   /** Digests; undefined: the file is absent. */

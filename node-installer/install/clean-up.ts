@@ -22,15 +22,10 @@ export async function cleanUp(work: Work): Promise<void> {
 }
 
 async function removeState(work: Work): Promise<void> {
-  const { host, log } = work.environment;
+  const { host } = work.environment;
   const { file, createdDirectories } = work.journal;
-  if (file !== undefined) {
-    if (file.written === file.pristine) {
-      for (const backup of file.backups) await host.remove(backup);
-    } else if (file.backups.length > 0) {
-      log.info("backups-kept", { reason: `${file.path} was edited by others since; the backups beside it stay.` });
-    }
-  }
+  // What is in the file now is what the administrator made of it: nothing of it is in a backup alone.
+  for (const backup of file?.backups ?? []) await host.remove(backup);
   for (const directory of createdDirectories.toReversed()) {
     // Somebody else's files may lie in it by now.
     if ((await host.readDirectory(directory)).length === 0) await host.remove(directory);

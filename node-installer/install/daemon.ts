@@ -28,14 +28,17 @@ export interface Daemon {
 }
 
 /** The real one. Everything that speaks gRPC is loaded when it is first needed: `plan` on a folder tree never does. */
-export function containerdOn(host: Host, distribution: InstallSpec["distribution"]): Daemon {
+export function containerdOn(
+  host: Host,
+  distribution: InstallSpec["distribution"],
+  openCri: (socket: string) => Promise<Cri> = async (socket) => (await import("../containerd/cri.ts")).openCri(socket),
+): Daemon {
   let open: { socket: string; cri: Cri } | undefined;
   const connect = async (located: Located): Promise<Cri> => {
     const socket = await host.localPath(located.socket);
     if (open?.socket !== socket) {
       open?.cri.close();
-      const { openCri } = await import("../containerd/cri.ts");
-      open = { socket, cri: openCri(socket) };
+      open = { socket, cri: await openCri(socket) };
     }
     return open.cri;
   };

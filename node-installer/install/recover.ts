@@ -1,5 +1,5 @@
-import { digestOf } from "../host/files.ts";
-import { commitGuard, guardIsThere, guardOutcome, removeGuard } from "../host/guard.ts";
+import { digestOf, stagedPath } from "../host/files.ts";
+import { commitGuard, guardIsThere, guardOutcome, guardStagedPath, removeGuard } from "../host/guard.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import { type Environment, entryOf, mismatches, type Observation, observeHost } from "./observe.ts";
 import type { Plan } from "./plan.ts";
@@ -35,6 +35,9 @@ export async function recover(environment: Environment, journal: Journal): Promi
     attributes: journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 },
     backup: transaction.backup ?? undefined,
   };
+  for (const staged of [stagedPath(observation.located.file), guardStagedPath(observation.located.file)]) {
+    await host.remove(staged);
+  }
   const fired = await guardOutcome(host);
   log.warn("recovering", {
     phase: transaction.phase,

@@ -231,12 +231,13 @@ export class MemoryHost implements Host {
   async run(command: string, args: string[]): Promise<RunResult> {
     const program = this.programs.get(posix.basename(command));
     if (program === undefined) return { code: 127, stdout: "", stderr: `${command}: not found` };
-    return this.point(`run ${[posix.basename(command), ...args].join(" ")}`, async () => ({
-      code: 0,
-      stdout: "",
-      stderr: "",
-      ...(await program(args, this)),
-    }));
+    const name = `run ${[posix.basename(command), ...args].join(" ")}`;
+    try {
+      return await this.point(name, async () => ({ code: 0, stdout: "", stderr: "", ...(await program(args, this)) }));
+    } catch (error) {
+      if (error instanceof Killed) throw error;
+      return { code: 1, stdout: "", stderr: (error as Error).message };
+    }
   }
 
   async lock(path: string): Promise<{ release(): Promise<void> }> {

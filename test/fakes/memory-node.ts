@@ -1,0 +1,240 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import type { Cri } from "../../node-installer/containerd/cri.ts";
+import { CriError } from "../../node-installer/containerd/cri-error.ts";
+import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
+import { sha256, stateDirectory } from "../../node-installer/host/files.ts";
+import { containerdOn } from "../../node-installer/install/daemon.ts";
+import { createLog } from "../../node-installer/install/log.ts";
+import type { Environment } from "../../node-installer/install/observe.ts";
+import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
+import type { InstallSpec, RuntimeSpec } from "../../node-installer/runtime/spec.ts";
+import { type FakeProgram, MemoryHost } from "./memory-host.ts";
+import { fakeSystemctl } from "./systemctl.ts";
+
+export const configPath = "/etc/containerd/config.toml";
+const cri = "io.containerd.cri.v1.runtime";
+export const adminsFile = `version = 3
+# the administrator's own
+[plugins."${cri}".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+`;
+
+/**
+ * A node on a map: systemd, containerd and its CRI as small models around a `MemoryHost`. The containerd here loads its
+ * file when it is started, and its CRI stays away when the file has a handler that `breaks`.
+ */
+export class MemoryNode {
+  readonly host: MemoryHost;
+  readonly payloads = mkdtempSync(join(tmpdir(), "payloads-"));
+  readonly log: string[] = [];
+  /** Sandboxes by handler, as `namespace/name`. */
+  sandboxes: { handler: string; name: string }[] = [];
+  /** Handlers that containerd's CRI plugin dies of. */
+  breaks = new Set<string>();
+  starts = 0;
+  private loaded: Table | undefined;
+
+  constructor(file: string | undefined = adminsFile) {
+    this.host = new MemoryHost({
+      files: {
+        "/etc/systemd/system/containerd.service": "[Service]\nExecStart=/usr/bin/containerd\nKillMode=process\n",
+        "/run/systemd/system/mark": "",
+        "/proc/sys/kernel/random/boot_id": "2b1f0c52-0000-4000-8000-000000000000\n",
+        ...(file !== undefined && { [configPath]: file }),
+      },
+      programs: { systemctl: this.systemctl, containerd: this.containerd },
+    });
+    this.start();
+  }
+
+  close(): void {
+    rmSync(this.payloads, { recursive: true });
+  }
+
+  /** What the daemon serves of ours; undefined while the CRI is away. */
+  get served(): string[] | undefined {
+    if (this.loaded === undefined) return undefined;
+    return Object.keys(this.runtimes).filter((name) => name.startsWith("contrast-"));
+  }
+
+  start(): void {
+    this.starts += 1;
+    const node = this.host.nodes.get(configPath);
+    const file = node?.kind === "link" ? node.target : configPath;
+    this.loaded = parseDocument(this.host.text(file) ?? "", file);
+    if (Object.keys(this.runtimes).some((name) => this.breaks.has(name))) this.loaded = undefined;
+  }
+
+  environment(spec: InstallSpec, cluster: Cluster = withoutKubernetes(() => this.host.now())): Environment {
+    return {
+      host: this.host,
+      daemon: containerdOn(this.host, spec.distribution, async () => this.cri),
+      spec,
+      specHash: createHash("sha256").update(JSON.stringify(spec)).digest("hex"),
+      payloads: this.payloads,
+      cluster,
+      log: createLog(this.host, spec.group, (line) => this.log.push(line)),
+      checkHost: async () => undefined,
+    };
+  }
+
+  /** A runtime of two small files, which the image then has. */
+  runtime(digits: string, content = `shim of ${digits}`): RuntimeSpec {
+    const handler = `contrast-cc-metal-qemu-snp-${digits}`;
+    const files = [
+      { role: "shim" as const, path: "bin/containerd-shim-contrast-cc-v2", mode: "0755" as const, content },
+      { role: "kernel" as const, path: "share/kata-kernel", mode: "0644" as const, content: "kernel" },
+    ];
+    for (const file of files) {
+      const path = join(this.payloads, `payload-${digits}`, file.path);
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, file.content);
+    }
+    const directory = `/opt/edgeless/${handler}`;
+    return {
+      handler,
+      platform: "metal-qemu-snp",
+      payload: `payload-${digits}`,
+      files: files.map((file) => ({
+        role: file.role,
+        path: file.path,
+        mode: file.mode,
+        size: Buffer.byteLength(file.content),
+        sha256: sha256(file.content),
+      })),
+      kataConfig: { path: "etc/configuration.toml", content: "[hypervisor.qemu]\n" },
+      containerd: {
+        runtimeType: "io.containerd.contrast-cc.v2",
+        runtimePath: `${directory}/bin/containerd-shim-contrast-cc-v2`,
+        podAnnotations: ["io.katacontainers.*"],
+        privilegedWithoutHostDevices: true,
+        options: { ConfigPath: `${directory}/etc/configuration.toml` },
+      },
+      host: { tee: "snp", virtualization: "kvm", gpu: false, guestPull: true },
+    };
+  }
+
+  spec(runtimes: RuntimeSpec[], group = "workers"): InstallSpec {
+    return { schemaVersion: 1, group, distribution: { name: "containerd" }, atOnce: 1, runtimes, verifySandbox: false };
+  }
+
+  /** systemd runs the guard: the very script that is on the host, by sh, over a copy of the files that it works with. */
+  runGuard(): void {
+    const script = this.host.text(`${stateDirectory}/guard.sh`);
+    if (script === undefined) return;
+    const root = mkdtempSync(join(tmpdir(), "guard-"));
+    try {
+      for (const [path, node] of this.host.nodes) {
+        if (!/^\/(etc\/containerd|var|run)(\/|$)/.test(path)) continue;
+        if (node.kind === "directory") mkdirSync(join(root, path), { recursive: true });
+        if (node.kind === "file") {
+          mkdirSync(dirname(join(root, path)), { recursive: true });
+          const text = node.content.toString("latin1");
+          const armed = path.endsWith("guard.armed");
+          writeFileSync(
+            join(root, path),
+            armed ? text.replaceAll(/^(file|backup)=\//gm, `$1=${root}/`) : text,
+            "latin1",
+          );
+        }
+      }
+      const systemctl = fakeSystemctl(join(root, "bin"));
+      writeFileSync(join(root, "guard.sh"), script.replaceAll("'/", `'${root}/`));
+      systemctl.run("sh", [join(root, "guard.sh")]);
+      const under = (path: string) => readTree(join(root, path)).map((name) => `${path}${name}`);
+      const kept = new Set([...under("/etc/containerd"), ...under("/var")]);
+      for (const [path, node] of [...this.host.nodes]) {
+        if (/^\/(etc\/containerd|var)\//.test(path) && node.kind === "file" && !kept.has(path))
+          this.host.nodes.delete(path);
+      }
+      for (const path of kept) {
+        const text = readFileSync(join(root, path), "latin1").replaceAll(root, "");
+        if (this.host.text(path) !== text) this.host.put(path, text);
+      }
+      if (systemctl.calls().some((call) => call.includes("restart containerd.service"))) this.start();
+    } finally {
+      rmSync(root, { recursive: true });
+    }
+  }
+
+  private get runtimes(): Table {
+    return tableAt(this.loaded, ["plugins", cri, "containerd", "runtimes"]) ?? {};
+  }
+
+  private readonly systemctl: FakeProgram = ([verb, ...args]) => {
+    if (verb === "show") {
+      const state = `ActiveState=active\nSubState=running\nResult=success\nNRestarts=0\nInvocationID=${this.starts}\n`;
+      return { stdout: state };
+    }
+    if (verb === "restart" && args[0] === "containerd.service") this.start();
+    return {};
+  };
+
+  private readonly containerd: FakeProgram = (args, host) => {
+    if (args[0] === "--version") return { stdout: "containerd github.com/containerd/containerd/v2 v2.1.4 0123abc\n" };
+    if (args[0] === "config") return { stdout: "version = 3\n" };
+    const [, file = ""] = args;
+    return { stdout: host.text(file) ?? "" };
+  };
+
+  private readonly cri: Cri = {
+    version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: "2.1.4" })),
+    status: () =>
+      this.call("Status", () => {
+        const runtimes = Object.entries(this.runtimes).map(([name, runtime]) => {
+          const table = runtime as Table;
+          return [
+            name,
+            {
+              runtimeType: table.runtime_type,
+              runtimePath: table.runtime_path,
+              PodAnnotations: table.pod_annotations,
+              privileged_without_host_devices: table.privileged_without_host_devices ?? false,
+              options: table.options,
+            },
+          ];
+        });
+        const config = { containerd: { defaultRuntimeName: "runc", runtimes: Object.fromEntries(runtimes) } };
+        const conditions = ["RuntimeReady", "NetworkReady"].map((type) => ({
+          type,
+          status: true,
+          reason: "",
+          message: "",
+        }));
+        return { conditions, info: { config: JSON.stringify(config) } };
+      }),
+    listSandboxes: () =>
+      this.call("ListPodSandbox", () =>
+        this.sandboxes.map(({ handler, name: full }, index) => {
+          const [namespace = "", name = ""] = full.split("/");
+          return {
+            id: String(index),
+            metadata: { name, namespace, uid: "", attempt: 0 },
+            state: "SANDBOX_READY",
+            runtimeHandler: handler,
+          };
+        }),
+      ),
+    runSandbox: () => this.call("RunPodSandbox", () => "1"),
+    stopSandbox: () => this.call("StopPodSandbox", () => undefined),
+    removeSandbox: () => this.call("RemovePodSandbox", () => undefined),
+    close: () => undefined,
+  };
+
+  private call<T>(name: string, answer: () => T): Promise<T> {
+    return this.host.point(`probe ${name}`, () => {
+      if (this.loaded === undefined) throw new CriError("containerd answers, but its CRI plugin does not run", true);
+      return answer();
+    });
+  }
+}
+
+function readTree(directory: string, below = ""): string[] {
+  return readdirSync(join(directory, below)).flatMap((name) => {
+    const path = `${below}/${name}`;
+    return statSync(join(directory, path)).isDirectory() ? readTree(directory, path) : [path];
+  });
+}

@@ -1,0 +1,287 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { journalPath, readJournal } from "../../../node-installer/host/journal.ts";
+import { converge } from "../../../node-installer/install/converge.ts";
+import { RolledBack } from "../../../node-installer/install/rollback.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { adminsFile, configPath, MemoryNode } from "../../fakes/memory-node.ts";
+
+let node: MemoryNode;
+beforeEach(() => {
+  node = new MemoryNode();
+});
+afterEach(() => node.close());
+
+const refusal = async (action: Promise<unknown>): Promise<string> => {
+  const error: unknown = await action.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof Refusal)) throw new Error(`not refused: ${String(error)}`);
+  return error.code;
+};
+const backups = () => Object.keys(node.host.tree()).filter((path) => path.endsWith(".bak"));
+
+describe("install", () => {
+  test("several handlers in one transaction: one edit, one restart, one backup with the old bytes", async () => {
+    const spec = node.spec([node.runtime("00000001"), node.runtime("00000002")]);
+    const outcome = await converge(node.environment(spec));
+    expect(outcome).toMatchObject({ changed: true, blocked: [] });
+    expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
+    expect(node.starts).toBe(2);
+    expect(backups().map((path) => node.host.text(path))).toEqual([adminsFile]);
+    expect(node.host.text(configPath)?.startsWith(adminsFile)).toBe(true);
+    expect(Object.keys(node.host.tree()).filter((path) => path.includes("guard"))).toEqual([]);
+  });
+
+  test("a second run writes nothing, restarts nothing and takes no lock", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    node.host.points.length = 0;
+    const before = node.host.tree();
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: false });
+    expect(node.host.tree()).toEqual(before);
+    expect(
+      node.host.points.filter((point) => !/^(probe|run containerd --version|run systemctl show)/.test(point)),
+    ).toEqual([]);
+  });
+
+  test("a daemon that does not serve what its file says is restarted, and nothing is written over the file", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    const file = node.host.text(configPath) ?? "";
+    node.host.put(configPath, adminsFile);
+    node.start();
+    node.host.put(configPath, file);
+    expect(node.served).toEqual([]);
+    await converge(node.environment(spec));
+    expect(node.served).toHaveLength(1);
+    expect(backups()).toHaveLength(1);
+  });
+
+  test("a payload that is not what its manifest says is refused before containerd's file is touched", async () => {
+    const runtime = node.runtime("00000001");
+    const [shim] = runtime.files;
+    if (shim) shim.sha256 = "0".repeat(64);
+    await expect(converge(node.environment(node.spec([runtime])))).rejects.toThrow();
+    expect(node.host.text(configPath)).toBe(adminsFile);
+    expect(node.starts).toBe(1);
+  });
+
+  test("too little space or too few inodes are refused before the first byte", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    node.host.free = { bytes: 1000, inodes: 1e6 };
+    expect(await refusal(converge(node.environment(spec)))).toBe("no-space");
+    node.host.free = { bytes: 1e12, inodes: 10 };
+    expect(await refusal(converge(node.environment(spec)))).toBe("no-inodes");
+    expect(node.host.points.filter((point) => point.startsWith("copy"))).toEqual([]);
+  });
+
+  test("a node whose CRI was broken before is left alone", async () => {
+    node.host.put(configPath, `${adminsFile}[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.broken]\n`);
+    node.breaks.add("broken");
+    node.start();
+    const before = node.host.text(configPath);
+    expect(await refusal(converge(node.environment(node.spec([node.runtime("00000001")]))))).toBe("cri-broken-before");
+    expect(node.host.text(configPath)).toBe(before);
+    expect(node.starts).toBe(2);
+  });
+
+  test("another group's node is refused, and nothing changes", async () => {
+    await converge(node.environment(node.spec([node.runtime("00000001")], "first")));
+    const before = node.host.tree();
+    const environment = node.environment(node.spec([node.runtime("00000002")], "second"));
+    expect(await refusal(converge(environment))).toBe("other-group");
+    expect(node.host.tree()).toEqual(before);
+  });
+
+  test("a file that is a link is edited where it points to, and its mode and owner stay", async () => {
+    node.host.put("/data/containerd.toml", adminsFile, { mode: 0o640, uid: 12, gid: 34 });
+    node.host.link(configPath, "/data/containerd.toml");
+    await converge(node.environment(node.spec([node.runtime("00000001")])));
+    expect(await node.host.stat("/data/containerd.toml")).toMatchObject({ mode: 0o640, uid: 12, gid: 34 });
+    expect(node.host.nodes.get(configPath)?.kind).toBe("link");
+  });
+});
+
+describe("rollback", () => {
+  test("a handler that breaks the CRI: exact bytes back, serving, and not tried again by itself", async () => {
+    const good = node.runtime("00000001");
+    await converge(node.environment(node.spec([good])));
+    const file = node.host.text(configPath);
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([good, bad]);
+    await expect(converge(node.environment(spec))).rejects.toThrow(RolledBack);
+    expect(node.host.text(configPath)).toBe(file);
+    expect(node.served).toEqual([good.handler]);
+
+    const starts = node.starts;
+    expect(await refusal(converge(node.environment(spec)))).toBe("failed-before");
+    expect(node.starts).toBe(starts);
+  });
+
+  test("is tried again when somebody asks, by a new token once, or when the spec changes", async () => {
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([bad]);
+    await expect(converge(node.environment(spec))).rejects.toThrow(RolledBack);
+    await expect(converge(node.environment(spec), { retry: true })).rejects.toThrow(RolledBack);
+    await expect(converge(node.environment(spec), { retryToken: "one" })).rejects.toThrow(RolledBack);
+    expect(await refusal(converge(node.environment(spec), { retryToken: "one" }))).toBe("failed-before");
+    node.breaks.clear();
+    await converge(node.environment({ ...spec, atOnce: 2 }));
+    expect(node.served).toEqual([bad.handler]);
+  });
+});
+
+describe("foreign writers", () => {
+  const foreign = `${adminsFile}# another installer was here\n`;
+
+  test("an edit between our reading and our rename is kept and planned upon", async () => {
+    let done = false;
+    node.host.onPoint = (point, when) => {
+      if (done || when !== "before" || point !== `rename ${configPath}`) return;
+      done = true;
+      node.host.put(configPath, foreign);
+    };
+    await converge(node.environment(node.spec([node.runtime("00000001")])));
+    expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
+    expect(node.served).toHaveLength(1);
+  });
+
+  test("an edit right after our rename is kept, and our handlers come back on top of it", async () => {
+    let done = false;
+    node.host.onPoint = (point, when) => {
+      if (done || when !== "after" || point !== `rename ${configPath}`) return;
+      done = true;
+      node.host.put(configPath, foreign);
+    };
+    // The daemon is restarted with the foreign bytes, so the gate cannot pass: that is taken back, not the foreign edit.
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec)).catch(() => undefined);
+    expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
+    await converge(node.environment(spec), { retry: true });
+    expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
+    expect(node.served).toHaveLength(1);
+  });
+
+  test("a writer who never stops is named, and his bytes stand", async () => {
+    let count = 0;
+    node.host.onPoint = (point, when) => {
+      if (when !== "before" || point !== `rename ${configPath}`) return;
+      count += 1;
+      node.host.put(configPath, `${adminsFile}# ${count}\n`);
+    };
+    expect(await refusal(converge(node.environment(node.spec([node.runtime("00000001")]))))).toBe("file-contested");
+    expect(node.host.text(configPath)).toBe(`${adminsFile}# ${count}\n`);
+  });
+});
+
+describe("uninstall and retirement", () => {
+  const uninstall = (spec: ReturnType<MemoryNode["spec"]>) =>
+    converge(node.environment({ ...spec, runtimes: [] }), { refuseBlocked: true });
+  const ofTheHost = () =>
+    Object.fromEntries(
+      Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/contrast-runtime/")),
+    );
+
+  test("leaves the host as it was, but for the log", async () => {
+    const before = ofTheHost();
+    const spec = node.spec([node.runtime("00000001"), node.runtime("00000002")]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(ofTheHost()).toEqual(before);
+    expect(node.served).toEqual([]);
+    expect(node.host.nodes.has("/opt/edgeless")).toBe(false);
+    expect(node.host.nodes.has("/var/lib/contrast-runtime")).toBe(false);
+  });
+
+  test("removes the file again where there was none", async () => {
+    node.close();
+    node = new MemoryNode("");
+    node.host.nodes.delete(configPath);
+    const before = ofTheHost();
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("a hundred cycles end with the original bytes", async () => {
+    const before = ofTheHost();
+    for (let cycle = 0; cycle < 100; cycle += 1) {
+      const spec = node.spec([node.runtime(cycle.toString(16).padStart(8, "0"))]);
+      await converge(node.environment(spec));
+      await uninstall(spec);
+    }
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("an edit of the administrator since then stays", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    node.host.put(configPath, `# mine\n${node.host.text(configPath)}`);
+    node.start();
+    await uninstall(spec);
+    expect(node.host.text(configPath)).toBe(`# mine\n${adminsFile}`);
+    expect(backups()).toEqual([]);
+  });
+
+  test("an administrator's edit between two installations is not undone by the uninstall", async () => {
+    const [first, second] = [node.runtime("00000001"), node.runtime("00000002")];
+    await converge(node.environment(node.spec([first])));
+    node.host.put(configPath, `# mine\n${node.host.text(configPath)}`);
+    const spec = node.spec([first, second]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(node.host.text(configPath)).toBe(`# mine\n${adminsFile}`);
+  });
+
+  test("is refused while a pod uses a handler, before anything changes", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.sandboxes.push({ handler: runtime.handler, name: "default/web" });
+    const before = ofTheHost();
+    await expect(uninstall(node.spec([runtime]))).rejects.toThrow(/default\/web/);
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("a runtime that the spec no longer lists goes when no pod uses it, and stays served until then", async () => {
+    const [old, next] = [node.runtime("00000001"), node.runtime("00000002")];
+    await converge(node.environment(node.spec([old])));
+    node.sandboxes.push({ handler: old.handler, name: "default/web" });
+    const spec = node.spec([next]);
+    const outcome = await converge(node.environment(spec));
+    expect(outcome.blocked).toEqual([{ handler: old.handler, pods: ["default/web"] }]);
+    expect(node.served?.toSorted()).toEqual([old.handler, next.handler]);
+    node.sandboxes.length = 0;
+    await converge(node.environment(spec));
+    expect(node.served).toEqual([next.handler]);
+    expect(Object.keys(node.host.tree()).filter((path) => path.includes(old.handler))).toEqual([]);
+  });
+
+  test("files stay as long as a process runs from them", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.host.put("/proc/77/cmdline", `${runtime.containerd.runtimePath}\0-id\0x`);
+    expect((await converge(node.environment(node.spec([])))).blocked).toHaveLength(1);
+    expect(await node.host.stat(runtime.containerd.runtimePath)).toBeDefined();
+    node.host.nodes.delete("/proc/77/cmdline");
+    await converge(node.environment(node.spec([])));
+    expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+});
+
+test("a lost journal: what is there is adopted, not copied again, and the pristine copy is the file without us", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  await converge(node.environment(spec));
+  for (const path of [...node.host.nodes.keys()]) if (path.startsWith("/var/lib/")) node.host.nodes.delete(path);
+  node.host.points.length = 0;
+  await converge(node.environment(node.spec([...spec.runtimes, node.runtime("00000002")])));
+  expect(node.host.points.filter((point) => point.startsWith("copy") && point.includes("00000001"))).toEqual([]);
+  const journal = await readJournal(node.host, "workers");
+  expect(node.host.text(journalPath)).toBeDefined();
+  await converge(node.environment(node.spec([])), { refuseBlocked: true });
+  expect(node.host.text(configPath)).toBe(adminsFile);
+  expect(journal.runtimes).toHaveLength(2);
+});
