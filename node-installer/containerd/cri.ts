@@ -47,6 +47,8 @@ export interface SandboxMetadata {
 export interface SandboxConfig {
   metadata: SandboxMetadata;
   hostname: string;
+  /** With any content containerd writes the sandbox's resolv.conf from it; without, the node must have one to copy. */
+  dnsConfig: { options: string[] };
   labels: Record<string, string>;
 }
 
@@ -173,10 +175,12 @@ const schema = {
               fields: {
                 metadata: field("PodSandboxMetadata", 1),
                 hostname: field("string", 2),
+                dnsConfig: field("DNSConfig", 4),
                 labels: map(6),
                 linux: field("LinuxPodSandboxConfig", 8),
               },
             },
+            DNSConfig: { fields: { options: list("string", 3) } },
             LinuxPodSandboxConfig: { fields: {} },
             RunPodSandboxRequest: {
               fields: { config: field("PodSandboxConfig", 1), runtimeHandler: field("string", 2) },

@@ -25,7 +25,12 @@ export async function verifySandbox(
   { startMs, callMs }: VerifyTimeouts = verifyTimeouts,
 ): Promise<void> {
   await removeSandboxes(cri, handler, callMs);
-  const config = { metadata: { ...metadata, uid: randomUUID() }, hostname: metadata.name, labels: {} };
+  const config = {
+    metadata: { ...metadata, uid: randomUUID() },
+    hostname: metadata.name,
+    dnsConfig: { options: ["ndots:1"] },
+    labels: {},
+  };
   try {
     const id = await cri.runSandbox(config, handler, startMs);
     const shims = await shimsOf(host, id);
