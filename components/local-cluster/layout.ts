@@ -67,12 +67,16 @@ export function nodeLayout(cluster: ClusterLayout, node: { name: string; number:
     name: node.name,
     directory: join(cluster.directory, "nodes", node.name),
     unit: `node-${node.name}`,
-    machine: `${cluster.cgroup}-${node.name}`.slice(0, 64).replace(/-+$/, ""),
+    machine: machineName(`${cluster.cgroup}-${node.name}`),
     address: `${cluster.nodePrefix}.0.${node.number}`,
     podRange: `${cluster.podPrefix}.${node.number}.0/24`,
     uuid: `${uuid.slice(0, 8)}-${uuid.slice(8, 12)}-4${uuid.slice(13, 16)}-8${uuid.slice(17, 20)}-${uuid.slice(20, 32)}`,
   };
 }
+
+/** A host name has at most 64 characters. */
+const machineName = (name: string) =>
+  name.length <= 64 ? name : `${name.slice(0, 55)}-${createHash("sha256").update(name).digest("hex").slice(0, 8)}`;
 
 /** The words to put before a command that shall run where the cluster's addresses are. */
 export const enterNetwork = (name: string): string[] => [

@@ -51,7 +51,10 @@ export const pauseProgram = async (progress: Progress) => join(await goProgram(p
 const containerds = {
   "1.7": (progress: Progress) =>
     debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
+  "2.0": (progress: Progress) => containerdModule("2.0.7", progress),
+  "2.1": (progress: Progress) => containerdModule("2.1.9", progress),
   "2.2": (progress: Progress) => containerdModule("2.2.9", progress),
+  "2.3": (progress: Progress) => containerdModule("2.3.3", progress),
   "2.4": (progress: Progress) => containerdModule("2.4.2", progress),
 };
 
