@@ -23,11 +23,16 @@ export async function applyObject(
   if (dryRun) query.dryRun = "All";
   if (!serverSide)
     return await cluster.patch(target, name, "application/merge-patch+json", mergePatch(oldInputs, inputs), query);
+  const apply = (forced: boolean) =>
+    cluster.patch(target, name, "application/apply-patch+yaml", inputs, { ...query, force: `${forced}` });
   if (!dryRun) await adoptOwnFields(cluster, target, name, manager);
   try {
-    return await cluster.patch(target, name, "application/apply-patch+yaml", inputs, { ...query, force: `${force}` });
+    return await apply(force);
   } catch (error) {
     if (!(error instanceof ApiError) || error.code !== 409) throw error;
+    // A dry run meets the fields of our own plain create, which a real one adopts first.
+    const others = [...error.message.matchAll(/conflicts? with "([^"]+)"/g)].filter(([, other]) => other !== manager);
+    if (dryRun && others.length === 0) return await apply(true);
     throw new Error(
       `Server-Side Apply field conflict detected. Set the "pulumi.com/patchForce" annotation to take the fields over: the resource managed by field manager "${manager}" had an apply conflict: ${error.message}`,
     );
