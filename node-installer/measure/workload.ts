@@ -1,0 +1,177 @@
+import { Refusal } from "../runtime/refusal.ts";
+import { toHex } from "./bytes.ts";
+import {
+  encodeInitdata,
+  hostData,
+  type Initdata,
+  initdataAnnotation,
+  initdataDigest,
+  initdataDocument,
+  mrConfigId,
+  policyDigest,
+} from "./initdata.ts";
+
+/** The part of a Kubernetes pod template that matters here; everything else passes through unchanged. */
+export interface PodTemplate {
+  metadata?: { annotations?: Record<string, string>; [key: string]: unknown };
+  spec: {
+    runtimeClassName?: string;
+    containers: Container[];
+    initContainers?: Container[];
+    imagePullSecrets?: { name?: string }[];
+    hostNetwork?: boolean;
+    hostPID?: boolean;
+    hostIPC?: boolean;
+    [key: string]: unknown;
+  };
+}
+
+export interface Container {
+  name: string;
+  image?: string;
+  /** "Always" on an init container: a sidecar, which runs beside the containers. */
+  restartPolicy?: string;
+  resources?: { limits?: Quantities; requests?: Quantities; [key: string]: unknown };
+  [key: string]: unknown;
+}
+type Quantities = Record<string, string | number>;
+
+export interface WorkloadOptions {
+  /** The runtime: RuntimeClass and handler. */
+  handler: string;
+  /** Policy and data files for the guest. */
+  initdata: Initdata;
+  /** The guest pulls the images, so that pod pull secrets do not reach who needs them. */
+  guestPull: boolean;
+  /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
+  defaultVcpus?: number;
+}
+
+export interface PreparedWorkload {
+  template: PodTemplate;
+  /** Initdata digest and what the report shows of it; hex. */
+  initdata: { digest: string; hostData: string; mrConfigId: string };
+  /** SHA-256 of policy.rego, hex; absent without a policy. */
+  policyDigest?: string;
+  /** vCPUs of the guest that these limits make: the row of the reference values to look at. */
+  vcpus: number;
+}
+
+/**
+ * Returns the template ready for the runtime: class, requests equal to limits, initdata annotation. What makes it unfit is
+ * refused with the fields' paths, all at once.
+ */
+export function prepareWorkload(template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
+  const problems: string[] = [];
+  const { spec } = template;
+  if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
+    problems.push(`spec.runtimeClassName is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`);
+  }
+  for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const) {
+    if (spec[field] === true)
+      problems.push(`spec.${field} is true, but a confidential VM shares nothing with its host`);
+  }
+  if (
+    options.guestPull &&
+    (spec.imagePullSecrets?.length ?? 0) > 0 &&
+    options.initdata.data["cdh.toml"] === undefined
+  ) {
+    problems.push(
+      'spec.imagePullSecrets do not reach the guest, which pulls the images: name their key broker resource in the initdata\'s "cdh.toml"',
+    );
+  }
+  const prepare = (field: string, containers: Container[]) =>
+    containers.map((container, index) => prepareContainer(container, `spec.${field}[${index}]`, problems));
+  const containers = prepare("containers", spec.containers);
+  const initContainers = prepare("initContainers", spec.initContainers ?? []);
+  if (containers.length === 0) problems.push("spec.containers is empty");
+
+  const document = initdataDocument(options.initdata);
+  const annotation = encodeInitdata(document);
+  const annotations = template.metadata?.annotations ?? {};
+  if ((annotations[initdataAnnotation] ?? annotation) !== annotation) {
+    problems.push(`metadata.annotations["${initdataAnnotation}"] is set to another document than the one given`);
+  }
+  const size = Object.entries({ ...annotations, [initdataAnnotation]: annotation }).reduce(
+    (sum, [key, value]) => sum + key.length + Buffer.byteLength(value),
+    0,
+  );
+  if (size > 256 << 10)
+    problems.push(`metadata.annotations has ${size} bytes with the initdata, but Kubernetes allows ${256 << 10}`);
+  if (problems.length > 0) {
+    throw new Refusal(
+      "workload",
+      `The pod template is not fit for ${options.handler}:\n${problems.map((problem) => `- ${problem}.`).join("\n")}`,
+    );
+  }
+
+  const policy = options.initdata.data["policy.rego"];
+  return {
+    template: {
+      ...template,
+      metadata: { ...template.metadata, annotations: { ...annotations, [initdataAnnotation]: annotation } },
+      spec: {
+        ...spec,
+        runtimeClassName: options.handler,
+        containers,
+        ...(spec.initContainers === undefined ? {} : { initContainers }),
+      },
+    },
+    initdata: {
+      digest: toHex(initdataDigest(document).digest),
+      hostData: toHex(hostData(document)),
+      mrConfigId: toHex(mrConfigId(document)),
+    },
+    ...(policy === undefined ? {} : { policyDigest: policyDigest(policy) }),
+    vcpus: guestVcpus(containers, initContainers, options.defaultVcpus ?? 1),
+  };
+}
+
+function prepareContainer(container: Container, path: string, problems: string[]): Container {
+  if (!/@sha256:[0-9a-f]{64}$/.test(container.image ?? "")) {
+    problems.push(
+      `${path}.image is "${container.image ?? ""}", expected a digest (…@sha256:<64 hex digits>): the policy holds for one content`,
+    );
+  }
+  const { limits = {}, requests = {} } = container.resources ?? {};
+  const merged: Quantities = { ...requests, ...limits };
+  for (const name of ["cpu", "memory"]) {
+    if (merged[name] === undefined)
+      problems.push(
+        `${path}.resources.limits.${name} is missing: the VM's size is made of the limits, once and for all`,
+      );
+  }
+  if (merged.cpu !== undefined && cpus(merged.cpu) === undefined)
+    problems.push(`${path}.resources.limits.cpu is "${merged.cpu}", expected cores such as 2 or 500m`);
+  for (const [name, request] of Object.entries(requests)) {
+    if (limits[name] !== undefined && String(limits[name]) !== String(request)) {
+      problems.push(
+        `${path}.resources.requests.${name} is ${request}, but limits.${name} is ${limits[name]}: a VM cannot grow, so they must be equal`,
+      );
+    }
+  }
+  return { ...container, resources: { ...container.resources, limits: merged, requests: merged } };
+}
+
+/** Cores of a Kubernetes CPU quantity. */
+function cpus(quantity: string | number): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(m?)$/.exec(String(quantity));
+  return match ? Number(match[1]) / (match[2] === "m" ? 1000 : 1) : undefined;
+}
+
+/**
+ * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's default and the pod's CPU limit, rounded up. A pod's limit is
+ * that of its containers and sidecars together, or of the largest init container (kubelet, ResourceConfigForPod).
+ */
+export function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
+  const of = (container: Container) => cpus(container.resources?.limits?.cpu ?? 0) ?? 0;
+  let sidecars = 0;
+  let start = 0;
+  for (const container of initContainers) {
+    if (container.restartPolicy === "Always") sidecars += of(container);
+    else start = Math.max(start, sidecars + of(container));
+  }
+  const running = containers.reduce((sum, container) => sum + of(container), sidecars);
+  // Thousandths are what Kubernetes counts in; sums of binary fractions would round up by mistake.
+  return Math.ceil(Math.round((defaultVcpus + Math.max(start, running)) * 1000) / 1000);
+}

@@ -1,0 +1,95 @@
+import { expect, test } from "vitest";
+import {
+  decodeInitdata,
+  initdataAnnotation,
+  parseInitdata,
+  policyDigest,
+} from "../../../node-installer/measure/initdata.ts";
+import { type PodTemplate, prepareWorkload } from "../../../node-installer/measure/workload.ts";
+
+const image = `registry.example/app@sha256:${"a1".repeat(32)}`;
+const handler = "contrast-cc-metal-qemu-snp-01234567";
+const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy\n" } };
+const options = { handler, initdata, guestPull: true };
+const container = (name: string, cpu: string | number, more: object = {}) => ({
+  name,
+  image,
+  resources: { limits: { cpu, memory: "256Mi" } },
+  ...more,
+});
+
+test("a template becomes ready for the runtime, and keeps what is its own", () => {
+  const template: PodTemplate = {
+    metadata: { labels: { app: "web" }, annotations: { mine: "1" } },
+    spec: {
+      serviceAccountName: "web",
+      containers: [{ name: "web", image, resources: { requests: { cpu: "500m", memory: "1Gi" } } }],
+    },
+  };
+  const before = structuredClone(template);
+  const { template: ready, initdata: digests, vcpus, ...rest } = prepareWorkload(template, options);
+  expect(template).toEqual(before);
+  const size = { cpu: "500m", memory: "1Gi" };
+  expect(ready.spec).toEqual({
+    serviceAccountName: "web",
+    runtimeClassName: handler,
+    containers: [{ name: "web", image, resources: { limits: size, requests: size } }],
+  });
+  expect(ready.metadata).toMatchObject({ labels: { app: "web" }, annotations: { mine: "1" } });
+  expect(parseInitdata(decodeInitdata(ready.metadata?.annotations?.[initdataAnnotation] ?? ""))).toEqual(initdata);
+  expect(digests.hostData).toBe(digests.digest);
+  expect([vcpus, rest.policyDigest]).toEqual([2, policyDigest("package agent_policy\n")]);
+  // Preparing what is prepared changes nothing.
+  expect(prepareWorkload(ready, options).template).toEqual(ready);
+});
+
+test.each([
+  [["1"], [], 2],
+  [["100m", "200m", "700m"], [], 2],
+  [["1.5"], [], 3],
+  [["500m"], [["3"]], 4],
+  [["500m"], [["600m", "Always"], ["1"]], 3],
+  [["500m"], [["600m", "Always"]], 3],
+])("limits %j and init containers %j make %i vCPUs", (limits, inits, vcpus) => {
+  const spec = {
+    containers: limits.map((cpu, index) => container(`c${index}`, cpu)),
+    initContainers: inits.map(([cpu = "", restartPolicy], index) =>
+      container(`i${index}`, cpu, restartPolicy === undefined ? {} : { restartPolicy }),
+    ),
+  };
+  expect(prepareWorkload({ spec }, options).vcpus).toBe(vcpus);
+});
+
+test("all mistakes are named with their fields' paths at once", () => {
+  const template: PodTemplate = {
+    metadata: { annotations: { [initdataAnnotation]: "H4sI" } },
+    spec: {
+      runtimeClassName: "kata",
+      hostNetwork: true,
+      imagePullSecrets: [{ name: "registry" }],
+      containers: [
+        container("a", "1", { image: "app:latest" }),
+        container("b", "lots", { resources: { limits: { cpu: "lots" }, requests: { cpu: "1" } } }),
+      ],
+    },
+  };
+  let message = "";
+  try {
+    prepareWorkload(template, options);
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  for (const part of [
+    'spec.runtimeClassName is "kata"',
+    "spec.hostNetwork is true",
+    "spec.imagePullSecrets do not reach the guest",
+    'spec.containers[0].image is "app:latest"',
+    "spec.containers[1].resources.limits.memory is missing",
+    'spec.containers[1].resources.limits.cpu is "lots"',
+    "spec.containers[1].resources.requests.cpu is 1, but limits.cpu is lots",
+    `metadata.annotations["${initdataAnnotation}"] is set to another document`,
+  ]) {
+    expect(message).toContain(part);
+  }
+  expect(message.split("\n")).toHaveLength(9);
+});
