@@ -5,6 +5,7 @@ import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { withLock } from "../programs/lock.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
+import { explainFullDisk } from "./full-disk.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey, sha256 } from "./layer.ts";
 
 /** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
@@ -55,7 +56,7 @@ export async function writeImage(
 ): Promise<BuiltImage> {
   const waiting = (other: string) => progress(`Waiting for ${other}, which is writing ${layoutDir}.`);
   return await withLock(`image ${layoutDir}`, `process ${process.pid}`, waiting, () =>
-    write(layoutDir, content, progress),
+    explainFullDisk(layoutDir, write(layoutDir, content, progress)),
   );
 }
 

@@ -8,6 +8,7 @@ import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { extract, type Header } from "tar-stream";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { explainFullDisk } from "../image/full-disk.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import type { Progress } from "../programs/progress.ts";
 
@@ -19,12 +20,15 @@ export interface FileTree {
   readonly paths: string[];
   /** The path of the regular file behind a path, links followed; undefined where none is. */
   resolve(path: string): string | undefined;
+  /** Bytes of a regular file. */
+  size(path: string): number | undefined;
   /** Copies regular files (resolved paths) to targets on this machine, in one pass. */
   copy(files: { path: string; target: string }[]): Promise<void>;
 }
 
 interface Node {
   kind: "file" | "link";
+  size: number;
   /** A link's target, as a path of the tree. */
   target: string;
   archive: number;
@@ -55,21 +59,15 @@ export async function openArchives(files: string[], name: string, progress: Prog
       if (base === ".wh..wh..opq") forget(posix.dirname(path), true);
       else if (base.startsWith(".wh.")) forget(join(posix.dirname(path), base.slice(4)), false);
       else if (header.type === "file" || header.type === "contiguous-file")
-        found.set(path, { kind: "file", target: "", archive });
+        found.set(path, { kind: "file", size: header.size, target: "", archive });
       // Targets of hard links are paths of the archive, those of symbolic links are relative to their directory.
-      else if (header.type === "link") found.set(path, { kind: "link", target: normalized(header.linkname), archive });
+      else if (header.type === "link")
+        found.set(path, { kind: "link", size: 0, target: normalized(header.linkname), archive });
       else if (header.type === "symlink")
         found.set(path, {
           kind: "link",
-          target: normalized(
-            posix.join(
-              "/",
-              posix.dirname(path),
-              header.linkname.startsWith("/")
-                ? posix.relative(`/${posix.dirname(path)}`, header.linkname)
-                : header.linkname,
-            ),
-          ),
+          size: 0,
+          target: normalized(posix.resolve("/", posix.dirname(path), header.linkname)),
           archive,
         });
     });
@@ -80,18 +78,19 @@ export async function openArchives(files: string[], name: string, progress: Prog
     name,
     paths: [...nodes.keys()],
     resolve,
+    size: (path) => nodes.get(path)?.size,
     copy: async (wanted) => {
       for (const [archive, file] of files.entries()) {
-        const targets = new Map(
-          wanted.filter(({ path }) => nodes.get(path)?.archive === archive).map(({ path, target }) => [path, target]),
-        );
+        const targets = new Map<string, string[]>();
+        for (const { path, target } of wanted)
+          if (nodes.get(path)?.archive === archive) targets.set(path, [...(targets.get(path) ?? []), target]);
         if (targets.size === 0) continue;
         await readArchive(file, progress, async (header, content) => {
-          const target =
-            header.type === "file" || header.type === "contiguous-file"
-              ? targets.get(normalized(header.name))
-              : undefined;
-          if (target) await writeFile(content, target);
+          if (header.type !== "file" && header.type !== "contiguous-file") return;
+          const [target, ...more] = targets.get(normalized(header.name)) ?? [];
+          if (!target) return;
+          await writeFile(content, target);
+          for (const other of more) await copyTo(target, other);
         });
       }
     },
@@ -117,7 +116,7 @@ function resolveIn(nodes: Map<string, Node>, path: string): string | undefined {
 
 /** Files of this machine, and everything below directories, by their absolute paths. */
 export async function openFiles(places: string[]): Promise<FileTree> {
-  const paths = new Set<string>();
+  const paths = new Map<string, number>();
   for (const place of places.map((path) => resolvePath(path))) {
     const status = await stat(place).catch((error: Error) => {
       throw new Refusal("no-file", `${place} cannot be read: ${error.message}.`);
@@ -125,33 +124,29 @@ export async function openFiles(places: string[]): Promise<FileTree> {
     const names = status.isDirectory() ? await readdir(place, { recursive: true }) : [""];
     for (const name of names) {
       const path = join(place, name);
-      if ((await stat(path).catch(() => undefined))?.isFile()) paths.add(normalized(path));
+      const found = await stat(path).catch(() => undefined);
+      if (found?.isFile()) paths.set(normalized(path), found.size);
     }
   }
   return {
     name: places.join(" and "),
-    paths: [...paths],
+    paths: [...paths.keys()],
+    size: (path) => paths.get(path),
     resolve: (path) => (paths.has(normalized(path)) ? normalized(path) : undefined),
     copy: async (wanted) => {
-      for (const { path, target } of wanted) {
-        await mkdir(dirname(target), { recursive: true });
-        await copyFile(`/${path}`, target);
-      }
+      for (const { path, target } of wanted) await copyTo(`/${path}`, target);
     },
   };
 }
 
+async function copyTo(source: string, target: string): Promise<void> {
+  await mkdir(dirname(target), { recursive: true });
+  await explainFullDisk(dirname(target), copyFile(source, target));
+}
+
 async function writeFile(content: Readable, target: string): Promise<void> {
   await mkdir(dirname(target), { recursive: true });
-  try {
-    await pipeline(content, createWriteStream(target));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-    throw new Refusal(
-      "disk-full",
-      `The disk is full at ${dirname(target)}. Make room there and run the same command again.`,
-    );
-  }
+  await explainFullDisk(dirname(target), pipeline(content, createWriteStream(target)));
 }
 
 /** Calls `entry` for every header of the archive, whatever compresses it; content that it does not read is skipped. */
@@ -169,16 +164,17 @@ async function readArchive(
       content.resume();
     }
   };
-  try {
-    await Promise.all([pipeline(source, archive as unknown as Writable), consume(), finished]);
-  } catch (error) {
-    if (error instanceof Refusal) throw error;
-    throw new Refusal(
-      "archive-broken",
-      `${file} is no whole tar archive: ${(error as Error).message}. Delete it and run the command again.`,
-      { cause: error },
-    );
-  }
+  const ends = await Promise.allSettled([pipeline(source, archive as unknown as Writable), consume(), finished]);
+  const failures = ends.filter((end) => end.status === "rejected").map(({ reason }) => reason as Error);
+  // One failure ends the other parts too: what the caller said of its own is the cause.
+  const failure = failures.find((each) => each instanceof Refusal) ?? failures[0];
+  if (!failure) return;
+  if (failure instanceof Refusal) throw failure;
+  throw new Refusal(
+    "archive-broken",
+    `${file} is no whole tar archive: ${failure.message}. Delete it and run the command again.`,
+    { cause: failure },
+  );
 }
 
 /** What an archive starts with tells how it is compressed; names lie. */

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { z } from "zod";
 import { type FlavourName, flavourNames } from "../../node-installer/runtime/flavours.ts";
 import {
   type FileRole,
@@ -18,8 +19,10 @@ import { fetchKataRelease } from "./kata-release.ts";
 import { type LockRequest, lockPayload } from "./lock.ts";
 import { withNodeFiles } from "./node.ts";
 import { fetchImage } from "./oci-image.ts";
+import { refetch } from "./refetch.ts";
 
 const usage = `Usage: npm run lock -- SOURCE --platform PLATFORM --kata-version VERSION [OPTIONS]
+       npm run lock -- fetch --manifest FILE
 
 Sources
   kata-release   a release of Kata Containers, from GitHub
@@ -33,6 +36,8 @@ Sources
   from-node      files of a node that has them
                    --via COMMAND      runs a command there: "ssh root@node-1", "kubectl exec -n NS POD -- chroot /host"
                    --root PATH        directory on the node that is laid out like a runtime's
+
+fetch takes the files of a manifest that is committed already, from where it was locked; the manifest stays as it is.
 
 Options
   --platform             ${platformNames.filter((name) => name !== "local").join(", ")}
@@ -62,6 +67,7 @@ const options = {
   root: text,
   from: text,
   via: text,
+  manifest: text,
   file: list,
   "kata-config": text,
   "rootfs-type": text,
@@ -73,6 +79,7 @@ const options = {
 } as const;
 type Values = ReturnType<typeof parseArgs<{ options: typeof options }>>["values"];
 
+/** What is locked anew; `fetch` is none of them. */
 const sources = ["kata-release", "oci-image", "files", "from-node"] as const;
 type Source = (typeof sources)[number];
 
@@ -150,6 +157,7 @@ export async function lock(
   progress: Progress,
 ): Promise<{ manifest: Manifest; before: Manifest | undefined; output: string; directory: string }> {
   const { values, positionals } = parseArgs({ args: argv, options, allowPositionals: true });
+  if (positionals[0] === "fetch" && positionals.length === 1) return await fetchCommitted(values, progress);
   const source = oneOf("The source", positionals[0], sources);
   if (positionals.length > 1) throw new UsageError(`"${positionals[1]}" was not expected.`);
   const elsewhere = sources
@@ -163,6 +171,19 @@ export async function lock(
   );
   const manifest = await lockFrom(source, values, common, progress);
   return { manifest, before, output: common.output, directory: common.directory };
+}
+
+async function fetchCommitted(values: Values, progress: Progress) {
+  const other = Object.keys(values).find((option) => !["manifest", "payloads", "ca"].includes(option));
+  if (other) throw new UsageError(`--${other} is not for fetch: the manifest says everything.`);
+  const output = required(values, "manifest");
+  const manifest = manifestSchema.safeParse(JSON.parse(await readFile(output, "utf8")));
+  if (!manifest.success)
+    throw new Refusal("manifest-invalid", `${output} is no manifest: ${z.prettifyError(manifest.error)}`);
+  const directory = join(values.payloads ?? join(clone, ".local", "payloads"), manifest.data.name);
+  const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
+  await refetch(manifest.data, { directory, ca }, progress);
+  return { manifest: manifest.data, before: manifest.data, output, directory };
 }
 
 async function lockFrom(

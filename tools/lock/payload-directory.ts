@@ -10,6 +10,7 @@ import {
   type PayloadFile,
 } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { explainFullDisk } from "../image/full-disk.ts";
 import { withLock } from "../programs/lock.ts";
 import type { Progress } from "../programs/progress.ts";
 
@@ -54,7 +55,7 @@ export async function replacePayload(
     const fresh = join(dirname(directory), `.${basename(directory)}.new`);
     await mkdir(join(fresh, "files"), { recursive: true });
     try {
-      const content = await fill(join(fresh, "files"));
+      const content = await explainFullDisk(directory, fill(join(fresh, "files")));
       const files = await describeFiles(join(fresh, "files"), content.files);
       const manifest = checkedManifest({ schemaVersion: 1, ...content.manifest, files });
       check(manifest);

@@ -9,6 +9,7 @@ import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import { pushImage } from "../../../tools/image/push.ts";
 import { buildSimpleImage, entriesOfTree } from "../../../tools/image/simple.ts";
 import { lock, main } from "../../../tools/lock/main.ts";
+import { check } from "../../../tools/programs/run.ts";
 import { startRegistry } from "../image/registry.ts";
 import { digestOf, type ReleaseFixture, releaseFixture, serveFile } from "./release-fixture.ts";
 
@@ -227,6 +228,49 @@ test("files of this machine and of a node give the same payload", async () => {
   await expect(
     lock(["from-node", ...common, "--via", "no-such-program-here", "--root", "/opt"], quiet),
   ).rejects.toThrow(/no-such-program-here cannot be started/);
+});
+
+test("somebody else fetches what a committed manifest describes", async () => {
+  const { manifest } = await lock(release(), quiet);
+  const elsewhere = join(directory, "elsewhere");
+  const fetched = await lock(
+    ["fetch", "--manifest", join(directory, "committed.json"), "--payloads", elsewhere],
+    quiet,
+  );
+  expect(fetched.manifest).toEqual(manifest);
+  for (const { path, sha256 } of manifest.files)
+    expect(await digestOf(join(elsewhere, "fixture", "files", path)), path).toBe(sha256);
+  expect(JSON.parse(await readFile(join(elsewhere, "fixture", "manifest.json"), "utf8"))).toEqual(manifest);
+
+  const other = { ...manifest, files: manifest.files.map((file) => ({ ...file, sha256: "00".repeat(32) })) };
+  await writeFile(join(directory, "other.json"), JSON.stringify(other));
+  await expect(
+    lock(["fetch", "--manifest", join(directory, "other.json"), "--payloads", elsewhere], quiet),
+  ).rejects.toThrow(/holds no file with the digest of bin\/containerd-shim-contrast-cc-v2/);
+  const local = { ...manifest, source: { kind: "files", reference: "somewhere" } };
+  await writeFile(join(directory, "local.json"), JSON.stringify(local));
+  await expect(lock(["fetch", "--manifest", join(directory, "local.json")], quiet)).rejects.toThrow(
+    /cannot be fetched from here/,
+  );
+});
+
+test("a full disk is said as such, while downloading and while unpacking, and nothing half done stays", async () => {
+  const small = join(directory, "small");
+  await mkdir(small);
+  await check("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", small]);
+  try {
+    vi.stubEnv("XDG_CACHE_HOME", small);
+    await expect(lock(release(), quiet)).rejects.toThrow(
+      /needs \d+ MB more at .*where 2 MB are free. Make room there, or set XDG_CACHE_HOME/,
+    );
+    vi.stubEnv("XDG_CACHE_HOME", directory);
+    await expect(lock(release("--payloads", small), quiet)).rejects.toThrow(
+      /The disk is full at .*small.*Make room there/,
+    );
+    expect(await readdir(small)).toEqual(["contrast-runtime"]);
+  } finally {
+    await check("umount", [small]);
+  }
 });
 
 test("mistakes on the command line are named, and nothing is fetched", async () => {
