@@ -35,17 +35,19 @@ export interface BareMetalNodesArgs {
  */
 export class BareMetalNodes extends pulumi.ComponentResource {
   readonly nodeNames: string[];
+  /** The last command of each host: what has to wait for hosts waits for these. */
+  readonly ready: pulumi.Resource[];
 
   constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
     const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(args.requirements);
     super("contrast-runtime:index:BareMetalNodes", name, { hosts: hosts.map(card), ...requirements }, opts);
-    for (const host of hosts) this.#host(host, args, requirements);
+    this.ready = hosts.flatMap((host) => this.#host(host, args, requirements));
     this.nodeNames = hosts.map((host) => host.name);
     this.registerOutputs({ nodeNames: this.nodeNames });
   }
 
-  #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): void {
+  #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): pulumi.Resource[] {
     const { distribution, registryCa, joinCommand } = args;
     const dead = args.ignore.includes(host.name);
     const connection = {
@@ -66,7 +68,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       new Command(
         `${host.name}-${concern}`,
         // sshd takes no environment variables by default.
-        { connection, addPreviousOutputInEnv: false, ...command },
+        { connection, addPreviousOutputInEnv: false, ...asRoot(args.user, command) },
         {
           parent: this,
           dependsOn: after,
@@ -88,10 +90,20 @@ export class BareMetalNodes extends pulumi.ComponentResource {
         .apply((image) => registryScript(image.slice(0, image.indexOf("/")), registryCa));
       ready.push(run("registry", { create: "sh -s", stdin }, [check]));
     }
-    if (joinCommand !== undefined) {
-      run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, ready);
-    }
+    if (joinCommand === undefined) return ready;
+    return [run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, ready)];
   }
+}
+
+/** Everything here needs root; another user has to be allowed to become it without a password. */
+function asRoot<T extends { create: string; delete?: string }>(user: string, command: T): T {
+  if (user === "root") return command;
+  const wrap = (script: string) => `sudo -n sh -c '${script.replaceAll("'", "'\\''")}'`;
+  return {
+    ...command,
+    create: wrap(command.create),
+    ...(command.delete !== undefined && { delete: wrap(command.delete) }),
+  };
 }
 
 /** What several runtimes need together. Two kinds of confidential computing need two kinds of processor, hence two groups. */

@@ -82,7 +82,7 @@ done
 sh -eu -s`;
 }
 
-/** Makes the host's containerd trust the registry's authority. */
+/** Makes the host's containerd trust the registry's authority, where its `config_path` is the usual /etc/containerd/certs.d. */
 export function registryScript(registry: string, certificate: string): string {
   const directory = `/etc/containerd/certs.d/${registry}`;
   return `${preamble}
@@ -101,7 +101,7 @@ const device = (path: string, remedy: string): string =>
 
 /** Facts: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
 const snpChecks = `case $(parameter kvm_amd sev_snp) in
-  Y) ;;
+  Y|y|1) ;;
   absent) problem "the module kvm_amd is not loaded, or knows no SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
   *)
     if booted_with 'iommu=pt' || booted_with 'amd_iommu=off'; then

@@ -112,7 +112,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         },
         { parent: this },
       );
-      return { selection: { nodeNames: made.nodeNames }, made: [made] };
+      return { selection: { nodeNames: made.nodeNames }, made: made.ready };
     }
     return { selection: selecting(group.nodeSelector), made: [] };
   }

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { parse, stringify } from "yaml";
 import { expectGolden } from "../../golden-file.ts";
@@ -29,8 +29,8 @@ interface StackFile {
 function engineConfiguration(file: string): { config: Record<string, string>; secretKeys: string[] } {
   const { config } = parse(readFileSync(file, "utf8")) as StackFile;
   const secretKeys = Object.keys(config).filter((key) => JSON.stringify(config[key]).includes('"secure"'));
-  const decrypted = JSON.parse(JSON.stringify(config), (_key, value) =>
-    value?.secure === undefined ? value : `decrypted`,
+  const decrypted = JSON.parse(JSON.stringify(config), (key, value) =>
+    value?.secure === undefined ? value : key === "pullSecret" ? '{"auths": {}}' : `decrypted ${key}`,
   );
   let text = JSON.stringify(decrypted);
   for (const [payload, fixture] of Object.entries(payloads)) text = text.replaceAll(payload, fixture);
@@ -47,12 +47,17 @@ async function planOf(file: string, stack: string): Promise<Recorded[]> {
   return await record(() => import("../../../index.ts"), {
     stack,
     ...engineConfiguration(file),
+    call: () => ({ kubeconfigs: [{ name: "", value: Buffer.from("kubeconfig of AKS").toString("base64") }] }),
     outputs: ({ type, name }) =>
       type === "command:local:Command" && name === "cluster" ? { stdout: JSON.stringify(clusterResult) } : {},
   });
 }
 
-const stacks = [["dev", "Pulumi.dev.yaml"]] as const;
+const examples = readdirSync("examples").flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);
+const stacks = [["dev", "Pulumi.dev.yaml"], ...examples.map((name) => [name, `examples/Pulumi.${name}.yaml`])] as [
+  string,
+  string,
+][];
 
 describe("what each stack registers", () => {
   test.each(stacks)("%s is as reviewed", async (stack, file) => {

@@ -1,0 +1,199 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  checkScript,
+  joinScript,
+  prepareScript,
+  registryScript,
+  unprepareScript,
+} from "../../../components/bare-metal-scripts.ts";
+import { platforms } from "../../../node-installer/runtime/platforms.ts";
+
+const roots: string[] = [];
+afterEach(() => {
+  for (const root of roots.splice(0)) rmSync(root, { recursive: true });
+});
+
+/** A host as a tree of files. */
+function host(files: Record<string, string>): string {
+  const root = mkdtempSync(join(tmpdir(), "host-"));
+  roots.push(root);
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(join(root, dirname(path)), { recursive: true });
+    writeFileSync(join(root, path), content);
+  }
+  return root;
+}
+
+/** As sshd would run it: the script on standard input of `sh -s`. */
+const run = (root: string, stdin: string, command = "sh -s") =>
+  spawnSync("sh", ["-c", command], {
+    input: stdin,
+    encoding: "utf8",
+    env: { PATH: process.env.PATH ?? "", ROOT: root },
+  });
+
+const filesOf = (root: string): string[] =>
+  execFileSync("find", [root, "-type", "f"], { encoding: "utf8" })
+    .split("\n")
+    .filter(Boolean)
+    .map((file) => file.slice(root.length))
+    .sort();
+
+const snp = platforms["metal-qemu-snp"].host;
+const tdx = platforms["metal-qemu-tdx"].host;
+const devices = { "/dev/kvm": "", "/dev/vhost-vsock": "" };
+const goodSnp = {
+  ...devices,
+  "/dev/sev": "",
+  "/sys/module/kvm_amd/parameters/sev_snp": "Y\n",
+  "/proc/cmdline": "quiet\n",
+};
+const goodTdx = {
+  ...devices,
+  "/proc/cpuinfo": "flags\t\t: fpu tdx_host_platform\n",
+  "/proc/cmdline": "quiet nohibernate kvm_intel.tdx=1\n",
+  "/sys/module/kvm_intel/parameters/tdx": "Y\n",
+};
+
+describe("checks of a host", () => {
+  test.each([
+    ["SEV-SNP", snp, goodSnp],
+    ["TDX", tdx, goodTdx],
+    ["a GPU", { ...snp, gpu: true }, { ...goodSnp, "/sys/kernel/iommu_groups/0/type": "" }],
+    ["nothing special", platforms.local.host, {}],
+  ])("a host with %s passes", (_name, requirements, files) => {
+    const { status, stdout, stderr } = run(host(files), checkScript(requirements));
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: "host can start guests of this kind\n",
+      stderr: "",
+    });
+  });
+
+  const off = { "/sys/module/kvm_amd/parameters/sev_snp": "N\n" };
+  test.each([
+    ["no virtualization", snp, { ...goodSnp, "/dev/kvm": undefined }, "/dev/kvm is missing: switch on virtualization"],
+    [
+      "no vsock",
+      tdx,
+      { ...goodTdx, "/dev/vhost-vsock": undefined },
+      "/dev/vhost-vsock is missing: load the kernel module vhost_vsock",
+    ],
+    [
+      "an Intel processor",
+      snp,
+      { ...goodSnp, "/sys/module/kvm_amd/parameters/sev_snp": undefined },
+      "the module kvm_amd is not loaded, or knows no SEV-SNP",
+    ],
+    ["SNP off in the firmware", snp, { ...goodSnp, ...off }, "SEV-SNP is off (kvm_amd.sev_snp is N)"],
+    [
+      "the IOMMU passed through",
+      snp,
+      { ...goodSnp, ...off, "/proc/cmdline": "iommu=pt quiet\n" },
+      "remove iommu=pt and amd_iommu=off",
+    ],
+    [
+      "SNP switched on just now",
+      snp,
+      { ...goodSnp, ...off, "/etc/modprobe.d/contrast-runtime.conf": "options kvm_amd sev_snp=1\n" },
+      "not active yet: needs a reboot",
+    ],
+    [
+      "no TDX in the firmware",
+      tdx,
+      { ...goodTdx, "/proc/cpuinfo": "flags: fpu\n" },
+      "the processor or the firmware offers no TDX",
+    ],
+    [
+      "TDX off in the kernel",
+      tdx,
+      { ...goodTdx, "/sys/module/kvm_intel/parameters/tdx": "N\n", "/proc/cmdline": "quiet\n" },
+      "needs a reboot",
+    ],
+    [
+      "a TDX module that failed",
+      tdx,
+      { ...goodTdx, "/sys/module/kvm_intel/parameters/tdx": "N\n" },
+      "see 'dmesg | grep tdx'",
+    ],
+    ["a GPU without IOMMU", { ...snp, gpu: true }, goodSnp, "there is no IOMMU group"],
+  ])("a host with %s is told so", (_name, requirements, files, problem) => {
+    const present = Object.fromEntries(
+      Object.entries(files).flatMap(([path, text]) => (text === undefined ? [] : [[path, text]])),
+    );
+    const { status, stderr } = run(host(present), checkScript(requirements));
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^problem: /);
+    expect(stderr).toContain(problem);
+  });
+
+  test("every problem is said, not the first alone", () => {
+    const { stderr } = run(host({ "/proc/cmdline": "" }), checkScript(snp));
+    expect(stderr.match(/^problem: /gm)).toHaveLength(4);
+  });
+});
+
+describe("preparing a host", () => {
+  test("persists modules, sysctls and limits, again and again with the same result, and takes them away", () => {
+    const root = host({ "/etc/sysctl.d/99-admin.conf": "kernel.panic = 10\n" });
+    const prepare = prepareScript(snp, "k3s");
+    expect(run(root, prepare)).toMatchObject({ status: 0, stderr: "" });
+    const files = filesOf(root);
+    expect(files).toEqual([
+      "/etc/modprobe.d/contrast-runtime.conf",
+      "/etc/modules-load.d/contrast-runtime.conf",
+      "/etc/sysctl.d/98-contrast-runtime.conf",
+      "/etc/sysctl.d/99-admin.conf",
+      "/etc/systemd/system/k3s-agent.service.d/60-contrast-runtime.conf",
+      "/etc/systemd/system/k3s.service.d/60-contrast-runtime.conf",
+    ]);
+    expect(readFileSync(join(root, "/etc/modprobe.d/contrast-runtime.conf"), "utf8")).toBe(
+      "# written by contrast-runtime\noptions kvm_amd sev=1 sev_es=1 sev_snp=1\n",
+    );
+    expect(run(root, prepare).status).toBe(0);
+    expect(filesOf(root)).toEqual(files);
+
+    expect(run(root, "", unprepareScript("k3s")).status).toBe(0);
+    expect(filesOf(root)).toEqual(["/etc/sysctl.d/99-admin.conf"]);
+  });
+
+  test("a registry's authority is trusted for that registry alone", () => {
+    const root = host({});
+    expect(
+      run(root, registryScript("mirror.example:5000", "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"))
+        .status,
+    ).toBe(0);
+    const directory = "/etc/containerd/certs.d/mirror.example:5000";
+    expect(readFileSync(join(root, directory, "ca.crt"), "utf8")).toBe(
+      "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n",
+    );
+    expect(readFileSync(join(root, directory, "hosts.toml"), "utf8")).toContain(`ca = "${directory}/ca.crt"`);
+  });
+});
+
+describe("joining", () => {
+  const join1 = 'echo joined >> "$ROOT/log"\nfalse\necho never';
+
+  test("runs the secret command on a host that is in no cluster, and stops where it fails", () => {
+    const root = host({});
+    expect(run(root, join1, joinScript("containerd")).status).toBe(1);
+    expect(readFileSync(join(root, "log"), "utf8")).toBe("joined\n");
+  });
+
+  test("leaves a member alone", () => {
+    const root = host({ "/etc/kubernetes/kubelet.conf": "" });
+    const { status, stdout } = run(root, join1, joinScript("containerd"));
+    expect({ status, stdout }).toEqual({
+      status: 0,
+      stdout: "already a member: /etc/kubernetes/kubelet.conf is there\n",
+    });
+  });
+
+  test("does not write the command anywhere", () => {
+    expect(joinScript("k3s")).not.toContain("token");
+  });
+});
