@@ -124,7 +124,7 @@ async function newProgram(directory: string): Promise<void> {
 /** The engine writes the stack's configuration file beside Pulumi.yaml, so those are copied and all else is linked. */
 async function linkProgram(from: string, to: string): Promise<void> {
   for (const name of await readdir(from)) {
-    if (name.startsWith(".")) continue;
+    if (name === ".git") continue;
     if (/^Pulumi\..*yaml$/.test(name)) await copyFile(join(from, name), join(to, name));
     else await symlink(join(from, name), join(to, name));
   }

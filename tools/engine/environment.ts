@@ -7,6 +7,7 @@ import { installLauncher } from "../launcher.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
+import { opensSalt } from "./passphrase.ts";
 import { type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
 
 const clone = resolve(import.meta.dirname, "..", "..");
@@ -38,6 +39,7 @@ export async function engineEnvironment(
   await installLauncher(clone);
   const env = baseEnvironment(engine, stateDirectory);
   env.PULUMI_STACK = stack;
+  await choosePassphrase(env, stack);
   const plugins = await resolvePlugins(
     { stack, stackHasResources: await hasResources(stack), command: engine.command, env },
     progress,
@@ -77,6 +79,18 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
 function inherited(): Record<string, string> {
   const entries = Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined);
   return Object.fromEntries(entries);
+}
+
+/**
+ * A stack that is committed with the empty passphrase keeps it, also where the user has another for other projects.
+ */
+async function choosePassphrase(env: Record<string, string>, stack: string): Promise<void> {
+  if (env.PULUMI_CONFIG_PASSPHRASE === "") return;
+  const text = await readFile(join(clone, `Pulumi.${stack}.yaml`), "utf8").catch(() => "");
+  const { encryptionsalt } = (parse(text) ?? {}) as { encryptionsalt?: string };
+  if (encryptionsalt === undefined || !(await opensSalt(encryptionsalt, ""))) return;
+  env.PULUMI_CONFIG_PASSPHRASE = "";
+  delete env.PULUMI_CONFIG_PASSPHRASE_FILE;
 }
 
 /** Whether the stack's file in the local backend lists anything. */
