@@ -89,7 +89,7 @@ function stateOf({ ready, pod, status }: FleetNode, { specHash }: Fleet): string
 }
 
 function reasonOf({ ready, pod, status }: FleetNode, { specHash }: Fleet): string {
-  if (!ready) return "The node is NotReady; what it said last may be old.";
+  if (!ready) return `The node is NotReady${status === undefined ? "" : "; what it said last may be old"}.`;
   if (pod === undefined) return "The group's DaemonSet does not select this node any more.";
   if (status === undefined) return pod.problem || "The installer has not reported yet.";
   const pods = status.pods.length > 0 ? ` Pods: ${status.pods.join(", ")}.` : "";

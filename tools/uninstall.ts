@@ -11,7 +11,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { isNotFound, loadKubeConfig, within } from "./fleet/client.ts";
 import { nameList, parseOptions, required, runCommand, wholeNumber } from "./fleet/command-line.ts";
 import { exitCodes, followFleet } from "./fleet/follow.ts";
-import { type Fleet, observeFleet } from "./fleet/observe.ts";
+import { type Fleet, type FleetNode, observeFleet } from "./fleet/observe.ts";
 import { mergePatch, patchNodeAnnotations } from "./fleet/patch.ts";
 import { askForRetries } from "./fleet/retry.ts";
 import { type HandlerUser, handlerUsers } from "./fleet/users.ts";
@@ -60,18 +60,20 @@ export function main(args: string[]): Promise<number> {
       for (const refusal of refusals) console.error(refusal);
       return exitCodes.failed;
     }
-    for (const name of skipNodes) console.log(`${name}: skipped: named as dead; what is on its disk stays there`);
-
-    const emptied = `${JSON.stringify({ ...fleet.spec, runtimes: [] })}\n`;
+    const emptied = `${JSON.stringify({ ...JSON.parse(fleet.specJson), runtimes: [] })}\n`;
     const retries = await askForRetries(kubeconfig, fleet, specHash(emptied));
     await emptySpec(kubeconfig, namespace, fleet, emptied);
-    const { exitCode, failures } = await followFleet({
+    const {
+      exitCode,
+      failures,
+      nodes: ended,
+    } = await followFleet({
       observe,
       wanted: {
         specHash: specHash(emptied),
         minimumNodes: 0,
         skipNodes,
-        notReadyBefore: new Set(),
+        notReadyBefore: new Set(fleet.nodes.filter(neverInstalled).map(({ name }) => name)),
         retries,
       },
       stallMs,
@@ -82,11 +84,16 @@ export function main(args: string[]): Promise<number> {
     for (const failure of failures) console.error(failure);
     if (exitCode === exitCodes.done) {
       await removeTraces(kubeconfig, namespace, await observe());
-      console.log(`Group ${group}: ${nodes.length} nodes uninstalled.`);
+      const uninstalled = ended.filter(({ state }) => state === "ready").length;
+      console.log(`Group ${group}: ${uninstalled} of ${ended.length} nodes uninstalled.`);
     }
     return exitCode;
   });
 }
+
+/** A node that was NotReady ever since it joined the group. */
+const neverInstalled = ({ ready, pod, status }: FleetNode): boolean =>
+  !ready && pod === undefined && status === undefined;
 
 /** Pure: why not to begin. */
 export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: HandlerUser[]): string[] {
@@ -95,7 +102,7 @@ export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: 
   return [
     ...users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`),
     ...waitedFor
-      .filter(({ ready }) => !ready)
+      .filter((node) => !node.ready && !neverInstalled(node))
       .map(({ name }) => `Node ${name} is NotReady, so nothing can be uninstalled there: ${skip}.`),
     ...waitedFor
       .filter(

@@ -35,7 +35,7 @@ export interface Assessment {
 
 /** Pure: what is to be said of each node, and whether there is anything left to wait for. */
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
-  const matched = fleet.nodes.filter(({ pod }) => pod !== undefined);
+  const matched = fleet.nodes.filter(({ selected }) => selected);
   const nodes = matched.map((node) => progress(node, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
   // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
@@ -101,7 +101,9 @@ function progress(node: FleetNode, wanted: Wanted): NodeProgress {
     status?.specHash === wanted.specHash &&
     (retry === undefined || status.retry === retry || status.state !== "failed");
   if (status === undefined || !isCurrent) {
-    return say("starting", pod.problem || "the installer has not reported yet", pod.problem || "starting");
+    const silence =
+      status === undefined ? "the installer has not reported yet" : "the installer has not reported on this spec yet";
+    return say("starting", pod.problem || silence, pod.problem || "starting");
   }
   if ((status.state === "ready" || status.state === "blocked") && !pod.ready) {
     return say("working", pod.problem || "done; kubelet has not probed the pod yet", "probe");

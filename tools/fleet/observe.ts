@@ -29,7 +29,8 @@ export interface FleetNode {
   /** "containerd://2.4.2" */
   containerRuntime: string;
   status: PublishedStatus | undefined;
-  /** undefined: the DaemonSet does not select the node (any more), or has not got to it yet. */
+  /** It has a pod of the DaemonSet, or would have one if it were Ready. */
+  selected: boolean;
   pod: InstallerPod | undefined;
 }
 
@@ -51,10 +52,12 @@ export interface Fleet {
   settled: boolean;
   configMap: string;
   spec: z.infer<typeof specOutline>;
+  /** As the nodes read it, and its hash. */
+  specJson: string;
   specHash: string;
   /** Nodes that an uninstallation does not wait for. */
   skipNodes: string[];
-  /** Nodes with a pod of the DaemonSet, or with a status of the group; by name. */
+  /** Nodes that the DaemonSet selects, and those with a status of the group; by name. */
   nodes: FleetNode[];
   tickets: Ticket[];
 }
@@ -104,11 +107,12 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
     settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && podsByNode.size >= desiredNumberScheduled,
     configMap: configMapName,
     spec: specOutline.parse(JSON.parse(text)),
+    specJson: text,
     specHash: specHash(text),
     skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
     nodes: nodes.items
-      .map((node) => fleetNode(node, group, podsByNode))
-      .filter(({ pod, status }) => pod !== undefined || status !== undefined)
+      .map((node) => fleetNode(node, group, podsByNode, selectsNode(daemonSet, node)))
+      .filter(({ selected, status }) => selected || status !== undefined)
       .toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     tickets: leases.items.flatMap(({ metadata, spec }) =>
       ticketName.test(metadata?.name ?? "") && spec?.holderIdentity
@@ -170,13 +174,28 @@ function installerPod(pod: V1Pod, newestRevision: string | undefined): Installer
 export const isNodeReady = (node: V1Node): boolean =>
   node.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
 
-function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>): FleetNode {
+/** By label and by name, the two ways in which our own DaemonSets select. Taints are not looked at. */
+function selectsNode(daemonSet: V1DaemonSet, node: V1Node): boolean {
+  const { nodeSelector = {}, affinity } = daemonSet.spec?.template.spec ?? {};
+  const { name = "", labels = {} } = node.metadata ?? {};
+  if (!Object.entries(nodeSelector).every(([key, value]) => labels[key] === value)) return false;
+  const terms = affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
+  return (
+    terms === undefined ||
+    terms.some(({ matchFields = [] }) => matchFields.some(({ values = [] }) => values.includes(name)))
+  );
+}
+
+function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>, selected: boolean): FleetNode {
+  const pod = pods.get(node.metadata?.name ?? "");
   const name = node.metadata?.name ?? "";
   return {
     name,
     ready: isNodeReady(node),
-    containerRuntime: node.status?.nodeInfo?.containerRuntimeVersion ?? "unknown",
+    containerRuntime: node.status?.nodeInfo?.containerRuntimeVersion || "unknown",
     status: parseStatus(node.metadata?.annotations?.[statusAnnotation(group)]),
-    pod: pods.get(name),
+    // A node that is Ready, tainted and without a pod is one that the DaemonSet keeps off.
+    selected: pod !== undefined || (selected && !isNodeReady(node)),
+    pod,
   };
 }

@@ -110,7 +110,7 @@ describe("whether a rollout is over", () => {
     ],
     [
       "a node that left the group does not count",
-      assess(fleet([ready, node("b", "working", { pod: undefined })]), wanted()),
+      assess(fleet([ready, node("b", "working", { pod: undefined, selected: false })]), wanted()),
       { over: true, failures: [] },
     ],
   ];

@@ -21,6 +21,7 @@ export const node = (name: string, state: NodeState | undefined, rest: Partial<F
   ready: true,
   containerRuntime: "containerd://2.4.2",
   status: state && status(state),
+  selected: true,
   pod: { name: `installer-${name}`, current: true, ready: state === "ready" || state === "blocked", problem: "" },
   ...rest,
 });
@@ -30,6 +31,7 @@ export const fleet = (nodes: FleetNode[], rest: Partial<Fleet> = {}): Fleet => (
   settled: true,
   configMap: "contrast-installer-metal-aaaaaaaa",
   spec: { atOnce: 1, runtimes: [{ handler }] },
+  specJson: "{}",
   specHash: hash,
   skipNodes: [],
   nodes,

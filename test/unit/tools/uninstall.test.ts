@@ -5,7 +5,11 @@ import { fleet, handler, node, status, ticket } from "./fleet-fixture.ts";
 
 test("an uninstallation names every pod and every dead node before it begins", () => {
   const users = [{ pod: "shop/cart", node: "a", handler }];
-  const nodes = [node("a", "ready"), node("b", "ready", { ready: false }), node("c", "ready", { pod: undefined })];
+  const nodes = [
+    node("a", "ready"),
+    node("b", "ready", { ready: false }),
+    node("c", "ready", { pod: undefined, selected: false }),
+  ];
   expect(objections(fleet(nodes), new Set(), users)).toEqual([
     `Pod shop/cart on a still uses ${handler}: delete it first.`,
     "Node b is NotReady, so nothing can be uninstalled there: bring it back, or name it as a node to skip.",
@@ -13,8 +17,17 @@ test("an uninstallation names every pod and every dead node before it begins", (
   ]);
 });
 
+test("a node that was NotReady ever since it joined has nothing to uninstall", () => {
+  const nodes = [node("a", undefined, { ready: false, pod: undefined })];
+  expect(objections(fleet(nodes), new Set(), [])).toEqual([]);
+});
+
 test("named nodes are skipped", () => {
-  const nodes = [node("a", "ready"), node("b", "ready", { ready: false }), node("c", "ready", { pod: undefined })];
+  const nodes = [
+    node("a", "ready"),
+    node("b", "ready", { ready: false }),
+    node("c", "ready", { pod: undefined, selected: false }),
+  ];
   expect(objections(fleet(nodes), new Set(["b", "c"]), [])).toEqual([]);
 });
 
