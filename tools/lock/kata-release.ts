@@ -46,6 +46,9 @@ export async function fetchKataRelease(
   const mirror = (
     release.mirror ?? `https://github.com/kata-containers/kata-containers/releases/download/${version}`
   ).replace(/\/$/, "");
+  const malformed = release.sha256?.find((digest) => !/^[0-9a-f]{64}$/.test(digest));
+  if (malformed !== undefined)
+    throw new Refusal("digest-malformed", `--sha256 "${malformed}" is no SHA-256: expected 64 lower-case hex digits.`);
   const assets = releaseAssets(version, flavour);
   const wanted = assets.map((asset, index) => {
     const sha256 = release.sha256?.[index] ?? knownDigests[asset];
