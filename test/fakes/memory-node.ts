@@ -6,6 +6,7 @@ import type { Cri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
 import { sha256, stateDirectory } from "../../node-installer/host/files.ts";
+import { armedPath } from "../../node-installer/host/guard.ts";
 import { containerdOn } from "../../node-installer/install/daemon.ts";
 import { createLog } from "../../node-installer/install/log.ts";
 import type { Environment } from "../../node-installer/install/observe.ts";
@@ -124,7 +125,7 @@ export class MemoryNode {
   /** systemd runs the guard: the very script that is on the host, by sh, over a copy of the files that it works with. */
   runGuard(): void {
     const script = this.host.text(`${stateDirectory}/guard.sh`);
-    if (script === undefined) return;
+    if (script === undefined || this.host.text(armedPath) === undefined) return;
     const root = mkdtempSync(join(tmpdir(), "guard-"));
     try {
       for (const [path, node] of this.host.nodes) {

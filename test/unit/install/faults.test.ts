@@ -3,7 +3,6 @@ import { converge } from "../../../node-installer/install/converge.ts";
 import { RollbackFailed, RolledBack } from "../../../node-installer/install/rollback.ts";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
-import { Killed } from "../../fakes/memory-host.ts";
 import { configPath, MemoryNode } from "../../fakes/memory-node.ts";
 
 /**
@@ -63,9 +62,9 @@ interface Trial {
   outcome: string;
 }
 
-const outcomeOf = (error: unknown): string => {
+const outcomeOf = (node: MemoryNode, error: unknown): string => {
+  if (!node.host.alive) return "killed";
   if (error === undefined) return "done";
-  if (error instanceof Killed) return "killed";
   if (error instanceof RolledBack) return "rolled back";
   if (error instanceof RollbackFailed) return "rollback failed";
   return error instanceof Refusal ? `refused (${error.code})` : "error";
@@ -94,7 +93,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
       if (fault.kind === "killed before" && when === "before") host.kill();
       if (fault.kind === "killed after" && when === "after") host.kill();
     };
-    const outcome = outcomeOf(await attempt(node, spec));
+    const outcome = outcomeOf(node, await attempt(node, spec));
     const points = [...host.points];
     host.revive();
     const states: string[] = [outcome];

@@ -1,0 +1,141 @@
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { formatOrder, guardScript } from "../../../node-installer/host/guard.ts";
+import { fakeSystemctl } from "../../fakes/systemctl.ts";
+
+// The script itself, run by the sh of this machine over a folder tree.
+let root: string;
+let systemctl: ReturnType<typeof fakeSystemctl>;
+const at = (name: string) => join(root, name);
+const digest = (text: string) => createHash("sha256").update(text).digest("hex");
+const places = () => ({ state: at("state"), lock: at("run/lock/installer.lock"), log: at("log/installer.jsonl") });
+const [old, next] = ["version = 3\n", "version = 3\n# ours\n"];
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "guard test "));
+  for (const directory of ["state", "etc", "bin"]) mkdirSync(at(directory));
+  systemctl = fakeSystemctl(at("bin"));
+  writeFileSync(at("etc/config.toml"), next, { mode: 0o600 });
+  writeFileSync(at("etc/config.toml.bak"), old, { mode: 0o640 });
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const arm = (order: Partial<Parameters<typeof formatOrder>[0]> = {}) =>
+  writeFileSync(
+    at("state/guard.armed"),
+    formatOrder({
+      file: at("etc/config.toml"),
+      before: digest(old),
+      after: digest(next),
+      backup: at("etc/config.toml.bak"),
+      unit: "containerd.service",
+      ...order,
+    }),
+  );
+const run = () => {
+  writeFileSync(at("guard.sh"), guardScript(places()));
+  return systemctl.run("sh", [at("guard.sh")]);
+};
+const config = () => readFileSync(at("etc/config.toml"), "utf8");
+const outcome = () => /outcome=(.*)/.exec(readFileSync(at("state/guard.fired"), "utf8"))?.[1];
+
+test("restores the backup with its mode, restarts without waiting, and stands down", () => {
+  arm();
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o640);
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+  expect(outcome()).toBe("restored");
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+  expect(JSON.parse(readFileSync(at("log/installer.jsonl"), "utf8"))).toMatchObject({
+    event: "guard",
+    outcome: "restored",
+  });
+});
+
+test("without an order, that is after the commit, it does nothing", () => {
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  expect(systemctl.calls()).toEqual([]);
+});
+
+test("a backup that is not what it was is never put in place", () => {
+  arm();
+  writeFileSync(at("etc/config.toml.bak"), "\0".repeat(old.length));
+  expect(run().code).toBe(1);
+  expect(config()).toBe(next);
+  expect(systemctl.calls()).toEqual([]);
+  expect(existsSync(at("state/guard.armed"))).toBe(true);
+});
+
+test("bytes of somebody else stay", () => {
+  arm();
+  writeFileSync(at("etc/config.toml"), "# foreign\n");
+  expect(run().code).toBe(0);
+  expect(config()).toBe("# foreign\n");
+  expect(outcome()).toBe("foreign");
+});
+
+test("the old bytes are there already: containerd is restarted with them", () => {
+  arm();
+  writeFileSync(at("etc/config.toml"), old);
+  run();
+  expect(outcome()).toBe("unchanged");
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+});
+
+test("a file that we made is removed, a file that we removed comes back", () => {
+  arm({ before: undefined, backup: undefined });
+  run();
+  expect(existsSync(at("etc/config.toml"))).toBe(false);
+  arm({ after: undefined });
+  run();
+  expect(config()).toBe(old);
+});
+
+test("a distribution that restarts by itself is not restarted", () => {
+  arm({ unit: undefined });
+  run();
+  expect(config()).toBe(old);
+  expect(systemctl.calls().filter((call) => call.includes("restart"))).toEqual([]);
+});
+
+test("leaves the field to a live installer, and acts as soon as it is dead", async () => {
+  arm();
+  mkdirSync(at("run/lock"), { recursive: true });
+  const holder = spawn("flock", [places().lock, "cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  holder.stdin.write("held\n");
+  await once(holder.stdout, "data");
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  holder.stdin.end();
+  await once(holder, "close");
+  run();
+  expect(config()).toBe(old);
+});
+
+test("when systemctl fails the order stands, and the next run ends it", () => {
+  arm();
+  systemctl = fakeSystemctl(at("bin"), 1);
+  expect(run().code).toBe(1);
+  expect(config()).toBe(old);
+  expect(existsSync(at("state/guard.armed"))).toBe(true);
+  systemctl = fakeSystemctl(at("bin"));
+  expect(run().code).toBe(0);
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+});
