@@ -7,7 +7,7 @@ export interface ServingState {
   version: string;
   runtimeReady: boolean;
   networkReady: boolean;
-  /** The reasons of conditions that do not hold. */
+  /** Why it is not ready, in containerd's words. */
   messages: string[];
   defaultRuntime: string;
   /** By name. */
@@ -33,12 +33,13 @@ export async function observe(cri: Cri, timeoutMs: number): Promise<ServingState
   const { conditions, info } = await cri.status(timeoutMs);
   const config: unknown = JSON.parse(info.config ?? "{}");
   const runtimes = tableAt(config, ["containerd", "runtimes"]) ?? {};
-  const holds = (type: string): boolean => conditions.some((one) => one.type === type && one.status);
+  const required = conditions.filter(({ type }) => type === "RuntimeReady" || type === "NetworkReady");
+  const holds = (type: string): boolean => required.some((one) => one.type === type && one.status);
   return {
     version: runtimeVersion,
     runtimeReady: holds("RuntimeReady"),
     networkReady: holds("NetworkReady"),
-    messages: conditions.filter(({ status, message }) => !status && message !== "").map(({ message }) => message),
+    messages: required.filter(({ status, message }) => !status && message !== "").map(({ message }) => message),
     defaultRuntime: text(tableAt(config, ["containerd"])?.defaultRuntimeName),
     handlers: Object.fromEntries(Object.entries(runtimes).map(([name, runtime]) => [name, served(runtime)])),
   };
