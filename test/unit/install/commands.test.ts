@@ -1,0 +1,195 @@
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { main } from "../../../node-installer/main.ts";
+import type { InstallSpec } from "../../../node-installer/runtime/spec.ts";
+import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
+
+// The program's own entry, on a folder tree that looks like a host.
+let root: string;
+let node: MemoryNode;
+let spec: InstallSpec;
+const at = (path: string) => join(root, path);
+const put = (path: string, text: string) => {
+  mkdirSync(dirname(at(path)), { recursive: true });
+  writeFileSync(at(path), text);
+};
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "commands-"));
+  node = new MemoryNode();
+  const written = node.spec([node.runtime("00000001")]);
+  spec = { ...written, distribution: { name: "containerd", containerdVersion: "2.1.4" } };
+  put("host/etc/containerd/config.toml", adminsFile);
+});
+afterEach(() => {
+  rmSync(root, { recursive: true });
+  node.close();
+});
+
+async function run(...args: string[]) {
+  let [out, err] = ["", ""];
+  const code = await main(
+    args,
+    (text) => {
+      out += text;
+    },
+    (text) => {
+      err += text;
+    },
+  );
+  return { code, out, err };
+}
+const withSpec = (command: string, ...args: string[]) => {
+  put("spec.json", JSON.stringify(spec));
+  return run(command, "--spec", at("spec.json"), "--host-root", at("host"), "--payloads", node.payloads, ...args);
+};
+
+describe("plan", () => {
+  test("as JSON: the files that change with their text, the bytes to copy, whether containerd restarts", async () => {
+    const { code, out } = await withSpec("plan", "--json");
+    expect(code).toBe(0);
+    const document = JSON.parse(out);
+    const [runtime] = spec.runtimes;
+    const directory = `/opt/edgeless/${runtime?.handler}`;
+    expect(Object.keys(document)).toEqual(["changes", "bytesToCopy", "restart"]);
+    expect(document.changes.map(({ path, action }: { path: string; action: string }) => `${action} ${path}`)).toEqual([
+      "edit /etc/containerd/config.toml",
+      `create ${directory}/bin/containerd-shim-contrast-cc-v2`,
+      `create ${directory}/etc/configuration.toml`,
+      `create ${directory}/share/kata-kernel`,
+    ]);
+    expect(document.changes[0].content.startsWith(adminsFile)).toBe(true);
+    expect(document.changes[2].content).toBe(runtime?.kataConfig.content);
+    expect(document.changes[1]).not.toHaveProperty("content");
+    expect(document).toMatchObject({
+      restart: true,
+      bytesToCopy: runtime?.files.reduce((sum, { size }) => sum + size, 0),
+    });
+  });
+
+  test("as text: a diff of each text file, the other files by name, and what it comes to", async () => {
+    const { out } = await withSpec("plan");
+    expect(out).toContain("--- /etc/containerd/config.toml\n+++ /etc/containerd/config.toml\n@@ -2,3 +2,13 @@\n");
+    expect(out).toContain("--- /dev/null\n");
+    expect(out).toMatch(/\d+ bytes to copy; containerd restarts once\.\n$/);
+  });
+
+  test("writes nothing, and says so when nothing is to be done", async () => {
+    const before = readFileSync(at("host/etc/containerd/config.toml"));
+    const planned = JSON.parse((await withSpec("plan", "--json")).out);
+    expect(readFileSync(at("host/etc/containerd/config.toml"))).toEqual(before);
+    for (const { path, content } of planned.changes) if (content !== undefined) put(`host${path}`, content);
+    const [runtime] = spec.runtimes;
+    const directory = at(`host/opt/edgeless/${runtime?.handler}`);
+    cpSync(join(node.payloads, "payload-00000001"), directory, { recursive: true });
+    // Modes are part of a payload.
+    const { chmodSync } = await import("node:fs");
+    for (const { path, mode } of runtime?.files ?? []) chmodSync(join(directory, path), Number.parseInt(mode, 8));
+    const { out } = await withSpec("plan", "--json");
+    expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
+  });
+
+  test("of a node's bundle is the plan of the node, and the bundle has no secrets", async () => {
+    const secret = `${adminsFile}[plugins."io.containerd.cri.v1.images".registry.configs."r.example".auth]\n  password = "hunter2"\n`;
+    put("host/etc/containerd/config.toml", secret);
+    const onNode = await withSpec("plan", "--json");
+    const taken = await withSpec("snapshot", "--output", at("bundle.json"));
+    expect(taken).toMatchObject({ code: 0, out: "" });
+    expect(readFileSync(at("bundle.json"), "utf8")).not.toContain("hunter2");
+    rmSync(at("host"), { recursive: true });
+    const elsewhere = await run("plan", "--json", "--spec", at("spec.json"), "--bundle", at("bundle.json"));
+    expect(elsewhere.err).toBe("");
+    expect(elsewhere.out).toBe(onNode.out.replace("hunter2", "REDACTED"));
+  });
+});
+
+describe("malformed input: exit code 2, one sentence, no stack", () => {
+  const cases: [string, (valid: InstallSpec) => unknown, RegExp][] = [
+    ["an unknown key", (valid) => ({ ...valid, extra: 1 }), /extra/],
+    ["a newer schema", (valid) => ({ ...valid, schemaVersion: 2 }), /schemaVersion/],
+    ["a handler twice", (valid) => ({ ...valid, runtimes: [...valid.runtimes, ...valid.runtimes] }), /listed twice/],
+    [
+      "a payload path out of its directory",
+      (valid) => change(valid, { files: [{ ...file(valid), path: "../../etc/passwd" }] }),
+      /files\.0\.path/,
+    ],
+    ["a payload name that is a path", (valid) => change(valid, { payload: "../host" }), /payload/],
+    [
+      "a shim elsewhere",
+      (valid) => change(valid, { containerd: { ...valid.runtimes[0]?.containerd, runtimePath: "/usr/bin/runc" } }),
+      /not below/,
+    ],
+    ["a short digest", (valid) => change(valid, { files: [{ ...file(valid), sha256: "abc" }] }), /SHA-256/],
+    [
+      "a configuration path with a line break",
+      (valid) => ({ ...valid, distribution: { name: "containerd", configPath: "/etc/a\nb" } }),
+      /control character/,
+    ],
+    [
+      "a unit that is none",
+      (valid) => ({ ...valid, distribution: { name: "containerd", unit: "a.service\nExecStart=/x" } }),
+      /unit/,
+    ],
+    ["no object", () => [], /expected object/],
+  ];
+  const change = (valid: InstallSpec, part: object) => ({ ...valid, runtimes: [{ ...valid.runtimes[0], ...part }] });
+  const file = (valid: InstallSpec) => valid.runtimes[0]?.files[0];
+
+  test.each(cases)("%s", async (_name, make, expected) => {
+    put("spec.json", JSON.stringify(make(spec)));
+    const { code, err } = await run("plan", "--spec", at("spec.json"), "--host-root", at("host"));
+    expect({ code, lines: err.split("\n").length }).toEqual({ code: 2, lines: 2 });
+    expect(err).toMatch(expected);
+  });
+
+  test.each([
+    ["no JSON", ["plan", "--spec", "SPEC"], "{", /not JSON/],
+    ["no spec", ["plan"], "{}", /--spec is missing/],
+    ["a spec that is not there", ["plan", "--spec", "/no/such"], "{}", /cannot be read/],
+    ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"/],
+    ["an unknown option", ["plan", "--spec", "SPEC", "--force"], "{}", /--force/],
+    ["no command", [], "{}", /No command/],
+  ])("%s", async (_name, args, text, expected) => {
+    put("spec.json", text);
+    const { code, err } = await run(...args.map((arg) => (arg === "SPEC" ? at("spec.json") : arg)));
+    expect(code).toBe(2);
+    expect(err).toMatch(expected);
+    expect(err).not.toMatch(/\n\s+at /);
+  });
+
+  test("a host root that is not there", async () => {
+    put("spec.json", JSON.stringify(spec));
+    expect((await run("plan", "--spec", at("spec.json"), "--host-root", at("none"))).code).toBe(2);
+  });
+});
+
+describe("refusals: exit code 3, nothing changed", () => {
+  test.each([
+    ["broken TOML", 'version = 3\n[plugins."x"\n'],
+    ["an inline table where our table has to go", 'version = 3\nplugins = { "io.containerd.cri.v1.runtime" = {} }\n'],
+    ["no TOML but bytes", "\u0000\u0001"],
+  ])("%s", async (_name, text) => {
+    put("host/etc/containerd/config.toml", text);
+    const { code, err, out } = await withSpec("plan");
+    expect({ code, out }).toEqual({ code: 3, out: "" });
+    expect(err.split("\n")).toHaveLength(2);
+    expect(readFileSync(at("host/etc/containerd/config.toml"), "utf8")).toBe(text);
+  });
+
+  test("a host without systemd can be planned for, but not installed on", async () => {
+    const { code, err } = await withSpec("install");
+    expect(code).toBe(3);
+    expect(err).not.toBe("");
+    expect(readFileSync(at("host/etc/containerd/config.toml"), "utf8")).toBe(adminsFile);
+  });
+});
+
+test("--help names every command and exit code", async () => {
+  const { code, out } = await run("--help");
+  expect(code).toBe(0);
+  for (const word of ["check-host", "plan", "install", "verify", "uninstall", "snapshot", "watch", "Exit codes"]) {
+    expect(out).toContain(word);
+  }
+});
