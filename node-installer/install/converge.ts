@@ -110,6 +110,8 @@ async function finish(
   const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
   // A handler that is on its way out takes no new pods.
   await environment.cluster.reporter.setServed(handlers.filter((handler) => listed.has(handler)));
+  // A node that failed keeps its ticket; when the spec went back to what it serves, there is nothing left to do for it.
+  await environment.cluster.tickets.release();
   if (changed) environment.log.info("converged", { handlers, blocked: plan.blocked });
   return { changed, handlers, blocked: plan.blocked };
 }

@@ -15,6 +15,8 @@ import { RollbackFailed, RolledBack } from "./rollback.ts";
 const tickMs = 2_000;
 /** How often the whole plan is made again, which also sees drift of payload files and of the running daemon. */
 const lookMs = 60_000;
+/** While pods use what shall go: somebody waits for its removal. */
+const blockedLookMs = 5_000;
 /** After a refusal: reading alone, so what a person repaired is seen soon. */
 const failedLookMs = 15_000;
 /** Between attempts at a way back that failed, each of which restarts containerd; doubles. */
@@ -47,6 +49,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
   while (!signal.aborted) {
     let waitMs = lookMs;
     let specHash = "";
+    let retry: string | undefined;
     try {
       const spec = await parts.readSpec();
       specHash = spec.specHash;
@@ -54,7 +57,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
       try {
         const isDrift = convergedSpec === specHash;
         const mayRestart = !isDrift || host.now().getTime() >= nextRepair;
-        const retry = await cluster.reporter.retryToken();
+        retry = await cluster.reporter.retryToken();
         const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
         if (outcome.changed && isDrift) {
           cluster.metrics.repairs += 1;
@@ -67,6 +70,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
         convergedSpec = specHash;
         backoffMs = firstBackoffMs;
         cluster.reporter.report(statusOf(outcome, specHash, retry));
+        if (outcome.blocked.length > 0) waitMs = blockedLookMs;
       } catch (error) {
         if (signal.aborted) break;
         waitMs = failedLookMs;
@@ -74,7 +78,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
           waitMs = backoffMs;
           backoffMs = Math.min(backoffMs * 2, maximumBackoffMs);
         }
-        await fail(environment, error);
+        await fail(environment, error, retry);
       } finally {
         environment.daemon.close();
       }
@@ -87,7 +91,8 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
   }
   log.info("stopped");
 
-  async function fail(environment: Environment, error: unknown): Promise<void> {
+  /** @param retry the token that this attempt acted upon: a later one is still to be acted upon */
+  async function fail(environment: Environment, error: unknown, retry: string | undefined): Promise<void> {
     const { specHash } = environment;
     if (error instanceof ApiError) {
       report("waiting", "api-unavailable", `Waits for the API server: ${error.message}`, specHash);
@@ -101,7 +106,6 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
     if (error instanceof RolledBack || error instanceof RollbackFailed) {
       await cluster.tickets.annotate(sentence(error)).catch(() => undefined);
     }
-    const retry = await cluster.reporter.retryToken().catch(() => undefined);
     report("failed", codeOf(error), sentence(error), specHash, retry);
   }
 

@@ -52,6 +52,9 @@ export function leaseTickets(
   const readAll = () => Promise.all(names.map(read));
   const mine = (lease: Lease | undefined): lease is Lease => lease?.spec?.holderIdentity === nodeName;
 
+  // Known to hold none: then giving back costs no request. Unknown at the start, for tickets outlive their pods.
+  let holdsNone = false;
+
   const take = async (name: string, nodeUid: string): Promise<boolean> => {
     try {
       await api.create(collection, {
@@ -74,6 +77,7 @@ export function leaseTickets(
 
   return {
     async acquire() {
+      holdsNone = false;
       const [node, leases] = await Promise.all([readOwnNode(api, nodeName), readAll()]);
       const { uid } = node.metadata;
       // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
@@ -92,6 +96,7 @@ export function leaseTickets(
       }
     },
     async release() {
+      if (holdsNone) return;
       for (const { metadata } of (await readAll()).filter(mine)) {
         try {
           await api.delete(`${collection}/${metadata.name}`, { uid: metadata.uid });
@@ -100,6 +105,7 @@ export function leaseTickets(
           if (!isStatus(error, 404, 409)) throw error;
         }
       }
+      holdsNone = true;
     },
   };
 }

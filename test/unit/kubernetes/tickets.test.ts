@@ -65,6 +65,19 @@ test("releasing a ticket that somebody else holds by now takes nothing from them
   expect(held()).toEqual(["b"]);
 });
 
+test("a ticket from before a restart is given back; giving back none costs nothing from then on", async () => {
+  await (await ticketsOf("a")).acquire();
+  const restarted = await ticketsOf("a");
+  await restarted.release();
+  expect(held()).toEqual([]);
+  const requests = server.requests.length;
+  await restarted.release();
+  expect(server.requests).toHaveLength(requests);
+  expect(await restarted.acquire()).toEqual({ held: true });
+  await restarted.release();
+  expect(held()).toEqual([]);
+});
+
 test("waiting names the holders once, outlives an absent API server, and ends with a ticket", async () => {
   const [a, b] = [await ticketsOf("a"), await ticketsOf("b")];
   await a.acquire();
