@@ -20,4 +20,4 @@ const runtime = new ContrastRuntime(
 
 /** What pods write in `runtimeClassName`, by node group. */
 export const handlers = runtime.handlers;
-export const kubeconfig = cluster.kubeconfig;
+export const kubeconfig = cluster.kubeconfig ?? "KUBECONFIG of the environment";

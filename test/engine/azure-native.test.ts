@@ -38,11 +38,11 @@ test("an agent pool is created, changed in place or replaced, and deleted", asyn
 
 test("what the API does not have is refused in the preview, nested properties too", async () => {
   const mistakes =
-    '{ workloadRuntime: "KataCcIsolation", agentPoolName: "Too_Long_A_Name", upgradeSettings: { maxSurge: "1", maxUnavailble: "1" } } as {}';
+    '{ workloadRuntime: "KataCc", agentPoolName: "Too_Long_A_Name", upgradeSettings: { maxSurge: "1", maxUnavailble: "1" } } as {}';
   await project.write(program(mistakes));
   const { code, stdout, stderr } = await project.preview();
   expect(code).not.toBe(0);
   expect(stdout + stderr).toContain("upgradeSettings.maxUnavailble");
-  expect(stdout + stderr).toContain('"KataCcIsolation" is not one of OCIContainer, ');
+  expect(stdout + stderr).toContain('"KataCc" is not one of OCIContainer, ');
   expect(stdout + stderr).toContain('"Too_Long_A_Name" does not match');
 });

