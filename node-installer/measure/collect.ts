@@ -2,11 +2,12 @@ import { createHash } from "node:crypto";
 import type { FileRole } from "../runtime/manifest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type ByteSource, chunksOf, hex, sliceSource, toHex, View } from "./bytes.ts";
-import { type GuestBoot, kataCommandLine, verityTarget } from "./command-line.ts";
+import { verityTarget } from "./command-line.ts";
 import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
 import { measureIgvm } from "./igvm-digest.ts";
 import type { MeasurementInputs, RootfsInputs } from "./inputs.ts";
+import { type GuestBoot, kataCommandLine } from "./kata-command-line.ts";
 import { initrdFormat, readKernel } from "./linux.ts";
 import { readFirmware } from "./ovmf.ts";
 import { type Partition, partitionTypes, readFilesystem, readPartitions } from "./partitions.ts";
@@ -16,11 +17,12 @@ import { compareHashTree, hashTreeSize, type VerityParameters } from "./verity.t
 import { hasVeritySuperblock, parseKernelVerityParams, readVeritySuperblock } from "./verity-superblock.ts";
 
 export interface CollectOptions {
-  /** See runtime/flavours.ts: decides the command line that Kata passes. */
+  /** See runtime/flavours.ts; with the version it decides the command line that Kata passes. */
   flavour: string;
+  kataVersion: string;
   /** What the manifest says of the guest image. */
   guest?: GuestBoot;
-  /** The measured command line, where the payload's builder published it; otherwise the flavour's own is used. */
+  /** The measured command line, where the payload's builder published it; otherwise Kata's own, where that is known. */
   commandLine?: string;
   /** SEV_FEATURES of the guest; 0x1 unless the host kernel is 6.6 or 6.7 (0x21). */
   guestFeatures?: number;
@@ -35,7 +37,7 @@ export function collectInputs(
   options: CollectOptions,
 ): MeasurementInputs {
   const { firmware, kernel, initrd, igvm, rootfs } = files;
-  const commandLine = options.commandLine ?? (options.guest && kataCommandLine(options.flavour, options.guest));
+  const commandLine = options.commandLine ?? (options.guest && kataCommandLine(options, options.guest));
   return {
     ...(commandLine === undefined || kernel === undefined ? {} : { commandLine }),
     ...(kernel === undefined ? {} : { kernel: collectKernel(kernel) }),

@@ -1,7 +1,5 @@
 import { Refusal } from "../runtime/refusal.ts";
-import { toHex } from "./bytes.ts";
 import type { VerityParameters } from "./verity.ts";
-import { parseKernelVerityParams } from "./verity-superblock.ts";
 
 /** Parameters in order, as the kernel splits them: at blanks outside of double quotes (kernel lib/cmdline.c, next_arg). */
 export function parseCommandLine(text: string): { key: string; value?: string }[] {
@@ -69,44 +67,4 @@ export function verityTarget(commandLine: string): VerityTarget | undefined {
     dataDevice,
     hashDevice,
   };
-}
-
-/** What Kata's configuration decides of a guest's command line. */
-export interface GuestBoot {
-  rootfsType: "ext4" | "erofs" | "xfs";
-  kernelParams: string;
-  /** Empty: the guest sets dm-verity up itself, or not at all. */
-  kernelVerityParams: string;
-}
-
-/** How Kata's Go runtime turns `kernel_verity_params` into a device-mapper table on the image's two partitions. */
-export function kataVerityTable(kernelVerityParams: string): string {
-  const { rootHash, parameters } = parseKernelVerityParams(kernelVerityParams);
-  const { dataBlockSize, hashBlockSize, dataBlocks, salt } = parameters;
-  const sectors = (dataBlockSize / 512) * dataBlocks;
-  return `dm-mod.create="dm-verity,,,ro,0 ${sectors} verity 1 /dev/vda1 /dev/vda2 ${dataBlockSize} ${hashBlockSize} ${dataBlocks} 0 sha256 ${rootHash} ${toHex(salt)}"`;
-}
-
-/**
- * The command line that Kata's Go runtime passes to QEMU for a confidential guest, which the launch digest covers: fixed
- * parameters, root device, console, then the configuration's `kernel_params` (kata-containers, virtcontainers qemu.go and
- * hypervisor.go; Contrast's measured prefix is the same). Undefined for flavours whose command line is not known here; then
- * it has to be given as data.
- */
-export function kataCommandLine(flavour: string, boot: GuestBoot, debug = false): string | undefined {
-  if (flavour !== "kata-go" && flavour !== "contrast-go") return undefined;
-  const verity = boot.kernelVerityParams !== "";
-  const rootFlags = boot.rootfsType === "erofs" ? "ro" : "data=ordered,errors=remount-ro ro";
-  return [
-    "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1",
-    "noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0",
-    verity ? `${kataVerityTable(boot.kernelVerityParams)} root=/dev/dm-0` : "root=/dev/vda1",
-    `rootflags=${rootFlags} rootfstype=${boot.rootfsType}`,
-    "console=hvc0 console=hvc1",
-    debug ? "debug systemd.show_status=true systemd.log_level=debug" : "quiet systemd.show_status=false",
-    "panic=1 selinux=0 systemd.unit=kata-containers.target",
-    "systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none",
-    ...(debug ? ["agent.log=debug agent.debug_console agent.debug_console_vport=1026"] : []),
-    ...(boot.kernelParams === "" ? [] : [boot.kernelParams]),
-  ].join(" ");
 }

@@ -1,13 +1,13 @@
 import { toHex } from "./bytes.ts";
-import { type GuestBoot, kataCommandLine, lastValue, parseCommandLine, verityTarget } from "./command-line.ts";
+import { lastValue, parseCommandLine, verityTarget } from "./command-line.ts";
 import type { MeasurementInputs } from "./inputs.ts";
+import { type GuestBoot, type KataBuild, kataCommandLine } from "./kata-command-line.ts";
 import { sevSectionType } from "./ovmf.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
-export interface ConsistencyOptions {
+export interface ConsistencyOptions extends KataBuild {
   inputs: MeasurementInputs;
   tee: "snp" | "tdx" | "none";
-  flavour: string;
   /** What Kata's configuration will say of the guest image. */
   guest?: GuestBoot;
 }
@@ -16,10 +16,10 @@ export interface ConsistencyOptions {
  * Whether the parts of a payload belong together: root hash, command line and Kata's configuration, firmware and TEE.
  * Each problem is a sentence; none: a guest of these parts boots and measures as predicted.
  */
-export function checkConsistency({ inputs, tee, flavour, guest }: ConsistencyOptions): string[] {
+export function checkConsistency({ inputs, tee, guest, ...build }: ConsistencyOptions): string[] {
   return [
     ...firmwareProblems(inputs, tee),
-    ...commandLineProblems(inputs, flavour, guest),
+    ...commandLineProblems(inputs, build, guest),
     ...verityProblems(inputs, guest),
     ...filesystemProblems(inputs, guest),
   ];
@@ -55,7 +55,7 @@ function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["te
   return missing;
 }
 
-function commandLineProblems(inputs: MeasurementInputs, flavour: string, guest: GuestBoot | undefined): string[] {
+function commandLineProblems(inputs: MeasurementInputs, build: KataBuild, guest: GuestBoot | undefined): string[] {
   const { commandLine, kernel } = inputs;
   if (commandLine === undefined) return [];
   const problems: string[] = [];
@@ -64,10 +64,10 @@ function commandLineProblems(inputs: MeasurementInputs, flavour: string, guest: 
   if (limit !== undefined && length > limit)
     problems.push(`The kernel command line has ${length} bytes, but the kernel takes ${limit}: it would be cut.`);
   if (guest === undefined) return problems;
-  const passed = kataCommandLine(flavour, guest);
-  if (passed !== undefined && passed !== commandLine && kataCommandLine(flavour, guest, true) !== commandLine) {
+  const passed = kataCommandLine(build, guest);
+  if (passed !== undefined && passed !== commandLine) {
     problems.push(
-      `The measured kernel command line is not the one that Kata (${flavour}) passes: ${firstDifference(commandLine, passed)}.`,
+      `The measured kernel command line is not the one that Kata ${build.kataVersion} (${build.flavour}) passes: ${firstDifference(commandLine, passed)}.`,
     );
   } else if (passed === undefined && !commandLine.includes(guest.kernelParams)) {
     problems.push(

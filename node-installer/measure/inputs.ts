@@ -62,7 +62,7 @@ const rootfsInputs = z.strictObject({
  * it means is said by reference-values.ts.
  */
 export const measurementInputs = z.strictObject({
-  /** The guest's whole kernel command line as the VMM passes it; absent where the flavour's is not known. */
+  /** The guest's whole kernel command line as the VMM passes it, `{vcpus}` for its vCPUs; absent where Kata's is not known. */
   commandLine: z.string().optional(),
   kernel: z
     .strictObject({

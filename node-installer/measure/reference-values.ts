@@ -1,7 +1,7 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { sha256, toHex } from "./bytes.ts";
-import { guestPolicyFields } from "./id-block.ts";
 import type { MeasurementInputs } from "./inputs.ts";
+import { vcpuPlaceholder, withVcpus } from "./kata-command-line.ts";
 import { commandLineHash, digestBeforeVcpus, digestsByVcpus, type SnpLaunch } from "./snp.ts";
 import { type MrtdOrder, rtmrs } from "./tdx.ts";
 import { signatureOf, type Vmm } from "./vmsa.ts";
@@ -9,8 +9,8 @@ import { signatureOf, type Vmm } from "./vmsa.ts";
 export interface ReferenceValues {
   /** One row per CPU model and vCPU count: both are part of an SNP launch digest. Hex. */
   snp: SnpReferenceValue[];
-  /** RTMRs by index; null where the inputs do not define them. */
-  tdx?: { mrtd: string; rtmrs: (string | null)[] };
+  /** One row, or one per vCPU count where the command line says the count. */
+  tdx: TdxReferenceValue[];
   /** What a verifier will see and this table does not say, and why. */
   notPredictable: { name: string; reason: string }[];
 }
@@ -22,6 +22,14 @@ export interface SnpReferenceValue {
   product?: string;
   vcpus: number;
   measurement: string;
+}
+
+export interface TdxReferenceValue {
+  /** Absent: the same for any number. */
+  vcpus?: number;
+  mrtd: string;
+  /** By index; null where the inputs do not define them. Hex. */
+  rtmrs: (string | null)[];
 }
 
 export interface ReferenceOptions {
@@ -47,19 +55,20 @@ export function referenceValues(inputs: MeasurementInputs, options: ReferenceOpt
   if (options.tee === "none") {
     return {
       snp: [],
+      tdx: [],
       notPredictable: [{ name: "attestation", reason: "nothing is measured: this platform has no TEE" }],
     };
   }
-  if (options.tee === "tdx") return tdxValues(inputs, options.mrtdOrder ?? "single-pass");
+  if (options.tee === "tdx") return tdxValues(inputs, options);
   return inputs.igvm === undefined ? snpValues(inputs, options) : igvmValues(inputs.igvm);
 }
 
 function igvmValues(igvm: NonNullable<MeasurementInputs["igvm"]>): ReferenceValues {
-  return { snp: [{ vcpus: igvm.vcpus, measurement: igvm.launchDigest }], notPredictable: [] };
+  return { snp: [{ vcpus: igvm.vcpus, measurement: igvm.launchDigest }], tdx: [], notPredictable: [] };
 }
 
 /** The launch that the inputs describe, ready for the digest; undefined where its command line is not known. */
-export function snpLaunch(inputs: MeasurementInputs, vmm?: Vmm): SnpLaunch | undefined {
+function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaunch | undefined {
   const { snp, kernel, initrd, commandLine } = inputs;
   if (snp === undefined) {
     throw new Refusal(
@@ -82,136 +91,62 @@ export function snpLaunch(inputs: MeasurementInputs, vmm?: Vmm): SnpLaunch | und
           kernel: {
             kernel: bytes(kernel.sha256),
             initrd: initrd === undefined ? sha256(new Uint8Array()) : bytes(initrd.sha256),
-            commandLine: commandLineHash(commandLine ?? ""),
+            commandLine: commandLineHash(withVcpus(commandLine ?? "", vcpus)),
           },
         }),
   };
 }
 
 function snpValues(inputs: MeasurementInputs, options: ReferenceOptions): ReferenceValues {
-  const launch = snpLaunch(inputs, options.vmm);
-  if (launch === undefined) {
-    return {
-      snp: [],
-      notPredictable: [
-        {
-          name: "SNP launch digest",
-          reason: "it covers the kernel command line, which is not known for this Kata flavour",
-        },
-      ],
-    };
-  }
-  const before = digestBeforeVcpus(launch);
   const vcpus = options.vcpus ?? usualVcpus;
-  const most = Math.max(...vcpus);
+  // The command line may say the count: then each count has a launch of its own, and one launch does for all otherwise.
+  const varies = inputs.commandLine?.includes(vcpuPlaceholder) === true;
+  const launches = new Map<number, { launch: SnpLaunch; before: Uint8Array }>();
+  for (const count of varies ? new Set(vcpus) : [1]) {
+    const launch = snpLaunch(inputs, count, options.vmm);
+    if (launch === undefined) return { snp: [], tdx: [], notPredictable: [unknownCommandLine("SNP launch digest")] };
+    launches.set(count, { launch, before: digestBeforeVcpus(launch) });
+  }
   const snp = (options.models ?? ["EPYC-v4"]).flatMap((model) => {
-    const row = digestsByVcpus(before, launch, signatureOf(model), most);
+    const signature = signatureOf(model);
     const product = productOf(model);
+    const row = (of: number, most: number) => {
+      const found = launches.get(of);
+      return found === undefined ? [] : digestsByVcpus(found.before, found.launch, signature, most);
+    };
+    const whole = varies ? [] : row(1, Math.max(1, ...vcpus));
     return vcpus.map((count) => ({
       model,
       ...(product === undefined ? {} : { product }),
       vcpus: count,
-      measurement: toHex(row[count - 1] ?? new Uint8Array()),
+      measurement: toHex((varies ? row(count, count) : whole)[count - 1] ?? new Uint8Array()),
     }));
   });
-  return { snp, notPredictable: [] };
+  return { snp, tdx: [], notPredictable: [] };
 }
 
-function tdxValues(inputs: MeasurementInputs, order: MrtdOrder): ReferenceValues {
+const unknownCommandLine = (name: string) => ({
+  name,
+  reason: "covers the kernel command line, which is not known for this Kata: give it to the lock command",
+});
+
+function tdxValues(inputs: MeasurementInputs, options: ReferenceOptions): ReferenceValues {
+  const { commandLine, initrd } = inputs;
   if (inputs.tdx === undefined) {
     throw new Refusal(
       "wrong-firmware",
       "The payload's firmware has no TDX metadata, so it cannot start a TDX guest. Use an OVMF built with TDX support.",
     );
   }
-  const { values, notPredictable } = rtmrs({
-    ...(inputs.commandLine === undefined ? {} : { commandLine: inputs.commandLine }),
-    ...(inputs.initrd === undefined ? {} : { initrdSha384: Buffer.from(inputs.initrd.sha384, "hex") }),
-  });
-  const mrtd = order === "single-pass" ? inputs.tdx.mrtd.singlePass : inputs.tdx.mrtd.twoPass;
-  return { snp: [], tdx: { mrtd, rtmrs: values }, notPredictable };
+  const mrtd = options.mrtdOrder === "two-pass" ? inputs.tdx.mrtd.twoPass : inputs.tdx.mrtd.singlePass;
+  const registers = (count: number) =>
+    rtmrs({
+      ...(commandLine === undefined ? {} : { commandLine: withVcpus(commandLine, count) }),
+      ...(initrd === undefined ? {} : { initrdSha384: Buffer.from(initrd.sha384, "hex") }),
+    });
+  const varies = commandLine?.includes(vcpuPlaceholder) === true;
+  const tdx = varies
+    ? (options.vcpus ?? usualVcpus).map((vcpus) => ({ vcpus, mrtd, rtmrs: registers(vcpus).values }))
+    : [{ mrtd, rtmrs: registers(1).values }];
+  return { snp: [], tdx, notPredictable: registers(1).notPredictable };
 }
-
-/** Features that a TD of Kata may use, as Contrast's manifests have them: bytes of XFAM, little-endian. */
-export const usualXfam = "e702060000000000";
-
-/**
- * `ReferenceValues` of Contrast's manifest (edgelesssys/contrast, internal/manifest/referencevalues.go). Minimum TCB
- * versions depend on the hosts, so they are what the user gives; null is "to be filled in", as Contrast's own
- * `generate` writes. TDX values that are not predictable stay empty, which Contrast refuses until they are filled in.
- */
-export function contrastReferenceValues(
-  values: ReferenceValues,
-  options: { guestPolicy: bigint; minimumTcb?: { bootloader: number; tee: number; snp: number; microcode: number } },
-): { snp?: object[]; tdx?: object[] } {
-  const tcb = options.minimumTcb;
-  const { PageSwapDisabled: _, ...policy } = guestPolicyFields(options.guestPolicy);
-  const snp = values.snp.flatMap((row) =>
-    // IGVM and models that run on any host are trusted for both products.
-    (row.product === undefined ? ["Milan", "Genoa"] : [row.product]).map((product) => ({
-      ProductName: product,
-      TrustedMeasurement: row.measurement,
-      MinimumTCB: {
-        BootloaderVersion: tcb?.bootloader ?? null,
-        TEEVersion: tcb?.tee ?? null,
-        SNPVersion: tcb?.snp ?? null,
-        MicrocodeVersion: tcb?.microcode ?? null,
-      },
-      GuestPolicy: policy,
-      PlatformInfo: { SMTEnabled: true },
-    })),
-  );
-  return {
-    ...(snp.length === 0 ? {} : { snp }),
-    ...(values.tdx === undefined
-      ? {}
-      : {
-          tdx: [
-            {
-              MrTd: values.tdx.mrtd,
-              MrSeam: "",
-              Rtmrs: values.tdx.rtmrs.map((rtmr) => rtmr ?? ""),
-              Xfam: usualXfam,
-              MemoryIntegrity: false,
-            },
-          ],
-        }),
-  };
-}
-
-/**
- * Reference values under the names that Trustee's default policy for CPUs asks for (confidential-containers/trustee,
- * ear_default_policy_cpu.rego). The verifier has shown SNP measurements as base64 and, later, as hex: both stand in the
- * list, of which one has to match.
- */
-export function trusteeReferenceValues(values: ReferenceValues, guestPolicy: bigint): Record<string, unknown> {
-  const policy = guestPolicyFields(guestPolicy);
-  const snp = values.snp.flatMap(({ measurement }) => [
-    measurement,
-    Buffer.from(measurement, "hex").toString("base64"),
-  ]);
-  return {
-    ...(snp.length === 0
-      ? {}
-      : {
-          snp_launch_measurement: snp,
-          snp_guest_abi_major: policy.ABIMajor,
-          snp_guest_abi_minor: policy.ABIMinor,
-          snp_single_socket: policy.SingleSocket,
-          snp_smt_allowed: policy.SMT,
-        }),
-    ...(values.tdx === undefined ? {} : { mr_td: [values.tdx.mrtd], xfam: [usualXfam] }),
-    ...Object.fromEntries(
-      (values.tdx?.rtmrs ?? []).flatMap((rtmr, index) => (rtmr === null ? [] : [[`rtmr_${index}`, [rtmr]]])),
-    ),
-  };
-}
-
-/** What `rvps-tool register --path` takes: the values for Trustee's "sample" extractor, base64 of their JSON. */
-export const trusteeMessage = (
-  values: Record<string, unknown>,
-): { version: string; type: string; payload: string } => ({
-  version: "0.1.0",
-  type: "sample",
-  payload: Buffer.from(JSON.stringify(values)).toString("base64"),
-});

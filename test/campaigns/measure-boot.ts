@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { kataCommandLine } from "../../node-installer/measure/command-line.ts";
+import { kataCommandLine, withVcpus } from "../../node-installer/measure/kata-command-line.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
 import { debianTree } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
@@ -17,7 +17,8 @@ const { manifest, directory } = await ensureLocalPayload();
 const share = (name: string) => join(directory, "files/share", name);
 if (manifest.guest === undefined) throw new Error("the local payload's manifest has no guest image");
 // The serial console is the only one that QEMU shows here; it is part of the measured command line like any parameter.
-const commandLine = kataCommandLine("kata-go", { ...manifest.guest, kernelParams: "console=ttyS0" }) ?? "";
+const kata = { flavour: "kata-go", kataVersion: "3.30.0" };
+const commandLine = withVcpus(kataCommandLine(kata, { ...manifest.guest, kernelParams: "console=ttyS0" }) ?? "", 1);
 const tree = await debianTree(
   { name: "qemu", suite: "trixie", packages: ["qemu-system-x86"], finish: "true" },
   toStderr,

@@ -52,7 +52,7 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         ...configurations.map((path) => guestOfConfiguration(texts.get(path) ?? "", path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
-      const measurement = measurementOf(target, files, { flavour, ...(guest ? { guest } : {}) });
+      const measurement = measurementOf(target, files, { flavour, kataVersion, ...(guest ? { guest } : {}) });
       return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
     },
     progress,

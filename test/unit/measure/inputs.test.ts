@@ -2,22 +2,24 @@ import { expect, test } from "vitest";
 import { sha256, sha384, sourceOf, toHex } from "../../../node-installer/measure/bytes.ts";
 import { explainChanges } from "../../../node-installer/measure/changes.ts";
 import { collectInputs } from "../../../node-installer/measure/collect.ts";
-import { kataCommandLine, verityTarget } from "../../../node-installer/measure/command-line.ts";
+import { verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
 import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
+import { kataCommandLine, withVcpus } from "../../../node-installer/measure/kata-command-line.ts";
 import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
-import {
-  contrastReferenceValues,
-  referenceValues,
-  trusteeMessage,
-  trusteeReferenceValues,
-} from "../../../node-installer/measure/reference-values.ts";
+import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
 import { extendRtmr, firmwareMrtd } from "../../../node-installer/measure/tdx.ts";
+import {
+  contrastReferenceValues,
+  trusteeMessage,
+  trusteeReferenceValues,
+} from "../../../node-installer/measure/verifiers.ts";
 import { signatureOf } from "../../../node-installer/measure/vmsa.ts";
 import { contrastGuest, initrd, kernel, podVm, rootfs } from "./pod-vm.ts";
 import { vector } from "./vectors.ts";
 
+const contrast = { flavour: "contrast-go", kataVersion: "3.28.0" };
 const models = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa"];
 
 test("values from a manifest's JSON are those from the files", () => {
@@ -40,12 +42,14 @@ test("values from a manifest's JSON are those from the files", () => {
     [undefined, "Milan", "Genoa"].flatMap((product) => [product, product, product]),
   );
 
-  const tdx = referenceValues(stored, { tee: "tdx" }).tdx;
+  const { tdx } = referenceValues(stored, { tee: "tdx" });
   const options = sha384(Buffer.from(`initrd=initrd ${inputs.commandLine}\0`, "utf16le"));
-  expect(tdx).toEqual({
-    mrtd: firmwareMrtd(parts.firmware, readFirmware(parts.firmware)),
-    rtmrs: [null, null, toHex(extendRtmr(extendRtmr(Buffer.alloc(48), options), sha384(initrd))), "0".repeat(96)],
-  });
+  expect(tdx).toEqual([
+    {
+      mrtd: firmwareMrtd(parts.firmware, readFirmware(parts.firmware)),
+      rtmrs: [null, null, toHex(extendRtmr(extendRtmr(Buffer.alloc(48), options), sha384(initrd))), "0".repeat(96)],
+    },
+  ]);
 });
 
 test("a platform without TEE has no values, and an unknown command line is said, not guessed", () => {
@@ -64,16 +68,13 @@ test("a platform without TEE has no values, and an unknown command line is said,
 });
 
 test("IGVM payloads have one value, the file's", () => {
-  const inputs = collectInputs(
-    { igvm: sourceOf(vector("igvm-tooling-test_bzImage-x64-enc.igvm")) },
-    { flavour: "contrast-go" },
-  );
+  const inputs = collectInputs({ igvm: sourceOf(vector("igvm-tooling-test_bzImage-x64-enc.igvm")) }, { ...contrast });
   expect(measurementInputs.parse(inputs).igvm?.policy).toBe("0x3001f");
   expect(referenceValues(inputs, { tee: "snp", models }).snp).toEqual([
     { vcpus: 1, measurement: inputs.igvm?.launchDigest },
   ]);
-  expect(checkConsistency({ inputs, tee: "snp", flavour: "contrast-go" })).toEqual([]);
-  expect(checkConsistency({ inputs, tee: "tdx", flavour: "contrast-go" })).toEqual([
+  expect(checkConsistency({ inputs, tee: "snp", ...contrast })).toEqual([]);
+  expect(checkConsistency({ inputs, tee: "tdx", ...contrast })).toEqual([
     "The payload has an IGVM file for SEV-SNP, but the platform is TDX.",
   ]);
 });
@@ -101,18 +102,20 @@ test("the shapes that Contrast and Trustee take", () => {
   const tdx = referenceValues(podVm().inputs, { tee: "tdx" });
   expect(Object.keys(trusteeReferenceValues(tdx, 0x30000n))).toEqual(["mr_td", "xfam", "rtmr_2", "rtmr_3"]);
   expect(contrastReferenceValues(tdx, { guestPolicy: 0x30000n })).toMatchObject({
-    tdx: [{ MrTd: tdx.tdx?.mrtd, Xfam: "e702060000000000" }],
+    tdx: [{ MrTd: tdx.tdx[0]?.mrtd, Xfam: "e702060000000000" }],
   });
 });
 
 test("parts that belong together pass every check", () => {
   const { inputs, guest } = podVm();
   for (const tee of ["snp", "tdx", "none"] as const) {
-    expect(checkConsistency({ inputs, tee, flavour: "contrast-go", guest })).toEqual([]);
+    expect(checkConsistency({ inputs, tee, ...contrast, guest })).toEqual([]);
   }
   // As upstream Kata: no superblock, the runtime sets dm-verity up.
   const made = rootfs();
+  const build = { flavour: "kata-go", kataVersion: "3.30.0" };
   const upstream = podVm({
+    ...build,
     image: made.image,
     guest: { rootfsType: "erofs", kernelParams: "quiet", kernelVerityParams: made.verityParams },
   });
@@ -121,7 +124,7 @@ test("parts that belong together pass every check", () => {
     sectors: 512,
     hashStart: 0,
   });
-  expect(checkConsistency({ ...upstream, tee: "snp", flavour: "kata-go" })).toEqual([]);
+  expect(checkConsistency({ ...upstream, ...build, tee: "snp" })).toEqual([]);
 });
 
 const other = "ff".repeat(32);
@@ -135,7 +138,7 @@ test.each([
   [
     "another command line",
     { commandLine: `quiet roothash=${rootfs().root}` },
-    /not the one that Kata \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
+    /not the one that Kata 3\.28\.0 \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
   ],
   ["a cut command line", { kernel: kernel("6.1", 255) }, /but the kernel takes 255: it would be cut/],
   ["an unbound image", { guest: { ...contrastGuest(""), kernelParams: "quiet" } }, /Nothing binds the rootfs image/],
@@ -146,14 +149,14 @@ test.each([
   ],
 ])("%s is named", (_, changes, sentence) => {
   const { inputs, guest } = podVm(changes);
-  expect(checkConsistency({ inputs, tee: "snp", flavour: "contrast-go", guest }).join("\n")).toMatch(sentence);
+  expect(checkConsistency({ inputs, tee: "snp", ...contrast, guest }).join("\n")).toMatch(sentence);
 });
 
 test("firmware of the wrong kind is named", () => {
   const { inputs, guest } = podVm();
   const { snp, tdx, ...rest } = inputs;
   const check = (inputs: typeof rest, tee: "snp" | "tdx") =>
-    checkConsistency({ inputs, tee, flavour: "contrast-go", guest }).join("\n");
+    checkConsistency({ inputs, tee, ...contrast, guest }).join("\n");
   expect(check({ ...rest, ...(tdx && { tdx }) }, "snp")).toMatch(/no SEV metadata/);
   expect(check({ ...rest, ...(snp && { snp }) }, "tdx")).toMatch(/no TDX metadata/);
   const plain = {
@@ -184,8 +187,45 @@ test("a review says which values change because of which input", () => {
 });
 
 test("Kata's command line, as measured for Contrast", () => {
-  expect(kataCommandLine("contrast-go", contrastGuest("00"))).toBe(
+  expect(kataCommandLine(contrast, contrastGuest("00"))).toBe(
     "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 root=/dev/vda1 rootflags=ro rootfstype=erofs console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none init=/nix/store/x/init roothash=00 cgroup_no_v1=all",
   );
-  expect(kataCommandLine("kata-rs", contrastGuest("00"))).toBeUndefined();
+  for (const build of [
+    { flavour: "kata-rs", kataVersion: "4.1.0" },
+    { ...contrast, kataVersion: "5.0.0" },
+    { ...contrast, kataVersion: "none" },
+  ]) {
+    expect(kataCommandLine(build, contrastGuest("00"))).toBeUndefined();
+  }
+});
+
+/** The command line of a running guest of upstream Kata and the RTMR2 in the quote that Intel's hardware signed for it. */
+const quoted = {
+  verity:
+    "root_hash=768cd7e848f6cb7eb4f59467b26ee5c5e45ece570cb96a5c952d97dbc89bb150,salt=63f8dacc786bd19f307be8668c7792a8fe07818df4aae55b63e76c4931d35c76,data_blocks=96512,data_block_size=4096,hash_block_size=4096",
+  commandLine:
+    'tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 dm-mod.create="dm-verity,,,ro,0 772096 verity 1 /dev/vda1 /dev/vda2 4096 4096 96512 0 sha256 768cd7e848f6cb7eb4f59467b26ee5c5e45ece570cb96a5c952d97dbc89bb150 63f8dacc786bd19f307be8668c7792a8fe07818df4aae55b63e76c4931d35c76" root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4 console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 nr_cpus=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none agent.launch_process_timeout=6 cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1',
+  rtmr2: "b595f9f179d8b699d1420000d36c1fba82e9853545e719caa6ddbb82fa2041a23b4459876af4a253a1c20c5956529b9a",
+};
+
+test("upstream Kata's command line and RTMR2 are those of a TDX quote, and differ by vCPU count", () => {
+  const guest = {
+    rootfsType: "ext4" as const,
+    kernelParams: "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1",
+    kernelVerityParams: quoted.verity,
+  };
+  const commandLine = kataCommandLine({ flavour: "kata-go", kataVersion: "3.30.0" }, guest) ?? "";
+  expect(withVcpus(commandLine, 1)).toBe(quoted.commandLine);
+  const { initrd: _, ...inputs } = podVm().inputs;
+  const { tdx } = referenceValues({ ...inputs, commandLine }, { tee: "tdx", vcpus: [1, 2] });
+  expect(tdx.map((row) => [row.vcpus, row.rtmrs[2] === quoted.rtmr2])).toEqual([
+    [1, true],
+    [2, false],
+  ]);
+  // For SNP, too, a row of the table is what the command line with that count gives.
+  const { snp } = referenceValues({ ...inputs, commandLine }, { tee: "snp", vcpus: [1, 3] });
+  for (const row of snp) {
+    const fixed = { ...inputs, commandLine: withVcpus(commandLine, row.vcpus) };
+    expect(referenceValues(fixed, { tee: "snp", vcpus: [row.vcpus] }).snp).toEqual([row]);
+  }
 });

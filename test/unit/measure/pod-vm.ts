@@ -1,6 +1,6 @@
 import { sha256, sourceOf } from "../../../node-installer/measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../../node-installer/measure/collect.ts";
-import type { GuestBoot } from "../../../node-installer/measure/command-line.ts";
+import type { GuestBoot } from "../../../node-installer/measure/kata-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../node-installer/measure/partitions.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../node-installer/measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
@@ -127,7 +127,8 @@ export function podVm(
       rootfs: sourceOf(parts.image),
     },
     {
-      flavour: "contrast-go",
+      flavour: changes.flavour ?? "contrast-go",
+      kataVersion: changes.kataVersion ?? "3.28.0",
       guest,
       ...(changes.commandLine === undefined ? {} : { commandLine: changes.commandLine }),
     },

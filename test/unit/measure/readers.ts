@@ -2,7 +2,7 @@ import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { sourceOf } from "../../../node-installer/measure/bytes.ts";
 import { collectInputs } from "../../../node-installer/measure/collect.ts";
-import { kataCommandLine, parseCommandLine, verityTarget } from "../../../node-installer/measure/command-line.ts";
+import { parseCommandLine, verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { readIgvm } from "../../../node-installer/measure/igvm.ts";
 import { measureIgvm } from "../../../node-installer/measure/igvm-digest.ts";
 import {
@@ -11,6 +11,7 @@ import {
   parseInitdata,
   readInitdataDisk,
 } from "../../../node-installer/measure/initdata.ts";
+import { kataVerityTable } from "../../../node-installer/measure/kata-command-line.ts";
 import { readKernel } from "../../../node-installer/measure/linux.ts";
 import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
 import { readFilesystem, readPartitions } from "../../../node-installer/measure/partitions.ts";
@@ -21,7 +22,7 @@ import {
   readVeritySuperblock,
   veritySuperblock,
 } from "../../../node-installer/measure/verity-superblock.ts";
-import { contrastGuest, erofs, firmware, kernel, rootfs, salt } from "./pod-vm.ts";
+import { erofs, firmware, kernel, rootfs, salt } from "./pod-vm.ts";
 import { expected, vector } from "./vectors.ts";
 
 interface Reader {
@@ -50,7 +51,7 @@ export const readers = {
   "disk image": { sample: rootfs().image, read: (bytes) => readPartitions(sourceOf(bytes)) },
   "rootfs image": {
     sample: rootfs({ superblock: true }).image,
-    read: (bytes) => collectInputs({ rootfs: sourceOf(bytes) }, { flavour: "contrast-go" }),
+    read: (bytes) => collectInputs({ rootfs: sourceOf(bytes) }, { flavour: "contrast-go", kataVersion: "3.28.0" }),
   },
   "file system": { sample: erofs().subarray(0, 8192), read: (bytes) => readFilesystem(sourceOf(bytes)) },
   "verity superblock": {
@@ -69,9 +70,7 @@ export const readers = {
     read: (bytes) => parseKernelVerityParams(text(bytes)),
   },
   "command line": {
-    sample: Buffer.from(
-      kataCommandLine("kata-go", { ...contrastGuest(""), kernelVerityParams: rootfs().verityParams }) ?? "",
-    ),
+    sample: Buffer.from(`quiet ${kataVerityTable(rootfs().verityParams)} root=/dev/dm-0`),
     read: (bytes) => [parseCommandLine(text(bytes)), verityTarget(text(bytes))],
   },
   "initdata disk": { sample: vector("initdata.img"), read: readInitdataDisk },

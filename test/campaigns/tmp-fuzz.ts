@@ -1,0 +1,79 @@
+// fuzz-containerd.ts [SECONDS PER CONTAINERD, default 120]: real containerds read generated configurations before and
+// after an edit, until the time is up. Each is edited with nothing else changed, or refused with a Refusal.
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { editConfiguration } from "../../node-installer/containerd/edit.ts";
+import type { Located } from "../../node-installer/containerd/locate.ts";
+import { validate } from "../../node-installer/containerd/validate.ts";
+import { versionInOutput } from "../../node-installer/containerd/version.ts";
+import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { containerdPrograms, containerdVersions } from "../../tools/programs/pinned.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+import { configuration } from "../unit/containerd/configurations.ts";
+import { entryOf } from "../unit/containerd/entries.ts";
+
+const [seconds = "120"] = process.argv.slice(2);
+const directory = mkdtempSync(join(tmpdir(), "fuzz-containerd-"));
+const file = join(directory, "config.toml");
+const host = createNodeHost({ root: "/" });
+/** Its files exist on every machine: validation looks for them. */
+const entry = {
+  ...entryOf("aks-clh-snp", "0123abcd", true).entry,
+  runtimePath: "/bin/sh",
+  options: { ConfigPath: file },
+};
+const entries = [{ handler: "contrast-cc-aks-clh-snp-0123abcd", entry }];
+
+for (const minor of ["2.3","2.1"] as const) {
+  const binary = join(await containerdPrograms(minor, toStderr), "containerd");
+  const version = versionInOutput(spawnSync(binary, ["--version"], { encoding: "utf8" }).stdout) ?? "";
+  const located: Located = {
+    distribution: "containerd",
+    kind: "root",
+    file,
+    configuration: file,
+    templateBase: undefined,
+    unit: "containerd.service",
+    socket: "",
+    restart: "systemctl",
+    binary,
+    version,
+    dataDirectories: [],
+  };
+  const outcomes = new Map<string, number>();
+  const property = fc.asyncProperty(configuration([1, 2, 3, 4]), async ({ text }) => {
+    let outcome = "served";
+    writeFileSync(file, text);
+    try {
+      const context = { file, kind: "root", containerdVersion: version } as const;
+      const next = editConfiguration(Buffer.from(text), entries, context);
+      await validate(host, located, next, entries);
+      writeFileSync(file, next ?? "");
+      const back = editConfiguration(next, [], context);
+      await validate(host, located, back, []);
+      if (back?.toString() !== text) throw new Error("the way back does not end at the bytes that were there");
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      if (error.code==="validation-failed") console.log(minor, JSON.stringify(text), error.message.slice(100,700)); outcome = error.code === "validation-failed" ? `${error.code}: ${error.message}` : error.code;
+    }
+    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+  });
+  const result = await fc.check(property, {
+    numRuns: Number.POSITIVE_INFINITY,
+    interruptAfterTimeLimit: Number(seconds) * 1000,
+    endOnFailure: true,
+  });
+  const wrong = result.failed && !result.interrupted;
+  console.log(`${wrong ? "FAILED" : "ok    "} containerd ${version}:`);
+  for (const [outcome, count] of [...outcomes].sort(([, a], [, b]) => b - a))
+    console.log(`  ${count} ${outcome.slice(0, 300)}`);
+  if (wrong) {
+    console.log(fc.defaultReportMessage(result));
+    process.exitCode = 1;
+  }
+}
+rmSync(directory, { recursive: true, force: true });
