@@ -76,6 +76,15 @@ describe("local.Command", () => {
     expect(await project.outputs()).toEqual({ stdout: "now" });
   });
 
+  test("ends with an interrupted update", async () => {
+    const pid = file("pid");
+    await project.write(program(`{ create: "echo $$ >${pid}; exec sleep 1000" }`));
+    const { code, stdout } = await project.interrupted(pid, "up", "--yes", "--skip-preview");
+    expect(code).not.toBe(0);
+    expect(stdout).toContain("creating failed");
+    expect(existsSync(`/proc/${readFileSync(pid, "utf8").trim()}`)).toBe(false);
+  });
+
   test("passes stdin, directory and interpreter", async () => {
     await project.write(
       program('{ create: "cat; pwd", stdin: "from stdin ", dir: "/usr", interpreter: ["sh", "-ec"] }'),

@@ -1,7 +1,8 @@
 /** Drives the real engine, with the stand-in plugins and a file backend of its own, in a temporary directory. */
-import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, watch, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
 import { baseEnvironment } from "../../tools/engine/environment.ts";
 import { withStandIns } from "../../tools/engine/plugins.ts";
@@ -88,6 +89,22 @@ export async function engineProject(options: ProjectOptions) {
     refresh: (...args: string[]) => pulumi("refresh", "--yes", "--skip-preview", ...args),
     destroy: (...args: string[]) => pulumi("destroy", "--yes", "--skip-preview", ...args),
     mustWork,
+    /** Sends an interrupt as soon as the file is there. */
+    async interrupted(file: string, ...args: string[]): Promise<RunResult> {
+      const [program = "", ...words] = [...prefix, command, "--non-interactive", ...args];
+      // The shell hands its process over to the engine, after having said which one it is.
+      const script = 'echo $$ >"$0"; exec "$@"';
+      const pidFile = join(home, "engine.pid");
+      const watching = new AbortController();
+      const result = run("sh", ["-c", script, pidFile, program, ...words], { cwd: directory, env });
+      const appeared = async () => {
+        for await (const _ of watch(dirname(file), { signal: watching.signal })) if (existsSync(file)) return;
+      };
+      const ended = result.finally(() => watching.abort());
+      await Promise.race([appeared().catch(() => {}), ended]);
+      if (existsSync(file)) process.kill(Number(await readFile(pidFile, "utf8")), "SIGINT");
+      return await ended;
+    },
     /** The steps of a preview that change something. */
     async plan(...args: string[]): Promise<PreviewStep[]> {
       const { stdout } = await mustWork(pulumi("preview", "--json", ...args));

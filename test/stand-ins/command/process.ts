@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 
@@ -19,10 +19,22 @@ export interface ProcessOptions {
   onLine: (line: string) => void;
 }
 
+const running = new Set<ChildProcess>();
+
+/** Ends the commands that run, because the update is interrupted; what they started themselves is not waited for. */
+export function killAll(): void {
+  for (const child of running) {
+    child.kill("SIGKILL");
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+  }
+}
+
 /** @throws Error with the exit status, the command and all that it printed */
 export async function runProcess([program = "", ...args]: string[], options: ProcessOptions): Promise<Outputs> {
   const { command, stdin, dir, environment, logging, onLine } = options;
   const child = spawn(program, args, { cwd: dir, env: { ...process.env, ...environment } });
+  running.add(child);
   const everything: Buffer[] = [];
   const collect = (stream: Readable, name: "stdout" | "stderr") => {
     const chunks: Buffer[] = [];
@@ -43,6 +55,7 @@ export async function runProcess([program = "", ...args]: string[], options: Pro
       resolve(signal ? `signal: ${signal}` : code ? `exit status ${code}` : undefined),
     );
   });
+  running.delete(child);
   if (failure === undefined) return { stdout: stdout(), stderr: stderr() };
   throw new Error(`${failure}: running ${JSON.stringify(command)}:\n${Buffer.concat(everything)}`);
 }

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { inputChanges } from "../changes.ts";
 import type { Checked, Failure, Log, Provider } from "../plugin.ts";
 import { containsSecret, containsUnknown, type Properties, revealed, secret, unknown, type Value } from "../values.ts";
-import { type Outputs, runProcess } from "./process.ts";
+import { killAll, type Outputs, runProcess } from "./process.ts";
 import { connection, sshCommand } from "./ssh.ts";
 
 const shared = {
@@ -38,6 +38,8 @@ const schemas: Record<string, z.ZodType> = {
 type Inputs = z.infer<typeof localCommand> & Partial<Pick<z.infer<typeof remoteCommand>, "connection">>;
 
 export const commandProvider: Provider = {
+  cancel: killAll,
+
   async check({ type, news }): Promise<Checked> {
     const schema = schemas[type];
     if (!schema) throw new Error(`${type} is not a resource of this stand-in`);

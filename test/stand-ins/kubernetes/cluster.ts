@@ -44,6 +44,7 @@ export class Cluster {
   readonly defaultNamespace: string;
   private readonly config: KubeConfig;
   private readonly server: URL;
+  private readonly cancelled = new AbortController();
   private readonly kinds = new Map<string, Promise<Map<string, Resource>>>();
 
   private constructor(config: KubeConfig) {
@@ -125,9 +126,14 @@ export class Cluster {
     await this.request("DELETE", await this.path(target, name), { body: options });
   }
 
+  /** Ends all waiting: what is watched is not ready. */
+  cancel(): void {
+    this.cancelled.abort();
+  }
+
   /**
    * Calls `seen` with the object now (`undefined` when it is gone) and after each change, until it returns true.
-   * @returns false when the time is up
+   * @returns false when the time is up, or waiting was cancelled
    */
   async watch(
     target: Target,
@@ -136,7 +142,7 @@ export class Cluster {
     seen: (object: Properties | undefined) => boolean,
   ): Promise<boolean> {
     const deadline = Date.now() + timeoutMs;
-    while (Date.now() < deadline) {
+    while (Date.now() < deadline && !this.cancelled.signal.aborted) {
       const list = await this.request("GET", await this.path(target), {
         query: { fieldSelector: `metadata.name=${name}` },
       });
@@ -167,6 +173,8 @@ export class Cluster {
     return await new Promise<boolean>((resolve, reject) => {
       call.on("error", reject);
       call.on("response", (response) => {
+        const stop = () => response.destroy();
+        this.cancelled.signal.addEventListener("abort", stop);
         const lines = createInterface({ input: response });
         lines.on("line", (line) => {
           const { type, object } = JSON.parse(line) as { type: string; object: Properties };
@@ -175,8 +183,11 @@ export class Cluster {
           resolve(true);
           response.destroy();
         });
-        response.on("close", () => resolve(false));
-        response.on("error", () => resolve(false));
+        response.on("error", () => {});
+        response.on("close", () => {
+          this.cancelled.signal.removeEventListener("abort", stop);
+          resolve(false);
+        });
       });
     });
   }

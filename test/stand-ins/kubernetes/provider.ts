@@ -47,6 +47,10 @@ export class KubernetesProvider implements Provider {
     }
   }
 
+  cancel(): void {
+    this.cluster?.cancel();
+  }
+
   async check({ type, name, news, olds, randomSeed }: Request<"check">): Promise<Checked> {
     if (!this.cluster && this.settings.skipUpdateUnreachable && !this.settings.renderYamlToDirectory)
       return { inputs: olds };
