@@ -47,8 +47,9 @@ const transaction = z.strictObject({
   handlersAfter: z.array(z.string()),
   /** What the daemon served before, as the gate understands it. */
   servedBefore: z.json(),
-  /** Why the change is being rolled back. */
+  /** Why the change is being rolled back, and the code of that. */
   reason: z.string().optional(),
+  code: z.string().optional(),
 });
 export type Transaction = z.infer<typeof transaction>;
 

@@ -12,6 +12,8 @@ import { recordWithout, type Work } from "./work.ts";
 
 export interface Outcome {
   changed: boolean;
+  /** Taken from the node by this change, because the spec lists them no longer. */
+  removed: string[];
   /** Served with our options, sorted. */
   handlers: string[];
   /** No longer listed, but used. */
@@ -45,9 +47,11 @@ export async function converge(environment: Environment, options: ConvergeOption
     const { observation, plan } = await look(environment, journal);
     if (isEmpty(plan) && observation.serving !== undefined) {
       refuseIfBlocked(plan, options);
-      return finish(environment, observation, plan, false);
+      return finish(environment, observation, plan);
     }
-    if (options.mayRestart === false && (plan.edit || plan.restart)) refuseRestart(observation);
+    // A runtime whose last pod ended leaves by the spec's wish, which is no drift.
+    const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
+    if (options.mayRestart === false && drifted) refuseRestart(observation);
   }
   environment.log.keep();
   const lock = await host.lock(lockPath, lockTimeoutMs);
@@ -63,13 +67,14 @@ export async function converge(environment: Environment, options: ConvergeOption
 
 async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
   const { host, spec, log, cluster } = environment;
+  let done: Plan | undefined;
   for (let round = 0; round < maximumRounds; round += 1) {
     const journal = await readJournal(host, spec.group);
     let { observation, plan } = await look(environment, journal);
     requireServing(observation);
     if (isEmpty(plan)) {
       refuseIfBlocked(plan, options);
-      return finish(environment, observation, plan, round > 0);
+      return finish(environment, observation, plan, done);
     }
     // First no new pods, then a look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
@@ -83,6 +88,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     const work: Work = { environment, observation, plan, journal, attributes: { mode, uid, gid }, backup: undefined };
     try {
       await runSteps(work);
+      done = plan;
     } catch (error) {
       if (!(error instanceof FileChanged)) throw error;
       log.warn("planned-anew", { reason: error.message });
@@ -104,7 +110,7 @@ async function finish(
   environment: Environment,
   observation: Observation,
   plan: Plan,
-  changed: boolean,
+  done?: Plan,
 ): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
   const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
@@ -112,8 +118,8 @@ async function finish(
   await environment.cluster.reporter.setServed(handlers.filter((handler) => listed.has(handler)));
   // A node that failed keeps its ticket; when the spec went back to what it serves, there is nothing left to do for it.
   await environment.cluster.tickets.release();
-  if (changed) environment.log.info("converged", { handlers, blocked: plan.blocked });
-  return { changed, handlers, blocked: plan.blocked };
+  if (done !== undefined) environment.log.info("converged", { handlers, blocked: plan.blocked });
+  return { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
 }
 
 const without = (handlers: string[], removed: string[]) => handlers.filter((handler) => !removed.includes(handler));

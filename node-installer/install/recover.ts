@@ -47,7 +47,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
   if (fired !== undefined) {
     const reason =
       transaction.reason ?? "The installer was interrupted, and the guard on the host put the old content back";
-    const code = transaction.phase === "rolling-back" ? "gate-failed" : "interrupted";
+    const code = transaction.code ?? "interrupted";
     await closeTransaction(work, transaction, { code, reason, final: transaction.phase === "rolling-back" });
     return;
   }
@@ -94,7 +94,7 @@ async function resume(work: Work, transaction: Transaction): Promise<void> {
 
 async function rollBackAgain(work: Work, reason: string): Promise<void> {
   try {
-    await rollBack(work, new Error(reason));
+    await rollBack(work, new Error(reason), "recovery");
   } catch (error) {
     if (!(error instanceof RolledBack)) throw error;
     work.environment.log.error("rolled-back", { reason: error.message });

@@ -31,7 +31,7 @@ const maximumAttempts = 2;
  * Always throws: `RolledBack` with both results, or `RollbackFailed`, after which the transaction stays open, so that
  * the next run (and the guard) tries again.
  */
-export async function rollBack(work: Work, reason: unknown): Promise<never> {
+export async function rollBack(work: Work, reason: unknown, step: string): Promise<never> {
   const { environment, observation } = work;
   const { daemon, log, cluster } = environment;
   const { located } = observation;
@@ -40,11 +40,11 @@ export async function rollBack(work: Work, reason: unknown): Promise<never> {
   const why = transaction.reason ?? sentence(reason);
   log.error("rolling-back", { reason: why });
   cluster.metrics.rollbacks += 1;
-  const code = reason instanceof Refusal ? reason.code : "gate-failed";
+  const code = transaction.code ?? (reason instanceof Refusal ? reason.code : `${step}-failed`);
   // Where containerd never saw the change, its content has not failed.
   let touched = true;
   try {
-    const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why };
+    const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why, code };
     await record(work, { transaction: rollingBack });
     const restored = await restoreBytes(work, transaction);
     const expectation = expectationBefore(work, transaction);

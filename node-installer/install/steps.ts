@@ -19,7 +19,7 @@ export interface Step {
   needed: (work: Work) => boolean;
   apply: (work: Work) => Promise<void>;
   /** Takes back what `apply`, and the steps after it, did. */
-  undo?: (work: Work, reason: unknown) => Promise<never>;
+  undo?: (work: Work, reason: unknown, step: string) => Promise<never>;
 }
 
 const changesDaemon = ({ plan }: Work) => plan.edit || plan.restart;
@@ -250,7 +250,7 @@ export async function runSteps(work: Work, from: string = steps[0]?.name ?? ""):
       log.error("step-failed", { step: step.name, reason: sentence(error) });
       if (error instanceof FileChanged) throw error;
       undo = step.undo ?? undo;
-      if (undo !== undefined) await undo(work, error);
+      if (undo !== undefined) await undo(work, error, step.name);
       throw error;
     }
     undo = step.name === commitStep ? undefined : (step.undo ?? undo);

@@ -59,7 +59,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
         const mayRestart = !isDrift || host.now().getTime() >= nextRepair;
         retry = await cluster.reporter.retryToken();
         const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
-        if (outcome.changed && isDrift) {
+        if (outcome.changed && isDrift && outcome.removed.length === 0) {
           cluster.metrics.repairs += 1;
           nextRepair = host.now().getTime() + repairMs;
           repairMs = Math.min(repairMs * 2, maximumRepairMs);
@@ -98,7 +98,9 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
       report("waiting", "api-unavailable", `Waits for the API server: ${error.message}`, specHash);
       return;
     }
-    log.error("failed", { code: codeOf(error), reason: sentence(error) });
+    const said = cluster.reporter.current();
+    const isNews = said?.state !== "failed" || said.code !== codeOf(error) || said.reason !== sentence(error);
+    if (isNews) log.error("failed", { code: codeOf(error), reason: sentence(error) });
     // A node of another group: its labels are that group's.
     if (!(error instanceof Refusal && error.code === "other-group")) {
       await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);

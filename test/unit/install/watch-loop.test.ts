@@ -1,0 +1,172 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { converge } from "../../../node-installer/install/converge.ts";
+import { createLog } from "../../../node-installer/install/log.ts";
+import { watchLoop } from "../../../node-installer/install/watch-loop.ts";
+import { ApiError } from "../../../node-installer/kubernetes/api.ts";
+import { type Cluster, withoutKubernetes } from "../../../node-installer/kubernetes/connect.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import type { InstallSpec } from "../../../node-installer/runtime/spec.ts";
+import { adminsFile, configPath, MemoryNode } from "../../fakes/memory-node.ts";
+
+let node: MemoryNode;
+let cluster: Cluster;
+let spec: InstallSpec;
+let labels: string[][];
+beforeEach(() => {
+  node = new MemoryNode();
+  spec = node.spec([node.runtime("00000001")]);
+  cluster = withoutKubernetes(() => node.host.now());
+  labels = [];
+  cluster.reporter.setServed = async (handlers) => void labels.push([...handlers]);
+});
+afterEach(() => node.close());
+
+const handler = () => spec.runtimes[0]?.handler ?? "";
+const state = () => cluster.reporter.current()?.state;
+
+/** Runs the loop; `onSleep` is called before each wait with their number, and ends the loop by returning true. */
+async function watch(onSleep: (count: number) => boolean, read: () => InstallSpec = () => spec): Promise<void> {
+  const stop = new AbortController();
+  let count = 0;
+  await watchLoop({
+    host: node.host,
+    log: createLog(node.host, spec.group, (line) => node.log.push(line)),
+    cluster,
+    signal: stop.signal,
+    readSpec: async () => {
+      const current = read();
+      return { spec: current, specHash: node.environment(current).specHash };
+    },
+    environment: async (given) => ({ ...node.environment(given.spec, cluster), signal: stop.signal }),
+    async sleep(ms) {
+      count += 1;
+      if (onSleep(count) || count > 2_000) stop.abort();
+      await node.host.delay(ms);
+    },
+  });
+}
+
+test("installs, labels after the gate, and ends without uninstalling anything", async () => {
+  await watch(() => true);
+  expect(node.served).toEqual([handler()]);
+  expect(labels.at(-1)).toEqual([handler()]);
+  expect(labels[0]).toEqual([]);
+  expect(state()).toBe("ready");
+});
+
+test("follows a changed spec", async () => {
+  const next = node.spec([node.runtime("00000002")]);
+  let current = spec;
+  await watch(
+    () => {
+      current = next;
+      return node.served?.includes(next.runtimes[0]?.handler ?? "") ?? false;
+    },
+    () => current,
+  );
+  expect(node.served).toEqual([next.runtimes[0]?.handler]);
+});
+
+test("puts drift of containerd's file right, once at a time: a program that keeps at it is not fought", async () => {
+  let drifts = 0;
+  const began = node.host.time;
+  await watch(() => {
+    if (node.host.text(configPath)?.includes(handler())) {
+      drifts += 1;
+      node.host.put(configPath, adminsFile);
+      node.start();
+    }
+    return node.host.time - began > 3_600_000;
+  });
+  expect(drifts).toBeGreaterThan(2);
+  // 1, 2, 4, 8, 16 and 30 minutes apart.
+  expect(drifts).toBeLessThan(9);
+  expect(cluster.metrics.repairs).toBe(drifts - 1);
+});
+
+test("reports a failed change, does not try it again by itself, and does when asked by a token", async () => {
+  node.breaks.add(handler());
+  let token: string | undefined;
+  cluster.reporter.retryToken = async () => token;
+  await watch((count) => count > 40);
+  expect(state()).toBe("failed");
+  expect(cluster.metrics.rollbacks).toBe(1);
+  expect(node.served).toEqual([]);
+
+  token = "again";
+  node.breaks.clear();
+  await watch(() => state() === "ready");
+  expect(node.served).toEqual([handler()]);
+  expect(cluster.reporter.current()?.retry).toBe("again");
+});
+
+test("without an API server nothing is edited; with it the loop goes on", async () => {
+  let up = false;
+  cluster.reporter.setServed = async () => {
+    if (!up) throw new ApiError(503, "ServiceUnavailable", "no answer");
+  };
+  await watch(() => {
+    if (up) return state() === "ready";
+    expect(state()).toBe("waiting");
+    expect(node.host.text(configPath)).toBe(adminsFile);
+    up = true;
+    return false;
+  });
+  expect(node.served).toEqual([handler()]);
+});
+
+test("a spec that cannot be read leaves the node as it is", async () => {
+  await converge(node.environment(spec, cluster));
+  await watch(
+    () => true,
+    () => {
+      throw new Refusal("bad-spec", "The install spec is not valid.");
+    },
+  );
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "bad-spec" });
+  expect(node.served).toEqual([handler()]);
+});
+
+test("labels of a node whose CRI is down are taken away", async () => {
+  await converge(node.environment(spec, cluster));
+  node.breaks.add(handler());
+  node.start();
+  labels.length = 0;
+  await watch(() => true);
+  expect(labels.at(-1)).toEqual([]);
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "cri-broken-before" });
+});
+
+test("a node of another group keeps that group's labels", async () => {
+  await converge(node.environment(node.spec([node.runtime("00000002")], "others"), cluster));
+  labels.length = 0;
+  await watch(() => true);
+  expect(labels).toEqual([]);
+  expect(cluster.reporter.current()?.code).toBe("other-group");
+});
+
+test("stopped while it waits for its turn, it has changed nothing", async () => {
+  let asked = 0;
+  cluster.tickets.acquire = async () => {
+    asked += 1;
+    return { held: false, holders: ["other-node"] };
+  };
+  const stop = new AbortController();
+  const delay = node.host.delay.bind(node.host);
+  node.host.delay = async (ms) => {
+    if (asked > 2) stop.abort();
+    await delay(ms);
+  };
+  await watchLoop({
+    host: node.host,
+    log: createLog(node.host, spec.group, () => undefined),
+    cluster,
+    signal: stop.signal,
+    readSpec: async () => ({ spec, specHash: "0" }),
+    environment: async () => ({ ...node.environment(spec, cluster), signal: stop.signal }),
+    sleep: async () => undefined,
+  });
+  expect(cluster.reporter.current()).toMatchObject({ state: "waiting", code: "take-ticket" });
+  expect(node.host.text(configPath)).toBe(adminsFile);
+  cluster.tickets.acquire = async () => ({ held: true });
+});
