@@ -18,17 +18,18 @@ import { entryOf } from "../unit/containerd/entries.ts";
 
 const [seconds = "120"] = process.argv.slice(2);
 const directory = mkdtempSync(join(tmpdir(), "fuzz-containerd-"));
-const file = join(directory, "config.toml");
 const host = createNodeHost({ root: "/" });
 /** Its files exist on every machine: validation looks for them. */
 const entry = {
   ...entryOf("aks-clh-snp", "0123abcd", true).entry,
   runtimePath: "/bin/sh",
-  options: { ConfigPath: file },
+  options: { ConfigPath: "/etc/passwd" },
 };
 const entries = [{ handler: "contrast-cc-aks-clh-snp-0123abcd", entry }];
 
 for (const minor of containerdVersions) {
+  // Of its own: when the time is up, the last run goes on for a moment.
+  const file = join(directory, `${minor}.toml`);
   const binary = join(await containerdPrograms(minor, toStderr), "containerd");
   const version = versionInOutput(spawnSync(binary, ["--version"], { encoding: "utf8" }).stdout) ?? "";
   const located: Located = {
