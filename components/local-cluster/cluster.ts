@@ -142,7 +142,7 @@ async function ensureControlPlane(
   const started = await startWhereNeeded(cluster, serverUnits(cluster, programs));
   if (started.length) {
     progress(`Control plane: ${started.join(", ")} …`);
-    await waitFor(cluster, "apiserver", "The API server does not answer", 120_000, async () => {
+    await waitFor(cluster, "apiserver", "The API server does not answer", 300_000, async () => {
       const { code } = await kubectl(cluster, programs.kubernetes, ["get", "--raw=/readyz", "--request-timeout=5s"]);
       return code === 0 || undefined;
     });
@@ -154,7 +154,7 @@ async function ensureControlPlane(
 
 /** The controllers make it, a few seconds after they start; until then no pod is admitted. */
 async function untilPodsAreAdmitted(cluster: ClusterLayout, kubernetes: string): Promise<void> {
-  await waitFor(cluster, "controller-manager", "There is no default service account", 120_000, async () => {
+  await waitFor(cluster, "controller-manager", "There is no default service account", 300_000, async () => {
     const { code } = await kubectl(cluster, kubernetes, ["get", "serviceaccount", "default"]);
     return code === 0 || undefined;
   });

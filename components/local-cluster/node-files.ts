@@ -88,7 +88,7 @@ state = "/run/containerd"
         SystemdCgroup = false   # the kubelet's cgroupDriver is cgroupfs
 
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/usr/lib/cni"]
+    ${facts.containerd === "2.0" ? 'bin_dir = "/usr/lib/cni"' : 'bin_dirs = ["/usr/lib/cni"]'}
     conf_dir = "/etc/cni/net.d"
 `;
 

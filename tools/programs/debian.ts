@@ -80,7 +80,9 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
           15,
           () => progress(`  still installing its packages, ${seconds(begin)}`),
           async () =>
-            check("mmdebstrap", [
+            check("unshare", [
+              // Its mounts end with it, however it ends: nothing is ever deleted through them.
+              ...["--mount", "--propagation=private", "--", "mmdebstrap"],
               "--mode=root",
               "--variant=minbase",
               `--include=${wanted.packages.join(",")}`,
