@@ -2,7 +2,14 @@ import { Refusal } from "../runtime/refusal.ts";
 import { sha256, toHex } from "./bytes.ts";
 import type { MeasurementInputs } from "./inputs.ts";
 import { vcpuPlaceholder, withVcpus } from "./kata-command-line.ts";
-import { commandLineHash, digestBeforeVcpus, digestsByVcpus, type SnpLaunch } from "./snp.ts";
+import {
+  commandLineHash,
+  digestBeforeVcpus,
+  digestsByVcpus,
+  digestWithVcpus,
+  type SnpLaunch,
+  vcpuAreas,
+} from "./snp.ts";
 import { type MrtdOrder, rtmrs } from "./tdx.ts";
 import { signatureOf, type Vmm } from "./vmsa.ts";
 
@@ -99,27 +106,23 @@ function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaun
 
 function snpValues(inputs: MeasurementInputs, options: ReferenceOptions): ReferenceValues {
   const vcpus = options.vcpus ?? usualVcpus;
-  // The command line may say the count: then each count has a launch of its own, and one launch does for all otherwise.
+  const launch = snpLaunch(inputs, 1, options.vmm);
+  if (launch === undefined) return { snp: [], tdx: [], notPredictable: [unknownCommandLine("SNP launch digest")] };
+  // Where the command line says the count, everything before the vCPUs is another for each, too.
   const varies = inputs.commandLine?.includes(vcpuPlaceholder) === true;
-  const launches = new Map<number, { launch: SnpLaunch; before: Uint8Array }>();
-  for (const count of varies ? new Set(vcpus) : [1]) {
-    const launch = snpLaunch(inputs, count, options.vmm);
-    if (launch === undefined) return { snp: [], tdx: [], notPredictable: [unknownCommandLine("SNP launch digest")] };
-    launches.set(count, { launch, before: digestBeforeVcpus(launch) });
-  }
+  const before = digestBeforeVcpus(launch);
+  const befores = varies
+    ? vcpus.map((count) => digestBeforeVcpus(snpLaunch(inputs, count, options.vmm) ?? launch))
+    : vcpus.map(() => before);
   const snp = (options.models ?? ["EPYC-v4"]).flatMap((model) => {
-    const signature = signatureOf(model);
+    const areas = vcpuAreas(launch, signatureOf(model));
     const product = productOf(model);
-    const row = (of: number, most: number) => {
-      const found = launches.get(of);
-      return found === undefined ? [] : digestsByVcpus(found.before, found.launch, signature, most);
-    };
-    const whole = varies ? [] : row(1, Math.max(1, ...vcpus));
-    return vcpus.map((count) => ({
+    const row = varies ? [] : digestsByVcpus(before, areas, Math.max(1, ...vcpus));
+    return vcpus.map((count, index) => ({
       model,
       ...(product === undefined ? {} : { product }),
       vcpus: count,
-      measurement: toHex((varies ? row(count, count) : whole)[count - 1] ?? new Uint8Array()),
+      measurement: toHex(row[count - 1] ?? digestWithVcpus(befores[index] ?? before, areas, count)),
     }));
   });
   return { snp, tdx: [], notPredictable: [] };

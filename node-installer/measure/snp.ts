@@ -159,34 +159,54 @@ function hashPage(kernel: KernelHashes, tableGpa: number | undefined, section: S
   return page;
 }
 
-/**
- * Launch digests for 1, 2, … `vcpus` virtual CPUs: each vCPU's save area is measured after the one before, so the whole
- * row costs no more than its last value. Element `n - 1` is the digest for `n` vCPUs.
- */
-export function digestsByVcpus(
-  beforeVcpus: Uint8Array,
+/** SHA-384 of the save areas of a guest's first vCPU and of all others. */
+export interface VcpuAreas {
+  boot: Uint8Array;
+  application: Uint8Array;
+}
+
+export function vcpuAreas(
   launch: Pick<SnpLaunch, "resetEip" | "guestFeatures" | "vmm">,
   cpuSignature: number,
+): VcpuAreas {
+  const area = (eip: number) => sha384(vmsaPage({ ...launch, eip, cpuSignature }));
+  return { boot: area(bootEip), application: area(launch.resetEip) };
+}
+
+/**
+ * Measures each vCPU's save area after the one before. `each` gets the digest that a guest of so many vCPUs ends with, so
+ * that a whole row of a table costs no more than its last value.
+ */
+function measureVcpus(
+  beforeVcpus: Uint8Array,
+  areas: VcpuAreas,
   vcpus: number,
-): Buffer[] {
+  each?: (digest: LaunchDigest) => void,
+): LaunchDigest {
   if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > 4096) {
     throw new Refusal("vcpu-count", `A guest with ${vcpus} vCPUs cannot be measured: expected 1 to 4096.`);
   }
-  const area = (eip: number) => sha384(vmsaPage({ ...launch, eip, cpuSignature }));
-  const boot = area(bootEip);
-  const application = area(launch.resetEip);
   const digest = new LaunchDigest(beforeVcpus);
-  return Array.from({ length: vcpus }, (_, index) => {
-    digest.page(pageType.vmsa, vmsaGpa, index === 0 ? boot : application);
-    return digest.value();
-  });
+  for (let index = 0; index < vcpus; index += 1) {
+    digest.page(pageType.vmsa, vmsaGpa, index === 0 ? areas.boot : areas.application);
+    each?.(digest);
+  }
+  return digest;
 }
 
-/** The launch digest (48 bytes) that the guest's attestation report will show as MEASUREMENT. */
-export function launchDigest(launch: SnpLaunch, cpuSignature: number, vcpus: number): Buffer {
-  const row = digestsByVcpus(digestBeforeVcpus(launch), launch, cpuSignature, vcpus);
-  return row[vcpus - 1] as Buffer;
+/** Element `n - 1` is the launch digest for `n` vCPUs. */
+export function digestsByVcpus(beforeVcpus: Uint8Array, areas: VcpuAreas, vcpus: number): Buffer[] {
+  const row: Buffer[] = [];
+  measureVcpus(beforeVcpus, areas, vcpus, (digest) => row.push(digest.value()));
+  return row;
 }
+
+export const digestWithVcpus = (beforeVcpus: Uint8Array, areas: VcpuAreas, vcpus: number): Buffer =>
+  measureVcpus(beforeVcpus, areas, vcpus).value();
+
+/** The launch digest (48 bytes) that the guest's attestation report will show as MEASUREMENT. */
+export const launchDigest = (launch: SnpLaunch, cpuSignature: number, vcpus: number): Buffer =>
+  digestWithVcpus(digestBeforeVcpus(launch), vcpuAreas(launch, cpuSignature), vcpus);
 
 /** The parts of a launch that the firmware file decides. */
 export function firmwareLaunch(
