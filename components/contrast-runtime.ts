@@ -2,6 +2,7 @@ import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
+import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
@@ -9,6 +10,7 @@ import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.t
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
 import type { NodeSelectionArgs } from "./installer-pod.ts";
+import { launchValues } from "./launch-values.ts";
 import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
 import { RuntimeClasses } from "./runtime-classes.ts";
 
@@ -57,7 +59,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const handlers = Object.fromEntries(
       groups.map(({ group, specs }) => [group, specs.map(({ handler }) => handler).sort()]),
     );
-    super("contrast-runtime:index:ContrastRuntime", name, { handlers }, opts);
+    super("contrast-runtime:index:ContrastRuntime", name, { handlers, runtimes: reviewCard(groups) }, opts);
     this.handlers = handlers;
 
     const namespace = this.#namespace();
@@ -146,6 +148,25 @@ const podSecurityLabels = {
   "pod-security.kubernetes.io/audit": "privileged",
   "pod-security.kubernetes.io/warn": "privileged",
 };
+
+/** Each runtime once: what its payload is, and what a verifier will see of its guests. */
+function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
+  const cards = groups.flatMap(({ runtimes, specs }) =>
+    runtimes.map(({ platform, manifest }, i) => {
+      const handler = specs[i]?.handler ?? "";
+      const launch = launchValues(platform, manifest);
+      const card = {
+        handler,
+        payload: manifest.name,
+        kata: flavourTitles[manifest.flavour as FlavourName],
+        kataVersion: manifest.kataVersion,
+        ...(Object.keys(launch).length > 0 && { launch }),
+      };
+      return [handler, card] as const;
+    }),
+  );
+  return [...new Map(cards.toSorted(([a], [b]) => (a < b ? -1 : 1))).values()];
+}
 
 /** Several groups may have the same runtime: its class is one. */
 function runtimeClasses(groups: { runtimes: RuntimeArgs[]; specs: RuntimeSpec[] }[]) {

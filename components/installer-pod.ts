@@ -3,6 +3,7 @@ import type * as pulumi from "@pulumi/pulumi";
 import { healthPort, installerName, specKey, specVolume } from "../node-installer/kubernetes/names.ts";
 import { podSecurity } from "../node-installer/kubernetes/pod-security.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
 
 export interface TolerationArgs {
   key?: string | undefined;
@@ -77,8 +78,13 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
           securityContext: podSecurity.container,
           volumeMounts: [...podSecurity.volumeMounts, { name: specVolume, mountPath: specDirectory, readOnly: true }],
         },
+        ...snapshotterContainers(args.spec, image),
       ],
-      volumes: [...podSecurity.volumes, { name: specVolume, configMap: { name: specName } }],
+      volumes: [
+        ...podSecurity.volumes,
+        { name: specVolume, configMap: { name: specName } },
+        ...snapshotterVolumes(args.spec),
+      ],
     },
   };
 }

@@ -2,6 +2,7 @@ import { type Manifest, manifestSchema } from "../../node-installer/runtime/mani
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { deriveRuntime } from "../../node-installer/runtime/render.ts";
 import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import { launchValues } from "../launch-values.ts";
 import { check, type Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 
@@ -43,6 +44,7 @@ async function readManifest(path: string, platform: PlatformName, readText: Read
   }
   try {
     deriveRuntime({ platform, manifest });
+    launchValues(platform, manifest);
     return manifest;
   } catch (error) {
     if (error instanceof Refusal) return `cannot be used: ${error.message}`;

@@ -1,0 +1,187 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contrast-runtime.ts";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
+import { type Recorded, record } from "../../recorded-program.ts";
+import { fixtureManifest } from "../runtime/fixtures.ts";
+
+const image = `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`;
+
+const group = (platform: PlatformName, fixture: string, changes: Partial<NodeGroupArgs> = {}): NodeGroupArgs => ({
+  group: "workers",
+  distribution: { name: "containerd" },
+  runtimes: [{ platform, manifest: fixtureManifest(fixture) }],
+  ...changes,
+});
+
+const register = (groups: NodeGroupArgs[], kubeconfig?: string): Promise<Recorded[]> =>
+  record(() => new ContrastRuntime("runtime", { image, groups, kubeconfig }));
+
+const find = (plan: Recorded[], type: string, name = ""): Recorded => {
+  const found = plan.find((resource) => resource.type.endsWith(type) && resource.name.includes(name));
+  if (!found)
+    throw new Error(
+      `no ${type} ${name} among ${plan.map((resource) => `${resource.type} ${resource.name}`).join(", ")}`,
+    );
+  return found;
+};
+
+interface PodSpec {
+  containers: { name: string; image: string; command?: string[]; resources: { limits?: object } }[];
+  volumes: { name: string; hostPath?: object }[];
+  affinity?: object;
+  nodeSelector: object;
+  imagePullSecrets?: object;
+}
+const podOf = (plan: Recorded[]): PodSpec =>
+  (find(plan, ":DaemonSet").inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
+
+describe("a runtime on two groups", () => {
+  const tdx = { ...group("metal-qemu-tdx", "contrast-go"), group: "tdx" };
+  const both = [
+    group("metal-qemu-snp", "contrast-go"),
+    { ...group("metal-qemu-snp", "contrast-go"), group: "others" },
+    tdx,
+  ];
+  let plan: Recorded[];
+  beforeAll(async () => {
+    plan = await register(both);
+  });
+
+  test("has one RuntimeClass per handler and one installer per group", () => {
+    const names = (type: string) => plan.filter((resource) => resource.type.endsWith(type)).map(({ name }) => name);
+    expect(names(":RuntimeClass")).toEqual([
+      "contrast-cc-metal-qemu-snp-2932281f",
+      "contrast-cc-metal-qemu-tdx-5c44ca4f",
+    ]);
+    expect(names(":DaemonSet")).toEqual([
+      "contrast-installer-others",
+      "contrast-installer-tdx",
+      "contrast-installer-workers",
+    ]);
+    expect(names(":Namespace")).toHaveLength(1);
+  });
+
+  test("lets no pod onto a node that does not serve it", () => {
+    const { handler, scheduling } = find(plan, ":RuntimeClass", "snp").inputs as {
+      handler: string;
+      scheduling: object;
+    };
+    expect(scheduling).toEqual({ nodeSelector: { [`runtime.contrast.edgeless.systems/${handler}`]: "true" } });
+  });
+});
+
+describe("an installer", () => {
+  test("has no memory limit, and its spec in a ConfigMap of that content", async () => {
+    const plan = await register([group("local", "local")]);
+    expect(podOf(plan).containers[0]?.resources).not.toHaveProperty("limits");
+    const map = find(plan, ":ConfigMap").inputs as { metadata: { name: string }; data: Record<string, string> };
+    const other = find(await register([group("local", "local", { atOnce: 2 })]), ":ConfigMap").inputs as typeof map;
+    expect(map.metadata.name).toMatch(/^contrast-installer-workers-[0-9a-f]{8}$/);
+    expect(other.metadata.name).not.toBe(map.metadata.name);
+    expect(podOf(plan).volumes).toContainEqual({ name: "spec", configMap: { name: map.metadata.name } });
+  });
+
+  test("runs on named nodes by their names, each an alternative", async () => {
+    const plan = await register([group("metal-qemu-snp", "contrast-go", { nodeNames: ["b", "a"] })]);
+    const term = (name: string) => ({ matchFields: [{ key: "metadata.name", operator: "In", values: [name] }] });
+    expect(podOf(plan).affinity).toEqual({
+      nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [term("a"), term("b")] } },
+    });
+  });
+
+  test("starts the snapshotter that a runtime of AKS brings, per handler, where containerd is told to look for it", async () => {
+    const plan = await register([group("aks-clh-snp", "contrast-aks", { distribution: { name: "aks" } })]);
+    const { handler, containerd } = deriveRuntime({
+      platform: "aks-clh-snp",
+      manifest: fixtureManifest("contrast-aks"),
+    });
+    const pod = podOf(plan);
+    expect(pod.containers[1]).toMatchObject({
+      name: `tardev-${handler.slice(-8)}`,
+      image,
+      command: [
+        "/payloads/fixture-contrast-aks/bin/tardev-snapshotter",
+        `/var/lib/containerd/io.containerd.snapshotter.v1.tardev-${handler}`,
+        `/host${containerd.proxyPlugin?.address}`,
+        "/host/run/containerd/containerd.sock",
+      ],
+    });
+    expect(pod.volumes).toContainEqual({
+      name: "containerd-data",
+      hostPath: { path: "/var/lib/containerd", type: "Directory" },
+    });
+    expect(pod.nodeSelector).toMatchObject({ "kubernetes.azure.com/kata-cc-isolation": "true" });
+  });
+
+  test("keeps the kubeconfig a secret wherever it goes", async () => {
+    const plan = await register([group("local", "local")], "the-kubeconfig");
+    const holders = plan.filter(({ inputs }) => JSON.stringify(inputs).includes("the-kubeconfig"));
+    expect(holders.map(({ name }) => name)).toEqual(["workers-rollout", "workers-uninstall"]);
+    for (const { inputs } of holders) {
+      expect(inputs.environment).toMatchObject({ KUBECONFIG_CONTENT: { secret: "the-kubeconfig" } });
+    }
+  });
+});
+
+describe("rollout and uninstall", () => {
+  test("have no triggers, and uninstall has one verb whose text no edit changes", async () => {
+    const before = await register([group("local", "local")]);
+    const after = await register([
+      group("local", "local", { atOnce: 3, minimumNodes: 4, ignoreNodes: ["x"], stallTimeout: 5 }),
+    ]);
+    const uninstall = find(before, "local:Command", "uninstall");
+    expect(Object.keys(uninstall.inputs).sort()).toEqual(["delete", "environment"]);
+    expect(find(after, "local:Command", "uninstall").inputs).toEqual(uninstall.inputs);
+    expect(find(before, "local:Command", "rollout").inputs).not.toHaveProperty("triggers");
+    expect(find(after, "local:Command", "rollout").inputs.create).toMatch(
+      /--minimum-nodes 4 --stall-timeout 5 --skip-nodes x$/,
+    );
+  });
+
+  test("uninstall is there before the rollout, goes before the installers, and is forgotten where nodes are left", async () => {
+    const plan = await register([group("local", "local", { onDestroy: "leave" })]);
+    const daemonSet = "kubernetes:apps/v1:DaemonSet contrast-installer-workers";
+    const uninstall = find(plan, "local:Command", "uninstall");
+    expect(uninstall.options).toMatchObject({ dependsOn: [daemonSet], retainOnDelete: true });
+    expect(find(plan, "local:Command", "rollout").options.dependsOn).toContain(
+      "command:local:Command workers-uninstall",
+    );
+  });
+});
+
+describe("hosts", () => {
+  const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey: "ssh-ed25519 AAAA" });
+  const hosts = (changes: Partial<NodeGroupArgs> = {}) =>
+    group("metal-qemu-snp", "contrast-go", {
+      hosts: [host("n2"), host("n1")],
+      sshPrivateKey: "the-key",
+      joinCommand: "the-join-command",
+      ...changes,
+    });
+
+  test("are reached with their host keys checked; what is secret stays so", async () => {
+    const plan = await register([hosts()]);
+    const join = find(plan, "remote:Command", "n1-join");
+    expect(join.inputs.connection).toMatchObject({ secret: { host: "n1.example.com", hostKey: "ssh-ed25519 AAAA" } });
+    expect(join.inputs.stdin).toEqual({ secret: "the-join-command" });
+    const shown = JSON.stringify(plan, (key, value) => (key === "secret" ? undefined : value));
+    expect(shown).not.toContain("the-key");
+    expect(shown).not.toContain("the-join-command");
+    expect(find(plan, ":BareMetalNodes").inputs.hosts).toMatchObject([{ name: "n1" }, { name: "n2" }]);
+  });
+
+  test("a dead one is left alone", async () => {
+    const plan = await register([hosts({ ignoreNodes: ["n2"] })]);
+    expect(find(plan, "remote:Command", "n2-prepare").options).toMatchObject({
+      ignoreChanges: ["*"],
+      retainOnDelete: true,
+    });
+    expect(find(plan, "remote:Command", "n1-prepare").options).not.toHaveProperty("retainOnDelete");
+  });
+
+  test("another user than root becomes root without being asked", async () => {
+    const plan = await register([hosts({ sshUser: "admin" })]);
+    expect(find(plan, "remote:Command", "n1-check").inputs.create).toBe("sudo -n sh -c 'sh -s'");
+  });
+});
