@@ -36,7 +36,7 @@ export interface Assessment {
 /** Pure: what is to be said of each node, and whether there is anything left to wait for. */
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const matched = fleet.nodes.filter(({ selected }) => selected);
-  const nodes = matched.map((node) => progress(node, wanted));
+  const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
   const failed = nodes.filter(({ state }) => state === "failed");
   // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
   const holders = new Set(fleet.tickets.map(({ holder }) => holder));
@@ -79,7 +79,7 @@ export function sentence({ name, state, reason, pods }: NodeProgress): string {
   return `${name}: ${state}: ${reason}${users}`;
 }
 
-function progress(node: FleetNode, wanted: Wanted): NodeProgress {
+function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string>): NodeProgress {
   const { name, status, pod } = node;
   const say = (state: NodeProgress["state"], reason: string, code: string = state): NodeProgress => ({
     name,
@@ -108,5 +108,13 @@ function progress(node: FleetNode, wanted: Wanted): NodeProgress {
   if ((status.state === "ready" || status.state === "blocked") && !pod.ready) {
     return say("working", pod.problem || "done; kubelet has not probed the pod yet", "probe");
   }
-  return { name, state: status.state, code: status.code, reason: status.reason, pods: status.pods };
+  const pods = status.pods.filter((user) => !endedPods.has(user));
+  if (status.state === "blocked" && pods.length === 0) {
+    return say(
+      "working",
+      "the pods of what it removes have ended; it removes it when their sandboxes are gone",
+      "ended",
+    );
+  }
+  return { name, state: status.state, code: status.code, reason: status.reason, pods };
 }

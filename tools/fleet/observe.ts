@@ -1,5 +1,5 @@
 /** What a rollout, an uninstallation and the status table look at, read from the cluster in one go. */
-import type { KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } from "@kubernetes/client-node";
+import type { CoreV1Api, KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } from "@kubernetes/client-node";
 import { z } from "zod";
 import {
   installerName,
@@ -60,13 +60,15 @@ export interface Fleet {
   /** Nodes that the DaemonSet selects, and those with a status of the group; by name. */
   nodes: FleetNode[];
   tickets: Ticket[];
+  /** Of the pods that nodes name as users of what they shall remove: those that have gone, or are about to, since. */
+  endedPods: ReadonlySet<string>;
 }
 
 /** The state of one group's fleet. Throws a Refusal `no-installer` where its DaemonSet does not exist. */
 export async function observeFleet(kubeconfig: KubeConfig, namespace: string, group: string): Promise<Fleet> {
-  const { AppsV1Api, CoordinationV1Api, CoreV1Api } = await import("@kubernetes/client-node");
+  const { AppsV1Api, CoordinationV1Api, ...client } = await import("@kubernetes/client-node");
   const apps = kubeconfig.makeApiClient(AppsV1Api);
-  const core = kubeconfig.makeApiClient(CoreV1Api);
+  const core = kubeconfig.makeApiClient(client.CoreV1Api);
   const name = installerName(group);
 
   const daemonSet = await apps.readNamespacedDaemonSet({ namespace, name }).catch((error: unknown) => {
@@ -100,6 +102,10 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
     }
   }
   const text = specText(configMap);
+  const fleetNodes = nodes.items
+    .map((node) => fleetNode(node, group, podsByNode, selectsNode(daemonSet, node)))
+    .filter(({ selected, status }) => selected || status !== undefined)
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const ticketName = new RegExp(`^${name}-\\d+$`);
   const { desiredNumberScheduled = 0, observedGeneration = 0 } = daemonSet.status ?? {};
   return {
@@ -110,10 +116,8 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
     specJson: text,
     specHash: specHash(text),
     skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
-    nodes: nodes.items
-      .map((node) => fleetNode(node, group, podsByNode, selectsNode(daemonSet, node)))
-      .filter(({ selected, status }) => selected || status !== undefined)
-      .toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    nodes: fleetNodes,
+    endedPods: await endedPods(core, fleetNodes),
     tickets: leases.items.flatMap(({ metadata, spec }) =>
       ticketName.test(metadata?.name ?? "") && spec?.holderIdentity
         ? [
@@ -126,6 +130,27 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
         : [],
     ),
   };
+}
+
+/** What is not the name of a pod, such as a process, is not looked for. */
+async function endedPods(core: CoreV1Api, nodes: FleetNode[]): Promise<Set<string>> {
+  const users = nodes.flatMap(({ status }) => (status?.state === "blocked" ? status.pods : []));
+  const named = users.flatMap((user) => {
+    const [, namespace, name] = /^([a-z0-9-]+)\/([a-z0-9.-]+)$/.exec(user) ?? [];
+    return namespace !== undefined && name !== undefined ? [{ user, namespace, name }] : [];
+  });
+  const ended = await Promise.all(
+    named.map(async ({ user, namespace, name }) => {
+      try {
+        const { metadata } = await core.readNamespacedPod({ namespace, name });
+        return metadata?.deletionTimestamp === undefined ? [] : [user];
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+        return [user];
+      }
+    }),
+  );
+  return new Set(ended.flat());
 }
 
 function specConfigMap(daemonSet: V1DaemonSet): string {

@@ -71,6 +71,16 @@ describe("whether a rollout is over", () => {
       { over: true, failures: ["a: blocked: it is blocked Pods: shop/cart."] },
     ],
     [
+      "those pods have ended since the node looked",
+      assess(
+        fleet([{ ...node("a", "blocked"), status: status("blocked", { pods: ["shop/cart"] }) }], {
+          endedPods: new Set(["shop/cart"]),
+        }),
+        wanted(),
+      ),
+      { over: false, failures: [] },
+    ],
+    [
       "a node was NotReady before and is still",
       assess(fleet([ready, node("b", undefined, { ready: false })]), wanted({ notReadyBefore: new Set(["b"]) })),
       { over: true, failures: [] },

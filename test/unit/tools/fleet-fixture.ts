@@ -36,6 +36,7 @@ export const fleet = (nodes: FleetNode[], rest: Partial<Fleet> = {}): Fleet => (
   skipNodes: [],
   nodes,
   tickets: [],
+  endedPods: new Set(),
   ...rest,
 });
 

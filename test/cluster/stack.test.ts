@@ -1,0 +1,208 @@
+import { writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { stringify } from "yaml";
+import { enterNetwork } from "../../components/local-cluster/layout.ts";
+import { runtimeDirectory } from "../../node-installer/runtime/spec.ts";
+import { buildPrograms } from "../../tools/build.ts";
+import { buildImage, localPayloads } from "../../tools/image/build.ts";
+import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+import { type EngineProject, engineProject } from "../engine/harness.ts";
+import { busyboxPod, clusterNameFor, useCluster } from "./harness.ts";
+
+/**
+ * The product as its users run it: the program under the real engine, on real nodes with two generations of containerd;
+ * from an empty cluster over an upgrade back to nodes that look as if nobody had been there.
+ */
+const purpose = "stack";
+const nodes = [
+  { name: "node-1", containerd: "2.4" as const },
+  { name: "node-2", containerd: "1.7" as const },
+];
+const cluster = useCluster(purpose, nodes);
+let project: EngineProject;
+
+/** What the nodes had before anything of ours came. */
+const original: Record<string, string> = {};
+let oldHandler = "";
+let newHandler = "";
+
+beforeAll(async () => {
+  const stack = clusterNameFor(purpose);
+  project = await engineProject({
+    directory: resolve(import.meta.dirname, "../.."),
+    stack,
+    prefix: enterNetwork(stack),
+  });
+  const payload = (name: string) => join(project.directory, ".local/payloads", name);
+  await ensureLocalPayload({ directory: payload("local"), name: "local" }, toStderr);
+  const change = { path: "share/kata-kernel", append: "next" };
+  await ensureLocalPayload({ directory: payload("local-next"), name: "local-next", change }, toStderr);
+  const { nodeInstaller } = await buildPrograms();
+  await buildImage(
+    {
+      layoutDir: join(project.directory, ".local/image"),
+      program: nodeInstaller,
+      payloads: await localPayloads(undefined, join(project.directory, ".local/payloads")),
+    },
+    toStderr,
+  );
+  for (const { name } of nodes) original[name] = await configurationOf(name);
+});
+afterAll(async () => project?.remove());
+
+/** A group per generation of containerd; the payloads that each shall have. */
+async function configure(modern: string[], legacy: string[] = modern): Promise<void> {
+  const group = (node: string, payloads: string[]) => ({
+    distribution: "containerd",
+    nodes: { names: [node] },
+    minimumNodes: 1,
+    runtimes: payloads.map((name) => ({ platform: "local", payload: `.local/payloads/${name}/manifest.json` })),
+  });
+  const config = {
+    "contrast-runtime:cluster": { kind: "local", nodes },
+    "contrast-runtime:groups": {
+      modern: group("node-1", modern),
+      ...(legacy.length > 0 && { legacy: group("node-2", legacy) }),
+    },
+  };
+  await writeFile(join(project.directory, `Pulumi.${clusterNameFor(purpose)}.yaml`), stringify({ config }));
+}
+
+const handlersOf = async (): Promise<string[]> => {
+  const { handlers } = (await project.outputs()) as { handlers: Record<string, string[]> };
+  return handlers.modern ?? [];
+};
+
+const pod = (name: string, node: string, spec: object = {}) => busyboxPod(cluster(), name, { nodeName: node, ...spec });
+
+async function run(pods: ReturnType<typeof pod>[]): Promise<void> {
+  await cluster().apply(...pods);
+  for (const { metadata } of pods)
+    await cluster().kubectl("wait", "--for=condition=Ready", `pod/${metadata.name}`, "--timeout=120s");
+}
+
+interface Containers {
+  status: { containerStatuses: { containerID: string; restartCount: number }[] };
+}
+/** Which containers run: another one under the same name is another one here. */
+async function containersOf(...pods: string[]): Promise<string[]> {
+  const all = await Promise.all(pods.map((name) => cluster().get<Containers>("pod", name)));
+  return all.flatMap(({ status }) => status.containerStatuses.map((one) => `${one.containerID} ${one.restartCount}`));
+}
+
+const configurationOf = (node: string) => cluster().onNode(node, "cat", "/etc/containerd/config.toml");
+const shimsOf = async (node: string, handler: string): Promise<string[]> =>
+  (await cluster().onNode(node, "ps", "-eo", "args="))
+    .split("\n")
+    .filter((line) => line.startsWith(`${runtimeDirectory(handler)}/bin/containerd-shim-contrast-cc-v2 `));
+
+const plain = nodes.map(({ name }) => `plain-${name}`);
+let plainContainers: string[] = [];
+
+test("before the installation a pod of the class is refused with the reason", async () => {
+  await run(nodes.map(({ name }) => pod(`plain-${name}`, name)));
+  plainContainers = await containersOf(...plain);
+  const refused = pod("too-early", "node-1", { runtimeClassName: "contrast-insecure-local-00000000" });
+  const { code, stderr } = await cluster().tryKubectl(["apply", "-f", "-"], JSON.stringify(refused));
+  expect(code).not.toBe(0);
+  expect(stderr).toContain('RuntimeClass "contrast-insecure-local-00000000" not found');
+});
+
+test("an update installs on both generations of containerd and tells of each node", async () => {
+  await configure(["local"]);
+  const { code, stdout } = await project.up();
+  expect(stdout).toMatch(/node-1: ready: Serves contrast-insecure-local-[0-9a-f]{8}/);
+  expect(stdout).toMatch(/node-2: ready: Serves contrast-insecure-local-[0-9a-f]{8}/);
+  expect(code).toBe(0);
+  [oldHandler = ""] = await handlersOf();
+});
+
+test("pods of the class run through the installed shim", async () => {
+  const pods = nodes.map(({ name }) => pod(`old-${name}`, name, { runtimeClassName: oldHandler }));
+  await run(pods);
+  for (const { name } of nodes) expect(await shimsOf(name, oldHandler), name).toHaveLength(1);
+});
+
+test("the admin's configuration keeps every byte, with one backup beside it", async () => {
+  for (const { name } of nodes) {
+    const now = await configurationOf(name);
+    expect(now.startsWith(original[name] ?? ""), name).toBe(true);
+    expect(now, name).toContain(oldHandler);
+    const files = (await cluster().onNode(name, "ls", "/etc/containerd")).trim().split("\n");
+    const backups = files.filter((file) => /^config\.toml\..+\.bak$/.test(file));
+    expect(backups, name).toHaveLength(1);
+    expect(await cluster().onNode(name, "cat", `/etc/containerd/${backups[0]}`), name).toBe(original[name]);
+  }
+});
+
+test("right after the update a preview has nothing to change", async () => {
+  const { code, stdout } = await project.preview("--expect-no-changes");
+  expect(stdout).toContain("unchanged");
+  expect(code).toBe(0);
+});
+
+test("a second runtime stands beside the first while the first's pods go on", async () => {
+  const running = await containersOf("old-node-1", "old-node-2");
+  await configure(["local", "local-next"]);
+  const { code, stdout } = await project.up();
+  expect(code, stdout).toBe(0);
+  newHandler = (await handlersOf()).find((handler) => handler !== oldHandler) ?? "";
+  await run(nodes.map(({ name }) => pod(`new-${name}`, name, { runtimeClassName: newHandler })));
+  for (const { name } of nodes) expect(await shimsOf(name, newHandler), name).toHaveLength(1);
+  expect(await containersOf("old-node-1", "old-node-2")).toEqual(running);
+});
+
+test("a runtime that pods use is not removed: the update fails with their names, and its class stays", async () => {
+  await configure(["local-next"]);
+  const { code, stdout } = await project.up();
+  expect(code).not.toBe(0);
+  expect(stdout).toContain("default/old-node-1");
+  expect(stdout).toContain("default/old-node-2");
+  expect(await cluster().kubectl("get", "runtimeclass", oldHandler, "-o", "name")).toContain(oldHandler);
+  expect(await shimsOf("node-1", oldHandler)).toHaveLength(1);
+});
+
+test("once its pods are gone the same update uninstalls it, and nothing else", async () => {
+  await cluster().kubectl("delete", "pod", "old-node-1", "old-node-2");
+  const { code, stdout } = await project.up();
+  expect(code, stdout).toBe(0);
+  for (const { name } of nodes) {
+    expect(await configurationOf(name), name).not.toContain(oldHandler);
+    expect((await cluster().onNode(name, "ls", "/opt/edgeless")).trim(), name).toBe(newHandler);
+    expect(await shimsOf(name, newHandler), name).toHaveLength(1);
+  }
+  const classes = await cluster().kubectl("get", "runtimeclasses", "-o", "name");
+  expect(classes.trim()).toBe(`runtimeclass.node.k8s.io/${newHandler}`);
+});
+
+test("a group leaves the stack only when no pod needs it, and its node is as before", async () => {
+  await configure(["local-next"], []);
+  const refused = await project.up();
+  expect(refused.code).not.toBe(0);
+  expect(refused.stdout).toContain("default/new-node-2");
+  expect(await shimsOf("node-2", newHandler)).toHaveLength(1);
+  await cluster().kubectl("delete", "pod", "new-node-2");
+  const { code, stdout } = await project.up();
+  expect(code, stdout).toBe(0);
+  expect(await configurationOf("node-2")).toBe(original["node-2"]);
+  expect(await leftovers("node-2")).toEqual([]);
+  expect(await shimsOf("node-1", newHandler)).toHaveLength(1);
+});
+
+test("through all of it no other pod's container was touched", async () => {
+  expect(await containersOf(...plain)).toEqual(plainContainers);
+});
+
+/** Files of ours on a node, but backups and the log: those are the admin's to read and to remove. */
+async function leftovers(node: string): Promise<string[]> {
+  const script =
+    "find /opt/edgeless /var/lib/contrast-runtime /etc/systemd/system -name '*contrast*' -o -path '/opt/edgeless*' -type f 2>/dev/null";
+  return (await cluster().tryOnNode(node, ["sh", "-c", script])).stdout.trim().split("\n").filter(Boolean);
+}
+
+test("destroy removes the cluster", async () => {
+  const { code, stdout } = await project.destroy();
+  expect(code, stdout).toBe(0);
+});
