@@ -1,0 +1,19 @@
+// npm run bench: the promises about speed, each as a ratio against a reference of the same run; fails where one is broken.
+import { type Benchmark, describeBenchmark, measureBenchmarks } from "../test/bench/measure.ts";
+import { payloadBenchmarks } from "../test/bench/payload.ts";
+import { toStderr } from "./programs/progress.ts";
+
+const suites: Record<string, () => Promise<Benchmark[]>> = {
+  measurements: () => measureBenchmarks(toStderr),
+  installer: () => payloadBenchmarks(),
+};
+
+let broken = 0;
+for (const [name, run] of Object.entries(suites)) {
+  console.log(`\n${name}`);
+  for (const benchmark of await run()) {
+    console.log(describeBenchmark(benchmark));
+    if (!benchmark.ok) broken += 1;
+  }
+}
+process.exitCode = broken > 0 ? 1 : 0;
