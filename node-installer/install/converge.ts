@@ -106,12 +106,7 @@ async function look(environment: Environment, journal: Journal) {
   return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
 }
 
-async function finish(
-  environment: Environment,
-  observation: Observation,
-  plan: Plan,
-  done?: Plan,
-): Promise<Outcome> {
+async function finish(environment: Environment, observation: Observation, plan: Plan, done?: Plan): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
   const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
   // A handler that is on its way out takes no new pods.
