@@ -139,17 +139,18 @@ async function ensureControlPlane(
 ): Promise<boolean> {
   const begin = Date.now();
   await writeRegistryConfiguration(cluster);
-  const started = await startWhereNeeded(cluster, serverUnits(cluster, programs));
-  if (started.length) {
-    progress(`Control plane: ${started.join(", ")} …`);
-    await waitFor(cluster, "apiserver", "The API server does not answer", 300_000, async () => {
-      const { code } = await kubectl(cluster, programs.kubernetes, ["get", "--raw=/readyz", "--request-timeout=5s"]);
-      return code === 0 || undefined;
-    });
-  }
-  started.push(...(await startWhereNeeded(cluster, controllerUnits(cluster, programs))));
-  if (started.length) progress(`  the control plane is ready (${seconds(begin)}).`);
-  return started.length > 0;
+  const servers = await notCurrent(cluster, serverUnits(cluster, programs));
+  const controllers = await notCurrent(cluster, controllerUnits(cluster, programs));
+  if (servers.length + controllers.length === 0) return false;
+  progress(`Control plane: ${[...servers, ...controllers].map(({ name }) => name).join(", ")} …`);
+  for (const unit of servers) await startUnit(cluster, unit);
+  await waitFor(cluster, "apiserver", "The API server does not answer", 300_000, async () => {
+    const { code } = await kubectl(cluster, programs.kubernetes, ["get", "--raw=/readyz", "--request-timeout=5s"]);
+    return code === 0 || undefined;
+  });
+  for (const unit of controllers) await startUnit(cluster, unit);
+  progress(`  the control plane is ready (${seconds(begin)}).`);
+  return true;
 }
 
 /** The controllers make it, a few seconds after they start; until then no pod is admitted. */
@@ -160,15 +161,10 @@ async function untilPodsAreAdmitted(cluster: ClusterLayout, kubernetes: string):
   });
 }
 
-/** Starts what does not run as it shall; returns the names. */
-async function startWhereNeeded(cluster: ClusterLayout, units: Unit[]): Promise<string[]> {
-  const started: string[] = [];
-  for (const unit of units) {
-    if (await isCurrent(cluster, unit)) continue;
-    await startUnit(cluster, unit);
-    started.push(unit.name);
-  }
-  return started;
+/** Those that must be started, or started anew. */
+async function notCurrent(cluster: ClusterLayout, units: Unit[]): Promise<Unit[]> {
+  const current = await Promise.all(units.map((unit) => isCurrent(cluster, unit)));
+  return units.filter((_, i) => !current[i]);
 }
 
 /**
