@@ -11,6 +11,7 @@ import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
 import { installerIdentity } from "../node-installer/kubernetes/identity.ts";
 import { installerName, skipNodesAnnotation, specKey } from "../node-installer/kubernetes/names.ts";
+import { canonicalJson } from "../node-installer/runtime/canonical.ts";
 import { renderSpec } from "../node-installer/runtime/render.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import {
@@ -165,6 +166,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
   /** Ends when every node of the group serves the spec; its console shows one line per node. */
   #rollout(specHash: string, needed: pulumi.Resource[]): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
+    const { nodeSelector, nodeNames, tolerations } = this.#args;
+    const nodes = canonicalJson({ nodeSelector, nodeNames: nodeNames?.toSorted(), tolerations });
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
     new Command(
       `${group}-rollout`,
@@ -173,7 +176,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
         create:
           `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
           ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}`,
-        environment: this.#environment({ INSTALLER_IMAGE: image }),
+        // Not read by the command: other pods or other nodes are something else to wait for.
+        environment: this.#environment({ INSTALLER_IMAGE: image, INSTALLER_NODES: nodes }),
       },
       { parent: this, dependsOn: needed },
     );

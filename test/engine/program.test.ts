@@ -152,7 +152,7 @@ describe("a stack on a cluster", () => {
     [
       "other nodes",
       configuration({ nodes: { selector: { "example.com/pool": "other" } } }),
-      [`update DaemonSet ${installer}`, "update NodeInstaller workers"],
+      ["update Command workers-rollout", `update DaemonSet ${installer}`, "update NodeInstaller workers"],
     ],
     [
       "a dead node named",
