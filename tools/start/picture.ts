@@ -19,7 +19,7 @@ export function picture({ stack, cluster, proofs }: { stack: string; cluster: Cl
     "try next   npm run status                          each node's state",
     "           npm run pulumi -- preview --diff        nothing changes",
     "           npm run pulumi -- stack output          handlers and reference values",
-    "           npm stop                                uninstall, and remove the cluster",
+    "           npm stop                                remove the cluster",
   ].join("\n");
 }
 
