@@ -42,12 +42,20 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
   const ignore = (error: unknown) => {
     calls[`note ${Object.keys(calls).length}`] = sentence(error);
   };
+  await recordUsers(listening, spec).catch(ignore);
   await planFor(recording, listening, spec).catch(ignore);
   await readHostFacts(recording, daemon).catch(ignore);
+  await recording.freeSpace(runtimesDirectory).catch(ignore);
   for (const path of ["/etc/os-release", "/proc/version"]) await recording.readFile(path).catch(() => undefined);
   await recording.readDirectory(runtimesDirectory);
   const bundle = { schemaVersion: 1 as const, takenAt: host.now().toISOString(), node, calls, users };
   return serving === undefined ? bundle : { ...bundle, serving };
+}
+
+/** A later spec may not list a handler any more: its plan asks which pods use it. */
+async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
+  const located = await daemon.locate();
+  for (const { handler } of spec.runtimes) await daemon.sandboxesUsing(located, handler);
 }
 
 async function readHostFacts(host: Host, daemon: Daemon): Promise<void> {

@@ -1,0 +1,197 @@
+import { createHash } from "node:crypto";
+import { planFor } from "../node-installer/commands/plan.ts";
+import { replayingDaemon } from "../node-installer/commands/snapshot.ts";
+import { type Bundle, bundleHost, bundleSchema } from "../node-installer/host/bundle.ts";
+import type { Host } from "../node-installer/host/host.ts";
+import { containerdOn } from "../node-installer/install/daemon.ts";
+import { hostFindings } from "../node-installer/install/host-findings.ts";
+import { type PayloadPlan, requireSpace, runtimesDirectory } from "../node-installer/install/payload.ts";
+import { isEmpty } from "../node-installer/install/plan.ts";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
+import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import { code, count, list } from "./lines.ts";
+
+/** What an install spec would do to one node. */
+export interface NodePlan {
+  /** refused: nothing is changed there, and the rollout fails. */
+  outcome: "refused" | "restart" | "change" | "unchanged";
+  /** Kebab-case and the same for all nodes that have the same reason. */
+  code: string;
+  /** A sentence about this node. */
+  reason: string;
+}
+
+/** Nodes with the same outcome for the same reason. */
+export interface Outcome extends NodePlan {
+  nodes: string[];
+}
+
+export interface FleetPlan {
+  group: string;
+  nodes: number;
+  /** refused first, unchanged last. */
+  outcomes: Outcome[];
+}
+
+/** A bundle as it lies on the disk. */
+export interface BundleText {
+  /** For messages. */
+  file: string;
+  text: string;
+}
+
+const order: NodePlan["outcome"][] = ["refused", "restart", "change", "unchanged"];
+
+/** A plan for one kind of node, with what has to be copied there. */
+interface KindPlan extends NodePlan {
+  payloads: PayloadPlan[];
+}
+
+/**
+ * The installer's own plan for every node of a group, from their bundles; nodes that are the same in everything that a
+ * plan looks at are planned once. Throws a Refusal for a file that is no bundle.
+ */
+export async function planFleet(spec: InstallSpec, bundles: Iterable<BundleText>): Promise<FleetPlan> {
+  const kinds = new Map<string, KindPlan>();
+  const outcomes = new Map<string, Outcome>();
+  let nodes = 0;
+  for (const bundle of bundles) {
+    const { kind, node, free } = kindOf(bundle);
+    let made = kinds.get(kind);
+    if (made === undefined) {
+      made = await planNode(spec, parseBundle(bundle));
+      kinds.set(kind, made);
+    }
+    const { outcome, code, reason } = (await withoutSpace(made.payloads, free)) ?? made;
+    const key = `${outcome} ${code}`;
+    const known = outcomes.get(key);
+    if (known) known.nodes.push(node);
+    else outcomes.set(key, { outcome, code, reason, nodes: [node] });
+    nodes += 1;
+  }
+  const sorted = [...outcomes.values()].sort(
+    (a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome) || b.nodes.length - a.nodes.length,
+  );
+  for (const outcome of sorted) outcome.nodes.sort();
+  return { group: spec.group, nodes, outcomes: sorted };
+}
+
+const head = /"takenAt":\s*"[^"]*",\s*"node":\s*"([^"]*)"/;
+const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s*(\\{[^}]*\\})`);
+/** Of files: a plan asks only whether they are the ones that the node's journal remembers. */
+const identities = /((?:mtimeNs|ctimeNs|ino|dev)\\*":\s*\\*")(\d+)/g;
+
+/**
+ * A digest that bundles of equal nodes share: without name, time and free space, and with inode numbers and file times
+ * renamed by their order, which keeps every equality among them. On the text, because reading a thousand of them costs
+ * more than planning ten.
+ */
+function kindOf({ file, text }: BundleText): { kind: string; node: string; free: FreeSpace | undefined } {
+  const [match, node] = head.exec(text) ?? [];
+  if (match === undefined || node === undefined) throw notABundle(file);
+  const [freeText = "", free] = space.exec(text) ?? [];
+  const names = new Map<string, string>();
+  const same = text
+    .replace(match, "")
+    .replace(freeText, "")
+    .replaceAll(identities, (_, key: string, value: string) => {
+      const name = names.get(value) ?? `#${names.size}`;
+      names.set(value, name);
+      return key + name;
+    });
+  const kind = createHash("sha256").update(same).digest("base64");
+  return { kind, node, free: free === undefined ? undefined : (JSON.parse(free) as FreeSpace) };
+}
+
+type FreeSpace = Awaited<ReturnType<Host["freeSpace"]>>;
+
+/** A refusal where the node lacks space, which differs from node to node. */
+async function withoutSpace(payloads: PayloadPlan[], free: FreeSpace | undefined): Promise<NodePlan | undefined> {
+  if (free === undefined) return undefined;
+  try {
+    await requireSpace({ freeSpace: async () => free } as unknown as Host, payloads);
+    return undefined;
+  } catch (error) {
+    return refused(error);
+  }
+}
+
+function refused(error: unknown): NodePlan {
+  if (!(error instanceof Refusal)) throw error;
+  return { outcome: "refused", code: error.code, reason: error.message };
+}
+
+function parseBundle({ file, text }: BundleText): Bundle {
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (error) {
+    throw notABundle(file, error);
+  }
+  const parsed = bundleSchema.safeParse(document);
+  if (!parsed.success) throw notABundle(file, parsed.error);
+  return parsed.data;
+}
+
+const notABundle = (file: string, cause?: unknown): Refusal =>
+  new Refusal(
+    "bad-bundle",
+    `${file} is not a node's bundle. The installer's command snapshot makes one, and "contrast-runtime review collect" fetches all.`,
+    { cause },
+  );
+
+/** The very code that runs on nodes, on a node's bundle. */
+async function planNode(spec: InstallSpec, bundle: Bundle): Promise<KindPlan> {
+  const host = bundleHost(bundle);
+  const daemon = replayingDaemon(containerdOn(host, spec.distribution), bundle);
+  try {
+    const findings = spec.runtimes.length > 0 ? await hostFindings(host, await daemon.locate(), spec) : [];
+    const errors = findings.filter(({ severity }) => severity === "error");
+    if (errors.length > 0) {
+      const reason = errors.map(({ message }) => message).join(" ");
+      return { outcome: "refused", code: errors.map((finding) => finding.code).join(", "), reason, payloads: [] };
+    }
+    const { plan, servingKnown } = await planFor(host, daemon, spec);
+    if (isEmpty(plan) && plan.blocked.length === 0) {
+      return { outcome: "unchanged", code: "", reason: "", payloads: plan.payloads };
+    }
+    const used = plan.blocked.map(({ handler }) => handler);
+    const reason = [
+      ...(used.length > 0 ? [`pods still use ${list(used)}`] : []),
+      ...(servingKnown ? [] : ["its containerd did not answer when the bundle was taken"]),
+    ].join("; ");
+    return { outcome: plan.restart ? "restart" : "change", code: reason, reason, payloads: plan.payloads };
+  } catch (error) {
+    return { ...refused(error), payloads: [] };
+  }
+}
+
+const words: Record<NodePlan["outcome"], [one: string, many: string]> = {
+  refused: ["is refused", "are refused"],
+  restart: ["restarts containerd", "restart containerd"],
+  change: ["changes without a restart", "change without a restart"],
+  unchanged: ["is unchanged", "are unchanged"],
+};
+
+/** "212 nodes: 5 are refused, 198 restart containerd, 9 are unchanged." */
+export function fleetSentence({ nodes, outcomes }: FleetPlan): string {
+  const parts = order.flatMap((outcome) => {
+    const number = outcomes.filter((one) => one.outcome === outcome).reduce((sum, one) => sum + one.nodes.length, 0);
+    return number === 0 ? [] : [`${number} ${words[outcome][number === 1 ? 0 : 1]}`];
+  });
+  return `${count(nodes, "node")}: ${parts.length > 0 ? parts.join(", ") : "no bundle of any was given"}.`;
+}
+
+/** Names of nodes that a line shows. */
+const shown = 5;
+
+/** "5 nodes are refused (no-space: …): a, b, c, d, e." */
+export function outcomeSentence({ outcome, code: reasonCode, reason, nodes }: Outcome): string {
+  const why =
+    outcome === "refused" ? ` (${code(reasonCode)}: ${oneLine(reason)})` : reason === "" ? "" : ` (${oneLine(reason)})`;
+  const names = nodes.slice(0, shown).map(code).join(", ");
+  const more = nodes.length > shown ? ` and ${nodes.length - shown} more` : "";
+  return `${count(nodes.length, "node")} ${words[outcome][nodes.length === 1 ? 0 : 1]}${why}: ${names}${more}.`;
+}
+
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, " ").replace(/\.$/, "");

@@ -1,0 +1,99 @@
+import { z } from "zod";
+import { type InstallSpec, installSpecSchema, type RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import type { Inputs, Preview, Step } from "./preview.ts";
+
+/** The review card of a NodeInstaller, as far as a summary reads it. */
+const card = z.object({
+  group: z.string(),
+  distribution: z.string(),
+  /** Node names, labels, or "all". */
+  nodes: z.union([z.array(z.string()), z.record(z.string(), z.string()), z.literal("all")]),
+  runtimes: z.array(z.object({ handler: z.string(), platform: z.string(), payload: z.string() })),
+  image: z.string().optional(),
+  atOnce: z.number(),
+  onDestroy: z.string(),
+});
+export type Card = z.infer<typeof card>;
+export type RuntimeCard = Card["runtimes"][number];
+
+/** What a preview plans for one node group. */
+export interface GroupChange {
+  group: string;
+  before: Card | undefined;
+  after: Card | undefined;
+  /** The install spec, where it changes. */
+  specBefore: InstallSpec | undefined;
+  specAfter: InstallSpec | undefined;
+  added: RuntimeCard[];
+  removed: RuntimeCard[];
+  /** Removed and added at once on one platform: a payload that is edited in place. */
+  replaced: { before: RuntimeCard; after: RuntimeCard }[];
+}
+
+/** Every node group that the preview touches, by name. */
+export function groupChanges({ steps, known }: Preview): GroupChange[] {
+  const installers = new Set(steps.filter(({ type }) => type === installerType).map(({ urn }) => urn));
+  // The spec alone may change: a card says less than it.
+  for (const { type, parent } of steps) if (type === configMapType && parent !== undefined) installers.add(parent);
+  return [...installers].sort().flatMap((urn) => {
+    const own = steps.find((step) => step.urn === urn);
+    const unchanged = own ? undefined : readCard(known.get(urn));
+    const before = own ? readCard(own.before) : unchanged;
+    const after = own ? readCard(own.after) : unchanged;
+    const spec = steps.find(({ type, parent }) => type === configMapType && parent === urn);
+    const [specBefore, specAfter] = [readSpec(spec?.before), readSpec(spec?.after)];
+    const group = (after ?? before ?? specAfter ?? specBefore)?.group;
+    if (group === undefined) return [];
+    const runtimesBefore = before?.runtimes ?? specBefore?.runtimes ?? [];
+    const runtimesAfter = after?.runtimes ?? specAfter?.runtimes ?? [];
+    return [{ group, before, after, specBefore, specAfter, ...compare(runtimesBefore, runtimesAfter) }];
+  });
+}
+
+const installerType = "contrast-runtime:index:NodeInstaller";
+const configMapType = "kubernetes:core/v1:ConfigMap";
+
+function compare(before: RuntimeCard[], after: RuntimeCard[]): Pick<GroupChange, "added" | "removed" | "replaced"> {
+  const missing = (from: RuntimeCard[], of: RuntimeCard[]) =>
+    from.filter(({ handler }) => !of.some((other) => other.handler === handler));
+  const removed = missing(before, after);
+  const added = missing(after, before);
+  const replaced = removed.flatMap((old) => {
+    const alternatives = added.filter(({ platform }) => platform === old.platform);
+    const others = removed.filter(({ platform }) => platform === old.platform);
+    return alternatives.length === 1 && others.length === 1
+      ? alternatives.map((now) => ({ before: old, after: now }))
+      : [];
+  });
+  return { added, removed, replaced };
+}
+
+const readCard = (inputs: Inputs | undefined): Card | undefined => card.safeParse(inputs).data;
+
+const specMap = z.object({ data: z.object({ "spec.json": z.string() }) });
+
+/** The install spec in the inputs of a ConfigMap, where they hold one that this version understands. */
+export function readSpec(inputs: Inputs | undefined): InstallSpec | undefined {
+  const map = specMap.safeParse(inputs).data;
+  if (map === undefined) return undefined;
+  try {
+    return installSpecSchema.safeParse(JSON.parse(map.data["spec.json"])).data;
+  } catch {
+    return undefined;
+  }
+}
+
+export const runtimeOf = (spec: InstallSpec | undefined, handler: string): RuntimeSpec | undefined =>
+  spec?.runtimes.find((runtime) => runtime.handler === handler);
+
+/** Every new install spec of a preview: what a fleet plan is made of. */
+export const plannedSpecs = ({ steps }: Preview): InstallSpec[] =>
+  steps.flatMap(({ type, after }: Step) => (type === configMapType ? (readSpec(after) ?? []) : []));
+
+/** "nodes with `a=b`" and how many they are, where names say it. */
+export function nodesOf(nodes: Card["nodes"]): { text: string; names: string[] | undefined } {
+  if (nodes === "all") return { text: "every node of the cluster", names: undefined };
+  if (Array.isArray(nodes)) return { text: `nodes ${nodes.map((name) => `\`${name}\``).join(", ")}`, names: nodes };
+  const labels = Object.entries(nodes).map(([key, value]) => `\`${key}=${value}\``);
+  return { text: `nodes with ${labels.join(" and ")}`, names: undefined };
+}

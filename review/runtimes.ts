@@ -1,0 +1,160 @@
+import { z } from "zod";
+import type { RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { type GroupChange, type RuntimeCard, runtimeOf } from "./groups.ts";
+import { code, count, known, type Line, list, predicted, unknown } from "./lines.ts";
+import type { Inputs, Preview } from "./preview.ts";
+
+/** Handlers and payloads that a group gets, exchanges or loses. */
+export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[] {
+  const lines = changes.flatMap((change) => {
+    const { group, added, removed, replaced, before, after } = change;
+    const isReplaced = ({ handler }: RuntimeCard) =>
+      replaced.some((pair) => [pair.before.handler, pair.after.handler].includes(handler));
+    return [
+      ...added.filter((runtime) => !isReplaced(runtime)).map((runtime) => known(`${at(group)} gets ${name(runtime)}.`)),
+      ...replaced.flatMap((pair) => replacedLines(change, pair)),
+      ...removed
+        .filter((runtime) => !isReplaced(runtime))
+        .map((runtime) => known(`${at(group)} loses ${name(runtime)}.`)),
+      ...(removed.length > 0 ? [retirement(group, after === undefined ? before?.onDestroy : undefined)] : []),
+      ...renamedPayloads(change),
+    ];
+  });
+  const overheads = steps.flatMap(({ type, op, name, before, after }) => {
+    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || op !== "update") return [];
+    const [old, now] = [overhead(before), overhead(after)];
+    if (old === now) return [];
+    return [
+      known(`RuntimeClass ${code(name)}: overhead ${code(old)} → ${code(now)}.`),
+      predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
+    ];
+  });
+  return [...lines, ...overheads];
+}
+
+const at = (group: string) => `Group ${code(group)}`;
+const name = ({ handler, platform, payload }: RuntimeCard) =>
+  `${code(handler)} (platform ${code(platform)}, payload ${code(payload)})`;
+
+function replacedLines({ group, specBefore, specAfter }: GroupChange, pair: GroupChange["replaced"][number]): Line[] {
+  const [old, now] = [runtimeOf(specBefore, pair.before.handler), runtimeOf(specAfter, pair.after.handler)];
+  const differences = old && now ? differencesOf(old, now) : undefined;
+  const payloads = pair.before.payload === pair.after.payload ? "" : `, payload ${code(pair.after.payload)}`;
+  return [
+    known(
+      `${at(group)} exchanges ${name(pair.before)} for ${code(pair.after.handler)}${payloads}` +
+        `${differences ? `. What differs: ${list(differences)}` : ""}.`,
+    ),
+    predicted(
+      `Pods say ${code(pair.before.handler)} until they are changed: the new handler takes none of them over. ` +
+        "Adding a runtime, moving the workloads and removing the old one are three changes that can each be reviewed.",
+    ),
+  ];
+}
+
+/** What of two runtimes differs, as a reader calls it. */
+function differencesOf(old: RuntimeSpec, now: RuntimeSpec): string[] {
+  const roles = rolesThatDiffer(old, now);
+  const rest = [
+    ["the Kata configuration", withoutHandler(old, old.kataConfig) !== withoutHandler(now, now.kataConfig)],
+    ["containerd's entry", withoutHandler(old, old.containerd) !== withoutHandler(now, now.containerd)],
+  ] as const;
+  return [...roles.map((role) => `the ${role}`), ...rest.flatMap(([text, differs]) => (differs ? [text] : []))];
+}
+
+function rolesThatDiffer(old: RuntimeSpec, now: RuntimeSpec): string[] {
+  const digests = ({ files }: RuntimeSpec, role: string) =>
+    JSON.stringify(files.filter((file) => file.role === role).map(({ path, sha256, mode }) => [path, sha256, mode]));
+  const roles = [...new Set([...old.files, ...now.files].map(({ role }) => role))].sort();
+  return roles.filter((role) => digests(old, role) !== digests(now, role));
+}
+
+const withoutHandler = ({ handler }: RuntimeSpec, value: unknown) => JSON.stringify(value).replaceAll(handler, "");
+
+function retirement(group: string, onDestroy: string | undefined): Line {
+  if (onDestroy === "leave") {
+    return predicted(`${at(group)} leaves the stack with onDestroy: leave: what is on its nodes stays there.`);
+  }
+  return predicted(
+    `On each node of ${code(group)} what is not listed any more takes no new pods (its label goes first) and is uninstalled ` +
+      "when no pod uses it. While pods do, the update fails and names them.",
+  );
+}
+
+function renamedPayloads({ group, before, after }: GroupChange): Line[] {
+  return (after?.runtimes ?? []).flatMap(({ handler, payload }) => {
+    const old = before?.runtimes.find((runtime) => runtime.handler === handler);
+    if (old === undefined || old.payload === payload) return [];
+    return [
+      known(`${at(group)}: the payload of ${code(handler)} is called ${code(payload)} now, its files are the same.`),
+    ];
+  });
+}
+
+const overhead = (inputs: Inputs | undefined): string =>
+  JSON.stringify((inputs as { overhead?: { podFixed?: unknown } } | undefined)?.overhead?.podFixed ?? {});
+
+const cards = z.object({
+  runtimes: z.array(
+    z.object({
+      handler: z.string(),
+      launch: z.record(z.string(), z.string()).default({}),
+      kata: z.string().optional(),
+    }),
+  ),
+});
+
+/** Which files of a payload the values depend on. */
+const measured = ["igvm", "firmware", "kernel", "initrd", "rootfs"];
+
+/** What verifiers have to be told, and why. */
+export function attestationLines(changes: GroupChange[], { steps }: Preview): Line[] {
+  const step = steps.find(({ type }) => type === "contrast-runtime:index:ContrastRuntime");
+  const read = (inputs: Inputs | undefined) => cards.safeParse(inputs).data?.runtimes ?? [];
+  const [before, after] = [read(step?.before), read(step?.after)];
+  const launchOf = (of: typeof before, handler: string) => of.find((card) => card.handler === handler)?.launch ?? {};
+  const seen = new Set<string>();
+  return changes.flatMap(({ added, replaced, specBefore, specAfter }) =>
+    added.flatMap(({ handler, platform }) => {
+      if (seen.has(handler) || platform === "local") return [];
+      seen.add(handler);
+      const old = replaced.find((pair) => pair.after.handler === handler)?.before.handler;
+      const [launchBefore, launchAfter] = [old === undefined ? {} : launchOf(before, old), launchOf(after, handler)];
+      if (Object.keys(launchAfter).length === 0) {
+        return [
+          unknown(
+            `What a verifier will see of ${code(handler)}: its manifest says nothing of measurements. The lock command writes them.`,
+          ),
+        ];
+      }
+      const values = Object.entries(launchAfter).filter(([value, digest]) => launchBefore[value] !== digest);
+      if (values.length === 0) {
+        return [known(`Verifiers see the same launch values of ${code(handler)} as of ${code(old)}.`)];
+      }
+      const pair = [runtimeOf(specBefore, old ?? ""), runtimeOf(specAfter, handler)] as const;
+      return [
+        ...values.map(([value, digest]) => valueLine(handler, value, launchBefore[value], digest)),
+        ...(pair[0] && pair[1] ? [reasonLine(pair[0], pair[1])] : []),
+        ...(old === undefined
+          ? []
+          : [predicted(`Verifiers that do not know these values refuse pods of ${code(handler)}.`)]),
+      ];
+    }),
+  );
+}
+
+function valueLine(handler: string, value: string, old: string | undefined, now: string): Line {
+  const line = now.startsWith("not predictable") ? unknown : known;
+  return line(
+    `${code(handler)}: ${value} ${old === undefined || old.startsWith("not predictable") ? "" : `${code(old)} → `}${code(now)}.`,
+  );
+}
+
+function reasonLine(old: RuntimeSpec, now: RuntimeSpec): Line {
+  const reasons = rolesThatDiffer(old, now).filter((role) => measured.includes(role));
+  if (withoutHandler(old, old.kataConfig) !== withoutHandler(now, now.kataConfig)) reasons.push("Kata configuration");
+  if (reasons.length === 0) return unknown(`Why they differ: no measured file of ${code(now.handler)} does.`);
+  return known(
+    `They differ because ${count(reasons.length, "input")} of the launch ${reasons.length === 1 ? "does" : "do"}: ${list(reasons)}.`,
+  );
+}

@@ -1,0 +1,206 @@
+import { platforms } from "../node-installer/runtime/platforms.ts";
+import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import type { GroupChange } from "./groups.ts";
+import { code, known, type Line, predicted, unknown } from "./lines.ts";
+import type { Inputs, Preview, Step } from "./preview.ts";
+
+/** What a reviewer who answers for security has to see, whatever else changes. */
+export function securityLines(changes: GroupChange[], { steps }: Preview): Line[] {
+  return [...changes.flatMap(groupLines), ...steps.flatMap((step) => rows[step.type]?.(step) ?? [])];
+}
+
+function groupLines({ group, before, after, added }: GroupChange): Line[] {
+  const lines = added.flatMap(({ handler, platform }) => {
+    const row = platforms[platform as PlatformName];
+    if (row?.insecure)
+      return [
+        known(
+          `${code(handler)} is insecure: platform ${code(platform)} has no TEE, nothing in its pods is confidential.`,
+        ),
+      ];
+    return row?.experimental
+      ? [known(`${code(handler)} is experimental: nobody ran platform ${code(platform)} on its hardware.`)]
+      : [];
+  });
+  if (!after?.image || before?.image === after.image) return lines;
+  const text = before?.image ? `${code(before.image)} → ${code(after.image)}` : code(after.image);
+  return [...lines, known(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
+}
+
+/** By type of resource. Everything here is in the diff. */
+const rows: Record<string, (step: Step) => Line[]> = {
+  "kubernetes:apps/v1:DaemonSet": podLines,
+  "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole": ruleLines,
+  "kubernetes:rbac.authorization.k8s.io/v1:Role": ruleLines,
+  "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding": bindingLines,
+  "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding": bindingLines,
+  "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy": policyLines,
+  "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicyBinding": policyLines,
+  "kubernetes:core/v1:Namespace": namespaceLines,
+  "kubernetes:core/v1:Secret": ({ op, name }) => [known(`Secret ${code(name)}: ${op}. Its value is not shown.`)],
+  "contrast-runtime:index:BareMetalNodes": hostKeyLines,
+  "command:remote:Command": trustLines,
+  "pulumi:providers:kubernetes": clusterLines,
+};
+
+/** Leaves of the pod template that others explain: the image, which nodes, and the spec's name. */
+const explained = /^containers\[\d+\]\.image$|^nodeSelector|^affinity|^volumes\[\d+\]\.configMap\.name$|^tolerations/;
+/** Names of leaves that say nothing about what a pod may do. */
+const harmless = /^(containers\[\d+\]\.(livenessProbe|readinessProbe|resources)|terminationGracePeriodSeconds)/;
+
+function podLines({ op, name, before, after }: Step): Line[] {
+  const [old, now] = [podSpec(before), podSpec(after)];
+  if (op === "delete" || !now) return [];
+  const changed = leafChanges(old ?? {}, now);
+  const tolerations = (spec: Inputs | undefined) =>
+    ((spec?.tolerations ?? []) as unknown[]).map((entry) => JSON.stringify(entry));
+  const [toleratedBefore, toleratedAfter] = [tolerations(old), tolerations(now)];
+  const lines = [
+    ...toleratedAfter
+      .filter((entry) => !toleratedBefore.includes(entry))
+      .map((entry) => known(`DaemonSet ${code(name)} tolerates ${code(entry)}.`)),
+    ...toleratedBefore
+      .filter((entry) => !toleratedAfter.includes(entry))
+      .map((entry) => known(`DaemonSet ${code(name)} tolerates ${code(entry)} no more.`)),
+  ];
+  if (!old) return [...lines, privileges(name, now)];
+  return [
+    ...lines,
+    ...changed
+      .filter(({ path }) => !explained.test(path) && !harmless.test(path))
+      .map(({ path, before: from, after: to }) => {
+        // The value of a variable may be confidential, though none is today.
+        const hidden = /\.env\[/.test(path);
+        return known(
+          `DaemonSet ${code(name)}: pod's ${code(path)} ${hidden ? "changes" : `${code(from)} → ${code(to)}`}.`,
+        );
+      }),
+  ];
+}
+
+const podSpec = (inputs: Inputs | undefined): Inputs | undefined =>
+  (inputs as { spec?: { template?: { spec?: Inputs } } } | undefined)?.spec?.template?.spec;
+
+function privileges(name: string, spec: Inputs): Line {
+  const [container] = (spec.containers ?? []) as {
+    securityContext?: { privileged?: boolean; capabilities?: { add?: string[] } };
+  }[];
+  const paths = ((spec.volumes ?? []) as { hostPath?: { path: string } }[]).flatMap(
+    ({ hostPath }) => hostPath?.path ?? [],
+  );
+  const { privileged = false, capabilities } = container?.securityContext ?? {};
+  const words = [
+    privileged ? "privileged" : "not privileged",
+    `capabilities ${(capabilities?.add ?? ["the runtime's own"]).join(", ")}`,
+    ...["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true),
+    ...paths.map((path) => `the node's ${path}`),
+  ];
+  return known(`DaemonSet ${code(name)} is new; its pods have: ${words.join("; ")}.`);
+}
+
+function ruleLines({ op, type, name, before, after }: Step): Line[] {
+  const kind = type.split(":").at(-1);
+  const rules = (inputs: Inputs | undefined) => ((inputs?.rules ?? []) as Inputs[]).map(describeRule);
+  const [old, now] = [rules(before), rules(after)];
+  const given = now.filter((rule) => !old.includes(rule));
+  const taken = old.filter((rule) => !now.includes(rule));
+  if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
+  return [
+    ...given.map((rule) => known(`${kind} ${code(name)} allows: ${rule}.`)),
+    ...taken.map((rule) => known(`${kind} ${code(name)} allows no more: ${rule}.`)),
+  ];
+}
+
+function describeRule(rule: Inputs): string {
+  const words = (key: string) => ((rule[key] ?? []) as string[]).join(", ");
+  const names = words("resourceNames");
+  const groups = words("apiGroups");
+  return code(
+    `${words("verbs")} ${words("resources")}${groups ? ` of ${groups}` : ""}${names ? ` named ${names}` : ""}`,
+  );
+}
+
+function bindingLines({ op, type, name, before, after }: Step): Line[] {
+  const kind = type.split(":").at(-1);
+  const text = (inputs: Inputs | undefined) => {
+    const { roleRef, subjects } = (inputs ?? {}) as { roleRef?: { name?: string }; subjects?: Inputs[] };
+    return `${(subjects ?? []).map((subject) => code(`${subject.kind} ${subject.namespace ?? ""}/${subject.name}`)).join(", ")} has ${code(roleRef?.name)}`;
+  };
+  if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
+  const [old, now] = [text(before), text(after)];
+  return old === now && before ? [] : [known(`${kind} ${code(name)}: ${now}${before ? ` (before: ${old})` : ""}.`)];
+}
+
+function policyLines({ op, type, name, before, after }: Step): Line[] {
+  const kind = type.split(":").at(-1);
+  if (op === "create")
+    return kind?.endsWith("Binding")
+      ? []
+      : [known(`${kind} ${code(name)}, which limits what installers may do, is new.`)];
+  if (op === "delete") return [known(`${kind} ${code(name)}, which limits what installers may do, goes.`)];
+  const changed = leafChanges(before ?? {}, after ?? {});
+  return changed.map(({ path, before: from, after: to }) =>
+    known(`${kind} ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
+  );
+}
+
+function namespaceLines({ op, name, before, after }: Step): Line[] {
+  if (op === "delete") return [known(`Namespace ${code(name)} goes with everything in it.`)];
+  return leafChanges(before ?? {}, after ?? {})
+    .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
+    .map(({ path, before: from, after: to }) =>
+      known(`Namespace ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
+    );
+}
+
+function hostKeyLines({ before, after }: Step): Line[] {
+  const keys = (inputs: Inputs | undefined) =>
+    new Map(
+      ((inputs?.hosts ?? []) as { name: string; hostKey?: string }[]).map(({ name, hostKey }) => [name, hostKey]),
+    );
+  const [old, now] = [keys(before), keys(after)];
+  return [...now].flatMap(([host, key]) => {
+    if (old.get(host) === key) return [];
+    const text = old.has(host) ? `${code(old.get(host))} → ${code(key)}` : code(key);
+    return [known(`Host ${code(host)} is trusted by its key ${text}.`)];
+  });
+}
+
+function trustLines({ op, name }: Step): Line[] {
+  if (!name.endsWith("-registry") || op === "delete") return [];
+  return [known(`Host ${code(name.replace(/-registry$/, ""))} is told which authority to trust for the registry.`)];
+}
+
+function clusterLines({ op, name, before, after }: Step): Line[] {
+  const identifier = (inputs: Inputs | undefined) => inputs?.clusterIdentifier;
+  if (!before || !after || identifier(before) === identifier(after)) {
+    return op === "update"
+      ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
+      : [];
+  }
+  return [
+    known(`Another cluster: ${code(identifier(before))} → ${code(identifier(after))}.`),
+    predicted("Everything in the cluster is replaced: removed from the old one and made in the new one."),
+  ];
+}
+
+interface Leaf {
+  path: string;
+  before: unknown;
+  after: unknown;
+}
+
+/** Leaves that differ, by path. */
+function leafChanges(before: unknown, after: unknown, path = ""): Leaf[] {
+  if (isTree(before) && isTree(after) && Array.isArray(before) === Array.isArray(after)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+    const child = (key: string) => (Array.isArray(before) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`);
+    return keys.flatMap((key) => leafChanges(before[key], after[key], child(key)));
+  }
+  return JSON.stringify(plain(before)) === JSON.stringify(plain(after)) ? [] : [{ path, before, after }];
+}
+
+/** Kubernetes leaves out what is false; a refreshed state does too. */
+const plain = (value: unknown): unknown => (value === false || value === null ? undefined : value);
+
+const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;

@@ -1,0 +1,89 @@
+import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
+import type { FleetPlan } from "./fleet-plan.ts";
+import { groupChanges } from "./groups.ts";
+import { code, known, type Line, predicted, unknown } from "./lines.ts";
+import { nodeLines, restartLines } from "./nodes.ts";
+import type { Preview, Step } from "./preview.ts";
+import { attestationLines, runtimeLines } from "./runtimes.ts";
+import { securityLines } from "./security.ts";
+
+/** One resource that the engine will change. */
+export interface Operation {
+  op: string;
+  type: string;
+  name: string;
+  /** Property paths that differ; empty where the engine compares no further. */
+  changed: string[];
+  /** SHA-256 of the planned inputs in canonical JSON, secrets as "[secret]"; absent for what goes. */
+  inputs?: string;
+}
+
+export interface Summary {
+  project: string;
+  stack: string;
+  sections: { title: string; lines: Line[] }[];
+  /** Sorted by type and name. */
+  operations: Operation[];
+  errors: string[];
+  /** By group; only where bundles of nodes were given. Not part of the canonical form: nodes change by themselves. */
+  fleets: FleetPlan[];
+}
+
+/** What a preview comes to, in the words of the domain. Pure. */
+export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
+  const groups = groupChanges(preview);
+  const sections = [
+    { title: "Runtimes", lines: runtimeLines(groups, preview) },
+    { title: "Attestation", lines: attestationLines(groups, preview) },
+    { title: "Nodes", lines: nodeLines(groups, preview) },
+    { title: "Restarts of containerd", lines: restartLines(groups, preview) },
+    { title: "Security", lines: securityLines(groups, preview) },
+    { title: "Changed from outside", lines: preview.drift.flatMap(driftLines) },
+    { title: "Not known here", lines: preview.steps.flatMap(otherLines) },
+  ];
+  return {
+    project: preview.project,
+    stack: preview.stack,
+    sections: sections.filter(({ lines }) => lines.length > 0),
+    operations: preview.steps.map(operation).sort(byTypeAndName),
+    errors: preview.errors,
+    fleets,
+  };
+}
+
+const operation = ({ op, type, name, paths, after }: Step): Operation => ({
+  op,
+  type,
+  name,
+  changed: paths,
+  ...(after !== undefined && { inputs: sha256(canonicalJson(after)) }),
+});
+
+const byTypeAndName = (a: Operation, b: Operation): number => {
+  const [x, y] = [`${a.type} ${a.name} ${a.op}`, `${b.type} ${b.name} ${b.op}`];
+  return x < y ? -1 : x > y ? 1 : 0;
+};
+
+function driftLines({ type, name, after }: Step): Line[] {
+  const thing = `${code(type.split(":").at(-1))} ${code(name)}`;
+  return after === undefined
+    ? [known(`${thing} is gone, though the stack did not remove it.`), predicted(`${thing} is made again.`)]
+    : [known(`${thing} was changed by somebody else.`), predicted(`${thing} is set back to what the stack says.`)];
+}
+
+/** Of what this program makes, everything is explained above or says for itself what it is. */
+const ours =
+  /^(contrast-runtime:index:|kubernetes:(core\/v1:(Namespace|ConfigMap|ServiceAccount|Secret)|apps\/v1:DaemonSet|node\.k8s\.io\/v1:RuntimeClass|rbac\.|admissionregistration\.)|command:|pulumi:providers:|azure-native:(containerservice:AgentPool|features:))/;
+
+const otherLines = ({ op, type, name }: Step): Line[] =>
+  ours.test(type)
+    ? []
+    : [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: this summary does not know that type.`)];
+
+/**
+ * The form that is approved and compared: the same text for the same plan, whatever the machine, the time, and the order
+ * of steps.
+ */
+export function canonical({ project, stack, sections, operations, errors }: Summary): string {
+  return `${canonicalJson({ schemaVersion: 1, project, stack, sections, operations, errors }, 2)}\n`;
+}
