@@ -35,6 +35,10 @@ const verbs: Record<string, Verb> = {
     summary: "push the installer's image to a registry",
     load: () => import("./image/push.ts"),
   },
+  review: {
+    summary: "say what a preview does, check it against the approved one, plan a whole fleet",
+    load: () => import("./review.ts"),
+  },
   measure: {
     summary: "compute launch digests, dm-verity root hashes and initdata digests",
     load: () => import("./measure.ts"),

@@ -1,0 +1,92 @@
+import { z } from "zod";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { code } from "./lines.ts";
+import type { Operation, Summary } from "./summary.ts";
+
+const approvedSchema = z.object({
+  schemaVersion: z.literal(1),
+  project: z.string(),
+  stack: z.string(),
+  sections: z.array(
+    z.object({
+      title: z.string(),
+      lines: z.array(z.object({ certainty: z.enum(["known", "predicted", "unknown"]), text: z.string() })),
+    }),
+  ),
+  operations: z.array(
+    z.object({
+      op: z.string(),
+      type: z.string(),
+      name: z.string(),
+      changed: z.array(z.string()),
+      inputs: z.string().optional(),
+    }),
+  ),
+  errors: z.array(z.string()),
+});
+/** What `canonical` writes. */
+export type Approved = z.infer<typeof approvedSchema>;
+
+/** Throws a Refusal where the text is not what `canonical` writes. */
+export function readApproved(text: string, file: string): Approved {
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch {
+    // The schema says the same.
+  }
+  const parsed = approvedSchema.safeParse(document);
+  if (parsed.success) return parsed.data;
+  throw new Refusal(
+    "bad-approval",
+    `${file} is not an approved summary: give the file that "contrast-runtime review summary --canonical FILE" wrote.`,
+    { cause: parsed.error },
+  );
+}
+
+/** A sentence for each difference between what was approved and what would happen now; empty: go on. Pure. */
+export function differences(approved: Approved, fresh: Pick<Summary, keyof Approved & keyof Summary>): string[] {
+  if (fresh.errors.length > 0) return fresh.errors.map((error) => `The preview fails now: ${error}`);
+  if (approved.errors.length > 0) return ["The approved preview had failed: it approves nothing."];
+  const names = [`${approved.project}/${approved.stack}`, `${fresh.project}/${fresh.stack}`] as const;
+  if (names[0] !== names[1] && approved.stack !== "" && fresh.stack !== "") {
+    return [`The approval is for stack ${code(names[0])}, not for ${code(names[1])}.`];
+  }
+  return [...operationDifferences(approved.operations, fresh.operations), ...lineDifferences(approved, fresh)];
+}
+
+type Comparable = Approved["operations"][number] | Operation;
+
+function operationDifferences(approved: Comparable[], fresh: Comparable[]): string[] {
+  const key = ({ type, name }: Comparable) => `${type} ${name}`;
+  const thing = ({ type, name }: Comparable) => `${code(type.split(":").at(-1))} ${code(name)}`;
+  const [before, now] = [approved, fresh].map((all) => new Map(all.map((one) => [key(one), one])));
+  return [...new Set([...(before?.keys() ?? []), ...(now?.keys() ?? [])])].sort().flatMap((id) => {
+    const [old, current] = [before?.get(id), now?.get(id)];
+    if (old === undefined && current) return [`Not approved: ${current.op} of ${thing(current)}.`];
+    if (old && current === undefined) return [`Approved, but not planned any more: ${old.op} of ${thing(old)}.`];
+    if (!old || !current) return [];
+    if (old.op !== current.op) return [`Approved was ${old.op} of ${thing(old)}; now it is ${current.op}.`];
+    if (old.inputs !== current.inputs) return [`${thing(current)} gets other inputs than the approved ones.`];
+    const paths = [old.changed, current.changed].map(
+      (all) => all.map(code).join(", ") || "nothing that the engine names",
+    );
+    return paths[0] === paths[1]
+      ? []
+      : [`${thing(current)}: approved was the change of ${paths[0]}; now it is of ${paths[1]}.`];
+  });
+}
+
+type Sections = Pick<Approved, "sections">;
+
+function lineDifferences(approved: Sections, fresh: Sections): string[] {
+  const lines = ({ sections }: Sections) =>
+    sections.flatMap((section) =>
+      section.lines.map(({ certainty, text }) => `${section.title}: ${text} (${certainty})`),
+    );
+  const [before, now] = [lines(approved), lines(fresh)];
+  return [
+    ...now.filter((line) => !before.includes(line)).map((line) => `Now it says, under ${line}`),
+    ...before.filter((line) => !now.includes(line)).map((line) => `It says no more, under ${line}`),
+  ];
+}
