@@ -47,6 +47,8 @@ const transaction = z.strictObject({
   handlersAfter: z.array(z.string()),
   /** What the daemon served before, as the gate understands it. */
   servedBefore: z.json(),
+  /** Whether Kubernetes called the node ready before; absent where that could not be told. */
+  nodeReadyBefore: z.boolean().optional(),
   /** Why the change is being rolled back, and the code of that. */
   reason: z.string().optional(),
   code: z.string().optional(),

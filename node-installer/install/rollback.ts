@@ -4,6 +4,7 @@ import { commitGuard, removeGuard } from "../host/guard.ts";
 import type { Transaction } from "../host/journal.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { sentence } from "./log.ts";
+import { nodeGate } from "./node-gate.ts";
 import { edit, entryOf, mismatches } from "./observe.ts";
 import { record, recordWithout, type Work } from "./work.ts";
 
@@ -43,6 +44,7 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   const code = transaction.code ?? (reason instanceof Refusal ? reason.code : `${step}-failed`);
   // Where containerd never saw the change, its content has not failed.
   let touched = true;
+  let node: string | undefined;
   try {
     const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why, code };
     await record(work, { transaction: rollingBack });
@@ -53,6 +55,8 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
       await daemon.restart(located);
       const result = await daemon.gate(located, expectation);
       if (!result.ok) throw new Error(result.problems.join("; "));
+      if (transaction.nodeReadyBefore)
+        node = await nodeGate(environment.host, cluster.reporter, environment.host.now());
     }
   } catch (error) {
     throw new RollbackFailed(
@@ -64,9 +68,14 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   await closeTransaction(work, transaction, { code, reason: why, final: touched });
   const breaker =
     "The same content is not tried again by itself: change the spec, or ask for another attempt (install --retry).";
+  // containerd is as it was: that kubelet is not, no further restart of containerd would mend.
+  const serves =
+    node === undefined
+      ? "The node serves as before."
+      : `containerd serves as before, but ${node}: look at kubelet on this node.`;
   throw new RolledBack(
     code,
-    `The change of ${located.file} failed and was rolled back: ${why}. The node serves as before.${touched ? ` ${breaker}` : ""}`,
+    `The change of ${located.file} failed and was rolled back: ${why}. ${serves}${touched ? ` ${breaker}` : ""}`,
     { cause: reason },
   );
 }

@@ -7,6 +7,7 @@ import { runtimeDirectory } from "../runtime/spec.ts";
 import { backUp, rotate } from "./backup.ts";
 import { cleanUp } from "./clean-up.ts";
 import { sentence } from "./log.ts";
+import { nodeGate } from "./node-gate.ts";
 import { edit } from "./observe.ts";
 import { placePayload, requireSpace } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
@@ -134,6 +135,7 @@ async function editFile(work: Work): Promise<void> {
   const untouched = own !== undefined && own.written === (before ?? null);
   const pristine = untouched ? own.pristine : await keepPristine(work);
   const backups = [...(own?.backups ?? []), ...(work.backup === undefined ? [] : [work.backup])];
+  const node = await environment.cluster.reporter.nodeReady();
   const transaction: Transaction = {
     phase: "replacing",
     startedAt: host.now().toISOString(),
@@ -146,6 +148,7 @@ async function editFile(work: Work): Promise<void> {
     handlersAfter: plan.entries.map(({ handler }) => handler),
     // Only JSON enters the journal.
     servedBefore: JSON.parse(JSON.stringify(observation.serving ?? null)),
+    ...(node !== undefined && { nodeReadyBefore: node.ready }),
   };
   await makeOwnDirectory(work, posix.dirname(located.file));
   await record(work, {
@@ -193,7 +196,7 @@ async function restart({ environment, observation }: Work): Promise<void> {
 }
 
 async function gate({ environment, observation, plan, journal }: Work): Promise<void> {
-  const { daemon, spec } = environment;
+  const { host, daemon, spec, cluster } = environment;
   const { located } = observation;
   const result = await daemon.gate(located, {
     entries: plan.entries,
@@ -201,11 +204,16 @@ async function gate({ environment, observation, plan, journal }: Work): Promise<
     before: observation.serving,
   });
   if (!result.ok) throw new Error(`containerd did not pass the gate: ${result.problems.join("; ")}`);
-  if (!spec.verifySandbox) return;
-  const proven = new Set(journal.runtimes.filter((owned) => owned.configured).map(({ runtime }) => runtime.handler));
-  for (const entry of plan.entries) {
-    if (!proven.has(entry.handler)) await daemon.verifySandbox(located, entry);
+  const since = host.now();
+  if (spec.verifySandbox) {
+    const proven = new Set(journal.runtimes.filter((owned) => owned.configured).map(({ runtime }) => runtime.handler));
+    for (const entry of plan.entries) {
+      if (!proven.has(entry.handler)) await daemon.verifySandbox(located, entry);
+    }
   }
+  if (!plan.restart || journal.transaction?.nodeReadyBefore !== true) return;
+  const problem = await nodeGate(host, cluster.reporter, since);
+  if (problem !== undefined) throw new Error(problem);
 }
 
 async function recordCommit(work: Work): Promise<void> {

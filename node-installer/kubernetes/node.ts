@@ -8,6 +8,37 @@ export interface NodeObject {
     labels?: Record<string, string>;
     annotations?: Record<string, string>;
   };
+  status?: { conditions?: NodeCondition[] };
+}
+
+interface NodeCondition {
+  type: string;
+  /** "True", "False", or "Unknown" once kubelet has been silent for too long. */
+  status: string;
+  reason?: string;
+  message?: string;
+  lastHeartbeatTime?: string;
+}
+
+/** What kubelet, or the control plane in its place, says of the node as a whole. */
+export interface NodeReadiness {
+  ready: boolean;
+  /** `KubeletNotReady: container runtime network not ready: …` */
+  reason: string;
+  /** When kubelet looked, by the node's clock, in whole seconds. */
+  heartbeat: Date | undefined;
+}
+
+/** undefined for a node that no kubelet has reported on yet. */
+export function readinessOf(node: NodeObject): NodeReadiness | undefined {
+  const condition = node.status?.conditions?.find(({ type }) => type === "Ready");
+  if (condition === undefined) return undefined;
+  const { status, reason, message, lastHeartbeatTime } = condition;
+  return {
+    ready: status === "True",
+    reason: [reason, message].filter(Boolean).join(": ") || `Ready is ${status}`,
+    heartbeat: lastHeartbeatTime === undefined ? undefined : new Date(lastHeartbeatTime),
+  };
 }
 
 const nodePath = (name: string): string => `/api/v1/nodes/${encodeURIComponent(name)}`;

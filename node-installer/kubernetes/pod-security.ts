@@ -27,7 +27,7 @@ export const podSecurity = {
   volumes: [{ name: "host", hostPath: { path: "/", type: "Directory" } }],
   volumeMounts: [{ name: "host", mountPath: "/host", mountPropagation: "HostToContainer" }],
   /** Seconds: a change between edit and commit is ended, or taken back, before the pod goes. */
-  terminationGracePeriodSeconds: 660,
+  terminationGracePeriodSeconds: 900,
   reasons: {
     runAsUser: "containerd's configuration, /opt and systemd's private socket belong to root.",
     "capabilities.CHOWN": "A file that replaces another keeps that one's owner and group.",

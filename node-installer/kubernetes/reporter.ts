@@ -4,7 +4,7 @@ import { type NodeEvent, recordEvent } from "./events.ts";
 import { setServedLabels } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
 import { retryAnnotation, statusAnnotation } from "./names.ts";
-import { type NodeObject, patchOwnNode, readOwnNode } from "./node.ts";
+import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
 import { type NodeStatus, publishedStatus } from "./status.ts";
 
 /** How the installer tells the cluster about its node. */
@@ -23,6 +23,8 @@ export interface Reporter {
   event(event: NodeEvent): void;
   /** A token that changes when somebody asks for another attempt after a failure; undefined if nobody ever did. */
   retryToken(): Promise<string | undefined>;
+  /** Whether Kubernetes calls the node ready; undefined where nobody can tell now. Never throws. */
+  nodeReady(): Promise<NodeReadiness | undefined>;
   /** What was reported last. */
   current(): NodeStatus | undefined;
   /** Resolves when everything reported so far is published. */
@@ -106,6 +108,7 @@ export function nodeReporter(options: ReporterOptions): Reporter {
       const node = await readOwnNode(api, nodeName);
       return node.metadata.annotations?.[retryAnnotation(group)];
     },
+    nodeReady: () => readOwnNode(api, nodeName).then(readinessOf, () => undefined),
     current: () => status,
     async flush() {
       while (publishing !== undefined) await publishing;
@@ -149,6 +152,7 @@ export function localReporter(metrics: InstallerMetrics, now: () => Date): Repor
     },
     event: () => {},
     retryToken: async () => undefined,
+    nodeReady: async () => undefined,
     current: () => status,
     flush: async () => {},
     close: () => {},

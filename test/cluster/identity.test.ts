@@ -4,7 +4,7 @@ import { installerIdentity, snapshotReaderIdentity } from "../../node-installer/
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { statusAnnotation, systemNamespace } from "../../node-installer/kubernetes/names.ts";
-import { type NodeObject, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { type NodeObject, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { leaseTickets } from "../../node-installer/kubernetes/tickets.ts";
 import { type ApiServer, startApiServer, until } from "./api-server.ts";
@@ -118,6 +118,13 @@ describe("what an installer's token can do", () => {
     expect((await node("node-1")).metadata.labels).toEqual({ zone: "a", [label]: "true" });
     await setServedLabels(one, "node-1", []);
     expect((await node("node-1")).metadata.labels).toEqual({ zone: "a" });
+  });
+
+  test("sees whether kubelet calls its own node ready", async () => {
+    const conditions = [{ type: "Ready", status: "False", reason: "KubeletNotReady", message: "no network" }];
+    await admin.mergePatch("/api/v1/nodes/node-1/status", { status: { conditions } });
+    const readiness = { ready: false, reason: "KubeletNotReady: no network" };
+    expect(readinessOf(await readOwnNode(one, "node-1"))).toMatchObject(readiness);
   });
 
   test("publishes its status and an Event about its own node, the same Event again as a count", async () => {

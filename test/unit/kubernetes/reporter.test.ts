@@ -144,6 +144,31 @@ test("labels are confirmed, or the caller hears it", async () => {
   await expect(reporter.setServed([])).rejects.toMatchObject({ status: 503 });
 });
 
+test("readiness is kubelet's word with its reason and time, and unknown where nobody answers", async () => {
+  expect(await reporter.nodeReady()).toBeUndefined();
+  const say = (status: string, rest: object) => {
+    const node = server.objects.get("/api/v1/nodes/a");
+    if (node)
+      node.status = {
+        conditions: [
+          { type: "MemoryPressure", status: "False" },
+          { type: "Ready", status, ...rest },
+        ],
+      };
+  };
+  say("True", { reason: "KubeletReady", message: "posting", lastHeartbeatTime: "2026-01-02T03:04:05Z" });
+  expect(await reporter.nodeReady()).toEqual({
+    ready: true,
+    reason: "KubeletReady: posting",
+    heartbeat: new Date("2026-01-02T03:04:05Z"),
+  });
+  say("Unknown", {});
+  expect(await reporter.nodeReady()).toMatchObject({ ready: false, reason: "Ready is Unknown" });
+  server.intercept = () => ({ status: 503, body: "" });
+  expect(await reporter.nodeReady()).toBeUndefined();
+  expect(await withoutKubernetes(() => new Date(0)).reporter.nodeReady()).toBeUndefined();
+});
+
 test("health: alive from the start, ready when the spec is served, with reason and metrics", async () => {
   const health = await serveHealth({
     port: 0,
