@@ -1,16 +1,16 @@
 import { readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Manifest } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
+import { projectDirectory } from "../project.ts";
 import { baseEntries, baseInputs } from "./base.ts";
 import type { Entry } from "./layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "./layout.ts";
 
-const clone = resolve(import.meta.dirname, "../..");
-export const installerLayout = join(clone, ".local", "image");
-export const payloadsDirectory = join(clone, ".local", "payloads");
+export const installerLayout = join(projectDirectory, ".local", "image");
+export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
 
 /** A payload on this machine: the directory holds manifest.json and files/. */
 export interface LocalPayload {

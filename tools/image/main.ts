@@ -1,9 +1,11 @@
 // npm run image [-- --payload NAME … --push TARGET --ca FILE]: builds the installer's image; pushes it on request.
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { buildPrograms } from "../build.ts";
+import { packageRoot } from "../programs/pinned.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
+import { isPackage } from "../project.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import type { BuiltImage } from "./layout.ts";
 import { pushImage, reportFailure } from "./push.ts";
@@ -19,15 +21,22 @@ export async function buildInstallerImage(
   progress: Progress = toStderr,
 ): Promise<BuiltImage> {
   const begin = Date.now();
-  const { nodeInstaller } = await buildPrograms();
+  const program = await installerProgram();
   const payloads = await localPayloads(options.payloads);
-  const image = await buildImage({ program: nodeInstaller, payloads }, progress);
+  const image = await buildImage({ program, payloads }, progress);
   const megabytes = image.layers.reduce((sum, layer) => sum + layer.size, 0) / 1e6;
   const fresh = image.layers.filter(({ cached }) => !cached).length;
   progress(
     `Installer image ${image.digest}, ${megabytes.toFixed(0)} MB: ${fresh} of ${image.layers.length} layers built in ${seconds(begin)}.`,
   );
   return image;
+}
+
+/** A package brings the bundle; a clone makes it from its sources. */
+async function installerProgram(): Promise<string> {
+  if (isPackage) return join(packageRoot(), "dist", "node-installer.mjs");
+  const { buildPrograms } = await import("../build.ts");
+  return (await buildPrograms()).nodeInstaller;
 }
 
 /** The command: prints the image's digest, or its reference where it was pushed. Returns the exit code. */

@@ -14,6 +14,7 @@ import {
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type PlatformName, platformNames } from "../../node-installer/runtime/spec.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
+import { projectDirectory } from "../project.ts";
 import { openArchives, openFiles } from "./archives.ts";
 import { fetchKataRelease } from "./kata-release.ts";
 import { type LockRequest, lockPayload } from "./lock.ts";
@@ -53,7 +54,6 @@ Options
 
 A download that broke off is continued by the same command.`;
 
-const clone = resolve(import.meta.dirname, "../..");
 const text = { type: "string" } as const;
 const list = { type: "string", multiple: true } as const;
 const options = {
@@ -140,8 +140,8 @@ function request(source: Source, values: Values): Omit<LockRequest, "layout" | "
       kernelParams: values["kernel-params"],
       kernelVerityParams: values["kernel-verity-params"],
     },
-    directory: join(values.payloads ?? join(clone, ".local", "payloads"), name),
-    output: values.output ?? join(clone, "node-installer", "payloads", `${name}.json`),
+    directory: join(values.payloads ?? join(projectDirectory, ".local", "payloads"), name),
+    output: values.output ?? join(projectDirectory, "node-installer", "payloads", `${name}.json`),
   };
 }
 
@@ -180,7 +180,7 @@ async function fetchCommitted(values: Values, progress: Progress) {
   const manifest = manifestSchema.safeParse(JSON.parse(await readFile(output, "utf8")));
   if (!manifest.success)
     throw new Refusal("manifest-invalid", `${output} is no manifest: ${z.prettifyError(manifest.error)}`);
-  const directory = join(values.payloads ?? join(clone, ".local", "payloads"), manifest.data.name);
+  const directory = join(values.payloads ?? join(projectDirectory, ".local", "payloads"), manifest.data.name);
   const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
   await refetch(manifest.data, { directory, ca }, progress);
   return { manifest: manifest.data, before: manifest.data, output, directory };

@@ -1,0 +1,19 @@
+/**
+ * What other Pulumi programs import from `contrast-runtime`. Importing it registers nothing.
+ *
+ * Programs need the package's bin on PATH where the engine runs, because commands of the components call it by name:
+ * an npm script has it there, and so has `npx pulumi up`.
+ */
+
+export { type Manifest, manifestSchema } from "../node-installer/runtime/manifest.ts";
+export { Refusal } from "../node-installer/runtime/refusal.ts";
+export { deriveRuntime } from "../node-installer/runtime/render.ts";
+export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+export { distributionNames, platformNames } from "../node-installer/runtime/spec.ts";
+export { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
+export { BareMetalNodes, type BareMetalNodesArgs, type HostArgs } from "./bare-metal-nodes.ts";
+export { ContrastRuntime, type ContrastRuntimeArgs, type NodeGroupArgs, type RuntimeArgs } from "./contrast-runtime.ts";
+export type { NodeSelectionArgs, TolerationArgs } from "./installer-pod.ts";
+export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster/local-cluster.ts";
+export { type DistributionArgs, NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
+export { type RuntimeClassArgs, RuntimeClasses, type RuntimeClassesArgs } from "./runtime-classes.ts";
