@@ -112,7 +112,10 @@ export class NodeInstaller extends pulumi.ComponentResource {
     ];
   }
 
-  /** The install spec as a ConfigMap named by its content: pods of the old DaemonSet never see the new one. */
+  /**
+   * The install spec as a ConfigMap named by its content, for the engine too: pods of the old DaemonSet never see the
+   * new one, and after an update that failed the old one is still there to go back to.
+   */
   #spec(): Spec {
     const { group, distribution, runtimes, atOnce = 1, verifySandbox = false } = this.#args;
     const { spec, json, hash } = renderSpec({
@@ -124,7 +127,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
     });
     const name = `${this.#object}-${hash.slice(0, 8)}`;
     const map = new ConfigMap(
-      `${this.#object}-spec`,
+      name,
       {
         metadata: { name, namespace: this.#args.namespace, labels: installerLabels(group) },
         data: { [specKey]: json },

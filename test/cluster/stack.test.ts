@@ -164,6 +164,16 @@ test("a runtime that pods use is not removed: the update fails with their names,
   expect(await shimsOf("node-1", oldHandler)).toHaveLength(1);
 });
 
+test("an update that failed is taken back by going back to the former stack file", async () => {
+  await configure(["local", "local-next"]);
+  const { code, stdout } = await project.up();
+  expect(code, stdout).toBe(0);
+  const { code: again } = await project.preview("--expect-no-changes");
+  expect(again).toBe(0);
+  await configure(["local-next"]);
+  expect((await project.up()).code).not.toBe(0);
+});
+
 test("once its pods are gone the same update uninstalls it, and nothing else", async () => {
   await cluster().kubectl("delete", "pod", "old-node-1", "old-node-2");
   const { code, stdout } = await project.up();

@@ -42,14 +42,20 @@ async function configure(target: EngineProject, stack: string, configuration: Co
   await rename(`${file}.new`, file);
 }
 
-/** "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. */
+/**
+ * "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. A spec's name is its content,
+ * which these tests do not repeat.
+ */
 async function operations(target: EngineProject, ...args: string[]): Promise<string[]> {
   const steps = await target.plan(...args);
   return steps
     .filter(({ op }) => op !== "create-replacement" && op !== "delete-replaced")
     .map(({ op, urn }) => {
       const [type = "", name = ""] = urn.split("::").slice(2);
-      return `${op} ${type.split("$").at(-1)?.split(":").at(-1)} ${name}`;
+      return `${op} ${type.split("$").at(-1)?.split(":").at(-1)} ${name}`.replace(
+        /(?<=ConfigMap .*)-[0-9a-f]{8}$/,
+        "-SPEC",
+      );
     })
     .sort();
 }
@@ -82,7 +88,8 @@ describe("a stack on a cluster", () => {
 
   /** What every change of a group's spec is: new content, pods that see it, a rollout that waits for it. */
   const respec = [
-    `replace ConfigMap ${installer}-spec`,
+    `create ConfigMap ${installer}-SPEC`,
+    `delete ConfigMap ${installer}-SPEC`,
     `update Command workers-rollout`,
     `update ContrastRuntime runtime`,
     `update DaemonSet ${installer}`,

@@ -69,8 +69,10 @@ export async function ensureLocalPayload(
   const sources = await fetchSources(progress);
   const inputs = await inputsOf(sources, { name, change });
   const present = await readPayload(directory);
-  const madeFrom = await readFile(join(directory, "inputs"), "utf8").catch(() => "");
-  if (present && madeFrom === inputs) return { manifest: present, directory, cached: true };
+  // A manifest that somebody edited since is not the one that was made.
+  const record = join(directory, "made");
+  if (present && (await readFile(record, "utf8").catch(() => "")) === `${inputs}\n${digestOf(present)}\n`)
+    return { manifest: present, directory, cached: true };
 
   const begin = Date.now();
   progress(`Making the payload ${name} from Debian's packages …`);
@@ -79,7 +81,6 @@ export async function ensureLocalPayload(
     async (files) => {
       const kernelVerityParams = await writeFiles(files, sources);
       if (change) await appendFile(join(files, change.path), change.append);
-      await writeFile(join(files, "..", "inputs"), inputs);
       const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams };
       const described = Object.entries(paths).map(([role, path]) => ({ role: role as FileRole, path }));
       return {
@@ -99,9 +100,12 @@ export async function ensureLocalPayload(
     },
     progress,
   );
+  await writeFile(record, `${inputs}\n${digestOf(manifest)}\n`);
   progress(`  ${name} is made: ${manifest.files.length} files, ${seconds(begin)}.`);
   return { manifest, directory, cached: false };
 }
+
+const digestOf = (manifest: Manifest): string => createHash("sha256").update(JSON.stringify(manifest)).digest("hex");
 
 async function writeFiles(files: string, sources: Sources): Promise<string> {
   const place = async (path: string, source: string) => {
