@@ -1,0 +1,64 @@
+import { takeSnapshot } from "../../../node-installer/commands/snapshot.ts";
+import { converge } from "../../../node-installer/install/converge.ts";
+import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
+import type { BundleText } from "../../../review/fleet-plan.ts";
+import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
+
+/** A host that any of these runtimes runs on: what hosts lack is tested where hosts are checked. */
+const anyHost: RuntimeSpec["host"] = { tee: "none", virtualization: "none", gpu: false, guestPull: false };
+
+/** Runtimes as `MemoryNode` makes them, on any host. */
+export function specOf(...digits: string[]): InstallSpec {
+  const node = new MemoryNode();
+  const spec = node.spec(digits.map((each) => ({ ...node.runtime(each), host: anyHost })));
+  node.close();
+  return spec;
+}
+
+export interface Kind {
+  /** containerd's file. */
+  file?: string;
+  /** What is installed on the node, by the installer itself. */
+  installed?: InstallSpec;
+  /** Changes the node before the bundle is taken. */
+  change?: (node: MemoryNode) => void;
+}
+
+/** The bundle that the installer's own snapshot takes of such a node. */
+export async function bundleOf({ file = adminsFile, installed, change }: Kind, name = "node-1"): Promise<BundleText> {
+  const node = new MemoryNode(file);
+  try {
+    const spec = installed ?? specOf("00000001");
+    if (installed) {
+      // The image's files, for this node.
+      for (const { handler } of installed.runtimes) node.runtime(handler.slice(-8));
+      await converge(node.environment(installed));
+    }
+    change?.(node);
+    const bundle = await takeSnapshot(node.host, spec, name);
+    // The model's CRI is no socket, so what it answers is added here.
+    const { daemon } = node.environment(spec);
+    const serving = await daemon
+      .locate()
+      .then((located) => daemon.observe(located, 1_000))
+      .catch(() => undefined);
+    const users: Record<string, string[]> = {};
+    for (const { handler, name: pod } of node.sandboxes) users[handler] = [...(users[handler] ?? []), pod];
+    return { file: `${name}.json`, text: JSON.stringify({ ...bundle, users, serving }, null, 1) };
+  } finally {
+    node.close();
+  }
+}
+
+/** The same node again and again: another name, another time, other inodes. */
+export function likeness({ text }: BundleText, number: number): BundleText {
+  const name = `node-${number}`;
+  const other = text
+    .replace(/"node": "[^"]*"/, `"node": "${name}"`)
+    .replace(/"takenAt": "[^"]*"/, `"takenAt": "2026-03-01T00:00:${String(number % 60).padStart(2, "0")}.000Z"`)
+    .replaceAll(
+      /((?:ino|mtimeNs|ctimeNs)\\*": ?\\*")(\d+)/g,
+      (_, key: string, value: string) => `${key}${BigInt(value) * 7919n + BigInt(number)}`,
+    );
+  return { file: `${name}.json`, text: other };
+}

@@ -1,0 +1,124 @@
+import { describe, expect, test } from "vitest";
+import { fleetSentence, outcomeSentence, planFleet } from "../../../review/fleet-plan.ts";
+import { adminsFile } from "../../fakes/memory-node.ts";
+import { bundleOf, likeness, specOf } from "./bundles.ts";
+
+const one = specOf("00000001");
+const two = specOf("00000001", "00000002");
+const handlers = two.runtimes.map(({ handler }) => handler);
+
+describe("the fleet plan", () => {
+  test("groups nodes by outcome and reason, refused first", async () => {
+    const fresh = await bundleOf({});
+    const installed = await bundleOf({ installed: one });
+    const old = await bundleOf({
+      change: (node) =>
+        node.host.programs.set("containerd", () => ({
+          stdout: "containerd github.com/containerd/containerd 1.6.8 x\n",
+        })),
+    });
+    const bundles = [0, 1, 2].map((number) => likeness(fresh, number));
+    bundles.push(likeness(installed, 3), likeness(installed, 4), likeness(old, 5));
+    const plan = await planFleet(one, bundles);
+    expect(plan.outcomes.map(({ outcome, nodes }) => [outcome, nodes])).toEqual([
+      ["refused", ["node-5"]],
+      ["restart", ["node-0", "node-1", "node-2"]],
+      ["unchanged", ["node-3", "node-4"]],
+    ]);
+    expect(fleetSentence(plan)).toBe("6 nodes: 1 is refused, 3 restart containerd, 2 are unchanged.");
+    expect(outcomeSentence(plan.outcomes[0] as never)).toMatch(
+      /^1 node is refused \(`[a-z-]+`: .*1\.6.*\): `node-5`\.$/,
+    );
+  });
+
+  test("a runtime that is added restarts containerd where it is missing", async () => {
+    const [before, after] = await Promise.all([bundleOf({ installed: one }), bundleOf({ installed: two })]);
+    const { outcomes } = await planFleet(two, [likeness(before, 1), likeness(after, 2)]);
+    expect(outcomes.map(({ outcome, nodes }) => [outcome, nodes])).toEqual([
+      ["restart", ["node-1"]],
+      ["unchanged", ["node-2"]],
+    ]);
+  });
+
+  test("a runtime that is removed is named where pods still use it", async () => {
+    const idle = await bundleOf({ installed: two });
+    const busy = await bundleOf({
+      installed: two,
+      change: (node) => node.sandboxes.push({ handler: handlers[1] ?? "", name: "default/web" }),
+    });
+    const { outcomes } = await planFleet(one, [likeness(idle, 1), likeness(busy, 2)]);
+    expect(outcomes).toMatchObject([
+      { outcome: "restart", reason: "", nodes: ["node-1"] },
+      { outcome: "change", reason: `pods still use ${handlers[1]}`, nodes: ["node-2"] },
+    ]);
+  });
+
+  test("a payload file that somebody changed is not taken for the one of the journal", async () => {
+    const touched = await bundleOf({
+      installed: one,
+      change: (node) =>
+        node.host.put(`/opt/edgeless/${handlers[0]}/share/kata-kernel`, "kernal", { mode: 0o644, uid: 0, gid: 0 }),
+    });
+    const intact = await bundleOf({ installed: one });
+    const { outcomes } = await planFleet(one, [likeness(touched, 1), likeness(intact, 2)]);
+    expect(outcomes.map(({ outcome, nodes }) => [outcome, nodes])).toEqual([
+      ["change", ["node-1"]],
+      ["unchanged", ["node-2"]],
+    ]);
+  });
+
+  test("a node of another group, one whose disk is full and one whose host does not fit are refused", async () => {
+    const other = await bundleOf({ installed: { ...one, group: "others" } });
+    const full = await bundleOf({
+      change: (node) => {
+        node.host.free = { bytes: 1e6, inodes: 1e6 };
+      },
+    });
+    const { outcomes } = await planFleet(one, [likeness(other, 1), likeness(full, 2), likeness(await bundleOf({}), 3)]);
+    expect(outcomes.map(({ outcome, code, nodes }) => [outcome, code, nodes])).toEqual([
+      ["refused", "other-group", ["node-1"]],
+      ["refused", "no-space", ["node-2"]],
+      ["restart", "", ["node-3"]],
+    ]);
+    const snp = {
+      ...one,
+      runtimes: one.runtimes.map((runtime) => ({
+        ...runtime,
+        host: { tee: "snp" as const, virtualization: "kvm" as const, gpu: false, guestPull: false },
+      })),
+    };
+    const [unfit] = (await planFleet(snp, [await bundleOf({})])).outcomes;
+    expect(unfit).toMatchObject({ outcome: "refused", nodes: ["node-1"] });
+    expect(unfit?.code).toContain("cpu-without-snp");
+  });
+
+  test("a file with inline tables is refused in the installer's own words", async () => {
+    const inline = await bundleOf({ file: 'version = 3\nplugins = { "io.containerd.cri.v1.runtime" = { } }\n' });
+    const { outcomes } = await planFleet(one, [inline]);
+    expect(outcomes).toMatchObject([{ outcome: "refused", nodes: ["node-1"] }]);
+  });
+
+  test("a file that is no bundle is named", async () => {
+    const empty = { file: "bundles/x.json", text: "{}" };
+    await expect(planFleet(one, [empty])).rejects.toThrow("bundles/x.json is not a node's bundle.");
+    const unknown = {
+      file: "y.json",
+      text: (await bundleOf({})).text.replace('"schemaVersion": 1', '"schemaVersion": 9'),
+    };
+    await expect(planFleet(one, [unknown])).rejects.toThrow("y.json is not a node's bundle.");
+  });
+
+  test("no bundle at all is said", async () => {
+    expect(fleetSentence(await planFleet(one, []))).toBe("0 nodes: no bundle of any was given.");
+  });
+
+  test("the plan does not depend on the order of bundles, nor on which node of a kind comes first", async () => {
+    const kinds = [
+      await bundleOf({}),
+      await bundleOf({ installed: one }),
+      await bundleOf({ file: `# another\n${adminsFile}` }),
+    ];
+    const bundles = kinds.flatMap((kind, index) => [0, 1, 2].map((number) => likeness(kind, index * 3 + number)));
+    expect(await planFleet(one, bundles)).toEqual(await planFleet(one, bundles.toReversed()));
+  });
+});
