@@ -28,7 +28,7 @@ const verbs: Record<string, Verb> = {
     load: () => import("./lock/main.ts"),
   },
   image: {
-    summary: "build the installer's image (in a clone)",
+    summary: "build the installer's image, with payloads",
     load: () => import("./image/main.ts"),
   },
   "image push": {

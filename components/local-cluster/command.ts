@@ -14,6 +14,10 @@ const usage = `usage: contrast-runtime local-cluster COMMAND --name NAME
 
 /** Progress goes to standard error, the result to standard output. Returns the exit code: 2 for a wrong command line. */
 export async function main(argv: string[]): Promise<number> {
+  if (argv[0] === "--help") {
+    console.log(usage);
+    return 0;
+  }
   try {
     return await execute(argv);
   } catch (error) {

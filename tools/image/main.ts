@@ -41,6 +41,10 @@ async function installerProgram(): Promise<string> {
 
 /** The command: prints the image's digest, or its reference where it was pushed. Returns the exit code. */
 export async function main(argv: string[]): Promise<number> {
+  if (argv.includes("--help")) {
+    console.log(usage);
+    return 0;
+  }
   try {
     const { values } = parseArgs({
       args: argv,

@@ -100,6 +100,10 @@ const usage = "Usage: contrast-runtime image push --layout DIRECTORY --registry 
 
 /** The command: prints the image's reference by digest. Returns the exit code. */
 export async function main(argv: string[]): Promise<number> {
+  if (argv.includes("--help")) {
+    console.log(usage);
+    return 0;
+  }
   const option = { type: "string" } as const;
   try {
     const { values } = parseArgs({

@@ -1,0 +1,131 @@
+import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { compilePackage } from "../../tools/package.ts";
+import { check, run } from "../../tools/programs/run.ts";
+import { type ApiServer, startApiServer } from "./api-server.ts";
+import { type EngineProject, engineProject } from "./harness.ts";
+
+/*
+ * The components from another program: the packed package in its node_modules, where Node strips no types, with nothing
+ * beside it but what the package says it depends on.
+ */
+
+const clone = resolve(import.meta.dirname, "..", "..");
+const handler = "contrast-cc-metal-qemu-snp-2932281f";
+
+const program = `
+import { readFileSync } from "node:fs";
+import { ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
+import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
+
+const manifest: Manifest = manifestSchema.parse(JSON.parse(readFileSync("manifest.json", "utf8")));
+const image = "registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}";
+const runtime = new ContrastRuntime("confidential", {
+  image,
+  groups: [
+    {
+      group: "snp",
+      distribution: { name: "containerd" },
+      nodeSelector: { "example.com/pool": "snp" },
+      runtimes: [{ platform: "metal-qemu-snp", manifest }],
+      minimumNodes: 0,
+    },
+  ],
+});
+// One component by itself, without the rest.
+const namespace = new Namespace("own", { metadata: { name: "own" } });
+const alone = new NodeInstaller(
+  "alone",
+  {
+    group: "alone",
+    namespace: "own",
+    image,
+    distribution: { name: "k3s" },
+    nodeNames: ["node-7"],
+    runtimes: [deriveRuntime({ platform: "metal-qemu-snp", manifest })],
+    minimumNodes: 0,
+  },
+  { dependsOn: [namespace] },
+);
+export const handlers: Record<string, string[]> = runtime.handlers;
+export const specHash: string = alone.specHash;
+`;
+
+interface PackageJson {
+  bin: Record<string, string>;
+  dependencies: Record<string, string>;
+}
+
+let server: ApiServer;
+let project: EngineProject;
+
+/** As `npm install` would lay it out, with the clone's packages in the place of downloaded ones. */
+async function installPackage(modules: string): Promise<void> {
+  const installed = join(modules, "contrast-runtime");
+  await mkdir(installed, { recursive: true });
+  const packed = await check("npm", ["pack", "--json", "--pack-destination", modules], { cwd: clone });
+  const [{ filename }] = JSON.parse(packed) as [{ filename: string }];
+  await check("tar", ["-xzf", join(modules, filename), "-C", installed, "--strip-components=1"]);
+  const { bin, dependencies } = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
+  for (const name of Object.keys(dependencies)) {
+    await mkdir(dirname(join(modules, name)), { recursive: true });
+    await symlink(join(clone, "node_modules", name), join(modules, name));
+  }
+  await mkdir(join(modules, ".bin"));
+  for (const [name, path] of Object.entries(bin)) {
+    await chmod(join(installed, path), 0o755);
+    await symlink(join("..", "contrast-runtime", path), join(modules, ".bin", name));
+  }
+}
+
+beforeAll(async () => {
+  await compilePackage();
+  server = await startApiServer();
+  project = await engineProject({ program, nodeModules: installPackage });
+  const kubeconfig = join(project.home, "kubeconfig");
+  await writeFile(kubeconfig, server.kubeconfig);
+  const manifest = join(clone, "test", "fixtures", "manifests", "fixture-contrast-go.json");
+  await copyFile(manifest, join(project.directory, "manifest.json"));
+  project.env.KUBECONFIG = kubeconfig;
+  project.env.PATH = `${join(project.directory, "node_modules", ".bin")}:${project.env.PATH}`;
+});
+afterAll(async () => {
+  await project?.remove();
+  await server?.stop();
+});
+
+test("another program previews and updates with its components, and the package's bin takes them away again", async () => {
+  await project.mustWork(project.preview());
+  await project.mustWork(project.up());
+  expect((await project.outputs()).handlers).toEqual({ snp: [handler] });
+  expect(await server.kubectl("get", "runtimeclass", "-o", "name")).toContain(handler);
+  expect(await server.kubectl("get", "daemonset", "-n", "own", "-o", "name")).toContain("contrast-installer-alone");
+  await project.mustWork(project.preview("--expect-no-changes"));
+  await project.mustWork(project.destroy());
+  expect(await server.kubectl("get", "runtimeclass", "-o", "name")).not.toContain(handler);
+});
+
+test("its compiler finds the types of everything that the program uses", async () => {
+  const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2024", "--skipLibCheck"];
+  const tsc = join(clone, "node_modules", ".bin", "tsc");
+  const typeRoots = join(clone, "node_modules", "@types");
+  const args = [...options, "--typeRoots", typeRoots, "--types", "node", "index.ts"];
+  expect(await run(tsc, args, { cwd: project.directory })).toMatchObject({ code: 0, stdout: "" });
+  await project.write(program.replace('"metal-qemu-snp"', '"metal-qemu-sev"'));
+  expect((await run(tsc, args, { cwd: project.directory })).stdout).toContain("Type '\"metal-qemu-sev\"'");
+  await project.write(program);
+});
+
+test("its bin runs, every verb of it", async () => {
+  const bin = (...args: string[]) => run("contrast-runtime", args, { cwd: project.directory, env: project.env });
+  const { code, stdout } = await bin("--help");
+  expect(code).toBe(0);
+  const verbs = [...stdout.matchAll(/^ {2}([a-z-]+(?: [a-z]+)?) {2,}/gm)].map(([, verb = ""]) => verb);
+  expect(verbs).toContain("rollout");
+  for (const verb of verbs) {
+    const help = await bin(...verb.split(" "), "--help");
+    expect(help.stderr, verb).toBe("");
+    expect(help.stdout, verb).toContain(verb);
+  }
+});
