@@ -1,0 +1,118 @@
+import { renderSpec } from "../../../node-installer/runtime/render.ts";
+import type { RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
+import { type Preview, readPreview } from "../../../review/preview.ts";
+import { type Summary, summarize } from "../../../review/summary.ts";
+
+/** A step as the engine prints it; the URN's project and stack are added. */
+export interface DocumentStep {
+  op: string;
+  type: string;
+  name: string;
+  parent?: string;
+  before?: object;
+  after?: object;
+  paths?: string[];
+}
+
+const urnOf = ({ type, name, stack }: { type: string; name: string; stack: string }) =>
+  `urn:pulumi:${stack}::contrast-runtime::${type}::${name}`;
+
+/** What `pulumi preview --json` would print of these steps. */
+export function document(steps: DocumentStep[], stack = "production"): string {
+  const state = (step: DocumentStep, inputs: object | undefined) =>
+    inputs && {
+      type: step.type,
+      inputs,
+      ...(step.parent && { parent: urnOf({ type: installerType, name: step.parent, stack }) }),
+    };
+  return JSON.stringify({
+    config: {},
+    steps: [
+      { op: "same", urn: urnOf({ type: "pulumi:pulumi:Stack", name: `contrast-runtime-${stack}`, stack }) },
+      ...steps.map((step) => ({
+        op: step.op,
+        urn: urnOf({ ...step, stack }),
+        oldState: state(step, step.before),
+        newState: state(step, step.after),
+        detailedDiff: Object.fromEntries((step.paths ?? []).map((path) => [path, { kind: "update" }])),
+      })),
+    ],
+  });
+}
+
+export const previewOf = (...steps: DocumentStep[]): Preview => readPreview(document(steps));
+export const summaryOf = (...steps: DocumentStep[]): Summary => summarize(previewOf(...steps));
+
+/** "known: text" of a section's lines. */
+export const linesOf = ({ sections }: Summary, title: string): string[] =>
+  sections.find((section) => section.title === title)?.lines.map(({ certainty, text }) => `${certainty}: ${text}`) ??
+  [];
+
+const installerType = "contrast-runtime:index:NodeInstaller";
+export const image = (digit: string): string => `registry.example.com/installer@sha256:${digit.repeat(64)}`;
+
+export interface GroupState {
+  group?: string;
+  runtimes: RuntimeSpec[];
+  nodes?: unknown;
+  image?: string;
+  atOnce?: number;
+  onDestroy?: string;
+}
+
+/** The steps of one node group: its review card, its spec, and what launches of its runtimes measure. */
+export function groupSteps(before: GroupState | undefined, after: GroupState | undefined): DocumentStep[] {
+  const op = before ? (after ? "update" : "delete") : "create";
+  const { group = "workers" } = after ?? before ?? {};
+  const sides = { ...(before && { before: card(before) }), ...(after && { after: card(after) }) };
+  const spec = { ...(before && { before: configMap(before) }), ...(after && { after: configMap(after) }) };
+  return [
+    { op, type: installerType, name: group, ...sides },
+    {
+      op: op === "update" ? "replace" : op,
+      type: "kubernetes:core/v1:ConfigMap",
+      name: `${group}-spec`,
+      parent: group,
+      ...spec,
+    },
+  ];
+}
+
+const card = ({
+  group = "workers",
+  runtimes,
+  nodes = "all",
+  image: by = image("a"),
+  atOnce = 1,
+  onDestroy = "uninstall",
+}: GroupState) => ({
+  group,
+  distribution: "containerd",
+  nodes,
+  runtimes: runtimes.map(({ handler, platform, payload }) => ({ handler, platform, payload })),
+  image: by,
+  atOnce,
+  onDestroy,
+});
+
+function configMap({ group = "workers", runtimes, atOnce = 1 }: GroupState) {
+  const { json } = renderSpec({ group, distribution: { name: "containerd" }, atOnce, verifySandbox: false, runtimes });
+  return { data: { "spec.json": json } };
+}
+
+/** What ContrastRuntime's card says of launches. */
+export const launchStep = (before: Record<string, object>, after: Record<string, object>): DocumentStep => ({
+  op: "update",
+  type: "contrast-runtime:index:ContrastRuntime",
+  name: "runtime",
+  before: launchCard(before),
+  after: launchCard(after),
+});
+const launchCard = (launches: Record<string, object>) => ({
+  runtimes: Object.entries(launches).map(([handler, launch]) => ({
+    handler,
+    payload: "p",
+    kata: "contrast-go 3.28.0",
+    launch,
+  })),
+});

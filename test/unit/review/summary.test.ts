@@ -1,0 +1,479 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import type { Manifest } from "../../../node-installer/runtime/manifest.ts";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
+import { renderMarkdown } from "../../../review/markdown.ts";
+import { readPreview } from "../../../review/preview.ts";
+import { canonical, summarize } from "../../../review/summary.ts";
+import { fixtureManifest } from "../runtime/fixtures.ts";
+import {
+  type DocumentStep,
+  document,
+  groupSteps,
+  image,
+  launchStep,
+  linesOf,
+  previewOf,
+  summaryOf,
+} from "./documents.ts";
+
+const runtime = (manifest: Manifest | string = "contrast-go", platform: PlatformName = "metal-qemu-snp") =>
+  deriveRuntime({ platform, manifest: typeof manifest === "string" ? fixtureManifest(manifest) : manifest });
+const go = runtime();
+const next = runtime("contrast-go-next");
+const otherKernel = runtime({
+  ...fixtureManifest("contrast-go"),
+  name: "patched",
+  files: fixtureManifest("contrast-go").files.map((file) =>
+    file.role === "kernel" ? { ...file, sha256: "9".repeat(64) } : file,
+  ),
+});
+
+describe("runtimes", () => {
+  test("a runtime that is added", () => {
+    const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [go, next] }));
+    expect(linesOf(summary, "Runtimes")).toEqual([
+      `known: Group \`workers\` gets \`${next.handler}\` (platform \`metal-qemu-snp\`, payload \`fixture-contrast-go-next\`).`,
+    ]);
+    expect(linesOf(summary, "Restarts of containerd")[0]).toBe(
+      "predicted: Group `workers`: containerd restarts at most once on each node, 1 at a time. Pods keep running.",
+    );
+  });
+
+  test("a runtime that is removed is retired, and pods that use it stop the update", () => {
+    const lines = linesOf(summaryOf(...groupSteps({ runtimes: [go, next] }, { runtimes: [next] })), "Runtimes");
+    expect(lines[0]).toContain(`known: Group \`workers\` loses \`${go.handler}\``);
+    expect(lines[1]).toMatch(/^predicted: .*While pods do, the update fails and names them\.$/);
+  });
+
+  test("a payload edited in place is one exchange, with what differs", () => {
+    const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [otherKernel] }));
+    expect(linesOf(summary, "Runtimes")[0]).toBe(
+      `known: Group \`workers\` exchanges \`${go.handler}\` (platform \`metal-qemu-snp\`, payload \`fixture-contrast-go\`) ` +
+        `for \`${otherKernel.handler}\`, payload \`patched\`. What differs: the kernel.`,
+    );
+    expect(linesOf(summary, "Restarts of containerd")[0]).toContain("at most twice");
+  });
+
+  test("two groups with the same change are two lines each, and their restarts are added up", () => {
+    const steps = ["a", "b"].flatMap((group, index) =>
+      groupSteps(
+        { group, runtimes: [go], nodes: ["n1", "n2"].slice(index), atOnce: 2 },
+        { group, runtimes: [go, next], nodes: ["n1", "n2"].slice(index), atOnce: 2 },
+      ),
+    );
+    expect(linesOf(summaryOf(...steps), "Restarts of containerd")).toEqual([
+      "predicted: Group `a`: containerd restarts at most once on each node, 2 at a time; at most 2 restarts on 2 nodes. Pods keep running.",
+      "predicted: Group `b`: containerd restarts at most once on each node, 2 at a time; at most 1 restart on 1 node. Pods keep running.",
+      "predicted: In all groups: at most 3 restarts.",
+    ]);
+  });
+
+  test("a group that leaves with onDestroy: leave is left as it is, and nothing restarts", () => {
+    const summary = summaryOf(...groupSteps({ runtimes: [go], onDestroy: "leave" }, undefined));
+    expect(linesOf(summary, "Runtimes")).toContainEqual(expect.stringContaining("what is on its nodes stays there"));
+    expect(linesOf(summary, "Restarts of containerd")).toEqual([]);
+  });
+
+  test("another pace alone restarts nothing", () => {
+    const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [go], atOnce: 5 }));
+    expect(linesOf(summary, "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: nothing that containerd reads changes; it does not restart.",
+    ]);
+    expect(linesOf(summary, "Runtimes")).toEqual([]);
+  });
+
+  test("another overhead", () => {
+    const spec = (memory: string) => ({ handler: go.handler, overhead: { podFixed: { memory } } });
+    const step = { op: "update", type: "kubernetes:node.k8s.io/v1:RuntimeClass", name: go.handler };
+    const lines = linesOf(summaryOf({ ...step, before: spec("682Mi"), after: spec("1Gi") }), "Runtimes");
+    expect(lines[0]).toBe(
+      `known: RuntimeClass \`${go.handler}\`: overhead \`{"memory":"682Mi"}\` → \`{"memory":"1Gi"}\`.`,
+    );
+  });
+});
+
+describe("attestation", () => {
+  const [old, now] = ["a".repeat(96), "b".repeat(96)];
+
+  test("values that change, and the files that are why", () => {
+    const lines = linesOf(
+      summaryOf(
+        launchStep(
+          { [go.handler]: { "EPYC-Milan launch digest": old } },
+          { [otherKernel.handler]: { "EPYC-Milan launch digest": now } },
+        ),
+        ...groupSteps({ runtimes: [go] }, { runtimes: [otherKernel] }),
+      ),
+      "Attestation",
+    );
+    expect(lines).toEqual([
+      `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest \`${old}\` → \`${now}\`.`,
+      "known: They differ because 1 input of the launch does: kernel.",
+      `predicted: Verifiers that do not know these values refuse pods of \`${otherKernel.handler}\`.`,
+    ]);
+  });
+
+  test("a runtime whose launch is the same is said to be", () => {
+    const launch = { "EPYC-Milan launch digest": old };
+    const steps = groupSteps({ runtimes: [go] }, { runtimes: [next] });
+    const lines = linesOf(
+      summaryOf(launchStep({ [go.handler]: launch }, { [next.handler]: launch }), ...steps),
+      "Attestation",
+    );
+    expect(lines).toEqual([
+      `known: Verifiers see the same launch values of \`${next.handler}\` as of \`${go.handler}\`.`,
+    ]);
+  });
+
+  test("without measurements the values are unknown, and so are those that cannot be predicted", () => {
+    const steps = groupSteps({ runtimes: [] }, { runtimes: [go] });
+    expect(linesOf(summaryOf(...steps), "Attestation")[0]).toMatch(/^unknown: What a verifier will see/);
+    const launch = { MRTD: now, RTMR0: "not predictable: depends on the VMM" };
+    expect(linesOf(summaryOf(launchStep({}, { [go.handler]: launch }), ...steps), "Attestation")).toEqual([
+      `known: \`${go.handler}\`: MRTD \`${now}\`.`,
+      `unknown: \`${go.handler}\`: RTMR0 \`not predictable: depends on the VMM\`.`,
+    ]);
+  });
+});
+
+describe("nodes", () => {
+  test("names that join and leave", () => {
+    const steps = groupSteps({ runtimes: [go], nodes: ["n1", "n2"] }, { runtimes: [go], nodes: ["n2", "n3"] });
+    expect(linesOf(summaryOf(...steps), "Nodes")).toEqual([
+      "known: Node `n3` joins group `workers`.",
+      "known: Node `n1` leaves group `workers`.",
+      "predicted: Nodes that leave `workers` keep what is installed on them, without an installer that looks after it.",
+    ]);
+  });
+
+  test("other labels: which nodes is unknown", () => {
+    const steps = groupSteps({ runtimes: [go], nodes: { pool: "a" } }, { runtimes: [go], nodes: { pool: "b" } });
+    expect(linesOf(summaryOf(...steps), "Nodes")[1]).toMatch(/^unknown: Which nodes join/);
+  });
+
+  test("hosts, and their keys under security", () => {
+    const host = (name: string, key: string, address = "192.0.2.1") => ({
+      name,
+      address,
+      hostKey: `ssh-ed25519 ${key}`,
+    });
+    const summary = summaryOf({
+      op: "update",
+      type: "contrast-runtime:index:BareMetalNodes",
+      name: "snp-hosts",
+      before: { hosts: [host("h1", "AAAA"), host("h2", "BBBB")] },
+      after: { hosts: [host("h1", "CCCC", "192.0.2.9"), host("h3", "DDDD")] },
+    });
+    expect(linesOf(summary, "Nodes")).toEqual([
+      "known: Host `h3` (`192.0.2.1`) is made ready by SSH.",
+      "known: Host `h2` (`192.0.2.1`) leaves `snp-hosts`.",
+      "predicted: What was prepared on such a host is taken back by SSH; it stays a member of the cluster.",
+      "known: Host `h1` is at `192.0.2.9` instead of `192.0.2.1`.",
+    ]);
+    expect(linesOf(summary, "Security")).toEqual([
+      "known: Host `h1` is trusted by its key `ssh-ed25519 AAAA` → `ssh-ed25519 CCCC`.",
+      "known: Host `h3` is trusted by its key `ssh-ed25519 DDDD`.",
+    ]);
+  });
+
+  const pool = (op: string, before?: object, after?: object, paths: string[] = []): DocumentStep => ({
+    op,
+    type: "azure-native:containerservice:AgentPool",
+    name: "cc-pool",
+    ...(before && { before: { agentPoolName: "cc", ...before } }),
+    ...(after && { after: { agentPoolName: "cc", ...after } }),
+    paths,
+  });
+  test.each([
+    ["create", pool("create", undefined, { count: 2 }), ["known: Pool `cc` is created with 2 nodes."]],
+    [
+      "scale out",
+      pool("update", { count: 2 }, { count: 3 }, ["count"]),
+      [
+        "known: Pool `cc` has 3 nodes instead of 2.",
+        "predicted: 1 new node: Azure may refuse, since Microsoft retired the service in March 2026.",
+      ],
+    ],
+    [
+      "scale in",
+      pool("update", { count: 3 }, { count: 2 }, ["count"]),
+      [
+        "known: Pool `cc` has 2 nodes instead of 3.",
+        "predicted: Azure chooses which 1 node to remove, with the pods on it.",
+      ],
+    ],
+    [
+      "labels",
+      pool("update", { count: 2 }, { count: 2 }, ["nodeLabels"]),
+      ["known: Pool `cc` is changed in place: `nodeLabels`."],
+    ],
+    [
+      "replace",
+      pool("replace", { count: 3 }, { count: 3 }, ["vmSize"]),
+      [
+        "known: Pool `cc` is replaced because of `vmSize`.",
+        "predicted: It is re-imaged: 3 nodes and all pods on them go first",
+      ],
+    ],
+    ["delete", pool("delete", { count: 3 }), ["known: Pool `cc` is deleted with 3 nodes."]],
+  ] as [string, DocumentStep, string[]][])("a pool: %s", (_name, step, expected) => {
+    const lines = linesOf(summaryOf(step), "Nodes");
+    for (const [index, text] of expected.entries()) expect(lines[index]).toContain(text);
+  });
+
+  test("a pool's size bounds the restarts of the group that selects it, as far as the document says it", () => {
+    const nodes = { "kubernetes.azure.com/agentpool": "cc" };
+    const steps = groupSteps({ runtimes: [go], nodes }, { runtimes: [go, next], nodes });
+    const refreshed: DocumentStep = {
+      op: "refresh",
+      type: "contrast-runtime:index:AksCocoNodePool",
+      name: "cc-pool",
+      before: { pool: "cc", vmSize: "Standard_DC4as_cc_v5", count: 7 },
+      after: { pool: "cc", vmSize: "Standard_DC4as_cc_v5", count: 7 },
+    };
+    expect(linesOf(summaryOf(...steps, refreshed), "Restarts of containerd")[0]).toContain(
+      "at most 7 restarts on 7 nodes",
+    );
+    expect(linesOf(summaryOf(...steps), "Restarts of containerd")[1]).toMatch(/^unknown: How many nodes/);
+  });
+});
+
+describe("security", () => {
+  const daemonSet = (spec: object) => ({ spec: { template: { spec } } });
+  const container = { name: "installer", image: image("a"), securityContext: { privileged: false } };
+  const updated = (before: object, after: object): DocumentStep => ({
+    op: "update",
+    type: "kubernetes:apps/v1:DaemonSet",
+    name: "installer",
+    before: daemonSet(before),
+    after: daemonSet(after),
+  });
+
+  test("another image of the installer, under its digests", () => {
+    const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [go], image: image("b") }));
+    expect(linesOf(summary, "Security")).toEqual([
+      `known: Group \`workers\`: the installer, which is root on its nodes, is \`${image("a")}\` → \`${image("b")}\`.`,
+    ]);
+    expect(linesOf(summary, "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: installers restart with the new image; containerd does not.",
+    ]);
+  });
+
+  test("privileges, whatever part of the pod gives them", () => {
+    const before = {
+      containers: [container],
+      hostNetwork: false,
+      volumes: [{ name: "host", hostPath: { path: "/opt" } }],
+    };
+    const after = {
+      containers: [{ ...container, securityContext: { privileged: true, capabilities: { add: ["SYS_ADMIN"] } } }],
+      hostNetwork: true,
+      volumes: [{ name: "host", hostPath: { path: "/" } }],
+    };
+    expect(linesOf(summaryOf(updated(before, after)), "Security")).toEqual([
+      'known: DaemonSet `installer`: pod\'s `containers[0].securityContext.capabilities` `nothing` → `{"add":["SYS_ADMIN"]}`.',
+      "known: DaemonSet `installer`: pod's `containers[0].securityContext.privileged` `false` → `true`.",
+      "known: DaemonSet `installer`: pod's `hostNetwork` `false` → `true`.",
+      "known: DaemonSet `installer`: pod's `volumes[0].hostPath.path` `/opt` → `/`.",
+    ]);
+  });
+
+  test("tolerations that come and go, and variables without their values", () => {
+    const before = {
+      containers: [{ ...container, env: [{ name: "A", value: "hush" }] }],
+      tolerations: [{ key: "old" }],
+    };
+    const after = {
+      containers: [{ ...container, env: [{ name: "A", value: "hush-hush" }] }],
+      tolerations: [{ operator: "Exists" }],
+    };
+    const lines = linesOf(summaryOf(updated(before, after)), "Security");
+    expect(lines).toEqual([
+      'known: DaemonSet `installer` tolerates `{"operator":"Exists"}`.',
+      'known: DaemonSet `installer` tolerates `{"key":"old"}` no more.',
+      "known: DaemonSet `installer`: pod's `containers[0].env[0].value` changes.",
+    ]);
+  });
+
+  test("what a refreshed state leaves out because it is false is no change", () => {
+    expect(
+      linesOf(summaryOf(updated({ containers: [container] }, { containers: [container], hostIPC: false })), "Security"),
+    ).toEqual([]);
+  });
+
+  test("rights that are given and taken", () => {
+    const role = (...verbs: string[]) => ({
+      rules: verbs.map((verb) => ({ apiGroups: [""], resources: ["nodes"], verbs: [verb] })),
+    });
+    const step = { op: "update", type: "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole", name: "installer" };
+    expect(
+      linesOf(summaryOf({ ...step, before: role("patch", "get"), after: role("patch", "delete") }), "Security"),
+    ).toEqual([
+      "known: ClusterRole `installer` allows: `delete nodes`.",
+      "known: ClusterRole `installer` allows no more: `get nodes`.",
+    ]);
+  });
+
+  test("an admission policy that is weakened or goes", () => {
+    const type = "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy";
+    const lines = linesOf(
+      summaryOf(
+        {
+          op: "update",
+          type,
+          name: "a",
+          before: { spec: { failurePolicy: "Fail" } },
+          after: { spec: { failurePolicy: "Ignore" } },
+        },
+        { op: "delete", type, name: "b", before: {} },
+      ),
+      "Security",
+    );
+    expect(lines).toEqual([
+      "known: ValidatingAdmissionPolicy `a`: `spec.failurePolicy` `Fail` → `Ignore`.",
+      "known: ValidatingAdmissionPolicy `b`, which limits what installers may do, goes.",
+    ]);
+  });
+
+  test("insecure and experimental platforms", () => {
+    const gpu = runtime("contrast-go", "metal-qemu-snp-gpu");
+    const local = runtime("local", "local");
+    const lines = linesOf(summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [gpu, local] })), "Security");
+    expect(lines).toEqual([
+      `known: \`${gpu.handler}\` is experimental: nobody ran platform \`metal-qemu-snp-gpu\` on its hardware.`,
+      `known: \`${local.handler}\` is insecure: platform \`local\` has no TEE, nothing in its pods is confidential.`,
+    ]);
+  });
+
+  test("another cluster", () => {
+    const step = { op: "replace", type: "pulumi:providers:kubernetes", name: "kubernetes" };
+    const [line] = linesOf(
+      summaryOf({ ...step, before: { clusterIdentifier: "a" }, after: { clusterIdentifier: "b" } }),
+      "Security",
+    );
+    expect(line).toBe("known: Another cluster: `a` → `b`.");
+  });
+});
+
+describe("the rest", () => {
+  test("what somebody else changed is found by a refresh", () => {
+    const step = { op: "refresh", type: "kubernetes:core/v1:Namespace", name: "n" };
+    const summary = summaryOf(
+      { ...step, before: { metadata: {} } },
+      { ...step, name: "m", before: { a: 1, b: 2 }, after: { b: 2, a: 1 } },
+    );
+    expect(linesOf(summary, "Changed from outside")).toEqual([
+      "known: `Namespace` `n` is gone, though the stack did not remove it.",
+      "predicted: `Namespace` `n` is made again.",
+    ]);
+  });
+
+  test("a type that nobody here knows is said to be unknown", () => {
+    const summary = summaryOf({ op: "delete", type: "aws:s3/bucket:Bucket", name: "logs", before: {} });
+    expect(linesOf(summary, "Not known here")[0]).toMatch(/^unknown: What the delete of `logs`/);
+  });
+
+  test("nothing changes", () => {
+    expect(renderMarkdown(summaryOf())).toContain("Nothing changes.");
+  });
+
+  test("a preview that failed says why, and nothing else", () => {
+    const text = JSON.stringify({ steps: [], diagnostics: [{ severity: "error", message: "error: a mistake\n" }] });
+    const markdown = renderMarkdown(summarize(readPreview(text)));
+    expect(markdown).toContain("**The preview failed.**");
+    expect(markdown).toContain("error: a mistake");
+  });
+
+  test("what is not a preview is refused", () => {
+    for (const text of ["", "not JSON", '{"steps": 5}', '{"sequence": 0, "resourcePreEvent": {}}'])
+      expect(() => readPreview(text)).toThrow(/pulumi preview --json|Invalid|is not/);
+  });
+
+  test("a value cannot leave its code span", () => {
+    const name = "x` ![](https://example.com/)\n# y";
+    const markdown = renderMarkdown(summaryOf({ op: "create", type: "aws:a:B", name, after: {} }));
+    expect(markdown).not.toContain("x`");
+    expect(markdown).not.toContain("\n# y");
+  });
+
+  test("a comment is never longer than a forge takes", () => {
+    const steps = Array.from({ length: 3_000 }, (_, number) => ({
+      op: "create",
+      type: "aws:a:B",
+      name: `n${number}`,
+      after: {},
+    }));
+    const markdown = renderMarkdown(summaryOf(...steps));
+    expect(markdown.length).toBeLessThan(65_536);
+    expect(markdown).toContain("Cut here");
+  });
+});
+
+describe("the canonical form", () => {
+  const steps = [...groupSteps({ runtimes: [go] }, { runtimes: [next] }), launchStep({}, {})];
+
+  test("does not depend on the order of steps", () => {
+    expect(canonical(summarize(previewOf(...steps.toReversed())))).toBe(canonical(summarize(previewOf(...steps))));
+  });
+
+  test("does not depend on the order of keys, on times or on source positions", () => {
+    const { steps: raw } = JSON.parse(document(steps));
+    const moved = raw.map((step: { newState?: object }) => ({
+      ...step,
+      ...(step.newState && {
+        newState: Object.fromEntries(
+          Object.entries({ ...step.newState, modified: "2026", sourcePosition: "x" }).reverse(),
+        ),
+      }),
+    }));
+    const text = JSON.stringify({ duration: 5, steps: moved });
+    expect(canonical(summarize(readPreview(text)))).toBe(canonical(summarize(previewOf(...steps))));
+  });
+
+  test("holds every input by its digest, and no secret", () => {
+    const step = (value: string) => ({
+      op: "update",
+      type: "command:remote:Command",
+      name: "h",
+      before: {},
+      after: { stdin: "[secret]", create: value },
+    });
+    const [one, two] = ["a", "b"].map((value) => canonical(summaryOf(step(value))));
+    expect(one).not.toBe(two);
+    expect(one).toMatch(/"inputs": "[0-9a-f]{64}"/);
+  });
+});
+
+/** The golden plan of each example as a preview that creates everything. */
+function exampleSteps(name: string): DocumentStep[] {
+  const plan = parse(readFileSync(`test/golden/${name}.yaml`, "utf8")) as {
+    type: string;
+    name: string;
+    parent?: string;
+    inputs: object;
+  }[];
+  return plan.map(({ type, name: resource, parent, inputs }) => ({
+    op: "create",
+    type,
+    name: resource,
+    ...(parent?.includes(":NodeInstaller ") && { parent: parent.split(" ").at(-1) ?? "" }),
+    after: inputs,
+  }));
+}
+
+describe("every example", () => {
+  const examples = ["dev", ...readdirSync("examples").flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? [])];
+  test.each(examples)("%s is understood, and no secret is told", (name) => {
+    const summary = summaryOf(...exampleSteps(name));
+    expect(summary.sections.map(({ title }) => title)).toEqual(
+      expect.arrayContaining(["Runtimes", "Nodes", "Restarts of containerd", "Security"]),
+    );
+    expect(linesOf(summary, "Not known here")).toEqual([]);
+    const text = renderMarkdown(summary) + canonical(summary);
+    expect(text).not.toContain("decrypted");
+    expect(text).not.toContain("kubeconfig of");
+  });
+});
