@@ -42,10 +42,17 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
   }
 }
 
-/** The identifier is fixed: credentials may change, and only another cluster replaces what is in it. */
+/**
+ * The identifier is fixed: credentials may change, and only another cluster replaces what is in it. In a cluster that is
+ * ours alone, what exists already is what an update made that was killed before it could say so: it is taken over.
+ */
 const provider = (clusterIdentifier: string, kubeconfig?: pulumi.Output<string>, owner?: pulumi.Resource): Provider =>
   new Provider(
     "kubernetes",
-    { clusterIdentifier, ...(kubeconfig && { kubeconfig }) },
+    {
+      clusterIdentifier,
+      ...(kubeconfig && { kubeconfig }),
+      ...(owner && { upsertExistingObjects: true, enablePatchForce: true }),
+    },
     owner ? { deletedWith: owner } : {},
   );

@@ -36,6 +36,7 @@ export async function engineEnvironment(
 ): Promise<EngineEnvironment> {
   const engine = await resolveEngine(progress);
   await mkdir(stateDirectory, { recursive: true });
+  await releaseStaleLocks(stateDirectory, await projectName(), stack, progress);
   await installLauncher(clone);
   const env = baseEnvironment(engine, stateDirectory);
   env.PULUMI_STACK = stack;
@@ -95,9 +96,11 @@ async function choosePassphrase(env: Record<string, string>, stack: string): Pro
 
 /** Whether the stack's file in the local backend lists anything. */
 async function hasResources(stack: string): Promise<boolean> {
-  const { name } = parse(await readFile(join(clone, "Pulumi.yaml"), "utf8")) as { name: string };
-  const file = join(stateDirectory, ".pulumi", "stacks", name, `${stack}.json`);
+  const file = join(stateDirectory, ".pulumi", "stacks", await projectName(), `${stack}.json`);
   const text = await readFile(file, "utf8").catch(() => "{}");
   const { checkpoint } = JSON.parse(text) as { checkpoint?: { latest?: { resources?: unknown[] } } };
   return (checkpoint?.latest?.resources?.length ?? 0) > 0;
 }
+
+const projectName = async (): Promise<string> =>
+  (parse(await readFile(join(clone, "Pulumi.yaml"), "utf8")) as { name: string }).name;
