@@ -54,6 +54,8 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
           "allow-privileged": "true",
           "authorization-mode": "Node,RBAC",
           "enable-admission-plugins": "NodeRestriction",
+          // New machines join as kubeadm's do.
+          "enable-bootstrap-token-auth": "true",
           "client-ca-file": join(pki, "ca.crt"),
           "tls-cert-file": join(pki, "apiserver.crt"),
           "tls-private-key-file": join(pki, "apiserver.key"),
@@ -83,6 +85,7 @@ export function controllerUnits(cluster: ClusterLayout, programs: ControlPlanePr
         `--root-ca-file=${join(pki, "ca.crt")}`,
         `--cluster-signing-cert-file=${join(pki, "ca.crt")}`,
         `--cluster-signing-key-file=${join(pki, "ca.key")}`,
+        "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
         "--use-service-account-credentials",
         "--leader-elect=false",
       ],
