@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import type { Options } from "./commands/context.ts";
 import { exitCodeMeanings, exitCodeOf, exitCodes } from "./commands/exit-codes.ts";
+import { sentence } from "./install/log.ts";
 import { Refusal } from "./runtime/refusal.ts";
 
 /** Each command's module is loaded when it is asked for: a plan on a folder tree needs neither gRPC nor metrics. */
@@ -115,12 +116,9 @@ export async function main(
     return (await commands[parsed.command]?.run(parsed.options)) ?? exitCodes.unexpected;
   } catch (error) {
     const code = exitCodeOf(error);
-    const text =
-      error instanceof Error
-        ? code === exitCodes.unexpected
-          ? (error.stack ?? error.message)
-          : error.message
-        : String(error);
+    // What the system refuses is told in its words; a stack is for what should not have happened.
+    const isBug = error instanceof Error && code === exitCodes.unexpected && !("errno" in error);
+    const text = isBug ? (error.stack ?? error.message) : sentence(error);
     printError(`node-installer: ${text}\n`);
     return code;
   }

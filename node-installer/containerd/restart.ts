@@ -1,4 +1,5 @@
 import type { Host } from "../host/host.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import type { Located } from "./locate.ts";
 
 /** A systemd unit as systemd sees it now. */
@@ -32,6 +33,20 @@ export async function unitState(host: Host, unit: string): Promise<UnitState> {
     restarts: Number(values.get("NRestarts") ?? 0),
     invocation: values.get("InvocationID") ?? "",
   };
+}
+
+/** Before anything is written: a restart that cannot be asked for would come too late to be refused. */
+export async function requireSystemd(host: Host, { unit }: Located): Promise<void> {
+  try {
+    await unitState(host, unit);
+  } catch (error) {
+    throw new Refusal(
+      "systemd-unreachable",
+      `systemd of this node cannot be asked for ${unit}: ${(error as Error).message}. ` +
+        "The installer's pod needs root, the host's root directory, and the host's process namespace (hostPID).",
+      { cause: error },
+    );
+  }
 }
 
 /**

@@ -27,8 +27,8 @@ export async function copyVerified(source: string, target: string, expected: Exp
     }
     const file = await open(target, "r+");
     try {
-      await file.chown(0, 0).catch(ignoreNotPermitted);
       await file.chmod(expected.mode);
+      await file.chown(0, 0).catch(ignoreNotPermitted);
       await file.sync();
     } finally {
       await file.close();

@@ -67,12 +67,17 @@ export function createNodeHost(options: { root: string }): Host {
     },
 
     async createFile(path, content, attributes) {
-      const file = await fs.open(await at(path, false), "wx", 0o600);
+      const target = await at(path, false);
+      const file = await fs.open(target, "wx", 0o600);
       try {
         await file.writeFile(content);
-        await file.chown(attributes.uid, attributes.gid).catch(ignoreNotPermitted);
+        // In this order: only the owner may change a mode, unless with a capability more.
         await file.chmod(attributes.mode & 0o7777);
+        await file.chown(attributes.uid, attributes.gid).catch(ignoreNotPermitted);
         await file.sync();
+      } catch (error) {
+        await fs.rm(target, { force: true });
+        throw error;
       } finally {
         await file.close();
       }

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { constants } from "node:os";
 import { join, posix } from "node:path";
 import { Refusal } from "../runtime/refusal.ts";
 import type { Lock, RunResult } from "./host.ts";
@@ -26,6 +27,12 @@ function inRoot(root: string, command: string, args: string[]): { file: string; 
 const processEnvironment = (root: string) =>
   root === "/" ? environment : { ...environment, PATH: `${environment.PATH}:${process.env.PATH ?? ""}` };
 
+/** A pod that may not chroot shall not look like a host without programs. Others than root only plan, and go without. */
+function refuseWithoutChroot(stderr: string): void {
+  if (process.getuid?.() !== 0 || !/^chroot: can.{1,3}t change root directory/.test(stderr)) return;
+  throw Object.assign(new Error(stderr.trim()), { code: "EPERM", errno: -constants.errno.EPERM, syscall: "chroot" });
+}
+
 export async function runProgram(root: string, command: string, args: string[], timeoutMs: number): Promise<RunResult> {
   const started = inRoot(root, command, args);
   const child = spawn(started.file, started.args, {
@@ -41,6 +48,7 @@ export async function runProgram(root: string, command: string, args: string[], 
   try {
     const [code, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
     const text = Buffer.concat(stderr).toString();
+    refuseWithoutChroot(text);
     return {
       code: code ?? (child.killed ? 124 : 128),
       stdout: Buffer.concat(stdout).toString(),
@@ -50,6 +58,7 @@ export async function runProgram(root: string, command: string, args: string[], 
           : `${text}${command} was ended by ${signal}${child.killed ? ` after ${timeoutMs} ms` : ""}`,
     };
   } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EPERM") throw error;
     return { code: 127, stdout: "", stderr: `${started.file}: ${(error as Error).message}` };
   }
 }

@@ -51,4 +51,9 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
 }
 
 /** The sentence of an error, without its stack. */
-export const sentence = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+export function sentence(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== "EPERM" && code !== "EACCES") return error.message;
+  return `${error.message}: the installer may not do this. Its pod needs the user, capabilities and mounts that the program gives it, and the host's security modules have to allow them`;
+}

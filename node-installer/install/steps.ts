@@ -1,4 +1,5 @@
 import { posix } from "node:path";
+import { requireSystemd } from "../containerd/restart.ts";
 import { digestOf, FileChanged, rootOwned, stateDirectory, swapFile, writeFileAtomically } from "../host/files.ts";
 import { armGuard, commitGuard, removeGuard } from "../host/guard.ts";
 import { pristinePath, type Transaction, writeJournal } from "../host/journal.ts";
@@ -37,7 +38,10 @@ export const steps: Step[] = [
   {
     name: "check-host",
     needed: always,
-    apply: ({ environment, observation }) => environment.checkHost(observation.located),
+    async apply({ environment, observation }) {
+      await requireSystemd(environment.host, observation.located);
+      await environment.checkHost(observation.located);
+    },
   },
   {
     name: "place-payload",

@@ -20,7 +20,7 @@ export const podSecurity = {
     privileged: false,
     allowPrivilegeEscalation: false,
     readOnlyRootFilesystem: true,
-    capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SYS_CHROOT"] },
+    capabilities: { drop: ["ALL"], add: ["CHOWN", "DAC_OVERRIDE", "SYS_CHROOT"] },
     seLinuxOptions: { type: "spc_t" },
     appArmorProfile: { type: "Unconfined" },
   },
@@ -32,8 +32,7 @@ export const podSecurity = {
     runAsUser: "containerd's configuration, /opt and systemd's private socket belong to root.",
     "capabilities.CHOWN": "A file that replaces another keeps that one's owner and group.",
     "capabilities.DAC_OVERRIDE":
-      "The configuration may belong to another user, in a directory that root may not write to by mode alone.",
-    "capabilities.FOWNER": "The mode of a replaced file is kept, also where the file belongs to another user.",
+      "The configuration may lie in a directory of another user, which root may not write to by its mode alone.",
     "capabilities.SYS_CHROOT":
       "systemctl, flock and the node's own containerd (for `config dump`) run in the host's root directory. They reach systemd by " +
       "the socket that lies there; nsenter is not needed.",

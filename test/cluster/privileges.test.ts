@@ -1,0 +1,149 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { podTemplate } from "../../components/installer-pod.ts";
+import { systemNamespace as namespace } from "../../node-installer/kubernetes/names.ts";
+import { podSecurity } from "../../node-installer/kubernetes/pod-security.ts";
+import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
+import { buildPrograms } from "../../tools/build.ts";
+import { buildImage } from "../../tools/image/build.ts";
+import { until, useCluster } from "./harness.ts";
+import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
+
+/**
+ * The installer's pod may do what it needs and nothing more: with the permissions of podSecurity it works, and without
+ * any one of them it does not. The node is one where each matters: containerd's file, as some administrators have it,
+ * belongs with its directory to another user.
+ */
+const cluster = useCluster("privileges");
+const node = "node-1";
+const group = "privileges";
+const directory = mkdtempSync(join(tmpdir(), "privileges-"));
+const configuration = "/etc/containerd/config.toml";
+const owner = "1234:2345";
+let payload: SmallPayload;
+let image = "";
+
+beforeAll(async () => {
+  payload = await smallPayload(directory, "small");
+  const { nodeInstaller } = await buildPrograms();
+  const layout = join(directory, "image");
+  await buildImage({ layoutDir: layout, program: nodeInstaller, payloads: [payload] });
+  const { registry, onNode, apply } = cluster();
+  const push = ["image", "push", "--layout", layout, "--registry", `http://${registry}`, "--repository", "installer"];
+  image = (await cluster().inNetwork(process.execPath, "tools/cli.ts", ...push)).trim();
+  await apply(
+    { apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } },
+    {
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { name: "spec", namespace },
+      data: { "spec.json": specOf(group, [payload.runtime]) },
+    },
+  );
+  await onNode(node, "chown", "-R", owner, "/etc/containerd");
+  await onNode(node, "chmod", "0640", configuration);
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+type PodSpec = ReturnType<typeof installerPod>["spec"];
+
+/** The pod as the program makes it, but for one run of one command. */
+function installerPod(name: string, command: string) {
+  const spec = JSON.parse(specOf(group, [payload.runtime])) as InstallSpec;
+  const args = { group, image, specName: "spec", spec, tolerations: [], priorityClass: "system-node-critical" };
+  const template = JSON.parse(JSON.stringify(podTemplate(args).spec)) as {
+    hostPID: boolean;
+    containers: { securityContext: { capabilities: { add: string[] } }; [key: string]: unknown }[];
+  };
+  const [container] = template.containers;
+  if (container === undefined) throw new Error("the template has no container");
+  const { readinessProbe: _readiness, livenessProbe: _liveness, ...rest } = container;
+  const once = { ...rest, args: [command, "--spec", "/etc/contrast/spec.json", "--host-root", "/host"] };
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name, namespace },
+    spec: {
+      ...template,
+      containers: [once],
+      nodeName: node,
+      restartPolicy: "Never",
+      serviceAccountName: "default",
+      automountServiceAccountToken: false,
+    },
+  };
+}
+
+interface Ended {
+  status: { containerStatuses?: { state: { terminated?: { exitCode: number } } }[] };
+}
+
+/** Runs a command of the installer to its end; returns exit code and everything it said. */
+async function run(name: string, command: string, change: (spec: PodSpec) => void = () => undefined) {
+  const pod = installerPod(name, command);
+  change(pod.spec);
+  await cluster().apply(pod);
+  const code = await until(`the pod ${name} ends`, async () => {
+    const { status } = await cluster().get<Ended>("pod", name, "-n", namespace);
+    return status.containerStatuses?.[0]?.state.terminated?.exitCode;
+  });
+  return { code, output: await cluster().kubectl("logs", name, "-n", namespace) };
+}
+
+/** All that an installation may not have touched when it did not come to be, and the daemon's process. */
+const state = () =>
+  cluster().onNode(
+    node,
+    "sh",
+    "-c",
+    `find /etc/containerd /etc/systemd/system -printf '%p %y %m %U:%G %l\\n' | sort; sha256sum ${configuration}
+     systemctl show containerd.service --property=MainPID,InvocationID; systemctl list-units --all 'contrast*' --no-legend`,
+  );
+
+const capabilities = podSecurity.container.capabilities.add;
+const withoutOne: { missing: string; says: RegExp; change: (spec: PodSpec) => void }[] = [
+  ...capabilities.map((capability) => ({
+    missing: capability,
+    says: capability === "SYS_CHROOT" ? /chroot/ : /the installer may not do this/,
+    change: ({ containers: [container] }: PodSpec) => {
+      const { add } = container?.securityContext.capabilities ?? { add: [] };
+      add.splice(add.indexOf(capability), 1);
+    },
+  })),
+  {
+    missing: "hostPID",
+    says: /systemctl/,
+    change: (spec) => {
+      spec.hostPID = false;
+    },
+  },
+];
+
+test.each(withoutOne)("without $missing it ends with a sentence, and the node is as before", async (one) => {
+  const before = await state();
+  const { code, output } = await run(
+    `without-${one.missing.toLowerCase().replaceAll("_", "-")}`,
+    "install",
+    one.change,
+  );
+  expect(code, output).toBeGreaterThan(0);
+  expect(output).toMatch(one.says);
+  expect(output).not.toMatch(/^ +at /m);
+  expect(await state()).toBe(before);
+});
+
+test("with all of them it installs, and the file keeps its owner and its mode", async () => {
+  const { code, output } = await run("with-all", "install");
+  expect(code, output).toBe(0);
+  expect(await cluster().onNode(node, "cat", configuration)).toContain(payload.runtime.handler);
+  expect((await cluster().onNode(node, "stat", "--format=%a %u:%g", configuration)).trim()).toBe(`640 ${owner}`);
+});
+
+test("with all of them it uninstalls", async () => {
+  const { code, output } = await run("uninstall", "uninstall");
+  expect(code, output).toBe(0);
+  expect(await cluster().onNode(node, "cat", configuration)).not.toContain(payload.runtime.handler);
+  expect((await cluster().tryOnNode(node, ["ls", "/opt/edgeless"])).code).not.toBe(0);
+});
