@@ -9,6 +9,7 @@ import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
 import { opensSalt } from "./passphrase.ts";
 import { type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
+import { releaseStaleLocks } from "./stale-locks.ts";
 
 const clone = resolve(import.meta.dirname, "..", "..");
 const stateDirectory = join(clone, ".local", "state");
