@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import type { ServingState } from "../containerd/serving.ts";
 import { type Bundle, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
+import { withoutSecrets } from "../host/secrets.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { sentence } from "../install/log.ts";
 import { runtimesDirectory } from "../install/payload.ts";
@@ -40,7 +41,7 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
     },
   };
   const ignore = (error: unknown) => {
-    calls[`note ${Object.keys(calls).length}`] = sentence(error);
+    calls[`note ${Object.keys(calls).length}`] = withoutSecrets(sentence(error));
   };
   await recordUsers(listening, spec).catch(ignore);
   await planFor(recording, listening, spec).catch(ignore);

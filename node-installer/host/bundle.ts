@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { FileStat, Host, RunResult } from "./host.ts";
+import { withoutSecrets } from "./secrets.ts";
 
 /**
  * What a plan reads from a node, recorded call by call, so that the very same plan can be made elsewhere. A call that
@@ -91,23 +92,11 @@ export function bundleHost(bundle: Bundle): Host {
   };
 }
 
-const secretKeys = "password|passwd|auth|identitytoken|identity_token|registrytoken|token|secret|secret_key|access_key";
-const secretValue = new RegExp(`(\\b(?:${secretKeys})["']?\\s*[=:]\\s*)("(?:[^"\\\\]|\\\\.)*"|'[^']*')`, "gi");
-/** `Authorization = ["Basic …"]` and the like, in a registry's headers. */
-const secretHeader = /(\b(?:authorization|x-[\w-]*token)["']?\s*[=:]\s*)(\[[^\]]*\]|"(?:[^"\\]|\\.)*"|'[^']*')/gi;
-/** `https://user:password@proxy` */
-const secretUserinfo = /(:\/\/)[^/\s"'@]+@/g;
-
-/** containerd's files may hold registry credentials; what a plan decides does not depend on them. */
-export const withoutSecrets = (text: string): string =>
-  text
-    .replace(secretValue, '$1"REDACTED"')
-    .replace(secretHeader, '$1["REDACTED"]')
-    .replace(secretUserinfo, "$1REDACTED@");
-
 function encodeBytes(bytes: Buffer): Json {
   const text = bytes.toString("utf8");
-  return Buffer.from(text).equals(bytes) ? { text: withoutSecrets(text) } : { base64: bytes.toString("base64") };
+  if (Buffer.from(text).equals(bytes)) return { text: withoutSecrets(text) };
+  // Whatever the encoding, byte for byte: the names and marks that secrets are found by are ASCII.
+  return { base64: Buffer.from(withoutSecrets(bytes.toString("latin1")), "latin1").toString("base64") };
 }
 
 function decodeBytes(value: Json): Buffer {
