@@ -1,7 +1,14 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
-import { checkScript, joinScript, prepareScript, registryScript, unprepareScript } from "./bare-metal-scripts.ts";
+import {
+  checkScript,
+  joinScript,
+  prepareScript,
+  registryScript,
+  unprepareScript,
+  unregistryScript,
+} from "./bare-metal-scripts.ts";
 
 export interface HostArgs {
   /** The node's name in the cluster. */
@@ -27,6 +34,8 @@ export interface BareMetalNodesArgs {
   registryCa?: string | undefined;
   /** Names of dead hosts: nothing is run on them, nothing waits for them. */
   ignore: string[];
+  /** "uninstall" or "leave": what becomes of the hosts' settings when they leave the stack. */
+  onDestroy?: string | undefined;
 }
 
 /**
@@ -48,7 +57,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
   }
 
   #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): pulumi.Resource[] {
-    const { distribution, registryCa, joinCommand } = args;
+    const { distribution, registryCa, joinCommand, onDestroy = "uninstall" } = args;
     const dead = args.ignore.includes(host.name);
     const connection = {
       host: host.address,
@@ -62,7 +71,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     };
     const run = (
       concern: string,
-      command: { create: string; delete?: string; stdin?: pulumi.Input<string> },
+      command: { create: string; delete?: pulumi.Input<string>; stdin?: pulumi.Input<string> },
       after: pulumi.Resource[],
     ) =>
       new Command(
@@ -72,7 +81,8 @@ export class BareMetalNodes extends pulumi.ComponentResource {
         {
           parent: this,
           dependsOn: after,
-          ...(dead && { ignoreChanges: ["*"], retainOnDelete: true }),
+          ...(dead && { ignoreChanges: ["*"] }),
+          ...((dead || onDestroy === "leave") && { retainOnDelete: true }),
         },
       );
 
@@ -85,10 +95,9 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const check = run("check", { create: "sh -s", stdin: checkScript(requirements) }, [prepare]);
     const ready = [check];
     if (registryCa !== undefined) {
-      const stdin = pulumi
-        .output(args.image)
-        .apply((image) => registryScript(image.slice(0, image.indexOf("/")), registryCa));
-      ready.push(run("registry", { create: "sh -s", stdin }, [check]));
+      const registry = pulumi.output(args.image).apply((image) => image.slice(0, image.indexOf("/")));
+      const stdin = registry.apply((host) => registryScript(host, registryCa));
+      ready.push(run("registry", { create: "sh -s", stdin, delete: registry.apply(unregistryScript) }, [check]));
     }
     if (joinCommand === undefined) return ready;
     return [run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, ready)];
@@ -96,13 +105,13 @@ export class BareMetalNodes extends pulumi.ComponentResource {
 }
 
 /** Everything here needs root; another user has to be allowed to become it without a password. */
-function asRoot<T extends { create: string; delete?: string }>(user: string, command: T): T {
+function asRoot<T extends { create: string; delete?: pulumi.Input<string> }>(user: string, command: T): T {
   if (user === "root") return command;
   const wrap = (script: string) => `sudo -n sh -c '${script.replaceAll("'", "'\\''")}'`;
   return {
     ...command,
     create: wrap(command.create),
-    ...(command.delete !== undefined && { delete: wrap(command.delete) }),
+    ...(command.delete !== undefined && { delete: pulumi.output(command.delete).apply(wrap) }),
   };
 }
 

@@ -14,48 +14,56 @@ problem() { echo "problem: $*" >&2; failed=yes; }
 
 const marker = "# written by contrast-runtime";
 
-/** Kernel modules, limits and sysctls that the runtime needs, now and after the next boot. */
+/**
+ * Kernel modules, limits and sysctls that the runtime needs, now and after the next boot. A host where they cannot be had
+ * is told so before anything is written to it.
+ */
 export function prepareScript(host: HostRequirements, distribution: DistributionName): string {
   const modules = kernelModules(host);
-  const options =
-    host.tee === "snp"
-      ? "options kvm_amd sev=1 sev_es=1 sev_snp=1"
-      : host.tee === "tdx"
-        ? "options kvm_intel tdx=1"
-        : "";
-  const files: [string, string][] = [
-    // Each shim and its VMM hold several of them; the kernel's default of 128 is used up by some thirty pods.
-    ["/etc/sysctl.d/98-contrast-runtime.conf", "fs.inotify.max_user_instances = 8192"],
-    ...(modules.length > 0
-      ? [["/etc/modules-load.d/contrast-runtime.conf", modules.join("\n")] as [string, string]]
-      : []),
-    ...(options ? [["/etc/modprobe.d/contrast-runtime.conf", options] as [string, string]] : []),
-    // Guests' memory may be pinned, on behalf of containerd. Takes effect with its next restart.
-    ...distributions[distribution].units.map((unit): [string, string] => [
-      `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`,
-      "[Service]\nLimitMEMLOCK=infinity",
-    ]),
-  ];
+  const parameters: Record<string, string> =
+    host.tee === "snp" ? { kvm_amd: "sev=1 sev_es=1 sev_snp=1" } : host.tee === "tdx" ? { kvm_intel: "tdx=1" } : {};
+  const options = Object.entries(parameters).map(([name, values]) => `options ${name} ${values}`);
+  const load = modules.map(
+    (name) =>
+      `  modprobe ${[name, ...(parameters[name] ? [parameters[name]] : [])].join(" ")} || problem "the kernel module ${name} cannot be loaded: install the kernel's extra modules, or another kernel"\n`,
+  );
   return `${preamble}
-${files.map(([path, content]) => write(path, content)).join("")}
+# Each shim and its VMM hold several; the kernel's default of 128 is used up by some thirty pods. More is left as it is.
+instances=$(cat "$root/proc/sys/fs/inotify/max_user_instances" 2>/dev/null || echo 0)
+[ "$instances" -ge 8192 ] || instances=8192
 if [ -z "$root" ]; then
-  systemctl daemon-reload
-  sysctl --quiet --load /etc/sysctl.d/98-contrast-runtime.conf
-${modules.map((name) => `  modprobe ${name} || problem "the kernel module ${name} cannot be loaded: install the kernel's extra modules, or another kernel"\n`).join("")}fi
-[ -z "$failed" ]
+  sysctl --quiet --write "fs.inotify.max_user_instances=$instances" || problem "the sysctl fs.inotify.max_user_instances cannot be set to $instances"
+${load.join("")}fi
+[ -z "$failed" ] || exit 1
+${write(files.sysctl, "fs.inotify.max_user_instances = $instances", "expand")}${
+  modules.length > 0 ? write(files.modules, modules.join("\n")) : ""
+}${options.length > 0 ? write(files.options, options.join("\n")) : ""}${limitFiles(distribution)
+  // Guests' memory may be pinned, on behalf of containerd. Takes effect with its next restart.
+  .map((path) => write(path, "[Service]\nLimitMEMLOCK=infinity"))
+  .join("")}[ -n "$root" ] || systemctl daemon-reload
 `;
 }
 
-/** Takes the files away again; what they set stays until the next boot. */
+/** Takes the files away again; what they set stays until the next boot, or the next restart of containerd. */
 export function unprepareScript(distribution: DistributionName): string {
-  const files = [
-    "/etc/sysctl.d/98-contrast-runtime.conf",
-    "/etc/modules-load.d/contrast-runtime.conf",
-    "/etc/modprobe.d/contrast-runtime.conf",
-    ...distributions[distribution].units.map((unit) => `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`),
-  ];
-  return `root=\${ROOT:-}; ${files.map((file) => `rm -f "$root${file}"`).join("; ")}`;
+  const limits = limitFiles(distribution);
+  const directories = limits.map((path) => path.slice(0, path.lastIndexOf("/")));
+  return [
+    `root=\${ROOT:-}`,
+    ...[...Object.values(files), ...limits].map((file) => `rm -f "$root${file}"`),
+    // Another's files may be there, or nothing at all.
+    ...directories.map((directory) => `rmdir "$root${directory}" 2>/dev/null || true`),
+    '[ -n "$root" ] || systemctl daemon-reload',
+  ].join("; ");
 }
+
+const files = {
+  sysctl: "/etc/sysctl.d/98-contrast-runtime.conf",
+  modules: "/etc/modules-load.d/contrast-runtime.conf",
+  options: "/etc/modprobe.d/contrast-runtime.conf",
+};
+const limitFiles = (distribution: DistributionName): string[] =>
+  distributions[distribution].units.map((unit) => `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`);
 
 /** Whether the host can start guests of this kind. Changes nothing; every problem on a line of its own. */
 export function checkScript(host: HostRequirements): string {
@@ -74,23 +82,51 @@ echo "host can start guests of this kind"
 `;
 }
 
-/** Runs the script that follows on standard input, unless the host's kubelet belongs to a cluster already. */
+/**
+ * Runs the script that follows on standard input, unless the host's kubelet belongs to a cluster already. What it prints
+ * may hold the secret that it is, and consoles are kept by many: it stays on the host, for root.
+ */
 export function joinScript(distribution: DistributionName): string {
   return `for file in ${memberships[distribution].join(" ")}; do
   if [ -e "\${ROOT:-}$file" ]; then echo "already a member: $file is there"; exit 0; fi
 done
-sh -eu -s`;
+log=/var/log/contrast-runtime/join.log
+umask 077
+mkdir -p "\${ROOT:-}\${log%/*}"
+sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
+  echo "the join command failed with exit status $?; its output may hold the secret and is on the host alone, in $log" >&2
+  exit 1
+}
+echo "joined; the command's output is on the host, in $log"`;
 }
 
 /** Makes the host's containerd trust the registry's authority, where its `config_path` is the usual /etc/containerd/certs.d. */
 export function registryScript(registry: string, certificate: string): string {
-  const directory = `/etc/containerd/certs.d/${registry}`;
+  const directory = registryDirectory(registry);
+  const hosts = `${directory}/hosts.toml`;
   return `${preamble}
-${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(`${directory}/hosts.toml`, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
+if [ -e "$root${hosts}" ] && ! grep -q "^${marker}$" "$root${hosts}"; then
+  problem "${hosts} is there already and not ours: let it trust the registry's authority, and remove registry.ca from the stack"
+  exit 1
+fi
+${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(hosts, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
 }
 
-const write = (path: string, content: string): string => `mkdir -p "$root${path.slice(0, path.lastIndexOf("/"))}"
-cat > "$root${path}.new" <<'CONTENT'
+/** Takes away what `registryScript` wrote. */
+export function unregistryScript(registry: string): string {
+  const directory = registryDirectory(registry);
+  return `root=\${ROOT:-}; rm -f "$root${directory}/ca.crt" "$root${directory}/hosts.toml"; rmdir "$root${directory}" 2>/dev/null || true`;
+}
+
+const registryDirectory = (registry: string) => `/etc/containerd/certs.d/${registry}`;
+
+/** @param values "expand" where the content holds variables of the script */
+const write = (
+  path: string,
+  content: string,
+  values?: "expand",
+): string => `mkdir -p "$root${path.slice(0, path.lastIndexOf("/"))}"
+cat > "$root${path}.new" <<${values ? "CONTENT" : "'CONTENT'"}
 ${path.endsWith(".crt") ? "" : `${marker}\n`}${content}
 CONTENT
 mv "$root${path}.new" "$root${path}"

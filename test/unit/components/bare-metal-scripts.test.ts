@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
@@ -9,6 +9,7 @@ import {
   prepareScript,
   registryScript,
   unprepareScript,
+  unregistryScript,
 } from "../../../components/bare-metal-scripts.ts";
 import { platforms } from "../../../node-installer/runtime/platforms.ts";
 
@@ -161,6 +162,17 @@ describe("preparing a host", () => {
     expect(filesOf(root)).toEqual(["/etc/sysctl.d/99-admin.conf"]);
   });
 
+  test.each([
+    ["128", "8192"],
+    ["65536", "65536"],
+  ])("raises the number of inotify instances from %s to %s and never lowers it", (before, after) => {
+    const root = host({ "/proc/sys/fs/inotify/max_user_instances": `${before}\n` });
+    expect(run(root, prepareScript(platforms.local.host, "containerd")).status).toBe(0);
+    expect(readFileSync(join(root, "/etc/sysctl.d/98-contrast-runtime.conf"), "utf8")).toBe(
+      `# written by contrast-runtime\nfs.inotify.max_user_instances = ${after}\n`,
+    );
+  });
+
   test("a registry's authority is trusted for that registry alone", () => {
     const root = host({});
     expect(
@@ -172,6 +184,19 @@ describe("preparing a host", () => {
       "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n",
     );
     expect(readFileSync(join(root, directory, "hosts.toml"), "utf8")).toContain(`ca = "${directory}/ca.crt"`);
+
+    expect(run(root, "", unregistryScript("mirror.example:5000")).status).toBe(0);
+    expect(filesOf(root)).toEqual([]);
+  });
+
+  test("an admin's own settings of the registry are not overwritten", () => {
+    const file = "/etc/containerd/certs.d/mirror.example/hosts.toml";
+    const root = host({ [file]: "# mine\n" });
+    const { status, stderr } = run(root, registryScript("mirror.example", "certificate"));
+    expect(status).toBe(1);
+    expect(stderr).toContain(`${file} is there already and not ours`);
+    expect(readFileSync(join(root, file), "utf8")).toBe("# mine\n");
+    expect(filesOf(root)).toEqual([file]);
   });
 });
 
@@ -182,6 +207,22 @@ describe("joining", () => {
     const root = host({});
     expect(run(root, join1, joinScript("containerd")).status).toBe(1);
     expect(readFileSync(join(root, "log"), "utf8")).toBe("joined\n");
+  });
+
+  test("what the command prints stays on the host, for root", () => {
+    const log = "/var/log/contrast-runtime/join.log";
+    const root = host({});
+    for (const [script, status] of [
+      ["set -x; : token", 0],
+      ["echo token; echo token >&2; exit 3", 1],
+    ] as const) {
+      const result = run(root, script, joinScript("containerd"));
+      expect(result.status).toBe(status);
+      expect(result.stdout + result.stderr).not.toContain("token");
+      expect(result.stdout + result.stderr).toContain(log);
+      expect(readFileSync(join(root, log), "utf8")).toContain("token");
+      expect(statSync(join(root, log)).mode & 0o777).toBe(0o600);
+    }
   });
 
   test("leaves a member alone", () => {
