@@ -5,6 +5,7 @@ import type { Wanted } from "./fleet/assess.ts";
 import { describeError, loadKubeConfig, within } from "./fleet/client.ts";
 import { nameList, parseOptions, required, runCommand, UsageError, wholeNumber } from "./fleet/command-line.ts";
 import { followFleet } from "./fleet/follow.ts";
+import { freeTickets } from "./fleet/free-tickets.ts";
 import { type Fleet, observeFleet } from "./fleet/observe.ts";
 import { askForRetries } from "./fleet/retry.ts";
 
@@ -38,12 +39,17 @@ export function main(args: string[]): Promise<number> {
     const stallMs = 1000 * wholeNumber(values["stall-timeout"], "stall-timeout");
 
     const kubeconfig = await loadKubeConfig(process.env);
-    const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, values.namespace, group));
+    const skipNodes = new Set(nameList(values["skip-nodes"]));
+    const observe = async () => {
+      const fleet = await within(30_000, "the cluster", observeFleet(kubeconfig, values.namespace, group));
+      await freeTickets(kubeconfig, values.namespace, fleet, skipNodes);
+      return fleet;
+    };
     const before = await firstObservation(observe);
     const wanted: Wanted = {
       specHash,
       minimumNodes,
-      skipNodes: new Set(nameList(values["skip-nodes"])),
+      skipNodes,
       notReadyBefore: new Set(before.nodes.filter(({ ready }) => !ready).map(({ name }) => name)),
       retries: await askForRetries(kubeconfig, before, specHash),
     };

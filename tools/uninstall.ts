@@ -11,6 +11,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { isNotFound, loadKubeConfig, within } from "./fleet/client.ts";
 import { nameList, parseOptions, required, runCommand, wholeNumber } from "./fleet/command-line.ts";
 import { exitCodes, followFleet } from "./fleet/follow.ts";
+import { freeTickets } from "./fleet/free-tickets.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./fleet/observe.ts";
 import { mergePatch, patchNodeAnnotations } from "./fleet/patch.ts";
 import { askForRetries } from "./fleet/retry.ts";
@@ -68,7 +69,11 @@ export function main(args: string[]): Promise<number> {
       failures,
       nodes: ended,
     } = await followFleet({
-      observe,
+      observe: async () => {
+        const now = await observe();
+        await freeTickets(kubeconfig, namespace, now, skipNodes);
+        return now;
+      },
       wanted: {
         specHash: specHash(emptied),
         minimumNodes: 0,

@@ -36,6 +36,7 @@ export interface FleetNode {
 
 export interface Ticket {
   name: string;
+  uid: string;
   holder: string;
   reason: string | undefined;
 }
@@ -95,8 +96,11 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
       { revision: -1, hash: undefined },
     );
   const podsByNode = new Map<string, InstallerPod>();
+  // A dead node's pod is never gone, only about to go, and has no successor as long as it is there.
+  const covered = new Set<string>();
   for (const pod of pods.items) {
     const node = nodeOf(pod);
+    if (node !== undefined) covered.add(node);
     if (node !== undefined && pod.metadata?.deletionTimestamp === undefined) {
       podsByNode.set(node, installerPod(pod, newest.hash));
     }
@@ -110,7 +114,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
   const { desiredNumberScheduled = 0, observedGeneration = 0 } = daemonSet.status ?? {};
   return {
     group,
-    settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && podsByNode.size >= desiredNumberScheduled,
+    settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && covered.size >= desiredNumberScheduled,
     configMap: configMapName,
     spec: specOutline.parse(JSON.parse(text)),
     specJson: text,
@@ -123,6 +127,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
         ? [
             {
               name: metadata?.name ?? "",
+              uid: metadata?.uid ?? "",
               holder: spec.holderIdentity,
               reason: metadata?.annotations?.[ticketReasonAnnotation],
             },

@@ -49,4 +49,9 @@ export const wanted = (rest: Partial<Wanted> = {}): Wanted => ({
   ...rest,
 });
 
-export const ticket = (holder: string) => ({ name: "contrast-installer-metal-0", holder, reason: undefined });
+export const ticket = (holder: string) => ({
+  name: "contrast-installer-metal-0",
+  uid: "1",
+  holder,
+  reason: undefined,
+});
