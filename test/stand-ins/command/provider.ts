@@ -134,6 +134,9 @@ async function run(
   const ssh = await sshCommand(inputs.connection, environment);
   try {
     return await runProcess([...ssh.words, command], { ...options, environment: ssh.environment });
+  } catch (error) {
+    const objection = await ssh.objection();
+    throw objection === undefined ? error : new Error(objection);
   } finally {
     await ssh.cleanUp();
   }

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -22,6 +22,8 @@ export interface SshCommand {
   /** To be followed by the remote command. */
   words: string[];
   environment: Record<string, string>;
+  /** What ssh itself has to say against the connection, apart from what the command said. */
+  objection(): Promise<string | undefined>;
   cleanUp(): Promise<void>;
 }
 
@@ -56,10 +58,13 @@ export async function sshCommand(
     options.push(`IdentityFile=${file}`, "IdentitiesOnly=yes");
   }
   options.push(...Object.keys(environment).map((name) => `SendEnv=${name}`));
+  const log = join(directory, "log");
   return {
     words: [
       "ssh",
       "-T",
+      "-E",
+      log,
       "-F",
       "/dev/null",
       ...options.flatMap((o) => ["-o", o]),
@@ -71,6 +76,13 @@ export async function sshCommand(
       host,
     ],
     environment: rest.agentSocketPath ? { ...environment, SSH_AUTH_SOCK: rest.agentSocketPath } : environment,
+    async objection() {
+      const said = (await readFile(log, "utf8").catch(() => "")).trim();
+      const [answers] = /SHA256:[A-Za-z0-9+/]+/.exec(said) ?? [];
+      if (said.includes("Host key verification failed"))
+        return `${host}:${port} has another host key (${answers}) than connection.hostKey. Somebody else may answer in its place: nothing was run.`;
+      return said === "" ? undefined : `${host}:${port} cannot be reached as ${user}: ${said.split("\n").at(-1)}`;
+    },
     cleanUp: () => rm(directory, { recursive: true, force: true }),
   };
 }
