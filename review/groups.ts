@@ -40,8 +40,10 @@ export function groupChanges({ steps, known }: Preview): GroupChange[] {
     const unchanged = own ? undefined : readCard(known.get(urn));
     const before = own ? readCard(own.before) : unchanged;
     const after = own ? readCard(own.after) : unchanged;
-    const spec = steps.find(({ type, parent }) => type === configMapType && parent === urn);
-    const [specBefore, specAfter] = [readSpec(spec?.before), readSpec(spec?.after)];
+    // A spec is named by its content: the new one is created and the old one deleted.
+    const maps = steps.filter(({ type, parent }) => type === configMapType && parent === urn);
+    const [specBefore] = maps.flatMap(({ before }) => readSpec(before) ?? []);
+    const [specAfter] = maps.flatMap(({ after }) => readSpec(after) ?? []);
     const group = (after ?? before ?? specAfter ?? specBefore)?.group;
     if (group === undefined) return [];
     const runtimesBefore = before?.runtimes ?? specBefore?.runtimes ?? [];

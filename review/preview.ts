@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { canonicalJson } from "../node-installer/runtime/canonical.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { leafChanges } from "./leaves.ts";
 
 /** Inputs of a resource as the engine prints them: secrets are the text "[secret]". */
 export type Inputs = Record<string, unknown>;
@@ -27,7 +27,7 @@ export interface Preview {
   stack: string;
   /** By URN, since the engine's own order is not the same twice; without what stays the same. */
   steps: Step[];
-  /** What a refresh found to be other than the state says. */
+  /** Of `steps`, those whose resource a refresh found to be other than the state said: `before` is what it said. */
   drift: Step[];
   /** Latest known inputs of every resource that the document mentions, by URN. */
   known: Map<string, Inputs>;
@@ -70,7 +70,6 @@ const metadata = z.object({
 });
 const event = z.object({
   resourcePreEvent: metadata.optional(),
-  resOutputsEvent: metadata.optional(),
   diagnosticEvent: z.object({ message: z.string(), severity: z.string() }).optional(),
 });
 
@@ -89,26 +88,33 @@ interface RawStep {
 export function readPreview(text: string): Preview {
   const { raw, errors } = text.trimStart().startsWith('{"sequence"') ? readEvents(text) : readDigest(text);
   const [, stackName = "", project = ""] = /^urn:pulumi:([^:]+)::([^:]+)::/.exec(raw[0]?.urn ?? "") ?? [];
-  const steps: Step[] = [];
-  const drift: Step[] = [];
-  const known = new Map<string, Inputs>();
-  for (const step of raw) {
-    const inputs = step.after?.inputs ?? step.before?.inputs;
-    if (inputs !== undefined) known.set(step.urn, inputs);
-    if (step.op === "refresh") {
-      if (hasDrifted(step)) drift.push(resolve(step));
-    } else if (!silent.has(step.op) && !step.urn.includes("::pulumi:pulumi:Stack::")) steps.push(resolve(step));
-  }
-  const byUrn = (a: Step, b: Step) => (a.urn < b.urn ? -1 : a.urn > b.urn ? 1 : 0);
-  return { project, stack: stackName, steps: steps.sort(byUrn), drift: drift.sort(byUrn), known, errors };
+  const steps = raw
+    .filter(({ op, urn }) => !silent.has(op) && !urn.includes("::pulumi:pulumi:Stack::"))
+    .map(resolve)
+    // A replacement that goes first is deleted and created under one URN.
+    .sort((a, b) => compare(`${a.urn} ${a.op}`, `${b.urn} ${b.op}`));
+  const known = new Map(
+    raw.flatMap(({ urn, before, after }) => {
+      const inputs = after?.inputs ?? before?.inputs;
+      return inputs === undefined ? [] : [[urn, inputs] as const];
+    }),
+  );
+  const refreshed = raw.filter(({ op }) => op === "refresh");
+  const states = new Map(refreshed.map(({ urn, before }) => [urn, before?.inputs ?? {}]));
+  return { project, stack: stackName, steps, drift: steps.flatMap((step) => driftOf(step, states)), known, errors };
 }
 
-/** A replacement is three steps, of which `replace` says it all; what stays the same, or is only read, changes nothing. */
-const silent = new Set(["same", "create-replacement", "delete-replaced", "read", "read-replacement"]);
+/** A refresh comes first and shows what the state said; the step that follows starts from what it found. */
+function driftOf(step: Step, states: Map<string, Inputs>): Step[] {
+  const said = states.get(step.urn);
+  if (said === undefined || leafChanges(said, step.before).length === 0) return [];
+  return [{ ...step, before: said, after: step.before }];
+}
 
-/** Inputs alone: outputs such as a DaemonSet's status change all the time. */
-const hasDrifted = ({ before, after }: RawStep): boolean =>
-  !after || canonicalJson(before?.inputs) !== canonicalJson(after.inputs);
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/** A replacement is three steps, of which `replace` says it all; what stays the same, or is only read, changes nothing. */
+const silent = new Set(["refresh", "same", "create-replacement", "delete-replaced", "read", "read-replacement"]);
 
 function resolve({ op, urn, before, after, paths }: RawStep): Step {
   const [, , types = "", ...name] = urn.split("::");
@@ -147,7 +153,7 @@ function readDigest(text: string): { raw: RawStep[]; errors: string[] } {
   };
 }
 
-/** What is planned is in the events before each step; what a refresh found is in the events after it. */
+/** What is planned is in the events before each step, which are what the document is made of, too. */
 function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
   const raw: RawStep[] = [];
   const diagnostics: { message: string; severity: string }[] = [];
@@ -159,12 +165,9 @@ function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
     } catch (error) {
       throw notAPreview(error instanceof z.ZodError ? firstIssue(error) : (error as Error).message, error);
     }
-    const { resourcePreEvent, resOutputsEvent, diagnosticEvent } = parsed;
-    if (diagnosticEvent) diagnostics.push(diagnosticEvent);
-    const metadata = resourcePreEvent?.metadata ?? resOutputsEvent?.metadata;
-    const isAfter = resOutputsEvent !== undefined;
-    if (!metadata || (metadata.op === "refresh") !== isAfter) continue;
-    const { op, urn, old, new: after, detailedDiff } = metadata;
+    if (parsed.diagnosticEvent) diagnostics.push(parsed.diagnosticEvent);
+    if (parsed.resourcePreEvent === undefined) continue;
+    const { op, urn, old, new: after, detailedDiff } = parsed.resourcePreEvent.metadata;
     raw.push({ op, urn, before: old, after, paths: Object.keys(detailedDiff ?? {}) });
   }
   return { raw, errors: errorsOf(diagnostics) };

@@ -1,6 +1,7 @@
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import type { GroupChange } from "./groups.ts";
+import { leafChanges } from "./leaves.ts";
 import { code, known, type Line, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
@@ -183,24 +184,3 @@ function clusterLines({ op, name, before, after }: Step): Line[] {
     predicted("Everything in the cluster is replaced: removed from the old one and made in the new one."),
   ];
 }
-
-interface Leaf {
-  path: string;
-  before: unknown;
-  after: unknown;
-}
-
-/** Leaves that differ, by path. */
-function leafChanges(before: unknown, after: unknown, path = ""): Leaf[] {
-  if (isTree(before) && isTree(after) && Array.isArray(before) === Array.isArray(after)) {
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
-    const child = (key: string) => (Array.isArray(before) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`);
-    return keys.flatMap((key) => leafChanges(before[key], after[key], child(key)));
-  }
-  return JSON.stringify(plain(before)) === JSON.stringify(plain(after)) ? [] : [{ path, before, after }];
-}
-
-/** Kubernetes leaves out what is false; a refreshed state does too. */
-const plain = (value: unknown): unknown => (value === false || value === null ? undefined : value);
-
-const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;

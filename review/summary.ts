@@ -1,6 +1,7 @@
 import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
 import type { FleetPlan } from "./fleet-plan.ts";
 import { groupChanges } from "./groups.ts";
+import { leafChanges } from "./leaves.ts";
 import { code, known, type Line, predicted, unknown } from "./lines.ts";
 import { nodeLines, restartLines } from "./nodes.ts";
 import type { Preview, Step } from "./preview.ts";
@@ -64,11 +65,16 @@ const byTypeAndName = (a: Operation, b: Operation): number => {
   return x < y ? -1 : x > y ? 1 : 0;
 };
 
-function driftLines({ type, name, after }: Step): Line[] {
+function driftLines({ type, name, before, after }: Step): Line[] {
   const thing = `${code(type.split(":").at(-1))} ${code(name)}`;
-  return after === undefined
-    ? [known(`${thing} is gone, though the stack did not remove it.`), predicted(`${thing} is made again.`)]
-    : [known(`${thing} was changed by somebody else.`), predicted(`${thing} is set back to what the stack says.`)];
+  if (after === undefined) {
+    return [known(`${thing} is gone, though the stack did not remove it.`), predicted(`${thing} is made again.`)];
+  }
+  const paths = leafChanges(before, after).map(({ path }) => code(path));
+  return [
+    known(`${thing} was changed by somebody else: ${paths.join(", ")}.`),
+    predicted(`${thing} is set to what the stack says.`),
+  ];
 }
 
 /** Of what this program makes, everything is explained above or says for itself what it is. */

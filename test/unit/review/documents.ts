@@ -65,16 +65,12 @@ export function groupSteps(before: GroupState | undefined, after: GroupState | u
   const op = before ? (after ? "update" : "delete") : "create";
   const { group = "workers" } = after ?? before ?? {};
   const sides = { ...(before && { before: card(before) }), ...(after && { after: card(after) }) };
-  const spec = { ...(before && { before: configMap(before) }), ...(after && { after: configMap(after) }) };
+  const spec = { type: "kubernetes:core/v1:ConfigMap", parent: group };
   return [
     { op, type: installerType, name: group, ...sides },
-    {
-      op: op === "update" ? "replace" : op,
-      type: "kubernetes:core/v1:ConfigMap",
-      name: `${group}-spec`,
-      parent: group,
-      ...spec,
-    },
+    // Named by its content.
+    ...(before ? [{ ...spec, op: "delete", name: `${group}-old`, before: configMap(before) }] : []),
+    ...(after ? [{ ...spec, op: "create", name: `${group}-new`, after: configMap(after) }] : []),
   ];
 }
 

@@ -360,14 +360,28 @@ describe("security", () => {
 
 describe("the rest", () => {
   test("what somebody else changed is found by a refresh", () => {
-    const step = { op: "refresh", type: "kubernetes:core/v1:Namespace", name: "n" };
+    const type = "kubernetes:core/v1:ServiceAccount";
+    const state = (name: string, inputs: object) => ({ op: "refresh", type, name, before: inputs, after: inputs });
     const summary = summaryOf(
-      { ...step, before: { metadata: {} } },
-      { ...step, name: "m", before: { a: 1, b: 2 }, after: { b: 2, a: 1 } },
+      state("gone", { metadata: {} }),
+      { op: "create", type, name: "gone", after: { metadata: {} } },
+      state("other", { automount: false, secrets: ["a"] }),
+      {
+        op: "update",
+        type,
+        name: "other",
+        before: { secrets: ["a", "b"] },
+        after: { automount: false, secrets: ["a"] },
+      },
+      state("ours", { secrets: ["a"] }),
+      { op: "update", type, name: "ours", before: { secrets: ["a"] }, after: { secrets: ["c"] } },
+      state("same", { secrets: ["a"] }),
     );
     expect(linesOf(summary, "Changed from outside")).toEqual([
-      "known: `Namespace` `n` is gone, though the stack did not remove it.",
-      "predicted: `Namespace` `n` is made again.",
+      "known: `ServiceAccount` `gone` is gone, though the stack did not remove it.",
+      "predicted: `ServiceAccount` `gone` is made again.",
+      "known: `ServiceAccount` `other` was changed by somebody else: `secrets[1]`.",
+      "predicted: `ServiceAccount` `other` is set to what the stack says.",
     ]);
   });
 

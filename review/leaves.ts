@@ -1,0 +1,20 @@
+export interface Leaf {
+  path: string;
+  before: unknown;
+  after: unknown;
+}
+
+/** Leaves of two trees that differ, by path such as `spec.containers[0].image`. */
+export function leafChanges(before: unknown, after: unknown, path = ""): Leaf[] {
+  if (isTree(before) && isTree(after) && Array.isArray(before) === Array.isArray(after)) {
+    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+    const child = (key: string) => (Array.isArray(before) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`);
+    return keys.flatMap((key) => leafChanges(before[key], after[key], child(key)));
+  }
+  return JSON.stringify(plain(before)) === JSON.stringify(plain(after)) ? [] : [{ path, before, after }];
+}
+
+/** Kubernetes leaves out what is false; a refreshed state does too. */
+const plain = (value: unknown): unknown => (value === false || value === null ? undefined : value);
+
+const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
