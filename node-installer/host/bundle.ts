@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { FileStat, Host, RunResult } from "./host.ts";
 import { withoutSecrets } from "./secrets.ts";
 

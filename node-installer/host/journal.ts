@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
 import { nodePath, runtimeSpec } from "../runtime/spec.ts";
 import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";

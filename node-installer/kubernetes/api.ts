@@ -1,6 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { request as httpRequest } from "node:http";
-import { request as httpsRequest } from "node:https";
 
 /**
  * The API server answered with an error, or did not answer: then `status` is 0 and the cause is in the message. `reason`
@@ -78,7 +76,7 @@ export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
   };
 }
 
-function send(
+async function send(
   url: URL,
   method: string,
   headers: Record<string, string>,
@@ -92,10 +90,12 @@ function send(
     payload === undefined
       ? headers
       : { ...headers, "content-type": contentType, "content-length": String(Buffer.byteLength(payload)) };
+  // Not before it is needed: loading it takes as long as everything else at the start.
+  const { request: open } = await (url.protocol === "http:" ? import("node:http") : import("node:https"));
   return new Promise((resolve, reject) => {
     // The signal bounds the whole exchange; a socket's own timeout would only bound its silence.
     const options = { method, headers: allHeaders, signal: AbortSignal.timeout(timeoutMs), agent: false };
-    const request = url.protocol === "http:" ? httpRequest(url, options) : httpsRequest(url, { ...options, ca });
+    const request = open(url, { ...options, ca });
     request.on("error", (error) =>
       reject(error.name === "AbortError" ? new Error(`no answer within ${timeoutMs} ms`, { cause: error }) : error),
     );

@@ -1,4 +1,4 @@
-import { createServer, type ServerResponse } from "node:http";
+import type { ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type InstallerMetrics, renderMetrics } from "./metrics.ts";
 import { isReady, type NodeStatus } from "./status.ts";
@@ -42,6 +42,7 @@ export async function serveHealth(options: HealthOptions): Promise<HealthServer>
     } else send(404, "text/plain", "not found\n");
   };
 
+  const { createServer } = await import("node:http");
   const server = createServer((request, response) => {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
     answer(path, response).catch((error: unknown) => {

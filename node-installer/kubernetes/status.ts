@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /**
  * working: a step runs. waiting: for a ticket, or for an API server that does not answer. blocked: the spec is served,

@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { parse } from "@iarna/toml";
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
 import { toHex, View } from "./bytes.ts";
 

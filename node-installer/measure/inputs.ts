@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 const hexOf = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });

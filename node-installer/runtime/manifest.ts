@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { measurementInputs } from "../measure/inputs.ts";
 
 /** What a payload file is for. The names are the ones that the document and Kata's configuration use. */

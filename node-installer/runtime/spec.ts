@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { payloadFile, relativePath } from "./manifest.ts";
 
 export const distributionNames = ["containerd", "aks", "k3s", "rke2", "k0s", "microk8s"] as const;
