@@ -12,6 +12,7 @@ const runtime = new ContrastRuntime(
     image: installerImage(stack.image, cluster.registry),
     groups: stack.groups.map((group) => nodeGroup(group, stack.cluster)),
     kubeconfig: cluster.kubeconfig,
+    manifestsOnly: cluster.manifests !== undefined,
     pullSecret: stack.registry.pullSecret,
     registryCa: stack.registry.ca,
   },
@@ -20,4 +21,5 @@ const runtime = new ContrastRuntime(
 
 /** What pods write in `runtimeClassName`, by node group. */
 export const handlers = runtime.handlers;
-export const kubeconfig = cluster.kubeconfig ?? "KUBECONFIG of the environment";
+export const kubeconfig =
+  cluster.kubeconfig ?? (cluster.manifests ? `none: see ${cluster.manifests}` : "KUBECONFIG of the environment");

@@ -14,6 +14,8 @@ export interface Cluster {
   registry?: pulumi.Output<string>;
   /** Set where the cluster is ours: what is in it goes with it. */
   owner?: pulumi.Resource;
+  /** Set where no cluster is reached: the directory that manifests are written to. */
+  manifests?: string;
 }
 
 export function connectCluster(configuration: ClusterConfiguration): Cluster {
@@ -38,6 +40,12 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
       const kubeconfig = aksKubeconfig({ resourceGroup, cluster: name, credentials }, { provider: azure });
       const kubernetes = provider(aksIdentifier(subscriptionId, resourceGroup, name), kubeconfig);
       return { providers: [kubernetes, azure], kubeconfig };
+    }
+    case "yaml": {
+      const { directory } = configuration;
+      // The empty kubeconfig keeps out KUBECONFIG of the environment, which the provider refuses beside a directory.
+      const writer = new Provider("kubernetes", { renderYamlToDirectory: directory, kubeconfig: "" });
+      return { providers: [writer], manifests: directory };
     }
   }
 }

@@ -26,7 +26,7 @@ export interface RuntimeArgs {
 
 /** A node group: what `NodeInstaller` needs of it, with runtimes as platform and payload. */
 export interface NodeGroupArgs
-  extends Omit<NodeInstallerArgs, "namespace" | "image" | "kubeconfig" | "pullSecret" | "runtimes"> {
+  extends Omit<NodeInstallerArgs, "namespace" | "image" | "kubeconfig" | "manifestsOnly" | "pullSecret" | "runtimes"> {
   runtimes: RuntimeArgs[];
   /** A pool to create. Nodes that exist already are named or selected instead. */
   pool?: AksCocoNodePoolArgs;
@@ -43,6 +43,8 @@ export interface ContrastRuntimeArgs {
   groups: NodeGroupArgs[];
   /** Content of the kubeconfig that rollout and uninstall use; none: KUBECONFIG of their environment. */
   kubeconfig?: pulumi.Input<string> | undefined;
+  /** See `NodeInstallerArgs`. */
+  manifestsOnly?: boolean;
   /** Content of a .dockerconfigjson with which nodes pull the image. */
   pullSecret?: pulumi.Input<string> | undefined;
   /** Authority, in PEM, of the registry that the image comes from: hosts that are reached by SSH are told to trust it. */
@@ -77,6 +79,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
           namespace: systemNamespace,
           image: args.image,
           kubeconfig: args.kubeconfig,
+          ...(args.manifestsOnly && { manifestsOnly: true }),
           ...(pullSecret && { pullSecret: pullSecretName }),
         },
         // Classes outlive installers: a class whose installer still retires its handler stays.
@@ -111,6 +114,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
           image: args.image,
           registryCa: args.registryCa,
           ignore: ignoreNodes,
+          onDestroy: group.onDestroy,
         },
         { parent: this },
       );

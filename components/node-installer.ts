@@ -33,6 +33,11 @@ export interface NodeInstallerArgs extends NodeSelectionArgs {
   runtimes: RuntimeSpec[];
   /** Content of the kubeconfig that rollout and uninstall use; none: KUBECONFIG of their environment. */
   kubeconfig?: pulumi.Input<string> | undefined;
+  /**
+   * Neither waits for nodes nor uninstalls: where a provider writes YAML and something else applies it. Runtimes that the
+   * group no longer lists are uninstalled all the same; a group that is removed leaves its nodes as they are.
+   */
+  manifestsOnly?: boolean;
   pullSecret?: string;
   atOnce?: number;
   minimumNodes?: number;
@@ -85,8 +90,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
 
     const spec = this.#spec();
     const daemonSet = this.#daemonSet(spec, [...this.#identity(), spec.map]);
-    const uninstall = this.#uninstall(daemonSet);
-    this.#rollout(spec.hash, [daemonSet, uninstall]);
+    if (!args.manifestsOnly) this.#rollout(spec.hash, [daemonSet, this.#uninstall(daemonSet)]);
 
     this.specHash = spec.hash;
     this.registerOutputs({ specHash: spec.hash });

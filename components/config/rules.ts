@@ -31,6 +31,12 @@ export function checkRules({ cluster, installerImage, registry, groups }: Parts)
       '[secret] must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}.',
     );
   }
+  if (registry?.pullSecret !== undefined && cluster?.kind === "yaml") {
+    mistake(
+      "registry.pullSecret",
+      `[secret] would be written into ${cluster.directory} in plain text. Let the nodes' own set-up log in to the registry, and remove it here.`,
+    );
+  }
   if (registry?.ca !== undefined && ![...groups.values()].some(({ nodes }) => nodes.hosts)) {
     mistake(
       "registry.ca",

