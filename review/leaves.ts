@@ -14,7 +14,8 @@ export function leafChanges(before: unknown, after: unknown, path = ""): Leaf[] 
   return JSON.stringify(plain(before)) === JSON.stringify(plain(after)) ? [] : [{ path, before, after }];
 }
 
-/** Kubernetes leaves out what is false; a refreshed state does too. */
-const plain = (value: unknown): unknown => (value === false || value === null ? undefined : value);
+/** Kubernetes leaves out what is false or empty, and so does a refreshed state. */
+const plain = (value: unknown): unknown =>
+  value === false || value === null || (isTree(value) && Object.keys(value).length === 0) ? undefined : value;
 
 const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;

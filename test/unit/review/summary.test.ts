@@ -298,9 +298,14 @@ describe("security", () => {
     ]);
   });
 
-  test("what a refreshed state leaves out because it is false is no change", () => {
+  test("what a refreshed state leaves out because it is false or empty is no change", () => {
     expect(
-      linesOf(summaryOf(updated({ containers: [container] }, { containers: [container], hostIPC: false })), "Security"),
+      linesOf(
+        summaryOf(
+          updated({ containers: [container] }, { containers: [container], hostIPC: false, imagePullSecrets: [] }),
+        ),
+        "Security",
+      ),
     ).toEqual([]);
   });
 
