@@ -10,23 +10,26 @@ import { Refusal } from "../../node-installer/runtime/refusal.ts";
  */
 interface Hierarchy {
   directory: string;
-  version: 1 | 2;
+  /** cgroup v2 with all controllers, where processes may be in leaves alone; else one of several of v1. */
+  unified: boolean;
 }
 
-/** cgroup v2 on today's machines; several of v1, and perhaps an empty v2 beside them, on older ones. */
+/** On today's machines one; on older ones several of v1, and perhaps a v2 without controllers beside them. */
 export async function hierarchies(): Promise<Hierarchy[]> {
   const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
   return mounts.flatMap((line): Hierarchy[] => {
     const [before = "", after = ""] = line.split(" - ");
     const directory = before.split(" ")[4] ?? "";
-    const type = after.split(" ")[0];
-    if (!/^\/sys\/fs\/cgroup(\/|$)/.test(directory)) return [];
-    return type === "cgroup" ? [{ directory, version: 1 }] : type === "cgroup2" ? [{ directory, version: 2 }] : [];
+    const isGroups = /^\/sys\/fs\/cgroup(\/|$)/.test(directory) && /^cgroup2? /.test(after);
+    return isGroups ? [{ directory, unified: directory === "/sys/fs/cgroup" }] : [];
   });
 }
 
 /** What a node's kubelet and systemd manage, of what this machine's kernel has. */
 const neededControllers = ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"];
+
+/** The leaf that a unit's processes are in, in a unified hierarchy. */
+const leaf = "processes";
 
 /**
  * Makes the group in every hierarchy.
@@ -37,28 +40,30 @@ export async function makeGroup(
   unit: string,
   enable: (setting: { file: string; value: string; restore: string }) => Promise<void>,
 ): Promise<void> {
-  for (const { directory, version } of await hierarchies()) {
-    const parent = join(directory, cluster);
-    if (version === 2) {
-      await mkdir(parent, { recursive: true });
-      for (const controller of await words(join(directory, "cgroup.controllers"))) {
-        if (!neededControllers.includes(controller)) continue;
-        const file = join(directory, "cgroup.subtree_control");
-        if (!(await words(file)).includes(controller))
-          await enable({ file, value: `+${controller}`, restore: `-${controller}` });
-        await writeFile(join(parent, "cgroup.subtree_control"), `+${controller}`);
-      }
-      await mkdir(join(parent, unit), { recursive: true });
+  for (const { directory, unified } of await hierarchies()) {
+    const groups = [join(directory, cluster), join(directory, cluster, unit)];
+    for (const group of groups) await mkdir(group, { recursive: true });
+    if (unified) {
+      await handDown(directory, groups, enable);
+      await mkdir(join(directory, cluster, unit, leaf), { recursive: true });
       continue;
     }
-    for (const group of [parent, join(parent, unit)]) {
-      await mkdir(group, { recursive: true });
-      // A new cpuset is empty, and takes no process.
-      for (const file of ["cpuset.cpus", "cpuset.mems"]) {
-        const all = await readFile(join(directory, file), "utf8").catch(() => undefined);
-        if (all !== undefined) await writeFile(join(group, file), all.trim());
-      }
+    // A new cpuset is empty, and takes no process.
+    for (const file of ["cpuset.cpus", "cpuset.mems"]) {
+      const all = await readFile(join(directory, file), "utf8").catch(() => undefined);
+      if (all !== undefined) for (const group of groups) await writeFile(join(group, file), all.trim());
     }
+  }
+}
+
+/** Lets the groups hand the needed controllers down to those below them. */
+async function handDown(root: string, groups: string[], enable: Parameters<typeof makeGroup>[2]): Promise<void> {
+  const file = join(root, "cgroup.subtree_control");
+  for (const controller of await words(join(root, "cgroup.controllers"))) {
+    if (!neededControllers.includes(controller)) continue;
+    if (!(await words(file)).includes(controller))
+      await enable({ file, value: `+${controller}`, restore: `-${controller}` });
+    for (const group of groups) await writeFile(join(group, "cgroup.subtree_control"), `+${controller}`);
   }
 }
 
@@ -66,8 +71,19 @@ const words = async (file: string) => (await readFile(file, "utf8").catch(() => 
 
 /** sh words that move the shell into the group, in every hierarchy, or end it. */
 export async function enterGroupScript(group: string): Promise<string> {
-  const files = (await hierarchies()).map(({ directory }) => join(directory, group, "cgroup.procs"));
+  const files = (await hierarchies()).map(({ directory, unified }) =>
+    join(directory, group, unified ? leaf : ".", "cgroup.procs"),
+  );
   return files.map((file) => `echo $$ >${file} || exit 1`).join("\n");
+}
+
+/**
+ * Where a unified hierarchy is, the directory of a group that a unit may manage as its own: not there yet, and beside
+ * the one that its processes are in. `undefined` elsewhere.
+ */
+export async function ownGroup(group: string): Promise<string | undefined> {
+  const unified = (await hierarchies()).find((hierarchy) => hierarchy.unified);
+  return unified && join(unified.directory, group, "own");
 }
 
 /** The numbers of all processes in the group and those below it. */

@@ -22,6 +22,8 @@ export function nodeFiles(facts: NodeFacts): Record<string, string> {
     "/etc/systemd/system/containerd.service": containerdUnit,
     "/etc/systemd/system/kubelet.service": kubeletUnit(node),
     "/etc/systemd/system/node-setup.service": nodeSetupUnit(cluster, node),
+    // Pods' processes outlive containerd and do not all heed SIGTERM: a restart of the node would wait 90 s for them.
+    "/etc/systemd/system.conf.d/10-stop.conf": "[Manager]\nDefaultTimeoutStopSec=10s\n",
     "/etc/kubernetes/kubelet.json": json(kubeletConfiguration),
     ...Object.fromEntries(Object.entries(tunables).map(([name, value]) => [tunableFile(name), `${value}\n`])),
     [`${wants}/containerd.service`]: "-> /etc/systemd/system/containerd.service",

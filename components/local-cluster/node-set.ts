@@ -1,6 +1,8 @@
 import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Progress, seconds, whileWaiting } from "../../tools/programs/progress.ts";
+import { ownGroup } from "./cgroups.ts";
 import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
 import { isWhole, nodeUnit, powerOff, prepareNode, removeMachineRemains } from "./nodes.ts";
@@ -42,15 +44,19 @@ export async function ensureNodes(context: NodeContext, nodes: ClusterNode[], pr
   return changed.includes(true);
 }
 
-const unitOf = (context: NodeContext, node: ClusterNode) =>
-  nodeUnit(node, {
-    tree: context.tree,
-    containerd: context.containerd[node.record.containerd] ?? "",
-    kubernetes: context.kubernetes,
-  });
+const unitOf = async (context: NodeContext, node: ClusterNode) =>
+  nodeUnit(
+    node,
+    {
+      tree: context.tree,
+      containerd: context.containerd[node.record.containerd] ?? "",
+      kubernetes: context.kubernetes,
+    },
+    await ownGroup(join(context.cluster.cgroup, node.unit)),
+  );
 
 const isUp = async (context: NodeContext, node: ClusterNode): Promise<boolean> =>
-  (await isCurrent(context.cluster, unitOf(context, node))) && (await isWhole(context.cluster, node));
+  (await isCurrent(context.cluster, await unitOf(context, node))) && (await isWhole(context.cluster, node));
 
 async function boot(context: NodeContext, node: ClusterNode, progress: Progress): Promise<Boot> {
   progress(`${node.name} (containerd ${node.record.containerd}): booting …`);
@@ -59,7 +65,7 @@ async function boot(context: NodeContext, node: ClusterNode, progress: Progress)
   const before = (await report(context, node))?.reported ?? 0;
   const begin = Date.now();
   await prepareNode({ ...context, node, containerd: node.record.containerd });
-  await startUnit(context.cluster, unitOf(context, node));
+  await startUnit(context.cluster, await unitOf(context, node));
   return { begin, before };
 }
 

@@ -55,11 +55,27 @@ async function write(root: string, path: string, content: string): Promise<void>
   else await writeFile(file, content);
 }
 
+/** A machine that restarts itself ends its supervisor with 133, for whoever keeps it to start it again, in a new group. */
+const keeperScript = `mount -t overlay "$1" -o "$2" "$3"
+group=$4
+shift 4
+while
+  if [ "$group" ]; then
+    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    mkdir "$group"
+  fi
+  sh -c '[ -z "$0" ] || echo $$ >"$0/cgroup.procs" || exit 1; exec "$@"' "$group" "$@"
+  [ $? = 133 ]
+do :; done`;
+
 /**
  * The node as a process: a systemd-nspawn machine on an overlay that is mounted in a mount namespace of its own, so that
  * the mount ends with the machine and the host never sees it.
+ *
+ * @param ownGroup on cgroup v2, the directory of a group for systemd-nspawn alone: it hands controllers down to the
+ *   machine only from a group without other processes
  */
-export function nodeUnit(node: NodeLayout, programs: NodePrograms): Unit {
+export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""): Unit {
   const paths = disk(node);
   const lower = [programs.containerd, programs.tree].join(":");
   const mount = `lowerdir=${lower},upperdir=${paths.upper},workdir=${paths.work}`;
@@ -87,15 +103,11 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms): Unit {
     `--bind-ro=${programs.kubernetes}:/opt/kubernetes`,
     ...(existsSync("/dev/kmsg") ? ["--bind=/dev/kmsg"] : []),
   ];
-  // A machine that restarts itself ends its supervisor with 133, for whoever keeps it to start it again.
-  const script = `mount -t overlay "$1" -o "$2" "$3"
-shift 3
-while "$@"; [ $? = 133 ]; do :; done`;
   return {
     name: node.unit,
     argv: [
       ...["unshare", "--mount", "--propagation=private", "--"],
-      ...["sh", "-ec", script, "node", node.machine, mount, paths.root, ...nspawn],
+      ...["sh", "-ec", keeperScript, "node", node.machine, mount, paths.root, ownGroup, ...nspawn],
     ],
     env: {
       // Of the kernel's parameters only those of the network are the node's own.
