@@ -103,6 +103,30 @@ describe("install", () => {
   });
 });
 
+describe("a host with SELinux", () => {
+  const labels: string[][] = [];
+  const install = (code: number) => {
+    labels.length = 0;
+    node.host.put("/sys/fs/selinux/enforce", "1");
+    node.host.programs.set("chcon", (args) => {
+      labels.push(args);
+      return { code, stderr: code === 0 ? "" : "Operation not permitted" };
+    });
+    return converge(node.environment(node.spec([node.runtime("00000001")])));
+  };
+
+  test("the file that takes containerd's place gets its label first", async () => {
+    await install(0);
+    expect(labels).toEqual([[`--reference=${configPath}`, "/etc/containerd/.config.toml.contrast-staged"]]);
+  });
+
+  test("where that is not possible nothing is replaced, and the reason is said", async () => {
+    await expect(install(1)).rejects.toThrow("The SELinux label of /etc/containerd/config.toml could not be given");
+    expect(node.host.text(configPath)).toBe(adminsFile);
+    expect(node.starts).toBe(1);
+  });
+});
+
 describe("rollback", () => {
   test("a handler that breaks the CRI: exact bytes back, serving, and not tried again by itself", async () => {
     const good = node.runtime("00000001");
