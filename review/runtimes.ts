@@ -145,9 +145,10 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
 
 function valueLine(handler: string, value: string, old: string | undefined, now: string): Line {
   const line = now.startsWith("not predictable") ? unknown : known;
-  return line(
-    `${code(handler)}: ${value} ${old === undefined || old.startsWith("not predictable") ? "" : `${code(old)} → `}${code(now)}.`,
-  );
+  const from = old === undefined || old.startsWith("not predictable") ? "" : `${code(old)} → `;
+  // The card has one vCPU count of all; each has its own digest.
+  const name = value.startsWith("EPYC-") ? `${value} with one vCPU` : value;
+  return line(`${code(handler)}: ${name} ${from}${code(now)}.`);
 }
 
 function reasonLine(old: RuntimeSpec, now: RuntimeSpec): Line {

@@ -110,7 +110,7 @@ describe("attestation", () => {
       "Attestation",
     );
     expect(lines).toEqual([
-      `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest \`${old}\` → \`${now}\`.`,
+      `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`,
       "known: They differ because 1 input of the launch does: kernel.",
       `predicted: Verifiers that do not know these values refuse pods of \`${otherKernel.handler}\`.`,
     ]);
