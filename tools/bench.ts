@@ -1,11 +1,13 @@
 // npm run bench: the promises about speed, each as a ratio against a reference of the same run; fails where one is broken.
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "../test/bench/measure.ts";
+import { nodeBenchmarks } from "../test/bench/node.ts";
 import { payloadBenchmarks } from "../test/bench/payload.ts";
 import { toStderr } from "./programs/progress.ts";
 
 const suites: Record<string, () => Promise<Benchmark[]>> = {
   measurements: () => measureBenchmarks(toStderr),
-  installer: () => payloadBenchmarks(),
+  "the installer's copying": () => payloadBenchmarks(),
+  "the installer on a node": () => nodeBenchmarks(),
 };
 
 let broken = 0;

@@ -19,11 +19,12 @@ import { vector } from "../unit/measure/vectors.ts";
 
 export interface Benchmark {
   name: string;
-  /** Milliseconds, medians. */
+  /** Median, in milliseconds where no other unit is said. */
   ours: number;
+  unit?: string;
   /** What it is compared with; absent where the limit is a time. */
   reference?: { name: string; time: number };
-  /** Largest ratio to the reference, or largest time in milliseconds. */
+  /** Largest ratio to the reference, or largest value. */
   limit: number;
   ok: boolean;
   note?: string;
@@ -190,11 +191,11 @@ export async function measureBenchmarks(progress: Progress = toStderr): Promise<
   return [...(await launchDigests(progress)), await verityTree(progress), await wholeProcesses(progress)];
 }
 
-export function describeBenchmark({ name, ours, reference, limit, ok, note }: Benchmark): string {
+export function describeBenchmark({ name, ours, unit = "ms", reference, limit, ok, note }: Benchmark): string {
   const against =
     reference === undefined
-      ? `${ours.toFixed(1)} ms (limit ${limit} ms)`
-      : `${ours.toFixed(1)} ms, ${reference.name} ${reference.time.toFixed(1)} ms: ratio ${(ours / reference.time).toFixed(2)}${Number.isFinite(limit) ? ` (limit ${limit})` : ""}`;
+      ? `${ours.toFixed(1)} ${unit} (limit ${limit} ${unit})`
+      : `${ours.toFixed(1)} ms, ${reference.name} ${reference.time.toFixed(1)} ms: ratio ${(ours / reference.time).toFixed(2)}${Number.isFinite(limit) ? ` (limit ${limit.toFixed(2)})` : ""}`;
   return `${ok ? "ok    " : "FAILED"} ${name}: ${against}${note === undefined ? "" : `; ${note}`}`;
 }
 

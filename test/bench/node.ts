@@ -1,0 +1,131 @@
+// The installer on a real node: a run that has nothing to do, its memory, and how long the CRI is away.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buildPrograms } from "../../tools/build.ts";
+import { startCluster, type TestCluster } from "../cluster/harness.ts";
+import { NodeWithInstaller } from "../cluster/installer-on-node.ts";
+import { smallPayload, specOf } from "../cluster/small-payloads.ts";
+import { longestSilence } from "./cri-prober.ts";
+import type { Benchmark } from "./measure.ts";
+
+const rounds = 10;
+const median = (times: number[]): number => times.toSorted((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
+const largePayload = 256 << 20;
+
+/** As `NodeWithInstaller` puts them on the node. */
+const program = ["/opt/test/node", "/opt/test/node-installer.mjs"];
+const words = ["--spec", "/opt/test/spec.json", "--payloads", "/opt/test/payloads"];
+
+/**
+ * Runs on the node: starts a program again and again; prints its times and the most anonymous memory that it had. The
+ * kernel keeps no peak of that (its peak counts the program's own file too), so it is looked at often.
+ */
+const watcher = `
+const { spawn } = require("node:child_process");
+const { readFileSync } = require("node:fs");
+const [rounds, ...argv] = process.argv.slice(1);
+const once = () => new Promise((resolve, reject) => {
+  const begin = performance.now();
+  const child = spawn(argv[0], argv.slice(1), { stdio: ["ignore", "ignore", "inherit"] });
+  let peak = 0;
+  const look = setInterval(() => {
+    try {
+      const text = readFileSync("/proc/" + child.pid + "/status", "utf8");
+      peak = Math.max(peak, Number(/RssAnon:\\s+(\\d+)/.exec(text)?.[1] ?? 0) / 1024);
+    } catch {}
+  }, 2);
+  child.on("exit", (code) => {
+    clearInterval(look);
+    if (code === 0) resolve({ time: performance.now() - begin, peak });
+    else reject(new Error(argv.join(" ") + " ended with " + code));
+  });
+});
+(async () => {
+  const runs = [];
+  for (let round = 0; round < Number(rounds); round += 1) runs.push(await once());
+  console.log(JSON.stringify({ times: runs.map((run) => run.time), peak: Math.max(...runs.map((run) => run.peak)) }));
+})();
+`;
+
+interface Watched {
+  times: number[];
+  /** MiB */
+  peak: number;
+}
+
+const watched = async (cluster: TestCluster, node: string, count: number, ...argv: string[]): Promise<Watched> =>
+  JSON.parse(await cluster.onNode(node, "/opt/test/node", "-e", watcher, String(count), ...argv));
+
+/** Every file that the installer may write, with the time of its last change, and the daemon's process. */
+const traces = (cluster: TestCluster, node: string) =>
+  cluster.onNode(
+    node,
+    "sh",
+    "-c",
+    "find /etc /opt/edgeless /var/lib/contrast-runtime /var/log/contrast-runtime -printf '%p %C@\\n' | sort; systemctl show containerd --property=InvocationID",
+  );
+
+export async function nodeBenchmarks(): Promise<Benchmark[]> {
+  const directory = mkdtempSync(join(tmpdir(), "node-bench-"));
+  const [first, second, large] = await Promise.all([
+    smallPayload(directory, "first"),
+    smallPayload(directory, "second"),
+    smallPayload(directory, "large", largePayload),
+  ]);
+  const specs = [first, second, large].map(({ runtime }) => specOf("bench", [runtime]));
+  const cluster = await startCluster("bench");
+  try {
+    const node = new NodeWithInstaller(cluster, cluster.nodes[0]?.name ?? "");
+    await node.prepare([(await buildPrograms()).nodeInstaller], [first, second, large]);
+    const install = async (spec = "") => {
+      const { code, stdout, stderr } = await node.installer("install", spec);
+      if (code !== 0) throw new Error(`install ended with ${code}: ${stdout}${stderr}`);
+    };
+    await install(specs[0]);
+    const before = await traces(cluster, node.name);
+    const nothing = await watched(cluster, node.name, rounds, ...program, "install", ...words);
+    const wrote = (await traces(cluster, node.name)) !== before;
+    const empty = await watched(cluster, node.name, rounds, "/opt/test/node", "-e", "0");
+
+    const socket = join(await node.root(), "run/containerd/containerd.sock");
+    const [ours, bare]: [number[], number[]] = [[], []];
+    for (let round = 0; round < rounds; round += 1) {
+      bare.push(await longestSilence(socket, () => node.run("systemctl", "restart", "containerd.service")));
+      ours.push(await longestSilence(socket, () => install(specs[(round + 1) % 2])));
+    }
+
+    await node.write("/opt/test/spec.json", specs[2] ?? "");
+    const copying = await watched(cluster, node.name, 1, ...program, "install", ...words);
+    return [
+      noOp(median(nothing.times), median(empty.times), wrote),
+      {
+        name: `anonymous memory at most, a payload of ${largePayload >> 20} MiB being installed`,
+        ours: Math.max(copying.peak, nothing.peak),
+        unit: "MiB",
+        limit: 64,
+        ok: Math.max(copying.peak, nothing.peak) <= 64,
+      },
+      withoutCri(median(ours), median(bare)),
+    ];
+  } finally {
+    await cluster.destroy();
+    rmSync(directory, { recursive: true });
+  }
+}
+
+const noOp = (ours: number, empty: number, wrote: boolean): Benchmark => ({
+  name: "install with nothing to do, from the program's start to its end",
+  ours,
+  limit: 300,
+  ok: ours <= 300 && !wrote,
+  note: `${wrote ? "it WROTE something" : "nothing written"}; an empty program of Node takes ${empty.toFixed(0)} ms`,
+});
+
+function withoutCri(ours: number, bare: number): Benchmark {
+  const limit = (bare + 500) / bare;
+  const reference = { name: "systemctl restart containerd", time: bare };
+  return { name: "CRI away during an installation", ours, reference, limit, ok: ours <= bare + 500 };
+}
+
+if (import.meta.main) console.log(await nodeBenchmarks());
