@@ -1,6 +1,7 @@
 // npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
 import { ensureCluster } from "../components/local-cluster/cluster.ts";
 import { enterNetwork } from "../components/local-cluster/layout.ts";
+import { requireMachine } from "../components/local-cluster/requirements.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { resolveEngine } from "./engine/engine.ts";
 import { engineEnvironment } from "./engine/environment.ts";
@@ -16,6 +17,7 @@ const stack = "dev";
 
 async function start(progress: Progress): Promise<number> {
   const begin = Date.now();
+  await requireMachine(progress); // before minutes of building for nothing
   // The image is made of downloads, the engine and the cluster of compilations: side by side they use line and cores.
   const [cluster] = await Promise.all([
     ensureCluster({ name: stack }, progress),
