@@ -2,6 +2,7 @@
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "../test/bench/measure.ts";
 import { nodeBenchmarks } from "../test/bench/node.ts";
 import { payloadBenchmarks } from "../test/bench/payload.ts";
+import { programBenchmarks } from "../test/bench/program.ts";
 import { toStderr } from "./programs/progress.ts";
 
 const suites: Record<string, () => Promise<Benchmark[]>> = {
