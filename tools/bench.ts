@@ -9,6 +9,7 @@ const suites: Record<string, () => Promise<Benchmark[]>> = {
   measurements: () => measureBenchmarks(toStderr),
   "the installer's copying": () => payloadBenchmarks(),
   "the installer on a node": () => nodeBenchmarks(),
+  program: () => programBenchmarks(toStderr),
 };
 
 let broken = 0;
