@@ -1,4 +1,5 @@
 // npm run bench: the promises about speed, each as a ratio against a reference of the same run; fails where one is broken.
+import { fleetPlanBenchmarks } from "../test/bench/fleet-plan.ts";
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "../test/bench/measure.ts";
 import { nodeBenchmarks } from "../test/bench/node.ts";
 import { payloadBenchmarks } from "../test/bench/payload.ts";
@@ -9,6 +10,7 @@ const suites: Record<string, () => Promise<Benchmark[]>> = {
   measurements: () => measureBenchmarks(toStderr),
   "the installer's copying": () => payloadBenchmarks(),
   "the installer on a node": () => nodeBenchmarks(),
+  "the fleet plan": () => fleetPlanBenchmarks(),
   program: () => programBenchmarks(toStderr),
 };
 
