@@ -35,9 +35,12 @@ export async function withLock<T>(
   // In a process group of its own, so that a terminal's interrupt does not free the lock before the action has ended.
   const child = spawn("sh", ["-c", holderScript, "lock", file], { stdio: ["pipe", "pipe", "inherit"], detached: true });
   child.stdin.on("error", () => {});
-  const announce = setTimeout(async () => {
+  // Whoever holds the lock has written into its file who it is.
+  const announce = setInterval(async () => {
     const other = await readFile(file, "utf8").catch(() => "");
-    onWait(other || "another process");
+    if (!other) return;
+    clearInterval(announce);
+    onWait(other);
   }, 300);
   let held = false;
   try {
@@ -49,11 +52,11 @@ export async function withLock<T>(
       );
     });
     held = true;
-    clearTimeout(announce);
+    clearInterval(announce);
     await writeFile(file, holder);
     return await action();
   } finally {
-    clearTimeout(announce);
+    clearInterval(announce);
     if (held) await rm(file, { force: true });
     child.stdin.end();
   }
