@@ -96,7 +96,8 @@ async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): 
         "Uninstall them first (an empty list of runtimes does so), then install them again.",
     );
   }
-  return { ...located, file: owned.path };
+  // Its block goes out of a file that containerd does not read: what is compared is that file before and after.
+  return { ...located, file: owned.path, ...(located.kind === "root" && { configuration: owned.path }) };
 }
 
 /** The file with exactly these handlers. */
