@@ -78,12 +78,14 @@ export async function planFleet(spec: InstallSpec, bundles: Iterable<BundleText>
 
 const head = /"takenAt":\s*"[^"]*",\s*"node":\s*"([^"]*)"/;
 const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s*(\\{[^}]*\\})`);
-/** Of files: a plan asks only whether they are the ones that the node's journal remembers. */
-const identities = /((?:mtimeNs|ctimeNs|ino|dev)\\*":\s*\\*")(\d+)/g;
+/** Inodes and times, of files and in the node's journal: a plan asks at most whether two of them are the same. */
+const identities = /((?:mtimeNs|ctimeNs|ino|dev)\\*":\s*\\*")(\d+)|()(\d{4}-\d\d-\d\dT[\d:.]+Z|\d{8}T\d{6})/g;
+/** What /proc/cpuinfo measures anew each time. */
+const frequencies = /(cpu MHz|bogomips)[\\t\s]*: [\d.]+/g;
 
 /**
- * A digest that bundles of equal nodes share: without name, time and free space, and with inode numbers and file times
- * renamed by their order, which keeps every equality among them. On the text, because reading a thousand of them costs
+ * A digest that bundles of equal nodes share: without name, time and free space, and with inodes and times renamed by
+ * their order, which keeps every equality among them. On the text, because reading a thousand of them costs
  * more than planning ten.
  */
 function kindOf({ file, text }: BundleText): { kind: string; node: string; free: FreeSpace | undefined } {
@@ -94,7 +96,9 @@ function kindOf({ file, text }: BundleText): { kind: string; node: string; free:
   const same = text
     .replace(match, "")
     .replace(freeText, "")
-    .replaceAll(identities, (_, key: string, value: string) => {
+    .replaceAll(frequencies, "")
+    .replaceAll(identities, (_, key = "", number, _none, time) => {
+      const value: string = number ?? time;
       const name = names.get(value) ?? `#${names.size}`;
       names.set(value, name);
       return key + name;

@@ -83,8 +83,9 @@ afterAll(async () => {
 
 describe("a stack's life", () => {
   test("its first preview, as a comment", async () => {
-    expectGolden("review/create.md", await summary(await preview("create.json"), "create.canonical"));
+    const text = await summary(await preview("create.json"), "create.canonical");
     await project.mustWork(project.up());
+    expectGolden("review/create.md", text);
   });
 
   test("nothing changes", async () => {

@@ -27,6 +27,7 @@ export interface Kind {
 /** The bundle that the installer's own snapshot takes of such a node. */
 export async function bundleOf({ file = adminsFile, installed, change }: Kind, name = "node-1"): Promise<BundleText> {
   const node = new MemoryNode(file);
+  node.host.put("/proc/cpuinfo", "vendor_id\t: AuthenticAMD\ncpu MHz\t\t: 2394.4\n");
   try {
     const spec = installed ?? specOf("00000001");
     if (installed) {
@@ -50,12 +51,14 @@ export async function bundleOf({ file = adminsFile, installed, change }: Kind, n
   }
 }
 
-/** The same node again and again: another name, another time, other inodes. */
+/** The same node again and again: another name, other times, inodes and processor frequencies. */
 export function likeness({ text }: BundleText, number: number): BundleText {
   const name = `node-${number}`;
+  const year = String(2_027 + number);
   const other = text
     .replace(/"node": "[^"]*"/, `"node": "${name}"`)
-    .replace(/"takenAt": "[^"]*"/, `"takenAt": "2026-03-01T00:00:${String(number % 60).padStart(2, "0")}.000Z"`)
+    .replaceAll(/20\d\d(-\d\d-\d\dT[\d:.]+Z|\d{4}T\d{6})/g, `${year}$1`)
+    .replaceAll(/(cpu MHz\\t\\t: )[\d.]+/g, `$1${2_000 + number}.5`)
     .replaceAll(
       /((?:ino|mtimeNs|ctimeNs)\\*": ?\\*")(\d+)/g,
       (_, key: string, value: string) => `${key}${BigInt(value) * 7919n + BigInt(number)}`,

@@ -89,7 +89,7 @@ describe("the fleet plan", () => {
     };
     const [unfit] = (await planFleet(snp, [await bundleOf({})])).outcomes;
     expect(unfit).toMatchObject({ outcome: "refused", nodes: ["node-1"] });
-    expect(unfit?.code).toContain("cpu-without-snp");
+    expect(unfit?.code).toContain("virtualization-off");
   });
 
   test("a file with inline tables is refused in the installer's own words", async () => {
