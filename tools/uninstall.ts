@@ -10,6 +10,7 @@ import {
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { isNotFound, loadKubeConfig, within } from "./fleet/client.ts";
 import { nameList, parseOptions, required, runCommand, wholeNumber } from "./fleet/command-line.ts";
+import { removeDeadPods } from "./fleet/dead-pods.ts";
 import { exitCodes, followFleet } from "./fleet/follow.ts";
 import { freeTickets } from "./fleet/free-tickets.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./fleet/observe.ts";
@@ -88,7 +89,9 @@ export function main(args: string[]): Promise<number> {
     });
     for (const failure of failures) console.error(failure);
     if (exitCode === exitCodes.done) {
-      await removeTraces(kubeconfig, namespace, await observe());
+      const last = await observe();
+      await removeTraces(kubeconfig, namespace, last);
+      await removeDeadPods(kubeconfig, namespace, last, observe);
       const uninstalled = ended.filter(({ state }) => state === "ready").length;
       console.log(`Group ${group}: ${uninstalled} of ${ended.length} nodes uninstalled.`);
     }
