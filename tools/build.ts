@@ -12,14 +12,14 @@ const programs = {
 type Built = Record<keyof typeof programs, string>;
 
 /**
- * Bundles the programs for Node 24. Modules that only some commands need stay unevaluated until they are imported;
- * gRPC's own CommonJS finds Node's modules through `require`, which a module has to make for it. Returns the files' paths.
+ * Bundles programs for Node 24. Modules that only some commands need stay unevaluated until they are imported; gRPC's own
+ * CommonJS finds Node's modules through `require`, which a module has to make for it. Paths begin in the clone.
  */
-export async function buildPrograms(): Promise<Built> {
+export async function bundle(programs: { from: string; to: string }[]): Promise<void> {
   await build({
     absWorkingDir: clone,
-    entryPoints: Object.values(programs).map(({ from, to }) => ({ in: from, out: to.replace(/\.mjs$/, "") })),
-    outdir: ".",
+    entryPoints: programs.map(({ from, to }) => ({ in: from, out: resolve(clone, to).replace(/\.mjs$/, "") })),
+    outdir: "/",
     outExtension: { ".js": ".mjs" },
     bundle: true,
     platform: "node",
@@ -34,6 +34,11 @@ export async function buildPrograms(): Promise<Built> {
     },
     logLevel: "warning",
   });
+}
+
+/** Returns the files' paths. */
+export async function buildPrograms(): Promise<Built> {
+  await bundle(Object.values(programs));
   return { nodeInstaller: join(clone, programs.nodeInstaller.to), measure: join(clone, programs.measure.to) };
 }
 

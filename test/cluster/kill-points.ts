@@ -1,0 +1,111 @@
+import type { Fault } from "./faulty-installer.ts";
+import { handlersOf, type NodeWithInstaller } from "./installer-on-node.ts";
+
+/** What happens to the node after its installer was killed; nobody starts another one. */
+export type Aftermath = "nothing" | "containerd is stopped" | "the power fails";
+
+/** A change of a node, and where it begins and ends. */
+export interface Change {
+  name: string;
+  node: NodeWithInstaller;
+  /** The kept state that the change begins with. */
+  from: string;
+  spec: string;
+  /** Handlers that are served when all went well. */
+  wanted: string[];
+}
+
+export interface KillPoint extends Omit<Fault, "command"> {
+  aftermath: Aftermath;
+}
+
+/** How it went: a row of the table. */
+export interface Row {
+  change: string;
+  node: string;
+  point: KillPoint;
+  outcome: "old bytes" | "new state";
+  /** From the kill to a CRI that serves what the file says, in milliseconds. */
+  recovery: number;
+}
+
+/** Whose names repeat while something is waited for: the third look teaches nothing that the first two did not. */
+const looks = /^(cri (version|status|listSandboxes)|run systemctl show)/;
+/** These change nothing that anybody sees but the installer itself: a kill before them is a kill before what follows. */
+const invisible =
+  /^(mkdir|fsync|cri|run systemctl show|run cat|run containerd)|^(write|remove) .*\.(contrast-staged|fired)$/;
+/** Where one state becomes another: worth both a kill before and a kill after. */
+const turns =
+  /^(step|replace|rename to .*(journal\.json|guard\.armed)$|remove .*guard\.armed$|run systemctl restart containerd)/;
+
+/** Every point that a run passed, as the fault that strikes there, before it and after it. */
+export function allPoints(record: string): KillPoint[] {
+  const passed = new Map<string, number>();
+  return record
+    .trim()
+    .split("\n")
+    .flatMap((point): KillPoint[] => {
+      const occurrence = (passed.get(point) ?? 0) + 1;
+      passed.set(point, occurrence);
+      if (looks.test(point) && occurrence > 2) return [];
+      return (["before", "after"] as const).map((when) => ({ point, occurrence, when, aftermath: "nothing" }));
+    });
+}
+
+/** Those where a kill finds the node in a state that it has not found before. */
+export const tellingPoints = (points: KillPoint[]): KillPoint[] =>
+  points.filter(({ point, when }) => turns.test(point) || (when === "before" && !invisible.test(point)));
+
+/** Without those in which the guard's files go one by one: worth one change of all that have them. */
+export const withoutGuardRemoval = (points: KillPoint[]): KillPoint[] =>
+  points.filter(({ point }) => !/^(remove .*\/contrast-runtime-guard|remove .*guard\.sh$|run systemctl d)/.test(point));
+
+/** The points from the first one of that name on. */
+export const from = (points: KillPoint[], name: string): KillPoint[] =>
+  points.slice(
+    Math.max(
+      0,
+      points.findIndex(({ point }) => point === name),
+    ),
+  );
+
+/** Names of the points of a run to its end, from the change's start. */
+export async function recordPoints({ node, from, spec }: Change): Promise<string> {
+  const file = "/opt/test/points";
+  await node.reset(from);
+  await node.run("rm", "-f", file);
+  await node.faultyInstaller(spec, { record: file });
+  return (await node.read(file)) ?? "";
+}
+
+/**
+ * Kills the installer at the point and waits for what host and kubelet make of the node by themselves.
+ * @throws where its CRI does not come back, or serves something else than the old bytes or the new state
+ */
+export async function killAt({ name, node, from, spec, wanted }: Change, point: KillPoint): Promise<Row> {
+  await node.reset(from);
+  const old = await node.read("/etc/containerd/config.toml");
+  const { aftermath, ...fault } = point;
+  const { code, stdout, stderr } = await node.faultyInstaller(spec, { fault });
+  if (code !== 128) throw new Error(`the installer was not killed, but ended with ${code}:\n${stdout}${stderr}`);
+  const killed = Date.now();
+  if (aftermath === "containerd is stopped") await node.run("systemctl", "stop", "containerd.service");
+  if (aftermath === "the power fails") await node.powerCycle();
+  const file = await node.settled();
+  const recovery = Date.now() - killed;
+  if (file !== old && handlersOf(file).join() !== wanted.join()) {
+    throw new Error(`${node.name} has neither its old configuration nor the new one:\n${file}`);
+  }
+  return { change: name, node: node.name, point, outcome: file === old ? "old bytes" : "new state", recovery };
+}
+
+export const describePoint = ({ point, occurrence, when, aftermath }: KillPoint): string =>
+  `killed ${when.padEnd(6)} ${point}${occurrence > 1 ? ` (${occurrence})` : ""}${aftermath === "nothing" ? "" : `, then ${aftermath}`}`;
+
+/** The table that a run prints. */
+export const table = (rows: Row[]): string =>
+  rows
+    .map(
+      (row) => `${row.outcome}  after ${(row.recovery / 1000).toFixed(1).padStart(5)} s  ${describePoint(row.point)}`,
+    )
+    .join("\n");

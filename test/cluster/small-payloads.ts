@@ -1,0 +1,47 @@
+import { createHash } from "node:crypto";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { Manifest, PayloadFile } from "../../node-installer/runtime/manifest.ts";
+import { deriveRuntime, renderSpec } from "../../node-installer/runtime/render.ts";
+import type { RuntimeSpec } from "../../node-installer/runtime/spec.ts";
+import { containerdPrograms } from "../../tools/programs/pinned.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+
+export interface SmallPayload {
+  manifest: Manifest;
+  /** With `files/` in it, as an image takes it. */
+  directory: string;
+  runtime: RuntimeSpec;
+}
+
+/**
+ * A payload of the platform `local` that has only what its sandboxes need, the shim, and a file that tells one payload
+ * from another: quick to copy where something else than copying is tried.
+ */
+export async function smallPayload(parent: string, name: string, kernelBytes = 1_000): Promise<SmallPayload> {
+  const directory = join(parent, name);
+  const shim = join(await containerdPrograms("1.7", toStderr), "containerd-shim-runc-v2");
+  const file = (role: PayloadFile["role"], path: string, mode: PayloadFile["mode"], content: Buffer): PayloadFile => {
+    const target = join(directory, "files", path);
+    mkdirSync(dirname(target), { recursive: true });
+    writeFileSync(target, content);
+    chmodSync(target, Number.parseInt(mode, 8));
+    return { role, path, mode, size: content.length, sha256: createHash("sha256").update(content).digest("hex") };
+  };
+  const manifest: Manifest = {
+    schemaVersion: 1,
+    name,
+    flavour: "none",
+    kataVersion: "none",
+    source: { kind: "files", reference: "containerd's runc shim, for a test" },
+    files: [
+      file("shim", "bin/containerd-shim-contrast-cc-v2", "0755", readFileSync(shim)),
+      file("kernel", "share/kata-kernel", "0644", Buffer.alloc(kernelBytes, name)),
+    ],
+  };
+  return { manifest, directory, runtime: deriveRuntime({ platform: "local", manifest }) };
+}
+
+/** The text of an install spec for plain containerd. */
+export const specOf = (group: string, runtimes: RuntimeSpec[], atOnce = 1): string =>
+  renderSpec({ group, distribution: { name: "containerd" }, atOnce, verifySandbox: false, runtimes }).json;
