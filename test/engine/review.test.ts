@@ -139,7 +139,9 @@ describe("a stack's life", () => {
     }
     const { stdout, code } = await review("fleet", "--preview", document, "--bundles", file("bundles"));
     // These nodes are models of hosts that run no VMs.
-    expect(stdout).toMatch(/^workers: 3 nodes: 3 are refused\.\n {2}3 nodes are refused \(virtualization-off[a-z, -]*: /);
+    expect(stdout).toMatch(
+      /^workers: 3 nodes: 3 are refused\.\n {2}3 nodes are refused \(virtualization-off[a-z, -]*: /,
+    );
     expect(code).toBe(1);
     const comment = await review("summary", "--preview", document, "--bundles", file("bundles"));
     expect(comment.stdout).toContain("### Fleet plan of group `workers`\n\n3 nodes: 3 are refused.");
