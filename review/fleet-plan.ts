@@ -1,12 +1,11 @@
 import { createHash } from "node:crypto";
-import { planFor } from "../node-installer/commands/plan.ts";
-import { replayingDaemon } from "../node-installer/commands/snapshot.ts";
 import { type Bundle, bundleHost, bundleSchema } from "../node-installer/host/bundle.ts";
 import type { Host } from "../node-installer/host/host.ts";
 import { containerdOn } from "../node-installer/install/daemon.ts";
 import { hostFindings } from "../node-installer/install/host-findings.ts";
 import { type PayloadPlan, requireSpace, runtimesDirectory } from "../node-installer/install/payload.ts";
 import { isEmpty } from "../node-installer/install/plan.ts";
+import { planFor, replayingDaemon } from "../node-installer/install/read-only.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { code, count, list } from "./lines.ts";

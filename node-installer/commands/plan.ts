@@ -1,16 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { bundleHost, bundleSchema } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
-import { readJournal } from "../host/journal.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
-import { observeHost } from "../install/observe.ts";
-import { bytesToCopy, type Change, changesOf, makePlan, type Plan } from "../install/plan.ts";
+import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
+import { planFor, readOnlyDaemon, replayingDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
-import { replayingDaemon } from "./snapshot.ts";
 
 /** The document that `plan --json` prints. `content` for text files that shall exist. */
 export interface PlanDocument {
@@ -26,21 +24,6 @@ export async function plan(options: Options): Promise<number> {
   if (options.json) options.print(`${JSON.stringify(documentOf(made.plan, made.changes), null, 2)}\n`);
   else options.print(describe(made.plan, made.changes, made.servingKnown));
   return 0;
-}
-
-/** The plan of a host as it is now; reads only. */
-export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
-  const journal = await readJournal(host, spec.group);
-  try {
-    const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
-    const plan = await makePlan(host, spec, observation);
-    const changes = await changesOf(host, plan, observation);
-    // Proven as far as the tree allows it: with the host's own containerd, where there is one.
-    if (plan.edit) await daemon.validate(observation.located, plan.next, plan.entries);
-    return { plan, changes, servingKnown: observation.serving !== undefined };
-  } finally {
-    daemon.close();
-  }
 }
 
 async function source(options: Options, spec: InstallSpec): Promise<{ host: Host; daemon: Daemon }> {
@@ -63,9 +46,6 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   const host = bundleHost(parsed.data);
   return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), parsed.data) };
 }
-
-/** The validation writes a candidate beside the file; a plan writes nothing, so what it would say comes at the installation. */
-export const readOnlyDaemon = (daemon: Daemon): Daemon => ({ ...daemon, validate: async () => undefined });
 
 export function documentOf(plan: Plan, changes: Change[]): PlanDocument {
   return {

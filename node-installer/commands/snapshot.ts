@@ -1,16 +1,15 @@
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import type { ServingState } from "../containerd/serving.ts";
 import { type Bundle, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { withoutSecrets } from "../host/secrets.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { sentence } from "../install/log.ts";
 import { runtimesDirectory } from "../install/payload.ts";
+import { planFor, readOnlyDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
-import { planFor, readOnlyDaemon } from "./plan.ts";
 
 export async function snapshot(options: Options): Promise<number> {
   const { spec } = await readSpec(options.spec);
@@ -68,17 +67,4 @@ async function readHostFacts(host: Host, daemon: Daemon): Promise<void> {
   ]);
   const { hostFacts } = await import("../install/host-findings.ts");
   await hostFacts(host, located);
-}
-
-/** A daemon that answers what it answered when the bundle was taken. */
-export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
-  return {
-    ...daemon,
-    validate: async () => undefined,
-    async observe() {
-      if (bundle.serving === undefined) throw new Error("nothing answered when the bundle was taken");
-      return bundle.serving as unknown as ServingState;
-    },
-    sandboxesUsing: async (_located, handler) => bundle.users[handler] ?? [],
-  };
 }
