@@ -144,13 +144,28 @@ async function ensureControlPlane(
   if (servers.length + controllers.length === 0) return false;
   progress(`Control plane: ${[...servers, ...controllers].map(({ name }) => name).join(", ")} …`);
   for (const unit of servers) await startUnit(cluster, unit);
-  await waitFor(cluster, "apiserver", "The API server does not answer", 300_000, async () => {
-    const { code } = await kubectl(cluster, programs.kubernetes, ["get", "--raw=/readyz", "--request-timeout=5s"]);
-    return code === 0 || undefined;
-  });
+  await untilServing(cluster, programs, progress);
   for (const unit of controllers) await startUnit(cluster, unit);
   progress(`  the control plane is ready (${seconds(begin)}).`);
   return true;
+}
+
+/** The API server gives up where its first steps take long, as on a machine that is busy; once started, they get further. */
+async function untilServing(cluster: ClusterLayout, programs: ControlPlanePrograms, progress: Progress): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await waitFor(cluster, "apiserver", "The API server does not answer", 300_000, async () => {
+        const ready = ["get", "--raw=/readyz", "--request-timeout=5s"];
+        return (await kubectl(cluster, programs.kubernetes, ready)).code === 0 || undefined;
+      });
+      return;
+    } catch (error) {
+      const ended = await notCurrent(cluster, serverUnits(cluster, programs));
+      if (!(error instanceof Refusal) || ended.length === 0 || attempt === 3) throw error;
+      progress(`  ${ended.map(({ name }) => name).join(", ")} ended; starting again …`);
+      for (const unit of ended) await startUnit(cluster, unit);
+    }
+  }
 }
 
 /** The controllers make it, a few seconds after they start; until then no pod is admitted. */
