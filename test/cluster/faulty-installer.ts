@@ -22,8 +22,10 @@ export interface Fault {
   /** Of several points of that name; the first is 1. */
   occurrence: number;
   when: "before" | "after";
-  /** Shell; none: the process is killed. */
+  /** Shell, run while the installer stands still. */
   command?: string;
+  /** The process goes on; else it is killed. */
+  survives?: boolean;
 }
 export interface FaultyRun {
   spec: string;
@@ -44,8 +46,8 @@ async function point<T>(name: string, action: () => Promise<T>): Promise<T> {
   if (record !== undefined) appendFileSync(record, `${point}\n`);
   const strike = (when: Fault["when"]) => {
     if (fault?.point !== point || fault.occurrence !== occurrence || fault.when !== when) return;
-    if (fault.command === undefined) process.kill(process.pid, "SIGKILL");
-    else spawnSync("sh", ["-ec", fault.command], { stdio: "inherit" });
+    if (fault.command !== undefined) spawnSync("sh", ["-ec", fault.command], { stdio: "inherit" });
+    if (fault.survives !== true) process.kill(process.pid, "SIGKILL");
   };
   strike("before");
   try {

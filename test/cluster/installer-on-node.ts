@@ -30,6 +30,7 @@ cp -p "$state/containerd/"* /etc/containerd/
 `;
 const keepScript = `set -e
 state=$1
+rm -rf "$state"
 mkdir -p "$state/opt" "$state/lib" "$state/containerd"
 [ ! -e /opt/edgeless ] || cp -al /opt/edgeless "$state/opt/"
 [ ! -e /var/lib/contrast-runtime ] || cp -al /var/lib/contrast-runtime "$state/lib/"
@@ -127,11 +128,9 @@ export class NodeWithInstaller {
     }
   }
 
-  /** Ends every process of the node at once and boots it again, with its disks as they were. */
-  async powerCycle(): Promise<void> {
-    const before = await this.root();
-    await this.tryRun("systemctl", "reboot", "--force", "--force");
-    await until(`${this.name} boots`, async () => ((await this.root()) !== before ? true : undefined));
+  /** Waits until another boot's first process runs than the one whose root was that. */
+  async rebooted(root: string): Promise<void> {
+    await until(`${this.name} boots`, async () => ((await this.root()) !== root ? true : undefined));
   }
 
   async keep(state: string): Promise<void> {

@@ -1,8 +1,15 @@
 import type { Fault } from "./faulty-installer.ts";
 import { handlersOf, type NodeWithInstaller } from "./installer-on-node.ts";
 
-/** What happens to the node after its installer was killed; nobody starts another one. */
-export type Aftermath = "nothing" | "containerd is stopped" | "the power fails";
+/** What befalls the node besides, when its installer is killed; nobody starts another one. */
+export type Besides = "nothing" | "containerd is stopped" | "the power fails";
+
+/** Run while the installer holds its lock: afterwards the guard may have been quicker. */
+const befalling: Record<Besides, Pick<Fault, "command">> = {
+  nothing: {},
+  "containerd is stopped": { command: "systemctl stop containerd.service" },
+  "the power fails": { command: "systemctl reboot --force --force" },
+};
 
 /** A change of a node, and where it begins and ends. */
 export interface Change {
@@ -15,8 +22,8 @@ export interface Change {
   wanted: string[];
 }
 
-export interface KillPoint extends Omit<Fault, "command"> {
-  aftermath: Aftermath;
+export interface KillPoint extends Omit<Fault, "command" | "survives"> {
+  besides: Besides;
 }
 
 /** How it went: a row of the table. */
@@ -48,7 +55,7 @@ export function allPoints(record: string): KillPoint[] {
       const occurrence = (passed.get(point) ?? 0) + 1;
       passed.set(point, occurrence);
       if (looks.test(point) && occurrence > 2) return [];
-      return (["before", "after"] as const).map((when) => ({ point, occurrence, when, aftermath: "nothing" }));
+      return (["before", "after"] as const).map((when) => ({ point, occurrence, when, besides: "nothing" }));
     });
 }
 
@@ -85,12 +92,12 @@ export async function recordPoints({ node, from, spec }: Change): Promise<string
 export async function killAt({ name, node, from, spec, wanted }: Change, point: KillPoint): Promise<Row> {
   await node.reset(from);
   const old = await node.read("/etc/containerd/config.toml");
-  const { aftermath, ...fault } = point;
-  const { code, stdout, stderr } = await node.faultyInstaller(spec, { fault });
+  const { besides, ...fault } = point;
+  const boot = await node.root();
+  const { code, stdout, stderr } = await node.faultyInstaller(spec, { fault: { ...fault, ...befalling[besides] } });
   if (code !== 128) throw new Error(`the installer was not killed, but ended with ${code}:\n${stdout}${stderr}`);
   const killed = Date.now();
-  if (aftermath === "containerd is stopped") await node.run("systemctl", "stop", "containerd.service");
-  if (aftermath === "the power fails") await node.powerCycle();
+  if (besides === "the power fails") await node.rebooted(boot);
   const file = await node.settled();
   const recovery = Date.now() - killed;
   if (file !== old && handlersOf(file).join() !== wanted.join()) {
@@ -99,8 +106,8 @@ export async function killAt({ name, node, from, spec, wanted }: Change, point: 
   return { change: name, node: node.name, point, outcome: file === old ? "old bytes" : "new state", recovery };
 }
 
-export const describePoint = ({ point, occurrence, when, aftermath }: KillPoint): string =>
-  `killed ${when.padEnd(6)} ${point}${occurrence > 1 ? ` (${occurrence})` : ""}${aftermath === "nothing" ? "" : `, then ${aftermath}`}`;
+export const describePoint = ({ point, occurrence, when, besides }: KillPoint): string =>
+  `killed ${when.padEnd(6)} ${point}${occurrence > 1 ? ` (${occurrence})` : ""}${besides === "nothing" ? "" : `, and ${besides}`}`;
 
 /** The table that a run prints. */
 export const table = (rows: Row[]): string =>

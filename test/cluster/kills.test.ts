@@ -7,8 +7,8 @@ import { breakOn, heal, makeBreakable } from "./breakable-containerd.ts";
 import { busyboxPod, useCluster } from "./harness.ts";
 import { configPath, handlersOf, NodeWithInstaller } from "./installer-on-node.ts";
 import {
-  type Aftermath,
   allPoints,
+  type Besides,
   type Change,
   from,
   type KillPoint,
@@ -92,9 +92,9 @@ async function killAtEach(change: Change, points: KillPoint[]): Promise<void> {
 }
 
 /** Where the daemon, its file and what is proven differ most. */
-const aftermaths: Aftermath[] = ["containerd is stopped", "the power fails"];
+const besideKills: Besides[] = ["containerd is stopped", "the power fails"];
 const riskiest = ["step restart", "step gate", "step commit"].flatMap((point) =>
-  aftermaths.map((aftermath): KillPoint => ({ point, occurrence: 1, when: "before", aftermath })),
+  besideKills.map((besides): KillPoint => ({ point, occurrence: 1, when: "before", besides })),
 );
 
 const first = (on: NodeWithInstaller): Change => ({
@@ -168,7 +168,7 @@ test("through all of it no other pod's container was touched, and every node run
   await run(nodeNames.map((nodeName) => busyboxPod(cluster(), `new-${nodeName}`, { nodeName })));
 });
 
-test("killed, and then containerd is stopped or the power fails", async () => {
+test("killed while containerd is stopped, or as the power fails", async () => {
   const changes = [first(node(1)), second(node(2)), removal(node(3))];
   await Promise.all(
     changes.map(async (change) => {
