@@ -55,7 +55,7 @@ export async function gate(
     const now = host.now().getTime();
     if (previous === undefined || !sameLook(previous, look)) since = now;
     previous = look;
-    if (now - since >= timeouts.stableMs && look.settled)
+    if (look.settled && (look.lost || now - since >= timeouts.stableMs))
       return { ok: look.problems.length === 0, problems: look.problems };
     if (now - started >= timeouts.totalMs) {
       const problems =
@@ -73,6 +73,8 @@ interface Look {
   problems: string[];
   /** No time will change this: all is well, or the daemon runs and has read another configuration. */
   settled: boolean;
+  /** A unit that comes and goes so quickly that no look is like the one before. */
+  lost: boolean;
   unit: UnitState | undefined;
 }
 
@@ -92,8 +94,10 @@ async function lookAt(
   try {
     unit = await unitState(host, name);
     if (unit.active !== "active") {
-      const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result})`;
-      return { problems: [problem], settled: unit.active === "failed" || unit.restarts >= hopeless, unit };
+      const again = unit.restarts > 0 ? `, started again ${unit.restarts} times` : "";
+      const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result}${again})`;
+      const settled = unit.active === "failed" || unit.restarts >= hopeless;
+      return { problems: [problem], settled, lost: unit.restarts > hopeless, unit };
     }
     const state = await observe(cri, callMs);
     if (!state.runtimeReady)
@@ -109,10 +113,11 @@ async function lookAt(
     return {
       problems: [...loaded, ...others],
       settled: loaded.length + others.length === 0 || (restart === "systemctl" && !network),
+      lost: false,
       unit,
     };
   } catch (error) {
     const settled = error instanceof CriError && error.withoutPlugin;
-    return { problems: [error instanceof Error ? error.message : String(error)], settled, unit };
+    return { problems: [error instanceof Error ? error.message : String(error)], settled, lost: false, unit };
   }
 }

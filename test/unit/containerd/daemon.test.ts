@@ -206,6 +206,14 @@ describe("the gate", () => {
       restless.daemon.unit.invocation += "x";
     });
     expect((await pass(restless)).problems.join()).toMatch(/started again and again/);
+
+    const quick = await node({ unit: { active: "activating", sub: "start", restarts: 0, invocation: "a" } });
+    later(quick.host, 0, () => {
+      quick.daemon.unit.restarts += 1;
+    });
+    const start = quick.host.time;
+    expect((await pass(quick)).problems.join()).toMatch(/started again 3 times/);
+    expect(quick.host.time - start).toBeLessThan(timeouts.totalMs / 2);
   });
 
   test("waits where the distribution restarts containerd by itself", async () => {
