@@ -111,7 +111,7 @@ async function takeTicket({ environment }: Work): Promise<void> {
     onWait(waitingFor) {
       const reason = `Waits for its turn to restart containerd: ${waitingFor}.`;
       log.info("waiting", { reason });
-      const handlers = cluster.reporter.current()?.handlers ?? [];
+      const handlers = cluster.reporter.served();
       cluster.reporter.report({ state: "waiting", code: "take-ticket", reason, handlers, pods: [], specHash });
     },
   });
@@ -253,7 +253,7 @@ export async function runSteps(work: Work, from: string = steps[0]?.name ?? ""):
   for (const step of sequence) {
     if (!step.needed(work)) continue;
     const started = host.now().getTime();
-    const handlers = cluster.reporter.current()?.handlers ?? [];
+    const handlers = cluster.reporter.served();
     const reason = `The step ${step.name} runs.`;
     cluster.reporter.report({ state: "working", code: step.name, reason, handlers, pods: [], specHash });
     try {

@@ -112,7 +112,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
   }
 
   function report(state: NodeStatus["state"], code: string, reason: string, specHash: string, retry?: string): void {
-    const handlers = cluster.reporter.current()?.handlers ?? [];
+    const handlers = cluster.reporter.served();
     cluster.reporter.report({
       state,
       code,

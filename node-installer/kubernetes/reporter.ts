@@ -14,6 +14,8 @@ export interface Reporter {
    * gone before anything that may unserve its handler. Throws `ApiError`.
    */
   setServed(handlers: readonly string[]): Promise<void>;
+  /** The handlers that the node's labels say, as far as this process set them. */
+  served(): string[];
   /**
    * The node's state: at once for /readyz and metrics, in the background for the node's annotation and, where a person
    * should know, an Event. Never throws; of several the newest is published; tried until the API server took it.
@@ -47,6 +49,7 @@ export interface ReporterOptions {
 export function nodeReporter(options: ReporterOptions): Reporter {
   const { api, nodeName, group, now } = options;
   let status: NodeStatus | undefined;
+  let served: readonly string[] = [];
   let unpublished: NodeStatus | undefined;
   const events: NodeEvent[] = [];
   let publishing: Promise<void> | undefined;
@@ -90,7 +93,11 @@ export function nodeReporter(options: ReporterOptions): Reporter {
   };
 
   return {
-    setServed: (handlers) => setServedLabels(api, nodeName, handlers),
+    async setServed(handlers) {
+      await setServedLabels(api, nodeName, handlers);
+      served = handlers;
+    },
+    served: () => [...served],
     report(next) {
       if (isDeepStrictEqual(next, status)) return;
       countOutcome(options.metrics, next, now());
@@ -144,8 +151,12 @@ export const pascalCase = (code: string): string =>
 /** For runs outside a cluster: remembers the state, tells nobody. */
 export function localReporter(metrics: InstallerMetrics, now: () => Date): Reporter {
   let status: NodeStatus | undefined;
+  let served: readonly string[] = [];
   return {
-    setServed: async () => {},
+    async setServed(handlers) {
+      served = handlers;
+    },
+    served: () => [...served],
     report(next) {
       if (!isDeepStrictEqual(next, status)) countOutcome(metrics, next, now());
       status = next;

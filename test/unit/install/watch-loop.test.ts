@@ -17,7 +17,11 @@ beforeEach(() => {
   spec = node.spec([node.runtime("00000001")]);
   cluster = withoutKubernetes(() => node.host.now());
   labels = [];
-  cluster.reporter.setServed = async (handlers) => void labels.push([...handlers]);
+  const { setServed } = cluster.reporter;
+  cluster.reporter.setServed = async (handlers) => {
+    labels.push([...handlers]);
+    await setServed(handlers);
+  };
 });
 afterEach(() => node.close());
 
@@ -98,6 +102,16 @@ test("reports a failed change, does not try it again by itself, and does when as
   await watch(() => state() === "ready");
   expect(node.served).toEqual([handler()]);
   expect(cluster.reporter.current()?.retry).toBe("again");
+});
+
+test("a change that fails leaves the handlers from before in the status, also of an installer that has just started", async () => {
+  await converge(node.environment(spec));
+  const served = handler();
+  const bad = node.runtime("0000000b");
+  node.breaks.add(bad.handler);
+  spec = node.spec([...spec.runtimes, bad]);
+  await watch(() => true);
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", handlers: [served] });
 });
 
 test("without an API server nothing is edited; with it the loop goes on", async () => {

@@ -142,6 +142,7 @@ test("labels are confirmed, or the caller hears it", async () => {
   expect(server.objects.get("/api/v1/nodes/a")?.metadata.labels).toEqual({ zone: "x", [label(one)]: "true" });
   server.intercept = () => ({ status: 503, body: "" });
   await expect(reporter.setServed([])).rejects.toMatchObject({ status: 503 });
+  expect(reporter.served()).toEqual([one]);
 });
 
 test("readiness is kubelet's word with its reason and time, and unknown where nobody answers", async () => {
