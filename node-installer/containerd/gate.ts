@@ -101,7 +101,7 @@ async function lookAt(
     }
     const state = await observe(cri, callMs);
     if (!state.runtimeReady)
-      return { problems: [`containerd's runtime is not ready (${reasons(state)})`], settled: false, unit };
+      return { problems: [`containerd's runtime is not ready (${reasons(state)})`], settled: false, lost: false, unit };
     const ours = new Set([...entries.map(({ handler }) => handler), ...removed]);
     const loaded = [
       ...serves(state, entries),
