@@ -107,7 +107,10 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
   }
   const text = specText(configMap);
   const fleetNodes = nodes.items
-    .map((node) => fleetNode(node, group, podsByNode, selectsNode(daemonSet, node)))
+    .map((node) => {
+      const awaited = covered.has(node.metadata?.name ?? "") || !isNodeReady(node);
+      return fleetNode(node, group, podsByNode, awaited && selectsNode(daemonSet, node));
+    })
     .filter(({ selected, status }) => selected || status !== undefined)
     .toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const ticketName = new RegExp(`^${name}-\\d+$`);
@@ -216,6 +219,10 @@ function selectsNode(daemonSet: V1DaemonSet, node: V1Node): boolean {
   );
 }
 
+/**
+ * @param selected it would have a pod if it were Ready, or has one that is on its way out. A node that is Ready, tainted
+ *   and without a pod is one that the DaemonSet keeps off.
+ */
 function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>, selected: boolean): FleetNode {
   const pod = pods.get(node.metadata?.name ?? "");
   const name = node.metadata?.name ?? "";
@@ -224,8 +231,7 @@ function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>,
     ready: isNodeReady(node),
     containerRuntime: node.status?.nodeInfo?.containerRuntimeVersion || "unknown",
     status: parseStatus(node.metadata?.annotations?.[statusAnnotation(group)]),
-    // A node that is Ready, tainted and without a pod is one that the DaemonSet keeps off.
-    selected: pod !== undefined || (selected && !isNodeReady(node)),
+    selected: pod !== undefined || selected,
     pod,
   };
 }
