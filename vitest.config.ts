@@ -13,6 +13,7 @@ export default defineConfig({
         test: {
           name: "engine",
           include: ["test/engine/**/*.test.ts"],
+          globalSetup: "test/global-setup.ts",
           testTimeout: 300_000,
           hookTimeout: 1_800_000,
           fileParallelism: false,
@@ -22,6 +23,7 @@ export default defineConfig({
         test: {
           name: "cluster",
           include: ["test/cluster/**/*.test.ts"],
+          globalSetup: "test/global-setup.ts",
           testTimeout: 900_000,
           hookTimeout: 2_400_000,
           fileParallelism: false,

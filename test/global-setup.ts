@@ -1,0 +1,7 @@
+import { resolve } from "node:path";
+import { installLauncher } from "../tools/launcher.ts";
+
+/** Stacks call the package's bin by its name: in a clone where nothing ran yet it has to be there first. */
+export default async function setup(): Promise<void> {
+  await installLauncher(resolve(import.meta.dirname, ".."));
+}
