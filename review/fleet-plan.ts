@@ -3,9 +3,10 @@ import { type Bundle, bundleHost, bundleSchema } from "../node-installer/host/bu
 import type { Host } from "../node-installer/host/host.ts";
 import { containerdOn } from "../node-installer/install/daemon.ts";
 import { hostFindings } from "../node-installer/install/host-findings.ts";
-import { type PayloadPlan, requireSpace, runtimesDirectory } from "../node-installer/install/payload.ts";
+import { type PayloadPlan, runtimesDirectory } from "../node-installer/install/payload.ts";
 import { isEmpty } from "../node-installer/install/plan.ts";
 import { planFor, replayingDaemon } from "../node-installer/install/read-only.ts";
+import { requireRoomForPayloads } from "../node-installer/install/space.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { code, count, list } from "./lines.ts";
@@ -112,7 +113,7 @@ type FreeSpace = Awaited<ReturnType<Host["freeSpace"]>>;
 async function withoutSpace(payloads: PayloadPlan[], free: FreeSpace | undefined): Promise<NodePlan | undefined> {
   if (free === undefined) return undefined;
   try {
-    await requireSpace({ freeSpace: async () => free } as unknown as Host, payloads);
+    await requireRoomForPayloads({ freeSpace: async () => free } as unknown as Host, payloads);
     return undefined;
   } catch (error) {
     return refused(error);

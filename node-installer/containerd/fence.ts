@@ -7,7 +7,7 @@ import { lineAt } from "./document.ts";
  * stands between the fences, so that a change by somebody else is noticed, and says whether the line end before it is
  * ours as well (the file ended without one): enough to leave, without any memory, the bytes that were there before.
  */
-const opening = "# BEGIN contrast-runtime";
+export const opening = "# BEGIN contrast-runtime";
 const closing = "# END contrast-runtime";
 const openingLine = /^# BEGIN contrast-runtime \(managed, do not edit;( joined;)? ([0-9a-f]{16})\)$/;
 

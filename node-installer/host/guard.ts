@@ -15,7 +15,7 @@ const servicePath = `/etc/systemd/system/${guardName}.service`;
 const timerPath = `/etc/systemd/system/${guardName}.timer`;
 const scriptPath = posix.join(stateDirectory, "guard.sh");
 export const armedPath = posix.join(stateDirectory, "guard.armed");
-/** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`. */
+/** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`, unless the disk was full. */
 export const firedPath = posix.join(stateDirectory, "guard.fired");
 
 /** As the script names it; a guard that was interrupted leaves it behind. */
@@ -50,8 +50,8 @@ export interface GuardPlaces {
 }
 
 /**
- * POSIX sh with what every systemd host has: coreutils and util-linux. It never works against a live installer (the
- * lock), never writes over bytes that are neither the old nor the new ones (somebody else's), and can itself be
+ * POSIX sh with what every systemd host has: coreutils, util-linux, grep and sed. It never works against a live installer
+ * (the lock), keeps every line of somebody who edited the file meanwhile, needs no free space, and can itself be
  * interrupted anywhere: the order stands until all is done.
  */
 export function guardScript(places: GuardPlaces): string {
@@ -94,21 +94,32 @@ digest() {
 current=$(digest "$file")
 directory=$(dirname "$file")
 staged="$directory/.$(basename "$file").contrast-guard"
+rm -f "$staged"
 if [ "$current" = "$before" ]; then
   outcome=unchanged
 elif [ "$current" != "$after" ]; then
+  # Somebody edited the file meanwhile: all of theirs stays, and our block is what it was.
   outcome=foreign
+  block='/^# BEGIN contrast-runtime/,/^# END contrast-runtime/'
+  if [ "$current" != absent ] && grep -q '^# BEGIN contrast-runtime' "$file"; then
+    cp -p "$file" "$staged" || exit 1
+    sed "\${block}d" "$file" >"$staged" || exit 1
+    if [ -n "$backup" ]; then sed -n "\${block}p" "$backup" >>"$staged" || exit 1; fi
+    sync "$staged" && [ "$(digest "$file")" = "$current" ] || exit 1
+    mv -f "$staged" "$file" && sync "$directory" || exit 1
+    outcome=withdrawn
+  fi
 elif [ "$before" = absent ]; then
   rm -f "$file" && sync "$directory" || exit 1
   outcome=restored
 else
-  rm -f "$staged"
-  cp -p "$backup" "$staged" && sync "$staged" || exit 1
-  if [ "$(digest "$staged")" != "$before" ]; then
-    rm -f "$staged"
+  if [ "$(digest "$backup")" != "$before" ]; then
     echo "the backup $backup is not what it was: $file stays as it is" >&2
     exit 1
   fi
+  # A full disk has no room for a copy, but for another name of the backup.
+  cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
+    ln -f "$backup" "$staged" || exit 1
   mv -f "$staged" "$file" && sync "$directory" || exit 1
   outcome=restored
 fi
@@ -122,8 +133,14 @@ fi
 echo "guard: $file: $outcome"
 mkdir -p "$(dirname '${places.log}')"
 printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>'${places.log}'
-cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing" || exit 1
-mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed" && sync "$state"
+if cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing"; then
+  mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed"
+else
+  # No room for a word more: an order that stood would restart containerd with every tick.
+  rm -f "$state/guard.firing"
+  mv -f "$armed" "$state/guard.fired"
+fi
+sync "$state"
 systemctl --no-block stop ${guardName}.timer
 exit 0
 `;
@@ -198,12 +215,16 @@ export async function removeGuard(host: Host): Promise<void> {
   // Fails where the units are half there, after a kill: what matters is that their files go.
   await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
   for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firedPath]) await host.remove(path);
+  // It may have been ended in the middle of a look; a unit that failed outlives its file.
+  await host.run("systemctl", ["reset-failed", `${guardName}.service`]);
   await host.run("systemctl", ["daemon-reload"]);
 }
 
-/** What the guard did since we armed it, if it did anything. */
-export async function guardOutcome(host: Host): Promise<"restored" | "unchanged" | "foreign" | undefined> {
+/**
+ * What the guard did since we armed it, for the log; undefined if it did nothing. restored, unchanged: the old bytes are
+ * there. withdrawn: somebody's bytes, with our block as it was. foreign: somebody's, without a block of ours.
+ */
+export async function guardOutcome(host: Host): Promise<string | undefined> {
   const text = (await readIfThere(host, firedPath))?.toString();
-  const outcome = text?.match(/^outcome=(.*)$/m)?.[1];
-  return outcome === "restored" || outcome === "unchanged" || outcome === "foreign" ? outcome : undefined;
+  return text === undefined ? undefined : (text.match(/^outcome=(.*)$/m)?.[1] ?? "acted on a full disk");
 }

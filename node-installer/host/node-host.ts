@@ -77,7 +77,7 @@ export function createNodeHost(options: { root: string }): Host {
         await file.sync();
       } catch (error) {
         await fs.rm(target, { force: true });
-        throw error;
+        throw naming(path, error);
       } finally {
         await file.close();
       }
@@ -133,7 +133,11 @@ export function createNodeHost(options: { root: string }): Host {
     },
 
     async copyPayloadFile(source, target, expected) {
-      await copyVerified(source, await at(target, false), expected);
+      try {
+        await copyVerified(source, await at(target, false), expected);
+      } catch (error) {
+        throw naming(target, error);
+      }
     },
 
     run: (command, args, runOptions) => runProgram(root, command, args, runOptions?.timeoutMs ?? 60_000),
@@ -141,6 +145,13 @@ export function createNodeHost(options: { root: string }): Host {
     now: () => new Date(),
     delay: (ms) => delay(ms),
   };
+}
+
+/** What fails on a file that is open already does not say which one. */
+function naming(path: string, error: unknown): unknown {
+  const { errno, path: named, message } = error as NodeJS.ErrnoException;
+  if (errno === undefined || named !== undefined) return error;
+  return Object.assign(error as Error, { message: `${message} '${path}'`, path });
 }
 
 function fileStat(stat: sync.BigIntStats): FileStat {

@@ -50,10 +50,14 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
   };
 }
 
+const notAllowed =
+  "the installer may not do this. Its pod needs the user, capabilities and mounts that the program gives it, and the host's security modules have to allow them";
+const noRoom = "free some space on the node, and the next run goes on";
+const advice: Record<string, string> = { EPERM: notAllowed, EACCES: notAllowed, ENOSPC: noRoom, EDQUOT: noRoom };
+
 /** The sentence of an error, without its stack. */
 export function sentence(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const { code } = error as NodeJS.ErrnoException;
-  if (code !== "EPERM" && code !== "EACCES") return error.message;
-  return `${error.message}: the installer may not do this. Its pod needs the user, capabilities and mounts that the program gives it, and the host's security modules have to allow them`;
+  const { code = "" } = error as NodeJS.ErrnoException;
+  return code in advice ? `${error.message}: ${advice[code]}` : error.message;
 }

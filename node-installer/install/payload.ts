@@ -2,7 +2,6 @@ import { join, posix } from "node:path";
 import type { FileStat, Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
 import type { PayloadFile } from "../runtime/manifest.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 
 /** The directory that holds the directories of all handlers. */
@@ -66,31 +65,6 @@ export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<
     if (sha256 !== file.sha256) problems.push(`${target} has SHA-256 ${sha256} instead of ${file.sha256}`);
   }
   return problems;
-}
-
-/** Refuses before the first byte is copied. A tenth more than needed stays free, and at least 64 MiB. */
-export async function requireSpace(host: Host, plans: PayloadPlan[]): Promise<void> {
-  const bytes = plans.reduce((sum, plan) => sum + plan.bytes, 0);
-  const files = plans.reduce((sum, plan) => sum + plan.missing.length, 0);
-  if (files === 0) return;
-  const free = await host.freeSpace(runtimesDirectory);
-  const needed = bytes + Math.max(bytes / 10, 64 << 20);
-  const mebibytes = (value: number) => `${Math.ceil(value / (1 << 20))} MiB`;
-  if (free.bytes < needed) {
-    throw new Refusal(
-      "no-space",
-      `The payload needs ${mebibytes(needed)} on the file system of ${runtimesDirectory}, which has ${mebibytes(free.bytes)} free. ` +
-        "Free some space on the node or give it a larger disk.",
-    );
-  }
-  // Each file, its staged form's directories, and some.
-  if (free.inodes < files * 2 + 100) {
-    throw new Refusal(
-      "no-inodes",
-      `The payload has ${files} files, but the file system of ${runtimesDirectory} has ${free.inodes} inodes free. ` +
-        "Remove small files on the node or give it another file system.",
-    );
-  }
 }
 
 /**

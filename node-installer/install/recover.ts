@@ -1,4 +1,4 @@
-import { digestOf, stagedPath } from "../host/files.ts";
+import { digestOf, FileChanged, stagedPath } from "../host/files.ts";
 import { commitGuard, guardIsThere, guardOutcome, guardStagedPath, removeGuard } from "../host/guard.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import { type Environment, entryOf, mismatches, type Observation, observeHost } from "./observe.ts";
@@ -87,6 +87,8 @@ async function resume(work: Work, transaction: Transaction): Promise<void> {
   try {
     await runSteps(work, "restart");
   } catch (error) {
+    // Closed already: the rounds that follow plan upon what somebody else wrote.
+    if (error instanceof FileChanged) return;
     if (!(error instanceof RolledBack)) throw error;
     work.environment.log.error("rolled-back", { reason: error.message });
   }

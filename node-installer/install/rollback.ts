@@ -37,18 +37,26 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   const { daemon, log, cluster } = environment;
   const { located } = observation;
   const { transaction } = work.journal;
-  if (transaction === undefined) throw reason;
+  if (transaction === undefined) {
+    // Nothing refers to the copy of a file that is not going to be changed.
+    if (work.backup !== undefined) await environment.host.remove(work.backup).catch(() => undefined);
+    throw reason;
+  }
+  const unwritten = (error: unknown) => log.warn("journal-not-written", { reason: sentence(error) });
   const why = transaction.reason ?? sentence(reason);
   log.error("rolling-back", { reason: why });
   cluster.metrics.rollbacks += 1;
   const code = transaction.code ?? (reason instanceof Refusal ? reason.code : `${step}-failed`);
   // Where containerd never saw the change, its content has not failed.
   let touched = true;
+  let isBack = false;
   let node: string | undefined;
   try {
     const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why, code };
-    await record(work, { transaction: rollingBack });
+    // A full disk must not keep the old bytes out. Without this line the next run judges by the bytes that it finds.
+    await record(work, { transaction: rollingBack }).catch(unwritten);
     const restored = await restoreBytes(work, transaction);
+    isBack = true;
     const expectation = expectationBefore(work, transaction);
     touched = restored || !(await servesAsBefore(work, expectation));
     if (touched) {
@@ -59,13 +67,15 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
         node = await nodeGate(environment.host, cluster.reporter, environment.host.now());
     }
   } catch (error) {
+    const then = isBack
+      ? "after its old content was put back containerd still is not as before"
+      : "its old content could not be put back, which the guard on the host tries next";
     throw new RollbackFailed(
-      `The change of ${located.file} failed (${why}), and after its old content was put back containerd still is not as before: ` +
-        `${sentence(error)}. Look at the unit ${located.unit} on this node; the old content is also in ${transaction.backup ?? "no file, for there was none"}.`,
+      `The change of ${located.file} failed (${why}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node; the old content is also in ${transaction.backup ?? "no file, for there was none"}.`,
       { cause: error },
     );
   }
-  await closeTransaction(work, transaction, { code, reason: why, final: touched });
+  await closeTransaction(work, transaction, { code, reason: why, final: touched }).catch(unwritten);
   const breaker =
     "The same content is not tried again by itself: change the spec, or ask for another attempt (install --retry).";
   // containerd is as it was: that kubelet is not, no further restart of containerd would mend.

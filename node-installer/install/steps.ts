@@ -1,6 +1,15 @@
 import { posix } from "node:path";
+import { opening as fence } from "../containerd/fence.ts";
 import { requireSystemd } from "../containerd/restart.ts";
-import { digestOf, FileChanged, rootOwned, stateDirectory, swapFile, writeFileAtomically } from "../host/files.ts";
+import {
+  digestOf,
+  FileChanged,
+  readIfThere,
+  rootOwned,
+  stateDirectory,
+  swapFile,
+  writeFileAtomically,
+} from "../host/files.ts";
 import { armGuard, commitGuard, removeGuard } from "../host/guard.ts";
 import { pristinePath, type Transaction, writeJournal } from "../host/journal.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
@@ -10,9 +19,10 @@ import { cleanUp } from "./clean-up.ts";
 import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
 import { edit } from "./observe.ts";
-import { placePayload, requireSpace } from "./payload.ts";
+import { placePayload } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { rollBack } from "./rollback.ts";
+import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
 import { bootId, makeOwnDirectory, record, recordWithout, type Work, withRuntime } from "./work.ts";
 
 /** A part of the sequence. Its share of the plan says whether there is anything to do. */
@@ -38,10 +48,7 @@ export const steps: Step[] = [
   {
     name: "check-host",
     needed: always,
-    async apply({ environment, observation }) {
-      await requireSystemd(environment.host, observation.located);
-      await environment.checkHost(observation.located);
-    },
+    apply: checkHost,
   },
   {
     name: "place-payload",
@@ -72,9 +79,17 @@ export const steps: Step[] = [
   { name: "clean-up", needed: always, apply: cleanUp },
 ];
 
+async function checkHost({ environment, observation, plan }: Work): Promise<void> {
+  const { host } = environment;
+  const { located } = observation;
+  await requireSystemd(host, located);
+  await environment.checkHost(located);
+  await requireRoomForPayloads(host, plan.payloads);
+  await requireRoomForChange(host, located.file);
+}
+
 async function placePayloads(work: Work): Promise<void> {
   const { host, payloads, cluster } = work.environment;
-  await requireSpace(host, work.plan.payloads);
   for (const plan of work.plan.payloads) {
     const { handler } = plan.runtime;
     const known = work.journal.runtimes.find(({ runtime }) => runtime.handler === handler);
@@ -177,12 +192,25 @@ async function editFile(work: Work): Promise<void> {
     await swapFile(host, located.file, before, plan.next, work.attributes);
   } catch (error) {
     if (!(error instanceof FileChanged)) throw error;
-    // Nothing of ours is in the file, and the daemon was not touched: the next plan starts from what is there.
-    await commitGuard(host);
-    await recordWithout(work, "transaction");
-    await removeGuard(host);
+    await abandon(work);
     throw error;
   }
+}
+
+/** Nothing of ours is in the file: there is nothing to take back, and the next plan starts from what is there. */
+async function abandon(work: Work): Promise<void> {
+  const { host } = work.environment;
+  await commitGuard(host);
+  await recordWithout(work, "transaction");
+  await removeGuard(host);
+}
+
+/** A program that wrote its own idea of the file over ours, right after the change: containerd never served ours. */
+async function isOverwritten({ environment, observation, plan }: Work): Promise<boolean> {
+  const { file } = observation.located;
+  const bytes = await readIfThere(environment.host, file);
+  // Told by the fence alone, for a block that somebody damaged is no block that is gone.
+  return plan.edit && plan.entries.length > 0 && !bytes?.includes(fence);
 }
 
 async function keepPristine(work: Work): Promise<string | null> {
@@ -199,7 +227,8 @@ async function restart({ environment, observation }: Work): Promise<void> {
   await environment.daemon.restart(observation.located);
 }
 
-async function gate({ environment, observation, plan, journal }: Work): Promise<void> {
+async function gate(work: Work): Promise<void> {
+  const { environment, observation, plan, journal } = work;
   const { host, daemon, spec, cluster } = environment;
   const { located } = observation;
   const result = await daemon.gate(located, {
@@ -207,6 +236,10 @@ async function gate({ environment, observation, plan, journal }: Work): Promise<
     removed: plan.removed,
     before: observation.serving,
   });
+  if (!result.ok && (await isOverwritten(work))) {
+    await abandon(work);
+    throw new FileChanged(`${located.file} was overwritten by another program`);
+  }
   if (!result.ok) throw new Error(`containerd did not pass the gate: ${result.problems.join("; ")}`);
   const since = host.now();
   if (spec.verifySandbox) {

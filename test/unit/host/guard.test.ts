@@ -91,6 +91,30 @@ test("bytes of somebody else stay", () => {
   expect(outcome()).toBe("foreign");
 });
 
+test("what somebody added to our change stays, and our block is the one from before", () => {
+  const block = (text: string) => `# BEGIN contrast-runtime (1)\n${text}\n# END contrast-runtime\n`;
+  const [first, second] = [`version = 3\n${block("old")}`, `version = 3\n${block("new")}`];
+  arm({ before: digest(first), after: digest(second) });
+  writeFileSync(at("etc/config.toml.bak"), first);
+  writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`version = 3\n# by hand\n${block("old")}`);
+  expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o600);
+  expect(outcome()).toBe("withdrawn");
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+});
+
+test("where there is no room for a copy, the backup takes the file's place under both names", () => {
+  arm();
+  writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(readFileSync(at("etc/config.toml.bak"), "utf8")).toBe(old);
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+  expect(existsSync(at("state/guard.fired"))).toBe(true);
+});
+
 test("the old bytes are there already: containerd is restarted with them", () => {
   arm();
   writeFileSync(at("etc/config.toml"), old);

@@ -45,6 +45,22 @@ describe("install", () => {
     ).toEqual([]);
   });
 
+  test("a full disk is refused before anything is written, and a copy that nothing refers to does not stay", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    const { free } = node.host;
+    node.host.free = { bytes: 512 << 10, inodes: 1e6 };
+    const files = () => Object.keys(node.host.tree()).filter((path) => !path.startsWith("/var/log/"));
+    const before = files();
+    expect(await refusal(converge(node.environment(spec)))).toBe("no-space");
+    expect(files()).toEqual(before);
+    node.host.free = free;
+    node.host.onPoint = (point) => {
+      if (point.includes(".pristine.")) throw Object.assign(new Error("ENOSPC: injected"), { code: "ENOSPC" });
+    };
+    await expect(converge(node.environment(spec))).rejects.toThrow("ENOSPC");
+    expect(backups()).toEqual([]);
+  });
+
   test("a daemon that does not serve what its file says is restarted, and nothing is written over the file", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     await converge(node.environment(spec));
@@ -205,13 +221,25 @@ describe("foreign writers", () => {
       done = true;
       node.host.put(configPath, foreign);
     };
-    // The daemon is restarted with the foreign bytes, so the gate cannot pass: that is taken back, not the foreign edit.
-    const spec = node.spec([node.runtime("00000001")]);
-    await converge(node.environment(spec)).catch(() => undefined);
-    expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
-    await converge(node.environment(spec), { retry: true });
+    // The daemon is restarted with the foreign bytes, so the gate cannot pass: that is planned anew, not taken back.
+    await converge(node.environment(node.spec([node.runtime("00000001")])));
     expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
     expect(node.served).toHaveLength(1);
+    expect(Object.keys(node.host.tree()).filter((path) => path.includes("guard"))).toEqual([]);
+  });
+
+  test("an edit that keeps our block stays, when the change is taken back", async () => {
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    let done = false;
+    node.host.onPoint = (point, when) => {
+      if (done || when !== "after" || point !== `rename ${configPath}`) return;
+      done = true;
+      node.host.put(configPath, `${node.host.text(configPath)}# added by hand\n`);
+    };
+    await expect(converge(node.environment(node.spec([bad])))).rejects.toBeInstanceOf(RolledBack);
+    expect(node.host.text(configPath)).toBe(`${adminsFile}# added by hand\n`);
+    expect(node.served).toEqual([]);
   });
 
   test("a writer who never stops is named, and his bytes stand", async () => {
