@@ -1,8 +1,11 @@
 import { defineConfig } from "vitest/config";
 
+const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
+
 /**
- * The layers of the test command, cheapest first. Engine and cluster tests share two cores with what they start, so
- * their files run one after another, and their time limits only end what hangs.
+ * The layers of the test command, cheapest first. Engine tests keep every core busy, so their files run one after
+ * another. Cluster tests mostly wait for nodes: some files run at a time, each with a cluster of its own; the one that
+ * compares the machine before and after has the machine for itself. Time limits only end what hangs.
  */
 export default defineConfig({
   test: {
@@ -21,12 +24,20 @@ export default defineConfig({
       },
       {
         test: {
+          ...onClusters,
+          name: "machine",
+          include: ["test/cluster/local-cluster.test.ts"],
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...onClusters,
           name: "cluster",
           include: ["test/cluster/**/*.test.ts"],
-          globalSetup: "test/global-setup.ts",
-          testTimeout: 900_000,
-          hookTimeout: 2_400_000,
-          fileParallelism: false,
+          exclude: ["test/cluster/local-cluster.test.ts"],
+          sequence: { groupOrder: 2 },
+          maxWorkers: 3,
         },
       },
     ],

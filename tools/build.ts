@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
 
@@ -36,16 +36,15 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
   });
 }
 
-/** Returns the files' paths. */
+/** Returns the files' paths. Each file is put in place whole: somebody else may read the one before. */
 export async function buildPrograms(): Promise<Built> {
-  await bundle(Object.values(programs));
-  return { nodeInstaller: join(clone, programs.nodeInstaller.to), measure: join(clone, programs.measure.to) };
-}
-
-if (import.meta.main) {
-  const started = performance.now();
-  for (const path of Object.values(await buildPrograms())) {
-    console.log(`${path}  ${((await stat(path)).size / 1024).toFixed(0)} KiB`);
+  for (const folder of ["dist", ".local"]) await mkdir(join(clone, folder), { recursive: true });
+  const staging = await mkdtemp(join(clone, ".local", "build-"));
+  try {
+    await bundle(Object.values(programs).map(({ from, to }) => ({ from, to: join(staging, to) })));
+    for (const { to } of Object.values(programs)) await rename(join(staging, to), join(clone, to));
+  } finally {
+    await rm(staging, { recursive: true });
   }
-  console.log(`built in ${(performance.now() - started).toFixed(0)} ms`);
+  return { nodeInstaller: join(clone, programs.nodeInstaller.to), measure: join(clone, programs.measure.to) };
 }

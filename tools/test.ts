@@ -6,6 +6,8 @@ import { join, resolve } from "node:path";
 const clone = resolve(import.meta.dirname, "..");
 const layers = ["lint", "unit", "engine", "cluster"] as const;
 type Layer = (typeof layers)[number];
+/** Vitest's projects of a layer. */
+const projects = { lint: [], unit: ["unit"], engine: ["engine"], cluster: ["machine", "cluster"] };
 const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
 
 interface Count {
@@ -29,8 +31,7 @@ function vitest(layer: Layer, args: string[]): Count {
   rmSync(report, { force: true });
   const ok = run(".bin/vitest", [
     "run",
-    "--project",
-    layer,
+    ...projects[layer].flatMap((project) => ["--project", project]),
     "--reporter=default",
     "--reporter=json",
     `--outputFile.json=${report}`,

@@ -228,8 +228,9 @@ const kubeletConfiguration = {
   // The machine's disk is not the node's: it may be fuller than a node's would be.
   imageGCHighThresholdPercent: 100,
   evictionHard: { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
-  nodeStatusUpdateFrequency: "4s",
-  nodeStatusReportFrequency: "20s",
+  // What a rollout waits for; few nodes may say it often.
+  nodeStatusUpdateFrequency: "2s",
+  nodeStatusReportFrequency: "4s",
   syncFrequency: "10s",
 };
 

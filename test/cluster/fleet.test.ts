@@ -204,11 +204,16 @@ test("a node that was NotReady before is named and not waited for", async () => 
 });
 
 test("pods on a handler that left the spec fail the update with their names", async () => {
-  await report("node-1", "blocked", "The handler is still used.", { pods: ["shop/cart"], handlers: [handler] });
+  await admin.create("/api/v1/namespaces/default/pods", {
+    metadata: { name: "basket" },
+    spec: { nodeName: "node-1", containers: [{ name: "c", image: "none" }] },
+  });
+  const pods = ["default/basket", "default/one-that-ended"];
+  await report("node-1", "blocked", "The handler is still used.", { pods, handlers: [handler] });
   await setReady(`/api/v1/namespaces/${namespace}/pods/${(await podOn("node-1")).metadata.name}`, true);
-  const run = rollout();
-  expect(await run.code).toBe(1);
-  expect(run.errors()).toBe("node-1: blocked: The handler is still used. Pods: shop/cart.\n");
+  const run = rollout("--stall-timeout", "60");
+  expect(await run.code, run.errors()).toBe(1);
+  expect(run.errors()).toBe("node-1: blocked: The handler is still used. Pods: default/basket.\n");
   await report("node-1", "ready", "All is served.");
 });
 

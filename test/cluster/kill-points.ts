@@ -63,9 +63,12 @@ export function allPoints(record: string): KillPoint[] {
 export const tellingPoints = (points: KillPoint[]): KillPoint[] =>
   points.filter(({ point, when }) => turns.test(point) || (when === "before" && !invisible.test(point)));
 
-/** Without those in which the guard's files go one by one: worth one change of all that have them. */
+/** Without those in which the guard's files go one by one, once nothing depends on them any more. */
 export const withoutGuardRemoval = (points: KillPoint[]): KillPoint[] =>
-  points.filter(({ point }) => !/^(remove .*\/contrast-runtime-guard|remove .*guard\.sh$|run systemctl d)/.test(point));
+  points.filter(
+    ({ point }) =>
+      !/^(remove .*\/contrast-runtime-guard|remove .*guard\.sh$|run systemctl (d|reset-failed c.*guard))/.test(point),
+  );
 
 /** The points from the first one of that name on. */
 export const from = (points: KillPoint[], name: string): KillPoint[] =>
