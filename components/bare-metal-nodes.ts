@@ -32,7 +32,7 @@ export interface BareMetalNodesArgs {
   /** The image that the hosts will pull, and the authority of its registry in PEM, where that is not a public one. */
   image: pulumi.Input<string>;
   registryCa?: string | undefined;
-  /** Names of dead hosts: nothing is run on them, nothing waits for them. */
+  /** Names of dead hosts: nothing is run on them, not even what never was; nothing waits for them. */
   ignore: string[];
   /** "uninstall" or "leave": what becomes of the hosts' settings when they leave the stack. */
   onDestroy?: string | undefined;
@@ -50,7 +50,8 @@ export class BareMetalNodes extends pulumi.ComponentResource {
   constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
     const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(args.requirements);
-    super("contrast-runtime:index:BareMetalNodes", name, { hosts: hosts.map(card), ...requirements }, opts);
+    const cards = hosts.map((host) => card(host, args.ignore));
+    super("contrast-runtime:index:BareMetalNodes", name, { hosts: cards, ...requirements }, opts);
     this.ready = hosts.flatMap((host) => this.#host(host, args, requirements));
     this.nodeNames = hosts.map((host) => host.name);
     this.registerOutputs({ nodeNames: this.nodeNames });
@@ -59,6 +60,13 @@ export class BareMetalNodes extends pulumi.ComponentResource {
   #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): pulumi.Resource[] {
     const { distribution, registryCa, joinCommand, onDestroy = "uninstall" } = args;
     const dead = args.ignore.includes(host.name);
+    if (dead) {
+      const then = "What was run before stays; the rest is run when its name is taken out of ignoreNodes.";
+      pulumi.log.warn(
+        `Host ${host.name} is skipped: it is named in ignoreNodes. Nothing is run on it by SSH. ${then}`,
+        this,
+      );
+    }
     const connection = {
       host: host.address,
       port: host.port,
@@ -76,11 +84,13 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     ) =>
       new Command(
         `${host.name}-${concern}`,
-        // sshd takes no environment variables by default.
-        { connection, addPreviousOutputInEnv: false, ...asRoot(args.user, command) },
+        // sshd takes no environment variables by default. A command without verbs connects to nothing: that is what is
+        // registered of a dead host's command that was never run, and an update from that runs it.
+        { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(args.user, command)) },
         {
           parent: this,
           dependsOn: after,
+          // What the stack knows of a dead host stays as it is, verbs included.
           ...(dead && { ignoreChanges: ["*"] }),
           ...((dead || onDestroy === "leave") && { retainOnDelete: true }),
         },
@@ -132,4 +142,9 @@ function combined(requirements: HostRequirements[]): HostRequirements {
   };
 }
 
-const card = ({ name, address, hostKey }: HostArgs) => ({ name, address, hostKey });
+const card = ({ name, address, hostKey }: HostArgs, ignored: string[]) => ({
+  name,
+  address,
+  hostKey,
+  ...(ignored.includes(name) && { skipped: "named in ignoreNodes" }),
+});
