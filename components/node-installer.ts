@@ -173,16 +173,17 @@ export class NodeInstaller extends pulumi.ComponentResource {
   /** Ends when every node of the group serves the spec; its console shows one line per node. */
   #rollout(specHash: string, needed: pulumi.Resource[]): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
-    const { nodeSelector, nodeNames, tolerations } = this.#args;
+    const { nodeSelector, nodeNames, tolerations, onDestroy } = this.#args;
     const nodes = canonicalJson({ nodeSelector, nodeNames: nodeNames?.toSorted(), tolerations });
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
+    const leave = onDestroy === "leave" ? " --nodes-may-leave" : "";
     new Command(
       `${group}-rollout`,
       {
         // Any changed input runs this again. There are no triggers: they replace, and replacing is for things.
         create:
           `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
-          ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}`,
+          ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}${leave}`,
         // Not read by the command: other pods or other nodes are something else to wait for.
         environment: this.#environment({ INSTALLER_IMAGE: image, INSTALLER_NODES: nodes }),
       },
@@ -192,18 +193,18 @@ export class NodeInstaller extends pulumi.ComponentResource {
 
   /**
    * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the
-   * way. There before the rollout, so that a rollout that fails is uninstalled, too.
+   * way. There before the rollout, so that a rollout that fails is uninstalled, too. Nodes that shall be left as they
+   * are need it as well: the pod of a dead one would hold up the namespace.
    */
   #uninstall(daemonSet: pulumi.Resource): Command {
     const { group, namespace, onDestroy = "uninstall" } = this.#args;
     return new Command(
       `${group}-uninstall`,
       {
-        delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}`,
+        delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}${onDestroy === "leave" ? " --leave" : ""}`,
         environment: this.#environment({}),
       },
-      // "leave" keeps the resource and forgets it in the end: leaving it out would delete it, that is, uninstall.
-      { parent: this, dependsOn: [daemonSet], retainOnDelete: onDestroy === "leave" },
+      { parent: this, dependsOn: [daemonSet] },
     );
   }
 

@@ -7,7 +7,9 @@ import { code, count, known, type Line, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 const pool = z.object({ pool: z.string(), vmSize: z.string().optional(), count: z.number() });
-const hosts = z.object({ hosts: z.array(z.object({ name: z.string(), address: z.string() })) });
+const hosts = z.object({
+  hosts: z.array(z.object({ name: z.string(), address: z.string(), skipped: z.string().optional() })),
+});
 const localNodes = z.object({ nodes: z.array(z.object({ name: z.string() })) });
 
 /** Nodes, hosts and pools that come, go or are made anew. */
@@ -21,7 +23,11 @@ function selectionLines({ group, before, after }: GroupChange): Line[] {
   if (!before || !after || isDeepStrictEqual(before.nodes, after.nodes)) return [];
   const [old, now] = [nodesOf(before.nodes), nodesOf(after.nodes)];
   const leaving = predicted(
-    `Nodes that leave ${code(group)} keep what is installed on them, without an installer that looks after it.`,
+    `Nodes that leave ${code(group)} keep what is installed on them, without an installer that looks after it. ` +
+      (after.onDestroy === "leave"
+        ? "The update names them."
+        : "The update fails with their names until they are back, or uninstalled by " +
+          `${code(`contrast-runtime uninstall --group ${group} --nodes …`)}.`),
   );
   if (!old.names || !now.names) {
     return [
@@ -61,9 +67,19 @@ function hostLines({ type, name, before, after }: Step): Line[] {
     now.map((host) => host.name),
   );
   const addressOf = (of: typeof old, host: string) => of.find((entry) => entry.name === host)?.address;
+  const skippedIn = (of: typeof old) => of.filter(({ skipped }) => skipped !== undefined).map((host) => host.name);
+  const skipped = difference(skippedIn(old), skippedIn(now));
   const moved = now.filter((host) => ![undefined, host.address].includes(addressOf(old, host.name)));
   return [
-    ...joined.map((host) => known(`Host ${code(host)} (${code(addressOf(now, host))}) is made ready by SSH.`)),
+    ...joined
+      .filter((host) => !skippedIn(now).includes(host))
+      .map((host) => known(`Host ${code(host)} (${code(addressOf(now, host))}) is made ready by SSH.`)),
+    ...skipped.joined.map((host) =>
+      known(`Host ${code(host)} is skipped, for ${code("ignoreNodes")} names it: nothing is run on it by SSH.`),
+    ),
+    ...skipped.left
+      .filter((host) => !left.includes(host))
+      .map((host) => known(`Host ${code(host)} is skipped no more: what was not run on it by SSH is run now.`)),
     ...left.map((host) => known(`Host ${code(host)} (${code(addressOf(old, host))}) leaves ${code(name)}.`)),
     ...(left.length > 0
       ? [predicted("What was prepared on such a host is taken back by SSH; it stays a member of the cluster.")]

@@ -16,6 +16,7 @@ Waits until every node of a group serves the runtimes of the spec with this hash
   --namespace NAME        of the installers (${systemNamespace})
   --minimum-nodes N       fail when fewer nodes match (1)
   --skip-nodes A,B        dead nodes that are not waited for
+  --nodes-may-leave       nodes that left the group with something on them are named, and no failure
   --stall-timeout SECONDS give up when nothing changed for so long (600)
 
 The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
@@ -30,6 +31,7 @@ export function main(args: string[]): Promise<number> {
       "spec-hash": { type: "string" },
       "minimum-nodes": { type: "string", default: "1" },
       "skip-nodes": { type: "string" },
+      "nodes-may-leave": { type: "boolean", default: false },
       "stall-timeout": { type: "string", default: "600" },
     });
     const group = required(values, "group");
@@ -50,6 +52,7 @@ export function main(args: string[]): Promise<number> {
       specHash,
       minimumNodes,
       skipNodes,
+      nodesMayLeave: values["nodes-may-leave"],
       notReadyBefore: new Set(before.nodes.filter(({ ready }) => !ready).map(({ name }) => name)),
       retries: await askForRetries(kubeconfig, before, specHash),
     };

@@ -6,6 +6,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { describeError, loadKubeConfig, within } from "./fleet/client.ts";
 import { parseOptions, runCommand } from "./fleet/command-line.ts";
 import { exitCodes } from "./fleet/follow.ts";
+import { leftOn, remedy } from "./fleet/left.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./fleet/observe.ts";
 
 const usage = `Usage: contrast-runtime status [--namespace NAME] [--group GROUP]
@@ -81,19 +82,25 @@ export function statusTable(fleets: Fleet[]): string {
     .join("\n");
 }
 
-function stateOf({ ready, pod, status }: FleetNode, { specHash }: Fleet): string {
+function stateOf(node: FleetNode, fleet: Fleet): string {
+  const { ready, pod, status } = node;
+  if (leftOn(node, fleet) !== undefined) return "left-group";
   if (!ready) return "not-ready";
   if (pod === undefined) return "left-group";
   if (status === undefined) return "starting";
-  return status.specHash === specHash ? status.state : "outdated";
+  return status.specHash === fleet.specHash ? status.state : "outdated";
 }
 
-function reasonOf({ ready, pod, status }: FleetNode, { specHash }: Fleet): string {
+function reasonOf(node: FleetNode, fleet: Fleet): string {
+  const { name, ready, pod, status } = node;
+  const left = leftOn(node, fleet);
+  if (left !== undefined)
+    return `No installer of the group runs here any more, and ${left} stays: ${remedy(fleet, name)}`;
   if (!ready) return `The node is NotReady${status === undefined ? "" : "; what it said last may be old"}.`;
   if (pod === undefined) return "The group's DaemonSet does not select this node any more.";
   if (status === undefined) return pod.problem || "The installer has not reported yet.";
   const pods = status.pods.length > 0 ? ` Pods: ${status.pods.join(", ")}.` : "";
-  const old = status.specHash === specHash ? "" : "About an earlier spec: ";
+  const old = status.specHash === fleet.specHash ? "" : "About an earlier spec: ";
   return `${old}${status.reason}${pods}`.replaceAll(/\s+/g, " ");
 }
 

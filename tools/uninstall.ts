@@ -8,14 +8,16 @@ import {
   systemNamespace,
 } from "../node-installer/kubernetes/names.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { isNotFound, loadKubeConfig, within } from "./fleet/client.ts";
-import { nameList, parseOptions, required, runCommand, wholeNumber } from "./fleet/command-line.ts";
+import { describeError, isNotFound, loadKubeConfig, within } from "./fleet/client.ts";
+import { nameList, parseOptions, required, runCommand, UsageError, wholeNumber } from "./fleet/command-line.ts";
 import { removeDeadPods } from "./fleet/dead-pods.ts";
-import { exitCodes, followFleet } from "./fleet/follow.ts";
+import { exitCodes, type FollowOptions, followFleet, type Outcome } from "./fleet/follow.ts";
 import { freeTickets } from "./fleet/free-tickets.ts";
+import { leftOn, remedy } from "./fleet/left.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./fleet/observe.ts";
 import { mergePatch, patchNodeAnnotations } from "./fleet/patch.ts";
 import { askForRetries } from "./fleet/retry.ts";
+import { startUninstallers } from "./fleet/uninstallers.ts";
 import { type HandlerUser, handlerUsers } from "./fleet/users.ts";
 
 const usage = `Usage: contrast-runtime uninstall --group GROUP [options]
@@ -24,11 +26,21 @@ Empties the group's spec and waits until every node has uninstalled its runtimes
 while pods use one of them, and while nodes are NotReady that are not named as dead.
 
   --namespace NAME        of the installers (${systemNamespace})
+  --nodes A,B             instead, uninstall from these nodes, which left the group
   --skip-nodes A,B        dead nodes that are not waited for, beside those that the DaemonSet's annotation names
+  --leave                 leave the nodes as they are; only remove the pods of dead ones, which nothing else would
   --stall-timeout SECONDS give up when nothing changed for so long (600)
 
 The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 stalled, 4 no cluster.`;
+
+interface Uninstallation {
+  kubeconfig: KubeConfig;
+  stallMs: number;
+  /** As it was before. */
+  fleet: Fleet;
+  observe: () => Promise<Fleet>;
+}
 
 /** The delete verb of a stack's `uninstall`; returns the exit code. */
 export function main(args: string[]): Promise<number> {
@@ -36,67 +48,139 @@ export function main(args: string[]): Promise<number> {
     const values = parseOptions(args, {
       namespace: { type: "string", default: systemNamespace },
       group: { type: "string" },
+      nodes: { type: "string" },
       "skip-nodes": { type: "string" },
+      leave: { type: "boolean", default: false },
       "stall-timeout": { type: "string", default: "600" },
     });
-    const { namespace } = values;
+    const { namespace, leave } = values;
     const group = required(values, "group");
+    const named = nameList(values.nodes);
+    if (values.nodes !== undefined && (named.length === 0 || leave || values["skip-nodes"] !== undefined)) {
+      throw new UsageError("--nodes names at least one node, and goes with neither --leave nor --skip-nodes.");
+    }
     const stallMs = 1000 * wholeNumber(values["stall-timeout"], "stall-timeout");
 
     const kubeconfig = await loadKubeConfig(process.env);
     const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
     const fleet = await observe().catch((error: unknown) => {
       if (error instanceof Refusal && error.code === "no-installer") return undefined;
-      throw error;
+      if (!leave || error instanceof Refusal) throw error;
+      // Nodes are left as they are without it, too.
+      console.log(`The API server cannot be asked: ${describeError(error)}`);
+      return undefined;
     });
     if (fleet === undefined) {
-      console.log(`Group ${group} has no installers: nothing to uninstall.`);
+      if (named.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to make others from.`);
+      if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
       return exitCodes.done;
     }
-    const skipNodes = new Set([...nameList(values["skip-nodes"]), ...fleet.skipNodes]);
-    const nodes = fleet.nodes.map(({ name }) => name).filter((name) => !skipNodes.has(name));
-    const users = await handlerUsers(kubeconfig, new Set(nodes));
-    const refusals = objections(fleet, skipNodes, users);
-    if (refusals.length > 0) {
-      console.error(`Group ${group} is not uninstalled; nothing was changed.`);
-      for (const refusal of refusals) console.error(refusal);
-      return exitCodes.failed;
-    }
-    const emptied = `${JSON.stringify({ ...JSON.parse(fleet.specJson), runtimes: [] })}\n`;
-    const retries = await askForRetries(kubeconfig, fleet, specHash(emptied));
-    await emptySpec(kubeconfig, namespace, fleet, emptied);
-    const {
-      exitCode,
-      failures,
-      nodes: ended,
-    } = await followFleet({
-      observe: async () => {
-        const now = await observe();
-        await freeTickets(kubeconfig, namespace, now, skipNodes);
-        return now;
-      },
+    const run: Uninstallation = { kubeconfig, stallMs, fleet, observe };
+    if (leave) return leaveNodes(run);
+    if (named.length > 0) return uninstallNodes(run, new Set(named));
+    return uninstallGroup(run, new Set([...nameList(values["skip-nodes"]), ...fleet.skipNodes]));
+  });
+}
+
+async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<number> {
+  await removeDeadPods(kubeconfig, fleet.namespace, fleet, observe);
+  console.log(`Group ${fleet.group}: what is on its nodes stays there.`);
+  return exitCodes.done;
+}
+
+async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string>): Promise<number> {
+  const { kubeconfig, fleet, observe } = run;
+  const { namespace, group } = fleet;
+  const nodes = fleet.nodes.map(({ name }) => name).filter((name) => !skipNodes.has(name));
+  const users = await handlerUsers(kubeconfig, new Set(nodes));
+  if (refused(`Group ${group}`, objections(fleet, skipNodes, users))) return exitCodes.failed;
+  const { json, hash } = emptied(fleet);
+  const retries = await askForRetries(kubeconfig, fleet, hash);
+  await emptySpec(kubeconfig, namespace, fleet, json);
+  const outcome = await follow(run, {
+    observe: async () => {
+      const now = await observe();
+      await freeTickets(kubeconfig, namespace, now, skipNodes);
+      return now;
+    },
+    wanted: {
+      specHash: hash,
+      minimumNodes: 0,
+      skipNodes,
+      notReadyBefore: new Set(fleet.nodes.filter(neverInstalled).map(({ name }) => name)),
+      nodesMayLeave: false,
+      retries,
+    },
+  });
+  if (outcome.exitCode === exitCodes.done) {
+    const last = await observe();
+    await removeAnnotations(kubeconfig, last);
+    await removeTickets(kubeconfig, last);
+    await removeDeadPods(kubeconfig, namespace, last, observe);
+    const uninstalled = outcome.nodes.filter(({ state }) => state === "ready").length;
+    console.log(`Group ${group}: ${uninstalled} of ${outcome.nodes.length} nodes uninstalled.`);
+  }
+  return outcome.exitCode;
+}
+
+/** Where nodes left the group, and their installers with it. */
+async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<number> {
+  const { kubeconfig, fleet } = run;
+  const users = await handlerUsers(kubeconfig, names);
+  const nodes = [...names].toSorted();
+  if (refused(nodes.join(", "), nodeObjections(fleet, names, users))) return exitCodes.failed;
+  const left = { ...fleet, nodes: fleet.nodes.filter(({ name }) => names.has(name)) };
+  const spec = emptied(fleet);
+  const retries = await askForRetries(kubeconfig, left, spec.hash);
+  const uninstallers = await startUninstallers(kubeconfig, fleet, names, spec);
+  try {
+    const { exitCode } = await follow(run, {
+      observe: uninstallers.observe,
       wanted: {
-        specHash: specHash(emptied),
-        minimumNodes: 0,
-        skipNodes,
-        notReadyBefore: new Set(fleet.nodes.filter(neverInstalled).map(({ name }) => name)),
+        specHash: spec.hash,
+        minimumNodes: names.size,
+        skipNodes: new Set(),
+        notReadyBefore: new Set(),
+        nodesMayLeave: false,
         retries,
       },
-      stallMs,
-      print: console.log,
-      clock: () => performance.now(),
-      delay,
     });
-    for (const failure of failures) console.error(failure);
     if (exitCode === exitCodes.done) {
-      const last = await observe();
-      await removeTraces(kubeconfig, namespace, last);
-      await removeDeadPods(kubeconfig, namespace, last, observe);
-      const uninstalled = ended.filter(({ state }) => state === "ready").length;
-      console.log(`Group ${group}: ${uninstalled} of ${ended.length} nodes uninstalled.`);
+      await removeAnnotations(kubeconfig, left);
+      console.log(`${nodes.join(", ")}: uninstalled.`);
     }
     return exitCode;
+  } finally {
+    await uninstallers.remove();
+  }
+}
+
+/** Follows with a line for each change of a node, and says why where it fails. */
+async function follow(
+  { stallMs }: Uninstallation,
+  options: Pick<FollowOptions, "observe" | "wanted">,
+): Promise<Outcome> {
+  const outcome = await followFleet({
+    ...options,
+    stallMs,
+    print: console.log,
+    clock: () => performance.now(),
+    delay,
   });
+  for (const failure of outcome.failures) console.error(failure);
+  return outcome;
+}
+
+function emptied({ specJson }: Fleet): { json: string; hash: string } {
+  const json = `${JSON.stringify({ ...JSON.parse(specJson), runtimes: [] })}\n`;
+  return { json, hash: specHash(json) };
+}
+
+/** Prints what stands against it, where something does. */
+function refused(what: string, reasons: string[]): boolean {
+  if (reasons.length === 0) return false;
+  console.error([`${what} is not uninstalled; nothing was changed.`, ...reasons].join("\n"));
+  return true;
 }
 
 /** A node that was NotReady ever since it joined the group. */
@@ -108,20 +192,39 @@ export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: 
   const waitedFor = fleet.nodes.filter(({ name }) => !skipNodes.has(name));
   const skip = "bring it back, or name it as a node to skip";
   return [
-    ...users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`),
+    ...inUse(users),
     ...waitedFor
       .filter((node) => !node.ready && !neverInstalled(node))
       .map(({ name }) => `Node ${name} is NotReady, so nothing can be uninstalled there: ${skip}.`),
-    ...waitedFor
-      .filter(
-        ({ ready, pod, status }) => ready && pod === undefined && status !== undefined && status.handlers.length > 0,
-      )
-      .map(
-        ({ name, status }) =>
-          `Node ${name} left the group and still has ${status?.handlers.join(", ")}, but no installer any more: ${skip}.`,
-      ),
+    ...waitedFor.flatMap((node) => {
+      const left = node.ready ? leftOn(node, fleet) : undefined;
+      return left === undefined
+        ? []
+        : [`Node ${node.name} left the group and still has ${left}: ${remedy(fleet, node.name)}`];
+    }),
   ];
 }
+
+/** Pure: why not to begin with these nodes, which left the group. */
+export function nodeObjections(fleet: Fleet, names: ReadonlySet<string>, users: HandlerUser[]): string[] {
+  const known = new Map(fleet.nodes.map((node) => [node.name, node]));
+  return [
+    ...inUse(users),
+    ...[...names].toSorted().flatMap((name) => {
+      const node = known.get(name);
+      if (node === undefined) return [`Node ${name} has nothing of group ${fleet.group}, or does not exist.`];
+      if (!node.ready) return [`Node ${name} is NotReady, so nothing can be uninstalled there: bring it back first.`];
+      return node.selected
+        ? [
+            `Node ${name} is in group ${fleet.group}, which would install again: take it out of the group's nodes first.`,
+          ]
+        : [];
+    }),
+  ];
+}
+
+const inUse = (users: HandlerUser[]): string[] =>
+  users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`);
 
 /**
  * In place: the DaemonSet's pods read the file anew, while a new ConfigMap would restart them all. kubelet looks at a
@@ -150,14 +253,13 @@ async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet
   );
 }
 
-/** What installers wrote into the cluster and no stack knows: annotations on nodes, tickets. */
-async function removeTraces(
-  kubeconfig: KubeConfig,
-  namespace: string,
-  { group, nodes, tickets }: Fleet,
-): Promise<void> {
+/** What installers wrote on nodes and no stack knows. */
+async function removeAnnotations(kubeconfig: KubeConfig, { group, nodes }: Fleet): Promise<void> {
   const annotations = { [statusAnnotation(group)]: null, [retryAnnotation(group)]: null };
   for (const { name } of nodes) await patchNodeAnnotations(kubeconfig, name, annotations);
+}
+
+async function removeTickets(kubeconfig: KubeConfig, { namespace, tickets }: Fleet): Promise<void> {
   const { CoordinationV1Api } = await import("@kubernetes/client-node");
   const leases = kubeconfig.makeApiClient(CoordinationV1Api);
   for (const { name } of tickets) {

@@ -91,7 +91,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     fake.tokens.push(request.headers.authorization ?? "");
     const body = await readBody(request);
     const reply = fake.intercept(name) ?? answer(request.method ?? "", request.url ?? "", body);
-    if (reply !== "hang") response.writeHead(reply.status).end(reply.body);
+    if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   fake.address.baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

@@ -1,4 +1,5 @@
 import type { NodeState } from "../../node-installer/kubernetes/status.ts";
+import { leftOn, remedy } from "./left.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 
 /** What the fleet shall become. */
@@ -10,13 +11,15 @@ export interface Wanted {
   skipNodes: ReadonlySet<string>;
   /** Nodes that were NotReady when the rollout began: not waited for as long as they stay so. */
   notReadyBefore: ReadonlySet<string>;
+  /** Nodes that leave the group may keep what is on them, by configuration. */
+  nodesMayLeave: boolean;
   /** By node: the attempt that was asked for after an earlier failure. An older failure says nothing of it. */
   retries: ReadonlyMap<string, string>;
 }
 
 export interface NodeProgress {
   name: string;
-  state: NodeState | "starting" | "not-ready" | "ignored" | "skipped";
+  state: NodeState | "starting" | "not-ready" | "ignored" | "skipped" | "left";
   /** Changes of `code` are worth a line to a person; changes of `reason` alone are not. */
   code: string;
   reason: string;
@@ -24,7 +27,10 @@ export interface NodeProgress {
 }
 
 export interface Assessment {
+  /** Of the group. */
   nodes: NodeProgress[];
+  /** Nodes that are the group's no more, and still have something of it. */
+  left: NodeProgress[];
   /** Nothing can change any more without a person: the rollout is over. */
   over: boolean;
   /** It would be over if enough nodes matched. */
@@ -37,6 +43,7 @@ export interface Assessment {
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const matched = fleet.nodes.filter(({ selected }) => selected);
   const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
+  const left = fleet.nodes.flatMap((node) => farewell(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
   // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
   const holders = new Set(fleet.tickets.map(({ holder }) => holder));
@@ -47,17 +54,17 @@ export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const tooFew = counted < wanted.minimumNodes;
   const final = fleet.settled && fleet.specHash === wanted.specHash && nodes.every(isFinal);
   const over = final && !tooFew;
-  const failures = over ? nodes.filter(({ state }) => !isGood(state)).map(sentence) : [];
-  return { nodes, over, tooFew: final && tooFew, failures };
+  const failures = over ? [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentence) : [];
+  return { nodes, left, over, tooFew: final && tooFew, failures };
 }
 
 const isGood = (state: NodeProgress["state"]): boolean => ["ready", "ignored", "skipped"].includes(state);
 
 /** What there is to say when nothing moves any more although the rollout is not over. */
 export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
-  const { nodes } = assess(fleet, wanted);
+  const { nodes, left } = assess(fleet, wanted);
   const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
-  const sentences = nodes.filter(({ state }) => !isGood(state)).map(sentence);
+  const sentences = [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentence);
   if (counted < wanted.minimumNodes) {
     const matched = counted === 1 ? "1 node matches" : `${counted} nodes match`;
     sentences.unshift(
@@ -77,6 +84,21 @@ export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
 export function sentence({ name, state, reason, pods }: NodeProgress): string {
   const users = pods.length > 0 ? ` Pods: ${pods.join(", ")}.` : "";
   return `${name}: ${state}: ${reason}${users}`;
+}
+
+/** Of a node that left the group with something on it. Nothing there waits, restarts or repairs by itself any more. */
+function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: Wanted): NodeProgress[] {
+  const what = leftOn(node, fleet);
+  if (what === undefined) return [];
+  const { name } = node;
+  const fact = `left the group, whose installer is gone from it, with ${what} still installed`;
+  const reason = skipNodes.has(name)
+    ? `${fact}; named in the configuration as a node not to wait for`
+    : nodesMayLeave
+      ? `${fact}, as the configuration wants it`
+      : `${fact}: ${remedy(fleet, name)}`;
+  const state = nodesMayLeave || skipNodes.has(name) ? "skipped" : "left";
+  return [{ name, state, code: state, reason, pods: [] }];
 }
 
 function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string>): NodeProgress {

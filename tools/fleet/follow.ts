@@ -91,7 +91,8 @@ interface Said {
 }
 
 /** Whether anything moved: a new reason (such as more bytes copied) counts, but only a new state is worth a line. */
-function printChanges({ nodes }: Assessment, said: Said, print: (line: string) => void): boolean {
+function printChanges(assessment: Assessment, said: Said, print: (line: string) => void): boolean {
+  const nodes = [...assessment.nodes, ...assessment.left];
   let changed = false;
   for (const { name, state, code, reason } of nodes) {
     if (said.reasons.get(name) !== reason) changed = true;

@@ -48,6 +48,7 @@ const specOutline = z.looseObject({
 });
 
 export interface Fleet {
+  namespace: string;
   group: string;
   /** The DaemonSet's controller has seen its newest revision and made its pods. */
   settled: boolean;
@@ -116,6 +117,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
   const ticketName = new RegExp(`^${name}-\\d+$`);
   const { desiredNumberScheduled = 0, observedGeneration = 0 } = daemonSet.status ?? {};
   return {
+    namespace,
     group,
     settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && covered.size >= desiredNumberScheduled,
     configMap: configMapName,
@@ -187,7 +189,7 @@ function nodeOf(pod: V1Pod): string | undefined {
   return terms.flatMap(({ matchFields = [] }) => matchFields).find(({ key }) => key === "metadata.name")?.values?.[0];
 }
 
-function installerPod(pod: V1Pod, newestRevision: string | undefined): InstallerPod {
+export function installerPod(pod: V1Pod, newestRevision: string | undefined): InstallerPod {
   const { conditions = [], containerStatuses = [], phase = "Pending" } = pod.status ?? {};
   const stopped = containerStatuses.flatMap(
     ({ state, lastState }) => state?.waiting ?? state?.terminated ?? lastState?.terminated ?? [],

@@ -145,13 +145,36 @@ describe("nodes", () => {
     expect(linesOf(summaryOf(...steps), "Nodes")).toEqual([
       "known: Node `n3` joins group `workers`.",
       "known: Node `n1` leaves group `workers`.",
-      "predicted: Nodes that leave `workers` keep what is installed on them, without an installer that looks after it.",
+      "predicted: Nodes that leave `workers` keep what is installed on them, without an installer that looks after it. " +
+        "The update fails with their names until they are back, or uninstalled by `contrast-runtime uninstall --group workers --nodes …`.",
     ]);
   });
 
   test("other labels: which nodes is unknown", () => {
     const steps = groupSteps({ runtimes: [go], nodes: { pool: "a" } }, { runtimes: [go], nodes: { pool: "b" } });
     expect(linesOf(summaryOf(...steps), "Nodes")[1]).toMatch(/^unknown: Which nodes join/);
+  });
+
+  test("hosts that are skipped, and no more", () => {
+    const host = (name: string, skipped?: string) => ({
+      name,
+      address: "192.0.2.1",
+      hostKey: "ssh-ed25519 AAAA",
+      skipped,
+    });
+    const summary = summaryOf({
+      op: "update",
+      type: "contrast-runtime:index:BareMetalNodes",
+      name: "snp-hosts",
+      before: { hosts: [host("back", "named"), host("gone", "named"), host("dies")] },
+      after: { hosts: [host("back"), host("dies", "named"), host("never-there", "named")] },
+    });
+    expect(linesOf(summary, "Nodes").filter((line) => line.includes("skipped"))).toEqual([
+      "known: Host `dies` is skipped, for `ignoreNodes` names it: nothing is run on it by SSH.",
+      "known: Host `never-there` is skipped, for `ignoreNodes` names it: nothing is run on it by SSH.",
+      "known: Host `back` is skipped no more: what was not run on it by SSH is run now.",
+    ]);
+    expect(linesOf(summary, "Nodes").join()).not.toContain("made ready");
   });
 
   test("hosts, and their keys under security", () => {

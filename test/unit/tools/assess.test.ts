@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { assess, unfinished } from "../../../tools/fleet/assess.ts";
-import { fleet, hash, node, status, ticket, wanted } from "./fleet-fixture.ts";
+import { fleet, handler, hash, node, status, ticket, wanted } from "./fleet-fixture.ts";
 
 const stale = node("b", undefined, { status: status("ready", { specHash: "b".repeat(64) }) });
+
+const gone = node("b", "ready", { pod: undefined, selected: false });
 
 describe("whether a rollout is over", () => {
   const ready = node("a", "ready");
@@ -119,8 +121,40 @@ describe("whether a rollout is over", () => {
       { over: true, failures: ["a: failed: it is failed"] },
     ],
     [
-      "a node that left the group does not count",
-      assess(fleet([ready, node("b", "working", { pod: undefined, selected: false })]), wanted()),
+      "a node that left the group with nothing on it does not count",
+      assess(fleet([ready, node("b", "failed", { pod: undefined, selected: false })]), wanted()),
+      { over: true, failures: [] },
+    ],
+    [
+      "a node that left the group with its runtimes",
+      assess(fleet([ready, gone]), wanted()),
+      {
+        over: true,
+        failures: [
+          `b: left: left the group, whose installer is gone from it, with ${handler} still installed: put it back into the group, ` +
+            "or run: contrast-runtime uninstall --group metal --nodes b",
+        ],
+      },
+    ],
+    [
+      "a node that left the group in the middle of an installation",
+      assess(fleet([ready, { ...gone, status: status("working") }], { namespace: "own" }), wanted()),
+      {
+        over: true,
+        failures: [
+          "b: left: left the group, whose installer is gone from it, with what its installer had begun still installed: put it back " +
+            "into the group, or run: contrast-runtime uninstall --namespace own --group metal --nodes b",
+        ],
+      },
+    ],
+    [
+      "a node that may leave with its runtimes",
+      assess(fleet([ready, gone]), wanted({ nodesMayLeave: true })),
+      { over: true, failures: [] },
+    ],
+    [
+      "a node that left with its runtimes and is named as one not to wait for",
+      assess(fleet([ready, gone]), wanted({ skipNodes: new Set(["b"]) })),
       { over: true, failures: [] },
     ],
   ];

@@ -27,6 +27,7 @@ export const node = (name: string, state: NodeState | undefined, rest: Partial<F
 });
 
 export const fleet = (nodes: FleetNode[], rest: Partial<Fleet> = {}): Fleet => ({
+  namespace: "contrast-runtime-system",
   group: "metal",
   settled: true,
   configMap: "contrast-installer-metal-aaaaaaaa",
@@ -45,6 +46,7 @@ export const wanted = (rest: Partial<Wanted> = {}): Wanted => ({
   minimumNodes: 1,
   skipNodes: new Set(),
   notReadyBefore: new Set(),
+  nodesMayLeave: false,
   retries: new Map(),
   ...rest,
 });

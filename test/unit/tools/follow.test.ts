@@ -111,6 +111,16 @@ describe("following a rollout", () => {
     );
   });
 
+  test("a node that leaves with its runtimes has its line, and is the failure", async () => {
+    const { lines, outcome } = await follow([
+      fleet([node("a", "ready"), node("b", "ready")], { settled: false }),
+      fleet([node("a", "ready"), node("b", "ready", { pod: undefined, selected: false })]),
+    ]);
+    expect(lines.slice(2)).toEqual([expect.stringMatching(/^b: left: left the group/)]);
+    expect(outcome).toMatchObject({ exitCode: 1, failures: [expect.stringMatching(/^b: left: .* --nodes b$/)] });
+    expect(outcome.nodes.map(({ name }) => name)).toEqual(["a"]);
+  });
+
   test("a node that dies and is deleted is not waited for", async () => {
     const { lines, outcome } = await follow([
       fleet([node("a", "ready"), node("b", "working")]),

@@ -1,0 +1,82 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { KubeConfig, V1Pod, V1PodSpec } from "@kubernetes/client-node";
+import { installerName, specKey, specVolume } from "../../node-installer/kubernetes/names.ts";
+import { isNotFound } from "./client.ts";
+import { type Fleet, installerPod, observeFleet } from "./observe.ts";
+
+/**
+ * Installers for nodes that left their group: a pod for each, like the DaemonSet's but for its spec, which lists no
+ * runtime. They have a label of their own, so that no DaemonSet takes them for its own, and are gone afterwards.
+ */
+export interface Uninstallers {
+  /** The fleet as it would be if it had these nodes alone, and that spec. */
+  observe(): Promise<Fleet>;
+  remove(): Promise<void>;
+}
+
+export async function startUninstallers(
+  kubeconfig: KubeConfig,
+  { namespace, group }: Fleet,
+  nodes: ReadonlySet<string>,
+  spec: { json: string; hash: string },
+): Promise<Uninstallers> {
+  const { AppsV1Api, CoreV1Api } = await import("@kubernetes/client-node");
+  const core = kubeconfig.makeApiClient(CoreV1Api);
+  const name = `contrast-uninstaller-${group}`;
+  const labels = { "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "contrast-runtime" };
+  const podName = (node: string) => `${name}-${node}`;
+
+  const daemonSet = await kubeconfig
+    .makeApiClient(AppsV1Api)
+    .readNamespacedDaemonSet({ namespace, name: installerName(group) });
+  const template: V1PodSpec = daemonSet.spec?.template.spec ?? { containers: [] };
+  // The node was the group's once; what selects nodes, and what keeps pods off them, may be why it is no more.
+  const { nodeSelector: _selector, affinity: _affinity, containers, volumes = [], ...rest } = template;
+  const pod = (node: string): V1Pod => ({
+    metadata: { name: podName(node), namespace, labels },
+    spec: {
+      ...rest,
+      nodeName: node,
+      tolerations: [{ operator: "Exists" }],
+      containers: containers.filter((container) => container.name === "installer"),
+      volumes: volumes.map((volume) =>
+        volume.name === specVolume ? { name: specVolume, configMap: { name } } : volume,
+      ),
+    },
+  });
+  const remove = async () => {
+    const gone = (error: unknown) => {
+      if (!isNotFound(error)) throw error;
+    };
+    for (const node of nodes) await core.deleteNamespacedPod({ namespace, name: podName(node) }).catch(gone);
+    await core.deleteNamespacedConfigMap({ namespace, name }).catch(gone);
+  };
+
+  // Those of a run that was killed would have another spec.
+  await remove();
+  for (let wait = 0; wait < 120 && (await pods()).size > 0; wait += 1) await delay(500);
+  await core.createNamespacedConfigMap({
+    namespace,
+    body: { metadata: { name, labels }, data: { [specKey]: spec.json } },
+  });
+  for (const node of nodes) await core.createNamespacedPod({ namespace, body: pod(node) });
+
+  async function pods() {
+    const { items } = await core.listNamespacedPod({ namespace, labelSelector: `app.kubernetes.io/name=${name}` });
+    return new Map(items.map((item) => [item.spec?.nodeName ?? "", installerPod(item, undefined)]));
+  }
+  return {
+    async observe() {
+      const [fleet, own] = await Promise.all([observeFleet(kubeconfig, namespace, group), pods()]);
+      return {
+        ...fleet,
+        settled: true,
+        specHash: spec.hash,
+        nodes: fleet.nodes
+          .filter((node) => nodes.has(node.name))
+          .map((node) => ({ ...node, selected: true, pod: own.get(node.name) })),
+      };
+    },
+    remove,
+  };
+}
