@@ -30,7 +30,9 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
       return { providers: [provider(`local/${name}`, kubeconfig, cluster)], kubeconfig, registry, owner: cluster };
     }
     case "kubeconfig": {
-      if (configuration.kubeconfig === undefined) return { providers: [provider(configuration.name)] };
+      // An empty kubeconfig has the provider read KUBECONFIG of its environment, like kubectl. Left out, the SDK would put
+      // that path into the inputs: another machine's preview would differ.
+      if (configuration.kubeconfig === undefined) return { providers: [provider(configuration.name, "")] };
       const kubeconfig = pulumi.secret(configuration.kubeconfig);
       return { providers: [provider(configuration.name, kubeconfig)], kubeconfig };
     }
@@ -54,12 +56,12 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
  * The identifier is fixed: credentials may change, and only another cluster replaces what is in it. In a cluster that is
  * ours alone, what exists already is what an update made that was killed before it could say so: it is taken over.
  */
-const provider = (clusterIdentifier: string, kubeconfig?: pulumi.Output<string>, owner?: pulumi.Resource): Provider =>
+const provider = (clusterIdentifier: string, kubeconfig: pulumi.Input<string>, owner?: pulumi.Resource): Provider =>
   new Provider(
     "kubernetes",
     {
       clusterIdentifier,
-      ...(kubeconfig && { kubeconfig }),
+      kubeconfig,
       ...(owner && { upsertExistingObjects: true, enablePatchForce: true }),
     },
     owner ? { deletedWith: owner } : {},

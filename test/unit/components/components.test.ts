@@ -1,4 +1,5 @@
-import { beforeAll, describe, expect, test } from "vitest";
+import * as pulumi from "@pulumi/pulumi";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contrast-runtime.ts";
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
@@ -139,11 +140,13 @@ describe("rollout and uninstall", () => {
     );
   });
 
-  test("uninstall is there before the rollout, goes before the installers, and is forgotten where nodes are left", async () => {
+  test("uninstall is there before the rollout, goes before the installers, and leaves nodes that shall be left", async () => {
     const plan = await register([group("local", "local", { onDestroy: "leave" })]);
     const daemonSet = "kubernetes:apps/v1:DaemonSet contrast-installer-workers";
     const uninstall = find(plan, "local:Command", "uninstall");
-    expect(uninstall.options).toMatchObject({ dependsOn: [daemonSet], retainOnDelete: true });
+    expect(uninstall.options.dependsOn).toEqual([daemonSet]);
+    expect(uninstall.inputs.delete).toMatch(/^contrast-runtime uninstall .* --group workers --leave$/);
+    expect(find(plan, "local:Command", "rollout").inputs.create).toMatch(/ --nodes-may-leave$/);
     expect(find(plan, "local:Command", "rollout").options.dependsOn).toContain(
       "command:local:Command workers-uninstall",
     );
@@ -171,13 +174,24 @@ describe("hosts", () => {
     expect(find(plan, ":BareMetalNodes").inputs.hosts).toMatchObject([{ name: "n1" }, { name: "n2" }]);
   });
 
-  test("a dead one is left alone", async () => {
-    const plan = await register([hosts({ ignoreNodes: ["n2"] })]);
-    expect(find(plan, "remote:Command", "n2-prepare").options).toMatchObject({
-      ignoreChanges: ["*"],
-      retainOnDelete: true,
+  test("a dead one is left alone: what is registered stays, what never was is registered without a verb, aloud", async () => {
+    const said: string[] = [];
+    vi.spyOn(pulumi.log, "warn").mockImplementation(async (message) => {
+      said.push(message);
     });
-    expect(find(plan, "remote:Command", "n1-prepare").options).not.toHaveProperty("retainOnDelete");
+    const plan = await register([hosts({ ignoreNodes: ["n2"] })]);
+    for (const concern of ["prepare", "check", "join"]) {
+      const { inputs, options } = find(plan, "remote:Command", `n2-${concern}`);
+      expect(Object.keys(inputs).sort()).toEqual(["addPreviousOutputInEnv", "connection"]);
+      expect(options).toMatchObject({ ignoreChanges: ["*"], retainOnDelete: true });
+    }
+    const { inputs, options } = find(plan, "remote:Command", "n1-prepare");
+    expect(inputs).toHaveProperty("create");
+    expect(options).not.toHaveProperty("retainOnDelete");
+    expect(find(plan, ":BareMetalNodes").inputs.hosts).toMatchObject([{}, { skipped: "named in ignoreNodes" }]);
+    expect(said).toEqual([
+      expect.stringMatching(/^Host n2 is skipped: it is named in ignoreNodes\. Nothing is run on it/),
+    ]);
   });
 
   test("another user than root becomes root without being asked", async () => {
