@@ -90,7 +90,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     fake.requests.push(name);
     fake.tokens.push(request.headers.authorization ?? "");
     const body = await readBody(request);
-    const reply = fake.intercept(name) ?? answer(request.method ?? "", request.url ?? "", body);
+    const reply = fake.intercept(name) ?? answer(request.method ?? "", request.url?.split("?")[0] ?? "", body);
     if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
