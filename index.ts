@@ -21,5 +21,7 @@ const runtime = new ContrastRuntime(
 
 /** What pods write in `runtimeClassName`, by node group. */
 export const handlers = runtime.handlers;
+/** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
+export const referenceValues = runtime.referenceValues;
 export const kubeconfig =
   cluster.kubeconfig ?? (cluster.manifests ? `none: see ${cluster.manifests}` : "KUBECONFIG of the environment");

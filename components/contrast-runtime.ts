@@ -2,6 +2,7 @@ import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
+import type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
 import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
@@ -10,7 +11,7 @@ import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.t
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
 import type { NodeSelectionArgs } from "./installer-pod.ts";
-import { launchValues } from "./launch-values.ts";
+import { launchTable, launchValues } from "./launch-values.ts";
 import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
 import { RuntimeClasses } from "./runtime-classes.ts";
 
@@ -55,6 +56,8 @@ export interface ContrastRuntimeArgs {
 export class ContrastRuntime extends pulumi.ComponentResource {
   /** Handlers by group, each sorted. */
   readonly handlers: Record<string, string[]>;
+  /** What verifiers will see of guests with one to eight vCPUs, by handler. */
+  readonly referenceValues: Record<string, ReferenceTable>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
     const groups = args.groups.map((group) => ({ ...group, specs: group.runtimes.map(deriveRuntime) }));
@@ -63,6 +66,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     );
     super("contrast-runtime:index:ContrastRuntime", name, { handlers, runtimes: reviewCard(groups) }, opts);
     this.handlers = handlers;
+    this.referenceValues = referenceTables(groups);
 
     const namespace = this.#namespace();
     const classes = new RuntimeClasses("runtime-classes", { classes: runtimeClasses(groups) }, { parent: this });
@@ -86,7 +90,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         { parent: this, dependsOn: [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made] },
       );
     }
-    this.registerOutputs({ handlers });
+    this.registerOutputs({ handlers, referenceValues: this.referenceValues });
   }
 
   /** Makes the group's nodes where they are ours to make; says in any case which they are. */
@@ -170,6 +174,16 @@ function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
     }),
   );
   return [...new Map(cards.toSorted(([a], [b]) => (a < b ? -1 : 1))).values()];
+}
+
+function referenceTables(groups: DerivedGroup[]): Record<string, ReferenceTable> {
+  const tables = groups.flatMap(({ runtimes, specs }) =>
+    runtimes.flatMap(({ platform, manifest }, i) => {
+      const table = launchTable(platform, manifest);
+      return table === undefined ? [] : [[specs[i]?.handler ?? "", table] as const];
+    }),
+  );
+  return Object.fromEntries(tables.toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** Several groups may have the same runtime: its class is one. */

@@ -1,16 +1,32 @@
-import { cpuModelsOf, referenceValues } from "../node-installer/measure/reference-values.ts";
+import {
+  cpuModelsOf,
+  type ReferenceValues,
+  referenceValues,
+  usualVcpus,
+} from "../node-installer/measure/reference-values.ts";
+import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 
+/** Undefined where the manifest says nothing of measurements. Throws `Refusal` where the payload cannot be such a guest. */
+export function valuesOf(
+  platform: PlatformName,
+  { measurement, flavour }: Manifest,
+  vcpus: readonly number[],
+): ReferenceValues | undefined {
+  const { tee } = platforms[platform];
+  if (tee === "none" || measurement === undefined) return undefined;
+  return referenceValues(measurement, { tee, models: cpuModelsOf(flavour), vcpus });
+}
+
 /**
  * What a verifier will see of a guest with one vCPU, for the review card: a change here means that attestation has to be
- * told. Empty where the manifest says nothing of measurements. Throws `Refusal` where the payload cannot be such a guest.
+ * told. Empty where the manifest says nothing of measurements.
  */
 export function launchValues(platform: PlatformName, manifest: Manifest): Record<string, string> {
-  const { tee } = platforms[platform];
-  if (tee === "none" || manifest.measurement === undefined) return {};
-  const values = referenceValues(manifest.measurement, { tee, models: cpuModelsOf(manifest.flavour), vcpus: [1] });
+  const values = valuesOf(platform, manifest, [1]);
+  if (values === undefined) return {};
   const snp = values.snp.map(({ model = "IGVM", measurement }) => [`${model} launch digest`, measurement]);
   const tdx = values.tdx.flatMap(({ mrtd, rtmrs }) => [
     ["MRTD", mrtd],
@@ -18,4 +34,10 @@ export function launchValues(platform: PlatformName, manifest: Manifest): Record
   ]);
   const unknown = values.notPredictable.map(({ name, reason }) => [name, `not predictable: ${reason}`]);
   return Object.fromEntries([...snp, ...tdx, ...unknown]);
+}
+
+/** The same for guests with up to eight vCPUs. */
+export function launchTable(platform: PlatformName, manifest: Manifest): ReferenceTable | undefined {
+  const values = valuesOf(platform, manifest, usualVcpus);
+  return values && referenceTable(values);
 }

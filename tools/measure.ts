@@ -19,6 +19,7 @@ import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/
 import { cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { withFile } from "./file-source.ts";
+import { manifestValues } from "./reference-values.ts";
 
 const usage = `Computes what a confidential VM will be attested with. Prints JSON.
 
@@ -34,6 +35,9 @@ measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-
                  The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's.
 measure initdata (FILE | --decode ANNOTATION) | --policy FILE
                  Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
+measure manifest MANIFEST --platform NAME [--vcpus 1-8] [--for table|contrast|trustee|rvps]
+                 A payload's reference values from its manifest alone: as a table, as Contrast's manifest and as Trustee's
+                 policy have them, or as the message that rvps-tool registers.
 
 CPU models: ${Object.keys(cpuSignatures).join(" ")}`;
 
@@ -244,7 +248,7 @@ function initdata(args: string[]): object {
   };
 }
 
-const commands: Record<string, (args: string[]) => object> = { snp, tdx, igvm, verity, initdata };
+const commands: Record<string, (args: string[]) => object> = { snp, tdx, igvm, verity, initdata, manifest: manifestValues };
 
 export function main(args: string[]): number {
   const [name = "--help", ...rest] = args;

@@ -88,3 +88,32 @@ export const trusteeMessage = (
   type: "sample",
   payload: Buffer.from(JSON.stringify(values)).toString("base64"),
 });
+
+/** Reference values as a table to read. Hex throughout. */
+export interface ReferenceTable {
+  /** Launch digest by CPU model ("IGVM" where the file holds the whole initial state), then by vCPU count. */
+  snp?: Record<string, Record<string, string>>;
+  /** By vCPU count; "any" where the count changes nothing. */
+  tdx?: Record<string, Record<string, string>>;
+  /** What a verifier will see and this table does not say: the reason by name. */
+  notPredictable?: Record<string, string>;
+}
+
+export function referenceTable({ snp, tdx, notPredictable }: ReferenceValues): ReferenceTable {
+  const models = [...new Set(snp.map(({ model = "IGVM" }) => model))];
+  const digests = (of: string) =>
+    snp.filter(({ model = "IGVM" }) => model === of).map(({ vcpus, measurement }) => [vcpus, measurement]);
+  const registers = ({ mrtd, rtmrs }: ReferenceValues["tdx"][number]) => ({
+    MRTD: mrtd,
+    ...Object.fromEntries(rtmrs.flatMap((value, index) => (value === null ? [] : [[`RTMR${index}`, value]]))),
+  });
+  return {
+    ...(snp.length > 0 && {
+      snp: Object.fromEntries(models.map((model) => [model, Object.fromEntries(digests(model))])),
+    }),
+    ...(tdx.length > 0 && { tdx: Object.fromEntries(tdx.map((row) => [row.vcpus ?? "any", registers(row)])) }),
+    ...(notPredictable.length > 0 && {
+      notPredictable: Object.fromEntries(notPredictable.map(({ name, reason }) => [name, reason])),
+    }),
+  };
+}
