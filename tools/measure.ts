@@ -19,7 +19,7 @@ import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/
 import { cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { withFile } from "./file-source.ts";
-import { manifestValues } from "./reference-values.ts";
+import { toStderr } from "./programs/progress.ts";
 
 const usage = `Computes what a confidential VM will be attested with. Prints JSON.
 
@@ -35,9 +35,9 @@ measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-
                  The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's.
 measure initdata (FILE | --decode ANNOTATION) | --policy FILE
                  Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
-measure manifest MANIFEST --platform NAME [--vcpus 1-8] [--for table|contrast|trustee|rvps]
-                 A payload's reference values from its manifest alone: as a table, as Contrast's manifest and as Trustee's
-                 policy have them, or as the message that rvps-tool registers.
+measure layers   IMAGE [--ca FILE]
+                 The dm-verity root hash of each layer, as tardev-snapshotter of AKS computes it (releases 3.2.0.azl1 to
+                 azl5). IMAGE: registry/repository@sha256:…, or a directory or archive (OCI layout, docker save).
 
 CPU models: ${Object.keys(cpuSignatures).join(" ")}`;
 
@@ -248,9 +248,24 @@ function initdata(args: string[]): object {
   };
 }
 
-const commands: Record<string, (args: string[]) => object> = { snp, tdx, igvm, verity, initdata, manifest: manifestValues };
+async function layers(args: string[]): Promise<object> {
+  const { values, positionals } = parse(args, ["ca"]);
+  const image = required(positionals[0], "The image");
+  const ca = values.ca === undefined ? undefined : Buffer.from(readWhole(values.ca)).toString();
+  const { imageLayers } = await import("./lock/image-layers.ts");
+  return await imageLayers(image, { ca }, toStderr);
+}
 
-export function main(args: string[]): number {
+const commands: Record<string, (args: string[]) => object | Promise<object>> = {
+  snp,
+  tdx,
+  igvm,
+  verity,
+  initdata,
+  layers,
+};
+
+export async function main(args: string[]): Promise<number> {
   const [name = "--help", ...rest] = args;
   if (name === "--help" || name === "help" || rest.includes("--help")) {
     console.log(usage);
@@ -260,7 +275,7 @@ export function main(args: string[]): number {
   try {
     if (command === undefined)
       throw new Refusal("usage", `"${name}" is not a command: expected ${Object.keys(commands).join(", ")}.`);
-    console.log(JSON.stringify(command(rest), null, 2));
+    console.log(JSON.stringify(await command(rest), null, 2));
     return 0;
   } catch (error) {
     // parseArgs throws TypeErrors with a code for unknown options: those are the user's, too.
@@ -271,4 +286,4 @@ export function main(args: string[]): number {
   }
 }
 
-if (import.meta.main) process.exitCode = main(process.argv.slice(2));
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -15,6 +15,7 @@ export interface VerityParameters {
 
 /** Digests in a hash block: each takes a power of two of bytes, the block's tail is zero. */
 const digestSlot = (algorithm: VerityParameters["algorithm"]) => (algorithm === "sha256" ? 32 : 64);
+const hashSize = { sha256: 32, sha384: 48, sha512: 64 } as const;
 
 function checkParameters(parameters: VerityParameters): void {
   const { dataBlockSize, hashBlockSize, dataBlocks, salt } = parameters;
@@ -73,31 +74,30 @@ export function buildHashTree(
   parameters: VerityParameters,
   write: WriteBlock = () => {},
 ): Buffer {
-  const builder = new TreeBuilder(parameters, write);
-  for (const chunk of chunks) builder.update(chunk);
-  return builder.finish();
+  const offsets = hashTreeLevels(parameters).map(({ offset }) => offset);
+  const tree = new HashTree(parameters, { dataBlocks: parameters.dataBlocks, offsets, write });
+  for (const chunk of chunks) tree.update(chunk);
+  return tree.finish();
 }
 
-class TreeBuilder {
-  readonly #parameters: VerityParameters;
-  readonly #write: WriteBlock;
+/** A tree that grows with its data; only one of known size can be written, because its top is stored first. */
+export class HashTree {
+  readonly #parameters: Omit<VerityParameters, "dataBlocks">;
+  readonly #known: { dataBlocks: number; offsets: number[]; write: WriteBlock } | undefined;
   readonly #slot: number;
-  readonly #levels: { offset: number; block: Buffer; used: number; next?: number }[];
+  readonly #levels: { offset: number; block: Buffer; used: number }[] = [];
   /** Salt and one data block, contiguous, so that a digest is a single call. */
   readonly #data: Buffer;
   readonly #hashed: Buffer;
   #filled = 0;
   #blocks = 0;
-  #root: string | undefined;
 
-  constructor(parameters: VerityParameters, write: WriteBlock) {
-    this.#levels = hashTreeLevels(parameters).map(({ offset }) => ({
-      offset,
-      block: Buffer.alloc(parameters.hashBlockSize),
-      used: 0,
-    }));
+  constructor(
+    parameters: Omit<VerityParameters, "dataBlocks">,
+    known?: { dataBlocks: number; offsets: number[]; write: WriteBlock },
+  ) {
     this.#parameters = parameters;
-    this.#write = write;
+    this.#known = known;
     this.#slot = digestSlot(parameters.algorithm);
     this.#data = Buffer.concat([parameters.salt, Buffer.alloc(parameters.dataBlockSize)]);
     this.#hashed = Buffer.concat([parameters.salt, Buffer.alloc(parameters.hashBlockSize)]);
@@ -113,24 +113,30 @@ class TreeBuilder {
       if (this.#filled < dataBlockSize) return;
       this.#filled = 0;
       this.#blocks += 1;
-      if (this.#blocks > this.#parameters.dataBlocks) this.#wrongLength("more");
+      if (this.#known !== undefined && this.#blocks > this.#known.dataBlocks) this.#wrongLength("more");
       // As a binary string: node:crypto makes those faster than Buffers.
       this.#append(0, hash(algorithm, this.#data, "binary"));
     }
   }
 
   finish(): Buffer {
-    if (this.#filled > 0 || this.#blocks < this.#parameters.dataBlocks) this.#wrongLength("fewer");
-    for (let level = 0; level < this.#levels.length; level += 1) this.#flush(level);
-    return Buffer.from(this.#root ?? "", "binary");
+    if (this.#filled > 0 || this.#blocks < (this.#known?.dataBlocks ?? 1)) this.#wrongLength("fewer");
+    for (let index = 0; ; index += 1) {
+      const level = this.#levels[index];
+      // The digest that has no other beside it and no level above is the root: of one data block, or of the top hash block.
+      if (level !== undefined && level.used === this.#slot && index === this.#levels.length - 1)
+        return Buffer.from(level.block.subarray(0, hashSize[this.#parameters.algorithm]));
+      this.#flush(index);
+    }
   }
 
   #append(index: number, digest: string): void {
+    this.#levels[index] ??= {
+      offset: this.#known?.offsets[index] ?? 0,
+      block: Buffer.alloc(this.#parameters.hashBlockSize),
+      used: 0,
+    };
     const level = this.#levels[index];
-    if (level === undefined) {
-      this.#root = digest;
-      return;
-    }
     level.block.write(digest, level.used, "binary");
     level.used += this.#slot;
     if (level.used === level.block.length) this.#flush(index);
@@ -139,7 +145,7 @@ class TreeBuilder {
   #flush(index: number): void {
     const level = this.#levels[index];
     if (level === undefined || level.used === 0) return;
-    this.#write(level.offset, level.block);
+    this.#known?.write(level.offset, level.block);
     level.offset += level.block.length;
     this.#hashed.set(level.block, this.#parameters.salt.length);
     level.block.fill(0);
@@ -148,10 +154,10 @@ class TreeBuilder {
   }
 
   #wrongLength(how: string): never {
-    const { dataBlocks, dataBlockSize } = this.#parameters;
+    const { dataBlockSize } = this.#parameters;
     throw new Refusal(
       "verity-data-length",
-      `The data has ${how} than the ${dataBlocks} blocks of ${dataBlockSize} bytes that its dm-verity tree covers.`,
+      `The data has ${how} than the ${this.#known?.dataBlocks ?? 1} blocks of ${dataBlockSize} bytes that its dm-verity tree covers.`,
     );
   }
 }

@@ -36,6 +36,14 @@ export interface Container {
 }
 type Quantities = Record<string, string | number>;
 
+/** A layer of an image, and what a node's tardev-snapshotter makes of it; see tardev.ts. */
+export interface LayerRoot {
+  /** "sha256:…" of the uncompressed layer, as the image's configuration has it. */
+  diffId: string;
+  /** dm-verity root hash, hex. */
+  rootHash: string;
+}
+
 export interface WorkloadOptions {
   /** The runtime: RuntimeClass and handler. */
   handler: string;
@@ -43,6 +51,8 @@ export interface WorkloadOptions {
   initdata: Initdata;
   /** The guest pulls the images, so that pod pull secrets do not reach who needs them. */
   guestPull: boolean;
+  /** For AKS, whose guests mount layers by their root hashes: those of every image of the template, by its reference. */
+  layers?: Record<string, readonly LayerRoot[]>;
   /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
   defaultVcpus?: number;
 }
@@ -53,6 +63,8 @@ export interface PreparedWorkload {
   initdata: { digest: string; hostData: string; mrConfigId: string };
   /** SHA-256 of policy.rego, hex; absent without a policy. */
   policyDigest?: string;
+  /** Root hashes by the container's name, lowest layer first: what its storages in the policy have to say. With `layers` only. */
+  rootHashes?: Record<string, string[]>;
   /** vCPUs of the guest that these limits make: the row of the reference values to look at. */
   vcpus: number;
 }
@@ -84,6 +96,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
     containers.map((container, index) => prepareContainer(container, `spec.${field}[${index}]`, problems));
   const containers = prepare("containers", spec.containers);
   const initContainers = prepare("initContainers", spec.initContainers ?? []);
+  const rootHashes = options.layers && rootHashesOf([...initContainers, ...containers], options.layers, problems);
   if (containers.length === 0) problems.push("spec.containers is empty");
 
   const document = initdataDocument(options.initdata);
@@ -123,6 +136,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
       mrConfigId: toHex(mrConfigId(document)),
     },
     ...(policy === undefined ? {} : { policyDigest: policyDigest(policy) }),
+    ...(rootHashes === undefined ? {} : { rootHashes }),
     vcpus: guestVcpus(containers, initContainers, options.defaultVcpus ?? 1),
   };
 }
@@ -151,6 +165,19 @@ function prepareContainer(container: Container, path: string, problems: string[]
     }
   }
   return { ...container, resources: { ...container.resources, limits: merged, requests: merged } };
+}
+
+function rootHashesOf(
+  containers: Container[],
+  layers: NonNullable<WorkloadOptions["layers"]>,
+  problems: string[],
+): Record<string, string[]> {
+  const found = containers.map(({ name, image = "" }) => {
+    if (layers[image] === undefined)
+      problems.push(`layers has no root hashes of ${image}, the image of ${name}: compute them with measure layers`);
+    return [name, (layers[image] ?? []).map(({ rootHash }) => rootHash)] as const;
+  });
+  return Object.fromEntries(found);
 }
 
 /** Cores of a Kubernetes CPU quantity. */

@@ -177,8 +177,8 @@ async function readArchive(
   );
 }
 
-/** What an archive starts with tells how it is compressed; names lie. */
-async function decompressed(
+/** A file's bytes without their compression, and when that ended; what it starts with tells how it is compressed. */
+export async function decompressed(
   file: string,
   progress: Progress,
 ): Promise<{ source: Readable; finished: Promise<unknown> }> {

@@ -11,7 +11,7 @@ const descriptor = z.object({
   digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
   size: z.int().min(0),
 });
-const manifestSchema = z.object({ layers: z.array(descriptor).min(1) });
+const manifestSchema = z.object({ config: descriptor, layers: z.array(descriptor).min(1) });
 const indexSchema = z.object({
   manifests: z.array(
     descriptor.extend({ platform: z.object({ architecture: z.string(), os: z.string() }).optional() }),
@@ -38,10 +38,15 @@ export async function fetchImage(
   const [, registry = "", repository = "", digest = ""] =
     /^((?:https?:\/\/)?[^/]+)\/([^@:]+)(?::[^@/]+)?@(sha256:[0-9a-f]{64})$/.exec(reference) ?? [];
   if (!digest)
-    throw new Refusal("image-reference", `--image "${reference}" must be registry/repository@sha256:<64 hex digits>.`);
+    throw new Refusal(
+      "image-reference",
+      `The image "${reference}" must be registry/repository@sha256:<64 hex digits>.`,
+    );
   const source = new Repository({ registry, repository, ca: options.ca });
   const files: string[] = [];
-  for (const { digest: layer } of await layersOf(source, digest)) {
+  const read = async (wanted: string) => await manifestText(source, wanted);
+  const { layers } = await imageManifest(await read(digest), read, reference);
+  for (const { digest: layer } of layers) {
     // Asked for by itself first: this is what a registry answers with its demand for a login.
     (await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200])).resume();
     const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
@@ -51,10 +56,8 @@ export async function fetchImage(
   return files;
 }
 
-type Layer = z.infer<typeof descriptor>;
-
-/** The layers of the image, or of the index's image for Linux on x86-64. */
-async function layersOf(source: Repository, digest: string): Promise<Layer[]> {
+/** A manifest or index of the registry, with the digest that was asked for. */
+async function manifestText(source: Repository, digest: string): Promise<string> {
   const text = await readText(
     await source.send({ method: "GET", path: `manifests/${digest}`, headers: { accept: accepted } }, [200]),
   );
@@ -63,16 +66,26 @@ async function layersOf(source: Repository, digest: string): Promise<Layer[]> {
       "digest-mismatch",
       `${source.reference}@${digest}: the registry sent a manifest with another digest (sha256:${sha256(text)}).`,
     );
+  return text;
+}
+
+/** The manifest itself, or that of the index's image for Linux on x86-64 (of its only one, where it says no platform). */
+export async function imageManifest(
+  text: string,
+  read: (digest: string) => Promise<string>,
+  name: string,
+): Promise<z.infer<typeof manifestSchema>> {
   const document: unknown = JSON.parse(text);
   const index = indexSchema.safeParse(document);
   if (index.success) {
-    const mine = index.data.manifests.find(
-      ({ platform }) => platform?.os === "linux" && platform.architecture === "amd64",
-    );
-    if (mine) return await layersOf(source, mine.digest);
-    throw new Refusal("image-platform", `${source.reference}@${digest} has no image for linux/amd64.`);
+    const { manifests } = index.data;
+    const mine =
+      manifests.find(({ platform }) => platform?.os === "linux" && platform.architecture === "amd64") ??
+      manifests.find(({ platform }) => platform === undefined && manifests.length === 1);
+    if (mine) return await imageManifest(await read(mine.digest), read, name);
+    throw new Refusal("image-platform", `${name} has no image for linux/amd64.`);
   }
   const manifest = manifestSchema.safeParse(document);
-  if (manifest.success) return manifest.data.layers;
-  throw new Refusal("image-manifest", `${source.reference}@${digest} is no image: ${z.prettifyError(manifest.error)}`);
+  if (manifest.success) return manifest.data;
+  throw new Refusal("image-manifest", `${name} is no image: ${z.prettifyError(manifest.error)}`);
 }

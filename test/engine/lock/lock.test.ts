@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vi
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import { pushImage } from "../../../tools/image/push.ts";
 import { buildSimpleImage, entriesOfTree } from "../../../tools/image/simple.ts";
+import { imageLayers } from "../../../tools/lock/image-layers.ts";
 import { lock, main } from "../../../tools/lock/main.ts";
 import { check } from "../../../tools/programs/run.ts";
 import { startRegistry } from "../image/registry.ts";
@@ -166,6 +167,8 @@ test("an image by digest, from a real registry", async () => {
       { layoutDir, registry: registry.url, repository: "contrast/node-installer" },
       quiet,
     );
+    const layers = async (image: string) => (await imageLayers(image, { directory }, quiet)).layers;
+    expect(await layers(`http://${reference}`)).toEqual(await layers(layoutDir));
     const words = [
       "oci-image",
       "--platform",

@@ -92,7 +92,8 @@ test("mistakes are one sentence without a stack", () => {
       /^measure: CPU model "Pentium" is not known\. Use one of EPYC, /,
     ],
     [["snp", "--vcpu", "1"], /^measure: Unknown option '--vcpu'/],
-    [["measure"], /^measure: "measure" is not a command: expected snp, tdx, igvm, verity, initdata\.$/],
+    [["layers", "registry/app:1"], /^measure: The image "registry\/app:1" must be registry\/repository@sha256/],
+    [["measure"], /^measure: "measure" is not a command: expected snp, tdx, .*layers\.$/],
   ] as const) {
     const { status, stderr } = measure(...args);
     expect(status).toBe(1);

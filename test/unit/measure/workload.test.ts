@@ -93,3 +93,19 @@ test("all mistakes are named with their fields' paths at once", () => {
   }
   expect(message.split("\n")).toHaveLength(9);
 });
+
+test("on AKS every image's layers are known by their roots", () => {
+  const other = `registry.example/init@sha256:${"b2".repeat(32)}`;
+  const spec = { containers: [container("web", "1")], initContainers: [container("init", "1", { image: other })] };
+  const layer = (digit: string) => ({ diffId: `sha256:${digit.repeat(64)}`, rootHash: digit.repeat(64) });
+  const aks = { ...options, guestPull: false };
+  const layers = { [image]: [layer("1"), layer("2")], [other]: [layer("3")] };
+  expect(prepareWorkload({ spec }, { ...aks, layers }).rootHashes).toEqual({
+    init: ["3".repeat(64)],
+    web: ["1".repeat(64), "2".repeat(64)],
+  });
+  expect(prepareWorkload({ spec }, aks).rootHashes).toBeUndefined();
+  expect(() => prepareWorkload({ spec }, { ...aks, layers: { [image]: [] } })).toThrow(
+    `layers has no root hashes of ${other}, the image of init: compute them with measure layers.`,
+  );
+});
