@@ -20,6 +20,7 @@ import { cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/me
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { withFile } from "./file-source.ts";
 import { toStderr } from "./programs/progress.ts";
+import { manifestValues } from "./reference-values.ts";
 
 const usage = `Computes what a confidential VM will be attested with. Prints JSON.
 
@@ -35,6 +36,9 @@ measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-
                  The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's.
 measure initdata (FILE | --decode ANNOTATION) | --policy FILE
                  Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
+measure manifest MANIFEST --platform NAME [--vcpus 1-8] [--for table|contrast|trustee|rvps]
+                 A payload's reference values from its manifest alone: as a table, as Contrast's manifest and as Trustee's
+                 policy have them, or as the message that rvps-tool registers.
 measure layers   IMAGE [--ca FILE]
                  The dm-verity root hash of each layer, as tardev-snapshotter of AKS computes it (releases 3.2.0.azl1 to
                  azl5). IMAGE: registry/repository@sha256:…, or a directory or archive (OCI layout, docker save).
@@ -262,6 +266,7 @@ const commands: Record<string, (args: string[]) => object | Promise<object>> = {
   igvm,
   verity,
   initdata,
+  manifest: manifestValues,
   layers,
 };
 
