@@ -1,5 +1,5 @@
 // npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
-import { ensureCluster } from "../components/local-cluster/cluster.ts";
+import { ensureCluster, requireOwnCluster } from "../components/local-cluster/cluster.ts";
 import { enterNetwork } from "../components/local-cluster/layout.ts";
 import { requireMachine } from "../components/local-cluster/requirements.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
@@ -9,6 +9,7 @@ import { runPulumi, selectStack } from "./engine/run.ts";
 import { buildInstallerImage } from "./image/main.ts";
 import { ensureLocalPayload } from "./local-payload/local-payload.ts";
 import { type Progress, seconds, toStderr } from "./programs/progress.ts";
+import { endPrograms } from "./programs/run.ts";
 import { picture } from "./start/picture.ts";
 import { runProofPods } from "./start/proof.ts";
 
@@ -17,7 +18,9 @@ const stack = "dev";
 
 async function start(progress: Progress): Promise<number> {
   const begin = Date.now();
-  await requireMachine(progress); // before minutes of building for nothing
+  // Before minutes of building for nothing.
+  await requireMachine(progress);
+  await requireOwnCluster(stack);
   // The image is made of downloads, the engine and the cluster of compilations: side by side they use line and cores.
   const [cluster] = await Promise.all([
     ensureCluster({ name: stack }, progress),
@@ -50,4 +53,5 @@ try {
   if (!(error instanceof Refusal)) throw error;
   console.error(`\n${error.message}`);
   process.exitCode = 1;
+  endPrograms();
 }

@@ -58,8 +58,7 @@ export async function ensureCluster(input: ClusterInput, progress: Progress): Pr
 async function ensure(options: ClusterOptions, progress: Progress): Promise<ClusterInfo> {
   const begin = Date.now();
   const cluster = clusterLayout(options.name);
-  const before = await readRecord(cluster);
-  if (before) requireOwner(cluster, before);
+  const before = await requireOwnCluster(options.name);
 
   const [kubernetes, tree, registry, images, ...trees] = await Promise.all([
     kubernetesPrograms(progress),
@@ -267,6 +266,14 @@ export async function runOnNode(name: string, node: string, argv: string[], inpu
 /** kubectl as the administrator of the cluster. */
 export async function runKubectl(name: string, args: string[], input?: string): Promise<RunResult> {
   return await kubectl(clusterLayout(name), await kubernetesPrograms(() => {}), args, input);
+}
+
+/** What is known of the cluster, if there is one. @throws Refusal where it is another installation's */
+export async function requireOwnCluster(name: string): Promise<ClusterRecord | undefined> {
+  const cluster = clusterLayout(name);
+  const record = await readRecord(cluster);
+  if (record) requireOwner(cluster, record);
+  return record;
 }
 
 function requireOwner(cluster: ClusterLayout, record: ClusterRecord): void {

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
@@ -18,6 +18,13 @@ export interface RunResult {
   stderr: string;
 }
 
+const running = new Set<ChildProcess>();
+
+/** Ends what `run` still waits for: side by side with it something failed, and nobody needs the rest any more. */
+export function endPrograms(): void {
+  for (const child of running) child.kill();
+}
+
 /** Runs a program to its end. A non-zero exit code is a result; only a program that cannot be started throws. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const child = spawn(command, args, {
@@ -26,6 +33,7 @@ export async function run(command: string, args: readonly string[], options: Run
     stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: "SIGKILL" as const }),
   });
+  running.add(child);
   const { stdout, stderr, stdin } = child;
   if (!stdout || !stderr) throw new Error("standard output of a child is a pipe");
   const out: Buffer[] = [];
@@ -35,12 +43,13 @@ export async function run(command: string, args: readonly string[], options: Run
   if (options.onErrorLine) createInterface({ input: stderr }).on("line", options.onErrorLine);
   // A child that ends without reading its input is judged by its exit code, not by the broken pipe.
   stdin?.on("error", () => {}).end(options.input);
-  const code = await new Promise<number>((resolve, reject) => {
+  const ended = new Promise<number>((resolve, reject) => {
     child.on("error", (error: NodeJS.ErrnoException) =>
       reject(error.code === "ENOENT" ? new Refusal("program-missing", `${command} is not installed.`) : error),
     );
     child.on("close", (exitCode, signal) => resolve(exitCode ?? (signal ? 128 : 1)));
   });
+  const code = await ended.finally(() => running.delete(child));
   return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
 }
 
