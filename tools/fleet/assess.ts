@@ -91,7 +91,7 @@ function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: W
   const what = leftOn(node, fleet);
   if (what === undefined) return [];
   const { name } = node;
-  const fact = `left the group, whose installer is gone from it, with ${what} still installed`;
+  const fact = `${what} is still installed, without an installer`;
   const reason = skipNodes.has(name)
     ? `${fact}; named in the configuration as a node not to wait for`
     : nodesMayLeave

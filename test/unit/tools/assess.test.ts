@@ -131,7 +131,7 @@ describe("whether a rollout is over", () => {
       {
         over: true,
         failures: [
-          `b: left: left the group, whose installer is gone from it, with ${handler} still installed: put it back into the group, ` +
+          `b: left: ${handler} is still installed, without an installer: put it back into the group, ` +
             "or run: contrast-runtime uninstall --group metal --nodes b",
         ],
       },
@@ -142,7 +142,7 @@ describe("whether a rollout is over", () => {
       {
         over: true,
         failures: [
-          "b: left: left the group, whose installer is gone from it, with what its installer had begun still installed: put it back " +
+          "b: left: what its installer had begun is still installed, without an installer: put it back " +
             "into the group, or run: contrast-runtime uninstall --namespace own --group metal --nodes b",
         ],
       },
