@@ -1,3 +1,4 @@
+import { handlerLabelPrefix } from "../../node-installer/kubernetes/names.ts";
 import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
 import type { Mistake } from "./mistakes.ts";
@@ -114,7 +115,18 @@ function checkNodes(
   const ways = (["selector", "names", "hosts", "pool"] as const).filter((way) => nodes[way] !== undefined);
   if (ways.length > 1) mistake(key, `has ${ways.join(" and ")}. Allowed: one of selector, names, hosts, pool.`);
 
-  const { hosts, pool } = nodes;
+  const { hosts, pool, selector } = nodes;
+  for (const [where, labels] of [
+    [`${key}.selector`, selector],
+    [`${key}.pool.labels`, pool?.labels],
+  ] as const) {
+    for (const label of Object.keys(labels ?? {}).filter((name) => name.startsWith(handlerLabelPrefix))) {
+      mistake(
+        `${where}.${label}`,
+        "is a label that a node's installer sets once the node serves the handler, and pods follow it there. Remove it.",
+      );
+    }
+  }
   if (hosts && cluster && cluster.kind !== "kubeconfig") {
     mistake(
       `${key}.hosts`,

@@ -271,6 +271,30 @@ const table: [string, Entries, string[], string[]?][] = [
     ],
   ],
   [
+    "a handler's label on a pool: pods would come before the node serves",
+    aksGroup(
+      {
+        pool: {
+          name: "cc",
+          vmSize: "Standard_DC4as_cc_v5",
+          count: 2,
+          labels: { "runtime.contrast.edgeless.systems/contrast-cc-aks-clh-snp-0a1b2c3d": "true" },
+        },
+      },
+      { retiredService: "acknowledged" },
+    ),
+    [
+      "groups.cc.nodes.pool.labels.runtime.contrast.edgeless.systems/contrast-cc-aks-clh-snp-0a1b2c3d: is a label that a node's installer sets once the node serves the handler, and pods follow it there. Remove it.",
+    ],
+  ],
+  [
+    "a handler's label as selector: no installer would ever come",
+    g({ nodes: { selector: { "runtime.contrast.edgeless.systems/x": "true" } } }),
+    [
+      "groups.workers.nodes.selector.runtime.contrast.edgeless.systems/x: is a label that a node's installer sets once the node serves the handler, and pods follow it there. Remove it.",
+    ],
+  ],
+  [
     "pool name",
     aksGroup({ pool: { name: "Conf-Pool", existing: true } }),
     [
