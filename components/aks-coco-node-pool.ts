@@ -1,6 +1,6 @@
 import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
-import { listManagedClusterAdminCredentialsOutput } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
-import { listManagedClusterUserCredentialsOutput } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
+import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
+import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
 import { SubscriptionFeatureRegistration } from "@pulumi/azure-native/features/subscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
 
@@ -88,20 +88,31 @@ export const aksIdentifier = (subscriptionId: string, resourceGroup: string, clu
 /** Content of the cluster's kubeconfig, a secret. */
 export function aksKubeconfig(
   { resourceGroup, cluster, credentials }: { resourceGroup: string; cluster: string; credentials: string },
-  opts: pulumi.InvokeOutputOptions,
+  opts: pulumi.InvokeOptions,
 ): pulumi.Output<string> {
   const args = { resourceGroupName: resourceGroup, resourceName: cluster };
-  const result =
-    credentials === "admin"
-      ? listManagedClusterAdminCredentialsOutput(args, opts)
-      : listManagedClusterUserCredentialsOutput(args, opts);
-  return pulumi.secret(
-    result.kubeconfigs.apply(([first]) => {
-      if (!first)
-        throw new pulumi.RunError(
-          `Azure returned no ${credentials} kubeconfig for the cluster ${cluster}. Check the identity's rights on it.`,
-        );
+  const list = credentials === "admin" ? listManagedClusterAdminCredentials : listManagedClusterUserCredentials;
+  const role = `Azure Kubernetes Service Cluster ${credentials === "admin" ? "Admin" : "User"} Role`;
+  const refusal = (reason: string) =>
+    new pulumi.RunError(
+      `Azure gives no ${credentials} kubeconfig of the cluster ${cluster} in the resource group ${resourceGroup}: ${reason} ` +
+        'Log in with "az login", or set ARM_CLIENT_ID, ARM_CLIENT_SECRET and ARM_TENANT_ID (or ARM_USE_OIDC); the identity ' +
+        `needs the role "${role}" on the cluster.`,
+    );
+  const content = list(args, opts).then(
+    ({ kubeconfigs: [first] }) => {
+      if (!first) throw refusal("the list is empty.");
       return Buffer.from(first.value, "base64").toString("utf8");
-    }),
+    },
+    (error: unknown) => {
+      throw refusal(azureReason(error));
+    },
   );
+  return pulumi.secret(content);
+}
+
+/** What Azure or its plugin said, as a sentence, without the engine's preface and what follows in further lines. */
+function azureReason(error: unknown): string {
+  const [line = ""] = (error instanceof Error ? error.message : String(error)).trim().split("\n");
+  return `${line.replace(/^.*?returned an error: /, "").replace(/\.$/, "")}.`;
 }
