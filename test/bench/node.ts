@@ -71,7 +71,7 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
   const [first, second, large] = await Promise.all([
     smallPayload(directory, "first"),
     smallPayload(directory, "second"),
-    smallPayload(directory, "large", largePayload),
+    smallPayload(directory, "large", { kernelBytes: largePayload }),
   ]);
   const specs = [first, second, large].map(({ runtime }) => specOf("bench", [runtime]));
   const cluster = await startCluster("bench");

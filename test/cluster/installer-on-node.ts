@@ -117,10 +117,16 @@ export class NodeWithInstaller {
 
   /** Our handlers that containerd serves at this moment, sorted; `undefined` while its CRI does not answer. */
   async served(): Promise<string[] | undefined> {
-    const cri = openCri(join(await this.root(), "run/containerd/containerd.sock"));
+    const runtimes = await this.runtimes();
+    return runtimes && handlersIn(runtimes);
+  }
+
+  /** All runtimes that a containerd of the node serves, sorted; `undefined` while its CRI does not answer. */
+  async runtimes(socket = "/run/containerd/containerd.sock"): Promise<string[] | undefined> {
+    const cri = openCri(join(await this.root(), socket));
     try {
       const { runtimeReady, handlers } = await observe(cri, 2_000);
-      return runtimeReady ? handlersIn(Object.keys(handlers)) : undefined;
+      return runtimeReady ? Object.keys(handlers).toSorted() : undefined;
     } catch {
       return undefined;
     } finally {

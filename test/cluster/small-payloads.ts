@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Manifest, PayloadFile } from "../../node-installer/runtime/manifest.ts";
 import { deriveRuntime, renderSpec } from "../../node-installer/runtime/render.ts";
-import type { RuntimeSpec } from "../../node-installer/runtime/spec.ts";
+import type { DistributionName, RuntimeSpec } from "../../node-installer/runtime/spec.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 
@@ -18,7 +18,11 @@ export interface SmallPayload {
  * A payload of the platform `local` that has only what its sandboxes need, the shim, and a file that tells one payload
  * from another: quick to copy where something else than copying is tried.
  */
-export async function smallPayload(parent: string, name: string, kernelBytes = 1_000): Promise<SmallPayload> {
+export async function smallPayload(
+  parent: string,
+  name: string,
+  { kernelBytes = 1_000, snapshotter }: { kernelBytes?: number; snapshotter?: string } = {},
+): Promise<SmallPayload> {
   const directory = join(parent, name);
   const shim = join(await containerdPrograms("1.7", toStderr), "containerd-shim-runc-v2");
   const file = (role: PayloadFile["role"], path: string, mode: PayloadFile["mode"], content: Buffer): PayloadFile => {
@@ -37,11 +41,16 @@ export async function smallPayload(parent: string, name: string, kernelBytes = 1
     files: [
       file("shim", "bin/containerd-shim-contrast-cc-v2", "0755", readFileSync(shim)),
       file("kernel", "share/kata-kernel", "0644", Buffer.alloc(kernelBytes, name)),
+      ...(snapshotter ? [file("snapshotter", `bin/${basename(snapshotter)}`, "0755", readFileSync(snapshotter))] : []),
     ],
   };
   return { manifest, directory, runtime: deriveRuntime({ platform: "local", manifest }) };
 }
 
-/** The text of an install spec for plain containerd. */
-export const specOf = (group: string, runtimes: RuntimeSpec[], atOnce = 1): string =>
-  renderSpec({ group, distribution: { name: "containerd" }, atOnce, verifySandbox: false, runtimes }).json;
+/** The text of an install spec. */
+export const specOf = (
+  group: string,
+  runtimes: RuntimeSpec[],
+  atOnce = 1,
+  name: DistributionName = "containerd",
+): string => renderSpec({ group, distribution: { name }, atOnce, verifySandbox: false, runtimes }).json;

@@ -1,0 +1,85 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { distributions } from "../../node-installer/runtime/distributions.ts";
+import { buildPrograms } from "../../tools/build.ts";
+import { until, useCluster } from "./harness.ts";
+import { NodeWithInstaller } from "./installer-on-node.ts";
+import { type Rendering, remove, renderings, start } from "./rendering-distributions.ts";
+import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
+
+/** Distributions that render what containerd reads, as units on real nodes: whatever they render, they serve the handler. */
+const cluster = useCluster("distributions", [{ name: "node-1" }, { name: "node-2", containerd: "1.7" }]);
+
+let directory: string;
+let payload: SmallPayload;
+const nodes = new Map<string, NodeWithInstaller>();
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "distributions-"));
+  payload = await smallPayload(directory, "one");
+  const { nodeInstaller } = await buildPrograms();
+  for (const name of ["node-1", "node-2"]) {
+    const node = new NodeWithInstaller(cluster(), name);
+    await node.prepare([nodeInstaller], [payload]);
+    nodes.set(name, node);
+  }
+});
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+/** Each node is one distribution at a time, and both nodes work at once. */
+describe.concurrent.each([
+  { name: "node-1", containerd: "2.x", id: "io.containerd.cri.v1.runtime" },
+  { name: "node-2", containerd: "1.7", id: "io.containerd.grpc.v1.cri" },
+] as const)("containerd $containerd", ({ name, containerd, id }) => {
+  const theirs = `[plugins."${id}".containerd.runtimes.theirs]\n  runtime_type = "io.containerd.runc.v2"\n`;
+  describe.each(renderings[containerd])("$name", { concurrent: false }, (rendering) => {
+    test("installs, outlives the distribution's own restart, and leaves what others added", async () => {
+      const node = nodes.get(name) as NodeWithInstaller;
+      await start(node, rendering);
+      try {
+        await installAndUninstall(node, rendering, theirs);
+      } finally {
+        await remove(node, rendering);
+      }
+    });
+  });
+});
+
+const leftovers = "find /etc /opt /var/lib -path /opt/test -prune -o -name '*contrast*' -not -path '*guard*' -print";
+
+async function installAndUninstall(node: NodeWithInstaller, rendering: Rendering, theirs: string): Promise<void> {
+  const { distribution, unit, socket, edited, foreign } = rendering;
+  const { handler } = payload.runtime;
+  const spec = specOf("workers", [payload.runtime], 1, distribution);
+  const installer = async (command: string) => {
+    const { code, stdout, stderr } = await node.installer(command, spec);
+    expect(code, `${command}: ${stderr}${stdout}`).toBe(0);
+  };
+  const before = await until(`${unit} serves`, () => node.runtimes(socket));
+  const serves = (...added: string[]) => {
+    const wanted = [...before, ...added].toSorted().join();
+    return until(`${unit} serves ${wanted}`, async () => (await node.runtimes(socket))?.join() === wanted || undefined);
+  };
+  const starts = () => node.run("systemctl", "show", unit, "--property=InvocationID");
+  const [original, started] = [await node.read(edited), await starts()];
+
+  await installer("install");
+  await serves(handler);
+  expect((await starts()) === started).toBe(distribution === "k0s");
+
+  const place = foreign === edited ? await node.read(foreign) : "";
+  await node.write(foreign, `${place}${theirs}`);
+  if (distribution !== "k0s") await node.run("systemctl", "restart", unit);
+  await serves(handler, "theirs");
+  await installer("verify");
+
+  await installer("uninstall");
+  await serves("theirs");
+  // A template of ours in which somebody else has written since keeps the line that brings in what is built in.
+  const layout = distributions[distribution].edited;
+  const made = layout.kind === "rendered" ? `${layout.templateBase}\n` : "";
+  expect(await node.read(edited)).toBe(foreign === edited ? `${original ?? made}${theirs}` : original);
+  expect(await node.run("sh", "-c", leftovers)).toBe("");
+}
