@@ -33,7 +33,11 @@ export async function withLock<T>(
   await mkdir(directory, { recursive: true });
   const file = join(directory, `contrast-runtime-${createHash("sha256").update(name).digest("hex").slice(0, 16)}.lock`);
   // In a process group of its own, so that a terminal's interrupt does not free the lock before the action has ended.
-  const child = spawn("sh", ["-c", holderScript, "lock", file], { stdio: ["pipe", "pipe", "inherit"], detached: true });
+  const child = spawn("sh", ["-c", holderScript, "lock", file], { stdio: "pipe", detached: true });
+  let complaint = "";
+  child.stderr.on("data", (chunk) => {
+    complaint += chunk;
+  });
   child.stdin.on("error", () => {});
   // Whoever holds the lock has written into its file who it is.
   const announce = setInterval(async () => {
@@ -47,8 +51,8 @@ export async function withLock<T>(
     await new Promise<void>((resolve, reject) => {
       child.stdout.once("data", () => resolve());
       child.once("error", reject);
-      child.once("exit", () =>
-        reject(new Refusal("lock-failed", `The lock ${file} cannot be taken: see the line above.`)),
+      child.once("close", () =>
+        reject(new Refusal("lock-failed", `The lock ${file} cannot be taken: ${complaint.trim()}`)),
       );
     });
     held = true;
