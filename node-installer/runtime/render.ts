@@ -1,4 +1,5 @@
 import { basename } from "node:path/posix";
+import { checkConsistency } from "../measure/consistency.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
@@ -30,6 +31,7 @@ export function deriveRuntime({
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   checkFiles(name, platform, manifest, files);
+  checkMeasurement(platform, manifest);
 
   const contents = (handler: string): RuntimeContents => {
     const directory = runtimeDirectory(handler);
@@ -52,6 +54,17 @@ export function deriveRuntime({
   };
   const handler = deriveHandler(name, contents);
   return { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host };
+}
+
+/** What the lock command took from the files has to be a guest that boots and measures as its reference values say. */
+function checkMeasurement({ tee }: Platform, { name, measurement, guest, flavour, kataVersion }: Manifest): void {
+  if (measurement === undefined || tee === "none") return;
+  const problems = checkConsistency({ inputs: measurement, tee, flavour, kataVersion, ...(guest && { guest }) });
+  if (problems.length > 0)
+    throw new Refusal(
+      "inconsistent-payload",
+      `The parts of payload ${name} do not belong together. ${problems.join(" ")} Lock it again with parts of one build.`,
+    );
 }
 
 export interface SpecInput {

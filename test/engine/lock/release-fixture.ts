@@ -10,10 +10,11 @@ import { zstdCompressSync } from "node:zlib";
 import { completeEntries } from "../../../tools/image/layer.ts";
 import { type Entry, tar } from "../../../tools/image/tar.ts";
 import { ensureLocalPayload } from "../../../tools/local-payload/local-payload.ts";
+import { vector } from "../../unit/measure/vectors.ts";
 
 /**
  * A fixture in the layout of a Kata release: paths, links and names as in the real archive, kernel, firmware and rootfs
- * image (with its verity tree) real ones from Debian, programs a few bytes each.
+ * image (with its verity tree) real ones from Debian, the firmware with the end of an AmdSev build; programs a few bytes each.
  */
 export interface ReleaseFixture {
   entries: Entry[];
@@ -47,6 +48,10 @@ export async function releaseFixture(): Promise<ReleaseFixture> {
     target,
     mode: 0o777,
   });
+  const firmware = await readFile(real("share/OVMF.fd"));
+  // It has the place for kernel hashes, without which a payload for SEV-SNP is refused.
+  const suffix = vector("ovmf_AmdSev_suffix.bin");
+  firmware.set(suffix, firmware.length - suffix.length);
   const qemu = "share/kata-qemu-snp-experimental/qemu";
   const entries = [
     file("bin/containerd-shim-kata-v2", "Go shim"),
@@ -57,7 +62,7 @@ export async function releaseFixture(): Promise<ReleaseFixture> {
     ...["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin", "bios-256k.bin"].map((rom) =>
       file(`${qemu}/${rom}`, rom),
     ),
-    copy("share/ovmf/AMDSEV.fd", real("share/OVMF.fd")),
+    { path: "opt/kata/share/ovmf/AMDSEV.fd", type: "file", content: firmware, mode: 0o644 } as const,
     copy("share/kata-containers/vmlinuz-6.18.35-190", real("share/kata-kernel")),
     link("share/kata-containers/vmlinuz.container", "vmlinuz-6.18.35-190"),
     copy("share/kata-containers/kata-ubuntu-noble-confidential.image", real("share/kata-containers.img")),

@@ -96,7 +96,8 @@ describe("containerd entries", () => {
 describe("what a pair cannot do is refused", () => {
   const withoutGuest = fixtureManifest("kata-go");
   delete withoutGuest.guest;
-  const files = fixtureManifest("contrast-go").files;
+  const { files, guest = { rootfsType: "erofs", kernelParams: "", kernelVerityParams: "" } } =
+    fixtureManifest("contrast-go");
   const cases: [string, () => unknown, string][] = [
     [
       "an unknown flavour",
@@ -140,6 +141,11 @@ describe("what a pair cannot do is refused", () => {
       "image and initrd upstream",
       () => derive("metal-qemu-snp", "contrast-go", { flavour: "kata-go" }),
       "Payload fixture-contrast-go (kata-go, Kata 3.28.0) holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.",
+    ],
+    [
+      "parts of two builds",
+      () => derive("metal-qemu-snp", "contrast-go", { guest: { ...guest, kernelParams: "init=/other" } }),
+      'The parts of payload fixture-contrast-go do not belong together. The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 26 is measured as "init=/nix/store/fixture/init", but passed as "init=/other". Lock it again with parts of one build.',
     ],
     [
       "one runtime twice",
