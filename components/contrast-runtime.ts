@@ -2,6 +2,7 @@ import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
+import { measuredInputs } from "../node-installer/measure/changes.ts";
 import type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
 import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
@@ -157,7 +158,7 @@ const podSecurityLabels = {
   "pod-security.kubernetes.io/warn": "privileged",
 };
 
-/** Each runtime once: what its payload is, and what a verifier will see of its guests. */
+/** Each runtime once: what its payload is, what a verifier will see of its guests, and what that is made of. */
 function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
   const cards = groups.flatMap(({ runtimes, specs }) =>
     runtimes.map(({ platform, manifest }, i) => {
@@ -168,7 +169,11 @@ function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
         payload: manifest.name,
         kata: flavourTitles[manifest.flavour as FlavourName],
         kataVersion: manifest.kataVersion,
-        ...(Object.keys(launch).length > 0 && { launch }),
+        ...(manifest.measurement !== undefined &&
+          Object.keys(launch).length > 0 && {
+            launch,
+            measured: measuredInputs(manifest.measurement, platforms[platform].tee),
+          }),
       };
       return [handler, card] as const;
     }),

@@ -1,7 +1,9 @@
 import { z } from "zod";
-import type { RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { explainChanges, type Measured } from "../node-installer/measure/changes.ts";
+import { platforms } from "../node-installer/runtime/platforms.ts";
+import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, type RuntimeCard, runtimeOf } from "./groups.ts";
-import { code, count, known, type Line, list, predicted, unknown } from "./lines.ts";
+import { code, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
@@ -99,42 +101,43 @@ const cards = z.object({
     z.object({
       handler: z.string(),
       launch: z.record(z.string(), z.string()).default({}),
+      measured: z.record(z.string(), z.string()).default({}),
       kata: z.string().optional(),
     }),
   ),
 });
-
-/** Which files of a payload the values depend on. */
-const measured = ["igvm", "firmware", "kernel", "initrd", "rootfs"];
 
 /** What verifiers have to be told, and why. */
 export function attestationLines(changes: GroupChange[], { steps }: Preview): Line[] {
   const step = steps.find(({ type }) => type === "contrast-runtime:index:ContrastRuntime");
   const read = (inputs: Inputs | undefined) => cards.safeParse(inputs).data?.runtimes ?? [];
   const [before, after] = [read(step?.before), read(step?.after)];
-  const launchOf = (of: typeof before, handler: string) => of.find((card) => card.handler === handler)?.launch ?? {};
+  const cardOf = (of: typeof before, handler: string | undefined) =>
+    of.find((card) => card.handler === handler) ?? { launch: {}, measured: {} };
   const seen = new Set<string>();
-  return changes.flatMap(({ added, replaced, specBefore, specAfter }) =>
+  return changes.flatMap(({ added, replaced }) =>
     added.flatMap(({ handler, platform }) => {
       if (seen.has(handler) || platform === "local") return [];
       seen.add(handler);
       const old = replaced.find((pair) => pair.after.handler === handler)?.before.handler;
-      const [launchBefore, launchAfter] = [old === undefined ? {} : launchOf(before, old), launchOf(after, handler)];
-      if (Object.keys(launchAfter).length === 0) {
+      const [cardBefore, cardAfter] = [cardOf(before, old), cardOf(after, handler)];
+      const launchBefore: Record<string, string> = cardBefore.launch;
+      if (Object.keys(cardAfter.launch).length === 0) {
         return [
           unknown(
             `What a verifier will see of ${code(handler)}: its manifest says nothing of measurements. The lock command writes them.`,
           ),
         ];
       }
-      const values = Object.entries(launchAfter).filter(([value, digest]) => launchBefore[value] !== digest);
+      const values = Object.entries(cardAfter.launch).filter(([value, digest]) => launchBefore[value] !== digest);
       if (values.length === 0) {
         return [known(`Verifiers see the same launch values of ${code(handler)} as of ${code(old)}.`)];
       }
-      const pair = [runtimeOf(specBefore, old ?? ""), runtimeOf(specAfter, handler)] as const;
       return [
         ...values.map(([value, digest]) => valueLine(handler, value, launchBefore[value], digest)),
-        ...(pair[0] && pair[1] ? [reasonLine(pair[0], pair[1])] : []),
+        ...(Object.keys(launchBefore).length === 0
+          ? []
+          : reasonLines(handler, platform, cardBefore.measured, cardAfter.measured)),
         ...(old === undefined
           ? []
           : [predicted(`Verifiers that do not know these values refuse pods of ${code(handler)}.`)]),
@@ -151,11 +154,10 @@ function valueLine(handler: string, value: string, old: string | undefined, now:
   return line(`${code(handler)}: ${name} ${from}${code(now)}.`);
 }
 
-function reasonLine(old: RuntimeSpec, now: RuntimeSpec): Line {
-  const reasons = rolesThatDiffer(old, now).filter((role) => measured.includes(role));
-  if (withoutHandler(old, old.kataConfig) !== withoutHandler(now, now.kataConfig)) reasons.push("Kata configuration");
-  if (reasons.length === 0) return unknown(`Why they differ: no measured file of ${code(now.handler)} does.`);
-  return known(
-    `They differ because ${count(reasons.length, "input")} of the launch ${reasons.length === 1 ? "does" : "do"}: ${list(reasons)}.`,
-  );
+function reasonLines(handler: string, platform: string, before: Measured, after: Measured): Line[] {
+  const tee = Object.hasOwn(platforms, platform) ? platforms[platform as PlatformName].tee : "none";
+  const reasons = explainChanges(before, after, tee, code);
+  return reasons.length > 0
+    ? reasons.map((reason) => known(`${code(handler)}: ${reason}`))
+    : [unknown(`Why the values of ${code(handler)} differ: nothing that its manifest says of measurements does.`)];
 }

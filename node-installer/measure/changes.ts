@@ -1,70 +1,138 @@
-import { lastValue } from "./command-line.ts";
+import { sha256, toHex } from "./bytes.ts";
+import { lastValue, parseCommandLine } from "./command-line.ts";
 import type { MeasurementInputs } from "./inputs.ts";
 
-/** One input of a measurement: how a reader calls it, and its value as text. */
-type Input = [name: string, of: (inputs: MeasurementInputs) => unknown];
+/** What a launch measures, by the names that people use: digests in hex, texts as they are. A review card has it. */
+export type Measured = Record<string, string>;
 
-const kernel: Input = ["kernel", ({ kernel }) => kernel?.sha256];
-const initrd: Input = ["initrd", ({ initrd }) => initrd?.sha256];
-const commandLine: Input = ["kernel command line", ({ commandLine }) => commandLine];
-
-/** Which inputs each value depends on. */
-const dependencies: Record<"snp" | "tdx", [value: string, inputs: Input[]][]> = {
+/** Which values depend on which inputs, and how each input is told from another. */
+const dependencies: Record<"snp" | "tdx", [values: string, inputs: [name: string, of: Reader][]][]> = {
   snp: [
     [
       "SNP launch digests",
       [
         ["IGVM file", ({ igvm }) => igvm?.launchDigest],
         ["firmware", ({ snp }) => snp?.firmwareDigest],
-        ["firmware's SEV metadata", ({ snp }) => snp && [snp.sections, snp.hashTableGpa, snp.resetEip]],
-        ["guest features", ({ snp }) => snp?.guestFeatures],
-        kernel,
-        initrd,
-        commandLine,
+        ["firmware's SEV metadata", ({ snp }) => snp && digest([snp.sections, snp.hashTableGpa, snp.resetEip])],
+        ["guest features", ({ snp }) => snp && `0x${snp.guestFeatures.toString(16)}`],
+        ["kernel", ({ kernel }) => kernel?.sha256],
+        ["initrd", ({ initrd }) => initrd?.sha256],
+        ["kernel command line", ({ commandLine }) => commandLine],
       ],
     ],
   ],
   tdx: [
-    ["MRTD", [["firmware", ({ tdx }) => tdx?.mrtd]]],
-    ["RTMR1", [kernel]],
-    ["RTMR2", [initrd, commandLine]],
+    ["MRTD", [["firmware", ({ tdx }) => tdx?.mrtd.singlePass]]],
+    ["RTMR1", [["kernel", ({ kernel }) => kernel?.sha256]]],
+    [
+      "RTMR2",
+      [
+        ["initrd", ({ initrd }) => initrd?.sha256],
+        ["kernel command line", ({ commandLine }) => commandLine],
+      ],
+    ],
   ],
 };
+type Reader = (inputs: MeasurementInputs) => string | undefined;
 
-/** Sentences for a review: which reference values change because of which input. Empty: none does. */
+const digest = (value: unknown) => toHex(sha256(Buffer.from(JSON.stringify(value))));
+
+/** The inputs that a TEE's values are made of; those that the payload does not have are absent. */
+export function measuredInputs(inputs: MeasurementInputs, tee: "snp" | "tdx" | "none"): Measured {
+  if (tee === "none") return {};
+  const all = dependencies[tee].flatMap(([, inputsOfValue]) => inputsOfValue);
+  return Object.fromEntries(
+    all.flatMap(([name, of]) => {
+      const value = of(inputs);
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+/**
+ * Sentences for a review: which reference values change because of which input, and from what to what. Empty: none does.
+ *
+ * @param quote how a value is shown, such as in a code span
+ */
 export function explainChanges(
-  before: MeasurementInputs,
-  after: MeasurementInputs,
+  before: Measured,
+  after: Measured,
   tee: "snp" | "tdx" | "none",
+  quote = (value: string): string => value,
 ): string[] {
   if (tee === "none") return [];
-  const changed = ([, of]: Input) => JSON.stringify(of(before)) !== JSON.stringify(of(after));
-  return dependencies[tee].flatMap(([value, inputs]) => {
-    const reasons = inputs.filter(changed).map((input) => describe(input, before, after));
+  return dependencies[tee].flatMap(([values, inputs]) => {
+    const reasons = inputs
+      .filter(([name]) => before[name] !== after[name])
+      .map(([name]) => describe(name, before[name], after[name], quote));
     return reasons.length === 0
       ? []
-      : [`${value} ${value.endsWith("s") ? "change" : "changes"} because of the ${list(reasons)}.`];
+      : [`${values} ${values.endsWith("s") ? "change" : "changes"} because of the ${list(reasons)}.`];
   });
 }
 
 const list = (words: string[]) =>
   words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 
-function describe([name, of]: Input, before: MeasurementInputs, after: MeasurementInputs): string {
-  if (name === "kernel command line") return describeCommandLine(before.commandLine ?? "", after.commandLine ?? "");
-  const [old, now] = [of(before), of(after)];
-  if (old === undefined) return `${name} (new)`;
-  if (now === undefined) return `${name} (removed)`;
-  return typeof old === "string" && typeof now === "string"
-    ? `${name} (${old.slice(0, 12)}… → ${now.slice(0, 12)}…)`
-    : name;
+function describe(
+  name: string,
+  before: string | undefined,
+  after: string | undefined,
+  quote: (value: string) => string,
+): string {
+  if (before === undefined) return `${name} (new)`;
+  if (after === undefined) return `${name} (no longer known)`;
+  const change = (from: string, to: string) => `${quote(from)} → ${quote(to)}`;
+  if (name !== "kernel command line") return `${name} (${change(short(before), short(after))})`;
+  // A new rootfs image shows itself by its root hash, which is what a reviewer knows it by.
+  const [from, to] = [rootHash(before), rootHash(after)];
+  if (from === undefined || to === undefined || from === to)
+    return `${name} (${differences(parameters(before), parameters(after), change, quote)})`;
+  const [old, now] = [before, after].map((line) => parameters(line).filter(({ key }) => !imageKeys.includes(key)));
+  const image = `rootfs image (root hash ${change(short(from), short(to))})`;
+  const rest = JSON.stringify(old) === JSON.stringify(now) ? "" : differences(old ?? [], now ?? [], change, quote);
+  return rest === "" ? image : `${image} and the ${name} (${rest})`;
 }
 
-/** A new rootfs image shows itself by its root hash, which is what a reviewer knows it by. */
-function describeCommandLine(before: string, after: string): string {
-  const root = (line: string) => lastValue(line, "roothash") ?? / verity .* sha256 ([0-9a-f]{64}) /.exec(line)?.[1];
-  const [old, now] = [root(before), root(after)];
-  if (old === undefined || now === undefined || old === now) return "kernel command line";
-  const only = before.replaceAll(old, now) === after;
-  return `${only ? "rootfs image" : "kernel command line with the rootfs image"} (root hash ${old.slice(0, 12)}… → ${now.slice(0, 12)}…)`;
+/** The parameters that say which rootfs image it is. */
+const imageKeys = ["roothash", "dm-mod.create"];
+const rootHash = (line: string) => lastValue(line, "roothash") ?? / verity .* sha256 ([0-9a-f]{64}) /.exec(line)?.[1];
+
+/** Digests by their start, as people compare them. */
+const short = (value: string) => (/^[0-9a-f]{64,}$/.test(value) ? `${value.slice(0, 12)}…` : value);
+
+/** The parameters that differ; where only their order or spacing does, that. */
+function differences(
+  old: Parameter[],
+  now: Parameter[],
+  change: (from: string, to: string) => string,
+  quote: (value: string) => string,
+): string {
+  const gone = without(old, now);
+  const come = without(now, old);
+  const texts = gone.map(({ key, text }) => {
+    const at = come.findIndex((other) => other.key === key);
+    const [successor] = at < 0 ? [] : come.splice(at, 1);
+    return successor === undefined ? `without ${quote(text)}` : change(text, successor.text);
+  });
+  texts.push(...come.map(({ text }) => `with ${quote(text)}`));
+  return texts.length === 0 ? "the order of its parameters" : texts.join(", ");
+}
+
+interface Parameter {
+  key: string;
+  text: string;
+}
+
+const parameters = (line: string): Parameter[] =>
+  parseCommandLine(line).map(({ key, value }) => ({ key, text: value === undefined ? key : `${key}=${value}` }));
+
+/** Each of `taken` takes one of its like away. */
+function without(from: Parameter[], taken: Parameter[]): Parameter[] {
+  const left = taken.map(({ text }) => text);
+  return from.filter(({ text }) => {
+    const at = left.indexOf(text);
+    if (at >= 0) left.splice(at, 1);
+    return at < 0;
+  });
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { sha256, sha384, sourceOf, toHex } from "../../../node-installer/measure/bytes.ts";
-import { explainChanges } from "../../../node-installer/measure/changes.ts";
+import { explainChanges, measuredInputs } from "../../../node-installer/measure/changes.ts";
 import { collectInputs } from "../../../node-installer/measure/collect.ts";
 import { verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
@@ -174,15 +174,41 @@ test("a hash tree that does not belong to its data stops the lock", () => {
 
 test("a review says which values change because of which input", () => {
   const before = podVm();
-  const newKernel = podVm({ kernel: kernel("6.18.36 (test) #2") });
-  expect(explainChanges(before.inputs, before.inputs, "snp")).toEqual([]);
-  expect(explainChanges(before.inputs, newKernel.inputs, "snp")).toEqual([
+  const explain = (after: typeof before, tee: "snp" | "tdx") =>
+    explainChanges(measuredInputs(before.inputs, tee), measuredInputs(after.inputs, tee), tee);
+  expect(explain(before, "snp")).toEqual([]);
+  expect(explain(podVm({ kernel: kernel("6.18.36 (test) #2") }), "snp")).toEqual([
     expect.stringMatching(/^SNP launch digests change because of the kernel \(\w{12}… → \w{12}…\)\.$/),
   ]);
   const made = rootfs({ fill: 2, superblock: true });
   const newImage = podVm({ image: made.image, guest: contrastGuest(made.root) });
-  expect(explainChanges(before.inputs, newImage.inputs, "tdx")).toEqual([
-    expect.stringMatching(/^RTMR2 changes because of the rootfs image \(root hash /),
+  expect(explain(newImage, "tdx")).toEqual([
+    expect.stringMatching(/^RTMR2 changes because of the rootfs image \(root hash \w{12}… → \w{12}…\)\.$/),
+  ]);
+});
+
+test.each([
+  ["quiet debug", "quiet", "without `debug`"],
+  ["quiet a=1 b", "quiet a=2 c b", "`a=1` → `a=2`, with `c`"],
+  ["quiet quiet", "quiet", "without `quiet`"],
+  ["a b", "b a", "the order of its parameters"],
+])("of a command line the parameters that differ are shown: %s, %s", (old, now, shown) => {
+  const line = (text: string) => ({ "kernel command line": text });
+  expect(explainChanges(line(old), line(now), "snp", (value) => `\`${value}\``)).toEqual([
+    `SNP launch digests change because of the kernel command line (${shown}).`,
+  ]);
+});
+
+test("another rootfs image and other parameters are told apart", () => {
+  const line = (root: string, more: string) => ({ "kernel command line": `roothash=${root.repeat(64)} ${more}` });
+  expect(explainChanges(line("a", "quiet"), line("b", "debug"), "tdx")).toEqual([
+    "RTMR2 changes because of the rootfs image (root hash aaaaaaaaaaaa… → bbbbbbbbbbbb…) and the kernel command line (without quiet, with debug).",
+  ]);
+});
+
+test("an input that comes or is no longer known is a reason, too", () => {
+  expect(explainChanges({ kernel: "a" }, { initrd: "b" }, "snp")).toEqual([
+    "SNP launch digests change because of the kernel (no longer known) and initrd (new).",
   ]);
 });
 

@@ -96,19 +96,24 @@ function configMap({ group = "workers", runtimes, atOnce = 1 }: GroupState) {
   return { data: { "spec.json": json } };
 }
 
-/** What ContrastRuntime's card says of launches. */
-export const launchStep = (before: Record<string, object>, after: Record<string, object>): DocumentStep => ({
+interface LaunchState {
+  launch: Record<string, string>;
+  measured?: Record<string, string>;
+}
+
+/** What ContrastRuntime's card says of launches, by handler. */
+export const launchStep = (before: Record<string, LaunchState>, after: Record<string, LaunchState>): DocumentStep => ({
   op: "update",
   type: "contrast-runtime:index:ContrastRuntime",
   name: "runtime",
   before: launchCard(before),
   after: launchCard(after),
 });
-const launchCard = (launches: Record<string, object>) => ({
-  runtimes: Object.entries(launches).map(([handler, launch]) => ({
+const launchCard = (launches: Record<string, LaunchState>) => ({
+  runtimes: Object.entries(launches).map(([handler, state]) => ({
     handler,
     payload: "p",
     kata: "contrast-go 3.28.0",
-    launch,
+    ...state,
   })),
 });

@@ -98,26 +98,35 @@ describe("runtimes", () => {
 describe("attestation", () => {
   const [old, now] = ["a".repeat(96), "b".repeat(96)];
 
-  test("values that change, and the files that are why", () => {
-    const lines = linesOf(
-      summaryOf(
-        launchStep(
-          { [go.handler]: { "EPYC-Milan launch digest": old } },
-          { [otherKernel.handler]: { "EPYC-Milan launch digest": now } },
+  test("values that change, and the measured inputs that are why", () => {
+    const state = (launch: string, kernel: string, line: string) => ({
+      launch: { "EPYC-Milan launch digest": launch },
+      measured: { kernel: kernel.repeat(64), "kernel command line": `quiet ${line}` },
+    });
+    const attestation = (before: ReturnType<typeof state>, after: typeof before) =>
+      linesOf(
+        summaryOf(
+          launchStep({ [go.handler]: before }, { [otherKernel.handler]: after }),
+          ...groupSteps({ runtimes: [go] }, { runtimes: [otherKernel] }),
         ),
-        ...groupSteps({ runtimes: [go] }, { runtimes: [otherKernel] }),
-      ),
-      "Attestation",
-    );
-    expect(lines).toEqual([
-      `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`,
-      "known: They differ because 1 input of the launch does: kernel.",
-      `predicted: Verifiers that do not know these values refuse pods of \`${otherKernel.handler}\`.`,
+        "Attestation",
+      );
+    const changed = `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`;
+    const refused = `predicted: Verifiers that do not know these values refuse pods of \`${otherKernel.handler}\`.`;
+    expect(attestation(state(old, "8", "a=1"), state(now, "9", "a=`2`"))).toEqual([
+      changed,
+      `known: \`${otherKernel.handler}\`: SNP launch digests change because of the kernel (\`888888888888…\` → \`999999999999…\`) and kernel command line (\`a=1\` → \`a= 2 \`).`,
+      refused,
+    ]);
+    expect(attestation(state(old, "8", "a"), state(now, "8", "a"))).toEqual([
+      changed,
+      `unknown: Why the values of \`${otherKernel.handler}\` differ: nothing that its manifest says of measurements does.`,
+      refused,
     ]);
   });
 
   test("a runtime whose launch is the same is said to be", () => {
-    const launch = { "EPYC-Milan launch digest": old };
+    const launch = { launch: { "EPYC-Milan launch digest": old } };
     const steps = groupSteps({ runtimes: [go] }, { runtimes: [next] });
     const lines = linesOf(
       summaryOf(launchStep({ [go.handler]: launch }, { [next.handler]: launch }), ...steps),
@@ -132,7 +141,7 @@ describe("attestation", () => {
     const steps = groupSteps({ runtimes: [] }, { runtimes: [go] });
     expect(linesOf(summaryOf(...steps), "Attestation")[0]).toMatch(/^unknown: What a verifier will see/);
     const launch = { MRTD: now, RTMR0: "not predictable: depends on the VMM" };
-    expect(linesOf(summaryOf(launchStep({}, { [go.handler]: launch }), ...steps), "Attestation")).toEqual([
+    expect(linesOf(summaryOf(launchStep({}, { [go.handler]: { launch } }), ...steps), "Attestation")).toEqual([
       `known: \`${go.handler}\`: MRTD \`${now}\`.`,
       `unknown: \`${go.handler}\`: RTMR0 \`not predictable: depends on the VMM\`.`,
     ]);
