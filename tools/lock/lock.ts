@@ -27,6 +27,8 @@ export interface LockRequest {
   kataConfiguration?: string | undefined;
   /** What the user says of the guest; comes before what the tree says. */
   guest: GivenGuest;
+  /** The measured command line, where the user says it; see measure/collect.ts. */
+  commandLine: string | undefined;
   /** The payload on this machine. */
   directory: string;
   /** The manifest's committed copy. */
@@ -52,7 +54,12 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         ...configurations.map((path) => guestOfConfiguration(texts.get(path) ?? "", path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
-      const measurement = measurementOf(target, files, { flavour, kataVersion, ...(guest ? { guest } : {}) });
+      const measurement = measurementOf(target, files, {
+        flavour,
+        kataVersion,
+        ...(guest ? { guest } : {}),
+        ...(request.commandLine === undefined ? {} : { commandLine: request.commandLine }),
+      });
       return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
     },
     progress,

@@ -11,6 +11,7 @@ import {
   type Manifest,
   manifestSchema,
 } from "../../node-installer/runtime/manifest.ts";
+import { platforms } from "../../node-installer/runtime/platforms.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type PlatformName, platformNames } from "../../node-installer/runtime/spec.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
@@ -48,6 +49,8 @@ Options
   --kata-config PATH     a Kata configuration of the source, for the guest's boot parameters
   --rootfs-type, --kernel-params, --kernel-verity-params
                          those parameters, where the source does not say them
+  --command-line TEXT    the guest's whole kernel command line as it is measured, {vcpus} in the place of its number of vCPUs;
+                         for Kata versions whose command line is not known here. Without it, values that cover it are not predicted
   --output FILE          the manifest to commit (default: node-installer/payloads/NAME.json)
   --payloads DIRECTORY   where the files go (default: .local/payloads, from where the image is built)
   --ca FILE              certificate of the server's authority (PEM)
@@ -73,6 +76,7 @@ const options = {
   "rootfs-type": text,
   "kernel-params": text,
   "kernel-verity-params": text,
+  "command-line": text,
   output: text,
   payloads: text,
   ca: text,
@@ -127,6 +131,10 @@ function request(source: Source, values: Values): Omit<LockRequest, "layout" | "
   if (!checked.success)
     throw new UsageError(`--name "${name}": ${checked.error.issues.map(({ message }) => message).join(", ")}.`);
   const rootfsType = values["rootfs-type"];
+  if (values["command-line"] !== undefined && platforms[platform].vmm !== "qemu")
+    throw new UsageError(
+      `--command-line is not for ${platform}: ${platforms[platform].vmm === "none" ? "it has no VM" : "its IGVM file holds the command line"}.`,
+    );
   return {
     name,
     platform,
@@ -140,6 +148,7 @@ function request(source: Source, values: Values): Omit<LockRequest, "layout" | "
       kernelParams: values["kernel-params"],
       kernelVerityParams: values["kernel-verity-params"],
     },
+    commandLine: values["command-line"],
     directory: join(values.payloads ?? join(projectDirectory, ".local", "payloads"), name),
     output: values.output ?? join(projectDirectory, "node-installer", "payloads", `${name}.json`),
   };

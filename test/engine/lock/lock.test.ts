@@ -81,14 +81,17 @@ test("runtime-rs is another flavour of the same archive, taken without a second 
   const go = await lock(release(), quiet);
   const downloads = server.requests.length;
   expect((await lock(release(), quiet)).manifest).toEqual(go.manifest);
+  const commandLine = "console=hvc0 nr_cpus={vcpus}";
   const rs = await lock(
-    release("--flavour", "kata-rs").map((word) => (word === "3.99.0" ? "4.0.0" : word)),
+    release("--flavour", "kata-rs", "--command-line", commandLine).map((word) => (word === "3.99.0" ? "4.0.0" : word)),
     quiet,
   );
   expect(server.requests).toHaveLength(downloads);
   expect(rs.before).toEqual(go.manifest);
   expect(await readFile(payloadFile("bin/containerd-shim-contrast-cc-v2"), "utf8")).toBe("Rust shim");
   expect(rs.manifest.files.map(({ role }) => role)).not.toContain("kata-runtime");
+  expect(go.manifest.measurement?.commandLine).toBeUndefined();
+  expect(rs.manifest.measurement?.commandLine).toBe(commandLine);
 });
 
 test("a download that breaks off twice is continued; the payload is the same", async () => {
@@ -287,6 +290,18 @@ test("mistakes on the command line are named, and nothing is fetched", async () 
   expect(await mistake("files", "--platform", "snp")).toMatch(/--platform "snp" is none of/);
   expect(await mistake("files", "--platform", "metal-qemu-snp")).toMatch(/--kata-version is missing/);
   expect(await mistake(...release(), "--via", "ssh x")).toMatch(/--via is not for kata-release/);
+  const aks = [
+    "files",
+    "--platform",
+    "aks-clh-snp",
+    "--kata-version",
+    "3.2.0",
+    "--from",
+    "/",
+    "--command-line",
+    "quiet",
+  ];
+  expect(await mistake(...aks)).toMatch(/--command-line is not for aks-clh-snp: its IGVM file holds the command line/);
   expect(await mistake(...release(), "--file", "kernel")).toMatch(/must be ROLE=PATH/);
   expect(await mistake(...release(), "--nonsense")).toMatch(/Unknown option '--nonsense'/);
   expect(server.requests).toEqual([]);
