@@ -5,6 +5,9 @@
  * an npm script has it there, and so has `npx pulumi up`.
  */
 
+export type { Initdata } from "../node-installer/measure/initdata.ts";
+export type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
+export type { LayerRoot } from "../node-installer/measure/workload.ts";
 export { type Manifest, manifestSchema } from "../node-installer/runtime/manifest.ts";
 export { Refusal } from "../node-installer/runtime/refusal.ts";
 export { deriveRuntime } from "../node-installer/runtime/render.ts";
@@ -12,6 +15,7 @@ export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } fr
 export { distributionNames, platformNames } from "../node-installer/runtime/spec.ts";
 export { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 export { BareMetalNodes, type BareMetalNodesArgs, type HostArgs } from "./bare-metal-nodes.ts";
+export { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "./confidential-workload.ts";
 export { ContrastRuntime, type ContrastRuntimeArgs, type NodeGroupArgs, type RuntimeArgs } from "./contrast-runtime.ts";
 export type { NodeSelectionArgs, TolerationArgs } from "./installer-pod.ts";
 export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster/local-cluster.ts";

@@ -16,8 +16,9 @@ const handler = "contrast-cc-metal-qemu-snp-2932281f";
 
 const program = `
 import { readFileSync } from "node:fs";
-import { ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
+import { ConfidentialWorkload, ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
+import { PodTemplate } from "@pulumi/kubernetes/core/v1/podTemplate.js";
 
 const manifest: Manifest = manifestSchema.parse(JSON.parse(readFileSync("manifest.json", "utf8")));
 const image = "registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}";
@@ -48,6 +49,18 @@ const alone = new NodeInstaller(
   },
   { dependsOn: [namespace] },
 );
+const web = new ConfidentialWorkload("web", {
+  platform: "metal-qemu-snp",
+  manifest,
+  template: { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: 1, memory: "1Gi" } } }] } },
+  initdata: { algorithm: "sha256", data: { "policy.rego": "package agent_policy" } },
+});
+new PodTemplate(
+  "web",
+  { metadata: { name: "web", namespace: "own" }, template: web.template },
+  { dependsOn: [namespace] },
+);
+export const reference = web.reference;
 export const handlers: Record<string, string[]> = runtime.handlers;
 export const specHash: string = alone.specHash;
 `;
@@ -98,7 +111,12 @@ afterAll(async () => {
 test("another program previews and updates with its components, and the package's bin takes them away again", async () => {
   await project.mustWork(project.preview());
   await project.mustWork(project.up());
-  expect((await project.outputs()).handlers).toEqual({ snp: [handler] });
+  expect(await project.outputs()).toMatchObject({
+    handlers: { snp: [handler] },
+    reference: { snp: { "EPYC-Milan": { 2: expect.stringMatching(/^[0-9a-f]{96}$/) } } },
+  });
+  const path = "jsonpath={.template.spec.runtimeClassName}";
+  expect(await server.kubectl("get", "podtemplate", "web", "-n", "own", "-o", path)).toBe(handler);
   expect(await server.kubectl("get", "runtimeclass", "-o", "name")).toContain(handler);
   expect(await server.kubectl("get", "daemonset", "-n", "own", "-o", "name")).toContain("contrast-installer-alone");
   await project.mustWork(project.preview("--expect-no-changes"));

@@ -1,0 +1,90 @@
+import type * as k8s from "@pulumi/kubernetes/types/input.js";
+import * as pulumi from "@pulumi/pulumi";
+import type { Initdata } from "../node-installer/measure/initdata.ts";
+import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
+import {
+  type LayerRoot,
+  type PodTemplate,
+  type PreparedWorkload,
+  prepareWorkload,
+} from "../node-installer/measure/workload.ts";
+import type { Manifest } from "../node-installer/runtime/manifest.ts";
+import { platforms } from "../node-installer/runtime/platforms.ts";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { deriveRuntime } from "../node-installer/runtime/render.ts";
+import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { valuesOf } from "./launch-values.ts";
+
+export interface ConfidentialWorkloadArgs {
+  platform: PlatformName;
+  /** The payload that the nodes have, as `ContrastRuntime` takes it. */
+  manifest: Manifest;
+  template: pulumi.Input<k8s.core.v1.PodTemplateSpec>;
+  /** Policy and data files for the guest. The host can read them. */
+  initdata: pulumi.Input<Initdata>;
+  /** For AKS: the layers of every image of the template, by its reference, as `contrast-runtime measure layers` prints them. */
+  layers?: pulumi.Input<Record<string, LayerRoot[]>>;
+}
+
+/**
+ * A pod template made ready for a runtime, and what a verifier will see of its pods: on the review card, and as outputs.
+ * A template that is not fit for the runtime is refused with its fields' paths, in the preview.
+ */
+export class ConfidentialWorkload extends pulumi.ComponentResource {
+  /** RuntimeClass and handler. */
+  readonly handler: string;
+  /** For a Deployment's `spec.template`, and wherever else pods come from. */
+  readonly template: pulumi.Output<k8s.core.v1.PodTemplateSpec>;
+  /** Initdata digest and what the report shows of it; hex. */
+  readonly initdata: pulumi.Output<PreparedWorkload["initdata"]>;
+  /** SHA-256 of policy.rego, hex; undefined without a policy. */
+  readonly policyDigest: pulumi.Output<string | undefined>;
+  /** dm-verity root hashes of the images' layers by container; undefined where guests pull images. */
+  readonly rootHashes: pulumi.Output<Record<string, string[]> | undefined>;
+  /** The row of the reference values for the vCPUs that these limits make; undefined where the manifest says none. */
+  readonly reference: pulumi.Output<ReferenceTable | undefined>;
+
+  constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
+    const { platform, manifest } = args;
+    const { handler } = deriveRuntime({ platform, manifest });
+    const { host, snapshotter } = platforms[platform];
+    // Types are said where Pulumi's own, which lift every property, say less.
+    const prepared: pulumi.Output<PreparedWorkload> = pulumi
+      .all([args.template, args.initdata, args.layers])
+      .apply(([template, initdata, layers = {}]) =>
+        mistakesWithoutStack(() =>
+          prepareWorkload(template as PodTemplate, {
+            handler,
+            initdata,
+            guestPull: host.guestPull,
+            ...(snapshotter === undefined ? {} : { layers }),
+          }),
+        ),
+      );
+    const card = {
+      initdata: prepared.apply(({ initdata }) => initdata),
+      policyDigest: prepared.apply(({ policyDigest }) => policyDigest),
+      rootHashes: prepared.apply(({ rootHashes }) => rootHashes),
+      reference: prepared.apply(({ vcpus }) => {
+        const values = valuesOf(platform, manifest, [vcpus]);
+        return values && referenceTable(values);
+      }),
+    };
+    super("contrast-runtime:index:ConfidentialWorkload", name, { handler, payload: manifest.name, ...card }, opts);
+    this.handler = handler;
+    this.template = prepared.apply(({ template }) => template as k8s.core.v1.PodTemplateSpec);
+    this.initdata = card.initdata;
+    this.policyDigest = card.policyDigest;
+    this.rootHashes = card.rootHashes;
+    this.reference = card.reference;
+    this.registerOutputs({ handler, template: this.template, ...card });
+  }
+}
+
+function mistakesWithoutStack<Result>(act: () => Result): Result {
+  try {
+    return act();
+  } catch (error) {
+    throw error instanceof Refusal ? new pulumi.RunError(error.message) : error;
+  }
+}

@@ -1,0 +1,76 @@
+import * as pulumi from "@pulumi/pulumi";
+import { expect, test } from "vitest";
+import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../components/confidential-workload.ts";
+import { launchValues } from "../../../components/launch-values.ts";
+import { decodeInitdata, initdataAnnotation, policyDigest } from "../../../node-installer/measure/initdata.ts";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import { record } from "../../recorded-program.ts";
+import { fixtureManifest } from "../runtime/fixtures.ts";
+
+const manifest = fixtureManifest("contrast-go");
+const { handler } = deriveRuntime({ platform: "metal-qemu-snp", manifest });
+const image = `registry.example.com/app@sha256:${"a".repeat(64)}`;
+const rego = "package agent_policy\n";
+const template = (cpu: string) => ({
+  metadata: { labels: { app: "web" } },
+  // What other resources make known only later.
+  spec: { containers: [{ name: "web", image: pulumi.output(image), resources: { limits: { cpu, memory: "1Gi" } } }] },
+});
+const args = (changes: Partial<ConfidentialWorkloadArgs> = {}): ConfidentialWorkloadArgs => ({
+  platform: "metal-qemu-snp",
+  manifest,
+  template: template("500m"),
+  initdata: pulumi.output({ algorithm: "sha256" as const, data: { "policy.rego": rego } }),
+  ...changes,
+});
+
+interface Card {
+  handler: string;
+  initdata: { digest: string };
+  policyDigest: string;
+  rootHashes?: object;
+  reference: { snp: Record<string, Record<string, string>> };
+}
+
+async function workload(given: ConfidentialWorkloadArgs): Promise<{ card: Card; template: unknown }> {
+  let template: unknown;
+  const [made] = await record(() => {
+    const component = new ConfidentialWorkload("web", given);
+    component.template.apply((value) => {
+      template = value;
+    });
+  });
+  return { card: made?.inputs as unknown as Card, template };
+}
+
+test("the template is ready for the runtime, and the card says what its pods are attested with", async () => {
+  const { card, template } = await workload(args());
+  expect(template).toMatchObject({
+    metadata: { labels: { app: "web" } },
+    spec: {
+      runtimeClassName: handler,
+      containers: [{ image, resources: { requests: { cpu: "500m", memory: "1Gi" } } }],
+    },
+  });
+  const { annotations } = (template as { metadata: { annotations: Record<string, string> } }).metadata;
+  expect(decodeInitdata(annotations[initdataAnnotation] ?? "")).toContain("package agent_policy");
+  expect(card).toMatchObject({ handler, payload: manifest.name, policyDigest: policyDigest(rego) });
+  expect(card.initdata.digest).toMatch(/^[0-9a-f]{64}$/);
+  expect(card).not.toHaveProperty("rootHashes");
+});
+
+test("the reference row is that of the vCPUs which the limits make", async () => {
+  const { snp } = (await workload(args())).card.reference;
+  expect(Object.keys(snp["EPYC-Milan"] ?? {})).toEqual(["2"]);
+  // Nothing less than one vCPU beyond Kata's own can be asked for, so one is what the runtime's card has.
+  const one = launchValues("metal-qemu-snp", manifest)["EPYC-Milan launch digest"];
+  expect(snp["EPYC-Milan"]?.["2"]).not.toBe(one);
+  const larger = (await workload(args({ template: template("3") }))).card.reference.snp;
+  expect(Object.keys(larger["EPYC-Genoa"] ?? {})).toEqual(["4"]);
+});
+
+test("on AKS the card has the roots of the images' layers", async () => {
+  const layers = { [image]: [{ diffId: `sha256:${"1".repeat(64)}`, rootHash: "2".repeat(64) }] };
+  const { card } = await workload(args({ platform: "aks-clh-snp", manifest: fixtureManifest("contrast-aks"), layers }));
+  expect(card.rootHashes).toEqual({ web: ["2".repeat(64)] });
+});
