@@ -1,12 +1,5 @@
-import {
-  type ChannelOptions,
-  Client,
-  credentials,
-  type ServiceDefinition,
-  type ServiceError,
-  status,
-} from "@grpc/grpc-js";
-import { fromJSON } from "@grpc/proto-loader";
+import { type ChannelOptions, Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import protobuf from "protobufjs/light.js";
 import { CriError } from "./cri-error.ts";
 
 /** Kubernetes' container runtime interface as kubelet speaks it to containerd: the few calls and fields used here. */
@@ -56,12 +49,12 @@ export interface SandboxConfig {
 export function openCri(socket: string): Cri {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), channelOptions);
   const call = <Response>(method: string, request: object, timeoutMs: number): Promise<Response> => {
-    const definition = methods[method];
-    if (definition === undefined) throw new Error(`the schema has no ${method}`);
-    const { path, requestSerialize, responseDeserialize } = definition;
+    const { path, requestType, responseType } = methodNamed(method);
+    const serialize = (message: object) => Buffer.from(requestType.encode(requestType.fromObject(message)).finish());
+    const deserialize = (bytes: Buffer) => responseType.toObject(responseType.decode(bytes), plainObjects);
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + timeoutMs;
-      client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, { deadline }, (error, response) =>
+      client.makeUnaryRequest(path, serialize, deserialize, request, { deadline }, (error, response) =>
         error === null ? resolve(response as Response) : reject(criError(method, socket, error)),
       );
     });
@@ -197,5 +190,16 @@ const schema = {
   },
 };
 
-const definitions = fromJSON(schema as Parameters<typeof fromJSON>[0], { defaults: true, enums: String });
-const methods = definitions["runtime.v1.RuntimeService"] as ServiceDefinition;
+/** Protobuf alone, without gRPC's own loader: that one takes as long to load as all the rest. */
+const service = protobuf.Root.fromJSON(schema as protobuf.INamespace).lookupService("runtime.v1.RuntimeService");
+const plainObjects: protobuf.IConversionOptions = { defaults: true, enums: String };
+
+function methodNamed(name: string): { path: string; requestType: protobuf.Type; responseType: protobuf.Type } {
+  const { requestType, responseType } = service.methods[name] ?? {};
+  if (requestType === undefined || responseType === undefined) throw new Error(`the schema has no ${name}`);
+  return {
+    path: `/runtime.v1.RuntimeService/${name}`,
+    requestType: service.lookupType(requestType),
+    responseType: service.lookupType(responseType),
+  };
+}
