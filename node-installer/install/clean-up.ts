@@ -15,6 +15,8 @@ export async function cleanUp(work: Work): Promise<void> {
       log.warn("payload-in-use", { handler: runtime.handler });
       continue;
     }
+    // Its snapshotter ended with the pod that it ran in, and most programs leave their socket behind.
+    if (runtime.containerd.proxyPlugin !== undefined) await host.remove(runtime.containerd.proxyPlugin.address);
     const runtimes = work.journal.runtimes.filter((owned) => owned.runtime.handler !== runtime.handler);
     await record(work, { runtimes });
   }

@@ -3,14 +3,22 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { distributions } from "../../node-installer/runtime/distributions.ts";
+import type { RuntimeSpec } from "../../node-installer/runtime/spec.ts";
 import { buildPrograms } from "../../tools/build.ts";
-import { until, useCluster } from "./harness.ts";
-import { NodeWithInstaller } from "./installer-on-node.ts";
+import { goProgram } from "../../tools/programs/go.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
+import { busyboxPod, until, useCluster } from "./harness.ts";
+import { InstallerDaemonSet, pushInstaller } from "./installer-daemon-set.ts";
+import { configPath, NodeWithInstaller } from "./installer-on-node.ts";
 import { type Rendering, remove, renderings, start } from "./rendering-distributions.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /** Distributions that render what containerd reads, as units on real nodes: whatever they render, they serve the handler. */
-const cluster = useCluster("distributions", [{ name: "node-1" }, { name: "node-2", containerd: "1.7" }]);
+const cluster = useCluster("distributions", [
+  { name: "node-1" },
+  { name: "node-2", containerd: "1.7" },
+  { name: "node-3" },
+]);
 
 let directory: string;
 let payload: SmallPayload;
@@ -20,7 +28,7 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "distributions-"));
   payload = await smallPayload(directory, "one");
   const { nodeInstaller } = await buildPrograms();
-  for (const name of ["node-1", "node-2"]) {
+  for (const name of ["node-1", "node-2", "node-3"]) {
     const node = new NodeWithInstaller(cluster(), name);
     await node.prepare([nodeInstaller], [payload]);
     nodes.set(name, node);
@@ -28,7 +36,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
-/** Each node is one distribution at a time, and both nodes work at once. */
+/** Each node is one distribution at a time, and all nodes work at once. */
 describe.concurrent.each([
   { name: "node-1", containerd: "2.x", id: "io.containerd.cri.v1.runtime" },
   { name: "node-2", containerd: "1.7", id: "io.containerd.grpc.v1.cri" },
@@ -46,6 +54,61 @@ describe.concurrent.each([
     });
   });
 });
+
+/**
+ * AKS starts containerd as plain Debian does; what is its own is the snapshotter. tardev's place takes containerd's own
+ * overlay snapshotter, which containerd reaches as it would reach tardev.
+ */
+test.concurrent("aks: the payload's snapshotter runs beside the installer and holds the layers of the handler's pods", async () => {
+  const node = nodes.get("node-3") as NodeWithInstaller;
+  await node.run("mkdir", "-p", "/opt/azure/containers");
+  const original = await node.read(configPath);
+  const snapshotter = join(await tardevStandIn(), "tardev-snapshotter");
+  const { runtime, ...rest } = await smallPayload(directory, "with-snapshotter", { snapshotter });
+  const { handler, containerd } = runtime;
+  const pool = new InstallerDaemonSet(cluster(), {
+    group: "pool",
+    image: await pushInstaller(cluster(), [{ runtime, ...rest }]),
+    nodeNames: [node.name],
+  });
+  const rolledOut = async (runtimes: RuntimeSpec[]) => {
+    await pool.apply(specOf("pool", runtimes, 1, "aks"));
+    const { code, stdout, stderr } = await pool.rollout();
+    expect(code, stdout + stderr).toBe(0);
+  };
+  const socket = containerd.proxyPlugin?.address ?? "";
+  // containerd mounts what the snapshotter answers.
+  const layers = async () => (await node.run("cat", "/proc/mounts")).split(`v1.tardev-${handler}`).length - 1;
+
+  await rolledOut([runtime]);
+  expect(await node.exists(socket)).toBe(true);
+  await cluster().apply(
+    { apiVersion: "node.k8s.io/v1", kind: "RuntimeClass", metadata: { name: handler }, handler },
+    busyboxPod(cluster(), "layers", { nodeName: node.name, runtimeClassName: handler }),
+  );
+  await cluster().kubectl("wait", "--for=condition=Ready", "pod/layers", "--timeout=60s");
+  // Of the sandbox and of its container.
+  expect(await layers()).toBeGreaterThanOrEqual(2);
+  expect(await cluster().kubectl("exec", "layers", "--", "echo", "runs")).toBe("runs\n");
+
+  await cluster().kubectl("delete", "pod", "layers", "--timeout=60s");
+  await rolledOut([]);
+  expect(await layers()).toBe(0);
+  expect(await node.read(configPath)).toBe(original);
+  expect(await node.exists(socket)).toBe(false);
+});
+
+const tardevStandIn = () =>
+  goProgram(
+    {
+      name: "tardev-stand-in",
+      version: "1",
+      module: join(import.meta.dirname, "../stand-ins/tardev-snapshotter"),
+      packages: ["."],
+      duration: "some seconds",
+    },
+    toStderr,
+  );
 
 const leftovers = "find /etc /opt /var/lib -path /opt/test -prune -o -name '*contrast*' -not -path '*guard*' -print";
 
