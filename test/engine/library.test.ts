@@ -52,7 +52,7 @@ const alone = new NodeInstaller(
 const web = new ConfidentialWorkload("web", {
   platform: "metal-qemu-snp",
   manifest,
-  template: { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: 1, memory: "1Gi" } } }] } },
+  template: { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } },
   initdata: { algorithm: "sha256", data: { "policy.rego": "package agent_policy" } },
 });
 new PodTemplate(
