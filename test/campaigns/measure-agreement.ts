@@ -1,5 +1,5 @@
 // measure-agreement.ts [CASES, default 200]: random guests and images through our code and through the real tools
-// (sev-snp-measure, veritysetup, sfdisk, mkfs), which have to agree on every byte.
+// (sev-snp-measure, veritysetup, sfdisk, mkfs, go-sev-guest), which have to agree on every byte.
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import {
   writePartitionTable,
 } from "../../node-installer/measure/partitions.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../node-installer/measure/snp.ts";
+import { contrastReferenceValues } from "../../node-installer/measure/verifiers.ts";
 import {
   buildHashTree,
   hashTreeSize,
@@ -26,7 +27,7 @@ import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, run } from "../../tools/programs/run.ts";
 import { vector } from "../unit/measure/vectors.ts";
-import { debianFirmware, sevSnpMeasure, veritysetup } from "./real-tools.ts";
+import { contrastDecoder, debianFirmware, sevSnpMeasure, veritysetup } from "./real-tools.ts";
 
 const cases = Number(process.argv[2] ?? 200);
 const directory = mkdtempSync(join(tmpdir(), "measure-agreement-"));
@@ -248,7 +249,31 @@ async function fileSystems(): Promise<void> {
   console.log(`ok     file systems with mkfs: ${made.length} cases agree`);
 }
 
+async function contrastManifests(): Promise<void> {
+  const [command, ...args] = await contrastDecoder(toStderr);
+  const measurement = fc.uint8Array({ minLength: 48, maxLength: 48 }).map(toHex);
+  const row = fc.record({ product: fc.constantFrom("Milan", "Genoa", "Turin"), vcpus: fc.constant(1), measurement });
+  const component = fc.integer({ min: 0, max: 255 });
+  const manifest = fc.record({
+    rows: fc.array(row, { minLength: 1, maxLength: 8 }),
+    // Bit 17 is always set; what is above bit 24 is not known to the decoder.
+    policy: fc.bigInt({ min: 0n, max: (1n << 25n) - 1n }).map((bits) => bits | (1n << 17n)),
+    tcb: fc.option(fc.record({ bootloader: component, tee: component, snp: component, microcode: component }), {
+      nil: undefined,
+    }),
+  });
+  await agree("Contrast's reference values with go-sev-guest", cases, manifest, async ({ rows, policy, tcb }) => {
+    const values = contrastReferenceValues(
+      { snp: rows, tdx: [], notPredictable: [] },
+      { guestPolicy: policy, ...(tcb && { minimumTcb: tcb }) },
+    );
+    const answers = await check(command, args, { input: `${JSON.stringify(values)}\n` });
+    expectEqual("policies", answers, `${policy.toString(16)} true\n`.repeat(rows.length));
+  });
+}
+
 try {
+  await contrastManifests();
   await verityTrees();
   await launchDigests();
   await partitionTables();

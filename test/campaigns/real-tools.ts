@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { cached } from "../../tools/programs/cache.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
+import { goProgram } from "../../tools/programs/go.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import type { Progress } from "../../tools/programs/progress.ts";
 import { check } from "../../tools/programs/run.ts";
@@ -51,4 +52,11 @@ export async function debianFirmware(progress: Progress): Promise<string[]> {
   return [trixie, bookworm].flatMap((directory) =>
     ["ovmf/OVMF.fd", "OVMF/OVMF_CODE_4M.fd"].map((file) => join(directory, "usr/share", file)),
   );
+}
+
+/** What Contrast decodes its manifest's SNP policies with, from the Go module; Contrast itself is published as none. */
+export async function contrastDecoder(progress: Progress): Promise<Tool> {
+  const module = join(import.meta.dirname, "contrast-values");
+  const program = { name: "contrast-values", version: "go-sev-guest-0.14.0", module, packages: ["."] };
+  return [join(await goProgram(program, progress), "contrast-values")];
 }
