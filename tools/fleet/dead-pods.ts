@@ -4,6 +4,7 @@ import { installerName } from "../../node-installer/kubernetes/names.ts";
 import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 import { mergePatch } from "./patch.ts";
+import { uninstallerName } from "./uninstallers.ts";
 
 /** No node has it. */
 const nowhere = { "runtime.contrast.edgeless.systems/uninstalled": "true" };
@@ -28,7 +29,8 @@ export async function removeDeadPods(
 
   const { CoreV1Api } = await import("@kubernetes/client-node");
   const core = kubeconfig.makeApiClient(CoreV1Api);
-  const pods = await core.listNamespacedPod({ namespace, labelSelector: `app.kubernetes.io/name=${name}` });
+  const labelSelector = `app.kubernetes.io/name in (${name}, ${uninstallerName(fleet.group)})`;
+  const pods = await core.listNamespacedPod({ namespace, labelSelector });
   for (const { metadata, spec: pod } of pods.items) {
     if (!dead.has(pod?.nodeName ?? "")) continue;
     await core

@@ -14,6 +14,8 @@ export interface Uninstallers {
   remove(): Promise<void>;
 }
 
+export const uninstallerName = (group: string): string => `contrast-uninstaller-${group}`;
+
 export async function startUninstallers(
   kubeconfig: KubeConfig,
   { namespace, group }: Fleet,
@@ -22,7 +24,7 @@ export async function startUninstallers(
 ): Promise<Uninstallers> {
   const { AppsV1Api, CoreV1Api } = await import("@kubernetes/client-node");
   const core = kubeconfig.makeApiClient(CoreV1Api);
-  const name = `contrast-uninstaller-${group}`;
+  const name = uninstallerName(group);
   const labels = { "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "contrast-runtime" };
   const podName = (node: string) => `${name}-${node}`;
 
@@ -50,11 +52,12 @@ export async function startUninstallers(
     };
     for (const node of nodes) await core.deleteNamespacedPod({ namespace, name: podName(node) }).catch(gone);
     await core.deleteNamespacedConfigMap({ namespace, name }).catch(gone);
+    // Only kubelet ends a pod. One that is left behind on a node that dies next would hold up the namespace.
+    for (let wait = 0; wait < 120 && (await pods()).size > 0; wait += 1) await delay(500);
   };
 
   // Those of a run that was killed would have another spec.
   await remove();
-  for (let wait = 0; wait < 120 && (await pods()).size > 0; wait += 1) await delay(500);
   await core.createNamespacedConfigMap({
     namespace,
     body: { metadata: { name, labels }, data: { [specKey]: spec.json } },
