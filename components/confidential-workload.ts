@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import * as pulumi from "@pulumi/pulumi";
 import type { Initdata } from "../node-installer/measure/initdata.ts";
+import { computesTardevRoots } from "../node-installer/measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
 import {
   type LayerRoot,
@@ -48,6 +49,10 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
     const { platform, manifest } = args;
     const { handler } = deriveRuntime({ platform, manifest });
     const { host, snapshotter } = platforms[platform];
+    if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
+      throw new pulumi.RunError(
+        `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known for 3.2.0.azl1 to 3.2.0.azl5 alone.`,
+      );
     // Types are said where Pulumi's own, which lift every property, say less.
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
       .all([args.template, args.initdata, args.layers])

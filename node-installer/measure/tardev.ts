@@ -57,6 +57,9 @@ const empty = () => ({
 });
 const newNode = (mode = 0n): Node => ({ ...empty(), mode, children: new Map() });
 
+/** Whether a Kata of Microsoft's comes with a snapshotter that computes these roots. */
+export const computesTardevRoots = (kataVersion: string): boolean => /^3\.2\.0\.azl[1-5]$/.test(kataVersion);
+
 /** The dm-verity parameters of every layer, which the snapshotter's own 16-byte superblock repeats. */
 const verity = { algorithm: "sha256", dataBlockSize: 4096, hashBlockSize: 4096, salt: Buffer.alloc(32) } as const;
 

@@ -30,6 +30,11 @@ export async function imageLayers(
   options: { ca?: string | undefined; directory?: string },
   progress: Progress,
 ): Promise<ImageLayers> {
+  if (!existsSync(image) && !image.includes("@"))
+    throw new Refusal(
+      "no-image",
+      `There is no file or directory ${image}; an image of a registry is named registry/repository@sha256:<64 hex digits>.`,
+    );
   if (!existsSync(image))
     return { image, layers: await layerRoots(await fetchImage(image, options, progress), progress) };
   if ((await stat(image)).isDirectory()) return { image, layers: await layersOfDirectory(image, image, progress) };

@@ -69,8 +69,14 @@ test("the reference row is that of the vCPUs which the limits make", async () =>
   expect(Object.keys(larger["EPYC-Genoa"] ?? {})).toEqual(["4"]);
 });
 
-test("on AKS the card has the roots of the images' layers", async () => {
+test("on AKS the card has the roots of the images' layers, where it is known how nodes compute them", async () => {
   const layers = { [image]: [{ diffId: `sha256:${"1".repeat(64)}`, rootHash: "2".repeat(64) }] };
-  const { card } = await workload(args({ platform: "aks-clh-snp", manifest: fixtureManifest("contrast-aks"), layers }));
+  const manifest = fixtureManifest("contrast-aks");
+  const aks = args({ platform: "aks-clh-snp", manifest, layers });
+  const { card } = await workload(aks);
   expect(card.rootHashes).toEqual({ web: ["2".repeat(64)] });
+  const newer = { ...aks, manifest: { ...manifest, kataVersion: "3.15.0.aks0" } };
+  await expect(workload(newer)).rejects.toThrow(
+    "has Kata 3.15.0.aks0, but how nodes compute the root hashes of layers is known for",
+  );
 });

@@ -98,5 +98,8 @@ test("an index names the image for the nodes' platform", async () => {
 test("what is no image is refused", async () => {
   const empty = await mkdtemp(join(directory, "empty-"));
   await expect(layersOf(empty)).rejects.toThrow(`${empty} is no image: it has neither index.json`);
-  await expect(layersOf("registry.example/app:1.0")).rejects.toThrow(/must be registry\/repository@sha256/);
+  await expect(layersOf("./none.tar")).rejects.toThrow(
+    "There is no file or directory ./none.tar; an image of a registry is",
+  );
+  await expect(layersOf("registry.example/app@sha256:1")).rejects.toThrow(/must be registry\/repository@sha256/);
 });

@@ -92,7 +92,10 @@ test("mistakes are one sentence without a stack", () => {
       /^measure: CPU model "Pentium" is not known\. Use one of EPYC, /,
     ],
     [["snp", "--vcpu", "1"], /^measure: Unknown option '--vcpu'/],
-    [["layers", "registry/app:1"], /^measure: The image "registry\/app:1" must be registry\/repository@sha256/],
+    [
+      ["layers", "registry/app:1"],
+      /^measure: There is no file or directory registry\/app:1; an image of a registry is named /,
+    ],
     [["measure"], /^measure: "measure" is not a command: expected snp, tdx, .*layers\.$/],
   ] as const) {
     const { status, stderr } = measure(...args);
