@@ -18,6 +18,7 @@ const name = installerName(group);
 const handler = "contrast-cc-metal-qemu-snp-0a1b2c3d";
 const spec = `${JSON.stringify({ schemaVersion: 1, group, atOnce: 1, runtimes: [{ handler }] })}\n`;
 const hash = specHash(spec);
+const pool = { "example.com/pool": "metal" };
 const emptied = specHash(`${JSON.stringify({ schemaVersion: 1, group, atOnce: 1, runtimes: [] })}\n`);
 
 interface Pod {
@@ -64,6 +65,7 @@ beforeAll(async () => {
       template: {
         metadata: { labels: { app: name } },
         spec: {
+          nodeSelector: pool,
           containers: [{ name: "installer", image: "none" }],
           volumes: [{ name: "spec", configMap: { name: `${name}-spec` } }],
         },
@@ -78,7 +80,7 @@ afterAll(async () => {
 });
 
 async function addNode(node: string, ready: boolean): Promise<void> {
-  await admin.create("/api/v1/nodes", { metadata: { name: node } });
+  await admin.create("/api/v1/nodes", { metadata: { name: node, labels: pool } });
   await setReady(`/api/v1/nodes/${node}`, ready);
   // New nodes are tainted as not ready; the controller that takes the taint away does not run here.
   if (ready) await admin.mergePatch(`/api/v1/nodes/${node}`, { spec: { taints: [] } });
@@ -110,22 +112,24 @@ async function report(
   reason: string,
   rest: Partial<PublishedStatus> = {},
 ): Promise<void> {
-  const status: PublishedStatus = {
-    state,
-    code: state,
-    reason,
-    handlers: state === "ready" ? [handler] : [],
-    pods: [],
-    specHash: hash,
-    time: new Date().toISOString(),
-    ...rest,
-  };
-  await admin.mergePatch(`/api/v1/nodes/${node}`, {
-    metadata: { annotations: { [statusAnnotation(group)]: JSON.stringify(status) } },
-  });
+  await publish(node, { state, reason, handlers: state === "ready" ? [handler] : [], ...rest });
   const { metadata } = await podOn(node);
   await setReady(`/api/v1/namespaces/${namespace}/pods/${metadata.name}`, state === "ready");
 }
+
+const publish = (node: string, said: Pick<PublishedStatus, "state" | "reason"> & Partial<PublishedStatus>) => {
+  const status: PublishedStatus = {
+    code: said.state,
+    handlers: [],
+    pods: [],
+    specHash: hash,
+    time: new Date().toISOString(),
+    ...said,
+  };
+  return admin.mergePatch(`/api/v1/nodes/${node}`, {
+    metadata: { annotations: { [statusAnnotation(group)]: JSON.stringify(status) } },
+  });
+};
 
 interface Run {
   output: () => string;
@@ -230,6 +234,71 @@ test("the status table", async () => {
   expect(await run.code, run.errors()).toBe(1);
   expect(run.output().replaceAll(/ +/g, " ")).toContain(`node-2 metal ready unknown - ${handler} All is served.`);
   expect(run.output()).toContain("node-3  metal  not-ready");
+});
+
+test("a node that leaves the group is named until it is back, may leave, or is uninstalled by name", async () => {
+  await addNode("node-5", true);
+  await until("node-5's pod", () => podOn("node-5").then(() => true));
+  await report("node-5", "ready", "All is served.");
+  const daemonSet = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${name}`;
+  await admin.mergePatch("/api/v1/nodes/node-5", { metadata: { labels: { "example.com/pool": "other" } } });
+  // Without a scheduler no pod is bound, and its controller does not look for other pods when a node changes.
+  await admin.mergePatch(daemonSet, { metadata: { annotations: { "example.com/look": "again" } } });
+  await until("the end of node-5's pod", async () =>
+    podOn("node-5").then(
+      () => false,
+      () => true,
+    ),
+  );
+
+  const remedy = `put it back into the group, or run: contrast-runtime uninstall --group metal --nodes node-5`;
+  const refused = rollout();
+  expect(await refused.code).toBe(1);
+  expect(refused.errors()).toBe(`node-5: left: ${handler} is still installed, without an installer: ${remedy}\n`);
+  const tolerated = rollout("--nodes-may-leave");
+  expect(await tolerated.code, tolerated.errors()).toBe(0);
+  expect(tolerated.output()).toMatch(
+    /^node-5: skipped: .* is still installed, without an installer, as the configuration wants it$/m,
+  );
+  expect(tolerated.output()).toContain("Group metal: 2 of 4 nodes ready, 2 not.");
+  const table = contrastRuntime("status");
+  await table.code;
+  expect(table.output()).toMatch(/^node-5 +metal +left-group .* stays: put it back into the group/m);
+
+  const early = contrastRuntime("uninstall", "--group", group, "--nodes", "node-1,node-5");
+  expect(await early.code).toBe(1);
+  expect(early.errors()).toBe(
+    `node-1, node-5 is not uninstalled; nothing was changed.
+Node node-1 is in group metal, which would install again: take it out of the group's nodes first.
+`,
+  );
+  const before = (await admin.get<{ metadata: { generation: number } }>(daemonSet)).metadata.generation;
+  const run = contrastRuntime("uninstall", "--group", group, "--nodes", "node-5");
+  const pod = `/api/v1/namespaces/${namespace}/pods/contrast-uninstaller-${group}-node-5`;
+  await until("its pod", () => admin.get(pod).then(() => true));
+  const { spec: made } = await admin.get<Pod>(pod);
+  expect(made).toMatchObject({ nodeName: "node-5", containers: [{ name: "installer" }] });
+  expect(made).not.toHaveProperty("nodeSelector");
+  const map = await admin.get<{ data: Record<string, string> }>(
+    `/api/v1/namespaces/${namespace}/configmaps/contrast-uninstaller-${group}`,
+  );
+  expect(specHash(map.data["spec.json"] ?? "")).toBe(emptied);
+  await publish("node-5", { state: "ready", reason: "Nothing is installed.", specHash: emptied, handlers: [] });
+  // A pod that has ended is deleted without its kubelet, which there is none of.
+  await admin.mergePatch(`${pod}/status`, {
+    status: { phase: "Succeeded", conditions: [{ type: "Ready", status: "True" }] },
+  });
+  expect(await run.code, run.errors()).toBe(0);
+  expect(run.output()).toMatch(/node-5: uninstalled\.\n$/);
+  const { annotations = {} } = (await admin.get<Node>("/api/v1/nodes/node-5")).metadata;
+  expect(Object.keys(annotations).filter((key) => key.includes("contrast"))).toEqual([]);
+  await expect(
+    admin.get(`/api/v1/namespaces/${namespace}/configmaps/contrast-uninstaller-${group}`),
+  ).rejects.toMatchObject({ status: 404 });
+  expect((await admin.get<{ metadata: { generation: number } }>(daemonSet)).metadata.generation).toBe(before);
+  const last = rollout();
+  expect(await last.code, last.errors()).toBe(0);
+  await admin.delete("/api/v1/nodes/node-5");
 });
 
 test("a group that is not there, a cluster that is not there", async () => {

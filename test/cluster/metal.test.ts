@@ -248,6 +248,22 @@ test("a member is not joined again, neither by the next update nor by another to
   expect(await read("node-2", "/etc/joins")).toBe("joined");
 });
 
+test("a host that leaves the stack stays installed, which the update says until it is uninstalled by name", async () => {
+  await configure({ payloads: ["first"], hosts: ["node-1"], join: joinCommand() });
+  const { code, stdout } = await withoutSecrets(project.up("--show-full-output"));
+  expect(code).not.toBe(0);
+  expect(stdout).toContain(`node-2: left: ${handlerOf("first")} is still installed, without an installer`);
+  const [, remedy = ""] = /or run: contrast-runtime (.* --nodes node-2)$/m.exec(stdout) ?? [];
+  const program = join(import.meta.dirname, "../../.local/bin/contrast-runtime");
+  const kubeconfig = join(project.home, "kubeconfig");
+  await writeFile(kubeconfig, cluster().kubeconfig);
+  await cluster().inNetwork("env", `KUBECONFIG=${kubeconfig}`, program, ...remedy.split(" "));
+  expect(await configurationOf("node-2")).not.toContain("contrast");
+  // An update that succeeds takes the host's settings away, too.
+  expect((await traces("node-2")).filter((file) => !/98-contrast-runtime|60-contrast-runtime/.test(file))).toEqual([]);
+  await configure({ payloads: ["first"], join: joinCommand() });
+});
+
 test("a machine that dies in its turn is named when the rollout gives up", async () => {
   // Its turn is what the other one waits for. Its kubelet hangs first, so that it cannot be quicker than its death.
   const { uid } = (await cluster().get<{ metadata: { uid: string } }>("node", "node-2")).metadata;
@@ -302,9 +318,22 @@ test("destroy uninstalls on the living host, byte for byte, and does not wait fo
   expect(limit.trim()).not.toBe("infinity");
 });
 
-test("a stack that shall leave its hosts as they are does so", async () => {
-  await configure({ payloads: ["third"], hosts: ["node-1"], user: "root", group: { onDestroy: "leave" } });
+test("a host that is dead before the first update is skipped, and a stack that shall leave its hosts as they are does so", async () => {
+  const group = { onDestroy: "leave", ignoreNodes: ["node-2"] };
+  await configure({ payloads: ["third"], user: "root", join: joinCommand(), group });
+  const { stdout } = await project.mustWork(project.preview());
+  expect(stdout).toContain("Host node-2 is skipped: it is named in ignoreNodes.");
   await project.mustWork(project.up());
+  await project.mustWork(project.preview("--expect-no-changes"));
+  // Had it died a moment later, it would have its installer's pod, which no kubelet ever ends.
+  const labels = { "app.kubernetes.io/name": installerName("metal") };
+  const container = { name: "installer", image };
+  await cluster().apply({
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name: "of-the-dead-node", namespace: systemNamespace, labels },
+    spec: { nodeName: "node-2", containers: [container] },
+  });
   const installed = await configurationOf("node-1");
   expect(installed).toContain(handlerOf("third"));
   const files = await traces("node-1");
