@@ -130,14 +130,18 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
         ];
       }
       const values = Object.entries(cardAfter.launch).filter(([value, digest]) => launchBefore[value] !== digest);
-      if (values.length === 0) {
+      // Also of values that cannot be predicted it is known that they change.
+      const told = Object.keys(launchBefore).length > 0;
+      const reasons = told ? reasonsOf(platform, cardBefore.measured, cardAfter.measured) : [];
+      if (values.length === 0 && reasons.length === 0) {
         return [known(`Verifiers see the same launch values of ${code(handler)} as of ${code(old)}.`)];
       }
       return [
         ...values.map(([value, digest]) => valueLine(handler, value, launchBefore[value], digest)),
-        ...(Object.keys(launchBefore).length === 0
-          ? []
-          : reasonLines(handler, platform, cardBefore.measured, cardAfter.measured)),
+        ...reasons.map((reason) => known(`${code(handler)}: ${reason}`)),
+        ...(told && reasons.length === 0
+          ? [unknown(`Why the values of ${code(handler)} differ: nothing that its manifest says of measurements does.`)]
+          : []),
         ...(old === undefined
           ? []
           : [predicted(`Verifiers that do not know these values refuse pods of ${code(handler)}.`)]),
@@ -154,10 +158,7 @@ function valueLine(handler: string, value: string, old: string | undefined, now:
   return line(`${code(handler)}: ${name} ${from}${code(now)}.`);
 }
 
-function reasonLines(handler: string, platform: string, before: Measured, after: Measured): Line[] {
+function reasonsOf(platform: string, before: Measured, after: Measured): string[] {
   const tee = Object.hasOwn(platforms, platform) ? platforms[platform as PlatformName].tee : "none";
-  const reasons = explainChanges(before, after, tee, code);
-  return reasons.length > 0
-    ? reasons.map((reason) => known(`${code(handler)}: ${reason}`))
-    : [unknown(`Why the values of ${code(handler)} differ: nothing that its manifest says of measurements does.`)];
+  return explainChanges(before, after, tee, code);
 }

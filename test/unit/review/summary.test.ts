@@ -137,6 +137,25 @@ describe("attestation", () => {
     ]);
   });
 
+  test("a value that cannot be predicted changes, too, when what it is made of does", () => {
+    const state = (kernel: string) => ({
+      launch: { MRTD: now, RTMR1: "not predictable: depends on the VMM" },
+      measured: { firmware: now, kernel: kernel.repeat(64) },
+    });
+    const [before, after] = [runtime("contrast-go", "metal-qemu-tdx"), runtime("contrast-go-next", "metal-qemu-tdx")];
+    const lines = linesOf(
+      summaryOf(
+        launchStep({ [before.handler]: state("8") }, { [after.handler]: state("9") }),
+        ...groupSteps({ runtimes: [before] }, { runtimes: [after] }),
+      ),
+      "Attestation",
+    );
+    expect(lines).toEqual([
+      `known: \`${after.handler}\`: RTMR1 changes because of the kernel (\`888888888888…\` → \`999999999999…\`).`,
+      `predicted: Verifiers that do not know these values refuse pods of \`${after.handler}\`.`,
+    ]);
+  });
+
   test("without measurements the values are unknown, and so are those that cannot be predicted", () => {
     const steps = groupSteps({ runtimes: [] }, { runtimes: [go] });
     expect(linesOf(summaryOf(...steps), "Attestation")[0]).toMatch(/^unknown: What a verifier will see/);
