@@ -3,9 +3,10 @@ import { defineConfig } from "vitest/config";
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
 
 /**
- * The layers of the test command, cheapest first. Engine tests keep every core busy, so their files run one after
- * another. Cluster tests mostly wait for nodes: some files run at a time, each with a cluster of its own; the one that
- * compares the machine before and after has the machine for itself. Time limits only end what hangs.
+ * The layers of the test command, cheapest first. Engine tests are chains of processes, each waiting for the next: two
+ * files at a time keep two cores busy. Cluster tests mostly wait for nodes: some files run at a time, each with a
+ * cluster of its own; the one that compares the machine before and after has the machine for itself. Time limits only
+ * end what hangs.
  */
 export default defineConfig({
   test: {
@@ -19,7 +20,8 @@ export default defineConfig({
           globalSetup: "test/global-setup.ts",
           testTimeout: 300_000,
           hookTimeout: 1_800_000,
-          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+          maxWorkers: 2,
         },
       },
       {
@@ -27,7 +29,7 @@ export default defineConfig({
           ...onClusters,
           name: "machine",
           include: ["test/cluster/local-cluster.test.ts"],
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
       {
@@ -36,7 +38,7 @@ export default defineConfig({
           name: "cluster",
           include: ["test/cluster/**/*.test.ts"],
           exclude: ["test/cluster/local-cluster.test.ts"],
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
           maxWorkers: 3,
         },
       },

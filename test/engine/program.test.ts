@@ -1,4 +1,4 @@
-import { copyFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ApiServer, startApiServer } from "./api-server.ts";
@@ -84,6 +84,22 @@ describe("a stack on a cluster", () => {
     await project.mustWork(project.up("--expect-no-changes"));
   });
 
+  test("is quiet on another machine, where the kubeconfig is somewhere else", async () => {
+    const { KUBECONFIG: here, HOME: home } = project.env;
+    const elsewhere = join(project.home, "elsewhere");
+    await mkdir(join(elsewhere, ".kube"), { recursive: true });
+    await writeFile(join(elsewhere, "admin.conf"), server.kubeconfig);
+    await rename(here ?? "", join(elsewhere, ".kube", "config"));
+    project.env.KUBECONFIG = join(elsewhere, "admin.conf");
+    await project.mustWork(project.preview("--expect-no-changes"));
+    delete project.env.KUBECONFIG;
+    project.env.HOME = elsewhere;
+    await project.mustWork(project.preview("--expect-no-changes"));
+    expect(await project.exported()).not.toContain(project.home);
+    await rename(join(elsewhere, ".kube", "config"), here ?? "");
+    Object.assign(project.env, { KUBECONFIG: here, HOME: home });
+  });
+
   const edits: [string, Configuration, string[]][] = [
     [
       "a payload added",
@@ -121,7 +137,11 @@ describe("a stack on a cluster", () => {
       configuration({ ignoreNodes: ["node-7"] }),
       ["update Command workers-rollout", `update DaemonSet ${installer}`],
     ],
-    ["nodes left as they are at the end", configuration({ onDestroy: "leave" }), ["update NodeInstaller workers"]],
+    [
+      "nodes left as they are at the end",
+      configuration({ onDestroy: "leave" }),
+      ["update Command workers-rollout", "update Command workers-uninstall", "update NodeInstaller workers"],
+    ],
   ];
   test.each(edits)("%s", async (_name, edited, expected) => {
     await configure(project, stack, edited);
@@ -196,6 +216,21 @@ describe("an AKS stack, on the stand-in for Azure", () => {
     await configure(aks, stack, configuration(edited));
     expect(await operations(aks)).toEqual([expected, "update AksCocoNodePool cc-pool"].sort());
     await configure(aks, stack, configuration(pool));
+  });
+
+  test("without credentials the user is told what to do, in one sentence", async () => {
+    const { AZURE_STAND_IN_KUBECONFIG: kubeconfig = "", ...others } = aks.env;
+    aks.env.AZURE_STAND_IN_KUBECONFIG = "";
+    const { code, stdout, stderr } = await aks.preview();
+    Object.assign(aks.env, others, { AZURE_STAND_IN_KUBECONFIG: kubeconfig });
+    expect(code).not.toBe(0);
+    const text = stdout + stderr;
+    expect(text).toMatch(
+      /Azure gives no user kubeconfig of the cluster aks in the resource group rg: there is no cluster aks/,
+    );
+    expect(text).toContain('Log in with "az login"');
+    expect(text).not.toMatch(/^\s+at /m);
+    expect(text).not.toContain("nhandled");
   });
 
   test("scaling without saying that the service is retired is a mistake", async () => {

@@ -63,6 +63,8 @@ export const stackNetwork = async (stack: string): Promise<string[]> =>
 export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
   const env: Record<string, string> = {
     PULUMI_HOME: join(cacheDirectory(), "pulumi"),
+    // The program and its plugins load the same large packages at every start: an eighth of a preview's time.
+    NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
     ...inherited(),
     PULUMI_BACKEND_URL: `file://${stateDirectory}`,
     PULUMI_SKIP_UPDATE_CHECK: "true",
