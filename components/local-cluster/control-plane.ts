@@ -12,6 +12,9 @@ export interface ControlPlanePrograms {
   tree: string;
 }
 
+/** Where Debian has its libraries, in its trees too. */
+const libraries = "lib/x86_64-linux-gnu";
+
 /** What must run before the API server answers; the API server last. */
 export function serverUnits(cluster: ClusterLayout, programs: ControlPlanePrograms): Unit[] {
   const pki = pkiDirectory(cluster);
@@ -33,9 +36,10 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
     {
       name: "registry",
       argv: [
-        join(programs.tree, "lib64/ld-linux-x86-64.so.2"),
+        // Not the tree's /lib64: that link is absolute, and leads to this machine's own loader.
+        join(programs.tree, libraries, "ld-linux-x86-64.so.2"),
         "--library-path",
-        join(programs.tree, "lib/x86_64-linux-gnu"),
+        join(programs.tree, libraries),
         programs.registry,
         "serve",
         registryConfigurationFile(cluster),

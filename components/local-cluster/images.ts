@@ -1,6 +1,5 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { extname, join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { buildSimpleImage } from "../../tools/image/simple.ts";
 import { cacheDirectory } from "../../tools/programs/cache.ts";
 import { busyboxProgram, pauseProgram } from "../../tools/programs/pinned.ts";
@@ -8,6 +7,7 @@ import type { Progress } from "../../tools/programs/progress.ts";
 import { check } from "../../tools/programs/run.ts";
 import type { ClusterLayout } from "./layout.ts";
 import { runInNetwork } from "./network.ts";
+import { waitFor } from "./units.ts";
 
 /** An image that every cluster's registry has from the start. */
 export interface SeedImage {
@@ -56,12 +56,10 @@ export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]
       const program = new URL(`../../tools/image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
       const options = { layout, registry: `http://${cluster.registry}`, repository: name };
       const flags = Object.entries(options).map(([key, value]) => `--${key}=${value}`);
-      const push = await runInNetwork(cluster, [process.execPath, program, ...flags]);
-      if (push.code !== 0)
-        throw new Refusal(
-          "push-failed",
-          `The image ${name} could not be pushed to the cluster's registry:\n  ${push.stderr.trim()}`,
-        );
+      const push = () => runInNetwork(cluster, [process.execPath, program, ...flags]);
+      await waitFor(cluster, "registry", `The image ${name} cannot be pushed to the registry`, 60_000, async () => {
+        return (await push()).code === 0 || undefined;
+      });
       await writeFile(pushed, digest);
     }),
   );
