@@ -4,10 +4,8 @@ import { createLog } from "../install/log.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { watchLoop } from "../install/watch-loop.ts";
 import { connectKubernetes, withoutKubernetes } from "../kubernetes/connect.ts";
+import { healthPort } from "../kubernetes/names.ts";
 import { environmentOf, type Options, openHost } from "./context.ts";
-
-/** Where the pod answers probes and scrapes. */
-const healthPort = 8099;
 
 /** What the DaemonSet runs. SIGTERM ends it after the change that it is in the middle of, and uninstalls nothing. */
 export async function watch(options: Options): Promise<number> {

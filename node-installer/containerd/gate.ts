@@ -6,8 +6,6 @@ import { type UnitState, unitState } from "./restart.ts";
 import { observe, reasons, type ServingState, serves, unlikeBefore } from "./serving.ts";
 import type { HandlerEntry } from "./tables.ts";
 
-export { observe, type ServingState, serves } from "./serving.ts";
-
 /** What a daemon has to show after a restart. */
 export interface Expectation {
   /** Served with exactly these options. */

@@ -1,4 +1,5 @@
 import { dirname, posix } from "node:path";
+import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { type Distribution, distributions } from "../runtime/distributions.ts";
 import { Refusal } from "../runtime/refusal.ts";
@@ -78,10 +79,6 @@ export function editContext(located: Located, configuration: Configuration): Edi
   };
 }
 
-export async function readIfThere(host: Host, path: string): Promise<Buffer | undefined> {
-  return (await host.stat(path)) === undefined ? undefined : await host.readFile(path);
-}
-
 /** Each distribution by its evidence on the node; hosts that none of them runs on by their own names. */
 async function crossCheck(host: Host, declared: Declared): Promise<void> {
   const system = /^ID="?([^"\n]*)"?$/m.exec((await readIfThere(host, "/etc/os-release"))?.toString("utf8") ?? "")?.[1];
@@ -151,8 +148,7 @@ async function findUnit(
 const withSuffix = (unit: string): string => (unit.endsWith(".service") ? unit : `${unit}.service`);
 
 /** Whether the node was booted by systemd. */
-export const hasSystemd = async (host: Host): Promise<boolean> =>
-  (await host.stat("/run/systemd/system")) !== undefined;
+const hasSystemd = async (host: Host): Promise<boolean> => (await host.stat("/run/systemd/system")) !== undefined;
 
 function checkKillMode(unit: string, file: UnitFile | undefined): void {
   if (file === undefined || file.killMode === "process") return;

@@ -1,12 +1,13 @@
 import { dirname, posix } from "node:path";
 import { stringify } from "smol-toml";
+import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { decode, parseDocument, type Table, tableAt, union } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
 import { splitAtFence } from "./fence.ts";
-import { importsOf, type Located, readConfiguration, readIfThere } from "./locate.ts";
+import { importsOf, type Located, readConfiguration } from "./locate.ts";
 import type { HandlerEntry } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 

@@ -1,14 +1,12 @@
-import { createHash } from "node:crypto";
 import * as sync from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
+import { sha256 } from "./files.ts";
 import type { FileStat, Host, ReplaceResult } from "./host.ts";
 import { resolvePath } from "./paths.ts";
 import { holdLock, runProgram } from "./programs.ts";
-
-export const sha256 = (bytes: Buffer | string): string => createHash("sha256").update(bytes).digest("hex");
 
 const absent = (error: unknown): boolean => {
   const { code } = error as NodeJS.ErrnoException;
