@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
 
 /**
- * The layers of the test command, cheapest first. Engine tests are chains of processes, each waiting for the next: two
+ * The layers of the test command, cheapest first. Engine tests are chains of processes, each waiting for the next: three
  * files at a time keep two cores busy. Cluster tests mostly wait for nodes: some files run at a time, each with a
  * cluster of its own; the one that compares the machine before and after has the machine for itself. Time limits only
  * end what hangs.
@@ -21,7 +21,7 @@ export default defineConfig({
           testTimeout: 300_000,
           hookTimeout: 1_800_000,
           sequence: { groupOrder: 1 },
-          maxWorkers: 2,
+          maxWorkers: 3,
         },
       },
       {

@@ -12,6 +12,7 @@ beforeAll(async () => {
   server = await startApiServer();
 });
 afterAll(() => server?.stop());
+// Whatever is left on the server ends with it: only tests of deletion destroy what they made.
 afterEach(() => project.remove());
 
 const imports = `
@@ -88,7 +89,6 @@ describe("objects of the API server", () => {
     const second = await server.kubectl("get", "configmap", "fixed", "-o", "jsonpath={.metadata.uid} {.data.a}");
     expect(second).toMatch(/ 2$/);
     expect(second).not.toContain(first);
-    await project.mustWork(project.destroy());
   });
 
   test("change in place where the provider says that they may", async () => {
@@ -99,7 +99,6 @@ describe("objects of the API server", () => {
     expect((await project.plan()).map(({ op }) => op)).toEqual(["update"]);
     await project.mustWork(project.up());
     expect(await server.kubectl("get", "configmap", "mutable", "-o", "jsonpath={.data}")).toBe('{"b":"2"}');
-    await project.mustWork(project.destroy());
   });
 
   test("get a name of their own, which stays", async () => {
@@ -109,7 +108,6 @@ describe("objects of the API server", () => {
     const { name } = await project.outputs();
     expect(name).toMatch(/^auto-[0-9a-f]{8}$/);
     await project.mustWork(project.up("--expect-no-changes"));
-    await project.mustWork(project.destroy());
   });
 
   test("are read again by refresh: a change from outside is seen and undone, a lost object is made again", async () => {
@@ -125,7 +123,6 @@ describe("objects of the API server", () => {
     await project.mustWork(project.refresh());
     expect((await project.plan()).map(({ op }) => op)).toEqual(["create"]);
     await project.mustWork(project.up());
-    await project.mustWork(project.destroy());
   });
 
   test("can be imported", async () => {
@@ -149,7 +146,6 @@ describe("objects of the API server", () => {
         expect(text).not.toContain(clear);
     expect(await project.outputs()).toEqual({ data: { token: Buffer.from("open-sesame").toString("base64") } });
     await project.mustWork(project.up("--expect-no-changes"));
-    await project.mustWork(project.destroy());
   });
 
   test("are refused in a preview already when the server finds them invalid", async () => {
@@ -169,7 +165,6 @@ describe("awaits", () => {
     await project.mustWork(project.up("--expect-no-changes"));
     await project.write(body("two"));
     expect(kinds(await project.plan())).toMatchObject({ "spec.selector.matchLabels.app": "update-replace" });
-    await project.mustWork(project.destroy());
   });
 
   test("a Deployment that does not become available fails after its timeout, keeps its state, and skipAwait does not wait", async () => {
@@ -184,7 +179,6 @@ describe("awaits", () => {
     expect((await project.resources()).map(({ type }) => type)).toContain("kubernetes:apps/v1:Deployment");
     await project.write(body('{ "pulumi.com/skipAwait": "true" }'));
     await project.mustWork(project.up());
-    await project.mustWork(project.destroy());
   });
 
   test("a Job is done when it is complete", async () => {
@@ -193,7 +187,6 @@ describe("awaits", () => {
     project = await engineProject({ program: program(body) });
     await project.mustWork(project.up());
     await project.mustWork(project.up("--expect-no-changes"));
-    await project.mustWork(project.destroy());
   });
 });
 
@@ -218,7 +211,6 @@ new ConfigMap("map", { metadata: { name: "late" }, data: { a: "1" } }, { provide
     expect((await project.plan()).every(({ op }) => op === "create")).toBe(true);
     await project.mustWork(project.up());
     await project.mustWork(project.up("--expect-no-changes"));
-    await project.mustWork(project.destroy());
   });
 
   test("only another clusterIdentifier replaces the provider", async () => {
@@ -230,7 +222,6 @@ new ConfigMap("map", { metadata: { name: "late" }, data: { a: "1" } }, { provide
     expect((await project.plan()).map(({ op }) => op)).toEqual(["update"]);
     await project.write(program(configMap("identity", { a: "1" }), "kubeconfig, clusterIdentifier: 'other'"));
     expect((await project.plan()).map(({ op }) => op)).toEqual(["replace", "replace"]);
-    await project.mustWork(project.destroy());
   });
 
   test("deleteUnreachable forgets what cannot be reached", async () => {
