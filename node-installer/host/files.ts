@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { posix } from "node:path";
-import { Refusal } from "../runtime/refusal.ts";
+import { createLike } from "./access.ts";
 import type { FileAttributes, Host } from "./host.ts";
 
 /** Where the installer keeps its own things on a node. */
@@ -75,31 +75,24 @@ export async function swapFile(
     await host.syncDirectory(directory);
     return;
   }
-  const staged = await stageFile(host, path, content, attributes);
-  await keepLabel(host, path, staged);
+  const staged = stagedPath(path);
+  const stage = async (bytes: Buffer) => {
+    await host.remove(staged);
+    await createLike(host, path, staged, bytes, attributes);
+  };
+  await stage(content);
   const answer = await host.replaceFile(path, staged, expected);
   if (answer.result === "changed") {
     await host.remove(staged);
     throw new FileChanged(`${path} was changed by another program`);
   }
   if (answer.result === "foreign") {
-    await writeFileAtomically(host, path, answer.bytes, attributes);
+    await stage(answer.bytes);
+    await host.rename(staged, path);
+    await host.syncDirectory(directory);
     throw new FileChanged(`${path} was written to by another program`);
   }
   await host.syncDirectory(directory);
-}
-
-/** With SELinux a file carries who may read it: what takes its place must say the same. A new file has its directory's. */
-async function keepLabel(host: Host, path: string, staged: string): Promise<void> {
-  if ((await host.stat("/sys/fs/selinux/enforce")) === undefined || (await host.stat(path)) === undefined) return;
-  const { code, stderr } = await host.run("chcon", [`--reference=${path}`, staged]);
-  if (code === 0) return;
-  await host.remove(staged);
-  throw new Refusal(
-    "selinux-label",
-    `The SELinux label of ${path} could not be given to the file that is to take its place (chcon: ${stderr.trim()}), so it stays as it is. ` +
-      "Install chcon (coreutils) on the node, or allow the installer's pod to relabel files.",
-  );
 }
 
 /** Moves the file aside before looking at it: what was looked at is what is removed. */

@@ -18,9 +18,14 @@ const environment = {
   SYSTEMD_COLORS: "0",
 };
 
-/** The program and its arguments as this process has to start them. */
+/**
+ * The program and its arguments as this process has to start them. By the host's `env`: the image's chroot is BusyBox's,
+ * which would run its own `ls` or `cp` instead of the host's.
+ */
 function inRoot(root: string, command: string, args: string[]): { file: string; args: string[] } {
-  return root === "/" ? { file: command, args } : { file: "chroot", args: [root, command, ...args] };
+  if (root === "/") return { file: command, args };
+  const words = command.includes("/") ? [command] : ["/usr/bin/env", command];
+  return { file: "chroot", args: [root, ...words, ...args] };
 }
 
 /** Environment of the started process: `chroot` itself is found by our own PATH, what it starts by the host's. */

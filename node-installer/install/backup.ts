@@ -1,4 +1,5 @@
 import { posix } from "node:path";
+import { createLike } from "../host/access.ts";
 import { sha256 } from "../host/files.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
 
@@ -13,7 +14,7 @@ export async function backUp(host: Host, file: string, bytes: Buffer, attributes
   for (;;) {
     const backup = `${file}.${timestamp(host.now())}.bak`;
     try {
-      await host.createFile(backup, bytes, attributes);
+      await createLike(host, file, backup, bytes, attributes);
     } catch (error) {
       // Another one of this very millisecond.
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;

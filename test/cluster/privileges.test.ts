@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from "node:fs";
+import { copyFile, mkdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -8,7 +9,10 @@ import { podSecurity } from "../../node-installer/kubernetes/pod-security.ts";
 import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
 import { buildPrograms } from "../../tools/build.ts";
 import { buildImage } from "../../tools/image/build.ts";
+import { debianFiles } from "../../tools/programs/debian.ts";
+import { toStderr } from "../../tools/programs/progress.ts";
 import { until, useCluster } from "./harness.ts";
+import { NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
@@ -24,6 +28,16 @@ const configuration = "/etc/containerd/config.toml";
 const owner = "1234:2345";
 let payload: SmallPayload;
 let image = "";
+let access = "";
+
+/** The node's Debian has no programs for access control lists, but those of its kernel. */
+async function placeAclTools(): Promise<void> {
+  const files = await debianFiles({ name: "acl", suite: "bookworm", packages: ["acl"] }, toStderr);
+  const target = join(await new NodeWithInstaller(cluster(), node).root(), "opt/test");
+  await mkdir(target, { recursive: true });
+  for (const program of ["getfacl", "setfacl"]) await copyFile(join(files, "usr/bin", program), join(target, program));
+}
+const accessList = () => cluster().onNode(node, "/opt/test/getfacl", "--absolute-names", "--numeric", configuration);
 
 beforeAll(async () => {
   payload = await smallPayload(directory, "small");
@@ -134,16 +148,22 @@ test.each(withoutOne)("without $missing it ends with a sentence, and the node is
   expect(await state()).toBe(before);
 });
 
-test("with all of them it installs, and the file keeps its owner and its mode", async () => {
+test("with all of them it installs, and the file keeps its owner, its mode and its access control list", async () => {
+  await placeAclTools();
+  await cluster().onNode(node, "/opt/test/setfacl", "--modify", "user:4321:r", configuration);
+  access = await accessList();
   const { code, output } = await run("with-all", "install");
   expect(code, output).toBe(0);
   expect(await cluster().onNode(node, "cat", configuration)).toContain(payload.runtime.handler);
   expect((await cluster().onNode(node, "stat", "--format=%a %u:%g", configuration)).trim()).toBe(`640 ${owner}`);
+  expect(access).toContain("user:4321:r--");
+  expect(await accessList()).toBe(access);
 });
 
 test("with all of them it uninstalls", async () => {
   const { code, output } = await run("uninstall", "uninstall");
   expect(code, output).toBe(0);
   expect(await cluster().onNode(node, "cat", configuration)).not.toContain(payload.runtime.handler);
+  expect(await accessList()).toBe(access);
   expect((await cluster().tryOnNode(node, ["ls", "/opt/edgeless"])).code).not.toBe(0);
 });

@@ -144,27 +144,51 @@ describe("containerd reads another file than the one that the runtimes are in", 
   });
 });
 
-describe("a host with SELinux", () => {
-  const labels: string[][] = [];
-  const install = (code: number) => {
-    labels.length = 0;
-    node.host.put("/sys/fs/selinux/enforce", "1");
-    node.host.programs.set("chcon", (args) => {
-      labels.push(args);
+describe("a file with more than mode and owner", () => {
+  const staged = "/etc/containerd/.config.toml.contrast-staged";
+  let said: string[];
+  const program = (name: string, code = 0) =>
+    node.host.programs.set(name, (args) => {
+      said.push([name, ...args].join(" "));
       return { code, stderr: code === 0 ? "" : "Operation not permitted" };
     });
-    return converge(node.environment(node.spec([node.runtime("00000001")])));
-  };
-
-  test("the file that takes containerd's place gets its label first", async () => {
-    await install(0);
-    expect(labels).toEqual([[`--reference=${configPath}`, "/etc/containerd/.config.toml.contrast-staged"]]);
+  const withList = () =>
+    node.host.programs.set("ls", () => ({ code: 0, stdout: "-rw-r-----+ 1 root root 9 config.toml\n" }));
+  const install = () => converge(node.environment(node.spec([node.runtime("00000001")])));
+  beforeEach(() => {
+    said = [];
+    for (const name of ["chcon", "cp", "chown"]) program(name);
   });
 
-  test("where that is not possible nothing is replaced, and the reason is said", async () => {
-    await expect(install(1)).rejects.toThrow("The SELinux label of /etc/containerd/config.toml could not be given");
+  test("gives its SELinux label to its backup and to what takes its place", async () => {
+    node.host.put("/sys/fs/selinux/enforce", "1");
+    await install();
+    expect(said).toEqual([
+      expect.stringMatching(`^chcon --reference=${configPath} ${configPath}\\..*\\.bak$`),
+      `chcon --reference=${configPath} ${staged}`,
+    ]);
+  });
+
+  test("gives them its access control list, before they become another user's", async () => {
+    node.host.put(configPath, adminsFile, { mode: 0o640, uid: 1234, gid: 2345 });
+    withList();
+    await install();
+    expect(said.slice(2)).toEqual([
+      `cp --attributes-only --preserve=mode ${configPath} ${staged}`,
+      `chown 1234:2345 ${staged}`,
+    ]);
+  });
+
+  test.each([
+    ["SELinux label", "chcon", () => node.host.put("/sys/fs/selinux/enforce", "1")],
+    ["access control list", "cp", withList],
+  ])("is not replaced where its %s cannot be kept", async (what, name, prepare) => {
+    prepare();
+    program(name, 1);
+    await expect(install()).rejects.toThrow(`The ${what} of ${configPath} could not be given`);
     expect(node.host.text(configPath)).toBe(adminsFile);
     expect(node.starts).toBe(1);
+    expect(Object.keys(node.host.tree()).filter((path) => /\.bak|staged/.test(path))).toEqual([]);
   });
 });
 
