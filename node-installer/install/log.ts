@@ -13,6 +13,14 @@ export interface Log {
   flush(): Promise<void>;
 }
 
+/** Bytes, some ten thousand lines. A larger log makes room for a new one, and is kept beside it until that one is as large. */
+export const largestLog = 4 << 20;
+
+async function makeRoom(host: Host): Promise<void> {
+  const stat = await host.stat(logPath);
+  if (stat !== undefined && stat.size > largestLog) await host.rename(logPath, `${logPath}.1`);
+}
+
 /** One JSON object a line, on `write` and in the host's log, which outlives the pod. */
 export function createLog(host: Host, group: string, write: (line: string) => void): Log {
   let waiting: string[] = [];
@@ -25,6 +33,7 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
     // A full disk must not stop a rollback: the line is on stdout.
     writing = writing
       .then(() => host.makeDirectory(posix.dirname(logPath), 0o750))
+      .then(() => makeRoom(host))
       .then(() => host.appendFile(logPath, lines))
       .catch(() => undefined);
   };

@@ -40,7 +40,7 @@ export interface Row {
 const looks = /^(cri (version|status|listSandboxes)|run systemctl show)/;
 /** These change nothing that anybody sees but the installer itself: a kill before them is a kill before what follows. */
 const invisible =
-  /^(mkdir|fsync|cri|run systemctl show|run cat|run containerd)|^(write|remove) .*\.(contrast-staged|fired)$/;
+  /^(mkdir|fsync|cri|run systemctl show|run cat|run ls|run containerd)|^(write|remove) .*\.(contrast-staged|fired)$/;
 /** Where one state becomes another: worth both a kill before and a kill after. */
 const turns =
   /^(step|replace|rename to .*(journal\.json|guard\.armed)$|remove .*guard\.armed$|run systemctl restart containerd)/;
