@@ -279,7 +279,7 @@ test("a machine that dies in its turn is named when the rollout gives up", async
   });
   await cluster().onNode("node-2", "systemctl", "kill", "--signal=STOP", "kubelet");
   const generation = await daemonSetGeneration();
-  await configure({ payloads: ["second"], join: joinCommand(), group: { stallTimeout: 20 } });
+  await configure({ payloads: ["second"], join: joinCommand(), group: { stallTimeout: 60 } });
   const update = project.up();
   await Promise.race([
     until("the rollout begins", async () => (await daemonSetGeneration()) > generation || undefined),
@@ -288,7 +288,7 @@ test("a machine that dies in its turn is named when the rollout gives up", async
   await stopUnit(layout, nodeLayout(layout, { name: "node-2", number: 0 }).unit);
   const { code, stdout } = await update;
   expect(code).not.toBe(0);
-  expect(stdout).toContain("Nothing changed for 20 s.");
+  expect(stdout).toContain("Nothing changed for 60 s.");
   expect(stdout).toMatch(/node-2: (starting|not-ready): /);
   expect(stdout).toMatch(/node-1: waiting: .*node-2/);
 });
