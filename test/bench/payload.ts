@@ -1,7 +1,7 @@
 // Copying a payload of 1 GiB against cp, sync and sha256sum of the same file; in one process, medians of ten.
 import { execFileSync } from "node:child_process";
 import { randomFillSync } from "node:crypto";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { copyVerified, fileDigest } from "../../node-installer/host/copy.ts";
@@ -40,7 +40,6 @@ export async function payloadBenchmarks(bytes = 1 << 30): Promise<Benchmark[]> {
       theirs.push(await timed(() => execFileSync("sh", ["-c", commands, "sh", source, target])));
       rmSync(target);
     }
-    const anonymous = Number(/RssAnon:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1024;
     const [own, reference] = [median(ours), median(theirs)];
     return [
       {
@@ -49,7 +48,6 @@ export async function payloadBenchmarks(bytes = 1 << 30): Promise<Benchmark[]> {
         reference: { name: "cp + sync + sha256sum", time: reference },
         limit: 1,
         ok: own <= reference,
-        note: `${anonymous.toFixed(0)} MiB of anonymous memory`,
       },
     ];
   } finally {
