@@ -3,7 +3,7 @@ import { Provider } from "@pulumi/kubernetes/provider.js";
 import * as pulumi from "@pulumi/pulumi";
 import { aksIdentifier, aksKubeconfig } from "./aks-coco-node-pool.ts";
 import type { ClusterConfiguration } from "./config/schema.ts";
-import { LocalCluster } from "./local-cluster/local-cluster.ts";
+import { LocalCluster } from "./local-cluster.ts";
 
 /** What the rest of the program needs of a cluster, wherever it comes from. */
 export interface Cluster {

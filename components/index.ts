@@ -18,6 +18,6 @@ export { BareMetalNodes, type BareMetalNodesArgs, type HostArgs } from "./bare-m
 export { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "./confidential-workload.ts";
 export { ContrastRuntime, type ContrastRuntimeArgs, type NodeGroupArgs, type RuntimeArgs } from "./contrast-runtime.ts";
 export type { NodeSelectionArgs, TolerationArgs } from "./installer-pod.ts";
-export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster/local-cluster.ts";
+export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster.ts";
 export { type DistributionArgs, NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
 export { type RuntimeClassArgs, RuntimeClasses, type RuntimeClassesArgs } from "./runtime-classes.ts";

@@ -1,6 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import { imageLayout } from "./config/index.ts";
+import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
 
 const repository = "contrast-node-installer";

@@ -17,7 +17,7 @@ const verbs: Record<string, Verb> = {
   },
   "local-cluster": {
     summary: "make, repair, show or remove a Kubernetes cluster on this machine",
-    load: () => import("../components/local-cluster/command.ts"),
+    load: () => import("./local-cluster/command.ts"),
   },
   status: {
     summary: "show each node's state, handlers and reason",

@@ -1,12 +1,13 @@
 // npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
-import { ensureCluster, requireOwnCluster } from "../components/local-cluster/cluster.ts";
-import { enterNetwork } from "../components/local-cluster/layout.ts";
-import { requireMachine } from "../components/local-cluster/requirements.ts";
+
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { resolveEngine } from "./engine/engine.ts";
 import { engineEnvironment } from "./engine/environment.ts";
 import { runPulumi, selectStack } from "./engine/run.ts";
 import { buildInstallerImage } from "./image/main.ts";
+import { ensureCluster, requireOwnCluster } from "./local-cluster/cluster.ts";
+import { enterNetwork } from "./local-cluster/layout.ts";
+import { requireMachine } from "./local-cluster/requirements.ts";
 import { ensureLocalPayload } from "./local-payload/local-payload.ts";
 import { type Progress, seconds, toStderr } from "./programs/progress.ts";
 import { endPrograms } from "./programs/run.ts";

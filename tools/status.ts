@@ -110,12 +110,12 @@ function reasonOf(node: FleetNode, fleet: Fleet): string {
  */
 async function statusInClone(args: string[]): Promise<number> {
   const elsewhere = process.env.KUBECONFIG_CONTENT ?? process.env.KUBECONFIG;
-  const { clusterLayout, enterNetwork } = await import("../components/local-cluster/layout.ts");
-  const { networkExists } = await import("../components/local-cluster/network.ts");
+  const { clusterLayout, enterNetwork } = await import("./local-cluster/layout.ts");
+  const { networkExists } = await import("./local-cluster/network.ts");
   const stack = process.env.PULUMI_STACK ?? "dev";
   const cluster = clusterLayout(stack);
   if (elsewhere !== undefined || !(await networkExists(cluster))) return main(args);
-  const { kubeconfigFile } = await import("../components/local-cluster/certificates.ts");
+  const { kubeconfigFile } = await import("./local-cluster/certificates.ts");
   const [program = "", ...words] = [...enterNetwork(stack), process.execPath, join(import.meta.dirname, "cli.ts")];
   const env = { ...process.env, KUBECONFIG: kubeconfigFile(cluster, "admin") };
   const { status } = spawnSync(program, [...words, "status", ...args], { stdio: "inherit", env });

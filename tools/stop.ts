@@ -1,8 +1,9 @@
 // npm stop: pulumi destroy of the dev stack. What an interrupted update left of its cluster goes, too.
-import { destroyCluster } from "../components/local-cluster/cluster.ts";
+
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { engineEnvironment } from "./engine/environment.ts";
 import { runPulumi, selectStack } from "./engine/run.ts";
+import { destroyCluster } from "./local-cluster/cluster.ts";
 import { toStderr } from "./programs/progress.ts";
 
 const stack = "dev";

@@ -1,11 +1,8 @@
 import { readFile } from "node:fs/promises";
 import * as pulumi from "@pulumi/pulumi";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { readImageDigest } from "../../tools/image/layout.ts";
+import { imageLayout, readImageIndex } from "./image-layout.ts";
 import { readConfiguration, type StackConfiguration } from "./read.ts";
-
-/** Where `npm run image` leaves the installer's image, below the project. */
-export const imageLayout = ".local/image";
 
 /** The configuration of the stack that the engine runs. Mistakes end the program with one message and no stack. */
 export async function stackConfiguration(): Promise<StackConfiguration> {
@@ -22,7 +19,7 @@ export async function stackConfiguration(): Promise<StackConfiguration> {
       ),
       secretKeys: secretKeys.filter(own).map(bare),
       readText: (path) => readFile(path, "utf8"),
-      imageDigest: () => readImageDigest(imageLayout),
+      imageDigest: async () => (await readImageIndex(imageLayout)).digest,
     });
   } catch (error) {
     throw error instanceof Refusal ? new pulumi.RunError(error.message) : error;

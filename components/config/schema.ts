@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { distributionNames, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
-import { nodeOptions } from "../local-cluster/options.ts";
+import { nodeOptions } from "./local-cluster.ts";
 
 /*
  * The shape of a stack's configuration, key by key. Whatever concerns more than one key is in rules.ts. Every object is

@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
+import { type ContainerdVersion, containerdVersions } from "../../components/config/local-cluster.ts";
 import { openCri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import { observe, type ServingState, serves } from "../../node-installer/containerd/serving.ts";
-import { type ContainerdVersion, containerdPrograms, containerdVersions } from "../../tools/programs/pinned.ts";
+import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { aks, snp, tdx } from "../unit/containerd/entries.ts";
 

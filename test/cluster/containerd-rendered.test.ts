@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { compareDumps } from "../../node-installer/containerd/dumps.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import { editContext, type Located, readConfiguration } from "../../node-installer/containerd/locate.ts";
@@ -10,7 +11,7 @@ import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
 import { validate } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
-import { containerdPrograms, containerdVersions } from "../../tools/programs/pinned.ts";
+import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { entryOf } from "../unit/containerd/entries.ts";
 

@@ -1,15 +1,15 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
+import type { ClusterInput } from "../../components/config/local-cluster.ts";
 import {
   type ClusterInfo,
   destroyCluster,
   ensureCluster,
   runKubectl,
   runOnNode,
-} from "../../components/local-cluster/cluster.ts";
-import { enterNetwork } from "../../components/local-cluster/layout.ts";
-import type { ClusterInput } from "../../components/local-cluster/options.ts";
+} from "../../tools/local-cluster/cluster.ts";
+import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { packageRoot } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";

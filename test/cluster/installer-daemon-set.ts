@@ -2,7 +2,6 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { installerLabels, podTemplate } from "../../components/installer-pod.ts";
-import { enterNetwork } from "../../components/local-cluster/layout.ts";
 import { installerIdentity } from "../../node-installer/kubernetes/identity.ts";
 import {
   installerName,
@@ -17,6 +16,7 @@ import { type Lease, ticketReasonAnnotation } from "../../node-installer/kuberne
 import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
 import { buildPrograms } from "../../tools/build.ts";
 import { buildImage } from "../../tools/image/build.ts";
+import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";

@@ -2,11 +2,11 @@ import { existsSync } from "node:fs";
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { processesOf } from "../../components/local-cluster/cgroups.ts";
-import { clusterStatus, destroyCluster, ensureCluster } from "../../components/local-cluster/cluster.ts";
-import { clusterLayout, clustersDirectory, nodeLayout } from "../../components/local-cluster/layout.ts";
-import { leader } from "../../components/local-cluster/nodes.ts";
-import { unitProcesses } from "../../components/local-cluster/units.ts";
+import { processesOf } from "../../tools/local-cluster/cgroups.ts";
+import { clusterStatus, destroyCluster, ensureCluster } from "../../tools/local-cluster/cluster.ts";
+import { clusterLayout, clustersDirectory, nodeLayout } from "../../tools/local-cluster/layout.ts";
+import { leader } from "../../tools/local-cluster/nodes.ts";
+import { unitProcesses } from "../../tools/local-cluster/units.ts";
 import { run } from "../../tools/programs/run.ts";
 import { busyboxPod, clusterNameFor, startCluster, type TestCluster, until } from "./harness.ts";
 

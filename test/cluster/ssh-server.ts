@@ -1,8 +1,8 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { clusterLayout, nodeLayout } from "../../components/local-cluster/layout.ts";
-import { leader } from "../../components/local-cluster/nodes.ts";
+import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
+import { leader } from "../../tools/local-cluster/nodes.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import { toStderr } from "../../tools/programs/progress.ts";

@@ -1,9 +1,9 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
 import { parse } from "yaml";
-import { clusterLayout, enterNetwork } from "../../components/local-cluster/layout.ts";
-import { networkExists } from "../../components/local-cluster/network.ts";
 import { installLauncher } from "../launcher.ts";
+import { clusterLayout, enterNetwork } from "../local-cluster/layout.ts";
+import { networkExists } from "../local-cluster/network.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";

@@ -2,21 +2,18 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import {
+  brokenImage,
+  type Descriptor,
+  descriptorSchema,
+  readImageIndex,
+} from "../../components/config/image-layout.ts";
 import { withLock } from "../programs/lock.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { explainFullDisk } from "./full-disk.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey, sha256 } from "./layer.ts";
 
 /** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
-const descriptorSchema = z.object({
-  mediaType: z.string(),
-  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, { error: "must be sha256:<64 hex digits>" }),
-  size: z.int().min(0),
-});
-export type Descriptor = z.infer<typeof descriptorSchema>;
-
-const indexSchema = z.object({ schemaVersion: z.literal(2), manifests: z.array(descriptorSchema).length(1) });
 const imageManifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json";
@@ -112,51 +109,23 @@ function imageConfiguration(config: ImageConfig, layers: Layer[]): unknown {
   };
 }
 
-/** The digest of the layout's image: "sha256:…" of its manifest. @throws Refusal where no complete layout is */
-export async function readImageDigest(layoutDir: string): Promise<string> {
-  return (await readIndex(layoutDir)).digest;
-}
-
 /** The image's manifest: its descriptor and bytes, and the blobs that it names (configuration first). */
 export async function readImage(
   layoutDir: string,
 ): Promise<{ manifest: Descriptor; content: Buffer; blobs: Descriptor[] }> {
-  const manifest = await readIndex(layoutDir);
+  const manifest = await readImageIndex(layoutDir);
   const content = await readFile(blobPath(layoutDir, manifest.digest)).catch((error: NodeJS.ErrnoException) => {
-    throw incomplete(layoutDir, `the manifest ${manifest.digest} cannot be read (${error.code})`);
+    throw brokenImage(layoutDir, `the manifest ${manifest.digest} cannot be read (${error.code})`);
   });
   if (`sha256:${sha256(content)}` !== manifest.digest)
-    throw incomplete(layoutDir, `the bytes of ${manifest.digest} have another digest`);
+    throw brokenImage(layoutDir, `the bytes of ${manifest.digest} have another digest`);
   const { config, layers } = imageManifestSchema.parse(JSON.parse(content.toString()));
   const blobs = [config, ...layers];
   for (const { digest, size } of blobs)
     if (!(await hasSize(blobPath(layoutDir, digest), size)))
-      throw incomplete(layoutDir, `the blob ${digest} is not whole`);
+      throw brokenImage(layoutDir, `the blob ${digest} is not whole`);
   return { manifest, content, blobs };
 }
-
-async function readIndex(layoutDir: string): Promise<Descriptor> {
-  let text: string;
-  try {
-    text = await readFile(join(layoutDir, "index.json"), "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    throw new Refusal("image-missing", `There is no image at ${layoutDir}. Build it with: npm run image`);
-  }
-  try {
-    const [manifest] = indexSchema.parse(JSON.parse(text)).manifests;
-    if (manifest) return manifest;
-  } catch (error) {
-    throw incomplete(layoutDir, `index.json is not the index of one image (${(error as Error).message})`);
-  }
-  throw incomplete(layoutDir, "index.json names no image");
-}
-
-const incomplete = (layoutDir: string, what: string) =>
-  new Refusal(
-    "image-broken",
-    `The image at ${layoutDir} is broken: ${what}. Delete that directory and build it again: npm run image`,
-  );
 
 async function readRecord(file: string): Promise<Record<string, Layer>> {
   try {

@@ -3,9 +3,10 @@
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { blobPath, type Descriptor, readImage } from "./layout.ts";
+import { blobPath, readImage } from "./layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "./registry.ts";
 
 /** How many blobs are on their way at a time. */

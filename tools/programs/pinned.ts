@@ -4,6 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
 import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
 import type { Progress } from "./progress.ts";
@@ -48,19 +49,14 @@ const pause: GoProgram = { name: "pause", version: "1", module: moduleDirectory(
 export const pauseProgram = async (progress: Progress) => join(await goProgram(pause, progress), "pause");
 
 /** By minor version. 1.7 does not build from its published module alone; Debian has it. */
-const containerds = {
-  "1.7": (progress: Progress) =>
-    debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
-  "2.0": (progress: Progress) => containerdModule("2.0.7", progress),
-  "2.1": (progress: Progress) => containerdModule("2.1.9", progress),
-  "2.2": (progress: Progress) => containerdModule("2.2.9", progress),
-  "2.3": (progress: Progress) => containerdModule("2.3.3", progress),
-  "2.4": (progress: Progress) => containerdModule("2.4.2", progress),
+const containerds: Record<ContainerdVersion, (progress: Progress) => Promise<string>> = {
+  "1.7": (progress) => debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
+  "2.0": (progress) => containerdModule("2.0.7", progress),
+  "2.1": (progress) => containerdModule("2.1.9", progress),
+  "2.2": (progress) => containerdModule("2.2.9", progress),
+  "2.3": (progress) => containerdModule("2.3.3", progress),
+  "2.4": (progress) => containerdModule("2.4.2", progress),
 };
-
-export type ContainerdVersion = keyof typeof containerds;
-export const containerdVersions = Object.keys(containerds) as [ContainerdVersion, ...ContainerdVersion[]];
-export const defaultContainerdVersion: ContainerdVersion = "2.4";
 
 /** A tree to lay over a node's: usr/bin/{containerd,containerd-shim-runc-v2,ctr} and perhaps more. */
 export const containerdTree = (version: ContainerdVersion, progress: Progress): Promise<string> =>

@@ -1,5 +1,5 @@
-import type { ClusterInfo } from "../../components/local-cluster/cluster.ts";
 import { runtimeDirectory } from "../../node-installer/runtime/spec.ts";
+import type { ClusterInfo } from "../local-cluster/cluster.ts";
 import type { Proof } from "./proof.ts";
 
 /** What a person sees at the end of npm start: what there is now, and what to try next. */

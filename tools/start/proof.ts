@@ -1,9 +1,9 @@
 import { z } from "zod";
-import { type ClusterInfo, runOnNode } from "../../components/local-cluster/cluster.ts";
-import { kubectl } from "../../components/local-cluster/kubectl.ts";
-import { clusterLayout } from "../../components/local-cluster/layout.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { runtimeDirectory } from "../../node-installer/runtime/spec.ts";
+import { type ClusterInfo, runOnNode } from "../local-cluster/cluster.ts";
+import { kubectl } from "../local-cluster/kubectl.ts";
+import { clusterLayout } from "../local-cluster/layout.ts";
 import { kubernetesPrograms } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";
 

@@ -13,9 +13,9 @@ const clusterResult = {
   images: {},
 };
 
-vi.mock(import("../../../tools/image/layout.ts"), async (original) => ({
+vi.mock(import("../../../components/config/image-layout.ts"), async (original) => ({
   ...(await original()),
-  readImageDigest: async () => imageDigest,
+  readImageIndex: async () => ({ mediaType: "", digest: imageDigest, size: 0 }),
 }));
 
 /** The payload of `local` is made on the user's machine: its fixture stands for it. */

@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { readImageIndex } from "../../../components/config/image-layout.ts";
 import { buildLayer, type Entry, entriesOfTree, sha256 } from "../../../tools/image/layer.ts";
-import { blobPath, readImage, readImageDigest, writeImage } from "../../../tools/image/layout.ts";
+import { blobPath, readImage, writeImage } from "../../../tools/image/layout.ts";
 import { buildSimpleImage } from "../../../tools/image/simple.ts";
 
 let directory: string;
@@ -46,7 +47,7 @@ test("the same inputs give the same digest, at another place, time and order", a
   );
   expect(second.digest).toBe(first.digest);
   expect(second.layers[0]?.cached).toBe(false);
-  expect(await readImageDigest(join(directory, "b"))).toBe(first.digest);
+  expect((await readImageIndex(join(directory, "b"))).digest).toBe(first.digest);
 });
 
 test("tar reads a layer back: paths, modes, owners, times, links, parents", async () => {
@@ -163,7 +164,7 @@ test("a file with other bytes than its manifest says is refused, and no layer is
 });
 
 test("without an image the digest's reader says what to do", async () => {
-  await expect(readImageDigest(join(directory, "none"))).rejects.toThrow(
+  await expect(readImageIndex(join(directory, "none"))).rejects.toThrow(
     /There is no image at .*none. Build it with: npm run image/,
   );
 });

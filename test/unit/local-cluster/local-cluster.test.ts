@@ -1,10 +1,9 @@
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { clusterLayout, nodeLayout } from "../../../components/local-cluster/layout.ts";
-import { containerdConfiguration, nodeFiles } from "../../../components/local-cluster/node-files.ts";
-import { parseClusterOptions } from "../../../components/local-cluster/options.ts";
-import { containerdVersions } from "../../../tools/programs/pinned.ts";
+import { containerdVersions, parseClusterOptions } from "../../../components/config/local-cluster.ts";
+import { clusterLayout, nodeLayout } from "../../../tools/local-cluster/layout.ts";
+import { containerdConfiguration, nodeFiles } from "../../../tools/local-cluster/node-files.ts";
 
 const cluster = clusterLayout("dev");
 const node = nodeLayout(cluster, { name: "node-1", number: 2 });

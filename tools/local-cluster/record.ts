@@ -1,8 +1,8 @@
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { containerdVersions } from "../../tools/programs/pinned.ts";
 import type { ClusterLayout } from "./layout.ts";
 
 /** What is known of a cluster beyond its name: written before the first thing of it is made. */

@@ -1,17 +1,12 @@
 import { existsSync } from "node:fs";
 import { readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
+import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "../../components/config/local-cluster.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "../../tools/programs/lock.ts";
-import {
-  containerdTree,
-  kubernetesPrograms,
-  nodeTree,
-  packageRoot,
-  registryProgram,
-} from "../../tools/programs/pinned.ts";
-import { type Progress, seconds } from "../../tools/programs/progress.ts";
-import { check, type RunResult } from "../../tools/programs/run.ts";
+import { withLock } from "../programs/lock.ts";
+import { containerdTree, kubernetesPrograms, nodeTree, packageRoot, registryProgram } from "../programs/pinned.ts";
+import { type Progress, seconds } from "../programs/progress.ts";
+import { check, type RunResult } from "../programs/run.ts";
 import { ensureCertificates, kubeconfigFile } from "./certificates.ts";
 import { killGroup, removeGroup } from "./cgroups.ts";
 import {
@@ -27,7 +22,6 @@ import { type ClusterLayout, clusterLayout, clustersDirectory, nodeLayout } from
 import { ensureNetwork, networkExists, removeNetwork } from "./network.ts";
 import { type ClusterNode, ensureNodes, type NodeContext, removeNode } from "./node-set.ts";
 import { removeMachineRemains, runInNode } from "./nodes.ts";
-import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "./options.ts";
 import { type ClusterRecord, type NodeRecord, readRecord, writeRecord } from "./record.ts";
 import { mayLowerOomScores, requireMachine, requireRoot } from "./requirements.ts";
 import { isCurrent, isRunning, startUnit, type Unit, waitFor } from "./units.ts";

@@ -1,9 +1,9 @@
 // local-cluster: the command behind the component LocalCluster, `npm start` and the tests.
 import { parseArgs } from "node:util";
+import type { ClusterInput } from "../../components/config/local-cluster.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
+import { toStderr } from "../programs/progress.ts";
 import { clusterStatus, destroyCluster, ensureCluster, runOnNode } from "./cluster.ts";
-import type { ClusterInput } from "./options.ts";
 
 const usage = `usage: contrast-runtime local-cluster COMMAND --name NAME
   ensure  [--nodes JSON]   make or repair the cluster; prints {kubeconfig, registry, networkNamespace, nodes, images}

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { check } from "../../tools/programs/run.ts";
+import { check } from "../programs/run.ts";
 import { type ClusterLayout, serviceAddress } from "./layout.ts";
 
 /** The cluster's own certificate authority, and who proves what by it. Ten years: a local cluster does not rotate. */

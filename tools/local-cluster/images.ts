@@ -1,10 +1,10 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { extname, join } from "node:path";
-import { buildSimpleImage } from "../../tools/image/simple.ts";
-import { cacheDirectory } from "../../tools/programs/cache.ts";
-import { busyboxProgram, pauseProgram } from "../../tools/programs/pinned.ts";
-import type { Progress } from "../../tools/programs/progress.ts";
-import { check } from "../../tools/programs/run.ts";
+import { buildSimpleImage } from "../image/simple.ts";
+import { cacheDirectory } from "../programs/cache.ts";
+import { busyboxProgram, pauseProgram } from "../programs/pinned.ts";
+import type { Progress } from "../programs/progress.ts";
+import { check } from "../programs/run.ts";
 import type { ClusterLayout } from "./layout.ts";
 import { runInNetwork } from "./network.ts";
 import { waitFor } from "./units.ts";
@@ -53,7 +53,7 @@ export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]
     images.map(async ({ name, layout, digest }) => {
       const pushed = join(cluster.directory, `pushed-${name}`);
       if ((await readFile(pushed, "utf8").catch(() => "")) === digest) return;
-      const program = new URL(`../../tools/image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
+      const program = new URL(`../image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
       const options = { layout, registry: `http://${cluster.registry}`, repository: name };
       const flags = Object.entries(options).map(([key, value]) => `--${key}=${value}`);
       const push = () => runInNetwork(cluster, [process.execPath, program, ...flags]);
