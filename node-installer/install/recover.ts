@@ -5,7 +5,8 @@ import { type Environment, entryOf, mismatches, type Observation, observeHost } 
 import type { Plan } from "./plan.ts";
 import { closeTransaction, RolledBack, rollBack } from "./rollback.ts";
 import { runSteps } from "./steps.ts";
-import { record, recordWithout, type Work } from "./work.ts";
+import { abandon } from "./transaction.ts";
+import { record, type Work } from "./work.ts";
 
 /** A resumed change that is cut off again and again is taken back instead: something about it kills its installer. */
 const maximumResumptions = 2;
@@ -60,9 +61,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
     return;
   }
   // The old bytes, or somebody else's: nothing of this change is in the file.
-  await commitGuard(host);
-  await recordWithout(work, "transaction");
-  await removeGuard(host);
+  await abandon(work);
 }
 
 /** The new bytes are in place: they get the trial that was cut off. */

@@ -1,0 +1,75 @@
+import { posix } from "node:path";
+import { requireSystemd } from "../containerd/restart.ts";
+import { rootOwned, writeFileAtomically } from "../host/files.ts";
+import { waitForTicket } from "../kubernetes/tickets.ts";
+import { runtimeDirectory } from "../runtime/spec.ts";
+import { backUp } from "./backup.ts";
+import { placePayload } from "./payload.ts";
+import { bytesToCopy } from "./plan.ts";
+import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
+import { makeOwnDirectory, record, type Work, withRuntime } from "./work.ts";
+
+/*
+ * The steps before the edit. Nothing that exists is touched: a failure leaves at most files that nothing refers to, which
+ * the journal owns.
+ */
+
+export async function checkHost({ environment, observation, plan }: Work): Promise<void> {
+  const { host } = environment;
+  const { located } = observation;
+  await requireSystemd(host, located);
+  await environment.checkHost(located);
+  await requireRoomForPayloads(host, plan.payloads);
+  await requireRoomForChange(host, located.file);
+}
+
+export async function placePayloads(work: Work): Promise<void> {
+  const { host, payloads, cluster } = work.environment;
+  for (const plan of work.plan.payloads) {
+    const { handler } = plan.runtime;
+    const known = work.journal.runtimes.find(({ runtime }) => runtime.handler === handler);
+    if (plan.missing.length === 0 && known !== undefined && known.files.length === plan.runtime.files.length) continue;
+    // Owned before the first byte: what a kill leaves behind has an owner who removes it.
+    if (known === undefined) await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, {}) });
+    await makeOwnDirectory(work, posix.dirname(runtimeDirectory(handler)));
+    const files = await placePayload(host, plan, payloads);
+    await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, { files }) });
+  }
+  cluster.metrics.bytesCopied += bytesToCopy(work.plan);
+}
+
+export async function writeKataConfigurations({ environment, plan }: Work): Promise<void> {
+  for (const { path, content } of plan.kataConfigurations) {
+    await environment.host.makeDirectory(posix.dirname(path), 0o755);
+    await writeFileAtomically(environment.host, path, content, rootOwned(0o644));
+  }
+}
+
+export async function validate({ environment, observation, plan }: Work): Promise<void> {
+  await environment.daemon.validate(observation.located, plan.next, plan.entries);
+}
+
+/** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */
+export async function takeTicket({ environment }: Work): Promise<void> {
+  const { cluster, host, log, signal, specHash } = environment;
+  signal?.throwIfAborted();
+  await waitForTicket(cluster.tickets, {
+    async delay(ms) {
+      await host.delay(ms);
+      signal?.throwIfAborted();
+    },
+    onWait(waitingFor) {
+      const reason = `Waits for its turn to restart containerd: ${waitingFor}.`;
+      log.info("waiting", { reason });
+      const handlers = cluster.reporter.served();
+      cluster.reporter.report({ state: "waiting", code: "take-ticket", reason, handlers, pods: [], specHash });
+    },
+  });
+}
+
+export async function backUpFile(work: Work): Promise<void> {
+  const { located, edited } = work.observation;
+  if (edited === undefined) return;
+  const { host } = work.environment;
+  work.backup = await backUp(host, located.file, edited, work.attributes);
+}
