@@ -65,9 +65,18 @@ function pullRequest(eventFile: string): number {
   throw new Refusal("no-forge", "This workflow was not started by a pull request, so there is nothing to comment on.");
 }
 
-/** Writes the comment, over the one of an earlier run where its first line, the marker, is found again. */
+/**
+ * Writes the comment, over the one of an earlier run where its first line, the marker, is found again. Throws a Refusal
+ * for a text without one, as a summary that could not be made leaves behind: it would be written over anybody's comment.
+ */
 export async function postComment(forge: Forge, body: string): Promise<"created" | "updated"> {
   const marker = body.split("\n", 1)[0] ?? "";
+  if (!/^<!-- .+ -->$/.test(marker)) {
+    throw new Refusal(
+      "no-summary",
+      'The text does not begin as what "contrast-runtime review summary" prints: no comment is written.',
+    );
+  }
   const id = await findComment(forge, marker);
   const { method, path } = id === undefined ? { method: "POST", path: forge.create } : forge.update(id);
   await call(forge, method, path, { body });

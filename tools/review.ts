@@ -8,6 +8,7 @@ import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { differences, readApproved } from "../review/check.ts";
 import { type BundleText, type FleetPlan, fleetSentence, outcomeSentence, planFleet } from "../review/fleet-plan.ts";
 import { plannedSpecs } from "../review/groups.ts";
+import { count } from "../review/lines.ts";
 import { renderMarkdown } from "../review/markdown.ts";
 import { readPreview } from "../review/preview.ts";
 import { canonical, summarize } from "../review/summary.ts";
@@ -115,7 +116,7 @@ async function collect(args: string[]): Promise<number> {
     await writeFile(join(output, group, `${node}.json`), bundle, { mode: 0o600 });
     taken += 1;
   });
-  console.log(`${taken} bundles in ${output}.`);
+  console.log(`${count(taken, "bundle")} in ${output}.`);
   return missed === 0 ? exitCodes.done : exitCodes.failed;
 }
 
@@ -126,15 +127,14 @@ async function comment(args: string[]): Promise<number> {
   return exitCodes.done;
 }
 
+/** A group that is new has no installers yet, and so no bundles. */
 function planFleets(specs: InstallSpec[], directory: string): Promise<FleetPlan[]> {
-  return Promise.all(
-    specs.map((spec) => {
-      const own = join(directory, spec.group);
-      if (existsSync(own)) return planFleet(spec, bundlesIn(own));
-      if (specs.length === 1) return planFleet(spec, bundlesIn(directory));
-      throw new Refusal("no-bundles", `${own} does not exist: bundles of several groups lie in a directory for each.`);
-    }),
-  );
+  const bundlesOf = (group: string) => {
+    const own = join(directory, group);
+    if (existsSync(own)) return bundlesIn(own);
+    return specs.length === 1 || !existsSync(directory) ? bundlesIn(directory) : [];
+  };
+  return Promise.all(specs.map((spec) => planFleet(spec, bundlesOf(spec.group))));
 }
 
 /** One after the other, so that a thousand need no more memory than one. */

@@ -201,7 +201,7 @@ test("bundles are collected by an identity that can do nothing else", async () =
     const { code, stdout, stderr } = await review("collect", "--output", file("collected"));
     project.env.KUBECONFIG = admin ?? "";
     expect(asked).toEqual(["GET /snapshot"]);
-    expect(stdout).toContain("1 bundles");
+    expect(stdout).toContain("1 bundle in");
     expect(stderr).toMatch(/No bundle of node node-two \(group workers\): the API server answered/);
     expect(code).toBe(1);
     expect(await readdir(file("collected"))).toEqual(["workers"]);

@@ -99,6 +99,15 @@ test("an answer that is an error is told", async () => {
   );
 });
 
+test.each(["", "\n", "Error: no preview"])(
+  "a text that is no summary (%j) is written over nobody's comment",
+  async (text) => {
+    comments.push({ id: 1, body: text === "" ? "What a person said." : `${text}\nsaid a person` });
+    await expect(postComment(forgeOf(github()), text)).rejects.toThrow("no comment is written");
+    expect(asked).toEqual([]);
+  },
+);
+
 test("outside of a job for a pull request it says what is missing", () => {
   expect(() => forgeOf({})).toThrow("Neither GITHUB_ACTIONS nor GITLAB_CI is set");
   expect(() => forgeOf({ ...github(), GITHUB_TOKEN: "" })).toThrow("The variable GITHUB_TOKEN is not set");

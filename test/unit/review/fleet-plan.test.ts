@@ -1,7 +1,14 @@
-import { describe, expect, test } from "vitest";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test, vi } from "vitest";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import { fleetSentence, outcomeSentence, planFleet } from "../../../review/fleet-plan.ts";
+import { main as review } from "../../../tools/review.ts";
 import { adminsFile } from "../../fakes/memory-node.ts";
+import { fixtureManifest } from "../runtime/fixtures.ts";
 import { bundleOf, likeness, specOf } from "./bundles.ts";
+import { document, groupSteps } from "./documents.ts";
 
 const one = specOf("00000001");
 const two = specOf("00000001", "00000002");
@@ -121,4 +128,24 @@ describe("the fleet plan", () => {
     const bundles = kinds.flatMap((kind, index) => [0, 1, 2].map((number) => likeness(kind, index * 3 + number)));
     expect(await planFleet(one, bundles)).toEqual(await planFleet(one, bundles.toReversed()));
   });
+});
+
+test("the groups of a preview have their bundles in directories of their own; a new one has none yet", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "fleet-"));
+  const said: string[] = [];
+  const log = vi.spyOn(console, "log").mockImplementation((line) => void said.push(line));
+  try {
+    const [preview, bundles] = [join(directory, "preview.json"), join(directory, "bundles")];
+    const runtimes = [deriveRuntime({ platform: "local", manifest: fixtureManifest("local") })];
+    const steps = ["new", "old"].flatMap((group) => groupSteps(undefined, { group, runtimes }));
+    writeFileSync(preview, document(steps));
+    mkdirSync(join(bundles, "old"), { recursive: true });
+    writeFileSync(join(bundles, "old", "node-1.json"), (await bundleOf({})).text);
+    expect(await review(["fleet", "--preview", preview, "--bundles", bundles])).toBe(0);
+    expect(said[0]).toBe("new: 0 nodes: no bundle of any was given.");
+    expect(said[1]).toBe("old: 1 node: 1 restarts containerd.");
+  } finally {
+    log.mockRestore();
+    rmSync(directory, { recursive: true });
+  }
 });
