@@ -6,15 +6,20 @@ export interface Mistake {
   message: string;
 }
 
-/** Checks a value against its schema: the parsed value, or every mistake with value, what is allowed, and the nearest match. */
+/**
+ * Checks a value against its schema: the parsed value, or every mistake with value, what is allowed, and the nearest match.
+ *
+ * @param encrypted something of the value is: what stands in the place of a map may be the secret that belongs into it
+ */
 export function check<S extends z.ZodType>(
   schema: S,
   value: unknown,
   key: string,
+  encrypted = false,
 ): { value?: z.output<S>; mistakes: Mistake[] } {
   const result = schema.safeParse(value);
   if (result.success) return { value: result.data, mistakes: [] };
-  return { mistakes: result.error.issues.flatMap((issue) => explain(schema, issue, value, key)) };
+  return { mistakes: result.error.issues.flatMap((issue) => explain(schema, issue, value, key, encrypted)) };
 }
 
 /** "is not a known key" with the keys that are. */
@@ -32,7 +37,7 @@ export function nearest(word: string, candidates: readonly string[]): string | u
 
 type Issue = z.core.$ZodIssue;
 
-function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string): Mistake[] {
+function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string, encrypted: boolean): Mistake[] {
   const key = joinPath(rootKey, issue.path);
   const value = valueAt(root, issue.path);
   const at = schemaAt(schema, issue.path, root);
@@ -43,7 +48,7 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   if (issue.code === "invalid_key")
     return issue.issues.flatMap((inner) => ({ key, message: `${show(issue.path.at(-1))} ${inner.message}.` }));
   const allowed = allowedValues(issue);
-  const shown = at && isSecret(at) ? "[secret]" : show(value);
+  const shown = (at && isSecret(at)) || (encrypted && expectsParts(issue)) ? "[secret]" : show(value);
   if (value === undefined)
     return [
       { key, message: `is missing. ${allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`}` },
@@ -58,6 +63,9 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. Expected ${expected(issue)}.` }];
   return [{ key, message: `${shown} ${issue.message}.` }];
 }
+
+const expectsParts = (issue: Issue): boolean =>
+  issue.code === "invalid_type" && ["object", "array", "record"].includes(issue.expected);
 
 function allowedValues(issue: Issue): string[] | undefined {
   if (issue.code === "invalid_value") return issue.values.map(String);

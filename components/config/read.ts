@@ -63,9 +63,10 @@ function readParts({ entries, secretKeys }: ConfigurationSource, mistakes: Mista
     if (!known.includes(key)) mistakes.push({ key, message: unknownKey(key, known) });
   }
   const read = <S extends z.ZodType>(schema: S, value: unknown, key: string, entry = key): z.output<S> | undefined => {
-    const checked = check(schema, value, key);
+    const encrypted = secretKeys.includes(entry);
+    const checked = check(schema, value, key, encrypted);
     mistakes.push(...checked.mistakes);
-    if (!secretKeys.includes(entry)) mistakes.push(...secretPaths(schema, value, key).map(plainSecret));
+    if (!encrypted) mistakes.push(...secretPaths(schema, value, key).map(plainSecret));
     return checked.value;
   };
   const value = (key: string) => structured(entries[key]);

@@ -1,6 +1,7 @@
 import { handlerLabelPrefix } from "../../node-installer/kubernetes/names.ts";
 import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
+import { poolSelector } from "../aks-coco-node-pool.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { ClusterConfiguration, GroupShape, RegistryConfiguration } from "./schema.ts";
 
@@ -61,7 +62,20 @@ function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguratio
       `"${distribution.containerdVersion}" is out of support and ignores where a runtime's shim is. Allowed: 1.7.0 and later.`,
     );
   }
-  for (const [i, { platform }] of runtimes.entries()) {
+  const tees = [...new Set(runtimes.map(({ platform }) => platforms[platform].tee))].filter((tee) => tee !== "none");
+  if (tees.length > 1) {
+    mistake(
+      `${key}.runtimes`,
+      `need ${tees.map((tee) => tee.toUpperCase()).join(" and ")}, which no processor has together. Make a group for each.`,
+    );
+  }
+  for (const [i, { platform, overhead }] of runtimes.entries()) {
+    if (overhead?.teeKeys && platforms[platform].extendedResource === undefined) {
+      mistake(
+        `${key}.runtimes[${i}].overhead.teeKeys`,
+        `has no effect: nodes of "${platform}" advertise no keys. Remove it.`,
+      );
+    }
     const isAks = distribution.name === "aks";
     if (platform === "aks-clh-snp" && !isAks) {
       mistake(
@@ -88,13 +102,16 @@ function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguratio
     }
   }
   const names = group.nodes.names ?? group.nodes.hosts?.map(({ name }) => name);
-  if (names && minimumNodes > names.length) {
+  const waitedFor = names?.filter((name) => !ignoreNodes.includes(name)).length ?? group.nodes.pool?.count;
+  if (waitedFor !== undefined && minimumNodes > waitedFor) {
+    const ignored = names && waitedFor < names.length ? " without those of ignoreNodes" : "";
     mistake(
       `${key}.minimumNodes`,
-      `${minimumNodes} is more than the number of nodes that the group lists, ${names.length}.`,
+      `${minimumNodes} is more than the number of nodes that the group lists, ${waitedFor}${ignored}.`,
     );
   }
   for (const [i, node] of ignoreNodes.entries()) {
+    if (ignoreNodes.indexOf(node) < i) mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is listed twice.`);
     if (names && !names.includes(node)) {
       mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is no node of the group. Allowed: ${names.join(", ")}.`);
     }
@@ -185,8 +202,15 @@ function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report):
       claim(`address ${address}:${port}`, `${key}.hosts[${i}].address`, group, `"${address}"`);
     }
     if (pool) claim(`pool ${pool.name}`, `${key}.pool.name`, group, `"${pool.name}"`);
-    if (selector)
-      claim(`selector ${JSON.stringify(Object.entries(selector).sort())}`, `${key}.selector`, group, "this selector");
+    for (const [other, { nodes: others }] of groups) {
+      if (other === group) break;
+      // Two pools are compared by name above.
+      if (!(selector ?? others.selector) || !within(labelsOf(nodes), labelsOf(others))) continue;
+      mistake(
+        `${key}.${selector ? "selector" : "pool"}`,
+        `selects nodes of group ${other}, too. A node is in one group only.`,
+      );
+    }
     if (!names && !hosts && !pool && !selector && groups.size > 1) {
       mistake(
         key,
@@ -194,6 +218,15 @@ function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report):
       );
     }
   }
+}
+
+const labelsOf = ({ selector, pool }: GroupShape["nodes"]): Record<string, string> =>
+  selector ?? (pool ? poolSelector(pool.name) : {});
+
+/** Whether every node with all labels of the one has all of the other, or the other way round. */
+function within(a: Record<string, string>, b: Record<string, string>): boolean {
+  const [few, many] = Object.keys(a).length < Object.keys(b).length ? [a, b] : [b, a];
+  return Object.keys(few).length > 0 && Object.entries(few).every(([key, value]) => many[key] === value);
 }
 
 function isDockerConfiguration(text: string): boolean {

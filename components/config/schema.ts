@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { distributionNames, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
-import { nodeOptions } from "./local-cluster.ts";
+import { clusterOptions } from "./local-cluster.ts";
 
 /*
  * The shape of a stack's configuration, key by key. Whatever concerns more than one key is in rules.ts. Every object is
@@ -17,26 +17,25 @@ const dnsLabel = z
     /^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/,
     must("must be lower-case letters, digits and inner dashes, at most 40, beginning with a letter"),
   );
+/** A name of Kubernetes of several labels. */
+const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 const nodeName = z
   .string()
-  .max(253)
-  .regex(
-    /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/,
-    must("must be a node's name: lower-case letters, digits, dots and dashes"),
-  );
+  .regex(domain, must("must be a node's name: at most 253 lower-case letters, digits, inner dots and dashes"));
 const labelValue = z
   .string()
   .regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, must("must be a label's value"));
-const labels = z.record(
+const labelKey = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+const labels = z.record(z.string().regex(labelKey, must("must be a label's key")), labelValue);
+const whole = (least: number, most: number) =>
   z
-    .string()
-    .regex(/^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/, must("must be a label's key")),
-  labelValue,
-);
-const positive = z.int(must("must be a whole number")).min(1, must("must be 1 or more"));
-const quantity = z
+    .int(must("must be a whole number"))
+    .min(least, must(`must be ${least} or more`))
+    .max(most, must(`must be at most ${most}`));
+const memory = z
   .string()
-  .regex(/^\d+(\.\d+)?(m|Ki|Mi|Gi|k|M|G)?$/, must('must be a quantity such as "250m" or "512Mi"'));
+  .regex(/^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$/, must('must be an amount of memory such as "512Mi"'));
+const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs such as "250m" or "1.5"'));
 
 const uuid = z
   .string()
@@ -48,7 +47,7 @@ const uuid = z
 export const clusterSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("local"),
-    nodes: z.array(nodeOptions).min(1, must("must list at least one node")).optional(),
+    nodes: clusterOptions.shape.nodes.unwrap().optional(),
   }),
   z.strictObject({
     kind: z.literal("kubeconfig"),
@@ -99,18 +98,28 @@ export const registrySchema = z
   })
   .default({});
 
-const reference = /^[a-z0-9.-]+(:\d+)?(\/[a-z0-9._-]+)+/;
+/** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
+const reference = /^([a-z0-9-]+(\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\d))(:\d+)?(\/[a-z0-9._-]+)+/;
 export const installerImageSchema = z
   .string()
   .check(({ value, issues }) => {
     const rest = value.replace(reference, "");
-    if (value === "local" || /^@sha256:[0-9a-f]{64}$/.test(rest)) return;
-    const message = rest.startsWith(":")
-      ? "names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>"
-      : 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
-    issues.push({ code: "custom", message, input: value });
+    if (value === "local" || digest.test(rest)) return;
+    issues.push({ code: "custom", message: imageMistake(value, rest), input: value });
   })
   .default("local");
+
+const digest = /^@sha256:[0-9a-f]{64}$/;
+
+function imageMistake(value: string, rest: string): string {
+  if (rest === value && digest.test(value.slice(value.indexOf("@"))) && /^[a-z0-9._/-]+@/.test(value))
+    return "does not say which registry: must begin with a host, such as docker.io/";
+  if (rest.startsWith(":"))
+    return rest.includes("@")
+      ? "has a tag beside the digest, which decides alone: leave it out"
+      : "names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>";
+  return 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
+}
 
 const distribution = z.strictObject({
   name: z.enum(distributionNames),
@@ -126,18 +135,26 @@ const distribution = z.strictObject({
     .optional(),
 });
 
+const keyTypes = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
+
+/** The key itself begins with its type, as a length of four bytes and that many letters. */
+function isHostKey(text: string): boolean {
+  const [, type = "", key = ""] = /^(\S+) ([A-Za-z0-9+/]+=*)$/.exec(text) ?? [];
+  const bytes = Buffer.from(key, "base64");
+  return (
+    keyTypes.includes(type) && bytes.length > 4 + type.length && bytes.toString("latin1", 4, 4 + type.length) === type
+  );
+}
+
 const host = z.strictObject({
   /** The node's name in the cluster. */
   name: nodeName,
   address: z.string().regex(/^[A-Za-z0-9.:-]+$/, must("must be a host name or an IP address")),
-  port: z.int().min(1).max(65535).default(22),
-  /** As in known_hosts: type and key. */
+  port: whole(1, 65535).default(22),
+  /** As in known_hosts: type and key. Of RSA keys the plugin takes SHA-1 signatures alone, which sshd makes no more. */
   hostKey: z
     .string()
-    .regex(
-      /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+=*$/,
-      must("must be type and key as in known_hosts"),
-    )
+    .refine(isHostKey, must(`must be type and key as in known_hosts, the type one of ${keyTypes.join(", ")}`))
     .describe(
       "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
     ),
@@ -154,26 +171,33 @@ const pool = z.strictObject({
     .string()
     .regex(/^Standard_[A-Za-z0-9_]+$/, must("must be a VM size such as Standard_DC4as_cc_v5"))
     .optional(),
-  count: z.int().min(0).max(1000).optional(),
+  count: whole(0, 1000).optional(),
   zones: z.array(z.string()).optional(),
-  maxPods: positive.optional(),
+  maxPods: whole(10, 250).optional(),
   labels: labels.optional(),
 });
 
+const user = z
+  .string()
+  .regex(/^[A-Za-z_][A-Za-z0-9._-]*$/, must("must be a user's name"))
+  .default("root");
+
 const nodes = z.strictObject({
   /** Exactly one of these four; none of them: every node of the cluster. */
-  selector: labels.optional(),
+  selector: labels
+    .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
+    .optional(),
   names: z.array(nodeName).min(1, must("must list at least one node")).optional(),
   hosts: z.array(host).min(1, must("must list at least one host")).optional(),
   pool: pool.optional(),
   /** How the hosts are reached. */
-  ssh: z.strictObject({ user: z.string().default("root"), privateKey: secret }).optional(),
+  ssh: z.strictObject({ user, privateKey: secret }).optional(),
   /** Run once, as root, on a host whose node is no member of the cluster yet. */
   joinCommand: secret.optional(),
 });
 
 const toleration = z.strictObject({
-  key: z.string().optional(),
+  key: z.string().regex(labelKey, must("must be a taint's key")).optional(),
   operator: z.enum(["Exists", "Equal"]).default("Equal"),
   value: z.string().optional(),
   effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
@@ -188,8 +212,8 @@ const runtime = z.strictObject({
     .describe("the path of a manifest below the project"),
   overhead: z
     .strictObject({
-      memory: quantity.optional(),
-      cpu: quantity.optional(),
+      memory: memory.optional(),
+      cpu: cpu.optional(),
       /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
       teeKeys: z.boolean().default(false),
     })
@@ -201,15 +225,15 @@ export const groupSchema = z.strictObject({
   nodes: nodes.default({}),
   runtimes: z.array(runtime),
   /** How many nodes may be between edit and commit at a time. */
-  atOnce: positive.default(1),
+  atOnce: whole(1, 1000).default(1),
   /** The rollout fails when fewer nodes match. */
-  minimumNodes: z.int(must("must be a whole number")).min(0, must("must be 0 or more")).default(1),
+  minimumNodes: whole(0, 100_000).default(1),
   /** Dead nodes that neither rollout nor removal waits for. */
   ignoreNodes: z.array(nodeName).default([]),
   /** Seconds without progress after which the rollout gives up. */
-  stallTimeout: positive.default(600),
+  stallTimeout: whole(1, 86_400).default(600),
   tolerations: z.array(toleration).default([]),
-  priorityClass: z.string().default("system-node-critical"),
+  priorityClass: z.string().regex(domain, must("must be a PriorityClass's name")).default("system-node-critical"),
   verifySandbox: z.boolean().default(false),
   /** What happens on the nodes when the group leaves the stack. */
   onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),

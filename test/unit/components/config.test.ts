@@ -101,7 +101,12 @@ const table: [string, Entries, string[], string[]?][] = [
       "registry.pullSecret: [secret] would be written into manifests in plain text. Let the nodes' own set-up log in to the registry, and remove it here.",
     ],
   ],
-  ["cluster scalar", base({ cluster: "local" }), ['cluster: "local" is not allowed. Expected a map of keys.']],
+  ["cluster scalar", base({ cluster: "local" }), ['cluster: "local" is not allowed. Expected a map of keys.'], []],
+  [
+    "a secret in the place of the map that it belongs into",
+    g({ nodes: { hosts: [host], ssh: "-----BEGIN OPENSSH PRIVATE KEY-----" } }),
+    ["groups.workers.nodes.ssh: [secret] is not allowed. Expected a map of keys."],
+  ],
   ["cluster missing name", base({ cluster: { kind: "kubeconfig" } }), ["cluster.name: is missing. Expected a text."]],
   [
     "malformed subscription",
@@ -120,6 +125,20 @@ const table: [string, Entries, string[], string[]?][] = [
     base({ installerImage: "Foo" }),
     [
       'installerImage: "Foo" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
+    ],
+  ],
+  [
+    "image without its registry, which is another one with a mirror",
+    base({ installerImage: `edgeless/contrast-node-installer@${digest}` }),
+    [
+      `installerImage: "edgeless/contrast-node-installer@${digest}" does not say which registry: must begin with a host, such as docker.io/.`,
+    ],
+  ],
+  [
+    "image by tag and digest",
+    base({ installerImage: `localhost:5000/e/c:v1@${digest}` }),
+    [
+      `installerImage: "localhost:5000/e/c:v1@${digest}" has a tag beside the digest, which decides alone: leave it out.`,
     ],
   ],
   [
@@ -212,7 +231,7 @@ const table: [string, Entries, string[], string[]?][] = [
     base({ groups: { workers: { distribution: "k3s" } } }),
     ["groups.workers.runtimes: is missing. Expected a list."],
   ],
-  ["runtimes map", g({ runtimes: {} }), ["groups.workers.runtimes: {} is not allowed. Expected a list."]],
+  ["runtimes map", g({ runtimes: {} }), ["groups.workers.runtimes: {} is not allowed. Expected a list."], []],
   [
     "two ways",
     g({ nodes: { names: ["a"], selector: { x: "y" } } }),
@@ -224,6 +243,20 @@ const table: [string, Entries, string[], string[]?][] = [
     [
       "groups.workers.nodes.hosts[0].hostKey: is missing. Expected the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host.",
     ],
+  ],
+  ...["ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAABgQC7", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7"].map(
+    (hostKey): [string, Entries, string[]] => [
+      `a host key of another type: ${hostKey}`,
+      g({ nodes: { hosts: [{ ...host, hostKey }], ssh } }),
+      [
+        `groups.workers.nodes.hosts[0].hostKey: "${hostKey}" must be type and key as in known_hosts, the type one of ssh-ed25519, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ecdsa-sha2-nistp521.`,
+      ],
+    ],
+  ),
+  [
+    "a port that is none",
+    g({ nodes: { hosts: [{ ...host, port: 70_000 }], ssh } }),
+    ["groups.workers.nodes.hosts[0].port: 70000 must be at most 65535."],
   ],
   [
     "host no ssh",
@@ -328,7 +361,49 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "same selector",
     base({ groups: { a: group({ nodes: { selector: { x: "y" } } }), b: group({ nodes: { selector: { x: "y" } } }) } }),
-    ["groups.b.nodes.selector: this selector is in group a already. A node is in one group only."],
+    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+  ],
+  [
+    "a selector whose nodes are all in another group",
+    base({
+      groups: {
+        a: group({ nodes: { selector: { x: "y" } } }),
+        b: group({ nodes: { selector: { x: "y", z: "1" } } }),
+        c: group({ nodes: { selector: { x: "other" } } }),
+      },
+    }),
+    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+  ],
+  [
+    "a pool whose label another group selects",
+    base({
+      cluster: aks,
+      groups: {
+        a: { distribution: "aks", runtimes: [], nodes: { pool: { name: "cc", existing: true } } },
+        b: { distribution: "aks", runtimes: [], nodes: { selector: { "kubernetes.azure.com/agentpool": "cc" } } },
+      },
+    }),
+    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+  ],
+  [
+    "a selector of nothing",
+    g({ nodes: { selector: {} } }),
+    ["groups.workers.nodes.selector: {} must name at least one label."],
+  ],
+  [
+    "two kinds of processor in a group",
+    g({ runtimes: [rt, { ...rt, platform: "metal-qemu-tdx" }] }),
+    ["groups.workers.runtimes: need SNP and TDX, which no processor has together. Make a group for each."],
+  ],
+  [
+    "keys that nobody advertises",
+    g({ runtimes: [{ platform: "local", payload: `${fx}local.json`, overhead: { teeKeys: true } }] }),
+    ['groups.workers.runtimes[0].overhead.teeKeys: has no effect: nodes of "local" advertise no keys. Remove it.'],
+  ],
+  [
+    "a local cluster's node twice",
+    base({ cluster: { kind: "local", nodes: [{ name: "a" }, { name: "a" }] }, installerImage: undefined }),
+    ['cluster.nodes: [{"name":"a"},{"name":"a"}] must not list a name twice.'],
   ],
   [
     "unselected",
@@ -346,6 +421,18 @@ const table: [string, Entries, string[], string[]?][] = [
     "minimum",
     g({ nodes: { names: ["a"] }, minimumNodes: 2 }),
     ["groups.workers.minimumNodes: 2 is more than the number of nodes that the group lists, 1."],
+  ],
+  [
+    "minimum without those that are ignored",
+    g({ nodes: { names: ["a", "b"] }, minimumNodes: 2, ignoreNodes: ["b"] }),
+    [
+      "groups.workers.minimumNodes: 2 is more than the number of nodes that the group lists, 1 without those of ignoreNodes.",
+    ],
+  ],
+  [
+    "more at once than there are nodes anywhere",
+    g({ atOnce: 100_000 }),
+    ["groups.workers.atOnce: 100000 must be at most 1000."],
   ],
   [
     "ignore",
@@ -446,7 +533,7 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "quantity",
     g({ runtimes: [{ ...rt, overhead: { memory: "1 Gi" } }] }),
-    ['groups.workers.runtimes[0].overhead.memory: "1 Gi" must be a quantity such as "250m" or "512Mi".'],
+    ['groups.workers.runtimes[0].overhead.memory: "1 Gi" must be an amount of memory such as "512Mi".'],
   ],
   [
     "plain secret",
