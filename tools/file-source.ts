@@ -1,12 +1,19 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import type { ByteSource } from "../node-installer/measure/bytes.ts";
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { type ByteSource, sourceOf } from "../node-installer/measure/bytes.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 
-/** A file as a ByteSource, closed when `use` returns. One buffer is reused for chunks, so memory stays constant. */
+/**
+ * A file as a ByteSource, closed when `use` returns. One buffer is reused for chunks, so memory stays constant; what has
+ * no size of its own, such as a pipe, is read to its end first.
+ */
 export function withFile<Result>(path: string, use: (source: ByteSource) => Result): Result {
   const descriptor = open(path);
   try {
-    const { size } = fstatSync(descriptor);
+    const status = fstatSync(descriptor);
+    if (status.isDirectory()) throw new Refusal("no-file", `${path} is a directory, expected a file.`);
+    if (status.isBlockDevice()) throw new Refusal("no-file", `${path} is a block device, expected a file.`);
+    if (!status.isFile()) return use(sourceOf(readFileSync(descriptor)));
+    const { size } = status;
     let buffer = Buffer.alloc(0);
     return use({
       size,

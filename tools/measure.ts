@@ -1,10 +1,11 @@
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { chunksOf, hex, sha256, sha384, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
 import { readIgvm } from "../node-installer/measure/igvm.ts";
 import { measureIgvm } from "../node-installer/measure/igvm-digest.ts";
 import {
   decodeInitdata,
+  documentText,
   encodeInitdata,
   hostData,
   initdataDigest,
@@ -16,7 +17,7 @@ import { commandLineHash, firmwareLaunch, launchDigest } from "../node-installer
 import { mrtd, rtmrs } from "../node-installer/measure/tdx.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../node-installer/measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/verity-superblock.ts";
-import { cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
+import { cpuSignature, cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { withFile } from "./file-source.ts";
 import { toStderr } from "./programs/progress.ts";
@@ -24,8 +25,10 @@ import { manifestValues } from "./reference-values.ts";
 
 const usage = `Computes what a confidential VM will be attested with. Prints JSON.
 
-measure snp      --ovmf FILE --vcpus N (--vcpu-type MODEL | --vcpu-sig VALUE)
+measure snp      --ovmf FILE --vcpus N
+                 (--vcpu-type MODEL | --vcpu-sig VALUE | --vcpu-family N --vcpu-model N --vcpu-stepping N)
                  [--kernel FILE [--initrd FILE] [--append TEXT]] [--guest-features VALUE] [--vmm-type QEMU|ec2|gce]
+                 [--snp-ovmf-hash HEX]
                  The launch digest of an SEV-SNP guest; options as sev-snp-measure has them.
 measure tdx      --ovmf FILE [--append TEXT [--initrd FILE]]
                  MRTD in both page orders, and the RTMRs that these inputs define.
@@ -33,7 +36,8 @@ measure igvm     FILE
                  The SEV-SNP launch digest of an IGVM file, and whether its ID block agrees.
 measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-block-size BYTES]
                  [--hash-block-size BYTES] [--no-superblock] [--uuid UUID]
-                 The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's.
+                 The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's,
+                 but nothing is random: without --salt there is none, and the superblock of a TREE needs --uuid.
 measure initdata (FILE | --decode ANNOTATION) | --policy FILE
                  Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
 measure manifest MANIFEST --platform NAME [--vcpus 1-8] [--for table|contrast|trustee|rvps]
@@ -45,13 +49,24 @@ measure layers   IMAGE [--ca FILE]
 
 CPU models: ${Object.keys(cpuSignatures).join(" ")}`;
 
-type Options = Record<string, { type: "string" | "boolean" }>;
+interface Accepted<Names extends readonly string[]> {
+  /** Options with a value. */
+  options: Names;
+  /** Options without one. */
+  flags?: readonly string[];
+  /** How many words may stand beside the options. */
+  words?: number;
+}
 
-function parse<const Names extends readonly string[]>(args: string[], names: Names, flags: readonly string[] = []) {
-  const options: Options = {};
-  for (const name of names) options[name] = { type: "string" };
+function parse<const Names extends readonly string[]>(args: string[], accepted: Accepted<Names>) {
+  const { flags = [], words = 0 } = accepted;
+  const options: Record<string, { type: "string" | "boolean" }> = {};
+  for (const name of accepted.options) options[name] = { type: "string" };
   for (const name of flags) options[name] = { type: "boolean" };
   const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
+  const extra = positionals[words];
+  if (extra !== undefined)
+    throw new Refusal("usage", `"${extra}" was not expected. A value of several words has to be quoted.`);
   return {
     values: values as Partial<Record<Names[number], string>>,
     flags: values as Record<string, unknown>,
@@ -77,22 +92,29 @@ const digestOf = (path: string | undefined) =>
   path === undefined ? sha256(new Uint8Array()) : sha256(readWhole(path));
 
 function snp(args: string[]): object {
-  const { values } = parse(args, [
-    "ovmf",
-    "vcpus",
-    "vcpu-type",
-    "vcpu-sig",
-    "kernel",
-    "initrd",
-    "append",
-    "guest-features",
-    "vmm-type",
-    "mode",
-  ]);
+  const { values } = parse(args, {
+    options: [
+      "ovmf",
+      "vcpus",
+      "vcpu-type",
+      "vcpu-sig",
+      "vcpu-family",
+      "vcpu-model",
+      "vcpu-stepping",
+      "kernel",
+      "initrd",
+      "append",
+      "guest-features",
+      "vmm-type",
+      "snp-ovmf-hash",
+      "mode",
+    ],
+  });
   if (values.mode !== undefined && values.mode !== "snp")
     throw new Refusal("usage", `--mode is "${values.mode}", but only snp can be measured here.`);
   for (const name of ["initrd", "append"] as const) {
-    if (values[name] !== undefined && values.kernel === undefined)
+    // Scripts pass an empty command line where there is none.
+    if (values[name] !== undefined && values[name] !== "" && values.kernel === undefined)
       throw new Refusal("usage", `--${name} needs --kernel.`);
   }
   const vmm = vmms.find((each) => each === (values["vmm-type"] ?? "QEMU"));
@@ -100,9 +122,14 @@ function snp(args: string[]): object {
     throw new Refusal("usage", `--vmm-type is "${values["vmm-type"]}", expected one of ${vmms.join(", ")}.`);
   const vcpus = number(required(values.vcpus, "--vcpus"), "--vcpus");
   const guestFeatures = number(values["guest-features"] ?? "0x1", "--guest-features");
-  const cpuSignature = signature(values["vcpu-sig"], values["vcpu-type"], vmm);
+  const signature = signatureFrom(values, vmm);
   const bytes = readWhole(required(values.ovmf, "--ovmf"));
-  const launch = { ...firmwareLaunch(bytes, readFirmware(bytes)), guestFeatures, vmm };
+  const launch = {
+    ...firmwareLaunch(bytes, readFirmware(bytes)),
+    ...(values["snp-ovmf-hash"] === undefined ? {} : { firmwareDigest: givenDigest(values["snp-ovmf-hash"]) }),
+    guestFeatures,
+    vmm,
+  };
   const kernel =
     values.kernel === undefined
       ? {}
@@ -114,24 +141,36 @@ function snp(args: string[]): object {
           },
         };
   return {
-    measurement: toHex(launchDigest({ ...launch, ...kernel }, cpuSignature, vcpus)),
+    measurement: toHex(launchDigest({ ...launch, ...kernel }, signature, vcpus)),
     vcpus,
-    cpuSignature: hex(cpuSignature),
+    cpuSignature: hex(signature),
     guestFeatures: hex(guestFeatures),
     vmm,
     firmwareDigest: toHex(launch.firmwareDigest),
   };
 }
 
-function signature(text: string | undefined, model: string | undefined, vmm: Vmm): number {
-  if (text !== undefined) return number(text, "--vcpu-sig");
-  if (model !== undefined) return signatureOf(model);
+type CpuOption = `vcpu-${"type" | "sig" | "family" | "model" | "stepping"}`;
+
+/** Where several options name a CPU, the one that sev-snp-measure would take. */
+function signatureFrom(values: Partial<Record<CpuOption, string>>, vmm: Vmm): number {
+  const part = (name: CpuOption) => number(required(values[name], `--${name}`), `--${name}`);
+  if (values["vcpu-family"] !== undefined)
+    return cpuSignature(part("vcpu-family"), part("vcpu-model"), part("vcpu-stepping"));
+  if (values["vcpu-sig"] !== undefined) return part("vcpu-sig");
+  if (values["vcpu-type"] !== undefined) return signatureOf(values["vcpu-type"]);
   if (vmm !== "QEMU") return 0; // these VMMs set a constant instead
   throw new Refusal("usage", "--vcpu-type or --vcpu-sig is missing. See measure --help.");
 }
 
+function givenDigest(text: string): Buffer {
+  if (!/^[0-9a-f]{96}$/i.test(text))
+    throw new Refusal("usage", `--snp-ovmf-hash is "${text}", expected the 96 hex digits of a digest.`);
+  return Buffer.from(text, "hex");
+}
+
 function tdx(args: string[]): object {
-  const { values } = parse(args, ["ovmf", "initrd", "append", "kernel"]);
+  const { values } = parse(args, { options: ["ovmf", "initrd", "append", "kernel"] });
   const bytes = readWhole(required(values.ovmf, "--ovmf"));
   const sections = readFirmware(bytes).tdx;
   if (sections === undefined)
@@ -152,7 +191,7 @@ function tdx(args: string[]): object {
 }
 
 function igvm(args: string[]): object {
-  const { values, positionals } = parse(args, ["igvm"]);
+  const { values, positionals } = parse(args, { options: ["igvm"], words: 1 });
   const { policy, idBlock, ...rest } = measureIgvm(
     readIgvm(readWhole(required(positionals[0] ?? values.igvm, "The IGVM file"))),
   );
@@ -167,11 +206,11 @@ function igvm(args: string[]): object {
 }
 
 function verity(args: string[]): object {
-  const { values, flags, positionals } = parse(
-    args,
-    ["salt", "hash", "data-block-size", "hash-block-size", "uuid"],
-    ["no-superblock"],
-  );
+  const { values, flags, positionals } = parse(args, {
+    options: ["salt", "hash", "data-block-size", "hash-block-size", "uuid"],
+    flags: ["no-superblock"],
+    words: 2,
+  });
   const algorithm = (["sha256", "sha384", "sha512"] as const).find((each) => each === (values.hash ?? "sha256"));
   if (algorithm === undefined)
     throw new Refusal("usage", `--hash is "${values.hash}", expected sha256, sha384 or sha512.`);
@@ -179,8 +218,9 @@ function verity(args: string[]): object {
   if (!/^([0-9a-f]{2})*$/i.test(salt)) throw new Refusal("usage", `--salt is "${salt}", expected hex digits.`);
   const dataBlockSize = number(values["data-block-size"] ?? "4096", "--data-block-size");
   const hashBlockSize = number(values["hash-block-size"] ?? "4096", "--hash-block-size");
-  const [data, tree] = positionals;
-  return withFile(required(data, "The data file"), (source) => {
+  const [first, tree] = positionals;
+  const data = required(first, "The data file");
+  return withFile(data, (source) => {
     const parameters: VerityParameters = {
       algorithm,
       dataBlockSize,
@@ -188,12 +228,12 @@ function verity(args: string[]): object {
       dataBlocks: Math.floor(source.size / dataBlockSize),
       salt: Buffer.from(salt, "hex"),
     };
+    const treeSize = hashTreeSize(parameters);
     const covered = sliceSource(source, 0, parameters.dataBlocks * dataBlockSize);
-    const superblock = flags["no-superblock"] !== true;
     const root =
       tree === undefined
         ? buildHashTree(chunksOf(covered), parameters)
-        : writeTree(tree, superblock ? (values.uuid ?? "") : undefined, parameters, chunksOf(covered));
+        : writeTree(tree, data, superblockOf(parameters, values.uuid, flags), parameters, chunksOf(covered));
     return {
       rootHash: toHex(root),
       algorithm,
@@ -201,32 +241,37 @@ function verity(args: string[]): object {
       dataBlocks: parameters.dataBlocks,
       dataBlockSize,
       hashBlockSize,
-      treeSize: hashTreeSize(parameters),
-      ...(algorithm === "sha256" ? { kernelVerityParams: kernelVerityParams(parameters, root) } : {}),
+      treeSize,
+      // Kata takes no other algorithm, and wants a salt.
+      ...(algorithm === "sha256" && salt !== "" ? { kernelVerityParams: kernelVerityParams(parameters, root) } : {}),
     };
   });
 }
 
+function superblockOf(
+  parameters: VerityParameters,
+  uuid: string | undefined,
+  flags: Record<string, unknown>,
+): Uint8Array {
+  if (flags["no-superblock"] === true) return new Uint8Array();
+  return veritySuperblock({ ...parameters, uuid: required(uuid, "--uuid (or --no-superblock)") });
+}
+
+/** The superblock may be empty; then the tree starts where the file does. */
 function writeTree(
   path: string,
-  uuid: string | undefined,
+  data: string,
+  superblock: Uint8Array,
   parameters: VerityParameters,
   chunks: Iterable<Uint8Array>,
 ): Buffer {
+  const [from, to] = [statSync(data), statSync(path, { throwIfNoEntry: false })];
+  if (to !== undefined && from.dev === to.dev && from.ino === to.ino)
+    throw new Refusal("usage", `${path} is the data file: the tree would be written over it.`);
   const file = openSync(path, "w");
   try {
-    if (uuid !== undefined)
-      writeSync(
-        file,
-        veritySuperblock({
-          ...parameters,
-          uuid: required(uuid === "" ? undefined : uuid, "--uuid (or --no-superblock)"),
-        }),
-        0,
-        512,
-        0,
-      );
-    const start = uuid === undefined ? 0 : parameters.hashBlockSize;
+    writeSync(file, superblock, 0, superblock.length, 0);
+    const start = superblock.length === 0 ? 0 : parameters.hashBlockSize;
     return buildHashTree(chunks, parameters, (offset, block) =>
       writeSync(file, block, 0, block.length, start + offset),
     );
@@ -236,11 +281,11 @@ function writeTree(
 }
 
 function initdata(args: string[]): object {
-  const { values, positionals } = parse(args, ["policy", "decode"]);
+  const { values, positionals } = parse(args, { options: ["policy", "decode"], words: 1 });
   if (values.policy !== undefined) return { policyDigest: policyDigest(readWhole(values.policy)) };
   const document =
     values.decode === undefined
-      ? Buffer.from(readWhole(required(positionals[0], "The initdata document"))).toString("utf8")
+      ? documentText(readWhole(required(positionals[0], "The initdata document")), "The initdata document")
       : decodeInitdata(values.decode);
   const { algorithm, digest } = initdataDigest(document);
   return {
@@ -253,7 +298,7 @@ function initdata(args: string[]): object {
 }
 
 async function layers(args: string[]): Promise<object> {
-  const { values, positionals } = parse(args, ["ca"]);
+  const { values, positionals } = parse(args, { options: ["ca"], words: 1 });
   const image = required(positionals[0], "The image");
   const ca = values.ca === undefined ? undefined : Buffer.from(readWhole(values.ca)).toString();
   const { imageLayers } = await import("./lock/image-layers.ts");
@@ -271,23 +316,28 @@ const commands: Record<string, (args: string[]) => object | Promise<object>> = {
 };
 
 export async function main(args: string[]): Promise<number> {
-  const [name = "--help", ...rest] = args;
-  if (name === "--help" || name === "help" || rest.includes("--help")) {
+  const [name, ...rest] = args;
+  if (name === undefined) {
+    console.error(usage);
+    return 2;
+  }
+  if (name === "help" || args.some((word) => word === "--help" || word === "-h")) {
     console.log(usage);
     return 0;
   }
-  const command = commands[name];
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   try {
     if (command === undefined)
       throw new Refusal("usage", `"${name}" is not a command: expected ${Object.keys(commands).join(", ")}.`);
     console.log(JSON.stringify(await command(rest), null, 2));
     return 0;
   } catch (error) {
-    // parseArgs throws TypeErrors with a code for unknown options: those are the user's, too.
-    if (!(error instanceof Refusal) && !String((error as { code?: string }).code).startsWith("ERR_PARSE_ARGS"))
-      throw error;
+    // parseArgs throws TypeErrors with a code for unknown options: those are the user's, as are files that cannot be written.
+    const { code = "", syscall } = error as NodeJS.ErrnoException;
+    const mistake = code === "usage" || code.startsWith("ERR_PARSE_ARGS");
+    if (!mistake && !(error instanceof Refusal) && syscall === undefined) throw error;
     console.error(`measure: ${(error as Error).message}`);
-    return 1;
+    return mistake ? 2 : 1;
   }
 }
 

@@ -29,7 +29,8 @@ export function manifestValues(args: string[]): object {
       for: { type: "string", default: "table" },
     },
   });
-  const [path] = positionals;
+  const [path, extra] = positionals;
+  if (extra !== undefined) throw new Refusal("usage", `"${extra}" was not expected.`);
   if (path === undefined) throw new Refusal("usage", "The manifest's path is missing. See measure --help.");
   const shape = oneOf(shapes, values.for, "--for");
   const platform = oneOf(Object.keys(platforms) as PlatformName[], values.platform, "--platform");

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { hash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { parse } from "@iarna/toml";
@@ -98,14 +99,22 @@ export function decodeInitdata(annotation: string): string {
 }
 
 function unpack(compressed: Uint8Array, what: string): string {
+  let bytes: Buffer;
   try {
-    return gunzipSync(compressed, { maxOutputLength: largestDocument }).toString("utf8");
+    bytes = gunzipSync(compressed, { maxOutputLength: largestDocument });
   } catch (error) {
     throw new Refusal(
       "initdata",
       `${what} is not gzip data of at most ${largestDocument} bytes: ${(error as Error).message}.`,
     );
   }
+  return documentText(bytes, what);
+}
+
+/** A document of these bytes. Its digest is over them, so what is not UTF-8 is refused rather than mended. */
+export function documentText(bytes: Uint8Array, what: string): string {
+  if (!isUtf8(bytes)) throw new Refusal("initdata", `${what} is not UTF-8.`);
+  return Buffer.from(bytes).toString("utf8");
 }
 
 const diskMagic = "initdata";

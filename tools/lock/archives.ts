@@ -5,7 +5,7 @@ import { copyFile, mkdir, open, readdir, stat } from "node:fs/promises";
 import { dirname, join, posix, resolve as resolvePath } from "node:path";
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import zlib from "node:zlib"; // by name, zstd would keep everything that imports this from running on Node 20
 import { extract, type Header } from "tar-stream";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { explainFullDisk } from "../image/full-disk.ts";
@@ -189,9 +189,9 @@ export async function decompressed(
   const raw = createReadStream(file, { highWaterMark: 1 << 20 });
   const through =
     buffer.readUInt32LE(0) === 0xfd2fb528
-      ? createZstdDecompress()
+      ? zlib.createZstdDecompress()
       : buffer.readUInt16BE(0) === 0x1f8b
-        ? createGunzip()
+        ? zlib.createGunzip()
         : new PassThrough();
   return { source: through, finished: pipeline(raw, through) };
 }

@@ -1,8 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { delimiter, join, resolve } from "node:path";
+import { afterAll, expect, test, vi } from "vitest";
+import { bundle } from "../../../tools/build.ts";
+import { main } from "../../../tools/measure.ts";
 import { initrd, kernel } from "./pod-vm.ts";
 import { expected, sum } from "./vectors.ts";
 
@@ -11,10 +13,24 @@ const vectors = join(clone, "test/vectors/measure");
 const directory = mkdtempSync(join(tmpdir(), "measure-command-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-function measure(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(clone, "tools/measure.ts"), ...args], {
-    encoding: "utf8",
-  });
+const measureWith = (node: string, program: string, ...args: string[]) =>
+  resultOf(spawnSync(node, [program, ...args], { encoding: "utf8" }));
+const source = join(clone, "tools/measure.ts");
+const measure = (...args: string[]) => measureWith(process.execPath, source, ...args);
+
+/** In this process, which is quicker: what it says is not JSON. */
+async function say(...args: string[]) {
+  const [out, err] = [vi.spyOn(console, "log"), vi.spyOn(console, "error")];
+  try {
+    for (const spy of [out, err]) spy.mockImplementation(() => {});
+    const status = await main(args);
+    return { status, stdout: out.mock.calls.join("\n"), stderr: err.mock.calls.join("\n") };
+  } finally {
+    for (const spy of [out, err]) spy.mockRestore();
+  }
+}
+
+function resultOf({ status, stdout, stderr }: { status: number | null; stdout: string; stderr: string }) {
   return { status, stderr, output: status === 0 && stdout.startsWith("{") ? JSON.parse(stdout) : stdout };
 }
 
@@ -33,6 +49,48 @@ test("snp takes sev-snp-measure's options", () => {
   const byType = measure("snp", ...guest, "--vcpus", "1", "--vcpu-type", "EPYC-v4", "--guest-features", "0x1");
   expect(byType.output).toMatchObject({ measurement: row?.digest, vcpus: 1, cpuSignature: "0x800f12" });
   expect(measure("snp", ...guest, "--vcpus=1", "--vcpu-sig=0x800f12").output).toEqual(byType.output);
+  expect(measure("snp", ...guest, "--vcpus=1", "--vcpu-sig=8392466").output).toEqual(byType.output);
+  const parts = ["--vcpu-family=23", "--vcpu-model=1", "--vcpu-stepping=2"];
+  expect(measure("snp", ...guest, "--vcpus=1", ...parts).output).toEqual(byType.output);
+  const { firmwareDigest } = byType.output;
+  expect(firmwareDigest).toBe(
+    "086e2e9149ebf45abdc3445fba5b2da8270bdbb04094d7a2c37faaa4b24af3aa16aff8c374c2a55c467a50da6d466b74",
+  );
+  const known = ["--vcpus=1", "--vcpu-type=EPYC-v4", `--snp-ovmf-hash=${firmwareDigest}`];
+  expect(measure("snp", ...guest, ...known).output).toEqual(byType.output);
+});
+
+test("an empty command line is none, also without a kernel", () => {
+  const row = expected.snp.find(({ kernelInitrdDevNull, vmm }) => !kernelInitrdDevNull && vmm === "QEMU");
+  const guest = ["--ovmf", join(vectors, row?.ovmf ?? ""), "--vcpus=1", "--vcpu-type=EPYC-v4", "--append="];
+  expect(measure("snp", ...guest).output).toMatchObject({ measurement: row?.digest });
+});
+
+test("what comes through a pipe is measured like a file", () => {
+  const file = join(directory, "piped");
+  writeFileSync(file, "a kernel");
+  const guest = ["--ovmf", join(vectors, "ovmf_AmdSev_suffix.bin"), "--vcpus=1", "--vcpu-type=EPYC-v4"];
+  const words = [process.execPath, source, "snp", ...guest, "--kernel=/dev/stdin"];
+  const piped = spawnSync("sh", ["-c", 'printf "a kernel" | "$@"', "sh", ...words], { encoding: "utf8" });
+  expect(resultOf(piped).output).toEqual(measure("snp", ...guest, `--kernel=${file}`).output);
+});
+
+/** The Node that the machine has beside the project's own; the project's own where there is no other. */
+const machinesNode =
+  (process.env.PATH ?? "")
+    .split(delimiter)
+    .filter((folder) => !folder.includes("node_modules"))
+    .map((folder) => join(folder, "node"))
+    .find((path) => existsSync(path)) ?? process.execPath;
+
+test("the bundle runs by itself, under an older Node, too", async () => {
+  const program = join(directory, "bundle/measure.mjs");
+  await bundle([{ from: "tools/measure.ts", to: program }]);
+  const file = join(vectors, expected.igvm[0]?.file ?? "");
+  const { output } = measureWith(machinesNode, program, "igvm", file);
+  expect(output).toMatchObject({ measurement: expected.igvm[0]?.digest });
+  // What Node 20 would not link, wherever this test runs.
+  expect(readFileSync(program, "utf8")).not.toMatch(/import\{[^}]*zstd[^}]*\}from"node:zlib"/i);
 });
 
 test("igvm, tdx and initdata print what they measure", () => {
@@ -63,45 +121,86 @@ test("verity writes the hash device and prints Kata's parameters", () => {
   );
   expect(readFileSync(tree).length).toBe(written.treeSize);
   expect(sum(Buffer.concat([Buffer.alloc(32, 0xab), readFileSync(tree).subarray(0, 4096)]))).toBe(written.rootHash);
+  // Kata takes no parameters without a salt.
+  expect(measure("verity", data).output).not.toHaveProperty("kernelVerityParams");
 });
 
-test("mistakes are one sentence without a stack", () => {
+test("verity writes over nothing when it cannot do what is asked", async () => {
+  const [data, tree] = [join(directory, "kept-data"), join(directory, "kept-tree")];
+  writeFileSync(data, Buffer.alloc(8192, 7));
+  writeFileSync(tree, "precious");
+  expect((await say("verity", data, data, "--no-superblock")).stderr).toMatch(
+    /kept-data is the data file: the tree would/,
+  );
+  expect((await say("verity", data, tree)).stderr).toMatch(/--uuid \(or --no-superblock\) is missing/);
+  expect((await say("verity", data, tree, "--uuid=x")).stderr).toMatch(/"x" is not a UUID/);
+  const odd = await say("verity", data, tree, "--no-superblock", "--hash-block-size=1000");
+  expect(odd.stderr).toMatch(/power of two/);
+  expect([readFileSync(data), readFileSync(tree, "utf8")]).toEqual([Buffer.alloc(8192, 7), "precious"]);
+});
+
+test("mistakes are one sentence without a stack", async () => {
   const [firmware, bzImage, cpio] = [join(directory, "firmware"), join(directory, "kernel"), join(directory, "initrd")];
   writeFileSync(firmware, Buffer.alloc(4096));
   writeFileSync(bzImage, kernel());
   writeFileSync(cpio, initrd);
-  for (const [args, message] of [
+  for (const [args, message, code] of [
     [
       ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "EPYC"],
       /^measure: firmware: no OVMF table: .* \(at offset 0xfd0\)\.$/,
+      1,
     ],
     [
       ["snp", "--ovmf", "/nowhere", "--vcpus", "1", "--vcpu-type", "EPYC"],
       /^measure: \/nowhere cannot be read: ENOENT\.$/,
+      1,
+    ],
+    [["igvm", directory], /^measure: .* is a directory, expected a file\.$/, 1],
+    [
+      ["verity", bzImage, join(directory, "no/tree"), "--no-superblock", "--data-block-size=512"],
+      /^measure: ENOENT: .*no\/tree/,
+      1,
+    ],
+    [
+      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "EPYC", "--append", "quiet", "ro"],
+      /^measure: "ro" was not expected\. A value of several words has to be quoted\.$/,
+      2,
+    ],
+    [
+      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-family", "25"],
+      /^measure: --vcpu-model is missing\. See measure --help\.$/,
+      2,
     ],
     [
       ["snp", "--ovmf", firmware, "--vcpus", "x", "--vcpu-type", "EPYC"],
       /^measure: --vcpus is "x", expected a number such as 4 or 0x4\.$/,
+      2,
     ],
     [
       ["snp", "--ovmf", join(vectors, "ovmf_AmdSev_suffix.bin"), "--vcpus", "0", "--vcpu-type", "EPYC"],
       /with 0 vCPUs cannot be measured/,
+      1,
     ],
     [
       ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "Pentium"],
       /^measure: CPU model "Pentium" is not known\. Use one of EPYC, /,
+      1,
     ],
-    [["snp", "--vcpu", "1"], /^measure: Unknown option '--vcpu'/],
+    [["snp", "--vcpu", "1"], /^measure: Unknown option '--vcpu'/, 2],
+    [["constructor"], /^measure: "constructor" is not a command/, 2],
     [
       ["layers", "registry/app:1"],
       /^measure: There is no file or directory registry\/app:1; an image of a registry is named /,
+      1,
     ],
-    [["measure"], /^measure: "measure" is not a command: expected snp, tdx, .*layers\.$/],
+    [["measure"], /^measure: "measure" is not a command: expected snp, tdx, .*layers\.$/, 2],
   ] as const) {
-    const { status, stderr } = measure(...args);
-    expect(status).toBe(1);
+    const { status, stderr } = await say(...args);
+    expect(status).toBe(code);
     expect(stderr.trim()).toMatch(message);
     expect(stderr).not.toMatch(/\n\s+at /);
   }
-  expect(measure("--help").output).toMatch(/--vcpu-type MODEL/);
+  for (const words of [["--help"], ["-h"], ["snp", "-h"]])
+    expect((await say(...words)).stdout).toMatch(/--vcpu-type MODEL/);
+  expect(await say()).toMatchObject({ status: 2, stderr: expect.stringContaining("--vcpu-type MODEL") });
 });

@@ -1,3 +1,4 @@
+import { gzipSync } from "node:zlib";
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -5,6 +6,7 @@ import { sha256, toHex } from "../../../node-installer/measure/bytes.ts";
 import {
   cdhConfiguration,
   decodeInitdata,
+  documentText,
   encodeInitdata,
   fitDigest,
   hostData,
@@ -38,6 +40,13 @@ test("the document that Kata's own test disk holds", () => {
   expect(() => readInitdataDisk(lying)).toThrow(
     "length is 0x1000000000000000, more than any file holds (at offset 0x8)",
   );
+});
+
+test("bytes that are not UTF-8 are refused: mended, they would have another digest", () => {
+  const bytes = Buffer.from(`${expected.initdata.toml}# caf\xe9\n`, "latin1");
+  expect(() => documentText(bytes, "The initdata document")).toThrow("The initdata document is not UTF-8.");
+  expect(() => decodeInitdata(gzipSync(bytes).toString("base64"))).toThrow("The initdata annotation is not UTF-8.");
+  expect(documentText(Buffer.from("# café\n"), "The initdata document")).toBe("# café\n");
 });
 
 test("any content survives document and annotation", () => {
