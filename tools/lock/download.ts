@@ -24,6 +24,8 @@ export interface Download {
 const partSchema = z.object({ url: z.string(), validator: z.string().optional() });
 /** How often a connection that breaks off is taken up again, counted anew whenever bytes arrived. */
 const attempts = 4;
+/** A server that says these may be well again in a moment. */
+const transient = [429, 500, 502, 503, 504];
 const megabytes = (bytes: number) => (bytes / 1e6).toFixed(0);
 
 /**
@@ -57,7 +59,7 @@ async function fetchTo(part: string, wanted: Download, progress: Progress): Prom
       if (error instanceof Refusal) throw error;
       failures = (await sizeOf(part)) > before ? 1 : failures + 1;
       if (failures < attempts) {
-        progress(`  the connection broke off (${connectionProblem(error)}); continuing …`);
+        progress(`  interrupted: ${connectionProblem(error)}; continuing …`);
         await new Promise((wake) => setTimeout(wake, 200 * 2 ** failures));
         continue;
       }
@@ -78,8 +80,13 @@ async function fetchRest(part: string, have: number, wanted: Download, progress:
   const response = await send({ method: "GET", url: new URL(url), headers: { ...headers, ...resume }, ca });
   const { from, total } = placeOf(response, have, url);
   if (from === undefined) {
+    response.destroy();
+    if (have === 0)
+      throw new Refusal(
+        "download-refused",
+        `${url} cannot be downloaded: the server answered ${response.statusCode} to a request for the whole file. Name another URL.`,
+      );
     // What is here is not the start of what the server has now.
-    response.resume();
     await rm(part, { force: true });
     return await fetchRest(part, 0, wanted, progress);
   }
@@ -104,6 +111,7 @@ function placeOf(response: IncomingMessage, have: number, url: string): { from?:
   if (status === 416 && Number(size) === have) return { from: have, total: have };
   if (status === 206 || status === 416) return {};
   response.resume();
+  if (transient.includes(status)) throw new Error(`the server answered ${status}`);
   const advice =
     status === 404 || status === 410
       ? "Check the version and the URL."
