@@ -1,3 +1,4 @@
+import { crc32 } from "node:zlib";
 import { expect, test } from "vitest";
 import { sha384, toHex } from "../../../node-installer/measure/bytes.ts";
 import { idBlockBytes, keylessIdBlock } from "../../../node-installer/measure/id-block.ts";
@@ -51,6 +52,78 @@ test("IGVM: launch digests, and the ID block's own digest agrees", () => {
     expect(measured.launchDigest).toBe(digest);
     expect(measured).toMatchObject({ vcpus: 1, policy: 0x3001fn, idBlock: { matches: true, guestSvn: 2 } });
   }
+});
+
+type IgvmPart = readonly [type: number, ...fields: readonly (readonly [bytes: 1 | 2 | 4 | 8, value: number])[]];
+
+/** A file of these variable headers, with a page of data that none of them points to. */
+function igvmOf(version: 1 | 2, parts: readonly IgvmPart[]): Buffer {
+  const headers = Buffer.concat(
+    parts.map(([type, ...fields]) => {
+      const content = Buffer.concat(
+        fields.map(([bytes, value]) => {
+          const field = Buffer.alloc(8);
+          field.writeBigUInt64LE(BigInt(value));
+          return field.subarray(0, bytes);
+        }),
+      );
+      const header = Buffer.alloc(8 + Math.ceil(content.length / 8) * 8);
+      header.writeUInt32LE(type, 0);
+      header.writeUInt32LE(content.length, 4);
+      header.set(content, 8);
+      return header;
+    }),
+  );
+  const fixed = Buffer.alloc(version === 1 ? 24 : 32);
+  const start = fixed.length;
+  fixed.write("IGVM");
+  for (const [index, value] of [version, start, headers.length, start + headers.length + 4096].entries())
+    fixed.writeUInt32LE(value, 4 + index * 4);
+  if (version === 2) fixed.writeUInt32LE(4096, 28);
+  fixed.writeUInt32LE(crc32(headers, crc32(fixed)), 20);
+  return Buffer.concat([fixed, headers, Buffer.alloc(4096)]);
+}
+
+test("IGVM: every kind of page, and headers that no launch digest depends on", () => {
+  const page = (gpa: number, mask: number, flags: number, type: number): IgvmPart =>
+    [770, [8, gpa], [4, mask], [4, 0], [4, flags], [2, type], [2, 0]] as const;
+  const [snp, other] = [2, 4];
+  const platforms: IgvmPart[] = [
+    [1, [4, other], [1, 0], [1, 3], [2, 1], [8, 0]],
+    [1, [4, snp], [1, 2], [1, 2], [2, 1], [8, 0]],
+  ];
+  const launch: IgvmPart[] = [
+    [257, [8, 0x30000], [4, snp], [4, 0]],
+    page(0x1000, snp | other, 0, 0),
+    page(0x2000, snp, 2, 0),
+    page(0x3000, snp, 4, 0),
+    page(0x4000, snp, 0, 1),
+    page(0x5000, snp, 0, 2),
+    page(0x6000, snp, 0, 3),
+    page(0x7000, other, 0, 0),
+    [769, [8, 0x2000], [4, 7], [4, 0]],
+    [771, [8, 0x8000], [4, snp], [4, 7]],
+  ];
+  // As Microsoft's own crate computes it (igvm 0.5.0).
+  const digest = "e9c6333f28aef195586941db4b95f28dc03d9ba09b411816974a4d168eaf0710ca9db4985cfc1722807d11ec4670ca3c";
+  for (const version of [1, 2] as const)
+    expect(measureIgvm(readIgvm(igvmOf(version, [...platforms, ...launch])))).toEqual({
+      launchDigest: digest,
+      policy: 0x30000n,
+      vcpus: 0,
+    });
+  const more: IgvmPart[] = [
+    [260, [4, snp], [4, 0], [4, 0], [4, 0]], // CoRIM document and signature
+    [261, [4, snp], [4, 0], [4, 0], [4, 0]],
+    [262, [4, other], [4, 0], [8, 0], [8, 0], [8, 0]], // policy of an Arm realm
+    [263, [4, 0x2e312e31]], // version string
+  ];
+  const read = readIgvm(igvmOf(2, [...platforms, ...more, ...launch]));
+  expect(measureIgvm(read).launchDigest).toBe(digest);
+  expect(() => readIgvm(igvmOf(1, [...platforms, [264, [8, 0]]]))).toThrow(
+    "has a header of the unknown type 0x108, which may not be ignored (at offset 0x48)",
+  );
+  expect(readIgvm(igvmOf(1, [...platforms, [0x80000108, [8, 0]]])).platforms).toHaveLength(2);
 });
 
 test("MRTD of a synthetic firmware in both orders", () => {
