@@ -124,4 +124,8 @@ export async function main(
   }
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) {
+  // Who reads may go away (`| head`, a lost connection): a change that was begun is ended all the same.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+  process.exitCode = await main(process.argv.slice(2));
+}

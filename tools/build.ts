@@ -28,6 +28,8 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: "none",
+    // A Node before 22.18 does not know it, and a program that believes to be imported ends at once, without a word.
+    define: { "import.meta.main": "true" },
     loader: { ".proto": "text" },
     banner: {
       js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
