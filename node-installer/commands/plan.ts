@@ -4,7 +4,7 @@ import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
 import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
-import { planFor, readOnlyDaemon, replayingDaemon } from "../install/read-only.ts";
+import { planFor, replayingDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
@@ -29,7 +29,7 @@ export async function plan(options: Options): Promise<number> {
 async function source(options: Options, spec: InstallSpec): Promise<{ host: Host; daemon: Daemon }> {
   if (options.bundle === undefined) {
     const host = openHost(options);
-    return { host, daemon: readOnlyDaemon(containerdOn(host, spec.distribution)) };
+    return { host, daemon: containerdOn(host, spec.distribution) };
   }
   let document: unknown;
   try {

@@ -1,12 +1,13 @@
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { withoutSecrets } from "../host/secrets.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { sentence } from "../install/log.ts";
 import { runtimesDirectory } from "../install/payload.ts";
-import { planFor, readOnlyDaemon } from "../install/read-only.ts";
+import { planFor } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
@@ -25,7 +26,7 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
   const users: Bundle["users"] = {};
   let serving: Bundle["serving"];
   const recording = recordingHost(host, calls);
-  const daemon = readOnlyDaemon(containerdOn(recording, spec.distribution));
+  const daemon = containerdOn(recording, spec.distribution);
   const listening: Daemon = {
     ...daemon,
     async observe(located, timeoutMs) {
@@ -43,6 +44,7 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
     calls[`note ${Object.keys(calls).length}`] = withoutSecrets(sentence(error));
   };
   await recordUsers(listening, spec).catch(ignore);
+  await recordImports(recording, daemon).catch(ignore);
   await planFor(recording, listening, spec).catch(ignore);
   await readHostFacts(recording, daemon).catch(ignore);
   await recording.freeSpace(runtimesDirectory).catch(ignore);
@@ -56,6 +58,12 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
 async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
   const located = await daemon.locate();
   for (const { handler } of spec.runtimes) await daemon.sandboxesUsing(located, handler);
+}
+
+/** A plan that edits nothing does not look at them; one for a later spec may have to. */
+async function recordImports(host: Host, daemon: Daemon): Promise<void> {
+  const located = await daemon.locate();
+  await validateImports(host, located, (await daemon.read(located)).configuration);
 }
 
 async function readHostFacts(host: Host, daemon: Daemon): Promise<void> {

@@ -26,12 +26,8 @@ export async function validate(
   entries: readonly HandlerEntry[],
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
-  const current =
-    configuration === undefined
-      ? {}
-      : parseDocument(decode(configuration, located.configuration), located.configuration);
-  const files = [...(await checkImports(host, located, current)), ...(await checkFiles(host, entries))];
-  refuse(located, files);
+  await validateImports(host, located, configuration);
+  refuse(located, await checkFiles(host, entries));
   if (located.binary === undefined) return;
 
   const removed = ownedBy(edited, located.file);
@@ -47,6 +43,13 @@ export async function validate(
   const after = candidate === undefined ? await defaults(host, located) : await dumpCandidate(host, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
+}
+
+/** The part that a plan on any tree can say: it reads files, and no payload has to be there. */
+export async function validateImports(host: Host, located: Located, configuration: Buffer | undefined): Promise<void> {
+  if (configuration === undefined) return;
+  const document = parseDocument(decode(configuration, located.configuration), located.configuration);
+  refuse(located, await checkImports(host, located, document));
 }
 
 function refuse({ file }: Located, problems: readonly string[]): void {
