@@ -195,7 +195,7 @@ function checked(
 }
 
 /** The edited text must parse to what was there and the block's tables, and to nothing else. */
-function assertOnlyOurs(text: string, base: Table, { runtimes }: Dialect, file: string): void {
+function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms }: Dialect, file: string): void {
   const { block, before, after } = splitAtFence(text, file);
   const ours = parseBlock(block ?? [], file);
   let whole: Table;
@@ -203,7 +203,7 @@ function assertOnlyOurs(text: string, base: Table, { runtimes }: Dialect, file: 
     whole = parseDocument(text, file);
   } catch (error) {
     // It parsed without our tables and has none of them: only a table that is closed to additions is left.
-    const closed = inlineTable(before + after, [runtimes, ["proxy_plugins"]], file);
+    const closed = inlineTable(before + after, [runtimes, runtimePlatforms ?? [], ["proxy_plugins"]], file);
     if (closed === undefined) throw error;
     throw new Refusal(
       "configuration-inline-table",

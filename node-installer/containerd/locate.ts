@@ -180,8 +180,16 @@ async function findBinary(
 }
 
 function socketOf(distribution: Distribution, unit: UnitFile | undefined): string {
-  return flagValue(unit?.execStart ?? [], "a", "address") ?? distribution.socket;
+  const socket = flagValue(unit?.execStart ?? [], "a", "address") ?? distribution.socket;
+  if (isPath(socket)) return socket;
+  throw new Refusal(
+    "socket-path-unknown",
+    `${unit?.path} starts containerd with --address ${socket}, which is not an absolute path. Set distribution.socket to the socket that this stands for.`,
+  );
 }
+
+/** As a flag gives it: no variable, and nothing that depends on the unit's working directory. */
+const isPath = (flag: string): boolean => flag.startsWith("/") && !flag.includes("$");
 
 type Target = Pick<Located, "kind" | "file" | "configuration" | "templateBase">;
 
@@ -193,7 +201,7 @@ async function findEdited(
   version: string,
 ): Promise<Target> {
   const root = async (path: string): Promise<Target> => {
-    if (!path.startsWith("/") || path.includes("$")) {
+    if (!isPath(path)) {
       throw new Refusal(
         "configuration-path-unknown",
         `${unit?.path} starts containerd with --config ${path}, which is not an absolute path. Set distribution.configPath to the file that this stands for.`,
@@ -268,7 +276,7 @@ async function checkImported(
   }
 }
 
-/** Refuses file systems that distributions mount read-only by design. */
+/** Refuses file systems that distributions mount read-only by design, and what no file can take the place of. */
 async function writable(host: Host, file: string): Promise<string> {
   if (/^\/(usr|snap|nix)\//.test(file)) {
     throw new Refusal(
@@ -276,10 +284,11 @@ async function writable(host: Host, file: string): Promise<string> {
       `containerd reads ${file}, which belongs to the operating system and is not to be written. Copy it to /etc/containerd/config.toml, start containerd with --config /etc/containerd/config.toml, and set distribution.configPath to it.`,
     );
   }
-  if ((await host.stat(file))?.kind === "directory") {
+  const kind = (await host.stat(file))?.kind ?? "file";
+  if (kind !== "file") {
     throw new Refusal(
-      "configuration-is-directory",
-      `${file} is a directory, but must be containerd's configuration file. Correct distribution.configPath.`,
+      "configuration-not-a-file",
+      `${file} is a ${kind === "other" ? "device, pipe or socket" : kind}, but must be containerd's configuration file. Start containerd with --config and a file, or correct distribution.configPath.`,
     );
   }
   return file;

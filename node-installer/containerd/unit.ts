@@ -21,9 +21,9 @@ const unitFolders = [
 export async function readUnit(host: Host, name: string): Promise<UnitFile | undefined> {
   for (const folder of unitFolders) {
     const path = `${folder}/${name}`;
-    const stat = await host.stat(path);
-    if (stat === undefined) continue;
-    if (stat.kind !== "file") return undefined;
+    // So systemd masks a unit; a copy of a node's files has no devices.
+    if ((await host.realpath(path)) === "/dev/null") return undefined;
+    if ((await host.stat(path)) === undefined) continue;
     const texts = [
       await text(host, path),
       ...(await Promise.all((await dropIns(host, name)).map((file) => text(host, file)))),
@@ -33,7 +33,9 @@ export async function readUnit(host: Host, name: string): Promise<UnitFile | und
   return undefined;
 }
 
-const text = async (host: Host, path: string): Promise<string> => (await host.readFile(path)).toString("utf8");
+/** A link to /dev/null, which masks a drop-in, is as good as an empty one. */
+const text = async (host: Host, path: string): Promise<string> =>
+  (await host.stat(path))?.kind === "file" ? (await host.readFile(path)).toString("utf8") : "";
 
 /** The drop-ins in the order in which they apply: by name, of two with one name the one of the higher folder. */
 async function dropIns(host: Host, name: string): Promise<string[]> {

@@ -1,9 +1,10 @@
 import { posix } from "node:path";
+import { Refusal } from "../runtime/refusal.ts";
 
 /** What stands at a path that holds no link in its parents: a link's text, or that there is none. */
 export type ReadLink = (path: string) => Promise<string | undefined>;
 
-/** As Linux's own limit (`ELOOP`). */
+/** As Linux's own limit. */
 const maximumLinks = 40;
 
 /**
@@ -33,7 +34,10 @@ export async function resolvePath(path: string, readLink: ReadLink, followLast =
     }
     links += 1;
     if (links > maximumLinks) {
-      throw Object.assign(new Error(`too many symbolic links in ${path}`), { code: "ELOOP" });
+      throw new Refusal(
+        "too-many-links",
+        `There are too many symbolic links in ${path}: one of them leads back to itself, most likely. Correct it first.`,
+      );
     }
     if (target.startsWith("/")) resolved = "/";
     rest = [...target.split("/"), ...rest];

@@ -252,6 +252,11 @@ describe("refused before anything is written", () => {
     expect(refusal(() => edit(text, [aks], on("2.2.9"))).message).toContain("proxy_plugins is an inline table");
   });
 
+  test("snapshotters of runtimes written inline", () => {
+    const text = `version = 3\n[plugins."io.containerd.cri.v1.images"]\nruntime_platforms = { kata = { snapshotter = "x" } }\n`;
+    expect(refusal(() => edit(text, [aks], on("2.2.9"))).message).toContain("runtime_platforms is an inline table");
+  });
+
   test("a byte order mark stays on 1.7", () => {
     const text = `\ufeff${v2}`;
     const next = edit(text, [snp], on("1.7.24"));

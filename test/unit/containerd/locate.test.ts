@@ -148,6 +148,13 @@ describe("what the node says goes", () => {
     });
   });
 
+  test("a drop-in that is masked by a link is as good as none", async () => {
+    const host = nodeOf("containerd");
+    host.put("/usr/lib/systemd/system/containerd.service.d/10.conf", "[Service]\nKillMode=mixed\n");
+    host.link("/etc/systemd/system/containerd.service.d/10.conf", "/dev/null");
+    expect((await locate(host, { name: "containerd" })).unit).toBe("containerd.service");
+  });
+
   test("the install spec's overrides go before", async () => {
     const host = nodeOf("containerd", {
       files: { "/etc/systemd/system/mine.service": unitText("/usr/bin/containerd") },
@@ -234,6 +241,14 @@ describe("refused", () => {
       /configPath/,
     ],
     [
+      "a socket behind a variable",
+      "containerd",
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: as a unit writes it
+      withUnit(unitText("/usr/bin/containerd --address ${SOCKET}")),
+      "socket-path-unknown",
+      /distribution\.socket/,
+    ],
+    [
       "k3s that never ran",
       "k3s",
       { without: [`${k3sFolder}/config.toml`], files: { "/var/lib/rancher/k3s/agent/x": "" } },
@@ -265,6 +280,12 @@ describe("refused", () => {
     const refused = await refusal(found(name, options));
     expect(refused.code).toBe(code);
     expect(refused.message).toMatch(message);
+  });
+
+  test("a masked unit, also on a tree without devices", async () => {
+    const host = nodeOf("containerd");
+    host.link("/etc/systemd/system/containerd.service", "/dev/null");
+    expect((await refusal(locate(host, { name: "containerd" }))).code).toBe("unit-missing");
   });
 
   test("another distribution than the node's, naming the value to set", async () => {

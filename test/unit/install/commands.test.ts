@@ -1,4 +1,5 @@
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -178,12 +179,41 @@ describe("refusals: exit code 3, nothing changed", () => {
     expect(readFileSync(at("host/etc/containerd/config.toml"), "utf8")).toBe(text);
   });
 
+  test("a configuration that is no file", async () => {
+    const config = at("host/etc/containerd/config.toml");
+    for (const make of [
+      () => symlinkSync("config.toml", config),
+      () => mkdirSync(config),
+      () => spawnSync("mkfifo", [config]),
+    ]) {
+      rmSync(config, { recursive: true });
+      make();
+      const { code, err } = await withSpec("plan");
+      expect({ code, lines: err.split("\n").length }).toEqual({ code: 3, lines: 2 });
+    }
+  });
+
+  test("on 1.7 an import that replaces the table that holds ours, found by the plan already", async () => {
+    spec = { ...spec, distribution: { name: "containerd", containerdVersion: "1.7.24" } };
+    const cri = '[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "x"\n';
+    put("host/etc/containerd/config.toml", `version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n${cri}`);
+    put("host/etc/containerd/conf.d/99-nvidia.toml", `version = 2\n${cri}`);
+    expect(await withSpec("plan")).toMatchObject({ code: 3, err: expect.stringContaining("99-nvidia.toml") });
+    await withSpec("snapshot", "--output", at("bundle.json"));
+    const elsewhere = await run("plan", "--spec", at("spec.json"), "--bundle", at("bundle.json"));
+    expect(elsewhere).toMatchObject({ code: 3, err: expect.stringContaining("99-nvidia.toml") });
+  });
+
   test("a host without systemd can be planned for, but not installed on", async () => {
     const { code, err } = await withSpec("install");
     expect(code).toBe(3);
     expect(err).not.toBe("");
     expect(readFileSync(at("host/etc/containerd/config.toml"), "utf8")).toBe(adminsFile);
   });
+});
+
+test("where nothing is installed there is nothing to uninstall, whether or not a containerd answers", async () => {
+  expect(await withSpec("uninstall")).toMatchObject({ code: 0, err: expect.stringContaining("Nothing to do") });
 });
 
 test("--help names every command and exit code", async () => {
