@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import { join, posix } from "node:path";
@@ -43,9 +43,14 @@ export async function runProgram(root: string, command: string, args: string[], 
   const child = spawn(started.file, started.args, {
     env: processEnvironment(root),
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: timeoutMs,
-    killSignal: "SIGKILL",
+    // A group of its own, for the time limit has to end what the program has started, too.
+    detached: true,
   });
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    endGroup(child);
+  }, timeoutMs);
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
   child.stdout.on("data", (chunk: Buffer) => stdout.push(chunk));
@@ -55,17 +60,28 @@ export async function runProgram(root: string, command: string, args: string[], 
     const text = Buffer.concat(stderr).toString();
     refuseWithoutChroot(text);
     return {
-      code: code ?? (child.killed ? 124 : 128),
+      code: code ?? (timedOut ? 124 : 128),
       stdout: Buffer.concat(stdout).toString(),
       stderr:
-        signal === null
-          ? text
-          : `${text}${command} was ended by ${signal}${child.killed ? ` after ${timeoutMs} ms` : ""}`,
+        signal === null ? text : `${text}${command} was ended by ${signal}${timedOut ? ` after ${timeoutMs} ms` : ""}`,
     };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EPERM") throw error;
     return { code: 127, stdout: "", stderr: `${started.file}: ${(error as Error).message}` };
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+/** Whatever left the group may go on, but nobody waits for its output. */
+function endGroup({ pid, stdout, stderr }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+  stdout?.destroy();
+  stderr?.destroy();
 }
 
 /**

@@ -154,6 +154,8 @@ describe("programs and the lock", () => {
     const machine = createNodeHost({ root: "/" });
     expect((await machine.run("/no/such/program", [])).code).toBe(127);
     expect((await machine.run("sleep", ["60"], { timeoutMs: 50 })).code).toBe(124);
+    // A wrapper's program has the wrapper's output open, and would be waited for without end.
+    expect((await machine.run("sh", ["-c", "sleep 60; true"], { timeoutMs: 50 })).code).toBe(124);
     expect(await machine.run("sh", ["-c", "echo out; echo err >&2; exit 3"])).toEqual({
       code: 3,
       stdout: "out\n",
