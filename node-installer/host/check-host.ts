@@ -8,12 +8,12 @@ export { gatherHostFacts, type HostFacts, hostFactsSchema } from "./host-facts.t
 
 type Check = (facts: HostFacts, requirements: HostRequirements) => Finding[];
 
-/** Judges facts alone: the same on a node, and on a bundle of a node far away. Errors first, each code once. */
+/** Judges facts alone: the same on a node, and on a bundle of a node far away. Errors first, each one once. */
 export function checkHost(facts: HostFacts, requirements: readonly HostRequirements[]): Finding[] {
   const findings = new Map<string, Finding>();
   for (const requirement of requirements) {
     for (const check of checks) {
-      for (const finding of check(facts, requirement)) findings.set(finding.code, finding);
+      for (const finding of check(facts, requirement)) findings.set(finding.message, finding);
     }
   }
   const order = { error: 0, warning: 1 };
@@ -22,17 +22,20 @@ export function checkHost(facts: HostFacts, requirements: readonly HostRequireme
 
 const checkMounts: Check = ({ mounts, os }) =>
   Object.entries(mounts).flatMap(([directory, { readOnly, noExec, mountPoint }]) => {
-    const place = `${directory} lies on the mount ${mountPoint}`;
     if (readOnly) {
+      const there = Object.keys(mounts).filter((other) => mounts[other]?.mountPoint === mountPoint);
       const flatcar =
         os === "flatcar" ? " Flatcar's containerd reads /usr, which is read-only: give it a --config below /etc." : "";
       return error(
         "read-only",
-        `${place}, which is read-only, so nothing can be installed there: mount it writable.${flatcar}`,
+        `The mount ${mountPoint} is read-only, so nothing can be written to ${there.join(", ")}: mount it writable.${flatcar}`,
       );
     }
     if (noExec && directory.startsWith("/opt")) {
-      return error("no-exec", `${place} with the option noexec, so no shim can run from it: mount it without.`);
+      return error(
+        "no-exec",
+        `${directory} lies on the mount ${mountPoint} with the option noexec, so no shim can run from it: mount it without.`,
+      );
     }
     return [];
   });

@@ -27,10 +27,10 @@ const wrongCpu = ({ cpu }: HostFacts, tee: "snp" | "tdx"): Finding | undefined =
       ? ["AuthenticAMD", "SEV-SNP", "an AMD EPYC 7003 (Milan) or newer"]
       : ["GenuineIntel", "TDX", "an Intel Xeon of the 5th generation, a Xeon 6 or newer"];
   if (cpu.vendor === vendor && (generation === undefined || generation.tee === tee)) return undefined;
-  const what = generation?.name ?? `CPU of vendor "${cpu.vendor || "unknown"}"`;
+  const what = generation?.name ?? `of vendor "${cpu.vendor || "unknown"}"`;
   return error(
     `cpu-without-${tee}`,
-    `This node has an ${what}, but ${name} needs ${needs}: take the node out of the group.`,
+    `${name} needs ${needs}, but this node's CPU is ${what}: take the node out of the group.`,
   );
 };
 

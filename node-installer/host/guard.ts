@@ -101,10 +101,14 @@ elif [ "$current" != "$after" ]; then
   # Somebody edited the file meanwhile: all of theirs stays, and our block is what it was.
   outcome=foreign
   block='/^# BEGIN contrast-runtime/,/^# END contrast-runtime/'
-  if [ "$current" != absent ] && grep -q '^# BEGIN contrast-runtime' "$file"; then
+  # Without its last line there is no telling where our block ends.
+  if [ "$current" != absent ] && grep -q '^# BEGIN contrast-runtime' "$file" && grep -q '^# END contrast-runtime' "$file"; then
     cp -p "$file" "$staged" || exit 1
     sed "\${block}d" "$file" >"$staged" || exit 1
-    if [ -n "$backup" ]; then sed -n "\${block}p" "$backup" >>"$staged" || exit 1; fi
+    if [ -n "$backup" ] && grep -q '^# BEGIN contrast-runtime' "$backup"; then
+      [ -z "$(tail -c 1 "$staged")" ] || echo >>"$staged" || exit 1
+      sed -n "\${block}p" "$backup" >>"$staged" || exit 1
+    fi
     sync "$staged" && [ "$(digest "$file")" = "$current" ] || exit 1
     mv -f "$staged" "$file" && sync "$directory" || exit 1
     outcome=withdrawn
@@ -198,7 +202,8 @@ export async function armGuard(host: Host, unit: string, order: GuardOrder): Pro
 /** The commit: the new bytes stay. */
 export async function commitGuard(host: Host): Promise<void> {
   await host.remove(armedPath);
-  await host.syncDirectory(stateDirectory);
+  // Somebody may have deleted it, with all orders in it.
+  if ((await host.stat(stateDirectory)) !== undefined) await host.syncDirectory(stateDirectory);
 }
 
 /** Whether anything of the guard is on the host. */

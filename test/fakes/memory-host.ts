@@ -186,7 +186,10 @@ export class MemoryHost implements Host {
   }
 
   async syncDirectory(path: string): Promise<void> {
-    await this.point(`fsync ${await this.realpath(path)}/`, () => undefined);
+    const target = await this.realpath(path);
+    await this.point(`fsync ${target}/`, () => {
+      if (!this.nodes.has(target)) throw ioError("ENOENT", target);
+    });
   }
 
   async remove(path: string): Promise<void> {

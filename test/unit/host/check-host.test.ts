@@ -305,6 +305,11 @@ describe("GPUs", () => {
   test("bound to vfio-pci", async () => expect(await check("vfio-pci")).toEqual([]));
   test("taken by NVIDIA's driver", async () => expect(await check("nvidia")).toEqual(["gpu-not-bound"]));
   test("without a driver", async () => expect(await check(undefined)).toEqual(["gpu-not-bound"]));
+  test("two of them, each with its own sentence", async () => {
+    const other = device.replace("21", "22");
+    const second = { [`${other}/vendor`]: "0x10de\n", [`${other}/class`]: "0x030200\n" };
+    expect(await check("nvidia", second)).toEqual(["gpu-not-bound", "gpu-not-bound"]);
+  });
   test("none", async () =>
     expect(await check(undefined, { [`${device}/class`]: "0x020000\n" })).toEqual(["gpu-missing"]));
 });

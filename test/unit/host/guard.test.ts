@@ -105,6 +105,24 @@ test("what somebody added to our change stays, and our block is the one from bef
   expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
 });
 
+test("a block that somebody left half takes nothing of theirs with it", () => {
+  arm();
+  const half = `${old}# BEGIN contrast-runtime (1)\n[debug]\n`;
+  writeFileSync(at("etc/config.toml"), half);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(half);
+  expect(outcome()).toBe("foreign");
+});
+
+test("a last line without an end does not become a part of our block", () => {
+  const block = "# BEGIN contrast-runtime (1)\nold\n# END contrast-runtime\n";
+  arm({ before: digest(`${old}${block}`) });
+  writeFileSync(at("etc/config.toml.bak"), `${old}${block}`);
+  writeFileSync(at("etc/config.toml"), `${old}${block.replace("old", "new")}root = "/x"`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`${old}root = "/x"\n${block}`);
+});
+
 test("where there is no room for a copy, the backup takes the file's place under both names", () => {
   arm();
   writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
