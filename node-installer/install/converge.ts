@@ -45,7 +45,7 @@ export async function converge(environment: Environment, options: ConvergeOption
   const journal = await readJournal(host, spec.group);
   if (journal.transaction === undefined && !(await guardIsThere(host))) {
     const { observation, plan } = await look(environment, journal);
-    if (isEmpty(plan) && observation.serving !== undefined) {
+    if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan);
     }
@@ -57,7 +57,6 @@ export async function converge(environment: Environment, options: ConvergeOption
   const lock = await host.lock(lockPath, lockTimeoutMs);
   try {
     await recover(environment, await readJournal(host, spec.group));
-    await resetBreaker(environment, options);
     return await rounds(environment, options);
   } finally {
     await lock.release();
@@ -69,18 +68,19 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
   const { host, spec, log, cluster } = environment;
   let done: Plan | undefined;
   for (let round = 0; round < maximumRounds; round += 1) {
-    const journal = await readJournal(host, spec.group);
+    let journal = await readJournal(host, spec.group);
     let { observation, plan } = await look(environment, journal);
-    requireServing(observation);
-    if (isEmpty(plan)) {
+    if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan, done);
     }
+    requireServing(observation);
     // First no new pods, then a look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
     requireServing(observation);
     refuseIfBlocked(plan, options);
+    journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
     const stat = await host.stat(observation.located.file);
     const attributes = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
@@ -105,6 +105,10 @@ async function look(environment: Environment, journal: Journal) {
   const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
   return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
 }
+
+/** Of a daemon that does not answer nothing is known, which is enough where it shall serve nothing. */
+const isDone = ({ serving }: Observation, plan: Plan): boolean =>
+  isEmpty(plan) && (serving !== undefined || plan.entries.length === 0);
 
 async function finish(environment: Environment, observation: Observation, plan: Plan, done?: Plan): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
@@ -156,12 +160,17 @@ function refuseFailed(plan: Plan, { failure }: Journal, specHash: string): void 
   );
 }
 
-/** Forgets a failure when a person asks for another attempt. */
-async function resetBreaker(environment: Environment, { retry, retryToken }: ConvergeOptions): Promise<void> {
-  const journal = await readJournal(environment.host, environment.spec.group);
-  const asked = retry === true || (retryToken !== undefined && retryToken !== journal.retryToken);
-  if (journal.failure === undefined || !asked) return;
-  await recordWithout({ environment, journal }, "failure", retryToken === undefined ? {} : { retryToken });
+/** Forgets a failure when a person asks for another attempt; what was asked before a failure is no answer to it. */
+async function resetBreaker(
+  environment: Environment,
+  journal: Journal,
+  { retry, retryToken }: ConvergeOptions,
+): Promise<Journal> {
+  const isNews = retryToken !== undefined && retryToken !== journal.retryToken;
+  if (!isNews && !(retry && journal.failure !== undefined)) return journal;
+  const changed = { environment, journal };
+  await recordWithout(changed, "failure", isNews ? { retryToken } : {});
+  return changed.journal;
 }
 
 function refuseRestart({ located }: Observation): never {

@@ -223,6 +223,24 @@ describe("rollback", () => {
   });
 });
 
+test("units of a guard whose directory somebody deleted are taken away", async () => {
+  const unit = "/etc/systemd/system/contrast-runtime-guard.service";
+  node.host.put(unit, "");
+  await converge(node.environment(node.spec([])));
+  expect(Object.keys(node.host.tree())).not.toContain(unit);
+});
+
+describe("somebody's request for another attempt", () => {
+  test("that came before the failure is none after it", async () => {
+    await converge(node.environment(node.spec([node.runtime("00000001")])), { retryToken: "early" });
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([bad]);
+    await expect(converge(node.environment(spec), { retryToken: "early" })).rejects.toThrow(RolledBack);
+    expect(await refusal(converge(node.environment(spec), { retryToken: "early" }))).toBe("failed-before");
+  });
+});
+
 describe("foreign writers", () => {
   const foreign = `${adminsFile}# another installer was here\n`;
 
