@@ -15,7 +15,10 @@ export interface Located {
   kind: EditContext["kind"];
   /** The file to edit, links resolved; it need not exist. */
   file: string;
-  /** The file that containerd reads: `file` itself, or what the distribution renders from it. */
+  /**
+   * The file that containerd reads: `file` itself, by the name that containerd is given (imports are relative to the link,
+   * not to what it leads to), or what the distribution renders from `file`.
+   */
   configuration: string;
   templateBase: string | undefined;
   /** With its suffix: "containerd.service". */
@@ -208,7 +211,7 @@ async function findEdited(
       );
     }
     const file = await writable(host, await host.realpath(path));
-    return { kind: "root", file, configuration: file, templateBase: undefined };
+    return { kind: "root", file, configuration: path, templateBase: undefined };
   };
   if (declared.configPath !== undefined) return await root(declared.configPath);
   if (edited.kind === "root") return await root(flagValue(unit?.execStart ?? [], "c", "config") ?? edited.file);

@@ -66,6 +66,7 @@ export class MemoryHost implements Host {
 
   text(path: string): string | undefined {
     const node = this.nodes.get(path);
+    if (node?.kind === "link") return this.text(posix.resolve(posix.dirname(path), node.target));
     return node?.kind === "file" ? node.content.toString() : undefined;
   }
 

@@ -63,9 +63,7 @@ export class MemoryNode {
 
   start(): void {
     this.starts += 1;
-    const node = this.host.nodes.get(configPath);
-    const file = node?.kind === "link" ? node.target : configPath;
-    this.loaded = parseDocument(this.host.text(file) ?? "", file);
+    this.loaded = parseDocument(this.host.text(configPath) ?? "", configPath);
     if (Object.keys(this.runtimes).some((name) => this.breaks.has(name))) this.loaded = undefined;
   }
 

@@ -163,6 +163,22 @@ describe("the node's containerd is asked", () => {
     await expect(check()).rejects.toThrow(/Nothing can be written to \/etc\/containerd \(EROFS\)/);
   });
 
+  test("imports of a linked file are those beside the link", async () => {
+    const { host } = await prepared({ files: { "/etc/containerd/conf.d/a.toml": "" } });
+    const text = `imports = ["conf.d/a.toml"]\n${v3}`;
+    host.nodes.delete("/etc/containerd/config.toml");
+    host.put("/data/c.toml", text);
+    host.link("/etc/containerd/config.toml", "/data/c.toml");
+    const located = await locate(host, { name: "containerd" });
+    const next = editConfiguration(
+      Buffer.from(text),
+      [snp],
+      editContext(located, await readConfiguration(host, located)),
+    );
+    await validate(host, located, next, [snp]);
+    expect(host.points).toContain("write /etc/containerd/.config.toml.contrast-runtime-candidate");
+  });
+
   test("on 1.7 an import that replaces the section is found without a containerd", async () => {
     const foreign = '[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "x"\n';
     const { host, located, next } = await prepared({ files: { "/etc/containerd/conf.d/99-nvidia.toml": foreign } });
