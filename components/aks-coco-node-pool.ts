@@ -1,7 +1,7 @@
 import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
 import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
 import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
-import { SubscriptionFeatureRegistration } from "@pulumi/azure-native/features/subscriptionFeatureRegistration.js";
+import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
 
 export interface AksCocoNodePoolArgs {
@@ -32,12 +32,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     super("contrast-runtime:index:AksCocoNodePool", name, { ...args }, opts);
     const { resourceGroup, cluster, pool, vmSize, count, zones, maxPods, labels } = args;
 
-    const feature = new SubscriptionFeatureRegistration(
-      `${name}-feature`,
-      { providerNamespace: "Microsoft.ContainerService", featureName: "KataCcIsolationPreview", properties: {} },
-      // Other clusters of the subscription may need it.
-      { parent: this, retainOnDelete: true },
-    );
+    void this.#warnUnlessRegistered(pool);
     new AgentPool(
       name,
       {
@@ -57,7 +52,6 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
       },
       {
         parent: this,
-        dependsOn: [feature],
         // Azure changes none of these on a pool. The provider knows it of vmSize only, and of the others the update
         // would fail half-way instead of being announced. Both pools have one name, so the old one goes first.
         replaceOnChanges: [
@@ -76,7 +70,28 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     this.nodeSelector = poolSelector(pool);
     this.registerOutputs({ nodeSelector: this.nodeSelector });
   }
+
+  /**
+   * The subscription's feature is no resource here: Azure answers for one that nobody registered as for one that is, and
+   * the provider refuses to create what exists (pulumi-azure-native issue 1722). A pool that exists needs it no more.
+   */
+  async #warnUnlessRegistered(pool: string): Promise<void> {
+    const { providerNamespace, featureName } = feature;
+    const state = await getSubscriptionFeatureRegistration(feature, { parent: this }).then(
+      ({ properties }) => properties.state ?? "in no state",
+      (error: unknown) => `in a state that cannot be asked for (${azureReason(error)})`,
+    );
+    if (state === "Registered") return;
+    await pulumi.log.warn(
+      `The subscription's feature ${featureName} is ${state}: without it Azure refuses to create the pool ${pool}. Register it ` +
+        `once: "az feature register --namespace ${providerNamespace} --name ${featureName}", then "az provider register ` +
+        `--namespace ${providerNamespace}".`,
+      this,
+    );
+  }
 }
+
+const feature = { providerNamespace: "Microsoft.ContainerService", featureName: "KataCcIsolationPreview" };
 
 /** AKS sets this label on the nodes of a pool. */
 export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });

@@ -186,6 +186,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
           ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}${leave}`,
         // Not read by the command: other pods or other nodes are something else to wait for.
         environment: this.#environment({ INSTALLER_IMAGE: image, INSTALLER_NODES: nodes }),
+        // A line per node and state soon is more than Linux takes as a variable (128 KiB).
+        addPreviousOutputInEnv: false,
       },
       { parent: this, dependsOn: needed },
     );
@@ -217,6 +219,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
 /** What a reviewer should see first, in the engine's diff of the component. */
 function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
   const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce = 1, onDestroy = "uninstall" } = args;
+  const { manifestsOnly = false } = args;
   return {
     group,
     distribution: distribution.name,
@@ -225,5 +228,6 @@ function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
     image,
     atOnce,
     onDestroy,
+    ...(manifestsOnly && { manifestsOnly }),
   };
 }

@@ -5,13 +5,14 @@ import { type EngineProject, engineProject } from "./harness.ts";
 
 const program = (args: string) => `
 import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
-import { SubscriptionFeatureRegistration } from "@pulumi/azure-native/features/subscriptionFeatureRegistration.js";
+import { getSubscriptionFeatureRegistrationOutput } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import { listManagedClusterUserCredentialsOutput } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
 const cluster = { resourceGroupName: "group", resourceName: "cluster" };
-new SubscriptionFeatureRegistration("feature", { providerNamespace: "Microsoft.ContainerService", featureName: "F" });
 export const pool = new AgentPool("pool", { ...cluster, agentPoolName: "cc1", mode: "User", vmSize: "Standard_DC4as_cc_v5",
   workloadRuntime: "KataVmIsolation", osSKU: "AzureLinux", count: 1, securityProfile: { enableVTPM: true }, ...${args} }).id;
 export const kubeconfig = listManagedClusterUserCredentialsOutput(cluster).kubeconfigs[0].value;
+export const feature = getSubscriptionFeatureRegistrationOutput({ providerNamespace: "Microsoft.ContainerService",
+  featureName: "F" }).properties.state;
 `;
 
 let project: EngineProject;
@@ -25,9 +26,10 @@ afterEach(() => project.remove());
 
 test("an agent pool is created, changed in place or replaced, and deleted", async () => {
   await project.mustWork(project.up());
-  const { pool, kubeconfig } = await project.outputs();
+  const { pool, kubeconfig, feature } = await project.outputs();
   expect(pool).toMatch(/\/managedClusters\/cluster\/agentPools\/cc1$/);
   expect(Buffer.from(String(kubeconfig), "base64").toString()).toBe("the kubeconfig");
+  expect(feature).toBe("Registered");
   await project.mustWork(project.up("--expect-no-changes"));
   await project.write(program('{ nodeLabels: { a: "b" } }'));
   expect(await project.plan()).toMatchObject([{ op: "update", detailedDiff: { nodeLabels: { kind: "add" } } }]);

@@ -1,6 +1,6 @@
 /**
- * As much of Azure as an AKS node pool takes: agent pools, feature registrations, and a cluster's credentials. Nothing
- * lies behind it: what was created is what the engine remembers.
+ * As much of Azure as an AKS node pool takes: agent pools, a cluster's credentials, and the state of a subscription's
+ * features. Nothing lies behind it: what was created is what the engine remembers.
  */
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -37,20 +37,6 @@ const kinds: Record<string, Kind> = {
       powerState: { code: "Running" },
       currentOrchestratorVersion: orchestratorVersion ?? null,
       eTag: randomBytes(8).toString("hex"),
-    }),
-  },
-  "azure-native:features:SubscriptionFeatureRegistration": {
-    check(news, name) {
-      return { inputs: { ...news, featureName: news.featureName ?? name } };
-    },
-    replacing: ["providerNamespace", "featureName"],
-    id: ({ providerNamespace, featureName }) =>
-      `${subscription}/providers/Microsoft.Features/featureProviders/${providerNamespace}/subscriptionFeatureRegistrations/${featureName}`,
-    outputs: ({ featureName, properties }) => ({
-      azureApiVersion: "2021-07-01",
-      name: featureName ?? null,
-      type: "Microsoft.Features/featureProviders/subscriptionFeatureRegistrations",
-      properties: { ...(properties as Properties | undefined), state: "Registered" },
     }),
   },
 };
@@ -90,8 +76,16 @@ export const azureProvider: Provider = {
 
   async delete() {},
 
-  /** The kubeconfig that AZURE_STAND_IN_KUBECONFIG names, as the cluster's. */
-  async invoke(token, { resourceName }) {
+  /** The kubeconfig that AZURE_STAND_IN_KUBECONFIG names, as the cluster's; every feature is registered. */
+  async invoke(token, { resourceName, providerNamespace, featureName }) {
+    if (token === "azure-native:features:getSubscriptionFeatureRegistration")
+      return {
+        azureApiVersion: "2021-07-01",
+        id: `${subscription}/providers/Microsoft.Features/featureProviders/${providerNamespace}/subscriptionFeatureRegistrations/${featureName}`,
+        name: featureName ?? null,
+        type: "Microsoft.Features/featureProviders/subscriptionFeatureRegistrations",
+        properties: { state: "Registered" },
+      };
     if (!/^azure-native:containerservice:listManagedCluster(User|Admin)Credentials$/.test(token))
       throw new Error(`${token} is not a function of this stand-in`);
     const file = process.env.AZURE_STAND_IN_KUBECONFIG;

@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { AksCocoNodePool } from "../../../components/aks-coco-node-pool.ts";
 import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contrast-runtime.ts";
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
@@ -134,7 +135,10 @@ describe("rollout and uninstall", () => {
     const uninstall = find(before, "local:Command", "uninstall");
     expect(Object.keys(uninstall.inputs).sort()).toEqual(["delete", "environment"]);
     expect(find(after, "local:Command", "uninstall").inputs).toEqual(uninstall.inputs);
-    expect(find(before, "local:Command", "rollout").inputs).not.toHaveProperty("triggers");
+    const rollout = find(before, "local:Command", "rollout").inputs;
+    expect(rollout).not.toHaveProperty("triggers");
+    // What a large fleet's rollout printed is more than a variable may hold: the next one would not even start.
+    expect(rollout.addPreviousOutputInEnv).toBe(false);
     expect(find(after, "local:Command", "rollout").inputs.create).toMatch(
       /--minimum-nodes 4 --stall-timeout 5 --skip-nodes x$/,
     );
@@ -197,5 +201,43 @@ describe("hosts", () => {
   test("another user than root becomes root without being asked", async () => {
     const plan = await register([hosts({ sshUser: "admin" })]);
     expect(find(plan, "remote:Command", "n1-check").inputs.create).toBe("sudo -n sh -c 'sh -s'");
+  });
+});
+
+describe("a pool for confidential containers", () => {
+  const pool = { resourceGroup: "rg", cluster: "c", pool: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2 };
+  const warnings = async (call: () => Record<string, unknown>) => {
+    const said: string[] = [];
+    const warn = vi.spyOn(pulumi.log, "warn").mockImplementation(async (message) => void said.push(message));
+    const plan = await record(() => new AksCocoNodePool("pool", pool), { call });
+    warn.mockRestore();
+    return { plan, said };
+  };
+
+  test("asks for the subscription's feature and makes none, for the provider refuses to create what Azure always answers for", async () => {
+    const { plan, said } = await warnings(() => ({ properties: { state: "Registered" } }));
+    expect(plan.map(({ type }) => type)).toEqual([
+      "azure-native:containerservice:AgentPool",
+      "contrast-runtime:index:AksCocoNodePool",
+    ]);
+    expect(said).toEqual([]);
+  });
+
+  test.each([
+    ["is not registered", () => ({ properties: { state: "NotRegistered" } }), "is NotRegistered: without it"],
+    [
+      "cannot be asked for",
+      () => {
+        throw new Error("no access");
+      },
+      "in a state that cannot be asked for",
+    ],
+  ])("says what to do where it %s", async (_name, call, text) => {
+    const { said } = await warnings(call);
+    expect(said).toHaveLength(1);
+    expect(said[0]).toContain(text);
+    expect(said[0]).toContain(
+      "az feature register --namespace Microsoft.ContainerService --name KataCcIsolationPreview",
+    );
   });
 });

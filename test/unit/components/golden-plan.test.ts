@@ -47,7 +47,10 @@ async function planOf(file: string, stack: string): Promise<Recorded[]> {
   return await record(() => import("../../../index.ts"), {
     stack,
     ...engineConfiguration(file),
-    call: () => ({ kubeconfigs: [{ name: "", value: Buffer.from("kubeconfig of AKS").toString("base64") }] }),
+    call: () => ({
+      kubeconfigs: [{ name: "", value: Buffer.from("kubeconfig of AKS").toString("base64") }],
+      properties: { state: "Registered" },
+    }),
     outputs: ({ type, name }) =>
       type === "command:local:Command" && name === "cluster" ? { stdout: JSON.stringify(clusterResult) } : {},
   });
