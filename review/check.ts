@@ -58,9 +58,8 @@ export function differences(approved: Approved, fresh: Pick<Summary, keyof Appro
 type Comparable = Approved["operations"][number] | Operation;
 
 function operationDifferences(approved: Comparable[], fresh: Comparable[]): string[] {
-  const key = ({ type, name }: Comparable) => `${type} ${name}`;
   const thing = ({ type, name }: Comparable) => `${code(type.split(":").at(-1))} ${code(name)}`;
-  const [before, now] = [approved, fresh].map((all) => new Map(all.map((one) => [key(one), one])));
+  const [before, now] = [approved, fresh].map(numbered);
   return [...new Set([...(before?.keys() ?? []), ...(now?.keys() ?? [])])].sort().flatMap((id) => {
     const [old, current] = [before?.get(id), now?.get(id)];
     if (old === undefined && current) return [`Not approved: ${current.op} of ${thing(current)}.`];
@@ -75,6 +74,19 @@ function operationDifferences(approved: Comparable[], fresh: Comparable[]): stri
       ? []
       : [`${thing(current)}: approved was the change of ${paths[0]}; now it is of ${paths[1]}.`];
   });
+}
+
+/** Two may have one name: below two parents, or one of them left behind by an update that failed. */
+function numbered(operations: Comparable[]): Map<string, Comparable> {
+  const times = new Map<string, number>();
+  return new Map(
+    operations.map((operation) => {
+      const key = `${operation.type} ${operation.name}`;
+      const time = (times.get(key) ?? 0) + 1;
+      times.set(key, time);
+      return [`${key} ${time}`, operation];
+    }),
+  );
 }
 
 type Sections = Pick<Approved, "sections">;

@@ -9,7 +9,7 @@ import { planFor, replayingDaemon } from "../node-installer/install/read-only.ts
 import { requireRoomForPayloads } from "../node-installer/install/space.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
-import { code, count, list } from "./lines.ts";
+import { code, count, few, list } from "./lines.ts";
 
 /** What an install spec would do to one node. */
 export interface NodePlan {
@@ -186,16 +186,11 @@ export function fleetSentence({ nodes, outcomes }: FleetPlan): string {
   return `${count(nodes, "node")}: ${parts.length > 0 ? parts.join(", ") : "no bundle of any was given"}.`;
 }
 
-/** Names of nodes that a line shows. */
-const shown = 5;
-
 /** "5 nodes are refused (no-space: …): a, b, c, d, e." */
 export function outcomeSentence({ outcome, code: reasonCode, reason, nodes }: Outcome): string {
   const why =
     outcome === "refused" ? ` (${code(reasonCode)}: ${oneLine(reason)})` : reason === "" ? "" : ` (${oneLine(reason)})`;
-  const names = nodes.slice(0, shown).map(code).join(", ");
-  const more = nodes.length > shown ? ` and ${nodes.length - shown} more` : "";
-  return `${count(nodes.length, "node")} ${words[outcome][nodes.length === 1 ? 0 : 1]}${why}: ${names}${more}.`;
+  return `${count(nodes.length, "node")} ${words[outcome][nodes.length === 1 ? 0 : 1]}${why}: ${few(nodes)}.`;
 }
 
 const oneLine = (text: string): string => text.replaceAll(/\s+/g, " ").replace(/\.$/, "");

@@ -12,6 +12,8 @@ const card = z.object({
   image: z.string().optional(),
   atOnce: z.number(),
   onDestroy: z.string(),
+  /** Something else applies what the stack writes: no update waits, fails, or uninstalls. */
+  manifestsOnly: z.boolean().default(false),
 });
 export type Card = z.infer<typeof card>;
 export type RuntimeCard = Card["runtimes"][number];
@@ -84,6 +86,9 @@ export function readSpec(inputs: Inputs | undefined): InstallSpec | undefined {
     return undefined;
   }
 }
+
+/** Whether what is on its nodes stays there when a group leaves the stack. */
+export const leavesNodes = ({ onDestroy, manifestsOnly }: Card): boolean => onDestroy === "leave" || manifestsOnly;
 
 export const runtimeOf = (spec: InstallSpec | undefined, handler: string): RuntimeSpec | undefined =>
   spec?.runtimes.find((runtime) => runtime.handler === handler);

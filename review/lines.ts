@@ -22,5 +22,9 @@ export const code = (value: unknown): string => {
 
 export const count = (number: number, word: string): string => `${number} ${word}${number === 1 ? "" : "s"}`;
 
+/** The first names of many. */
+export const few = (names: string[], most = 5): string =>
+  names.slice(0, most).map(code).join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
+
 export const list = (words: string[]): string =>
   words.length < 2 ? words.join() : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;

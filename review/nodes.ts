@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { canonicalJson } from "../node-installer/runtime/canonical.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
-import { type Card, type GroupChange, nodesOf } from "./groups.ts";
-import { code, count, known, type Line, predicted, unknown } from "./lines.ts";
+import { type Card, type GroupChange, leavesNodes, nodesOf } from "./groups.ts";
+import { code, count, few, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 const pool = z.object({ pool: z.string(), vmSize: z.string().optional(), count: z.number() });
@@ -14,7 +14,13 @@ const localNodes = z.object({ nodes: z.array(z.object({ name: z.string() })) });
 
 /** Nodes, hosts and pools that come, go or are made anew. */
 export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
-  return [...changes.flatMap(selectionLines), ...steps.flatMap(hostLines), ...steps.flatMap(poolLines)];
+  return [
+    ...changes.flatMap(selectionLines),
+    ...takeoverLines(changes),
+    ...steps.flatMap(hostLines),
+    ...commandLines(steps),
+    ...steps.flatMap(poolLines),
+  ];
 }
 
 function selectionLines({ group, before, after }: GroupChange): Line[] {
@@ -24,10 +30,12 @@ function selectionLines({ group, before, after }: GroupChange): Line[] {
   const [old, now] = [nodesOf(before.nodes), nodesOf(after.nodes)];
   const leaving = predicted(
     `Nodes that leave ${code(group)} keep what is installed on them, without an installer that looks after it. ` +
-      (after.onDestroy === "leave"
-        ? "The update names them."
-        : "The update fails with their names until they are back, or uninstalled by " +
-          `${code(`contrast-runtime uninstall --group ${group} --nodes …`)}.`),
+      (after.manifestsOnly
+        ? `No update names them; ${code("contrast-runtime status")} does.`
+        : after.onDestroy === "leave"
+          ? "The update names them."
+          : "The update fails with their names until they are back, or uninstalled by " +
+            `${code(`contrast-runtime uninstall --group ${group} --nodes …`)}.`),
   );
   if (!old.names || !now.names) {
     return [
@@ -42,6 +50,27 @@ function selectionLines({ group, before, after }: GroupChange): Line[] {
     ...left.map((node) => known(`Node ${code(node)} leaves group ${code(group)}.`)),
     ...(left.length > 0 ? [leaving] : []),
   ];
+}
+
+/** Nodes that go from one group to another at once, as when a group is renamed. */
+function takeoverLines(changes: GroupChange[]): Line[] {
+  return changes.flatMap(({ group, before, after }) => {
+    if (!after || isDeepStrictEqual(before?.nodes, after.nodes)) return [];
+    const losers = changes.filter(
+      (other) => other.group !== group && other.before && mayShare(after.nodes, other.before.nodes),
+    );
+    return losers.map((other) =>
+      predicted(
+        `Installers of ${code(group)} refuse nodes that ${code(other.group)} still has, and the update makes the new before it ` +
+          `removes the old: it fails. Take them from ${code(other.group)} in one change, and give them to ${code(group)} in the next.`,
+      ),
+    );
+  });
+}
+
+function mayShare(one: Card["nodes"], other: Card["nodes"]): boolean {
+  if (Array.isArray(one) && Array.isArray(other)) return one.some((name) => other.includes(name));
+  return one === "all" || other === "all" || isDeepStrictEqual(one, other);
 }
 
 const difference = (before: string[], after: string[]) => ({
@@ -88,6 +117,26 @@ function hostLines({ type, name, before, after }: Step): Line[] {
       known(`Host ${code(host.name)} is at ${code(host.address)} instead of ${code(addressOf(old, host.name))}.`),
     ),
   ];
+}
+
+/** What is run on hosts that were there before: another user, key, script or join command runs the commands it concerns. */
+function commandLines(steps: Step[]): Line[] {
+  const concerns = new Map<string, string[]>();
+  for (const { type, op, name } of steps) {
+    const [, host, concern] = /^(.+)-(prepare|check|registry|join)$/.exec(name) ?? [];
+    if (type !== "command:remote:Command" || op !== "update" || !host || !concern) continue;
+    concerns.set(host, [...(concerns.get(host) ?? []), concern]);
+  }
+  const hosts = new Map<string, string[]>();
+  for (const [host, names] of concerns) {
+    const commands = list(names.sort().map(code));
+    hosts.set(commands, [...(hosts.get(commands) ?? []), host]);
+  }
+  return [...hosts].map(([commands, names]) =>
+    known(
+      `On ${count(names.length, "host")} that ${names.length === 1 ? "is" : "are"} there already, SSH runs ${commands}: ${few(names)}.`,
+    ),
+  );
 }
 
 /** The table of what Azure does to the nodes of a pool, by the operation on it. */
@@ -139,11 +188,16 @@ export function restartLines(changes: GroupChange[], { steps, known: resources }
   const bounds: (number | undefined)[] = [];
   const lines = changes.flatMap((change): Line[] => {
     const { group, before, after, added, removed } = change;
-    if (after === undefined && before?.onDestroy === "leave") return [];
+    if (before && after === undefined && leavesNodes(before)) return [];
     const times = restartsPerNode(change);
     const card = after ?? before;
     if (card === undefined) return [unknown(`How often containerd restarts in group ${code(group)}.`)];
     if (times === 0) {
+      const joining = joiningNodes(change);
+      if (joining !== 0) {
+        bounds.push(joining);
+        return onNewNodes(`Group ${code(group)}`, joining, "that joins");
+      }
       const image = before && after && before.image !== after.image;
       return image
         ? [predicted(`Group ${code(group)}: installers restart with the new image; containerd does not.`)]
@@ -167,12 +221,46 @@ export function restartLines(changes: GroupChange[], { steps, known: resources }
         : []),
     ];
   });
+  for (const { name, nodes } of steps.flatMap((step) => newPoolNodes(step, changes))) {
+    bounds.push(nodes);
+    lines.push(...onNewNodes(`Pool ${name}`, nodes, "that Azure makes"));
+  }
   if (bounds.length < 2) return lines;
   const total = bounds.every((bound) => bound !== undefined)
     ? bounds.reduce((sum, bound) => sum + bound, 0)
     : undefined;
   return total === undefined ? lines : [...lines, predicted(`In all groups: at most ${count(total, "restart")}.`)];
 }
+
+function onNewNodes(where: string, nodes: number | undefined, which: string): Line[] {
+  const bound = nodes === undefined ? "" : `; at most ${count(nodes, "restart")} on ${count(nodes, "node")}`;
+  return [
+    predicted(`${where}: containerd restarts once on each node ${which}, when the runtime is installed there${bound}.`),
+    ...(nodes === undefined ? [unknown(`${where}: how many nodes join.`)] : []),
+  ];
+}
+
+/** How many nodes come into a group that stays as it is; undefined where names do not say it. */
+function joiningNodes({ before, after }: GroupChange): number | undefined {
+  if (!before || !after || isDeepStrictEqual(before.nodes, after.nodes)) return 0;
+  const [old, now] = [nodesOf(before.nodes), nodesOf(after.nodes)];
+  return now.names && difference(old.names ?? [], now.names).joined.length;
+}
+
+/** Of a pool whose group's own lines do not count them. */
+function newPoolNodes(step: Step, changes: GroupChange[]): { name: string; nodes: number }[] {
+  if (step.type !== "azure-native:containerservice:AgentPool" || !step.before || !step.after) return [];
+  const pool = String(step.after.agentPoolName ?? step.name);
+  const isCounted = changes.some(
+    (change) => poolOf(change.after?.nodes) === pool && (restartsPerNode(change) > 0 || joiningNodes(change) !== 0),
+  );
+  const [old, now] = [step.op === "replace" ? 0 : Number(step.before.count ?? 0), Number(step.after.count ?? 0)];
+  return isCounted || now <= old ? [] : [{ name: code(pool), nodes: now - old }];
+}
+
+/** The AKS pool whose label a group selects. */
+const poolOf = (nodes: Card["nodes"] | undefined): string | undefined =>
+  typeof nodes === "object" && !Array.isArray(nodes) ? nodes["kubernetes.azure.com/agentpool"] : undefined;
 
 /**
  * A transaction restarts containerd once, however many handlers it changes. A handler that pods use goes later, in a
@@ -194,7 +282,6 @@ function numberOfNodes({ nodes }: Card, resources: Inputs[], steps: Step[]): num
     const cluster = steps.find(({ type }) => type === "contrast-runtime:index:LocalCluster")?.after;
     return localNodes.safeParse(cluster).data?.nodes.length;
   }
-  const label = (nodes as Record<string, string>)["kubernetes.azure.com/agentpool"];
   const cards = resources.flatMap((inputs) => pool.safeParse(inputs).data ?? []);
-  return cards.find((card) => card.pool === label)?.count;
+  return cards.find((card) => card.pool === poolOf(nodes))?.count;
 }

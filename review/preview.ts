@@ -17,7 +17,7 @@ export interface Step {
   /** Absent for what is created, or deleted. */
   before: Inputs | undefined;
   after: Inputs | undefined;
-  /** Property paths that differ, as the provider names them. */
+  /** Property paths that differ, as the provider names them; whole properties where it says no more. */
   paths: string[];
 }
 
@@ -53,6 +53,7 @@ const digest = z.object({
         oldState: state,
         newState: state,
         detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+        diffReasons: z.array(z.string()).nullish(),
       }),
     )
     .nullish(),
@@ -66,6 +67,7 @@ const metadata = z.object({
     old: state,
     new: state,
     detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+    diffs: z.array(z.string()).nullish(),
   }),
 });
 const event = z.object({
@@ -142,12 +144,12 @@ function readDigest(text: string): { raw: RawStep[]; errors: string[] } {
   if (!parsed.success) throw notAPreview(firstIssue(parsed.error), parsed.error);
   const { steps, diagnostics } = parsed.data;
   return {
-    raw: (steps ?? []).map(({ op, urn, oldState, newState, detailedDiff }) => ({
+    raw: (steps ?? []).map(({ op, urn, oldState, newState, detailedDiff, diffReasons }) => ({
       op,
       urn,
       before: oldState,
       after: newState,
-      paths: Object.keys(detailedDiff ?? {}),
+      paths: pathsOf(detailedDiff, diffReasons),
     })),
     errors: errorsOf(diagnostics ?? []),
   };
@@ -167,11 +169,17 @@ function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
     }
     if (parsed.diagnosticEvent) diagnostics.push(parsed.diagnosticEvent);
     if (parsed.resourcePreEvent === undefined) continue;
-    const { op, urn, old, new: after, detailedDiff } = parsed.resourcePreEvent.metadata;
-    raw.push({ op, urn, before: old, after, paths: Object.keys(detailedDiff ?? {}) });
+    const { op, urn, old, new: after, detailedDiff, diffs } = parsed.resourcePreEvent.metadata;
+    raw.push({ op, urn, before: old, after, paths: pathsOf(detailedDiff, diffs) });
   }
   return { raw, errors: errorsOf(diagnostics) };
 }
+
+/** Plugins need not say more than which properties differ; providers' own settings are compared like that. */
+const pathsOf = (detailed: object | null | undefined, properties: string[] | null | undefined): string[] => {
+  const paths = Object.keys(detailed ?? {});
+  return paths.length > 0 ? paths : (properties ?? []);
+};
 
 const errorsOf = (diagnostics: { message?: string | undefined; severity: string }[]): string[] =>
   diagnostics.filter(({ severity }) => severity === "error").map(({ message = "" }) => message.trim());

@@ -2,14 +2,14 @@ import { z } from "zod";
 import { explainChanges, type Measured } from "../node-installer/measure/changes.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
-import { type GroupChange, type RuntimeCard, runtimeOf } from "./groups.ts";
+import { type GroupChange, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { code, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
 export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[] {
   const lines = changes.flatMap((change) => {
-    const { group, added, removed, replaced, before, after } = change;
+    const { group, added, removed, replaced } = change;
     const isReplaced = ({ handler }: RuntimeCard) =>
       replaced.some((pair) => [pair.before.handler, pair.after.handler].includes(handler));
     return [
@@ -18,7 +18,7 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
       ...removed
         .filter((runtime) => !isReplaced(runtime))
         .map((runtime) => known(`${at(group)} loses ${name(runtime)}.`)),
-      ...(removed.length > 0 ? [retirement(group, after === undefined ? before?.onDestroy : undefined)] : []),
+      ...(removed.length > 0 ? [retirement(change)] : []),
       ...renamedPayloads(change),
     ];
   });
@@ -73,13 +73,16 @@ function rolesThatDiffer(old: RuntimeSpec, now: RuntimeSpec): string[] {
 
 const withoutHandler = ({ handler }: RuntimeSpec, value: unknown) => JSON.stringify(value).replaceAll(handler, "");
 
-function retirement(group: string, onDestroy: string | undefined): Line {
-  if (onDestroy === "leave") {
-    return predicted(`${at(group)} leaves the stack with onDestroy: leave: what is on its nodes stays there.`);
+function retirement({ group, before, after }: GroupChange): Line {
+  if (before && after === undefined && leavesNodes(before)) {
+    const why = before.manifestsOnly
+      ? "manifests that go uninstall nothing. Let its nodes finish an empty list of runtimes first"
+      : "onDestroy is leave";
+    return predicted(`${at(group)} leaves the stack and what is on its nodes stays there: ${why}.`);
   }
   return predicted(
     `On each node of ${code(group)} what is not listed any more takes no new pods (its label goes first) and is uninstalled ` +
-      "when no pod uses it. While pods do, the update fails and names them.",
+      `when no pod uses it. ${after?.manifestsOnly ? "Nothing waits for that" : "While pods do, the update fails and names them"}.`,
   );
 }
 

@@ -172,15 +172,23 @@ function trustLines({ op, name }: Step): Line[] {
   return [known(`Host ${code(name.replace(/-registry$/, ""))} is told which authority to trust for the registry.`)];
 }
 
-function clusterLines({ op, name, before, after }: Step): Line[] {
-  const identifier = (inputs: Inputs | undefined) => inputs?.clusterIdentifier;
-  if (!before || !after || identifier(before) === identifier(after)) {
-    return op === "update"
-      ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
-      : [];
+function clusterLines({ name, before, after, paths }: Step): Line[] {
+  if (!before || !after) return [];
+  const identifier = ({ clusterIdentifier }: Inputs) => clusterIdentifier;
+  if (identifier(before) !== identifier(after)) {
+    return [
+      known(`Another cluster: ${code(identifier(before))} → ${code(identifier(after))}.`),
+      predicted("Everything in the cluster is replaced: removed from the old one and made in the new one."),
+    ];
   }
+  // Credentials are secrets, which are the same text on both sides: where no path is named, they are all that can differ.
+  const [settings, isTold] = [leafChanges(before, after), paths.length === 0 || paths.includes("kubeconfig")];
   return [
-    known(`Another cluster: ${code(identifier(before))} → ${code(identifier(after))}.`),
-    predicted("Everything in the cluster is replaced: removed from the old one and made in the new one."),
+    ...settings.map(({ path, before: from, after: to }) =>
+      known(`Provider ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
+    ),
+    ...(isTold
+      ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
+      : []),
   ];
 }

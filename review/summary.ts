@@ -79,7 +79,7 @@ function driftLines({ type, name, before, after }: Step): Line[] {
 
 /** Of what this program makes, everything is explained above or says for itself what it is. */
 const ours =
-  /^(contrast-runtime:index:|kubernetes:(core\/v1:(Namespace|ConfigMap|ServiceAccount|Secret)|apps\/v1:DaemonSet|node\.k8s\.io\/v1:RuntimeClass|rbac\.|admissionregistration\.)|command:|pulumi:providers:|azure-native:(containerservice:AgentPool|features:))/;
+  /^(contrast-runtime:index:|kubernetes:(core\/v1:(Namespace|ConfigMap|ServiceAccount|Secret)|apps\/v1:DaemonSet|node\.k8s\.io\/v1:RuntimeClass|rbac\.|admissionregistration\.)|command:|pulumi:providers:|azure-native:containerservice:AgentPool)/;
 
 const otherLines = ({ op, type, name }: Step): Line[] =>
   ours.test(type)

@@ -59,6 +59,14 @@ describe("check", () => {
     ]);
   });
 
+  test("a second operation under one name does not hide behind the first", () => {
+    const step: DocumentStep = { op: "delete", type: "aws:a:B", name: "x", before: {} };
+    const one = summaryOf(step);
+    expect(differences(approve(one), summaryOf({ ...step, before: { left: "behind" } }, step))).toContain(
+      "Not approved: delete of `B` `x`.",
+    );
+  });
+
   test("an approval of another stack is none", () => {
     const other = summarize(readPreview(document(added, "staging")));
     expect(differences(approve(other), summaryOf(...added))).toEqual([

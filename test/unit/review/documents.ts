@@ -58,6 +58,7 @@ export interface GroupState {
   image?: string;
   atOnce?: number;
   onDestroy?: string;
+  manifestsOnly?: boolean;
 }
 
 /** The steps of one node group: its review card, its spec, and what launches of its runtimes measure. */
@@ -81,6 +82,7 @@ const card = ({
   image: by = image("a"),
   atOnce = 1,
   onDestroy = "uninstall",
+  manifestsOnly,
 }: GroupState) => ({
   group,
   distribution: "containerd",
@@ -89,6 +91,7 @@ const card = ({
   image: by,
   atOnce,
   onDestroy,
+  ...(manifestsOnly && { manifestsOnly }),
 });
 
 function configMap({ group = "workers", runtimes, atOnce = 1 }: GroupState) {

@@ -77,6 +77,19 @@ describe("runtimes", () => {
     expect(linesOf(summary, "Restarts of containerd")).toEqual([]);
   });
 
+  test("where something else applies the manifests, no update waits or fails, and a group that goes leaves its nodes", () => {
+    const [manifestsOnly, nodes] = [true, ["n1"]];
+    const state = (...runtimes: (typeof go)[]) => ({ runtimes, manifestsOnly, nodes });
+    const removed = summaryOf(...groupSteps(state(go, next), { ...state(next), nodes: ["n2"] }));
+    expect(linesOf(removed, "Runtimes")[1]).toMatch(/uninstalled when no pod uses it\. Nothing waits for that\.$/);
+    expect(linesOf(removed, "Nodes").at(-1)).toContain("No update names them; `contrast-runtime status` does.");
+    const gone = summaryOf(...groupSteps(state(go), undefined));
+    expect(linesOf(gone, "Runtimes")[1]).toContain(
+      "what is on its nodes stays there: manifests that go uninstall nothing.",
+    );
+    expect(linesOf(gone, "Restarts of containerd")).toEqual([]);
+  });
+
   test("another pace alone restarts nothing", () => {
     const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [go], atOnce: 5 }));
     expect(linesOf(summary, "Restarts of containerd")).toEqual([
@@ -178,6 +191,53 @@ describe("nodes", () => {
     ]);
   });
 
+  test("nodes that change their group at once, as when it is renamed, are refused by the new one", () => {
+    const refusal = /^predicted: Installers of `b` refuse nodes that `a` still has, .*: it fails\./;
+    const move = (before: unknown, after: unknown, rest?: unknown) =>
+      linesOf(
+        summaryOf(
+          ...groupSteps(
+            { group: "a", runtimes: [go], nodes: before },
+            rest ? { group: "a", runtimes: [go], nodes: rest } : undefined,
+          ),
+          ...groupSteps(undefined, { group: "b", runtimes: [go], nodes: after }),
+        ),
+        "Nodes",
+      ).filter((line) => line.includes("refuse"));
+    for (const refused of [
+      move({ pool: "x" }, { pool: "x" }),
+      move("all", { pool: "x" }),
+      move(["n1", "n2"], ["n2"], ["n1"]),
+    ]) {
+      expect(refused).toHaveLength(1);
+      expect(refused[0]).toMatch(refusal);
+    }
+    expect(move({ pool: "x" }, { pool: "y" })).toEqual([]);
+    expect(move(["n1"], ["n2"], ["n1", "n3"])).toEqual([]);
+  });
+
+  test("what joins is installed, and restarts there", () => {
+    const steps = groupSteps(
+      { runtimes: [go], nodes: ["n1", "n2"] },
+      { runtimes: [go], nodes: ["n2", "n3"], atOnce: 3 },
+    );
+    expect(linesOf(summaryOf(...steps), "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: containerd restarts once on each node that joins, when the runtime is installed there; at most 1 restart on 1 node.",
+    ]);
+    const left = groupSteps({ runtimes: [go], nodes: ["n1", "n2"] }, { runtimes: [go], nodes: ["n2"], atOnce: 3 });
+    expect(linesOf(summaryOf(...left), "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: nothing that containerd reads changes; it does not restart.",
+    ]);
+    const other = groupSteps(
+      { runtimes: [go], nodes: { pool: "a" } },
+      { runtimes: [go], nodes: { pool: "b" }, image: image("b") },
+    );
+    expect(linesOf(summaryOf(...other), "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: containerd restarts once on each node that joins, when the runtime is installed there.",
+      "unknown: Group `workers`: how many nodes join.",
+    ]);
+  });
+
   test("other labels: which nodes is unknown", () => {
     const steps = groupSteps({ runtimes: [go], nodes: { pool: "a" } }, { runtimes: [go], nodes: { pool: "b" } });
     expect(linesOf(summaryOf(...steps), "Nodes")[1]).toMatch(/^unknown: Which nodes join/);
@@ -230,6 +290,25 @@ describe("nodes", () => {
     ]);
   });
 
+  test("commands that are run on hosts of before, whatever secret is why", () => {
+    const command = (name: string, op = "update") => ({
+      op,
+      type: "command:remote:Command",
+      name,
+      before: {},
+      after: {},
+    });
+    const summary = summaryOf(
+      ...["h-1", "h-2"].flatMap((host) => [command(`${host}-prepare`), command(`${host}-check`)]),
+      command("h-3-join"),
+      command("h-4-join", "create"),
+    );
+    expect(linesOf(summary, "Nodes")).toEqual([
+      "known: On 2 hosts that are there already, SSH runs `check` and `prepare`: `h-1`, `h-2`.",
+      "known: On 1 host that is there already, SSH runs `join`: `h-3`.",
+    ]);
+  });
+
   const pool = (op: string, before?: object, after?: object, paths: string[] = []): DocumentStep => ({
     op,
     type: "azure-native:containerservice:AgentPool",
@@ -273,6 +352,34 @@ describe("nodes", () => {
   ] as [string, DocumentStep, string[]][])("a pool: %s", (_name, step, expected) => {
     const lines = linesOf(summaryOf(step), "Nodes");
     for (const [index, text] of expected.entries()) expect(lines[index]).toContain(text);
+  });
+
+  test.each([
+    ["grows", pool("update", { count: 2 }, { count: 5 }, ["count"]), 3],
+    ["is replaced", pool("replace", { count: 2 }, { count: 2 }, ["vmSize"]), 2],
+    ["shrinks", pool("update", { count: 5 }, { count: 2 }, ["count"]), 0],
+    ["goes", pool("delete", { count: 5 }), 0],
+  ] as const)("a pool that %s restarts containerd on the nodes that are new", (_name, step, nodes) => {
+    expect(linesOf(summaryOf(step), "Restarts of containerd")).toEqual(
+      nodes === 0
+        ? []
+        : [
+            "predicted: Pool `cc`: containerd restarts once on each node that Azure makes, when the runtime is installed " +
+              `there; at most ${nodes} restarts on ${nodes} nodes.`,
+          ],
+    );
+  });
+
+  test("the new nodes of a pool are counted once, with those that were there", () => {
+    const nodes = { "kubernetes.azure.com/agentpool": "cc" };
+    const card = { op: "update", type: "contrast-runtime:index:AksCocoNodePool", name: "cc-pool" };
+    const summary = summaryOf(
+      ...groupSteps({ runtimes: [go], nodes }, { runtimes: [go, next], nodes }),
+      { ...card, before: { pool: "cc", count: 2 }, after: { pool: "cc", count: 3 } },
+      pool("update", { count: 2 }, { count: 3 }, ["count"]),
+    );
+    expect(linesOf(summary, "Restarts of containerd")).toHaveLength(1);
+    expect(linesOf(summary, "Restarts of containerd")[0]).toContain("at most 3 restarts on 3 nodes");
   });
 
   test("a pool's size bounds the restarts of the group that selects it, as far as the document says it", () => {
@@ -412,6 +519,18 @@ describe("security", () => {
     );
     expect(line).toBe("known: Another cluster: `a` → `b`.");
   });
+
+  test("other credentials, which are all that differs; another version of the plugin is none", () => {
+    const step = { op: "update", type: "pulumi:providers:kubernetes", name: "kubernetes" };
+    const state = (version: string) => ({ clusterIdentifier: "a", kubeconfig: "[secret]", version });
+    const told = "unknown: Provider `kubernetes` is told other credentials: whether they are for the same cluster.";
+    const version = "known: Provider `kubernetes`: `version` `4.34.2` → `4.35.0`.";
+    const security = (after: object, paths: string[]) =>
+      linesOf(summaryOf({ ...step, before: state("4.34.2"), after, paths }), "Security");
+    expect(security(state("4.34.2"), [])).toEqual([told]);
+    expect(security(state("4.35.0"), ["version"])).toEqual([version]);
+    expect(security(state("4.35.0"), ["kubeconfig", "version"])).toEqual([version, told]);
+  });
 });
 
 describe("the rest", () => {
@@ -455,6 +574,17 @@ describe("the rest", () => {
     const markdown = renderMarkdown(summarize(readPreview(text)));
     expect(markdown).toContain("**The preview failed.**");
     expect(markdown).toContain("error: a mistake");
+  });
+
+  test("properties that differ are read where a plugin names no paths below them, from both forms of a preview", () => {
+    const urn = "urn:pulumi:production::contrast-runtime::pulumi:providers:kubernetes::kubernetes";
+    const step = { op: "update", urn, oldState: { inputs: {} }, newState: { inputs: {} }, diffReasons: ["kubeconfig"] };
+    const metadata = { op: "update", urn, old: { inputs: {} }, new: { inputs: {} }, diffs: ["kubeconfig"] };
+    const previews = [
+      JSON.stringify({ steps: [step] }),
+      JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } }),
+    ].map(readPreview);
+    for (const { steps } of previews) expect(steps[0]?.paths).toEqual(["kubeconfig"]);
   });
 
   test("what is not a preview is refused", () => {

@@ -13,6 +13,7 @@ interface Step {
   uses?: string;
   run?: string;
   name?: string;
+  with?: Record<string, string>;
 }
 const read = (file: string) => parse(readFileSync(join(clone, file), "utf8"));
 const githubSteps = (name: string): Step[] => {
@@ -37,6 +38,12 @@ test("actions are pinned by commit, or lie in this repository", () => {
   const used = ["preview", "deploy"].flatMap(githubSteps).flatMap(({ uses }) => uses ?? []);
   expect(used.length).toBeGreaterThan(0);
   for (const action of used) expect(action).toMatch(/^(\.\/|[\w-]+\/[\w-]+@[0-9a-f]{40}$)/);
+});
+
+test("the approved form is fetched by the name it is stored under, whatever the stack is called", () => {
+  const [artifact] = githubSteps("preview").flatMap((step) => step.with?.name ?? []);
+  expect(artifact).toMatch(/^approved-\$\{\{ github\.event\.pull_request\.head\.sha \}\}$/);
+  expect(jobs["GitHub deploy"].join("\n")).toContain('gh run download "$run" --name "approved-$head"');
 });
 
 test.each([
