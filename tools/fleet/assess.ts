@@ -74,7 +74,8 @@ export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   if (fleet.specHash !== wanted.specHash) {
     const hashes = `${fleet.specHash.slice(0, 12)}, not ${wanted.specHash.slice(0, 12)}`;
     sentences.unshift(
-      `The DaemonSet of group ${fleet.group} mounts the spec ${hashes}: somebody else changed it meanwhile.`,
+      `The DaemonSet of group ${fleet.group} mounts the spec ${hashes}: an uninstallation that did not end emptied it, or ` +
+        "somebody else changed it. An update with --refresh sets it back.",
     );
   }
   if (!fleet.settled) sentences.push(`The DaemonSet controller has not made all pods of group ${fleet.group}.`);

@@ -177,7 +177,8 @@ describe("what there is to say of a rollout that does not move", () => {
   });
   test("another spec than the wanted one", () => {
     expect(unfinished(fleet([node("a", "ready")], { specHash: "c".repeat(64) }), wanted())).toContain(
-      `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: somebody else changed it meanwhile.`,
+      `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: an uninstallation that did not end emptied it, or ` +
+        "somebody else changed it. An update with --refresh sets it back.",
     );
   });
 });
