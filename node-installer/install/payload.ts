@@ -23,6 +23,8 @@ const placedAs = (path: string, stat: FileStat): PlacedFile => ({
 export interface PayloadPlan {
   runtime: RuntimeSpec;
   missing: PayloadFile[];
+  /** The journal knows all files of the runtime: they need not be read in full, and have an owner who removes them. */
+  recorded: boolean;
   bytes: number;
 }
 
@@ -36,7 +38,8 @@ export async function planPayload(host: Host, runtime: RuntimeSpec, journal: Jou
   for (const file of runtime.files) {
     if (!(await isPlaced(host, runtime.handler, file, known))) missing.push(file);
   }
-  return { runtime, missing, bytes: missing.reduce((sum, file) => sum + file.size, 0) };
+  const recorded = known.length === runtime.files.length;
+  return { runtime, missing, recorded, bytes: missing.reduce((sum, file) => sum + file.size, 0) };
 }
 
 async function isPlaced(host: Host, handler: string, file: PayloadFile, known: PlacedFile[]): Promise<boolean> {

@@ -54,7 +54,10 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
   const unlisted = journal.runtimes.filter(({ runtime }) => !listed.has(runtime.handler));
   const isUsed = ({ runtime }: OwnedRuntime) => users.has(runtime.handler);
-  const kept = unlisted.filter((owned) => owned.configured && isUsed(owned));
+  // A journal that was lost and made anew does not know what had been configured before.
+  const isConfigured = ({ runtime, configured }: OwnedRuntime) =>
+    configured || observation.present.includes(runtime.handler);
+  const kept = unlisted.filter((owned) => isConfigured(owned) && isUsed(owned));
   refuseUnknownUsers(observation, kept);
 
   const entries = [...spec.runtimes, ...kept.map(({ runtime }) => runtime)].map(entryOf);
@@ -112,7 +115,7 @@ export const isEmpty = (plan: Plan): boolean =>
   !plan.edit &&
   !plan.restart &&
   plan.kataConfigurations.length === 0 &&
-  plan.payloads.every(({ missing }) => missing.length === 0) &&
+  plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&
   !plan.leave;
 

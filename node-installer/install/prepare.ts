@@ -27,10 +27,10 @@ export async function placePayloads(work: Work): Promise<void> {
   const { host, payloads, cluster } = work.environment;
   for (const plan of work.plan.payloads) {
     const { handler } = plan.runtime;
-    const known = work.journal.runtimes.find(({ runtime }) => runtime.handler === handler);
-    if (plan.missing.length === 0 && known !== undefined && known.files.length === plan.runtime.files.length) continue;
+    if (plan.missing.length === 0 && plan.recorded) continue;
     // Owned before the first byte: what a kill leaves behind has an owner who removes it.
-    if (known === undefined) await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, {}) });
+    const isKnown = work.journal.runtimes.some(({ runtime }) => runtime.handler === handler);
+    if (!isKnown) await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, {}) });
     await makeOwnDirectory(work, posix.dirname(runtimeDirectory(handler)));
     const files = await placePayload(host, plan, payloads);
     await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, { files }) });

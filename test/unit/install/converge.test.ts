@@ -223,6 +223,26 @@ describe("rollback", () => {
   });
 });
 
+test("a journal that was lost is made anew, without another restart", async () => {
+  const runtime = node.runtime("00000001");
+  const spec = node.spec([runtime]);
+  await converge(node.environment(spec));
+  const { starts } = node;
+  node.host.nodes.delete("/var/lib/contrast-runtime/journal.json");
+  await converge(node.environment(spec));
+  node.host.digest = () => Promise.reject(new Error("nothing has to be read in full"));
+  expect((await converge(node.environment(spec))).changed).toBe(false);
+  expect(node.starts).toBe(starts);
+
+  node.sandboxes = [{ handler: runtime.handler, name: "shop/web" }];
+  const used = [{ handler: runtime.handler, pods: ["shop/web"] }];
+  expect((await converge(node.environment(node.spec([])))).blocked).toEqual(used);
+  node.sandboxes = [];
+  await converge(node.environment(node.spec([])));
+  expect(node.host.text(configPath)).toBe(adminsFile);
+  expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
+});
+
 test("units of a guard whose directory somebody deleted are taken away", async () => {
   const unit = "/etc/systemd/system/contrast-runtime-guard.service";
   node.host.put(unit, "");
