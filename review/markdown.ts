@@ -18,8 +18,8 @@ export function renderMarkdown(summary: Summary): string {
       "\n\n",
     );
   const body =
-    operations.length === 0 && sections.length === 0
-      ? ["Nothing changes."]
+    sections.length === 0
+      ? [operations.length === 0 ? "Nothing changes." : "Nothing changes that this summary explains."]
       : sections.map(({ title, lines }) => `### ${title}\n\n${lines.map(item).join("\n")}`);
   const legend =
     sections.length > 0

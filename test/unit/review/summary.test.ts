@@ -567,6 +567,8 @@ describe("the rest", () => {
 
   test("nothing changes", () => {
     expect(renderMarkdown(summaryOf())).toContain("Nothing changes.");
+    const waits = { op: "update", type: "command:local:Command", name: "workers-rollout", before: {}, after: {} };
+    expect(renderMarkdown(summaryOf(waits))).toContain("Nothing changes that this summary explains.\n\n<details>");
   });
 
   test("a preview that failed says why, and nothing else", () => {
