@@ -287,7 +287,7 @@ async function writable(host: Host, file: string): Promise<string> {
       `containerd reads ${file}, which belongs to the operating system and is not to be written. Copy it to /etc/containerd/config.toml, start containerd with --config /etc/containerd/config.toml, and set distribution.configPath to it.`,
     );
   }
-  const kind = (await host.stat(file))?.kind ?? "file";
+  const kind = /^\/(dev|proc|sys)\//.test(file) ? "other" : ((await host.stat(file))?.kind ?? "file");
   if (kind !== "file") {
     throw new Refusal(
       "configuration-not-a-file",

@@ -35,7 +35,14 @@ export function createNodeHost(options: { root: string }): Host {
   const at = async (path: string, followLast = true) => local(await resolvePath(path, readLink, followLast));
 
   return {
-    readFile: async (path) => fs.readFile(await at(path)),
+    async readFile(path) {
+      try {
+        return await fs.readFile(await at(path));
+      } catch (error) {
+        throw naming(path, error);
+      }
+    },
+
     digest: async (path) => fileDigest(await at(path)),
     localPath: (path) => at(path),
     realpath: (path) => resolvePath(path, readLink),

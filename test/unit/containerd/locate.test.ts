@@ -241,6 +241,13 @@ describe("refused", () => {
       /configPath/,
     ],
     [
+      "a device in the place of the configuration",
+      "containerd",
+      withUnit(unitText("/usr/bin/containerd --config /dev/null")),
+      "configuration-not-a-file",
+      /device/,
+    ],
+    [
       "a socket behind a variable",
       "containerd",
       // biome-ignore lint/suspicious/noTemplateCurlyInString: as a unit writes it

@@ -185,6 +185,10 @@ describe("programs and the lock", () => {
   });
 });
 
+test("what cannot be read is named", async () => {
+  await expect(host.readFile("/etc")).rejects.toThrow("'/etc'");
+});
+
 test("a path that leads through a file is absent, and a directory that is not there yet has its parent's space", async () => {
   writeFileSync(at("etc/file"), "");
   expect(await host.readDirectory("/etc/file")).toEqual([]);
