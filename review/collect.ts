@@ -2,7 +2,7 @@ import { request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { z } from "zod";
-import { healthPort } from "../node-installer/kubernetes/names.ts";
+import { healthPort, installerName } from "../node-installer/kubernetes/names.ts";
 
 const podList = z.object({
   metadata: z.object({ continue: z.string().optional() }).default({}),
@@ -26,7 +26,7 @@ export interface Collected {
 /** Requests under way at once. */
 const atOnce = 16;
 const timeoutMs = 60_000;
-const namePrefix = "contrast-installer-";
+const namePrefix = installerName("");
 
 /**
  * The bundle of every node that has an installer, through the API server's proxy to their health ports: what is needed is

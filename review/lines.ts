@@ -14,9 +14,14 @@ export const known = (text: string): Line => ({ certainty: "known", text });
 export const predicted = (text: string): Line => ({ certainty: "predicted", text });
 export const unknown = (text: string): Line => ({ certainty: "unknown", text });
 
+/** What the engine writes in the place of a value that only the update will know. */
+export const notKnownYet = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
+
 /** As a code span: nothing in a value can end the span or the line. */
 export const code = (value: unknown): string => {
-  const text = (typeof value === "string" ? value : (JSON.stringify(value) ?? "nothing")).replaceAll(/[`\r\n]+/g, " ");
+  const text = (typeof value === "string" ? value : (JSON.stringify(value) ?? "nothing"))
+    .replaceAll(/[`\r\n]+/g, " ")
+    .replaceAll(notKnownYet, "not known yet");
   return `\`${text === "" ? '""' : text.length > 200 ? `${text.slice(0, 200)}…` : text}\``;
 };
 

@@ -57,12 +57,13 @@ function takeoverLines(changes: GroupChange[]): Line[] {
   return changes.flatMap(({ group, before, after }) => {
     if (!after || isDeepStrictEqual(before?.nodes, after.nodes)) return [];
     const losers = changes.filter(
-      (other) => other.group !== group && other.before && mayShare(after.nodes, other.before.nodes),
+      (other) => other.group !== group && other.before?.runtimes.length && mayShare(after.nodes, other.before.nodes),
     );
+    const failure = after.manifestsOnly ? "" : ", and the update, which makes the new before it removes the old, fails";
     return losers.map((other) =>
       predicted(
-        `Installers of ${code(group)} refuse nodes that ${code(other.group)} still has, and the update makes the new before it ` +
-          `removes the old: it fails. Take them from ${code(other.group)} in one change, and give them to ${code(group)} in the next.`,
+        `Installers of ${code(group)} refuse nodes that ${code(other.group)} still has${failure}. Take them from ` +
+          `${code(other.group)} in one change, and give them to ${code(group)} in the next.`,
       ),
     );
   });

@@ -2,7 +2,7 @@ import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import type { GroupChange } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, known, type Line, predicted, unknown } from "./lines.ts";
+import { code, known, type Line, notKnownYet, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 /** What a reviewer who answers for security has to see, whatever else changes. */
@@ -25,7 +25,8 @@ function groupLines({ group, before, after, added }: GroupChange): Line[] {
   });
   if (!after?.image || before?.image === after.image) return lines;
   const text = before?.image ? `${code(before.image)} → ${code(after.image)}` : code(after.image);
-  return [...lines, known(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
+  const line = after.image === notKnownYet ? unknown : known;
+  return [...lines, line(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
 }
 
 /** By type of resource. Everything here is in the diff. */

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { systemNamespace } from "../node-installer/kubernetes/names.ts";
+import { installerName, systemNamespace } from "../node-installer/kubernetes/names.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { describeError, loadKubeConfig, within } from "./fleet/client.ts";
 import { parseOptions, runCommand } from "./fleet/command-line.ts";
@@ -45,7 +45,7 @@ export function main(args: string[]): Promise<number> {
   });
 }
 
-const prefix = "contrast-installer-";
+const prefix = installerName("");
 
 async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
   const { AppsV1Api } = await import("@kubernetes/client-node");

@@ -192,12 +192,12 @@ describe("nodes", () => {
   });
 
   test("nodes that change their group at once, as when it is renamed, are refused by the new one", () => {
-    const refusal = /^predicted: Installers of `b` refuse nodes that `a` still has, .*: it fails\./;
-    const move = (before: unknown, after: unknown, rest?: unknown) =>
+    const refusal = /^predicted: Installers of `b` refuse nodes that `a` still has, and the update, .* fails\./;
+    const move = (before: unknown, after: unknown, rest?: unknown, runtimes = [go]) =>
       linesOf(
         summaryOf(
           ...groupSteps(
-            { group: "a", runtimes: [go], nodes: before },
+            { group: "a", runtimes, nodes: before },
             rest ? { group: "a", runtimes: [go], nodes: rest } : undefined,
           ),
           ...groupSteps(undefined, { group: "b", runtimes: [go], nodes: after }),
@@ -214,6 +214,7 @@ describe("nodes", () => {
     }
     expect(move({ pool: "x" }, { pool: "y" })).toEqual([]);
     expect(move(["n1"], ["n2"], ["n1", "n3"])).toEqual([]);
+    expect(move("all", "all", undefined, [])).toEqual([]);
   });
 
   test("what joins is installed, and restarts there", () => {
@@ -417,6 +418,14 @@ describe("security", () => {
     ]);
     expect(linesOf(summary, "Restarts of containerd")).toEqual([
       "predicted: Group `workers`: installers restart with the new image; containerd does not.",
+    ]);
+  });
+
+  test("an image that only the update will know", () => {
+    const pending = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
+    const summary = summaryOf(...groupSteps(undefined, { runtimes: [go], image: pending }));
+    expect(linesOf(summary, "Security")).toEqual([
+      "unknown: Group `workers`: the installer, which is root on its nodes, is `not known yet`.",
     ]);
   });
 
