@@ -120,7 +120,8 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
   const seen = new Set<string>();
   return changes.flatMap(({ added, replaced }) =>
     added.flatMap(({ handler, platform }) => {
-      if (seen.has(handler) || platform === "local") return [];
+      // What another group has already, verifiers know already.
+      if (seen.has(handler) || before.some((card) => card.handler === handler) || platform === "local") return [];
       seen.add(handler);
       const old = replaced.find((pair) => pair.after.handler === handler)?.before.handler;
       const [cardBefore, cardAfter] = [cardOf(before, old), cardOf(after, handler)];

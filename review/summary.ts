@@ -3,8 +3,9 @@ import type { FleetPlan } from "./fleet-plan.ts";
 import { groupChanges } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { code, known, type Line, predicted, unknown } from "./lines.ts";
-import { nodeLines, restartLines } from "./nodes.ts";
+import { nodeLines } from "./nodes.ts";
 import type { Preview, Step } from "./preview.ts";
+import { restartLines } from "./restarts.ts";
 import { attestationLines, runtimeLines } from "./runtimes.ts";
 import { securityLines } from "./security.ts";
 

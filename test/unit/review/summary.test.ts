@@ -150,6 +150,12 @@ describe("attestation", () => {
     ]);
   });
 
+  test("a runtime that another group has already is nothing new to verifiers", () => {
+    const cards = { [go.handler]: { launch: { "EPYC-Milan launch digest": old } } };
+    const steps = groupSteps(undefined, { group: "second", runtimes: [go] });
+    expect(linesOf(summaryOf(launchStep(cards, cards), ...steps), "Attestation")).toEqual([]);
+  });
+
   test("a value that cannot be predicted changes, too, when what it is made of does", () => {
     const state = (kernel: string) => ({
       launch: { MRTD: now, RTMR1: "not predictable: depends on the VMM" },
@@ -229,6 +235,13 @@ describe("nodes", () => {
     expect(linesOf(summaryOf(...left), "Restarts of containerd")).toEqual([
       "predicted: Group `workers`: nothing that containerd reads changes; it does not restart.",
     ]);
+    const empty = groupSteps({ runtimes: [], nodes: ["n1"] }, { runtimes: [], nodes: ["n2"] });
+    const summary = summaryOf(...empty, ...groupSteps(undefined, { group: "b", runtimes: [] }));
+    expect(linesOf(summary, "Restarts of containerd")).toEqual(
+      ["b", "workers"].map(
+        (group) => `predicted: Group \`${group}\`: nothing that containerd reads changes; it does not restart.`,
+      ),
+    );
     const other = groupSteps(
       { runtimes: [go], nodes: { pool: "a" } },
       { runtimes: [go], nodes: { pool: "b" }, image: image("b") },
