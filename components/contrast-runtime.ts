@@ -141,7 +141,8 @@ export class ContrastRuntime extends pulumi.ComponentResource {
       {
         metadata: { name: pullSecretName, namespace: systemNamespace },
         type: "kubernetes.io/dockerconfigjson",
-        stringData: { ".dockerconfigjson": pulumi.secret(content) },
+        // Not stringData: the server keeps none, so that every refresh would find it changed.
+        data: { ".dockerconfigjson": pulumi.secret(content).apply((text) => Buffer.from(text).toString("base64")) },
       },
       { parent: this, dependsOn: [namespace] },
     );

@@ -116,6 +116,16 @@ describe("an installer", () => {
     expect(pod.nodeSelector).toMatchObject({ "kubernetes.azure.com/kata-cc-isolation": "true" });
   });
 
+  test("pulls with a secret in the form in which the API server keeps it", async () => {
+    const pullSecret = '{"auths":{}}';
+    const plan = await record(
+      () => new ContrastRuntime("runtime", { image, groups: [group("local", "local")], pullSecret }),
+    );
+    const { data } = find(plan, ":Secret").inputs as { data: unknown };
+    expect(data).toEqual({ secret: { ".dockerconfigjson": Buffer.from(pullSecret).toString("base64") } });
+    expect(podOf(plan).imagePullSecrets).toEqual([{ name: "contrast-installer-pull" }]);
+  });
+
   test("keeps the kubeconfig a secret wherever it goes", async () => {
     const plan = await register([group("local", "local")], "the-kubeconfig");
     const holders = plan.filter(({ inputs }) => JSON.stringify(inputs).includes("the-kubeconfig"));
