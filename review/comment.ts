@@ -9,6 +9,17 @@ interface Forge {
   list: (page: number) => string;
   create: string;
   update: (id: number) => { method: string; path: string };
+  /** Whether its author is one as this token's. A person who writes the marker could change afterwards what it says. */
+  isOurs: (comment: Comment) => boolean;
+}
+
+interface Comment {
+  id: number;
+  body?: string;
+  /** GitHub's. */
+  user?: { type?: string };
+  /** GitLab's. */
+  author?: { username?: string };
 }
 
 const pageSize = 100;
@@ -35,6 +46,7 @@ export function forgeOf(env: NodeJS.ProcessEnv): Forge {
       list: (page) => `${all}?per_page=${pageSize}&page=${page}`,
       create: all,
       update: (id) => ({ method: "PATCH", path: `${comments}/comments/${id}` }),
+      isOurs: ({ user }) => user?.type === "Bot",
     };
   }
   if (env.GITLAB_CI) {
@@ -45,6 +57,7 @@ export function forgeOf(env: NodeJS.ProcessEnv): Forge {
       list: (page) => `${notes}?per_page=${pageSize}&page=${page}`,
       create: notes,
       update: (id) => ({ method: "PUT", path: `${notes}/${id}` }),
+      isOurs: ({ author }) => /^(project|group)_\d+_bot/.test(author?.username ?? ""),
     };
   }
   throw new Refusal(
@@ -66,7 +79,7 @@ function pullRequest(eventFile: string): number {
 }
 
 /**
- * Writes the comment, over the one of an earlier run where its first line, the marker, is found again. Throws a Refusal
+ * Writes the comment, over the token's own of an earlier run, which its first line, the marker, tells from others. Throws a Refusal
  * for a text without one, as a summary that could not be made leaves behind: it would be written over anybody's comment.
  */
 export async function postComment(forge: Forge, body: string): Promise<"created" | "updated"> {
@@ -85,8 +98,8 @@ export async function postComment(forge: Forge, body: string): Promise<"created"
 
 async function findComment(forge: Forge, marker: string): Promise<number | undefined> {
   for (let page = 1; ; page += 1) {
-    const comments = (await call(forge, "GET", forge.list(page))) as { id: number; body?: string }[];
-    const found = comments.find(({ body }) => body?.startsWith(marker));
+    const comments = (await call(forge, "GET", forge.list(page))) as Comment[];
+    const found = comments.find((comment) => comment.body?.startsWith(marker) && forge.isOurs(comment));
     if (found || comments.length < pageSize) return found?.id;
   }
 }
