@@ -78,12 +78,18 @@ export const clusterSchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
+/** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
+const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
+
 export const registrySchema = z
   .strictObject({
     /** Takes the place of the registry's host in `installerImage`: a mirror in a closed network. */
     prefix: z
       .string()
-      .regex(/^[a-z0-9.-]+(:\d+)?(\/[a-z0-9._-]+)*$/, must("must be host[:port][/path] without a scheme"))
+      .regex(
+        new RegExp(`^${registryHost}(/[a-z0-9._-]+)*$`),
+        must("must be host[:port][/path] without a scheme, the host with a dot or a port"),
+      )
       .optional(),
     /** PEM. Hosts that are reached by SSH are told to trust it for this registry. */
     ca: z
@@ -98,8 +104,7 @@ export const registrySchema = z
   })
   .default({});
 
-/** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
-const reference = /^([a-z0-9-]+(\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\d))(:\d+)?(\/[a-z0-9._-]+)+/;
+const reference = new RegExp(`^${registryHost}(/[a-z0-9._-]+)+`);
 export const installerImageSchema = z
   .string()
   .check(({ value, issues }) => {

@@ -158,7 +158,12 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "mirror with a scheme",
     base({ registry: { prefix: "https://m" } }),
-    ['registry.prefix: "https://m" must be host[:port][/path] without a scheme.'],
+    ['registry.prefix: "https://m" must be host[:port][/path] without a scheme, the host with a dot or a port.'],
+  ],
+  [
+    "mirror that is no host",
+    base({ registry: { prefix: "mirror/apps" } }),
+    ['registry.prefix: "mirror/apps" must be host[:port][/path] without a scheme, the host with a dot or a port.'],
   ],
   [
     "authority that is no certificate",
