@@ -2,6 +2,7 @@ import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
 import { healthPort, installerName, specKey, specVolume } from "../node-installer/kubernetes/names.ts";
 import { podSecurity } from "../node-installer/kubernetes/pod-security.ts";
+import { canonicalJson } from "../node-installer/runtime/canonical.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
 
@@ -49,7 +50,7 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
       priorityClassName: priorityClass,
       nodeSelector: { "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", ...args.nodeSelector },
       ...(args.nodeNames && { affinity: onlyNodes(args.nodeNames) }),
-      tolerations: tolerations.map(definedOnly),
+      tolerations: inOrder(tolerations),
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       terminationGracePeriodSeconds: podSecurity.terminationGracePeriodSeconds,
       containers: [
@@ -101,6 +102,10 @@ const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({
 });
 
 const field = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
+
+/** Their order says nothing, so that another one is no change. */
+export const inOrder = (tolerations: TolerationArgs[]): TolerationArgs[] =>
+  tolerations.map(definedOnly).sort((a, b) => (canonicalJson(a) < canonicalJson(b) ? -1 : 1));
 
 /** Without the keys whose value is `undefined`. */
 export const definedOnly = <T extends object>(value: T): T =>

@@ -16,6 +16,7 @@ import { renderSpec } from "../node-installer/runtime/render.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import {
   definedOnly,
+  inOrder,
   installerLabels,
   type NodeSelectionArgs,
   podTemplate,
@@ -173,8 +174,12 @@ export class NodeInstaller extends pulumi.ComponentResource {
   /** Ends when every node of the group serves the spec; its console shows one line per node. */
   #rollout(specHash: string, needed: pulumi.Resource[]): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
-    const { nodeSelector, nodeNames, tolerations, onDestroy } = this.#args;
-    const nodes = canonicalJson({ nodeSelector, nodeNames: nodeNames?.toSorted(), tolerations });
+    const { nodeSelector, nodeNames, tolerations = [], onDestroy } = this.#args;
+    const nodes = canonicalJson({
+      nodeSelector,
+      nodeNames: nodeNames?.toSorted(),
+      tolerations: inOrder(tolerations),
+    });
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
     const leave = onDestroy === "leave" ? " --nodes-may-leave" : "";
     new Command(
@@ -224,7 +229,9 @@ function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
     group,
     distribution: distribution.name,
     nodes: nodeNames?.toSorted() ?? nodeSelector ?? "all",
-    runtimes: runtimes.map(({ handler, platform, payload }) => ({ handler, platform, payload })),
+    runtimes: runtimes
+      .map(({ handler, platform, payload }) => ({ handler, platform, payload }))
+      .sort((a, b) => (a.handler < b.handler ? -1 : 1)),
     image,
     atOnce,
     onDestroy,

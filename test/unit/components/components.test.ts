@@ -84,6 +84,20 @@ describe("an installer", () => {
     expect(podOf(plan).volumes).toContainEqual({ name: "spec", configMap: { name: map.metadata.name } });
   });
 
+  test("is the same in whatever order the stack's file lists things", async () => {
+    const runtimes = ["contrast-go", "kata-rs"].map((fixture) => ({
+      platform: "metal-qemu-snp" as const,
+      manifest: fixtureManifest(fixture),
+    }));
+    const tolerations = ["b", "a"].map((key) => ({ key, operator: "Exists", value: undefined }));
+    const nodeNames = ["n2", "n1"];
+    const [one, other] = [
+      { runtimes, tolerations, nodeNames },
+      { runtimes: runtimes.toReversed(), tolerations: tolerations.toReversed(), nodeNames: nodeNames.toReversed() },
+    ].map((lists) => register([group("metal-qemu-snp", "contrast-go", lists)]));
+    expect(await other).toEqual(await one);
+  });
+
   test("runs on named nodes by their names, each an alternative", async () => {
     const plan = await register([group("metal-qemu-snp", "contrast-go", { nodeNames: ["b", "a"] })]);
     const term = (name: string) => ({ matchFields: [{ key: "metadata.name", operator: "In", values: [name] }] });
