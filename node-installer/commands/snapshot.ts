@@ -63,7 +63,7 @@ async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
 /** A plan that edits nothing does not look at them; one for a later spec may have to. */
 async function recordImports(host: Host, daemon: Daemon): Promise<void> {
   const located = await daemon.locate();
-  await validateImports(host, located, (await daemon.read(located)).configuration);
+  await validateImports(host, located, (await daemon.read(located)).configuration, []);
 }
 
 async function readHostFacts(host: Host, daemon: Daemon): Promise<void> {

@@ -3,12 +3,12 @@ import { stringify } from "smol-toml";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { decode, parseDocument, type Table, tableAt, union } from "./document.ts";
+import { at, decode, dotted, isTable, parseDocument, type Table, union } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
 import { splitAtFence } from "./fence.ts";
 import { importsOf, type Located, readConfiguration } from "./locate.ts";
-import type { HandlerEntry } from "./tables.ts";
+import { dialect, type HandlerEntry } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
 /** How long the node's containerd may take to read a configuration. */
@@ -26,7 +26,7 @@ export async function validate(
   entries: readonly HandlerEntry[],
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
-  await validateImports(host, located, configuration);
+  await validateImports(host, located, configuration, entries);
   refuse(located, await checkFiles(host, entries));
   if (located.binary === undefined) return;
 
@@ -46,10 +46,15 @@ export async function validate(
 }
 
 /** The part that a plan on any tree can say: it reads files, and no payload has to be there. */
-export async function validateImports(host: Host, located: Located, configuration: Buffer | undefined): Promise<void> {
+export async function validateImports(
+  host: Host,
+  located: Located,
+  configuration: Buffer | undefined,
+  entries: readonly HandlerEntry[],
+): Promise<void> {
   if (configuration === undefined) return;
   const document = parseDocument(decode(configuration, located.configuration), located.configuration);
-  refuse(located, await checkImports(host, located, document));
+  refuse(located, await checkImports(host, located, document, entries));
 }
 
 function refuse({ file }: Located, problems: readonly string[]): void {
@@ -150,28 +155,63 @@ async function importedFiles(host: Host, document: Table, file: string): Promise
   return files;
 }
 
-/** What `config dump` accepts and the daemon then dies of, and what hides our tables from 1.7. */
-async function checkImports(host: Host, located: Located, document: Table): Promise<string[]> {
-  const replaces = parseContainerdVersion(located.version).newestConfiguration === 2;
+/** What `config dump` accepts and the daemon then dies of, and what hides our tables, if there shall be any. */
+async function checkImports(
+  host: Host,
+  located: Located,
+  document: Table,
+  entries: readonly HandlerEntry[],
+): Promise<string[]> {
   const problems: string[] = [];
+  const imported = new Map<string, Table>();
   for (const path of await importedFiles(host, document, located.configuration)) {
     const bytes = await readIfThere(host, path);
     if (path === located.configuration) {
       problems.push(`${path} imports itself, so a copy of it cannot be tried: take it out of imports`);
     } else if (bytes === undefined) {
       problems.push(`${located.configuration} imports ${path}, which is not there`);
-    } else if (replaces && located.kind !== "drop-in") {
-      const plugins = tableAt(parseDocument(decode(bytes, path), path), ["plugins"]) ?? {};
-      const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => Object.hasOwn(plugins, id));
-      if (cri !== undefined) {
-        problems.push(
-          `the import ${path} has a table plugins."${cri}", by which containerd ${located.version} replaces the one of ${located.configuration}`,
-        );
-      }
+    } else {
+      imported.set(path, parseDocument(decode(bytes, path), path));
     }
   }
-  return problems;
+  return located.kind === "drop-in" || entries.length === 0
+    ? problems
+    : [...problems, ...hidden(located, document, imported)];
 }
+
+/**
+ * containerd 1.7 lets an import replace the section of a whole plugin. 2.0 to 2.2 merge them, but before they migrate what
+ * is older: by the version and the plugin ids of an import they read the file itself otherwise.
+ */
+function hidden({ configuration, version }: Located, document: Table, imported: ReadonlyMap<string, Table>): string[] {
+  const containerd = parseContainerdVersion(version);
+  if (containerd.newestConfiguration === 2) {
+    return [...imported].flatMap(([path, { plugins }]) => {
+      const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => at(plugins, [id]) !== undefined);
+      return cri === undefined
+        ? []
+        : `the import ${path} has a table plugins."${cri}", by which containerd ${version} replaces the one of ${configuration}`;
+    });
+  }
+  if (containerd.newestConfiguration === 4) return [];
+  const whole = [...imported.values()].reduce(merged, document);
+  const [own, read] = [document, whole].map((each) => dotted(dialect(each, containerd, configuration).runtimes));
+  return own === read
+    ? []
+    : [
+        `with its imports, ${configuration} is read by containerd ${version} as having its runtimes in ${read}, and not in ${own}: give the file and its imports one version and the same plugin ids`,
+      ];
+}
+
+const merged = (left: Table, right: Table): Table => ({
+  ...left,
+  ...Object.fromEntries(
+    Object.entries(right).map(([key, value]) => {
+      const known = left[key];
+      return [key, isTable(known) && isTable(value) ? merged(known, value) : value];
+    }),
+  ),
+});
 
 async function checkFiles(host: Host, entries: readonly HandlerEntry[]): Promise<string[]> {
   const problems: string[] = [];

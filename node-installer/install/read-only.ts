@@ -16,7 +16,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
     // All of the validation that writes nothing: the node's own containerd reads a candidate, at the installation.
-    if (plan.edit) await validateImports(host, observation.located, observation.configuration);
+    if (plan.edit) await validateImports(host, observation.located, observation.configuration, plan.entries);
     return { plan, changes, servingKnown: observation.serving !== undefined };
   } finally {
     daemon.close();

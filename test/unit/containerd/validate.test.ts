@@ -185,6 +185,19 @@ describe("the node's containerd is asked", () => {
     host.put("/etc/containerd/config.toml", 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n');
     const older = { ...located, version: "1.7.24", binary: undefined };
     await expect(validate(host, older, next, [snp])).rejects.toThrow(/99-nvidia\.toml has a table .* replaces/);
+    // Out of what is hidden already they go all the same.
+    await validate(host, older, next, []);
     await validate(host, { ...older, version: "2.2.9" }, next, [snp]);
+  });
+
+  test.each([
+    ["a newer version", "version = 3\n"],
+    ["the newer plugin's runtimes", '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.kata]\na = 1\n'],
+  ])("on 2.0 to 2.2 an import with %s, by which the file is read otherwise", async (_, foreign) => {
+    const { host, located, next } = await prepared({ files: { "/etc/containerd/conf.d/a.toml": foreign } });
+    host.put("/etc/containerd/config.toml", `version = 2\nimports = ["conf.d/*.toml"]\n`);
+    const without = { ...located, binary: undefined };
+    await expect(validate(host, without, next, [snp])).rejects.toThrow(/one version and the same plugin ids/);
+    await validate(host, { ...without, version: "2.4.2" }, next, [snp]);
   });
 });
