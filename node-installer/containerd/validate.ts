@@ -3,12 +3,12 @@ import { stringify } from "smol-toml";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { at, decode, dotted, isTable, parseDocument, type Table, union } from "./document.ts";
+import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
 import { splitAtFence } from "./fence.ts";
 import { importsOf, type Located, readConfiguration } from "./locate.ts";
-import { dialect, type HandlerEntry } from "./tables.ts";
+import { dialect, fileVersion, type HandlerEntry } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
 /** How long the node's containerd may take to read a configuration. */
@@ -194,8 +194,12 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
     });
   }
   if (containerd.newestConfiguration === 4) return [];
-  const whole = [...imported.values()].reduce(merged, document);
-  const [own, read] = [document, whole].map((each) => dotted(dialect(each, containerd, configuration).runtimes));
+  const { runtimes } = dialect(document, containerd, configuration);
+  const edited = withValue(document, runtimes, tableAt(document, runtimes) ?? {});
+  const whole = [...imported.values()].reduce(merged, edited);
+  // Version 1 is not migrated at all.
+  if (fileVersion(whole, containerd, configuration) === 1) return [];
+  const [own, read] = [dotted(runtimes), dotted(dialect(whole, containerd, configuration).runtimes)];
   return own === read
     ? []
     : [

@@ -5,7 +5,7 @@ import { editContext, locate, readConfiguration } from "../../../node-installer/
 import type { HandlerEntry } from "../../../node-installer/containerd/tables.ts";
 import { validate } from "../../../node-installer/containerd/validate.ts";
 import { aks, snp, tdx } from "./entries.ts";
-import { type NodeOptions, nodeOf, v3 } from "./nodes.ts";
+import { type NodeOptions, nodeOf, v2, v3 } from "./nodes.ts";
 
 const nothing = { handlers: [], proxyPlugins: [] };
 const edited = (text: string, entries: HandlerEntry[]): string =>
@@ -199,5 +199,9 @@ describe("the node's containerd is asked", () => {
     const without = { ...located, binary: undefined };
     await expect(validate(host, without, next, [snp])).rejects.toThrow(/one version and the same plugin ids/);
     await validate(host, { ...without, version: "2.4.2" }, next, [snp]);
+    // Tables of the newer plugin are read whatever the imports say.
+    host.put("/etc/containerd/config.toml", `version = 3\nimports = ["conf.d/*.toml"]\n`);
+    host.put("/etc/containerd/conf.d/a.toml", v2);
+    await validate(host, without, next, [snp]);
   });
 });
