@@ -80,6 +80,8 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
       throw badArguments(`There is no command "${command}": it is one of ${Object.keys(commands).join(", ")}.`);
     }
     if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is too much on the command line.`);
+    // Any other command would leave the bundle alone and turn to this machine.
+    if (values.bundle !== undefined && command !== "plan") throw badArguments("--bundle is an option of plan alone.");
     if (values.spec === undefined) throw badArguments("--spec is missing: give the install spec's file.");
     const options: Options = {
       spec: values.spec,

@@ -151,6 +151,7 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     ["a spec that is not there", ["plan", "--spec", "/no/such"], "{}", /cannot be read/],
     ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"/],
     ["an unknown option", ["plan", "--spec", "SPEC", "--force"], "{}", /--force/],
+    ["a bundle to install on", ["install", "--spec", "SPEC", "--bundle", "SPEC"], "{}", /option of plan alone/],
     ["no command", [], "{}", /No command/],
   ])("%s", async (_name, args, text, expected) => {
     put("spec.json", text);
