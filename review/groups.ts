@@ -90,6 +90,17 @@ export function readSpec(inputs: Inputs | undefined): InstallSpec | undefined {
 /** Whether what is on its nodes stays there when a group leaves the stack. */
 export const leavesNodes = ({ onDestroy, manifestsOnly }: Card): boolean => onDestroy === "leave" || manifestsOnly;
 
+/** Whether the update uninstalls although the group stays: the commands that wait for nodes go, and one of them does that. */
+export const isHandedOver = ({ before, after }: GroupChange): boolean =>
+  before !== undefined && after?.manifestsOnly === true && !leavesNodes(before) && before.runtimes.length > 0;
+
+/** A provider that is replaced, with everything in its cluster. */
+export const isAnotherCluster = ({ type, before, after }: Step): boolean =>
+  type === "pulumi:providers:kubernetes" &&
+  before !== undefined &&
+  after !== undefined &&
+  before.clusterIdentifier !== after.clusterIdentifier;
+
 export const runtimeOf = (spec: InstallSpec | undefined, handler: string): RuntimeSpec | undefined =>
   spec?.runtimes.find((runtime) => runtime.handler === handler);
 

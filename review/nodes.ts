@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
+import { skipNodesAnnotation } from "../node-installer/kubernetes/names.ts";
 import { type Card, type GroupChange, nodesOf } from "./groups.ts";
 import { code, count, few, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
@@ -14,6 +15,8 @@ export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
   return [
     ...changes.flatMap(selectionLines),
     ...takeoverLines(changes),
+    ...changes.flatMap(farewellLines),
+    ...steps.flatMap(daemonSetLines),
     ...steps.flatMap(hostLines),
     ...commandLines(steps),
     ...steps.flatMap(poolLines),
@@ -48,6 +51,45 @@ function selectionLines({ group, before, after }: GroupChange): Line[] {
     ...(left.length > 0 ? [leaving] : []),
   ];
 }
+
+function farewellLines({ group, before, after }: GroupChange): Line[] {
+  if (!before || !after || after.manifestsOnly || before.onDestroy === after.onDestroy) return [];
+  return [
+    known(
+      after.onDestroy === "leave"
+        ? `From now on what is installed stays on nodes that leave ${code(group)}, and on all when ${code(group)} goes.`
+        : `From now on nodes are uninstalled when ${code(group)} goes, and those that leave it have to be.`,
+    ),
+  ];
+}
+
+/** What is in no card: dead nodes, and taints that keep no installer off any more. */
+function daemonSetLines({ type, name, before, after }: Step): Line[] {
+  if (type !== "kubernetes:apps/v1:DaemonSet" || !after) return [];
+  const { joined, left } = difference(skippedNodes(before), skippedNodes(after));
+  const waits = (nodes: string[], text: string) =>
+    nodes.length === 0 ? [] : [known(`${code(name)}: rollout and removal ${text} ${few(nodes)}.`)];
+  return [
+    ...waits(joined, "do not wait for"),
+    ...waits(left, "wait again for"),
+    ...(before && difference(tolerationsOf(before), tolerationsOf(after)).joined.length > 0
+      ? [
+          unknown(
+            `Whether nodes with the taints that ${code(name)} tolerates now join: containerd restarts once on each.`,
+          ),
+        ]
+      : []),
+  ];
+}
+
+const daemonSet = z.object({
+  metadata: z.object({ annotations: z.record(z.string(), z.string()).optional() }),
+  spec: z.object({ template: z.object({ spec: z.object({ tolerations: z.array(z.unknown()).optional() }) }) }),
+});
+const skippedNodes = (inputs: Inputs | undefined): string[] =>
+  (daemonSet.safeParse(inputs).data?.metadata.annotations?.[skipNodesAnnotation] ?? "").split(",").filter(Boolean);
+const tolerationsOf = (inputs: Inputs): string[] =>
+  (daemonSet.safeParse(inputs).data?.spec.template.spec.tolerations ?? []).map((each) => JSON.stringify(each));
 
 /** Nodes that go from one group to another at once, as when a group is renamed. */
 function takeoverLines(changes: GroupChange[]): Line[] {

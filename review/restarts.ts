@@ -1,8 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { canonicalJson } from "../node-installer/runtime/canonical.ts";
-import type { InstallSpec } from "../node-installer/runtime/spec.ts";
-import { type Card, type GroupChange, leavesNodes, nodesOf } from "./groups.ts";
+import { type Card, type GroupChange, isAnotherCluster, isHandedOver, leavesNodes, nodesOf } from "./groups.ts";
 import { code, count, type Line, predicted, unknown } from "./lines.ts";
 import { difference, localNodes } from "./nodes.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
@@ -11,11 +9,12 @@ const pool = z.object({ pool: z.string(), count: z.number() });
 
 /** How often containerd restarts at most, by group. */
 export function restartLines(changes: GroupChange[], { steps, known: resources }: Preview): Line[] {
+  const isMoved = steps.some(isAnotherCluster);
   const bounds: (number | undefined)[] = [];
   const lines = changes.flatMap((change): Line[] => {
-    const { group, before, after, added, removed } = change;
+    const { group, before, after } = change;
     if (before && after === undefined && leavesNodes(before)) return [];
-    const times = restartsPerNode(change);
+    const times = restartsPerNode(change, isMoved);
     const card = after ?? before;
     if (card === undefined) return [unknown(`How often containerd restarts in group ${code(group)}.`)];
     if (times === 0) {
@@ -42,7 +41,7 @@ export function restartLines(changes: GroupChange[], { steps, known: resources }
         `Group ${code(group)}: containerd restarts at most ${often} on each node, ${card.atOnce} at a time${bound}. Pods keep running.`,
       ),
       ...(nodes === undefined ? [unknown(`How many nodes group ${code(group)} has: ${where}.`)] : []),
-      ...(added.length + removed.length === 0
+      ...(hasOtherDistribution(change)
         ? [unknown(`Whether each node of ${code(group)} accepts the other distribution.`)]
         : []),
     ];
@@ -78,7 +77,8 @@ function newPoolNodes(step: Step, changes: GroupChange[]): { name: string; nodes
   if (step.type !== "azure-native:containerservice:AgentPool" || !step.before || !step.after) return [];
   const pool = String(step.after.agentPoolName ?? step.name);
   const isCounted = changes.some(
-    (change) => poolOf(change.after?.nodes) === pool && (restartsPerNode(change) > 0 || joiningNodes(change) !== 0),
+    (change) =>
+      poolOf(change.after?.nodes) === pool && (restartsPerNode(change, false) > 0 || joiningNodes(change) !== 0),
   );
   const [old, now] = [step.op === "replace" ? 0 : Number(step.before.count ?? 0), Number(step.after.count ?? 0)];
   return isCounted || now <= old ? [] : [{ name: code(pool), nodes: now - old }];
@@ -92,13 +92,20 @@ const poolOf = (nodes: Card["nodes"] | undefined): string | undefined =>
  * A transaction restarts containerd once, however many handlers it changes. A handler that pods use goes later, in a
  * transaction of its own.
  */
-function restartsPerNode({ before, after, added, removed, specBefore, specAfter }: GroupChange): number {
-  if (before === undefined || after === undefined) return (after ?? before)?.runtimes.length === 0 ? 0 : 1;
+function restartsPerNode(change: GroupChange, isMoved: boolean): number {
+  const { before, after, added, removed } = change;
+  if (!before || !after) return (after ?? before)?.runtimes.length === 0 ? 0 : 1;
+  if (isHandedOver(change)) return 1;
+  if (isMoved) return after.manifestsOnly || after.runtimes.length === 0 ? 0 : 1;
   if (added.length > 0 && removed.length > 0) return 2;
-  if (added.length > 0 || removed.length > 0) return 1;
-  const part = (spec: InstallSpec | undefined) => canonicalJson(spec && [spec.distribution, spec.runtimes]);
-  return part(specBefore) === part(specAfter) ? 0 : 1;
+  // Of the same handlers containerd reads the same.
+  return added.length > 0 || removed.length > 0 || hasOtherDistribution(change) ? 1 : 0;
 }
+
+const hasOtherDistribution = ({ specBefore, specAfter }: GroupChange): boolean =>
+  specBefore !== undefined &&
+  specAfter !== undefined &&
+  !isDeepStrictEqual(specBefore.distribution, specAfter.distribution);
 
 /** Of names, or of the pool whose label the group selects. */
 function numberOfNodes({ nodes }: Card, resources: Inputs[], steps: Step[]): number | undefined {

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { explainChanges, type Measured } from "../node-installer/measure/changes.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
-import { type GroupChange, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
+import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { code, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
@@ -19,6 +19,7 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
         .filter((runtime) => !isReplaced(runtime))
         .map((runtime) => known(`${at(group)} loses ${name(runtime)}.`)),
       ...(removed.length > 0 ? [retirement(change)] : []),
+      ...(isHandedOver(change) ? [handOver(group)] : []),
       ...renamedPayloads(change),
     ];
   });
@@ -85,6 +86,12 @@ function retirement({ group, before, after }: GroupChange): Line {
       `when no pod uses it. ${after?.manifestsOnly ? "Nothing waits for that" : "While pods do, the update fails and names them"}.`,
   );
 }
+
+const handOver = (group: string): Line =>
+  predicted(
+    `The update uninstalls what is on the nodes of ${code(group)}, for it is the last that waits for them; whatever applies the ` +
+      "manifests installs it again. While pods use it, the update fails and names them.",
+  );
 
 function renamedPayloads({ group, before, after }: GroupChange): Line[] {
   return (after?.runtimes ?? []).flatMap(({ handler, payload }) => {

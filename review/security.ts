@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from "node:util";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
-import type { GroupChange } from "./groups.ts";
+import { type GroupChange, isAnotherCluster } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { code, known, type Line, notKnownYet, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
@@ -102,24 +103,50 @@ function privileges(name: string, spec: Inputs): Line {
 
 function ruleLines({ op, type, name, before, after }: Step): Line[] {
   const kind = type.split(":").at(-1);
-  const rules = (inputs: Inputs | undefined) => ((inputs?.rules ?? []) as Inputs[]).map(describeRule);
-  const [old, now] = [rules(before), rules(after)];
-  const given = now.filter((rule) => !old.includes(rule));
-  const taken = old.filter((rule) => !now.includes(rule));
   if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
+  const [old, now] = [rightsOf(before), rightsOf(after)];
   return [
-    ...given.map((rule) => known(`${kind} ${code(name)} allows: ${rule}.`)),
-    ...taken.map((rule) => known(`${kind} ${code(name)} allows no more: ${rule}.`)),
+    ...rightsBeyond(now, old).map((right) => known(`${kind} ${code(name)} allows: ${right}.`)),
+    ...rightsBeyond(old, now).map((right) => known(`${kind} ${code(name)} allows no more: ${right}.`)),
   ];
 }
 
-function describeRule(rule: Inputs): string {
-  const words = (key: string) => ((rule[key] ?? []) as string[]).join(", ");
-  const names = words("resourceNames");
-  const groups = words("apiGroups");
-  return code(
-    `${words("verbs")} ${words("resources")}${groups ? ` of ${groups}` : ""}${names ? ` named ${names}` : ""}`,
+/** One verb on one resource, or on one object of it. */
+interface Right {
+  verb: string;
+  /** "leases of coordination.k8s.io" */
+  resource: string;
+  /** "" for every one. */
+  name: string;
+}
+
+function rightsOf(inputs: Inputs | undefined): Right[] {
+  const list = (rule: Inputs, key: string) => (rule[key] ?? []) as string[];
+  const orAll = (names: string[]) => (names.length > 0 ? names : [""]);
+  return ((inputs?.rules ?? []) as Inputs[]).flatMap((rule) =>
+    orAll(list(rule, "apiGroups")).flatMap((group) =>
+      list(rule, "resources").flatMap((resource) =>
+        orAll(list(rule, "resourceNames")).flatMap((name) =>
+          list(rule, "verbs").map((verb) => ({ verb, resource: group ? `${resource} of ${group}` : resource, name })),
+        ),
+      ),
+    ),
   );
+}
+
+/** The rights of the one that the other lacks, verbs and names together where they go together. */
+function rightsBeyond(rights: Right[], others: Right[]): string[] {
+  const extra = rights.filter((right) => !others.some((other) => isDeepStrictEqual(other, right)));
+  const verbs = Map.groupBy(extra, ({ resource, name }) => JSON.stringify([resource, name]));
+  const names = Map.groupBy(verbs.values(), (same) =>
+    JSON.stringify([same.map(({ verb }) => verb), same[0]?.resource, same[0]?.name === ""]),
+  );
+  return [...names.values()].map((alike) => {
+    const [first = []] = alike;
+    const named = alike.flatMap(([right]) => right?.name || []);
+    const objects = named.length > 0 ? ` named ${named.join(", ")}` : "";
+    return code(`${first.map(({ verb }) => verb).join(", ")} ${first[0]?.resource}${objects}`);
+  });
 }
 
 function bindingLines({ op, type, name, before, after }: Step): Line[] {
@@ -173,15 +200,10 @@ function trustLines({ op, name }: Step): Line[] {
   return [known(`Host ${code(name.replace(/-registry$/, ""))} is told which authority to trust for the registry.`)];
 }
 
-function clusterLines({ name, before, after, paths }: Step): Line[] {
+function clusterLines(step: Step): Line[] {
+  const { name, before, after, paths } = step;
   if (!before || !after) return [];
-  const identifier = ({ clusterIdentifier }: Inputs) => clusterIdentifier;
-  if (identifier(before) !== identifier(after)) {
-    return [
-      known(`Another cluster: ${code(identifier(before))} → ${code(identifier(after))}.`),
-      predicted("Everything in the cluster is replaced: removed from the old one and made in the new one."),
-    ];
-  }
+  if (isAnotherCluster(step)) return anotherCluster(before, after);
   // Credentials are secrets, which are the same text on both sides: where no path is named, they are all that can differ.
   const [settings, isTold] = [leafChanges(before, after), paths.length === 0 || paths.includes("kubeconfig")];
   return [
@@ -191,5 +213,28 @@ function clusterLines({ name, before, after, paths }: Step): Line[] {
     ...(isTold
       ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
       : []),
+  ];
+}
+
+function anotherCluster(before: Inputs, after: Inputs): Line[] {
+  const { clusterIdentifier: old, renderYamlToDirectory: oldDirectory } = before;
+  const { clusterIdentifier: now, renderYamlToDirectory: directory } = after;
+  if (directory !== undefined) {
+    return [
+      known(`Manifests are written to ${code(directory)}, and cluster ${code(old)} is not reached any more.`),
+      predicted("What the stack made there is removed from it, before anything applies the manifests."),
+    ];
+  }
+  return [
+    known(
+      oldDirectory === undefined
+        ? `Another cluster: ${code(old)} → ${code(now)}.`
+        : `Cluster ${code(now)} is reached; until now manifests were written to ${code(oldDirectory)}.`,
+    ),
+    predicted(
+      oldDirectory === undefined
+        ? "What the stack made in the old cluster is removed from there and made in the new one; what is installed on the old one's nodes stays there."
+        : "Everything is made in it. What something else made there of the manifests is in the way of that.",
+    ),
   ];
 }

@@ -59,6 +59,7 @@ export interface GroupState {
   atOnce?: number;
   onDestroy?: string;
   manifestsOnly?: boolean;
+  distribution?: "containerd" | "k3s";
 }
 
 /** The steps of one node group: its review card, its spec, and what launches of its runtimes measure. */
@@ -83,9 +84,10 @@ const card = ({
   atOnce = 1,
   onDestroy = "uninstall",
   manifestsOnly,
+  distribution = "containerd",
 }: GroupState) => ({
   group,
-  distribution: "containerd",
+  distribution,
   nodes,
   runtimes: runtimes.map(({ handler, platform, payload }) => ({ handler, platform, payload })),
   image: by,
@@ -94,8 +96,8 @@ const card = ({
   ...(manifestsOnly && { manifestsOnly }),
 });
 
-function configMap({ group = "workers", runtimes, atOnce = 1 }: GroupState) {
-  const { json } = renderSpec({ group, distribution: { name: "containerd" }, atOnce, verifySandbox: false, runtimes });
+function configMap({ group = "workers", runtimes, atOnce = 1, distribution = "containerd" }: GroupState) {
+  const { json } = renderSpec({ group, distribution: { name: distribution }, atOnce, verifySandbox: false, runtimes });
   return { data: { "spec.json": json } };
 }
 

@@ -90,6 +90,28 @@ describe("runtimes", () => {
     expect(linesOf(gone, "Restarts of containerd")).toEqual([]);
   });
 
+  test("from a cluster to manifests, the update uninstalls", () => {
+    const state = { runtimes: [go], nodes: ["n1", "n2"] };
+    const summary = summaryOf(...groupSteps(state, { ...state, manifestsOnly: true }));
+    expect(linesOf(summary, "Runtimes")).toEqual([
+      expect.stringMatching(/^predicted: The update uninstalls what is on/),
+    ]);
+    expect(linesOf(summary, "Restarts of containerd")[0]).toContain("at most 2 restarts on 2 nodes");
+    const left = summaryOf(...groupSteps({ ...state, onDestroy: "leave" }, { ...state, manifestsOnly: true }));
+    expect(linesOf(left, "Runtimes")).toEqual([]);
+  });
+
+  test("another distribution, and payloads that only have another name", () => {
+    const renamed = { ...go, payload: "renamed" };
+    expect(
+      linesOf(summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [renamed] })), "Restarts of containerd"),
+    ).toEqual(["predicted: Group `workers`: nothing that containerd reads changes; it does not restart."]);
+    const other = groupSteps({ runtimes: [go] }, { runtimes: [go], distribution: "k3s" });
+    expect(linesOf(summaryOf(...other), "Restarts of containerd").at(-1)).toBe(
+      "unknown: Whether each node of `workers` accepts the other distribution.",
+    );
+  });
+
   test("another pace alone restarts nothing", () => {
     const summary = summaryOf(...groupSteps({ runtimes: [go] }, { runtimes: [go], atOnce: 5 }));
     expect(linesOf(summary, "Restarts of containerd")).toEqual([
@@ -194,6 +216,24 @@ describe("nodes", () => {
       "known: Node `n1` leaves group `workers`.",
       "predicted: Nodes that leave `workers` keep what is installed on them, without an installer that looks after it. " +
         "The update fails with their names until they are back, or uninstalled by `contrast-runtime uninstall --group workers --nodes …`.",
+    ]);
+  });
+
+  test("what becomes of nodes that leave, and which are not waited for", () => {
+    const leave = groupSteps({ runtimes: [go], nodes: ["n1"] }, { runtimes: [go], nodes: ["n1"], onDestroy: "leave" });
+    expect(linesOf(summaryOf(...leave), "Nodes")).toEqual([
+      "known: From now on what is installed stays on nodes that leave `workers`, and on all when `workers` goes.",
+    ]);
+    const state = (skip: string, ...tolerations: object[]) => ({
+      metadata: { annotations: { "runtime.contrast.edgeless.systems/skip-nodes": skip } },
+      spec: { template: { spec: { containers: [], tolerations } } },
+    });
+    const step = { op: "update", type: "kubernetes:apps/v1:DaemonSet", name: "contrast-installer-workers" };
+    const summary = summaryOf({ ...step, before: state("n1,n2"), after: state("n2,n3", { operator: "Exists" }) });
+    expect(linesOf(summary, "Nodes")).toEqual([
+      "known: `contrast-installer-workers`: rollout and removal do not wait for `n3`.",
+      "known: `contrast-installer-workers`: rollout and removal wait again for `n1`.",
+      "unknown: Whether nodes with the taints that `contrast-installer-workers` tolerates now join: containerd restarts once on each.",
     ]);
   });
 
@@ -500,6 +540,12 @@ describe("security", () => {
       "known: ClusterRole `installer` allows: `delete nodes`.",
       "known: ClusterRole `installer` allows no more: `get nodes`.",
     ]);
+    const leases = (...resourceNames: string[]) => ({
+      rules: [{ apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "patch"], resourceNames }],
+    });
+    expect(
+      linesOf(summaryOf({ ...step, before: leases("t-0"), after: leases("t-0", "t-1", "t-2") }), "Security"),
+    ).toEqual(["known: ClusterRole `installer` allows: `get, patch leases of coordination.k8s.io named t-1, t-2`."]);
   });
 
   test("an admission policy that is weakened or goes", () => {
@@ -540,6 +586,28 @@ describe("security", () => {
       "Security",
     );
     expect(line).toBe("known: Another cluster: `a` → `b`.");
+  });
+
+  test("another cluster's nodes are all installed; manifests reach none", () => {
+    const provider = { op: "replace", type: "pulumi:providers:kubernetes", name: "kubernetes" };
+    const group = groupSteps({ runtimes: [go], nodes: ["n1"] }, { runtimes: [go], nodes: ["n1"] });
+    const moved = summaryOf(...group, {
+      ...provider,
+      before: { clusterIdentifier: "a" },
+      after: { clusterIdentifier: "b" },
+    });
+    expect(linesOf(moved, "Restarts of containerd")).toEqual([
+      "predicted: Group `workers`: containerd restarts at most once on each node, 1 at a time; at most 1 restart on 1 node. Pods keep running.",
+    ]);
+    expect(linesOf(moved, "Security")[1]).toContain("what is installed on the old one's nodes stays there");
+    const written = { ...provider, before: { clusterIdentifier: "a" }, after: { renderYamlToDirectory: "manifests" } };
+    expect(linesOf(summaryOf(written), "Security")[0]).toBe(
+      "known: Manifests are written to `manifests`, and cluster `a` is not reached any more.",
+    );
+    const reached = { ...provider, before: { renderYamlToDirectory: "manifests" }, after: { clusterIdentifier: "a" } };
+    expect(linesOf(summaryOf(reached), "Security")[0]).toBe(
+      "known: Cluster `a` is reached; until now manifests were written to `manifests`.",
+    );
   });
 
   test("other credentials, which are all that differs; another version of the plugin is none", () => {
