@@ -88,8 +88,8 @@ function number(text: string, what: string): number {
 }
 
 const readWhole = (path: string) => withFile(path, (source) => source.read(0, source.size));
-const digestOf = (path: string | undefined) =>
-  path === undefined ? sha256(new Uint8Array()) : sha256(readWhole(path));
+/** As sev-snp-measure takes it: no name, also an empty one, is an empty file. */
+const digestOf = (path = "") => (path === "" ? sha256(new Uint8Array()) : sha256(readWhole(path)));
 
 function snp(args: string[]): object {
   const { values } = parse(args, {
@@ -113,8 +113,8 @@ function snp(args: string[]): object {
   if (values.mode !== undefined && values.mode !== "snp")
     throw new Refusal("usage", `--mode is "${values.mode}", but only snp can be measured here.`);
   for (const name of ["initrd", "append"] as const) {
-    // Scripts pass an empty command line where there is none.
-    if (values[name] !== undefined && values[name] !== "" && values.kernel === undefined)
+    // Scripts pass an empty value where there is none.
+    if ((values[name] ?? "") !== "" && values.kernel === undefined)
       throw new Refusal("usage", `--${name} needs --kernel.`);
   }
   const vmm = vmms.find((each) => each === (values["vmm-type"] ?? "QEMU"));
@@ -135,7 +135,7 @@ function snp(args: string[]): object {
       ? {}
       : {
           kernel: {
-            kernel: digestOf(values.kernel),
+            kernel: sha256(readWhole(values.kernel)),
             initrd: digestOf(values.initrd),
             commandLine: commandLineHash(values.append ?? ""),
           },

@@ -60,10 +60,12 @@ test("snp takes sev-snp-measure's options", () => {
   expect(measure("snp", ...guest, ...known).output).toEqual(byType.output);
 });
 
-test("an empty command line is none, also without a kernel", () => {
+test("an empty command line or initrd is none, also without a kernel", () => {
   const row = expected.snp.find(({ kernelInitrdDevNull, vmm }) => !kernelInitrdDevNull && vmm === "QEMU");
   const guest = ["--ovmf", join(vectors, row?.ovmf ?? ""), "--vcpus=1", "--vcpu-type=EPYC-v4", "--append="];
-  expect(measure("snp", ...guest).output).toMatchObject({ measurement: row?.digest });
+  expect(measure("snp", ...guest, "--initrd=").output).toMatchObject({ measurement: row?.digest });
+  const kernel = [...guest, "--kernel=/dev/null"];
+  expect(measure("snp", ...kernel, "--initrd=").output).toEqual(measure("snp", ...kernel).output);
 });
 
 test("what comes through a pipe is measured like a file", () => {
