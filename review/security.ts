@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from "node:util";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
@@ -125,7 +124,7 @@ function rightsOf(inputs: Inputs | undefined): Right[] {
   const orAll = (names: string[]) => (names.length > 0 ? names : [""]);
   return ((inputs?.rules ?? []) as Inputs[]).flatMap((rule) =>
     orAll(list(rule, "apiGroups")).flatMap((group) =>
-      list(rule, "resources").flatMap((resource) =>
+      [...list(rule, "resources"), ...list(rule, "nonResourceURLs")].flatMap((resource) =>
         orAll(list(rule, "resourceNames")).flatMap((name) =>
           list(rule, "verbs").map((verb) => ({ verb, resource: group ? `${resource} of ${group}` : resource, name })),
         ),
@@ -136,7 +135,8 @@ function rightsOf(inputs: Inputs | undefined): Right[] {
 
 /** The rights of the one that the other lacks, verbs and names together where they go together. */
 function rightsBeyond(rights: Right[], others: Right[]): string[] {
-  const extra = rights.filter((right) => !others.some((other) => isDeepStrictEqual(other, right)));
+  const held = new Set(others.map((right) => JSON.stringify(right)));
+  const extra = rights.filter((right) => !held.has(JSON.stringify(right)));
   const verbs = Map.groupBy(extra, ({ resource, name }) => JSON.stringify([resource, name]));
   const names = Map.groupBy(verbs.values(), (same) =>
     JSON.stringify([same.map(({ verb }) => verb), same[0]?.resource, same[0]?.name === ""]),
