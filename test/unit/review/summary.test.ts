@@ -546,6 +546,10 @@ describe("security", () => {
     expect(
       linesOf(summaryOf({ ...step, before: leases("t-0"), after: leases("t-0", "t-1", "t-2") }), "Security"),
     ).toEqual(["known: ClusterRole `installer` allows: `get, patch leases of coordination.k8s.io named t-1, t-2`."]);
+    const url = { rules: [{ nonResourceURLs: ["/metrics"], verbs: ["get"] }] };
+    expect(linesOf(summaryOf({ ...step, before: role(), after: url }), "Security")).toEqual([
+      "known: ClusterRole `installer` allows: `get /metrics`.",
+    ]);
   });
 
   test("an admission policy that is weakened or goes", () => {
