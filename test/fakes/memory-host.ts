@@ -42,6 +42,7 @@ export class MemoryHost implements Host {
   /** A clock that moves by what is slept, and a little with every look. */
   time = Date.UTC(2026, 0, 1);
   free = { bytes: 1e12, inodes: 1e6 };
+  private onDisk = new Map<string, Node>();
   private locked = false;
   private dead = false;
   private nextIno = 1n;
@@ -83,6 +84,17 @@ export class MemoryHost implements Host {
     this.dead = false;
     this.locked = false;
     this.onPoint = () => undefined;
+  }
+
+  /** From here on the disk is told from what is only in memory. */
+  settle(): void {
+    this.onDisk = new Map(this.nodes);
+  }
+
+  /** What a power loss leaves: a directory's entries as they were when the directory was synced last. */
+  losePower(): void {
+    this.nodes.clear();
+    for (const [path, node] of this.onDisk) this.nodes.set(path, node);
   }
 
   kill(): never {
@@ -190,6 +202,14 @@ export class MemoryHost implements Host {
     const target = await this.realpath(path);
     await this.point(`fsync ${target}/`, () => {
       if (!this.nodes.has(target)) throw ioError("ENOENT", target);
+      const isBelow = (path: string, directory: string) => path.startsWith(directory === "/" ? "/" : `${directory}/`);
+      const isEntry = (path: string) => path !== target && posix.dirname(path) === target;
+      for (const path of [...this.onDisk.keys()].filter((each) => isEntry(each) && !this.nodes.has(each))) {
+        for (const gone of [...this.onDisk.keys()]) if (gone === path || isBelow(gone, path)) this.onDisk.delete(gone);
+      }
+      // With the way to it, as Linux' file systems have it.
+      const isOnDisk = (path: string) => isEntry(path) || path === target || isBelow(target, path);
+      for (const [path, node] of this.nodes) if (isOnDisk(path)) this.onDisk.set(path, node);
     });
   }
 

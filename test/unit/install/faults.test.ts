@@ -7,12 +7,12 @@ import { configPath, MemoryNode } from "../../fakes/memory-node.ts";
 
 /**
  * Fault injection: every call that changes the host, and every program and probe, fails once, and the process is killed
- * once before and once after it. Then the host is left to itself (the guard's script runs, nobody resumes), and at last
+ * once before and once after it, and once with everything that was not synced to the disk. Then the host is left to itself (the guard's script runs, nobody resumes), and at last
  * the installer is started again. At every moment when something has settled, the node must serve, with the old bytes
  * or the new ones.
  */
-type Fault = "fails" | "killed before" | "killed after";
-const faults: Fault[] = ["fails", "killed before", "killed after"];
+type Fault = "fails" | "killed before" | "killed after" | "power lost";
+const faults: Fault[] = ["fails", "killed before", "killed after", "power lost"];
 
 interface Scenario {
   name: string;
@@ -83,6 +83,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
     const spec = await scenario.arrange(node);
     const { host } = node;
     const old = host.text(configPath);
+    host.settle();
     host.points.length = 0;
     let count = 0;
     host.onPoint = (_point, when) => {
@@ -91,15 +92,17 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
       if (count !== fault.at) return;
       if (fault.kind === "fails" && when === "before") throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
       if (fault.kind === "killed before" && when === "before") host.kill();
-      if (fault.kind === "killed after" && when === "after") host.kill();
+      if (when === "after" && (fault.kind === "killed after" || fault.kind === "power lost")) host.kill();
     };
     const outcome = outcomeOf(node, await attempt(node, spec));
     const points = [...host.points];
     host.revive();
     const states: string[] = [outcome];
 
-    // Nobody resumes: the host alone.
+    // Nobody resumes: the host alone, at its boot before containerd is started.
+    if (fault?.kind === "power lost") host.losePower();
     node.runGuard();
+    if (fault?.kind === "power lost") node.start();
     states.push(settled(node, old, spec, scenario));
 
     // The pod comes back; a broken change may be tried once more before it counts as failed.
@@ -117,7 +120,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
   }
 }
 
-/** The invariant: the CRI answers, and file and daemon agree on old or new. */
+/** The invariant: the CRI answers, file and daemon agree on old or new, and what they name is there. */
 function settled(node: MemoryNode, old: string | undefined, spec: InstallSpec, scenario: Scenario): string {
   const file = node.host.text(configPath);
   expect(node.served, "the CRI must serve").toBeDefined();
@@ -125,6 +128,11 @@ function settled(node: MemoryNode, old: string | undefined, spec: InstallSpec, s
     .map(([, handler]) => handler)
     .toSorted();
   expect(node.served?.toSorted(), "daemon and file must agree").toEqual(inFile);
+  for (const handler of inFile) {
+    expect(node.host.text(`/opt/edgeless/${handler}/bin/containerd-shim-contrast-cc-v2`)).toBe(
+      `shim of ${handler.slice(-8)}`,
+    );
+  }
   if (file === old) return "serves old bytes";
   expect(inFile).toEqual(scenario.wanted(spec).toSorted());
   return "serves new state";
