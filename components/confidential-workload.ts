@@ -9,6 +9,7 @@ import {
   type PreparedWorkload,
   prepareWorkload,
 } from "../node-installer/measure/workload.ts";
+import { enabledAnnotations } from "../node-installer/runtime/kata-configuration.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
@@ -21,7 +22,7 @@ export interface ConfidentialWorkloadArgs {
   /** The payload that the nodes have, as `ContrastRuntime` takes it. */
   manifest: Manifest;
   template: pulumi.Input<k8s.core.v1.PodTemplateSpec>;
-  /** Policy and data files for the guest. The host can read them. */
+  /** Policy and data files for the guest; on AKS the policy alone. The host can read them. */
   initdata: pulumi.Input<Initdata>;
   /** For AKS: the layers of every image of the template, by its reference, as `contrast-runtime measure layers` prints them. */
   layers?: pulumi.Input<Record<string, LayerRoot[]>>;
@@ -36,7 +37,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
   readonly handler: string;
   /** For a Deployment's `spec.template`, and wherever else pods come from. */
   readonly template: pulumi.Output<k8s.core.v1.PodTemplateSpec>;
-  /** Initdata digest and what the report shows of it; hex. */
+  /** Digest of the initdata (on AKS: of the policy) and what the report shows of it; hex. */
   readonly initdata: pulumi.Output<PreparedWorkload["initdata"]>;
   /** SHA-256 of policy.rego, hex; undefined without a policy. */
   readonly policyDigest: pulumi.Output<string | undefined>;
@@ -61,6 +62,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
           prepareWorkload(template as PodTemplate, {
             handler,
             initdata,
+            enabledAnnotations: enabledAnnotations(platforms[platform], manifest.flavour),
             guestPull: host.guestPull,
             ...(snapshotter === undefined ? {} : { layers }),
           }),

@@ -2,12 +2,13 @@ import { Refusal } from "../runtime/refusal.ts";
 import { toHex } from "./bytes.ts";
 import {
   encodeInitdata,
-  hostData,
+  fitDigest,
+  hypervisorAnnotations,
   type Initdata,
   initdataAnnotation,
   initdataDigest,
   initdataDocument,
-  mrConfigId,
+  policyAnnotation,
   policyDigest,
 } from "./initdata.ts";
 
@@ -22,6 +23,8 @@ export interface PodTemplate {
     hostNetwork?: boolean;
     hostPID?: boolean;
     hostIPC?: boolean;
+    /** Limits of the whole pod (Kubernetes 1.34). */
+    resources?: unknown;
     [key: string]: unknown;
   };
 }
@@ -49,6 +52,8 @@ export interface WorkloadOptions {
   handler: string;
   /** Policy and data files for the guest. */
   initdata: Initdata;
+  /** Hypervisor annotations that Kata's configuration lets pods have; without "cc_init_data" guests get their policy alone. */
+  enabledAnnotations: readonly string[];
   /** The guest pulls the images, so that pod pull secrets do not reach who needs them. */
   guestPull: boolean;
   /** For AKS, whose guests mount layers by their root hashes: those of every image of the template, by its reference. */
@@ -59,7 +64,7 @@ export interface WorkloadOptions {
 
 export interface PreparedWorkload {
   template: PodTemplate;
-  /** Initdata digest and what the report shows of it; hex. */
+  /** Digest of what the guest is given (initdata, or the policy alone) and what the report shows of it; hex. */
   initdata: { digest: string; hostData: string; mrConfigId: string };
   /** SHA-256 of policy.rego, hex; absent without a policy. */
   policyDigest?: string;
@@ -83,6 +88,10 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
     if (spec[field] === true)
       problems.push(`spec.${field} is true, but a confidential VM shares nothing with its host`);
   }
+  if (spec.resources !== undefined)
+    problems.push(
+      "spec.resources is set, but the VM is made as large as its containers' own limits: set those instead",
+    );
   if (
     options.guestPull &&
     (spec.imagePullSecrets?.length ?? 0) > 0 &&
@@ -99,14 +108,21 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   const rootHashes = options.layers && rootHashesOf([...initContainers, ...containers], options.layers, problems);
   if (containers.length === 0) problems.push("spec.containers is empty");
 
-  const document = initdataDocument(options.initdata);
-  const annotation = encodeInitdata(document);
-  const annotations = template.metadata?.annotations ?? {};
-  if ((annotations[initdataAnnotation] ?? annotation) !== annotation) {
-    problems.push(`metadata.annotations["${initdataAnnotation}"] is set to another document than the one given`);
+  const { name, value, digest } = guestData(options, problems);
+  const given = template.metadata?.annotations ?? {};
+  const annotations = { ...given, [name]: value };
+  if ((given[name] ?? value) !== value) {
+    problems.push(`metadata.annotations["${name}"] is set to another document than the one given`);
   }
-  const size = Object.entries({ ...annotations, [initdataAnnotation]: annotation }).reduce(
-    (sum, [key, value]) => sum + key.length + Buffer.byteLength(value),
+  for (const key of Object.keys(annotations)) {
+    if (
+      key.startsWith(hypervisorAnnotations) &&
+      !options.enabledAnnotations.includes(key.slice(hypervisorAnnotations.length))
+    )
+      problems.push(`metadata.annotations["${key}"] is set, but the runtime refuses pods that have it`);
+  }
+  const size = Object.entries(annotations).reduce(
+    (sum, [key, text]) => sum + Buffer.byteLength(key) + Buffer.byteLength(text),
     0,
   );
   if (size > 256 << 10)
@@ -122,7 +138,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   return {
     template: {
       ...template,
-      metadata: { ...template.metadata, annotations: { ...annotations, [initdataAnnotation]: annotation } },
+      metadata: { ...template.metadata, annotations },
       spec: {
         ...spec,
         runtimeClassName: options.handler,
@@ -131,13 +147,34 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
       },
     },
     initdata: {
-      digest: toHex(initdataDigest(document).digest),
-      hostData: toHex(hostData(document)),
-      mrConfigId: toHex(mrConfigId(document)),
+      digest: toHex(digest),
+      hostData: toHex(fitDigest(digest, 32)),
+      mrConfigId: toHex(fitDigest(digest, 48)),
     },
     ...(policy === undefined ? {} : { policyDigest: policyDigest(policy) }),
     ...(rootHashes === undefined ? {} : { rootHashes }),
     vcpus: guestVcpus(containers, initContainers, options.defaultVcpus ?? 1),
+  };
+}
+
+/** The annotation by which the guest gets policy and data files, and the digest that stands for them. */
+function guestData(
+  { initdata, enabledAnnotations }: WorkloadOptions,
+  problems: string[],
+): { name: string; value: string; digest: Uint8Array } {
+  if (enabledAnnotations.includes("cc_init_data")) {
+    const document = initdataDocument(initdata);
+    return { name: initdataAnnotation, value: encodeInitdata(document), digest: initdataDigest(document).digest };
+  }
+  const { "policy.rego": policy, ...others } = initdata.data;
+  if (policy === undefined) problems.push('initdata.data has no "policy.rego", without which no container may start');
+  for (const file of Object.keys(others))
+    problems.push(`initdata.data["${file}"] does not reach the guest: this Kata takes the policy alone`);
+  const rego = policy ?? "";
+  return {
+    name: policyAnnotation,
+    value: Buffer.from(rego).toString("base64"),
+    digest: Buffer.from(policyDigest(rego), "hex"),
   };
 }
 
@@ -155,12 +192,13 @@ function prepareContainer(container: Container, path: string, problems: string[]
         `${path}.resources.limits.${name} is missing: the VM's size is made of the limits, once and for all`,
       );
   }
-  if (merged.cpu !== undefined && cpus(merged.cpu) === undefined)
+  if (merged.cpu !== undefined && amount(merged.cpu) === undefined)
     problems.push(`${path}.resources.limits.cpu is "${merged.cpu}", expected cores such as 2 or 500m`);
   for (const [name, request] of Object.entries(requests)) {
-    if (limits[name] !== undefined && String(limits[name]) !== String(request)) {
+    const limit = limits[name];
+    if (limit !== undefined && !isEqual(limit, request)) {
       problems.push(
-        `${path}.resources.requests.${name} is ${request}, but limits.${name} is ${limits[name]}: a VM cannot grow, so they must be equal`,
+        `${path}.resources.requests.${name} is ${request}, but limits.${name} is ${limit}: a VM cannot grow, so they must be equal`,
       );
     }
   }
@@ -180,10 +218,21 @@ function rootHashesOf(
   return Object.fromEntries(found);
 }
 
-/** Cores of a Kubernetes CPU quantity. */
-function cpus(quantity: string | number): number | undefined {
-  const match = /^(\d+(?:\.\d+)?)(m?)$/.exec(String(quantity));
-  return match ? Number(match[1]) / (match[2] === "m" ? 1000 : 1) : undefined;
+const suffixes = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+
+/** A Kubernetes quantity in its unit: cores, bytes; undefined for what is none. */
+function amount(quantity: string | number): number | undefined {
+  const [, number, exponent = "", suffix = ""] =
+    /^(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i))?$/.exec(String(quantity)) ?? [];
+  if (number === undefined) return undefined;
+  const value = Number(number + exponent);
+  if (suffix.endsWith("i")) return value * 1024 ** ("KMGTPE".indexOf(suffix.charAt(0)) + 1);
+  return value * 1000 ** (suffixes.indexOf(suffix) - suffixes.indexOf(""));
+}
+
+function isEqual(left: string | number, right: string | number): boolean {
+  const [a, b] = [amount(left), amount(right)];
+  return String(left) === String(right) || (a !== undefined && b !== undefined && Math.abs(a - b) <= 1e-12 * a);
 }
 
 /**
@@ -191,7 +240,7 @@ function cpus(quantity: string | number): number | undefined {
  * that of its containers and sidecars together, or of the largest init container (kubelet, ResourceConfigForPod).
  */
 export function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
-  const of = (container: Container) => cpus(container.resources?.limits?.cpu ?? 0) ?? 0;
+  const of = (container: Container) => amount(container.resources?.limits?.cpu ?? 0) ?? 0;
   let sidecars = 0;
   let start = 0;
   for (const container of initContainers) {
@@ -199,6 +248,7 @@ export function guestVcpus(containers: Container[], initContainers: Container[],
     else start = Math.max(start, sidecars + of(container));
   }
   const running = containers.reduce((sum, container) => sum + of(container), sidecars);
-  // Thousandths are what Kubernetes counts in; sums of binary fractions would round up by mistake.
-  return Math.ceil(Math.round((defaultVcpus + Math.max(start, running)) * 1000) / 1000);
+  // Kubernetes rounds up to thousandths; sums of binary fractions are not to count as more than they say.
+  const thousandths = Math.ceil((defaultVcpus + Math.max(start, running)) * 1000 - 1e-6);
+  return Math.ceil(thousandths / 1000);
 }

@@ -64,7 +64,7 @@ const readerOf = ({ platform, flavour }: KataConfigurationInput): Reader => {
   return flavour === "none" ? "qemu contrast-go" : `qemu ${flavour}`;
 };
 
-function rows({ platform, path, guest }: KataConfigurationInput): Row[] {
+function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[] {
   const isClh = platform.vmm === "cloud-hypervisor";
   const snp = platform.tee === "snp";
   const vmm = path("vmm");
@@ -107,8 +107,7 @@ function rows({ platform, path, guest }: KataConfigurationInput): Row[] {
       "qemu kata-go": "3.29.0",
       "qemu kata-rs": always,
     }),
-    hypervisor("enable_annotations", annotations(platform), { ...clh, "qemu contrast-go": always }),
-    hypervisor("enable_annotations", ["cc_init_data"], { "qemu kata-go": always, "qemu kata-rs": always }),
+    hypervisor("enable_annotations", enabledAnnotations(platform, flavour), all),
     hypervisor("confidential_guest", platform.tee !== "none", all),
     hypervisor("sev_snp_guest", snp ? true : undefined, all),
     hypervisor("snp_guest_policy", snp ? 0x30000 : undefined, all),
@@ -151,10 +150,13 @@ function rows({ platform, path, guest }: KataConfigurationInput): Row[] {
   ];
 }
 
-/** Initdata comes by annotation; ID blocks too, per CPU model, because a node's model is not known when this is rendered. */
-function annotations({ tee, vmm }: Platform): string[] {
+/**
+ * The hypervisor annotations that pods may have; Kata refuses a pod with any other. Initdata comes by annotation, where Kata
+ * knows it; Contrast's ID blocks too, per CPU model, because a node's model is not known when this is rendered.
+ */
+export function enabledAnnotations({ tee, vmm }: Platform, flavour: string): string[] {
   if (vmm === "cloud-hypervisor") return [];
-  if (tee !== "snp") return ["cc_init_data"];
+  if (tee !== "snp" || flavour.startsWith("kata-")) return ["cc_init_data"];
   const perModel = ["Genoa", "Milan"].flatMap((model) =>
     ["snp_guest_policy", "snp_id_auth", "snp_id_block"].map((key) => `${key}_${model}`),
   );

@@ -2,7 +2,12 @@ import * as pulumi from "@pulumi/pulumi";
 import { expect, test } from "vitest";
 import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../components/confidential-workload.ts";
 import { launchValues } from "../../../components/launch-values.ts";
-import { decodeInitdata, initdataAnnotation, policyDigest } from "../../../node-installer/measure/initdata.ts";
+import {
+  decodeInitdata,
+  initdataAnnotation,
+  policyAnnotation,
+  policyDigest,
+} from "../../../node-installer/measure/initdata.ts";
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import { record } from "../../recorded-program.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
@@ -73,8 +78,13 @@ test("on AKS the card has the roots of the images' layers, where it is known how
   const layers = { [image]: [{ diffId: `sha256:${"1".repeat(64)}`, rootHash: "2".repeat(64) }] };
   const manifest = fixtureManifest("contrast-aks");
   const aks = args({ platform: "aks-clh-snp", manifest, layers });
-  const { card } = await workload(aks);
+  const { card, template } = await workload(aks);
   expect(card.rootHashes).toEqual({ web: ["2".repeat(64)] });
+  // That Kata's configuration lets pods have no initdata: it would refuse them.
+  expect((template as { metadata: { annotations: object } }).metadata.annotations).toEqual({
+    [policyAnnotation]: Buffer.from(rego).toString("base64"),
+  });
+  expect(card.initdata).toMatchObject({ hostData: policyDigest(rego) });
   const newer = { ...aks, manifest: { ...manifest, kataVersion: "3.15.0.aks0" } };
   await expect(workload(newer)).rejects.toThrow(
     "has Kata 3.15.0.aks0, but how nodes compute the root hashes of layers is known for",

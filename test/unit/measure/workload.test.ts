@@ -3,6 +3,7 @@ import {
   decodeInitdata,
   initdataAnnotation,
   parseInitdata,
+  policyAnnotation,
   policyDigest,
 } from "../../../node-installer/measure/initdata.ts";
 import { type PodTemplate, prepareWorkload } from "../../../node-installer/measure/workload.ts";
@@ -10,7 +11,7 @@ import { type PodTemplate, prepareWorkload } from "../../../node-installer/measu
 const image = `registry.example/app@sha256:${"a1".repeat(32)}`;
 const handler = "contrast-cc-metal-qemu-snp-01234567";
 const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy\n" } };
-const options = { handler, initdata, guestPull: true };
+const options = { handler, initdata, enabledAnnotations: ["cc_init_data", "snp_id_block_Milan"], guestPull: true };
 const container = (name: string, cpu: string | number, more: object = {}) => ({
   name,
   image,
@@ -47,6 +48,8 @@ test.each([
   [["1"], [], 2],
   [["100m", "200m", "700m"], [], 2],
   [["1.5"], [], 3],
+  [[".5", "1e0"], [], 3],
+  [[2, "100u"], [], 4],
   [["500m"], [["3"]], 4],
   [["500m"], [["600m", "Always"], ["1"]], 3],
   [["500m"], [["600m", "Always"]], 3],
@@ -60,12 +63,51 @@ test.each([
   expect(prepareWorkload({ spec }, options).vcpus).toBe(vcpus);
 });
 
+test("requests and limits are equal by value, not by spelling", () => {
+  const limits = { cpu: "500m", memory: "1Gi", "nvidia.com/gpu": 1 };
+  const requests = { cpu: 0.5, memory: "1024Mi", "nvidia.com/gpu": "1" };
+  const { template } = prepareWorkload(
+    { spec: { containers: [container("a", 1, { resources: { limits, requests } })] } },
+    options,
+  );
+  expect(template.spec.containers[0]?.resources).toEqual({ limits, requests: limits });
+  const other = { limits, requests: { ...requests, memory: "1G" } };
+  expect(() => prepareWorkload({ spec: { containers: [container("a", 1, { resources: other })] } }, options)).toThrow(
+    "spec.containers[0].resources.requests.memory is 1G, but limits.memory is 1Gi",
+  );
+});
+
+test("a Kata from before initdata gets the policy by its own annotation, and nothing else", () => {
+  const aks = { ...options, enabledAnnotations: [], guestPull: false };
+  const rego = "package agent_policy\n";
+  const spec = { containers: [container("web", "1")] };
+  const { template, initdata: digests, policyDigest: policy } = prepareWorkload({ spec }, aks);
+  expect(template.metadata?.annotations).toEqual({ [policyAnnotation]: Buffer.from(rego).toString("base64") });
+  expect(digests).toEqual({ digest: policy, hostData: policy, mrConfigId: `${policy}${"00".repeat(16)}` });
+  expect(policy).toBe(policyDigest(rego));
+  const more = { algorithm: "sha256" as const, data: { "aa.toml": "" } };
+  const old = { metadata: { annotations: { [initdataAnnotation]: "H4sI" } }, spec };
+  for (const problem of [
+    'initdata.data has no "policy.rego"',
+    'initdata.data["aa.toml"] does not reach the guest',
+    `metadata.annotations["${initdataAnnotation}"] is set, but the runtime refuses pods that have it`,
+  ])
+    expect(() => prepareWorkload(old, { ...aks, initdata: more })).toThrow(problem);
+});
+
 test("all mistakes are named with their fields' paths at once", () => {
   const template: PodTemplate = {
-    metadata: { annotations: { [initdataAnnotation]: "H4sI" } },
+    metadata: {
+      annotations: {
+        [initdataAnnotation]: "H4sI",
+        "io.katacontainers.config.hypervisor.default_vcpus": "4",
+        "io.katacontainers.config.hypervisor.snp_id_block_Milan": "AA==",
+      },
+    },
     spec: {
       runtimeClassName: "kata",
       hostNetwork: true,
+      resources: { limits: { cpu: "4" } },
       imagePullSecrets: [{ name: "registry" }],
       containers: [
         container("a", "1", { image: "app:latest" }),
@@ -82,6 +124,8 @@ test("all mistakes are named with their fields' paths at once", () => {
   for (const part of [
     'spec.runtimeClassName is "kata"',
     "spec.hostNetwork is true",
+    "spec.resources is set",
+    'metadata.annotations["io.katacontainers.config.hypervisor.default_vcpus"] is set, but',
     "spec.imagePullSecrets do not reach the guest",
     'spec.containers[0].image is "app:latest"',
     "spec.containers[1].resources.limits.memory is missing",
@@ -91,7 +135,7 @@ test("all mistakes are named with their fields' paths at once", () => {
   ]) {
     expect(message).toContain(part);
   }
-  expect(message.split("\n")).toHaveLength(9);
+  expect(message.split("\n")).toHaveLength(11);
 });
 
 test("on AKS every image's layers are known by their roots", () => {
