@@ -34,11 +34,8 @@ interface Node {
   archive: number;
 }
 
-const normalized = (path: string) =>
-  posix
-    .normalize(path)
-    .replace(/^(\.?\/)+/, "")
-    .replace(/\/$/, "");
+/** Where a path leads when the archive's top is the root directory: nothing leads out of that. */
+const normalized = (path: string) => posix.resolve("/", path).slice(1);
 
 /**
  * Archives laid over each other, as image layers are: what a later one has hides what an earlier one has. Each is read
@@ -48,7 +45,7 @@ export async function openArchives(files: string[], name: string, progress: Prog
   const nodes = new Map<string, Node>();
   const forget = (path: string, below: boolean) => {
     for (const known of [...nodes.keys()])
-      if ((!below && known === path) || known.startsWith(`${path}/`)) nodes.delete(known);
+      if ((!below && known === path) || path === "." || known.startsWith(`${path}/`)) nodes.delete(known);
   };
   for (const [archive, file] of files.entries()) {
     const found = new Map<string, Node>();

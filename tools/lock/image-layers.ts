@@ -7,10 +7,11 @@ import { z } from "zod";
 import { TardevLayer } from "../../node-installer/measure/tardev.ts";
 import type { LayerRoot } from "../../node-installer/measure/workload.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { sha256 } from "../image/layer.ts";
 import { blobPath } from "../image/layout.ts";
 import type { Progress } from "../programs/progress.ts";
 import { decompressed, openArchives } from "./archives.ts";
-import { fetchImage, imageManifest } from "./oci-image.ts";
+import { fetchImage, imageJson, imageManifest } from "./oci-image.ts";
 
 /** An image's layers as containerd knows them, lowest first, with the roots that tardev-snapshotter computes of them. */
 export interface ImageLayers {
@@ -58,7 +59,11 @@ const configuration = z.object({ rootfs: z.object({ diff_ids: z.array(z.string()
 async function layersOfDirectory(directory: string, image: string, progress: Progress): Promise<LayerRoot[]> {
   const read = async (path: string) => await readFile(path, "utf8");
   if (existsSync(join(directory, "index.json"))) {
-    const blob = async (digest: string) => await read(blobPath(directory, digest));
+    const blob = async (digest: string) => {
+      const text = await read(blobPath(directory, digest));
+      if (`sha256:${sha256(text)}` === digest) return text;
+      throw new Refusal("digest-mismatch", `${image} is damaged: the bytes of ${digest} have another digest.`);
+    };
     const { config, layers } = await imageManifest(await read(join(directory, "index.json")), blob, image);
     const files = layers.map(({ digest }) => blobPath(directory, digest));
     return await checkedRoots(files, await blob(config.digest), image, progress);
@@ -68,7 +73,7 @@ async function layersOfDirectory(directory: string, image: string, progress: Pro
       "no-image",
       `${image} is no image: it has neither index.json (OCI) nor manifest.json (docker save).`,
     );
-  const manifests = dockerManifests.safeParse(JSON.parse(await read(join(directory, "manifest.json"))));
+  const manifests = dockerManifests.safeParse(imageJson(await read(join(directory, "manifest.json")), image));
   if (!manifests.success)
     throw new Refusal(
       "image-manifest",
@@ -81,7 +86,10 @@ async function layersOfDirectory(directory: string, image: string, progress: Pro
 
 /** Against the image's configuration, by which a node finds the layers. */
 async function checkedRoots(files: string[], config: string, image: string, progress: Progress): Promise<LayerRoot[]> {
-  const expected = configuration.parse(JSON.parse(config)).rootfs.diff_ids;
+  const parsed = configuration.safeParse(imageJson(config, image));
+  if (!parsed.success)
+    throw new Refusal("image-manifest", `${image} has no configuration: ${z.prettifyError(parsed.error)}`);
+  const expected = parsed.data.rootfs.diff_ids;
   const layers = await layerRoots(files, progress);
   const wrong = layers.findIndex(({ diffId }, at) => diffId !== expected[at]);
   if (wrong >= 0 || layers.length !== expected.length)
@@ -104,7 +112,11 @@ async function layerRoots(files: string[], progress: Progress): Promise<LayerRoo
         layer.update(chunk);
       }
     };
-    await Promise.all([consume(), finished]);
+    await Promise.all([consume(), finished]).catch((error: Error) => {
+      throw error instanceof Refusal
+        ? error
+        : new Refusal("layer-broken", `${file} is no whole layer: ${error.message}.`);
+    });
     roots.push({ diffId: `sha256:${hash.digest("hex")}`, rootHash: layer.finish().toString("hex") });
   }
   return roots;

@@ -75,7 +75,7 @@ export async function imageManifest(
   read: (digest: string) => Promise<string>,
   name: string,
 ): Promise<z.infer<typeof manifestSchema>> {
-  const document: unknown = JSON.parse(text);
+  const document = imageJson(text, name);
   const index = indexSchema.safeParse(document);
   if (index.success) {
     const { manifests } = index.data;
@@ -88,4 +88,13 @@ export async function imageManifest(
   const manifest = manifestSchema.safeParse(document);
   if (manifest.success) return manifest.data;
   throw new Refusal("image-manifest", `${name} is no image: ${z.prettifyError(manifest.error)}`);
+}
+
+/** A JSON document of an image. */
+export function imageJson(text: string, name: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Refusal("image-manifest", `${name} is no image: ${(error as Error).message}.`);
+  }
 }

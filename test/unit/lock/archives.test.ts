@@ -91,6 +91,22 @@ test("layers: later ones replace and delete what earlier ones have", async () =>
   expect(await contentOf(tree, "a/replaced")).toBe("new");
 });
 
+test("an opaque top hides everything below", async () => {
+  const lower = await packed("lower", { "a/hidden": "x", hidden: "x" });
+  const upper = await packed("upper", { ".wh..wh..opq": "", own: "own" });
+  expect((await openArchives([lower, upper], "image", quiet)).paths).toEqual(["own"]);
+});
+
+test("no path leads out of the archive", async () => {
+  await writeFile(join(directory, "evil"), "evil");
+  await mkdir(join(directory, "top"));
+  // GNU tar keeps dots when told to.
+  execFileSync("tar", ["-C", join(directory, "top"), "-Pcf", join(directory, "evil.tar"), "../evil"]);
+  const tree = await openArchives([join(directory, "evil.tar")], "archive", quiet);
+  expect(tree.paths).toEqual(["evil"]);
+  expect(await contentOf(tree, "../../evil")).toBe("evil");
+});
+
 test.each(["plain", "zstd", "gzip", "xz"])("a truncated archive (%s) is refused", async (compression) => {
   const tar = await readFile(await packed("a", { "some/file": "content".repeat(10_000) }));
   const whole =

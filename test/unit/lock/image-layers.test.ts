@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { tardevRootHash } from "../../../node-installer/measure/tardev.ts";
-import { readImage, writeImage } from "../../../tools/image/layout.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { blobPath, readImage, writeImage } from "../../../tools/image/layout.ts";
 import { type Entry, tar } from "../../../tools/image/tar.ts";
 import { type ImageLayers, imageLayers } from "../../../tools/lock/image-layers.ts";
 import { sum } from "../measure/vectors.ts";
@@ -93,6 +94,30 @@ test("an index names the image for the nodes' platform", async () => {
   await index(arm);
   await expect(layersOf(layout)).rejects.toThrow(`${layout} has no image for linux/amd64.`);
   await writeFile(file, before);
+});
+
+test("damage is said as such, whatever it hits", async () => {
+  const { manifest, blobs } = await readImage(layout);
+  const damaged: [digest: string, bytes: string | Buffer, message: RegExp][] = [
+    [
+      manifest.digest,
+      JSON.stringify({ manifests: [manifest] }),
+      /is damaged: the bytes of sha256:\w+ have another digest/,
+    ],
+    [blobs[0]?.digest ?? "", "{}", /is damaged: the bytes of sha256:\w+ have another digest/],
+    [blobs[2]?.digest ?? "", Buffer.from("28b52ffd00000000", "hex"), /is no whole layer: /],
+  ];
+  for (const [digest, bytes, message] of damaged) {
+    const file = blobPath(layout, digest);
+    const before = await readFile(file);
+    await writeFile(file, bytes);
+    await expect(layersOf(layout)).rejects.toThrow(message);
+    await expect(layersOf(layout)).rejects.toThrow(Refusal);
+    await writeFile(file, before);
+  }
+  const other = await mkdtemp(join(directory, "other-"));
+  await writeFile(join(other, "index.json"), "none");
+  await expect(layersOf(other)).rejects.toThrow(`${other} is no image: Unexpected token`);
 });
 
 test("what is no image is refused", async () => {
