@@ -125,7 +125,7 @@ function settled(node: MemoryNode, old: string | undefined, spec: InstallSpec, s
   const file = node.host.text(configPath);
   expect(node.served, "the CRI must serve").toBeDefined();
   const inFile = [...(file ?? "").matchAll(/runtimes\.(contrast-[a-z0-9-]+)\]/g)]
-    .map(([, handler]) => handler)
+    .map(([, handler = ""]) => handler)
     .toSorted();
   expect(node.served?.toSorted(), "daemon and file must agree").toEqual(inFile);
   for (const handler of inFile) {
