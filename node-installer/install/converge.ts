@@ -136,7 +136,8 @@ function requireServing({ serving, notServing, located }: Observation): void {
   throw new Refusal(
     "cri-broken-before",
     `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +
-      `The node is left alone. Repair the unit ${located.unit} first; the installer then goes on by itself.`,
+      `The node is left alone. Repair the unit ${located.unit} first; the installer then goes on by itself. ` +
+      "If containerd listens elsewhere (grpc.address in its configuration), set distribution.socket.",
   );
 }
 
