@@ -124,10 +124,11 @@ export async function main(argv: string[]): Promise<number> {
 
 /** Prints what went wrong, and the usage if it was the command line. Returns the exit code. */
 export function reportFailure(error: unknown, usage: string): number {
-  const code = (error as NodeJS.ErrnoException).code ?? "";
+  // Files that are not there have a syscall: their message says it all.
+  const { code = "", syscall, message } = error as NodeJS.ErrnoException;
   const mistake = code === "usage" || code.startsWith("ERR_PARSE_ARGS");
-  if (mistake) console.error(`${(error as Error).message}\n${usage}`);
-  else console.error(error instanceof Refusal ? error.message : error);
+  if (mistake) console.error(`${message}\n${usage}`);
+  else console.error(error instanceof Refusal || syscall !== undefined ? message : error);
   return mistake ? 2 : 1;
 }
 

@@ -46,6 +46,8 @@ export async function fetchKataRelease(
   const mirror = (
     release.mirror ?? `https://github.com/kata-containers/kata-containers/releases/download/${version}`
   ).replace(/\/$/, "");
+  if (!/^https?:\/\//.test(mirror) || !URL.canParse(mirror))
+    throw new Refusal("mirror-malformed", `--mirror "${mirror}" is no URL: expected https://… or http://….`);
   const malformed = release.sha256?.find((digest) => !/^[0-9a-f]{64}$/.test(digest));
   if (malformed !== undefined)
     throw new Refusal("digest-malformed", `--sha256 "${malformed}" is no SHA-256: expected 64 lower-case hex digits.`);

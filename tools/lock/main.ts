@@ -166,9 +166,9 @@ export async function lock(
   progress: Progress,
 ): Promise<{ manifest: Manifest; before: Manifest | undefined; output: string; directory: string }> {
   const { values, positionals } = parseArgs({ args: argv, options, allowPositionals: true });
-  if (positionals[0] === "fetch" && positionals.length === 1) return await fetchCommitted(values, progress);
-  const source = oneOf("The source", positionals[0], sources);
   if (positionals.length > 1) throw new UsageError(`"${positionals[1]}" was not expected.`);
+  if (positionals[0] === "fetch") return await fetchCommitted(values, progress);
+  const source = oneOf("The source", positionals[0], sources);
   const elsewhere = sources
     .flatMap((other) => optionsOf[other])
     .find((option) => values[option] !== undefined && !optionsOf[source].includes(option));
@@ -186,13 +186,21 @@ async function fetchCommitted(values: Values, progress: Progress) {
   const other = Object.keys(values).find((option) => !["manifest", "payloads", "ca"].includes(option));
   if (other) throw new UsageError(`--${other} is not for fetch: the manifest says everything.`);
   const output = required(values, "manifest");
-  const manifest = manifestSchema.safeParse(JSON.parse(await readFile(output, "utf8")));
+  const manifest = manifestSchema.safeParse(parseJson(await readFile(output, "utf8"), output));
   if (!manifest.success)
     throw new Refusal("manifest-invalid", `${output} is no manifest: ${z.prettifyError(manifest.error)}`);
   const directory = join(values.payloads ?? join(projectDirectory, ".local", "payloads"), manifest.data.name);
   const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
   await refetch(manifest.data, { directory, ca }, progress);
   return { manifest: manifest.data, before: manifest.data, output, directory };
+}
+
+function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Refusal("manifest-invalid", `${file} is no manifest: ${(error as Error).message}.`);
+  }
 }
 
 async function lockFrom(
@@ -309,9 +317,11 @@ export async function main(argv: string[], progress: Progress = toStderr): Promi
     console.log(`Manifest: ${output} (commit it)\nFiles:    ${directory}`);
     return 0;
   } catch (error) {
-    const mistake = error instanceof UsageError || (error as NodeJS.ErrnoException).code?.startsWith("ERR_PARSE_ARGS");
-    if (mistake) console.error(`${(error as Error).message}\nSee: npm run lock -- --help`);
-    else console.error(error instanceof Refusal ? error.message : error);
+    // Files that are not there have a syscall: their message says it all.
+    const { code, syscall, message } = error as NodeJS.ErrnoException;
+    const mistake = error instanceof UsageError || code?.startsWith("ERR_PARSE_ARGS");
+    if (mistake) console.error(`${message}\nSee: npm run lock -- --help`);
+    else console.error(error instanceof Refusal || syscall !== undefined ? message : error);
     return mistake ? 2 : 1;
   }
 }
