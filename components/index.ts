@@ -5,7 +5,7 @@
  * an npm script has it there, and so has `npx pulumi up`.
  */
 
-export type { Initdata } from "../node-installer/measure/initdata.ts";
+export { cdhConfiguration, type Initdata, registryAuthFile } from "../node-installer/measure/initdata.ts";
 export type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
 export type { LayerRoot } from "../node-installer/measure/workload.ts";
 export { type Manifest, manifestSchema } from "../node-installer/runtime/manifest.ts";

@@ -14,7 +14,7 @@ import {
 } from "../node-installer/measure/initdata.ts";
 import { readFirmware } from "../node-installer/measure/ovmf.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../node-installer/measure/snp.ts";
-import { mrtd, rtmrs } from "../node-installer/measure/tdx.ts";
+import { firmwareMrtd, rtmrs } from "../node-installer/measure/tdx.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../node-installer/measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/verity-superblock.ts";
 import { cpuSignature, cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
@@ -172,19 +172,14 @@ function givenDigest(text: string): Buffer {
 function tdx(args: string[]): object {
   const { values } = parse(args, { options: ["ovmf", "initrd", "append", "kernel"] });
   const bytes = readWhole(required(values.ovmf, "--ovmf"));
-  const sections = readFirmware(bytes).tdx;
-  if (sections === undefined)
-    throw new Refusal(
-      "firmware-without-tdx-metadata",
-      `${values.ovmf} has no TDX metadata, so it cannot start a TDX guest.`,
-    );
+  const firmware = readFirmware(bytes);
   const registers = rtmrs({
     ...(values.append === undefined ? {} : { commandLine: values.append }),
     ...(values.initrd === undefined ? {} : { initrdSha384: sha384(readWhole(values.initrd)) }),
   });
   return {
-    mrtd: mrtd(bytes, sections, "single-pass"),
-    mrtdTwoPass: mrtd(bytes, sections, "two-pass"),
+    mrtd: firmwareMrtd(bytes, firmware, "single-pass"),
+    mrtdTwoPass: firmwareMrtd(bytes, firmware, "two-pass"),
     rtmrs: registers.values,
     notPredictable: registers.notPredictable,
   };

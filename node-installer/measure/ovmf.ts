@@ -38,13 +38,12 @@ export interface TdxSection {
   gpa: number;
   /** Bytes of guest memory; a multiple of 4096, at least `rawSize`. */
   size: number;
+  /** 0 firmware volume, 1 its variables, 2 hand-off block, 3 scratch memory (Intel TDX Virtual Firmware Design Guide). */
   type: number;
   /** Bit 0: contents are measured (MR.EXTEND); bit 1: added by the guest later (PAGE.AUG), not at launch. */
   attributes: number;
 }
 
-/** Types of TDX metadata sections (Intel TDX Virtual Firmware Design Guide, table "TDVF metadata"). */
-export const tdxSectionType = { bfv: 0, cfv: 1, tdHob: 2, tempMem: 3 } as const;
 export const tdxAttribute = { extend: 1, augment: 2 } as const;
 
 const footerGuid = "96b582de-1fb2-45f7-baea-a366c55a082d";

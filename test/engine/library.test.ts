@@ -16,7 +16,7 @@ const handler = "contrast-cc-metal-qemu-snp-2932281f";
 
 const program = `
 import { readFileSync } from "node:fs";
-import { ConfidentialWorkload, ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
+import { cdhConfiguration, ConfidentialWorkload, ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { PodTemplate } from "@pulumi/kubernetes/core/v1/podTemplate.js";
 
@@ -52,8 +52,19 @@ const alone = new NodeInstaller(
 const web = new ConfidentialWorkload("web", {
   platform: "metal-qemu-snp",
   manifest,
-  template: { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } },
-  initdata: { algorithm: "sha256", data: { "policy.rego": "package agent_policy" } },
+  template: {
+    spec: {
+      imagePullSecrets: [{ name: "registry" }],
+      containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }],
+    },
+  },
+  initdata: {
+    algorithm: "sha256",
+    data: {
+      "policy.rego": "package agent_policy",
+      "cdh.toml": cdhConfiguration({ kbsUrl: "https://kbs", credentialsUri: "kbs:///default/credential/registry" }),
+    },
+  },
 });
 new PodTemplate(
   "web",
