@@ -1,6 +1,7 @@
+import { createHash } from "node:crypto";
 import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { chunksOf, hex, sha256, sha384, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
+import { chunksOf, hex, sha256, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
 import { readIgvm } from "../node-installer/measure/igvm.ts";
 import { measureIgvm } from "../node-installer/measure/igvm-digest.ts";
 import {
@@ -87,9 +88,22 @@ function number(text: string, what: string): number {
   return value;
 }
 
-const readWhole = (path: string) => withFile(path, (source) => source.read(0, source.size));
-/** As sev-snp-measure takes it: no name, also an empty one, is an empty file. */
-const digestOf = (path = "") => (path === "" ? sha256(new Uint8Array()) : sha256(readWhole(path)));
+/** Firmware, IGVM files and documents are far smaller. */
+const largestWhole = 1 << 30;
+
+const readWhole = (path: string) =>
+  withFile(path, (source) => {
+    if (source.size > largestWhole)
+      throw new Refusal("file-too-large", `${path} has ${source.size} bytes, expected at most ${largestWhole}.`);
+    return source.read(0, source.size);
+  });
+
+const digestOf = (path: string, algorithm: "sha256" | "sha384") =>
+  withFile(path, (source) => {
+    const digest = createHash(algorithm);
+    for (const chunk of chunksOf(source)) digest.update(chunk);
+    return digest.digest();
+  });
 
 function snp(args: string[]): object {
   const { values } = parse(args, {
@@ -135,8 +149,9 @@ function snp(args: string[]): object {
       ? {}
       : {
           kernel: {
-            kernel: sha256(readWhole(values.kernel)),
-            initrd: digestOf(values.initrd),
+            kernel: digestOf(values.kernel, "sha256"),
+            // As sev-snp-measure takes it: no name, also an empty one, is an empty file.
+            initrd: values.initrd ? digestOf(values.initrd, "sha256") : sha256(new Uint8Array()),
             commandLine: commandLineHash(values.append ?? ""),
           },
         };
@@ -175,7 +190,7 @@ function tdx(args: string[]): object {
   const firmware = readFirmware(bytes);
   const registers = rtmrs({
     ...(values.append === undefined ? {} : { commandLine: values.append }),
-    ...(values.initrd === undefined ? {} : { initrdSha384: sha384(readWhole(values.initrd)) }),
+    ...(values.initrd === undefined ? {} : { initrdSha384: digestOf(values.initrd, "sha384") }),
   });
   return {
     mrtd: firmwareMrtd(bytes, firmware, "single-pass"),

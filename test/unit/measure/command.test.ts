@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
@@ -146,6 +146,9 @@ test("mistakes are one sentence without a stack", async () => {
   writeFileSync(firmware, Buffer.alloc(4096));
   writeFileSync(bzImage, kernel());
   writeFileSync(cpio, initrd);
+  const vast = join(directory, "vast");
+  writeFileSync(vast, "");
+  truncateSync(vast, 50_000_000_000);
   for (const [args, message, code] of [
     [
       ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "EPYC"],
@@ -157,6 +160,7 @@ test("mistakes are one sentence without a stack", async () => {
       /^measure: \/nowhere cannot be read: ENOENT\.$/,
       1,
     ],
+    [["igvm", vast], /^measure: .*vast has 50000000000 bytes, expected at most 1073741824\.$/, 1],
     [["igvm", directory], /^measure: .* is a directory, expected a file\.$/, 1],
     [
       ["verity", bzImage, join(directory, "no/tree"), "--no-superblock", "--data-block-size=512"],
