@@ -185,6 +185,7 @@ async function checkImports(
  */
 function hidden({ configuration, version }: Located, document: Table, imported: ReadonlyMap<string, Table>): string[] {
   const containerd = parseContainerdVersion(version);
+  for (const [path, each] of imported) fileVersion(each, containerd, path);
   if (containerd.newestConfiguration === 2) {
     return [...imported].flatMap(([path, { plugins }]) => {
       const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => at(plugins, [id]) !== undefined);

@@ -191,6 +191,21 @@ describe("the node's containerd is asked", () => {
   });
 
   test.each([
+    ["1.7.24", 3],
+    ["2.2.9", 4],
+    ["2.4.2", 5],
+  ])("refused by the import's name: what containerd %s cannot read, version %i", async (version, newer) => {
+    const { host, located, next } = await prepared({
+      files: { "/etc/containerd/conf.d/a.toml": `version = ${newer}\n` },
+    });
+    host.put("/etc/containerd/config.toml", 'version = 2\nimports = ["conf.d/*.toml"]\n');
+    const older = { ...located, version, binary: undefined };
+    await expect(validate(host, older, next, [snp])).rejects.toThrow(
+      `/etc/containerd/conf.d/a.toml has version = ${newer}, but containerd ${version} reads versions up to ${newer - 1}`,
+    );
+  });
+
+  test.each([
     ["a newer version", "version = 3\n"],
     ["the newer plugin's runtimes", '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.kata]\na = 1\n'],
   ])("on 2.0 to 2.2 an import with %s, by which the file is read otherwise", async (_, foreign) => {
