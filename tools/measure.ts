@@ -280,8 +280,9 @@ function writeTree(
     throw new Refusal("usage", `${path} is the data file: the tree would be written over it.`);
   const file = openSync(path, "w");
   try {
-    writeSync(file, superblock, 0, superblock.length, 0);
+    // Up to the end of its block: one data block has no tree that would follow.
     const start = superblock.length === 0 ? 0 : parameters.hashBlockSize;
+    writeSync(file, Buffer.concat([superblock], start), 0, start, 0);
     return buildHashTree(chunks, parameters, (offset, block) =>
       writeSync(file, block, 0, block.length, start + offset),
     );

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileS
 import { tmpdir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
+import { readVeritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
 import { bundle } from "../../../tools/build.ts";
 import { main } from "../../../tools/measure.ts";
 import { initrd, kernel } from "./pod-vm.ts";
@@ -125,6 +126,17 @@ test("verity writes the hash device and prints Kata's parameters", () => {
   expect(sum(Buffer.concat([Buffer.alloc(32, 0xab), readFileSync(tree).subarray(0, 4096)]))).toBe(written.rootHash);
   // Kata takes no parameters without a salt.
   expect(measure("verity", data).output).not.toHaveProperty("kernelVerityParams");
+});
+
+test("a hash device has whole blocks, also where one data block needs no tree", async () => {
+  const [data, tree] = [join(directory, "one-block"), join(directory, "one-tree")];
+  writeFileSync(data, Buffer.alloc(4096, 7));
+  const uuid = "00000000-0000-4000-8000-000000000001";
+  expect((await say("verity", data, tree, `--uuid=${uuid}`)).status).toBe(0);
+  const device = readFileSync(tree);
+  expect(device.length).toBe(4096);
+  expect(readVeritySuperblock(device)).toMatchObject({ uuid, dataBlocks: 1 });
+  expect(device.subarray(512)).toEqual(Buffer.alloc(4096 - 512));
 });
 
 test("verity writes over nothing when it cannot do what is asked", async () => {
