@@ -126,10 +126,9 @@ function snp(args: string[]): object {
   });
   if (values.mode !== undefined && values.mode !== "snp")
     throw new Refusal("usage", `--mode is "${values.mode}", but only snp can be measured here.`);
+  // Scripts pass an empty value where there is none; sev-snp-measure takes it so, too.
   for (const name of ["initrd", "append"] as const) {
-    // Scripts pass an empty value where there is none.
-    if ((values[name] ?? "") !== "" && values.kernel === undefined)
-      throw new Refusal("usage", `--${name} needs --kernel.`);
+    if (values[name] && !values.kernel) throw new Refusal("usage", `--${name} needs --kernel.`);
   }
   const vmm = vmms.find((each) => each === (values["vmm-type"] ?? "QEMU"));
   if (vmm === undefined)
@@ -140,21 +139,19 @@ function snp(args: string[]): object {
   const bytes = readWhole(required(values.ovmf, "--ovmf"));
   const launch = {
     ...firmwareLaunch(bytes, readFirmware(bytes)),
-    ...(values["snp-ovmf-hash"] === undefined ? {} : { firmwareDigest: givenDigest(values["snp-ovmf-hash"]) }),
+    ...(values["snp-ovmf-hash"] ? { firmwareDigest: givenDigest(values["snp-ovmf-hash"]) } : {}),
     guestFeatures,
     vmm,
   };
-  const kernel =
-    values.kernel === undefined
-      ? {}
-      : {
-          kernel: {
-            kernel: digestOf(values.kernel, "sha256"),
-            // As sev-snp-measure takes it: no name, also an empty one, is an empty file.
-            initrd: values.initrd ? digestOf(values.initrd, "sha256") : sha256(new Uint8Array()),
-            commandLine: commandLineHash(values.append ?? ""),
-          },
-        };
+  const kernel = values.kernel
+    ? {
+        kernel: {
+          kernel: digestOf(values.kernel, "sha256"),
+          initrd: values.initrd ? digestOf(values.initrd, "sha256") : sha256(new Uint8Array()),
+          commandLine: commandLineHash(values.append ?? ""),
+        },
+      }
+    : {};
   return {
     measurement: toHex(launchDigest({ ...launch, ...kernel }, signature, vcpus)),
     vcpus,
@@ -190,7 +187,7 @@ function tdx(args: string[]): object {
   const firmware = readFirmware(bytes);
   const registers = rtmrs({
     ...(values.append === undefined ? {} : { commandLine: values.append }),
-    ...(values.initrd === undefined ? {} : { initrdSha384: digestOf(values.initrd, "sha384") }),
+    ...(values.initrd ? { initrdSha384: digestOf(values.initrd, "sha384") } : {}),
   });
   return {
     mrtd: firmwareMrtd(bytes, firmware, "single-pass"),

@@ -151,5 +151,8 @@ function tdxValues(inputs: MeasurementInputs, options: ReferenceOptions): Refere
   const tdx = varies
     ? (options.vcpus ?? usualVcpus).map((vcpus) => ({ vcpus, mrtd, rtmrs: registers(vcpus).values }))
     : [{ mrtd, rtmrs: registers(1).values }];
-  return { snp: [], tdx, notPredictable: registers(1).notPredictable };
+  const notPredictable = registers(1).notPredictable.map((each) =>
+    each.name === "RTMR2" ? unknownCommandLine(each.name) : each,
+  );
+  return { snp: [], tdx, notPredictable };
 }

@@ -89,10 +89,7 @@ export function rtmrs(input: { commandLine?: string; initrdSha384?: Uint8Array }
     { name: "RTMR1", reason: "holds the kernel as QEMU patched it, whose initrd address depends on memory size" },
   ];
   if (input.commandLine === undefined) {
-    notPredictable.push({
-      name: "RTMR2",
-      reason: "covers the kernel command line, which is not known for this Kata: give it to the lock command",
-    });
+    notPredictable.push({ name: "RTMR2", reason: "covers the kernel command line, which is not given" });
     return { values: [null, null, null, "0".repeat(96)], notPredictable };
   }
   const options = `${input.initrdSha384 === undefined ? "" : "initrd=initrd "}${input.commandLine}\0`;

@@ -6,7 +6,7 @@ import { afterAll, expect, test, vi } from "vitest";
 import { readVeritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
 import { bundle } from "../../../tools/build.ts";
 import { main } from "../../../tools/measure.ts";
-import { initrd, kernel } from "./pod-vm.ts";
+import { firmware, initrd, kernel } from "./pod-vm.ts";
 import { expected, sum } from "./vectors.ts";
 
 const clone = resolve(import.meta.dirname, "../../..");
@@ -61,12 +61,25 @@ test("snp takes sev-snp-measure's options", () => {
   expect(measure("snp", ...guest, ...known).output).toEqual(byType.output);
 });
 
-test("an empty command line or initrd is none, also without a kernel", () => {
+test("an empty kernel, command line, initrd or hash is none", () => {
   const row = expected.snp.find(({ kernelInitrdDevNull, vmm }) => !kernelInitrdDevNull && vmm === "QEMU");
   const guest = ["--ovmf", join(vectors, row?.ovmf ?? ""), "--vcpus=1", "--vcpu-type=EPYC-v4", "--append="];
-  expect(measure("snp", ...guest, "--initrd=").output).toMatchObject({ measurement: row?.digest });
+  expect(measure("snp", ...guest, "--initrd=", "--kernel=", "--snp-ovmf-hash=").output).toMatchObject({
+    measurement: row?.digest,
+  });
   const kernel = [...guest, "--kernel=/dev/null"];
   expect(measure("snp", ...kernel, "--initrd=").output).toEqual(measure("snp", ...kernel).output);
+});
+
+test("tdx says what its options leave out", async () => {
+  const ovmf = join(directory, "tdx-firmware");
+  writeFileSync(ovmf, firmware());
+  const tdx = async (...args: string[]) => JSON.parse((await say("tdx", "--ovmf", ovmf, ...args)).stdout);
+  expect((await tdx()).notPredictable.at(-1)).toEqual({
+    name: "RTMR2",
+    reason: "covers the kernel command line, which is not given",
+  });
+  expect(await tdx("--append=quiet", "--initrd=")).toEqual(await tdx("--append=quiet"));
 });
 
 test("what comes through a pipe is measured like a file", () => {
@@ -154,8 +167,8 @@ test("verity writes over nothing when it cannot do what is asked", async () => {
 });
 
 test("mistakes are one sentence without a stack", async () => {
-  const [firmware, bzImage, cpio] = [join(directory, "firmware"), join(directory, "kernel"), join(directory, "initrd")];
-  writeFileSync(firmware, Buffer.alloc(4096));
+  const [ovmf, bzImage, cpio] = [join(directory, "firmware"), join(directory, "kernel"), join(directory, "initrd")];
+  writeFileSync(ovmf, Buffer.alloc(4096));
   writeFileSync(bzImage, kernel());
   writeFileSync(cpio, initrd);
   const vast = join(directory, "vast");
@@ -163,7 +176,7 @@ test("mistakes are one sentence without a stack", async () => {
   truncateSync(vast, 50_000_000_000);
   for (const [args, message, code] of [
     [
-      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "EPYC"],
+      ["snp", "--ovmf", ovmf, "--vcpus", "1", "--vcpu-type", "EPYC"],
       /^measure: firmware: no OVMF table: .* \(at offset 0xfd0\)\.$/,
       1,
     ],
@@ -180,17 +193,17 @@ test("mistakes are one sentence without a stack", async () => {
       1,
     ],
     [
-      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "EPYC", "--append", "quiet", "ro"],
+      ["snp", "--ovmf", ovmf, "--vcpus", "1", "--vcpu-type", "EPYC", "--append", "quiet", "ro"],
       /^measure: "ro" was not expected\. A value of several words has to be quoted\.$/,
       2,
     ],
     [
-      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-family", "25"],
+      ["snp", "--ovmf", ovmf, "--vcpus", "1", "--vcpu-family", "25"],
       /^measure: --vcpu-model is missing\. See measure --help\.$/,
       2,
     ],
     [
-      ["snp", "--ovmf", firmware, "--vcpus", "x", "--vcpu-type", "EPYC"],
+      ["snp", "--ovmf", ovmf, "--vcpus", "x", "--vcpu-type", "EPYC"],
       /^measure: --vcpus is "x", expected a number such as 4 or 0x4\.$/,
       2,
     ],
@@ -200,7 +213,7 @@ test("mistakes are one sentence without a stack", async () => {
       1,
     ],
     [
-      ["snp", "--ovmf", firmware, "--vcpus", "1", "--vcpu-type", "Pentium"],
+      ["snp", "--ovmf", ovmf, "--vcpus", "1", "--vcpu-type", "Pentium"],
       /^measure: CPU model "Pentium" is not known\. Use one of EPYC, /,
       1,
     ],
