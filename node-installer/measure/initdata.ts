@@ -56,13 +56,17 @@ function tomlText(text: string): string {
   return literal && text.includes("\n") ? `'''\n${text}'''` : tomlString(text);
 }
 
+/** What the TOML parser found, and where, without the lines of the text that it quotes: those may be long, or secret. */
+export const tomlProblem = (error: unknown): string =>
+  ((error as Error).message.split("\n", 1)[0] ?? "").replace(/(, pos \d+)?:$/, "");
+
 /** Reads a document and checks its shape. */
 export function parseInitdata(document: string): Initdata {
   let parsed: unknown;
   try {
     parsed = parse(document);
   } catch (error) {
-    throw new Refusal("initdata", `The initdata document is not TOML: ${(error as Error).message}`);
+    throw new Refusal("initdata", `The initdata document is not TOML: ${tomlProblem(error)}.`);
   }
   const result = initdataSchema.safeParse({ algorithm: "sha256", ...(parsed as object) });
   if (!result.success) {

@@ -1,5 +1,6 @@
 import { parse } from "@iarna/toml";
 import { z } from "zod";
+import { tomlProblem } from "../../node-installer/measure/initdata.ts";
 import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
 import { type GuestImage, guestImage } from "../../node-installer/runtime/manifest.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
@@ -24,7 +25,7 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
   try {
     document = parse(text);
   } catch (error) {
-    throw new Refusal("kata-configuration", `${file} is no TOML: ${(error as Error).message}`);
+    throw new Refusal("kata-configuration", `${file} is no TOML: ${tomlProblem(error)}.`);
   }
   const checked = kataConfiguration.safeParse(document);
   if (!checked.success)
