@@ -16,7 +16,12 @@ import {
 import { readFirmware } from "../node-installer/measure/ovmf.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../node-installer/measure/snp.ts";
 import { firmwareMrtd, rtmrs } from "../node-installer/measure/tdx.ts";
-import { buildHashTree, hashTreeSize, type VerityParameters } from "../node-installer/measure/verity.ts";
+import {
+  buildHashTree,
+  hashTreeSize,
+  type VerityParameters,
+  verityAlgorithms,
+} from "../node-installer/measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../node-installer/measure/verity-superblock.ts";
 import { cpuSignature, cpuSignatures, signatureOf, type Vmm, vmms } from "../node-installer/measure/vmsa.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
@@ -218,9 +223,9 @@ function verity(args: string[]): object {
     flags: ["no-superblock"],
     words: 2,
   });
-  const algorithm = (["sha256", "sha384", "sha512"] as const).find((each) => each === (values.hash ?? "sha256"));
+  const algorithm = verityAlgorithms.find((each) => each === (values.hash ?? "sha256"));
   if (algorithm === undefined)
-    throw new Refusal("usage", `--hash is "${values.hash}", expected sha256, sha384 or sha512.`);
+    throw new Refusal("usage", `--hash is "${values.hash}", expected one of ${verityAlgorithms.join(", ")}.`);
   const salt = values.salt === undefined || values.salt === "-" ? "" : values.salt;
   if (!/^([0-9a-f]{2})*$/i.test(salt)) throw new Refusal("usage", `--salt is "${salt}", expected hex digits.`);
   const dataBlockSize = number(values["data-block-size"] ?? "4096", "--data-block-size");

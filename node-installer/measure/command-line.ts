@@ -1,5 +1,5 @@
 import { Refusal } from "../runtime/refusal.ts";
-import type { VerityParameters } from "./verity.ts";
+import { type VerityParameters, verityAlgorithms } from "./verity.ts";
 
 /** Parameters in order, as the kernel splits them: at blanks outside of double quotes (kernel lib/cmdline.c, next_arg). */
 export function parseCommandLine(text: string): { key: string; value?: string }[] {
@@ -42,21 +42,16 @@ export function verityTarget(commandLine: string): VerityTarget | undefined {
       "verity-parameters",
       `The kernel command line has the dm-verity table "${value}", which cannot be read.`,
     );
-  const [
-    ,
-    sectors,
-    dataDevice = "",
-    hashDevice = "",
-    dataBlock,
-    hashBlock,
-    blocks,
-    start,
-    algorithm,
-    root = "",
-    salt = "",
-  ] = words;
+  const [, sectors, dataDevice = "", hashDevice = "", dataBlock, hashBlock, blocks, start, name, root = "", salt = ""] =
+    words;
+  const algorithm = verityAlgorithms.find((each) => each === name);
+  if (algorithm === undefined)
+    throw new Refusal(
+      "verity-parameters",
+      `The kernel command line's dm-verity table uses the algorithm "${name}", expected one of ${verityAlgorithms.join(", ")}.`,
+    );
   return {
-    algorithm: algorithm as VerityTarget["algorithm"],
+    algorithm,
     rootHash: root.toLowerCase(),
     salt: salt === "-" ? new Uint8Array() : Buffer.from(salt, "hex"),
     dataBlockSize: Number(dataBlock),

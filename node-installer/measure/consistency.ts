@@ -82,6 +82,7 @@ function firstDifference(measured: string, passed: string): string {
     parseCommandLine(line).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
   const [left, right] = [text(measured), text(passed)];
   const at = left.findIndex((word, index) => word !== right[index]);
+  if (at < 0 && left.length === right.length) return "they differ in their blanks or quotes alone";
   const index = at < 0 ? left.length : at;
   return `parameter ${index + 1} is measured as "${left[index] ?? "(none)"}", but passed as "${right[index] ?? "(none)"}"`;
 }
@@ -119,9 +120,19 @@ function verityProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined)
     compare(where, "data blocks", stated.dataBlocks, verity.dataBlocks);
     compare(where, "data block size", stated.dataBlockSize, verity.dataBlockSize);
     compare(where, "hash block size", stated.hashBlockSize, verity.hashBlockSize);
+    compare(where, "hash algorithm", stated.algorithm, verity.algorithm);
   }
-  if (target !== undefined)
-    compare("The kernel command line (dm-mod.create)", "first hash block", target.hashStart, verity.superblock ? 1 : 0);
+  const covered = verity.dataBlocks * verity.dataBlockSize;
+  if (target !== undefined) {
+    const where = "The kernel command line (dm-mod.create)";
+    compare(where, "first hash block", target.hashStart, verity.superblock ? 1 : 0);
+    compare(where, "sectors", target.sectors, covered / 512);
+  }
+  const filesystem = inputs.rootfs?.filesystem;
+  if (filesystem !== undefined && filesystem.size > covered)
+    problems.push(
+      `The rootfs image's dm-verity tree covers ${covered} bytes, but its ${filesystem.type} has ${filesystem.size}: the guest could not mount it.`,
+    );
   if (given !== undefined && rootHash !== undefined) {
     problems.push(
       "Both roothash= and kernel_verity_params are set: the guest would set dm-verity up twice and not boot.",

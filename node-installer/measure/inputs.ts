@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { verityAlgorithms } from "./verity.ts";
 
 const hexOf = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });
@@ -43,7 +44,7 @@ const rootfsInputs = z.strictObject({
   filesystem: z.strictObject({ type: z.enum(["ext4", "erofs", "squashfs"]), size: z.int().min(0) }).optional(),
   verity: z
     .strictObject({
-      algorithm: z.enum(["sha256", "sha384", "sha512"]),
+      algorithm: z.enum(verityAlgorithms),
       dataBlockSize: z.int().min(512),
       hashBlockSize: z.int().min(512),
       dataBlocks: z.int().min(1),

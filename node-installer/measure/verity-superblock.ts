@@ -1,9 +1,8 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { toHex, View } from "./bytes.ts";
-import type { VerityParameters } from "./verity.ts";
+import { type VerityParameters, verityAlgorithms } from "./verity.ts";
 
 const magic = "verity\0\0";
-const algorithms = ["sha256", "sha384", "sha512"] as const;
 
 export interface VeritySuperblock extends VerityParameters {
   uuid: string;
@@ -26,9 +25,9 @@ export function readVeritySuperblock(bytes: Uint8Array, base = 0): VeritySuperbl
   const type = view.u32(12, "hash type");
   if (type !== 1) view.fail(12, `has hash type ${type}, expected 1 (type 0 is Chrome OS)`);
   const name = view.text(0x20, 32, "algorithm");
-  const algorithm = algorithms.find((each) => each === name);
+  const algorithm = verityAlgorithms.find((each) => each === name);
   if (algorithm === undefined)
-    return view.fail(0x20, `uses the algorithm "${name}", expected ${algorithms.join(", ")}`);
+    return view.fail(0x20, `uses the algorithm "${name}", expected ${verityAlgorithms.join(", ")}`);
   const saltSize = view.u16(0x50, "salt size");
   if (saltSize > 256) view.fail(0x50, `has a salt of ${saltSize} bytes, expected at most 256`);
   const blockSize = (offset: number, what: string) => {

@@ -2,9 +2,12 @@ import { hash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
 import { type ByteSource, chunksOf, View } from "./bytes.ts";
 
+export const verityAlgorithms = ["sha256", "sha384", "sha512"] as const;
+export type VerityAlgorithm = (typeof verityAlgorithms)[number];
+
 /** dm-verity, hash type 1 (kernel Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's on-disk format). */
 export interface VerityParameters {
-  algorithm: "sha256" | "sha384" | "sha512";
+  algorithm: VerityAlgorithm;
   /** Bytes; powers of two from 512 to 64 KiB. */
   dataBlockSize: number;
   hashBlockSize: number;
@@ -14,7 +17,7 @@ export interface VerityParameters {
 }
 
 /** Digests in a hash block: each takes a power of two of bytes, the block's tail is zero. */
-const digestSlot = (algorithm: VerityParameters["algorithm"]) => (algorithm === "sha256" ? 32 : 64);
+const digestSlot = (algorithm: VerityAlgorithm) => (algorithm === "sha256" ? 32 : 64);
 const hashSize = { sha256: 32, sha384: 48, sha512: 64 } as const;
 
 function checkParameters(parameters: VerityParameters): void {

@@ -5,7 +5,7 @@ import { collectInputs } from "../../../node-installer/measure/collect.ts";
 import { verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
 import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
-import { kataCommandLine, withVcpus } from "../../../node-installer/measure/kata-command-line.ts";
+import { kataCommandLine, kataVerityTable, withVcpus } from "../../../node-installer/measure/kata-command-line.ts";
 import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
 import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
@@ -145,9 +145,40 @@ test.each([
     { guest: { ...contrastGuest(rootfs().root), kernelVerityParams: rootfs().verityParams } },
     /set dm-verity up twice/,
   ],
+  [
+    "a command line with another blank",
+    { commandLine: `${kataCommandLine(contrast, contrastGuest(rootfs().root))} ` },
+    /\(contrast-go\) passes: they differ in their blanks or quotes alone\.$/,
+  ],
 ])("%s is named", (_, changes, sentence) => {
   const { inputs, guest } = podVm(changes);
   expect(checkConsistency({ inputs, tee: "snp", ...contrast, guest }).join("\n")).toMatch(sentence);
+});
+
+test("a dm-verity table that is not the image's is named", () => {
+  const { image, verityParams } = rootfs();
+  const build = { flavour: "kata-rs", kataVersion: "4.1.0" };
+  const table = kataVerityTable(verityParams);
+  const problems = (commandLine: string) => {
+    const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams: "" };
+    return checkConsistency({ ...podVm({ ...build, image, commandLine, guest }), tee: "snp", ...build, guest });
+  };
+  expect(problems(table)).toEqual([]);
+  expect(problems(table.replace("0 512 verity", "0 504 verity"))).toEqual([
+    "The kernel command line (dm-mod.create) says sectors 504, but the rootfs image has 512.",
+  ]);
+  expect(() => problems(table.replace("sha256", "md5"))).toThrow(
+    `The kernel command line's dm-verity table uses the algorithm "md5", expected one of sha256, sha384, sha512.`,
+  );
+});
+
+test("a hash tree that ends before the file system does is named", () => {
+  const { inputs, guest } = podVm();
+  const filesystem = { type: "erofs" as const, size: 266_240 };
+  const grown = { ...inputs, rootfs: { ...inputs.rootfs, filesystem } };
+  expect(checkConsistency({ inputs: grown, tee: "snp", ...contrast, guest })).toEqual([
+    "The rootfs image's dm-verity tree covers 262144 bytes, but its erofs has 266240: the guest could not mount it.",
+  ]);
 });
 
 test("firmware of the wrong kind is named", () => {
