@@ -81,6 +81,8 @@ export interface PreparedWorkload {
 export function prepareWorkload(template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
   const problems: string[] = [];
   const { spec } = template;
+  // Pulumi's types of Kubernetes let a template be without.
+  if (!Array.isArray(spec?.containers)) throw unfit(options.handler, ["spec.containers is missing"]);
   if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
     problems.push(`spec.runtimeClassName is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`);
   }
@@ -127,12 +129,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   );
   if (size > 256 << 10)
     problems.push(`metadata.annotations has ${size} bytes with the initdata, but Kubernetes allows ${256 << 10}`);
-  if (problems.length > 0) {
-    throw new Refusal(
-      "workload",
-      `The pod template is not fit for ${options.handler}:\n${problems.map((problem) => `- ${problem}.`).join("\n")}`,
-    );
-  }
+  if (problems.length > 0) throw unfit(options.handler, problems);
 
   const policy = options.initdata.data["policy.rego"];
   return {
@@ -156,6 +153,12 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
     vcpus: guestVcpus(containers, initContainers, options.defaultVcpus ?? 1),
   };
 }
+
+const unfit = (handler: string, problems: string[]) =>
+  new Refusal(
+    "workload",
+    `The pod template is not fit for ${handler}:\n${problems.map((problem) => `- ${problem}.`).join("\n")}`,
+  );
 
 /** The annotation by which the guest gets policy and data files, and the digest that stands for them. */
 function guestData(
@@ -186,14 +189,17 @@ function prepareContainer(container: Container, path: string, problems: string[]
   }
   const { limits = {}, requests = {} } = container.resources ?? {};
   const merged: Quantities = { ...requests, ...limits };
-  for (const name of ["cpu", "memory"]) {
-    if (merged[name] === undefined)
-      problems.push(
-        `${path}.resources.limits.${name} is missing: the VM's size is made of the limits, once and for all`,
-      );
+  for (const [name, example] of [
+    ["cpu", "cores such as 2 or 500m"],
+    ["memory", "bytes such as 512Mi"],
+  ] as const) {
+    const limit = merged[name];
+    const field = `${path}.resources.limits.${name}`;
+    if (limit === undefined)
+      problems.push(`${field} is missing: the VM's size is made of the limits, once and for all`);
+    // Zero is Kubernetes' word for no limit.
+    else if (!amount(limit)) problems.push(`${field} is "${limit}", expected ${example}`);
   }
-  if (merged.cpu !== undefined && amount(merged.cpu) === undefined)
-    problems.push(`${path}.resources.limits.cpu is "${merged.cpu}", expected cores such as 2 or 500m`);
   for (const [name, request] of Object.entries(requests)) {
     const limit = limits[name];
     if (limit !== undefined && !isEqual(limit, request)) {

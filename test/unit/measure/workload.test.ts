@@ -112,6 +112,7 @@ test("all mistakes are named with their fields' paths at once", () => {
       containers: [
         container("a", "1", { image: "app:latest" }),
         container("b", "lots", { resources: { limits: { cpu: "lots" }, requests: { cpu: "1" } } }),
+        container("c", 0, { resources: { limits: { cpu: 0, memory: "1 GiB" } } }),
       ],
     },
   };
@@ -131,11 +132,19 @@ test("all mistakes are named with their fields' paths at once", () => {
     "spec.containers[1].resources.limits.memory is missing",
     'spec.containers[1].resources.limits.cpu is "lots"',
     "spec.containers[1].resources.requests.cpu is 1, but limits.cpu is lots",
+    'spec.containers[2].resources.limits.cpu is "0", expected cores such as 2 or 500m',
+    'spec.containers[2].resources.limits.memory is "1 GiB", expected bytes such as 512Mi',
     `metadata.annotations["${initdataAnnotation}"] is set to another document`,
   ]) {
     expect(message).toContain(part);
   }
-  expect(message.split("\n")).toHaveLength(11);
+  expect(message.split("\n")).toHaveLength(13);
+});
+
+test.each([{}, { spec: {} }])("a template without containers is refused: %j", (template) => {
+  expect(() => prepareWorkload(template as PodTemplate, options)).toThrow(
+    `The pod template is not fit for ${handler}:\n- spec.containers is missing.`,
+  );
 });
 
 test("on AKS every image's layers are known by their roots", () => {
