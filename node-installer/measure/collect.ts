@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { FileRole } from "../runtime/manifest.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { type ByteSource, chunksOf, hex, sliceSource, toHex, View } from "./bytes.ts";
+import { type ByteSource, chunksOf, FormatError, hex, sliceSource, toHex, View } from "./bytes.ts";
 import { verityTarget } from "./command-line.ts";
 import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
@@ -54,6 +54,15 @@ function digests(source: ByteSource, ...algorithms: string[]): string[] {
   return hashes.map((each) => each.digest("hex"));
 }
 
+/** Firmware and IGVM files are read whole; real ones have a few hundred MiB at most. */
+const largestWhole = 1 << 30;
+
+function wholeOf(source: ByteSource, file: string): Uint8Array {
+  if (source.size > largestWhole)
+    throw new FormatError(file, 0, `${source.size} bytes is more than ${largestWhole}, which no such file has`);
+  return source.read(0, source.size);
+}
+
 const headOf = (source: ByteSource) => source.read(0, Math.min(source.size, 65536));
 
 function collectKernel(source: ByteSource): NonNullable<MeasurementInputs["kernel"]> {
@@ -74,7 +83,7 @@ function collectInitrd(source: ByteSource): NonNullable<MeasurementInputs["initr
 }
 
 function collectFirmware(source: ByteSource, guestFeatures: number): Pick<MeasurementInputs, "snp" | "tdx"> {
-  const bytes = source.read(0, source.size);
+  const bytes = wholeOf(source, "firmware");
   const firmware = readFirmware(bytes);
   const inputs: Pick<MeasurementInputs, "snp" | "tdx"> = {};
   if (firmware.sev !== undefined && firmware.resetEip !== undefined) {
@@ -96,7 +105,7 @@ function collectFirmware(source: ByteSource, guestFeatures: number): Pick<Measur
 }
 
 function collectIgvm(source: ByteSource): NonNullable<MeasurementInputs["igvm"]> {
-  const { launchDigest, vcpus, policy, idBlock } = measureIgvm(readIgvm(source.read(0, source.size)));
+  const { launchDigest, vcpus, policy, idBlock } = measureIgvm(readIgvm(wholeOf(source, "IGVM file")));
   return {
     launchDigest,
     vcpus,

@@ -1,4 +1,4 @@
-import { View } from "./bytes.ts";
+import { hex, View } from "./bytes.ts";
 
 /** A Linux kernel image, as far as its boot headers tell. */
 export interface Kernel {
@@ -33,12 +33,15 @@ export function readKernel(head: Uint8Array, size: number): Kernel {
   if (setupSize + systemSize > size) {
     view.fail(0x1f4, `says it has ${setupSize + systemSize} bytes, but there are ${size}: it is truncated`);
   }
-  const versionAt = view.u16(0x20e, "version string");
+  // From the setup header on; the string is part of the setup.
+  const pointer = view.u16(0x20e, "version string");
+  const versionAt = 0x200 + pointer;
+  const setupEnd = Math.min(setupSize, view.size);
+  if (versionAt >= setupEnd)
+    view.fail(0x20e, `has its version string at ${hex(versionAt)}, but its setup ends at ${hex(setupEnd)}`);
   return {
     kind: "bzImage",
-    ...(versionAt === 0
-      ? {}
-      : { version: view.text(versionAt + 0x200, Math.min(256, view.size - versionAt - 0x200), "version string") }),
+    ...(pointer === 0 ? {} : { version: view.text(versionAt, Math.min(256, setupEnd - versionAt), "version string") }),
     protocol,
     commandLineLimit: view.u32(0x238, "command line size"),
     efiStub: view.text(0, 2, "DOS header") === "MZ" && isPe(view),

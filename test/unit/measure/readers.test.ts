@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { guidBytes, guidText, sourceOf } from "../../../node-installer/measure/bytes.ts";
+import { type ByteSource, guidBytes, guidText, sourceOf } from "../../../node-installer/measure/bytes.ts";
+import { collectInputs } from "../../../node-installer/measure/collect.ts";
 import { parseCommandLine } from "../../../node-installer/measure/command-line.ts";
 import { readIgvm } from "../../../node-installer/measure/igvm.ts";
 import { initrdFormat, readKernel } from "../../../node-installer/measure/linux.ts";
@@ -71,6 +72,13 @@ const edit = (bytes: Uint8Array, offset: number, value: number): Buffer => {
   return copy;
 };
 
+const vast: ByteSource = {
+  size: 50_000_000_000,
+  read: () => {
+    throw new Error("was read");
+  },
+};
+
 test.each<[string, () => unknown, string]>([
   ["truncated firmware", () => readFirmware(firmware().subarray(0, 40)), "40 bytes is too short for a firmware image"],
   [
@@ -87,6 +95,21 @@ test.each<[string, () => unknown, string]>([
     "truncated kernel",
     () => readKernel(kernel(), 3000),
     "says it has 5120 bytes, but there are 3000: it is truncated (at offset 0x1f4)",
+  ],
+  [
+    "a kernel version far away",
+    () => readKernel(edit(kernel(), 0x20c, 0xfff0_0000), 5120),
+    "has its version string at 0x101f0, but its setup ends at 0x400 (at offset 0x20e)",
+  ],
+  [
+    "vast firmware",
+    () => collectInputs({ firmware: vast }, { flavour: "kata-go", kataVersion: "3.30.0" }),
+    "firmware: 50000000000 bytes is more than 1073741824, which no such file has (at offset 0x0)",
+  ],
+  [
+    "vast IGVM file",
+    () => collectInputs({ igvm: vast }, { flavour: "contrast-go", kataVersion: "3.2.0" }),
+    "IGVM file: 50000000000 bytes is more than",
   ],
   [
     "not a kernel",
