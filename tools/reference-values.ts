@@ -13,6 +13,7 @@ import {
 import { type Manifest, manifestSchema } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 
 const shapes = ["table", "contrast", "trustee", "rvps"] as const;
@@ -35,7 +36,10 @@ export function manifestValues(args: string[]): object {
   const shape = oneOf(shapes, values.for, "--for");
   const platform = oneOf(Object.keys(platforms) as PlatformName[], values.platform, "--platform");
   const manifest = readManifest(path);
-  const table = valuesOf(platform, manifest, vcpuCounts(values.vcpus));
+  const vcpus = vcpuCounts(values.vcpus);
+  // The values of a payload that cannot serve the platform are those of no guest.
+  deriveRuntime({ platform, manifest });
+  const table = valuesOf(platform, manifest, vcpus);
   if (table === undefined) {
     throw new Refusal(
       "not-measured",

@@ -44,6 +44,11 @@ test.each([
   [2, [fixture("fixture-kata-go")], "--platform is missing, expected one of aks-clh-snp, metal-qemu-snp"],
   [2, [fixture("fixture-kata-go"), "--platform", "metal-qemu-sev"], '--platform is "metal-qemu-sev", expected one of'],
   [1, [fixture("fixture-local"), "--platform", "local"], "Platform local has no TEE: nothing is measured."],
+  [
+    1,
+    [fixture("fixture-contrast-go"), "--platform", "aks-clh-snp"],
+    "has no file of role igvm, snapshotter, which aks-clh-snp needs.",
+  ],
   [1, ["nowhere.json", "--platform", "metal-qemu-snp"], "nowhere.json cannot be read: ENOENT"],
   [1, ["package.json", "--platform", "metal-qemu-snp"], "package.json is no manifest: "],
   [
