@@ -1,16 +1,34 @@
 import * as z from "zod";
+import { largestLaunchMemory, sevSectionType } from "./ovmf.ts";
 import { verityAlgorithms } from "./verity.ts";
 
 const hexOf = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });
 const address = z.int().min(0);
 
+/** As the reader of firmware takes them: a table of these costs time by its pages, and a type that is not known no digest. */
+const sections = z
+  .array(
+    z.strictObject({
+      gpa: address,
+      size: z.int().min(0).multipleOf(4096),
+      type: z
+        .int()
+        .refine((type) => Object.values<number>(sevSectionType).includes(type), {
+          error: "is no type of SEV metadata",
+        }),
+    }),
+  )
+  .refine((all) => all.reduce((sum, { size }) => sum + size, 0) <= largestLaunchMemory, {
+    error: `must describe at most ${largestLaunchMemory} bytes`,
+  });
+
 /** What firmware decides of an SEV-SNP launch; see snp.ts. */
 const snpInputs = z.strictObject({
   /** Launch digest after the firmware image. */
   firmwareDigest: hexOf(48),
   /** SEV metadata in the order of measurement. Addresses and sizes in bytes. */
-  sections: z.array(z.strictObject({ gpa: address, size: address, type: z.int() })),
+  sections,
   /** Guest-physical address of the table of kernel hashes; absent: this firmware boots any kernel. */
   hashTableGpa: address.optional(),
   /** Where application processors start. */

@@ -185,7 +185,7 @@ function readTdxMetadata(view: View, start: number): TdxSection[] {
 }
 
 /** Sections are hashed page by page, so lying sizes would cost without end; real firmware describes a few MiB in all. */
-const largestLaunchMemory = 64 << 20;
+export const largestLaunchMemory = 64 << 20;
 const mostSections = 128;
 
 function checkLaunchMemory(view: View, start: number, what: string, sections: { size: number }[]): void {

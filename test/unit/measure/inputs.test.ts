@@ -52,6 +52,19 @@ test("values from a manifest's JSON are those from the files", () => {
   ]);
 });
 
+test.each([
+  [{ size: 2 ** 40 }, "sections: must describe at most 67108864 bytes"],
+  [{ type: 5 }, "sections.0.type: is no type of SEV metadata"],
+])("a manifest's SEV metadata cannot be what no firmware has: %j", (lie, sentence) => {
+  const { inputs } = podVm();
+  const [first, ...others] = inputs.snp?.sections ?? [];
+  const { error } = measurementInputs.safeParse({
+    ...inputs,
+    snp: { ...inputs.snp, sections: [{ ...first, ...lie }, ...others] },
+  });
+  expect(error?.issues.map(({ path, message }) => `${path.slice(1).join(".")}: ${message}`)).toEqual([sentence]);
+});
+
 test("a platform without TEE has no values, and an unknown command line is said, not guessed", () => {
   const { inputs } = podVm();
   expect(referenceValues(inputs, { tee: "none" }).notPredictable).toHaveLength(1);
