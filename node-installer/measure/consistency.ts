@@ -1,7 +1,7 @@
 import { toHex } from "./bytes.ts";
 import { lastValue, parseCommandLine, verityTarget } from "./command-line.ts";
 import type { MeasurementInputs } from "./inputs.ts";
-import { type GuestBoot, type KataBuild, kataCommandLine } from "./kata-command-line.ts";
+import { type GuestBoot, type KataBuild, kataCommandLine, kataParameters } from "./kata-command-line.ts";
 import { sevSectionType } from "./ovmf.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
@@ -69,13 +69,16 @@ function commandLineProblems(inputs: MeasurementInputs, build: KataBuild, guest:
     problems.push(
       `The measured kernel command line is not the one that Kata ${build.kataVersion} (${build.flavour}) passes: ${firstDifference(commandLine, passed)}.`,
     );
-  } else if (passed === undefined && !commandLine.includes(guest.kernelParams)) {
+  } else if (passed === undefined && !isPart(kataParameters(guest.kernelParams), kataParameters(commandLine))) {
     problems.push(
       `The measured kernel command line does not contain the configuration's kernel_params "${guest.kernelParams}".`,
     );
   }
   return problems;
 }
+
+const isPart = (words: string[], all: string[]) =>
+  words.length === 0 || ` ${all.join(" ")} `.includes(` ${words.join(" ")} `);
 
 function firstDifference(measured: string, passed: string): string {
   const text = (line: string) =>

@@ -12,11 +12,9 @@ const sections = z
     z.strictObject({
       gpa: address,
       size: z.int().min(0).multipleOf(4096),
-      type: z
-        .int()
-        .refine((type) => Object.values<number>(sevSectionType).includes(type), {
-          error: "is no type of SEV metadata",
-        }),
+      type: z.int().refine((type) => Object.values<number>(sevSectionType).includes(type), {
+        error: "is no type of SEV metadata",
+      }),
     }),
   )
   .refine((all) => all.reduce((sum, { size }) => sum + size, 0) <= largestLaunchMemory, {

@@ -67,8 +67,17 @@ export function kataCommandLine(build: KataBuild, boot: GuestBoot): string | und
     "selinux=0 systemd.unit=kata-containers.target",
     "systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none",
     ...(variant.launchTimeout ? ["agent.launch_process_timeout=6"] : []),
-    ...(boot.kernelParams === "" ? [] : [boot.kernelParams]),
+    ...kataParameters(boot.kernelParams),
   ].join(" ");
+}
+
+/**
+ * `kernel_params` as Kata's Go runtime passes them: taken apart at blanks outside of quotes, and written again without an
+ * empty key or value (virtcontainers/hypervisor.go, KernelParamFields to SerializeParams).
+ */
+export function kataParameters(kernelParams: string): string[] {
+  const words = kernelParams.match(/(?:[^ "]|"[^"]*(?:"|$))+/g) ?? [];
+  return words.map((word) => word.trim().replace(/^=|^([^=]+)=$/, "$1")).filter((word) => word !== "");
 }
 
 /** How Kata's Go runtime turns `kernel_verity_params` into a device-mapper table on the image's two partitions. */

@@ -267,6 +267,22 @@ test("Kata's command line, as measured for Contrast", () => {
   }
 });
 
+test("of kernel_params Kata passes on what it understood of them", () => {
+  const passed = (kernelParams: string) =>
+    kataCommandLine(contrast, { ...contrastGuest("00"), kernelParams })?.split(" scsi_mod.scan=none")[1];
+  expect(passed("")).toBe("");
+  expect(passed(' quiet  a="b  c"\n x= "d  e=f" =g  = k== ')).toBe(' quiet a="b  c" x "d  e=f" g k==');
+  // Where the whole is not known, it has to have all of them.
+  const rs = { flavour: "kata-rs", kataVersion: "4.1.0" };
+  const guest = { ...contrastGuest(rootfs().root), kernelParams: `roothash=${rootfs().root}  quiet ` };
+  const problems = (commandLine: string) =>
+    checkConsistency({ ...podVm({ ...rs, commandLine, guest }), tee: "snp", ...rs, guest });
+  expect(problems(`console=hvc0 roothash=${rootfs().root} quiet panic=1`)).toEqual([]);
+  expect(problems(`console=hvc0 roothash=${rootfs().root} quieter`)).toEqual([
+    expect.stringMatching(/^The measured kernel command line does not contain the configuration's kernel_params/),
+  ]);
+});
+
 /** The command line of a running guest of upstream Kata and the RTMR2 in the quote that Intel's hardware signed for it. */
 const quoted = {
   verity:
