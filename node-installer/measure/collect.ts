@@ -38,13 +38,15 @@ export function collectInputs(
 ): MeasurementInputs {
   const { firmware, kernel, initrd, igvm, rootfs } = files;
   const commandLine = options.commandLine ?? (options.guest && kataCommandLine(options, options.guest));
+  const inIgvm = igvm && collectIgvm(igvm);
+  const boot = inIgvm?.commandLine === undefined ? options : { ...options, commandLine: inIgvm.commandLine };
   return {
     ...(commandLine === undefined || kernel === undefined ? {} : { commandLine }),
     ...(kernel === undefined ? {} : { kernel: collectKernel(kernel) }),
     ...(initrd === undefined ? {} : { initrd: collectInitrd(initrd) }),
     ...(firmware === undefined ? {} : collectFirmware(firmware, options.guestFeatures ?? 1)),
-    ...(igvm === undefined ? {} : { igvm: collectIgvm(igvm) }),
-    ...(rootfs === undefined ? {} : { rootfs: collectRootfs(rootfs, options) }),
+    ...(inIgvm === undefined ? {} : { igvm: inIgvm }),
+    ...(rootfs === undefined ? {} : { rootfs: collectRootfs(rootfs, boot) }),
   };
 }
 
@@ -105,10 +107,11 @@ function collectFirmware(source: ByteSource, guestFeatures: number): Pick<Measur
 }
 
 function collectIgvm(source: ByteSource): NonNullable<MeasurementInputs["igvm"]> {
-  const { launchDigest, vcpus, policy, idBlock } = measureIgvm(readIgvm(wholeOf(source, "IGVM file")));
+  const { launchDigest, vcpus, commandLine, policy, idBlock } = measureIgvm(readIgvm(wholeOf(source, "IGVM file")));
   return {
     launchDigest,
     vcpus,
+    ...(commandLine === undefined ? {} : { commandLine }),
     ...(policy === undefined ? {} : { policy: hex(policy) }),
     ...(idBlock === undefined
       ? {}

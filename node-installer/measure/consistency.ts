@@ -90,10 +90,12 @@ function firstDifference(measured: string, passed: string): string {
   return `parameter ${index + 1} is measured as "${left[index] ?? "(none)"}", but passed as "${right[index] ?? "(none)"}"`;
 }
 
+const measuredLine = ({ igvm, commandLine }: MeasurementInputs) => igvm?.commandLine ?? commandLine;
+
 /** Every place that states the rootfs image's dm-verity parameters, against the image itself. */
 function verityProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined): string[] {
   const verity = inputs.rootfs?.verity;
-  const commandLine = inputs.commandLine ?? guest?.kernelParams ?? "";
+  const commandLine = measuredLine(inputs) ?? guest?.kernelParams ?? "";
   const problems: string[] = [];
   const rootHash = lastValue(commandLine, "roothash");
   const target = verityTarget(commandLine);
@@ -154,10 +156,7 @@ function filesystemProblems(inputs: MeasurementInputs, guest: GuestBoot | undefi
   if (actual === undefined) return [];
   const stated = [
     ["Kata's rootfs_type", guest?.rootfsType],
-    [
-      "The kernel command line (rootfstype)",
-      inputs.commandLine === undefined ? undefined : lastValue(inputs.commandLine, "rootfstype"),
-    ],
+    ["The kernel command line (rootfstype)", lastValue(measuredLine(inputs) ?? "", "rootfstype")],
   ] as const;
   return stated
     .filter(([, type]) => type !== undefined && type !== actual)

@@ -16,6 +16,8 @@ export interface IgvmMeasurement {
   idBlock?: IgvmIdBlock & { matches: boolean };
   /** vCPUs whose save areas are in the file. */
   vcpus: number;
+  /** The kernel command line in the file's pages, where it maps the root file system by dm-verity. */
+  commandLine?: string;
 }
 
 /**
@@ -34,6 +36,7 @@ export function measureIgvm(igvm: Igvm): IgvmMeasurement {
   }
   const digest = new LaunchDigest();
   const areas = new Map<number, number>();
+  const text = new CommandLineSearch();
   let parameterMemory = 0;
   let vcpus = 0;
   for (const header of igvm.headers()) {
@@ -43,8 +46,10 @@ export function measureIgvm(igvm: Igvm): IgvmMeasurement {
       continue;
     }
     if ((header.mask & platform.mask) === 0) continue;
-    if (header.kind === "page") measurePage(digest, header);
-    else if (header.kind === "vp-context") {
+    if (header.kind === "page") {
+      measurePage(digest, header);
+      text.page(header);
+    } else if (header.kind === "vp-context") {
       vcpus += 1;
       digest.page(pageType.vmsa, header.gpa, sha384(wholePage(header.data)));
     } else {
@@ -75,6 +80,7 @@ export function measureIgvm(igvm: Igvm): IgvmMeasurement {
     launchDigest,
     vcpus,
     ...(policy === undefined ? {} : { policy: policy.policy }),
+    ...(text.found === undefined ? {} : { commandLine: text.found }),
     ...(idBlock === undefined ? {} : { idBlock: { ...idBlock, matches: idBlock.launchDigest === launchDigest } }),
   };
 }
@@ -95,6 +101,31 @@ function measurePage(
   else if (page.type !== igvmPageType.normal) digest.page(pageType.cpuid, page.gpa);
   else if ((page.flags & igvmPageFlag.unmeasured) !== 0) digest.page(pageType.unmeasured, page.gpa);
   else digest.page(pageType.normal, page.gpa, page.data === undefined ? zeroPage : sha384(page.data));
+}
+
+/**
+ * No header says where the kernel's command line is: it is text in some page, with a NUL behind it (microsoft/igvm-tooling).
+ * It is found by the dm-verity table that Kata's images for Cloud Hypervisor have in it; two pages hold any of them.
+ */
+class CommandLineSearch {
+  found?: string;
+  /** The page before, or zeroes where that is another place's, and the page. */
+  readonly #pages = Buffer.alloc(2 * 4096);
+  #end?: bigint;
+
+  page({ gpa, flags, data }: { gpa: bigint; flags: number; data?: Uint8Array }): void {
+    if (data === undefined || (flags & (igvmPageFlag.shared | igvmPageFlag.unmeasured)) !== 0) return;
+    const pages = this.#pages;
+    if (gpa === this.#end) pages.copyWithin(0, 4096);
+    else pages.fill(0, 0, 4096);
+    pages.set(data, 4096);
+    this.#end = gpa + 4096n;
+    const at = pages.indexOf("dm-mod.create=");
+    const end = at < 0 ? -1 : pages.indexOf(0, at);
+    if (end < 0) return;
+    const line = pages.toString("utf8", pages.lastIndexOf(0, at) + 1, end);
+    if (line.includes(" verity ")) this.found ??= line;
+  }
 }
 
 /** A save area may be the last thing in a file and shorter than its page. */

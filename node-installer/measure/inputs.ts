@@ -39,6 +39,8 @@ const igvmInputs = z.strictObject({
   launchDigest: hexOf(48),
   /** vCPUs whose initial state is in the file. */
   vcpus: z.int().min(0),
+  /** The guest's kernel command line, where it was found in the file. */
+  commandLine: z.string().optional(),
   /** Guest policy, hexadecimal. */
   policy: z
     .string()

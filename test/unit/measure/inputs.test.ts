@@ -16,7 +16,7 @@ import {
   trusteeReferenceValues,
 } from "../../../node-installer/measure/verifiers.ts";
 import { signatureOf } from "../../../node-installer/measure/vmsa.ts";
-import { contrastGuest, initrd, kernel, podVm, rootfs } from "./pod-vm.ts";
+import { contrastGuest, igvmOf, igvmPage, initrd, kernel, podVm, rootfs } from "./pod-vm.ts";
 import { vector } from "./vectors.ts";
 
 const contrast = { flavour: "contrast-go", kataVersion: "3.28.0" };
@@ -88,6 +88,40 @@ test("IGVM payloads have one value, the file's", () => {
   expect(checkConsistency({ inputs, tee: "tdx", ...contrast })).toEqual([
     "The payload has an IGVM file for SEV-SNP, but the platform is TDX.",
   ]);
+});
+
+test("an IGVM file's own command line binds the rootfs image", () => {
+  const made = rootfs();
+  const commandLine = `${kataVerityTable(made.verityParams)} root=/dev/dm-0 rootfstype=erofs panic=1`;
+  // Across the end of a page, behind other text.
+  const pages = Buffer.alloc(2 * 4096);
+  pages.write(`other text\0${commandLine}`, 4096 - 100);
+  const snp = 1;
+  const dataAt = 24 + 24 + 2 * 32;
+  const igvm = igvmOf(
+    1,
+    [
+      [1, [4, snp], [1, 2], [1, 2], [2, 1], [8, 0]],
+      igvmPage(0x1000, snp, 0, 0, dataAt),
+      igvmPage(0x2000, snp, 0, 0, dataAt + 4096),
+    ],
+    pages,
+  );
+  const build = { flavour: "contrast-go", kataVersion: "3.2.0.azl2" };
+  const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams: "" };
+  const problems = (image: Buffer) => {
+    const inputs = collectInputs({ igvm: sourceOf(igvm), rootfs: sourceOf(image) }, { ...build, guest });
+    expect(measurementInputs.parse(inputs).igvm?.commandLine).toBe(commandLine);
+    return checkConsistency({ inputs, tee: "snp", ...build, guest });
+  };
+  expect(problems(made.image)).toEqual([]);
+  const other = rootfs({ fill: 2 });
+  expect(problems(other.image)).toEqual([
+    `The kernel command line (dm-mod.create) says root hash ${made.root}, but the rootfs image has ${other.root}.`,
+  ]);
+  const torn = Buffer.from(made.image);
+  torn[64 * 512 + 5 * 4096] = 0xee;
+  expect(() => problems(torn)).toThrow(/dm-verity tree does not belong to its data/);
 });
 
 test("the shapes that Contrast and Trustee take", () => {

@@ -1,4 +1,3 @@
-import { crc32 } from "node:zlib";
 import { expect, test } from "vitest";
 import { sha384, toHex } from "../../../node-installer/measure/bytes.ts";
 import { idBlockBytes, keylessIdBlock } from "../../../node-installer/measure/id-block.ts";
@@ -8,6 +7,7 @@ import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
 import { mrtd } from "../../../node-installer/measure/tdx.ts";
 import { cpuSignature, signatureOf, type Vmm, vmsaPage } from "../../../node-installer/measure/vmsa.ts";
+import { type IgvmPart, igvmOf, igvmPage } from "./pod-vm.ts";
 import { expected, nothing, sum, vector } from "./vectors.ts";
 
 test.each(
@@ -54,39 +54,7 @@ test("IGVM: launch digests, and the ID block's own digest agrees", () => {
   }
 });
 
-type IgvmPart = readonly [type: number, ...fields: readonly (readonly [bytes: 1 | 2 | 4 | 8, value: number])[]];
-
-/** A file of these variable headers, with a page of data that none of them points to. */
-function igvmOf(version: 1 | 2, parts: readonly IgvmPart[]): Buffer {
-  const headers = Buffer.concat(
-    parts.map(([type, ...fields]) => {
-      const content = Buffer.concat(
-        fields.map(([bytes, value]) => {
-          const field = Buffer.alloc(8);
-          field.writeBigUInt64LE(BigInt(value));
-          return field.subarray(0, bytes);
-        }),
-      );
-      const header = Buffer.alloc(8 + Math.ceil(content.length / 8) * 8);
-      header.writeUInt32LE(type, 0);
-      header.writeUInt32LE(content.length, 4);
-      header.set(content, 8);
-      return header;
-    }),
-  );
-  const fixed = Buffer.alloc(version === 1 ? 24 : 32);
-  const start = fixed.length;
-  fixed.write("IGVM");
-  for (const [index, value] of [version, start, headers.length, start + headers.length + 4096].entries())
-    fixed.writeUInt32LE(value, 4 + index * 4);
-  if (version === 2) fixed.writeUInt32LE(4096, 28);
-  fixed.writeUInt32LE(crc32(headers, crc32(fixed)), 20);
-  return Buffer.concat([fixed, headers, Buffer.alloc(4096)]);
-}
-
 test("IGVM: every kind of page, and headers that no launch digest depends on", () => {
-  const page = (gpa: number, mask: number, flags: number, type: number): IgvmPart =>
-    [770, [8, gpa], [4, mask], [4, 0], [4, flags], [2, type], [2, 0]] as const;
   const [snp, other] = [2, 4];
   const platforms: IgvmPart[] = [
     [1, [4, other], [1, 0], [1, 3], [2, 1], [8, 0]],
@@ -94,13 +62,13 @@ test("IGVM: every kind of page, and headers that no launch digest depends on", (
   ];
   const launch: IgvmPart[] = [
     [257, [8, 0x30000], [4, snp], [4, 0]],
-    page(0x1000, snp | other, 0, 0),
-    page(0x2000, snp, 2, 0),
-    page(0x3000, snp, 4, 0),
-    page(0x4000, snp, 0, 1),
-    page(0x5000, snp, 0, 2),
-    page(0x6000, snp, 0, 3),
-    page(0x7000, other, 0, 0),
+    igvmPage(0x1000, snp | other, 0, 0),
+    igvmPage(0x2000, snp, 2, 0),
+    igvmPage(0x3000, snp, 4, 0),
+    igvmPage(0x4000, snp, 0, 1),
+    igvmPage(0x5000, snp, 0, 2),
+    igvmPage(0x6000, snp, 0, 3),
+    igvmPage(0x7000, other, 0, 0),
     [769, [8, 0x2000], [4, 7], [4, 0]],
     [771, [8, 0x8000], [4, snp], [4, 7]],
   ];

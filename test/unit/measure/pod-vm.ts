@@ -1,3 +1,4 @@
+import { crc32 } from "node:zlib";
 import { sha256, sourceOf } from "../../../node-installer/measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../../node-installer/measure/collect.ts";
 import type { GuestBoot } from "../../../node-installer/measure/kata-command-line.ts";
@@ -104,6 +105,39 @@ export function rootfs(options: { fill?: number; superblock?: boolean } = {}): {
   image.set(tree, 64 * 512 + data.length);
   image.set(table.backup, image.length - table.backup.length);
   return { image, root: root.toString("hex"), verityParams: kernelVerityParams(parameters, root) };
+}
+
+export type IgvmPart = readonly [type: number, ...fields: readonly (readonly [bytes: 1 | 2 | 4 | 8, value: number])[]];
+
+export const igvmPage = (gpa: number, mask: number, flags: number, type: number, dataAt = 0): IgvmPart =>
+  [770, [8, gpa], [4, mask], [4, dataAt], [4, flags], [2, type], [2, 0]] as const;
+
+/** An IGVM file of these variable headers, with its data behind them. */
+export function igvmOf(version: 1 | 2, parts: readonly IgvmPart[], data = Buffer.alloc(4096)): Buffer {
+  const headers = Buffer.concat(
+    parts.map(([type, ...fields]) => {
+      const content = Buffer.concat(
+        fields.map(([bytes, value]) => {
+          const field = Buffer.alloc(8);
+          field.writeBigUInt64LE(BigInt(value));
+          return field.subarray(0, bytes);
+        }),
+      );
+      const header = Buffer.alloc(8 + Math.ceil(content.length / 8) * 8);
+      header.writeUInt32LE(type, 0);
+      header.writeUInt32LE(content.length, 4);
+      header.set(content, 8);
+      return header;
+    }),
+  );
+  const fixed = Buffer.alloc(version === 1 ? 24 : 32);
+  const start = fixed.length;
+  fixed.write("IGVM");
+  for (const [index, value] of [version, start, headers.length, start + headers.length + data.length].entries())
+    fixed.writeUInt32LE(value, 4 + index * 4);
+  if (version === 2) fixed.writeUInt32LE(4096, 28);
+  fixed.writeUInt32LE(crc32(headers, crc32(fixed)), 20);
+  return Buffer.concat([fixed, headers, data]);
 }
 
 export const contrastGuest = (root: string): GuestBoot => ({
