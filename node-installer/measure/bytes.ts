@@ -124,6 +124,7 @@ export function guidText(bytes: Uint8Array): string {
   return `${swap(0, 8)}-${swap(8, 12)}-${swap(12, 16)}-${h.slice(16, 20)}-${h.slice(20)}`;
 }
 
+/** The 16 bytes of a GUID, in the order that `guidText` reads. */
 export function guidBytes(text: string): Uint8Array {
   const h = text.replaceAll("-", "");
   const bytes = Buffer.from(h, "hex");

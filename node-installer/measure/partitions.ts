@@ -168,7 +168,10 @@ export interface Filesystem {
   uuid?: string;
 }
 
-/** Type and size from the superblock of ext4, erofs or squashfs; undefined for anything else. */
+/**
+ * Type and size from the superblock of ext4 (kernel Documentation/filesystems/ext4/super.rst), erofs (fs/erofs/erofs_fs.h) or
+ * squashfs (fs/squashfs/squashfs_fs.h), all little-endian; undefined for anything else.
+ */
 export function readFilesystem(source: ByteSource, base = 0): Filesystem | undefined {
   if (source.size < 96) return undefined;
   const view = new View(source.read(0, Math.min(source.size, 4096)), "file system", base);

@@ -2,6 +2,7 @@ import { hash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
 import { type ByteSource, chunksOf, View } from "./bytes.ts";
 
+/** Of what the kernel takes, the ones that are as strong as a measurement has to be. */
 export const verityAlgorithms = ["sha256", "sha384", "sha512"] as const;
 export type VerityAlgorithm = (typeof verityAlgorithms)[number];
 
