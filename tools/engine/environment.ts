@@ -1,5 +1,6 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { parse } from "yaml";
 import { installLauncher } from "../launcher.ts";
 import { clusterLayout, enterNetwork } from "../local-cluster/layout.ts";
@@ -66,9 +67,13 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
     // The program and its plugins load the same large packages at every start: an eighth of a preview's time.
     NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
     ...inherited(),
-    PULUMI_BACKEND_URL: `file://${stateDirectory}`,
+    PULUMI_BACKEND_URL: pathToFileURL(stateDirectory).href,
     PULUMI_SKIP_UPDATE_CHECK: "true",
   };
+  // Engine, language host and plugins talk over the loopback, where Node's gRPC would take the machine's proxy.
+  const { no_proxy = env.NO_PROXY, NO_PROXY = env.no_proxy } = env;
+  for (const [name, value] of Object.entries({ no_proxy, NO_PROXY }))
+    env[name] = [value, "localhost", "127.0.0.1"].filter(Boolean).join(",");
   // The language host runs the first `node` that it finds: it must be the pinned one.
   env.PATH = [
     join(clone, ".local", "bin"), // the package's own bin, which the program calls by name

@@ -78,9 +78,10 @@ export function nodeLayout(cluster: ClusterLayout, node: { name: string; number:
 const machineName = (name: string) =>
   name.length <= 64 ? name : `${name.slice(0, 55)}-${createHash("sha256").update(name).digest("hex").slice(0, 8)}`;
 
-/** The words to put before a command that shall run where the cluster's addresses are. */
+const proxyVariables = ["http_proxy", "https_proxy", "all_proxy"].flatMap((name) => [name, name.toUpperCase()]);
+
+/** The words to put before a command that shall run where the cluster's addresses are, and where no proxy is. */
 export const enterNetwork = (name: string): string[] => [
-  "nsenter",
-  `--net=${clusterLayout(name).networkNamespace}`,
-  "--",
+  ...["nsenter", `--net=${clusterLayout(name).networkNamespace}`, "--"],
+  ...["env", ...proxyVariables.map((variable) => `--unset=${variable}`)],
 ];

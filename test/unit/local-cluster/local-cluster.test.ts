@@ -1,8 +1,9 @@
+import { spawnSync } from "node:child_process";
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { containerdVersions, parseClusterOptions } from "../../../components/config/local-cluster.ts";
-import { clusterLayout, nodeLayout } from "../../../tools/local-cluster/layout.ts";
+import { clusterLayout, enterNetwork, nodeLayout } from "../../../tools/local-cluster/layout.ts";
 import { containerdConfiguration, nodeFiles } from "../../../tools/local-cluster/node-files.ts";
 
 const cluster = clusterLayout("dev");
@@ -53,6 +54,15 @@ describe("layout", () => {
     expect(one?.length).toBeLessThanOrEqual(64);
     expect(one).not.toBe(other);
   });
+});
+
+test("the way into the network leaves the machine's proxies behind, and nothing else", () => {
+  const words = enterNetwork("dev");
+  const [program = "", ...rest] = words.slice(words.indexOf("--") + 1);
+  const proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+  const env = { PATH: "/usr/bin:/bin", ...Object.fromEntries(proxies.map((name) => [name, "http://proxy:3128"])) };
+  const { stdout } = spawnSync(program, [...rest, "printenv"], { env, encoding: "utf8" });
+  expect(stdout).toBe("PATH=/usr/bin:/bin\n");
 });
 
 describe("a node's containerd configuration", () => {
