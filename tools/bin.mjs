@@ -2,6 +2,7 @@
 // The package's bin. Installed as a package it runs the compiled program, since Node strips no types below
 // node_modules; in the clone it runs the source. Plain JavaScript, so that it can say what an older Node lacks.
 import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 
 const [major, minor] = process.versions.node.split(".").map(Number);
 if (major < 22 || (major === 22 && minor < 18)) {
@@ -13,7 +14,7 @@ const installed = import.meta.url.includes("/node_modules/");
 const source = new URL("./cli.ts", import.meta.url);
 if (installed && !existsSync(compiled)) {
   console.error(
-    `This contrast-runtime package holds no compiled program (${compiled.pathname}): it was packed without a build.`,
+    `This contrast-runtime package holds no compiled program (${fileURLToPath(compiled)}): it was packed without a build.`,
   );
   process.exit(2);
 }

@@ -53,7 +53,7 @@ export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]
     images.map(async ({ name, layout, digest }) => {
       const pushed = join(cluster.directory, `pushed-${name}`);
       if ((await readFile(pushed, "utf8").catch(() => "")) === digest) return;
-      const program = new URL(`../image/push${extname(import.meta.filename)}`, import.meta.url).pathname;
+      const program = join(import.meta.dirname, "..", "image", `push${extname(import.meta.filename)}`);
       const options = { layout, registry: `http://${cluster.registry}`, repository: name };
       const flags = Object.entries(options).map(([key, value]) => `--${key}=${value}`);
       const push = () => runInNetwork(cluster, [process.execPath, program, ...flags]);
