@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { processesOf } from "../../tools/local-cluster/cgroups.ts";
@@ -204,6 +205,9 @@ async function remains(): Promise<string[]> {
     const { stdout } = await run("find", [top, "-xdev", "-name", `*${name}*`]);
     found.push(...stdout.split("\n").filter(Boolean));
   }
+  // kubectl's own place for what it caches, by the server's address.
+  const { stdout: cached } = await run("find", [join(homedir(), ".kube"), "-name", `${layout.address}_*`]);
+  found.push(...cached.split("\n").filter(Boolean));
   for (const { name: hierarchy } of (await readdir("/sys/fs/cgroup", { withFileTypes: true })).filter((one) =>
     one.isDirectory(),
   ))

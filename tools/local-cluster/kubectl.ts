@@ -5,18 +5,23 @@ import { kubeconfigFile } from "./certificates.ts";
 import type { ClusterLayout } from "./layout.ts";
 import { runInNetwork } from "./network.ts";
 
-/** kubectl as the cluster's administrator. @param kubernetes directory of the Kubernetes programs */
+/**
+ * kubectl as the cluster's administrator; its cache goes with the cluster.
+ * @param kubernetes directory of the Kubernetes programs
+ */
 export const kubectl = (
   cluster: ClusterLayout,
   kubernetes: string,
   args: string[],
   input?: string,
-): Promise<RunResult> =>
-  runInNetwork(
-    cluster,
-    [join(kubernetes, "kubectl"), `--kubeconfig=${kubeconfigFile(cluster, "admin")}`, ...args],
-    input,
-  );
+): Promise<RunResult> => {
+  const flags = {
+    kubeconfig: kubeconfigFile(cluster, "admin"),
+    "cache-dir": join(cluster.directory, "kubectl-cache"),
+  };
+  const words = Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
+  return runInNetwork(cluster, [join(kubernetes, "kubectl"), ...words, ...args], input);
+};
 
 const nodeList = z.object({
   items: z.array(
