@@ -109,17 +109,25 @@ function reasonOf(node: FleetNode, fleet: Fleet): string {
  * environment names another cluster, or there is no local one.
  */
 async function statusInClone(args: string[]): Promise<number> {
-  const elsewhere = process.env.KUBECONFIG_CONTENT ?? process.env.KUBECONFIG;
   const { clusterLayout, enterNetwork } = await import("./local-cluster/layout.ts");
   const { networkExists } = await import("./local-cluster/network.ts");
   const stack = process.env.PULUMI_STACK ?? "dev";
   const cluster = clusterLayout(stack);
-  if (elsewhere !== undefined || !(await networkExists(cluster))) return main(args);
-  const { kubeconfigFile } = await import("./local-cluster/certificates.ts");
-  const [program = "", ...words] = [...enterNetwork(stack), process.execPath, join(import.meta.dirname, "cli.ts")];
-  const env = { ...process.env, KUBECONFIG: kubeconfigFile(cluster, "admin") };
-  const { status } = spawnSync(program, [...words, "status", ...args], { stdio: "inherit", env });
-  return status ?? exitCodes.failed;
+  if (!(await networkExists(cluster))) return main(args);
+  const elsewhere = ["KUBECONFIG_CONTENT", "KUBECONFIG"].find((name) => process.env[name]);
+  if (elsewhere !== undefined) {
+    console.error(`${elsewhere} is set: asking the cluster that it names, not the local cluster ${stack}.`);
+    return main(args);
+  }
+  return runCommand(args, usage, async () => {
+    const { requireRoot } = await import("./local-cluster/requirements.ts");
+    const { kubeconfigFile } = await import("./local-cluster/certificates.ts");
+    requireRoot();
+    const [program = "", ...words] = [...enterNetwork(stack), process.execPath, join(import.meta.dirname, "cli.ts")];
+    const env = { ...process.env, KUBECONFIG: kubeconfigFile(cluster, "admin") };
+    const { status } = spawnSync(program, [...words, "status", ...args], { stdio: "inherit", env });
+    return status ?? exitCodes.failed;
+  });
 }
 
 if (import.meta.main) process.exitCode = await statusInClone(process.argv.slice(2));

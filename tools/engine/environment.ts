@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -5,6 +6,7 @@ import { parse } from "yaml";
 import { installLauncher } from "../launcher.ts";
 import { clusterLayout, enterNetwork } from "../local-cluster/layout.ts";
 import { networkExists } from "../local-cluster/network.ts";
+import { requireRoot } from "../local-cluster/requirements.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
@@ -56,9 +58,12 @@ export async function engineEnvironment(
   };
 }
 
-/** The way into the network of the stack's local cluster, where it has one that runs. */
-export const stackNetwork = async (stack: string): Promise<string[]> =>
-  (await networkExists(clusterLayout(stack))) ? enterNetwork(stack) : [];
+/** The way into the network of the stack's local cluster, where it has one that runs. @throws Refusal unless run as root */
+export async function stackNetwork(stack: string): Promise<string[]> {
+  if (!(await networkExists(clusterLayout(stack)))) return [];
+  requireRoot();
+  return enterNetwork(stack);
+}
 
 /** Environment of an engine whose stacks are files in the directory. The user's own PULUMI_HOME and passphrase stand. */
 export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
@@ -102,10 +107,19 @@ async function choosePassphrase(env: Record<string, string>, stack: string): Pro
   delete env.PULUMI_CONFIG_PASSPHRASE_FILE;
 }
 
-/** Whether the stack's file in the local backend lists anything. */
+/** Where the local backend keeps the stack. */
+const stackFile = async (stack: string): Promise<string> =>
+  join(stateDirectory, ".pulumi", "stacks", await projectName(), `${stack}.json`);
+
+/** Whether the engine ever made the stack, or began to; it compresses the file where PULUMI_DIY_BACKEND_GZIP says so. */
+export async function stackExists(stack: string): Promise<boolean> {
+  const file = await stackFile(stack);
+  return [file, `${file}.gz`].some((each) => existsSync(each));
+}
+
+/** Whether the stack's file lists anything. */
 async function hasResources(stack: string): Promise<boolean> {
-  const file = join(stateDirectory, ".pulumi", "stacks", await projectName(), `${stack}.json`);
-  const text = await readFile(file, "utf8").catch(() => "{}");
+  const text = await readFile(await stackFile(stack), "utf8").catch(() => "{}");
   const { checkpoint } = JSON.parse(text) as { checkpoint?: { latest?: { resources?: unknown[] } } };
   return (checkpoint?.latest?.resources?.length ?? 0) > 0;
 }
