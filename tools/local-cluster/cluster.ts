@@ -22,7 +22,7 @@ import { type ClusterLayout, clusterLayout, clustersDirectory, nodeLayout } from
 import { ensureNetwork, networkExists, removeNetwork } from "./network.ts";
 import { type ClusterNode, ensureNodes, type NodeContext, removeNode } from "./node-set.ts";
 import { removeMachineRemains, runInNode } from "./nodes.ts";
-import { type ClusterRecord, type NodeRecord, readRecord, writeRecord } from "./record.ts";
+import { type ClusterRecord, forcedRemoval, type NodeRecord, readRecord, writeRecord } from "./record.ts";
 import { mayLowerOomScores, requireMachine, requireRoot } from "./requirements.ts";
 import { isCurrent, isRunning, startUnit, type Unit, waitFor } from "./units.ts";
 
@@ -45,6 +45,8 @@ export interface ClusterInfo {
  */
 export async function ensureCluster(input: ClusterInput, progress: Progress): Promise<ClusterInfo> {
   const options = parseClusterOptions(input);
+  // Not only root works in the nodes, whose root directories are made here. What is secret has a mode of its own.
+  process.umask(0o022);
   await requireMachine(progress);
   return await whileLocked(options.name, "ensure", progress, () => ensure(options, progress));
 }
@@ -274,7 +276,7 @@ function requireOwner(cluster: ClusterLayout, record: ClusterRecord): void {
   if (record.owner === packageRoot()) return;
   const rest = existsSync(record.owner)
     ? `Destroy it there, or choose another name (of the stack) here.`
-    : `That directory is gone. Remove the cluster with: contrast-runtime local-cluster destroy --name ${cluster.name} --force`;
+    : `That directory is gone. Remove the cluster with: ${forcedRemoval(cluster)}`;
   throw new Refusal(
     "cluster-owned",
     `The local cluster ${cluster.name} belongs to ${record.owner}, not to ${packageRoot()}. ${rest}`,

@@ -38,9 +38,13 @@ export async function readRecord(cluster: ClusterLayout): Promise<ClusterRecord 
   if (parsed.success) return parsed.data;
   throw new Refusal(
     "cluster-record",
-    `${recordFile(cluster)} is damaged. Remove the cluster with: contrast-runtime local-cluster destroy --name ${cluster.name} --force`,
+    `${recordFile(cluster)} is damaged. Remove the cluster with: ${forcedRemoval(cluster)}`,
   );
 }
+
+/** The command, as it runs in a clone and in a program that has the package. */
+export const forcedRemoval = ({ name }: ClusterLayout): string =>
+  `npx contrast-runtime local-cluster destroy --name ${name} --force`;
 
 export async function writeRecord(cluster: ClusterLayout, record: ClusterRecord): Promise<void> {
   await mkdir(cluster.directory, { recursive: true, mode: 0o755 });

@@ -38,6 +38,8 @@ export async function cached(entry: CacheEntry, progress: Progress): Promise<str
       if (existsSync(directory)) return;
       if (entry.space) await requireSpace(parent, entry.space, entry.name);
       await removeLeftovers(parent, `${entry.name}-${key}.new-`);
+      // Nodes' trees are among the entries, and others than root live in them.
+      process.umask(0o022);
       const fresh = `${directory}.new-${process.pid}`;
       await mkdir(fresh);
       try {
@@ -63,9 +65,10 @@ export async function requireSpace(path: string, bytes: number, purpose: string)
   const { bavail, bsize } = await statfs(path);
   const free = bavail * bsize;
   if (free >= bytes) return;
+  const elsewhere = path.startsWith(cacheDirectory()) ? ", or set XDG_CACHE_HOME to a directory on a larger disk" : "";
   const gigabytes = (value: number) => `${(value / 1e9).toFixed(1)} GB`;
   throw new Refusal(
     "disk-full",
-    `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where ${gigabytes(free)} are left. Make room there, or set XDG_CACHE_HOME to a larger disk.`,
+    `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where ${gigabytes(free)} are left. Make room there${elsewhere}.`,
   );
 }
