@@ -59,6 +59,9 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
             // is had as a module as well.
             env: {
               ...process.env,
+              GOOS: "linux",
+              GOARCH: "amd64",
+              GO111MODULE: "on",
               CGO_ENABLED: "0",
               GOFLAGS: "",
               GOWORK: "off",
@@ -92,22 +95,27 @@ async function moduleFiles(directory: string): Promise<[string, string][]> {
   );
 }
 
-/** The Go command, from PATH or from where its installers put it. 1.21 is the first that fetches newer toolchains. */
-async function goCommand(): Promise<string> {
-  for (const go of ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"]) {
+/** On PATH, or where its installers put it: a distribution's older Go may be the first. */
+const usualPlaces = ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
+
+/** The first Go that is new enough: from 1.21 on it fetches the toolchain that a module asks for. @throws Refusal */
+export async function goCommand(places: readonly string[] = usualPlaces): Promise<string> {
+  let tooOld: string | undefined;
+  for (const go of places) {
     const found = await run(go, ["env", "GOVERSION"], { env: { ...process.env, GOTOOLCHAIN: "local" } }).catch(
       () => undefined,
     );
     if (found?.code !== 0) continue;
     const version = found.stdout.trim();
     const [, major = 0, minor = 0] = (/^go(\d+)\.(\d+)/.exec(version) ?? []).map(Number);
-    if (major === 1 && minor < 21)
-      throw new Refusal(
-        "go-too-old",
-        `Go ${version.slice(2)} is installed; 1.21 or newer is needed. Install it from https://go.dev/dl.`,
-      );
-    return go;
+    if (major !== 1 || minor >= 21) return go;
+    tooOld ??= version.slice(2);
   }
+  if (tooOld !== undefined)
+    throw new Refusal(
+      "go-too-old",
+      `Go ${tooOld} is installed; 1.21 or newer is needed. Install it from https://go.dev/dl.`,
+    );
   throw new Refusal(
     "go-missing",
     "Go is not installed; it builds the programs that are had as Go modules. Install 1.21 or newer from https://go.dev/dl, or put it on PATH.",
