@@ -20,8 +20,8 @@ export async function releaseStaleLocks(
   const directory = join(stateDirectory, ".pulumi", "locks", "organization", project, stack);
   const files = await readdir(directory).catch(() => []);
   for (const file of files.filter((name) => name.endsWith(".json"))) {
-    const lock = lockFile.safeParse(JSON.parse(await readFile(join(directory, file), "utf8"))).data;
-    if (lock === undefined || lock.hostname !== hostname() || isAlive(lock.pid)) continue;
+    const lock = lockFile.safeParse(await contentOf(join(directory, file))).data;
+    if (lock === undefined || lock.hostname !== hostname() || (await isEngine(lock.pid))) continue;
     progress(
       `Releasing stack ${stack}: the engine that updated it (process ${lock.pid}, ${lock.timestamp}) was killed.`,
     );
@@ -30,11 +30,15 @@ export async function releaseStaleLocks(
   }
 }
 
-function isAlive(pid: number): boolean {
+/** `undefined` for a file that its engine removes at this very moment, or that is not JSON. */
+async function contentOf(file: string): Promise<unknown> {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch {
+    return undefined;
   }
 }
+
+/** Whether the number is an engine's: after a reboot any other process may have it. */
+const isEngine = async (pid: number): Promise<boolean> =>
+  (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")).includes("pulumi");

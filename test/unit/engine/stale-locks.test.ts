@@ -1,8 +1,9 @@
-import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { releaseStaleLocks } from "../../../tools/engine/stale-locks.ts";
 
 let state: string;
@@ -16,21 +17,30 @@ beforeAll(async () => {
 });
 afterAll(() => rm(state, { recursive: true }));
 
-test("only the lock of a process of this machine that is gone is released, and said so", async () => {
+test("only the lock of an engine of this machine that is gone is released, and said so", async () => {
   const { pid: dead } = spawnSync("true");
+  await symlink("/bin/sleep", join(state, "pulumi"));
+  const engine = spawn(join(state, "pulumi"), ["60"]);
+  await once(engine, "spawn");
+  onTestFinished(() => void engine.kill());
   const locks = {
     "dead.json": { pid: dead, hostname: hostname() },
-    "alive.json": { pid: process.pid, hostname: hostname() },
+    // After a reboot: the number is now this process's, which is no engine.
+    "reused.json": { pid: process.pid, hostname: hostname() },
+    "alive.json": { pid: engine.pid, hostname: hostname() },
     "elsewhere.json": { pid: dead, hostname: "another-machine" },
   };
   for (const [name, lock] of Object.entries(locks))
     await writeFile(join(directory, name), JSON.stringify({ ...lock, username: "root", timestamp }));
+  await writeFile(join(directory, "broken.json"), "");
   const lines: string[] = [];
   await releaseStaleLocks(state, "project", "dev", (line) => lines.push(line));
-  expect((await readdir(directory)).sort()).toEqual(["alive.json", "elsewhere.json"]);
-  expect(lines).toEqual([
-    `Releasing stack dev: the engine that updated it (process ${dead}, ${timestamp}) was killed.`,
-  ]);
+  expect((await readdir(directory)).sort()).toEqual(["alive.json", "broken.json", "elsewhere.json"]);
+  expect(lines.sort()).toEqual(
+    [dead, process.pid]
+      .map((pid) => `Releasing stack dev: the engine that updated it (process ${pid}, ${timestamp}) was killed.`)
+      .sort(),
+  );
 });
 
 test("a stack that was never updated has none", async () => {
