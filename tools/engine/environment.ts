@@ -11,7 +11,7 @@ import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
 import { opensSalt } from "./passphrase.ts";
-import { type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
+import { defaultHome, type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
 import { releaseStaleLocks } from "./stale-locks.ts";
 
 const clone = resolve(import.meta.dirname, "..", "..");
@@ -68,7 +68,7 @@ export async function stackNetwork(stack: string): Promise<string[]> {
 /** Environment of an engine whose stacks are files in the directory. The user's own PULUMI_HOME and passphrase stand. */
 export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
   const env: Record<string, string> = {
-    PULUMI_HOME: join(cacheDirectory(), "pulumi"),
+    PULUMI_HOME: defaultHome(),
     // The program and its plugins load the same large packages at every start: an eighth of a preview's time.
     NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
     ...inherited(),

@@ -1,8 +1,10 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
 import { findOnPath } from "./engine.ts";
@@ -106,6 +108,13 @@ async function firstMissing(
   return undefined;
 }
 
+/** PULUMI_HOME where the user has set none: the engine's usual one if the plugins are there, otherwise one in the cache. */
+export function defaultHome(): string {
+  const usual = join(homedir(), ".pulumi");
+  const isThere = needed.every((provider) => isInstalled(provider, { PATH: "", PULUMI_HOME: usual }));
+  return isThere ? usual : join(cacheDirectory(), "pulumi");
+}
+
 /** On PATH (any version, as the engine takes it) or in PULUMI_HOME at the SDK's version. */
 function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   const onPath = findOnPath(`pulumi-resource-${provider}`, env.PATH);
@@ -125,6 +134,10 @@ async function readRecord(stack: string): Promise<PluginOrigin | undefined> {
 }
 
 async function writeRecord(stack: string, plugins: PluginOrigin): Promise<void> {
-  await mkdir(dirname(recordFile(stack)), { recursive: true });
-  await writeFile(recordFile(stack), `${JSON.stringify({ plugins })}\n`);
+  const file = recordFile(stack);
+  await mkdir(dirname(file), { recursive: true });
+  // Renamed into place: a full disk must not leave half a record.
+  const staged = `${file}.${process.pid}`;
+  await writeFile(staged, `${JSON.stringify({ plugins })}\n`);
+  await rename(staged, file);
 }

@@ -2,9 +2,9 @@ import { existsSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
-import { recordFile, resolvePlugins, withStandIns } from "../../../tools/engine/plugins.ts";
+import { defaultHome, recordFile, resolvePlugins, withStandIns } from "../../../tools/engine/plugins.ts";
 import { pluginVersion } from "../../../tools/engine/versions.ts";
 
 let directory: string;
@@ -63,6 +63,20 @@ describe("official plugins", () => {
     expect(await resolve(await online(), false)).toBe("official");
     expect(await calls()).toEqual([`plugin install resource command ${pluginVersion("command")}`]);
   });
+});
+
+test("the engine's usual home is taken where it has all plugins at the SDK's versions, otherwise the cache", async () => {
+  vi.stubEnv("HOME", directory);
+  vi.stubEnv("XDG_CACHE_HOME", join(directory, "cache"));
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const inCache = join(directory, "cache", "contrast-runtime", "pulumi");
+  const usual = join(directory, ".pulumi");
+  for (const provider of ["kubernetes", "command"] as const) {
+    expect(defaultHome()).toBe(inCache);
+    const plugin = join(usual, "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
+    await executable(join(plugin, `pulumi-resource-${provider}`), "exit 0");
+  }
+  expect(defaultHome()).toBe(usual);
 });
 
 describe("stand-ins", () => {
