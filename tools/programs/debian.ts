@@ -44,8 +44,14 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
         await writeFile(join(apt, "sources.list"), await sourceLine(wanted.suite));
         await writeFile(join(apt, "apt.conf"), aptConfiguration(apt));
         const options = { cwd: apt, env: { ...process.env, APT_CONFIG: join(apt, "apt.conf") } };
-        await check("apt-get", ["-q", "update"], options);
-        await check("apt-get", ["-q", "download", ...wanted.packages], options);
+        await whileWaiting(
+          15,
+          () => progress(`  ${wanted.name}: still fetching, ${seconds(begin)}`),
+          async () => {
+            await check("apt-get", ["-q", "update"], options);
+            await check("apt-get", ["-q", "download", ...wanted.packages], options);
+          },
+        );
         for (const file of await readdir(apt))
           if (file.endsWith(".deb")) await check("dpkg-deb", ["-x", join(apt, file), directory]);
         await rm(apt, { recursive: true });
@@ -88,7 +94,10 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
               `--include=${wanted.packages.join(",")}`,
               '--aptopt=APT::Install-Recommends "0"',
               ...leaveOut,
+              ...connectionSettings((await run("apt-config", ["dump"])).stdout).map((line) => `--aptopt=${line}`),
               `--customize-hook=${wanted.finish}`,
+              // mmdebstrap keeps apt's options in the tree, where a proxy's password would lie open.
+              '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
               wanted.suite,
               join(fresh, "root"),
               await sourceLine(wanted.suite),
@@ -117,6 +126,10 @@ async function mirror(): Promise<string> {
   const own = stdout.split("\n").find((line) => /^Debian \S+\/debian\/?$/.test(line));
   return own?.split(" ")[1] ?? "http://deb.debian.org/debian";
 }
+
+/** How this machine's apt reaches its mirrors, which mmdebstrap does not ask: proxies, certificates. @param dump apt-config's */
+export const connectionSettings = (dump: string): string[] =>
+  dump.split("\n").filter((line) => /^Acquire::https?::\S+ ".+";$/.test(line));
 
 /** An apt of its own, with this machine's proxy settings, which apt reads after this file. */
 function aptConfiguration(directory: string): string {
