@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { withLock } from "./lock.ts";
-import type { Progress } from "./progress.ts";
+import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 
 /** A program (or file) of this machine, and the package of Debian and Ubuntu that brings it. */
@@ -50,8 +50,13 @@ export async function requireHostPrograms(programs: HostProgram[], progress: Pro
           "not-root",
           `Missing on this machine: ${packages.join(", ")}. Run as root, or install them: apt-get install ${packages.join(" ")}`,
         );
+      const begin = Date.now();
       progress(`Installing on this machine with apt-get: ${packages.join(", ")} …`);
-      await aptInstall(packages);
+      await whileWaiting(
+        15,
+        () => progress(`  still installing packages, ${seconds(begin)}`),
+        () => aptInstall(packages),
+      );
       const still = missing.find(({ program }) => !isInstalled(program));
       if (still)
         throw new Refusal(
