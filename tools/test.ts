@@ -58,6 +58,12 @@ if (unknown.length > 0) {
 }
 
 const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
+if (wanted.includes("cluster") && process.getuid?.() !== 0) {
+  console.error(
+    "Cluster tests make network namespaces, mounts and machines: run them as root, or the other layers alone (npm run lint, test:unit, test:engine).",
+  );
+  process.exit(2);
+}
 const total: Count = { passed: 0, failed: 0, skipped: 0 };
 const lines: string[] = [];
 for (const layer of wanted) {

@@ -55,15 +55,15 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
         const { code } = await whileWaiting(15, report, () =>
           run(go, ["build", "-v", ...flags, "-o", `${join(directory, target)}/`, ...packages], {
             cwd: program.module,
-            // The build must not depend on the user's own flags or workspace; a toolchain newer than the installed one
-            // is had as a module as well.
+            // The build must not depend on the user's own flags (empty ones would be those of go env -w) or workspace; a
+            // toolchain newer than the installed one is had as a module as well.
             env: {
               ...process.env,
               GOOS: "linux",
               GOARCH: "amd64",
               GO111MODULE: "on",
               CGO_ENABLED: "0",
-              GOFLAGS: "",
+              GOFLAGS: "-mod=readonly",
               GOWORK: "off",
               GOTOOLCHAIN: process.env.GOTOOLCHAIN ?? "auto",
             },
