@@ -19,14 +19,20 @@ export interface RunResult {
 }
 
 const running = new Set<ChildProcess>();
+let givenUp = false;
 
-/** Ends what `run` still waits for: side by side with it something failed, and nobody needs the rest any more. */
+/**
+ * Ends what `run` still waits for, and lets it start nothing else: side by side with it something failed, and its message
+ * shall be the last word instead of minutes of work that nobody needs any more.
+ */
 export function endPrograms(): void {
+  givenUp = true;
   for (const child of running) child.kill();
 }
 
-/** Runs a program to its end. A non-zero exit code is a result; only a program that cannot be started throws. */
+/** Runs a program to its end. A non-zero exit code is a result; only a program that is not started throws. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  if (givenUp) throw new Refusal("given-up", `${command} is not started any more.`);
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: options.env ?? process.env,
