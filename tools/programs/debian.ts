@@ -1,5 +1,6 @@
 import { cp, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { cached } from "./cache.ts";
 import { requireHostPrograms } from "./host-packages.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";
@@ -48,7 +49,7 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
           15,
           () => progress(`  ${wanted.name}: still fetching, ${seconds(begin)}`),
           async () => {
-            await check("apt-get", ["-q", "update"], options);
+            await check("apt-get", ["-q", "update"], options).catch(explainKeyring(wanted.suite));
             await check("apt-get", ["-q", "download", ...wanted.packages], options);
           },
         );
@@ -101,7 +102,7 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
               wanted.suite,
               join(fresh, "root"),
               await sourceLine(wanted.suite),
-            ]),
+            ]).catch(explainKeyring(wanted.suite)),
         );
         progress(`  The tree is made (${seconds(begin)}).`);
       },
@@ -110,6 +111,17 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
   );
   return join(directory, "root");
 }
+
+/** Ubuntu's older releases have Debian's keys of their own time. */
+export const explainKeyring =
+  (suite: string) =>
+  (error: unknown): never => {
+    if (!(error instanceof Refusal) || !/\b(NO_PUBKEY|EXPKEYSIG)\b/.test(error.message)) throw error;
+    throw new Refusal(
+      "keyring-too-old",
+      `This machine's package debian-archive-keyring is too old to check Debian ${suite}. Install the current one from https://packages.debian.org/debian-archive-keyring, then run the command again.\n${error.message}`,
+    );
+  };
 
 async function sourceLine(suite: string): Promise<string> {
   return `deb [signed-by=${keyring}] ${await mirror()} ${suite} main\n`;

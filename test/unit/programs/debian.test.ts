@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { connectionSettings } from "../../../tools/programs/debian.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { connectionSettings, explainKeyring } from "../../../tools/programs/debian.ts";
 
 test("a tree is fetched as this machine's apt fetches: its proxies and certificates, nothing else of its settings", () => {
   const dump = `APT::Install-Recommends "1";
@@ -16,4 +17,14 @@ Acquire::https::CaInfo "/etc/ssl/company.pem";
     'Acquire::http::Proxy::deb.example.org "DIRECT";',
     'Acquire::https::CaInfo "/etc/ssl/company.pem";',
   ]);
+});
+
+test("a keyring without the suite's keys is named with what to install; another failure stays what it is", () => {
+  const explain = explainKeyring("trixie");
+  const unsigned = "apt-get -q update failed (exit 100):\n  W: GPG error: … NO_PUBKEY 6ED0E7B82643E131";
+  expect(() => explain(new Refusal("program-failed", unsigned))).toThrow(
+    /^This machine's package debian-archive-keyring is too old to check Debian trixie\. Install .*\n.*NO_PUBKEY/s,
+  );
+  const offline = new Refusal("program-failed", "apt-get -q update failed (exit 100):\n  Temporary failure resolving");
+  expect(() => explain(offline)).toThrow(offline);
 });
