@@ -76,7 +76,7 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
     const [command, ...rest] = positionals;
     if (values.help) return undefined;
     if (command === undefined) throw badArguments("No command was given.");
-    if (commands[command] === undefined) {
+    if (!Object.hasOwn(commands, command)) {
       throw badArguments(`There is no command "${command}": it is one of ${Object.keys(commands).join(", ")}.`);
     }
     if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is too much on the command line.`);

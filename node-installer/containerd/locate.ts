@@ -85,7 +85,7 @@ export function editContext(located: Located, configuration: Configuration): Edi
 /** Each distribution by its evidence on the node; hosts that none of them runs on by their own names. */
 async function crossCheck(host: Host, declared: Declared): Promise<void> {
   const system = /^ID="?([^"\n]*)"?$/m.exec((await readIfThere(host, "/etc/os-release"))?.toString("utf8") ?? "")?.[1];
-  const reason = unsupported[system ?? ""];
+  const [, reason] = Object.entries(unsupported).find(([id]) => id === system) ?? [];
   if (reason !== undefined) throw new Refusal("host-unsupported", reason);
 
   for (const other of Object.values(distributions)) {

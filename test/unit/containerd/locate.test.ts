@@ -189,6 +189,11 @@ describe("what the node says goes", () => {
   });
 });
 
+test("an operating system of any other name is none of the unsupported ones", async () => {
+  const files = { "/etc/os-release": "ID=constructor\n" };
+  expect((await found("containerd", { files })).unit).toBe("containerd.service");
+});
+
 describe("refused", () => {
   const osRelease = (id: string): NodeOptions => ({ files: { "/etc/os-release": `NAME=x\nID=${id}\n` } });
   const withUnit = (text: string): NodeOptions => ({ files: { "/usr/lib/systemd/system/containerd.service": text } });

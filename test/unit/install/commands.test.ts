@@ -150,6 +150,7 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     ["no spec", ["plan"], "{}", /--spec is missing/],
     ["a spec that is not there", ["plan", "--spec", "/no/such"], "{}", /cannot be read/],
     ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"/],
+    ["a command of JavaScript's own", ["toString", "--spec", "SPEC"], "{}", /no command "toString"/],
     ["an unknown option", ["plan", "--spec", "SPEC", "--force"], "{}", /--force/],
     ["a bundle to install on", ["install", "--spec", "SPEC", "--bundle", "SPEC"], "{}", /option of plan alone/],
     ["no command", [], "{}", /No command/],
