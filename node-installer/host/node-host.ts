@@ -2,6 +2,7 @@ import * as sync from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { Refusal } from "../runtime/refusal.ts";
 import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
 import { sha256 } from "./files.ts";
 import type { FileStat, Host, ReplaceResult } from "./host.ts";
@@ -33,17 +34,27 @@ export function createNodeHost(options: { root: string }): Host {
   };
   /** This process's path of what the node calls `path`. */
   const at = async (path: string, followLast = true) => local(await resolvePath(path, readLink, followLast));
+  /** The same, to be read: a pipe would be waited for, and a device may have no end. */
+  const fileAt = async (path: string) => {
+    const target = await at(path);
+    const stat = await fs.lstat(target);
+    if (stat.isFile()) return target;
+    throw new Refusal(
+      "not-a-file",
+      `${path} is a ${stat.isDirectory() ? "directory" : "device, pipe or socket"}, where a file is expected. Remove it, or put a file in its place.`,
+    );
+  };
 
   return {
     async readFile(path) {
       try {
-        return await fs.readFile(await at(path));
+        return await fs.readFile(await fileAt(path));
       } catch (error) {
         throw naming(path, error);
       }
     },
 
-    digest: async (path) => fileDigest(await at(path)),
+    digest: async (path) => fileDigest(await fileAt(path)),
     localPath: (path) => at(path),
     realpath: (path) => resolvePath(path, readLink),
 

@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
@@ -55,6 +55,15 @@ describe("links", () => {
     symlinkSync("/", at("etc/root"));
     await host.createFile("/etc/root/etc/new", "x", own);
     expect(readFileSync(at("etc/new"), "utf8")).toBe("x");
+  });
+
+  test("a pipe, a device or a directory in a file's place is refused, and nothing waits for it", async () => {
+    spawnSync("mkfifo", [at("etc/pipe")]);
+    mkdirSync(at("etc/directory"));
+    for (const path of ["/etc/pipe", "/etc/directory"]) {
+      await expect(host.readFile(path)).rejects.toThrow(`${path} is a `);
+      await expect(host.digest(path)).rejects.toMatchObject({ code: "not-a-file" });
+    }
   });
 
   test("a circle is an error, not a hang", async () => {
@@ -183,10 +192,6 @@ describe("programs and the lock", () => {
     await once(holder, "close");
     await (await holdLock("/", path, 5_000)).release();
   });
-});
-
-test("what cannot be read is named", async () => {
-  await expect(host.readFile("/etc")).rejects.toThrow("'/etc'");
 });
 
 test("a path that leads through a file is absent, and a directory that is not there yet has its parent's space", async () => {
