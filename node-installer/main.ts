@@ -23,7 +23,7 @@ const commands: Record<string, { does: string; run: (options: Options) => Promis
     run: async (options) => (await import("./commands/verify.ts")).verify(options),
   },
   uninstall: {
-    does: "remove everything that was installed, unless a pod uses it",
+    does: "remove everything that was installed, unless a pod uses it (--retry, too)",
     run: async (options) => (await import("./commands/install.ts")).uninstall(options),
   },
   snapshot: {

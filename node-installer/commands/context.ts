@@ -47,12 +47,16 @@ export interface Opened extends ReadSpec {
   environment: Environment;
 }
 
-/** Spec, host and containerd, with the log on stdout: what the commands that change something begin with. */
-export async function open(options: Options, connect = disconnected): Promise<Opened> {
-  const { spec, specHash } = await readSpec(options.spec);
+/**
+ * Spec, host and containerd, with the log on stdout: what the commands that change something begin with. `wish` makes
+ * of the spec what the command is to reach.
+ */
+export async function open(options: Options, wish = (spec: InstallSpec): InstallSpec => spec): Promise<Opened> {
+  const { spec: written, specHash } = await readSpec(options.spec);
+  const spec = wish(written);
   const host = openHost(options);
   const log = createLog(host, spec.group, options.print);
-  return { spec, specHash, host, environment: await environmentOf({ spec, specHash }, host, log, options, connect) };
+  return { spec, specHash, host, environment: await environmentOf({ spec, specHash }, host, log, options) };
 }
 
 export type Connect = (spec: InstallSpec, host: Host, log: Log) => Promise<Cluster>;

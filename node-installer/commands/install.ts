@@ -1,4 +1,5 @@
 import { converge } from "../install/converge.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, open } from "./context.ts";
 
 export async function install(options: Options): Promise<number> {
@@ -17,12 +18,13 @@ export async function install(options: Options): Promise<number> {
   }
 }
 
+export const nothing = (spec: InstallSpec): InstallSpec => ({ ...spec, runtimes: [] });
+
 /** Install with nothing to be there, and nothing at all done while a pod uses what has to go. */
 export async function uninstall(options: Options): Promise<number> {
-  const { environment } = await open(options);
+  const { environment } = await open(options, nothing);
   try {
-    const empty = { ...environment, spec: { ...environment.spec, runtimes: [] } };
-    const { changed } = await converge(empty, { refuseBlocked: true });
+    const { changed } = await converge(environment, { refuseBlocked: true, retry: options.retry });
     options.printError(
       changed ? "Uninstalled.\n" : "Nothing to do: nothing of this group is installed on this node.\n",
     );

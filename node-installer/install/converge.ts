@@ -157,7 +157,7 @@ function refuseFailed(plan: Plan, { failure }: Journal, specHash: string): void 
   throw new Refusal(
     "failed-before",
     `This very change failed on this node at ${failure.at} and was taken back: ${failure.reason}. ` +
-      "It is not tried again by itself. Change the spec, or ask for another attempt (install --retry).",
+      "It is not tried again by itself. Change the spec, or ask for another attempt (--retry).",
   );
 }
 

@@ -77,7 +77,7 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   }
   await closeTransaction(work, transaction, { code, reason: why, final: touched }).catch(unwritten);
   const breaker =
-    "The same content is not tried again by itself: change the spec, or ask for another attempt (install --retry).";
+    "The same content is not tried again by itself: change the spec, or ask for another attempt (--retry).";
   // containerd is as it was: that kubelet is not, no further restart of containerd would mend.
   const serves =
     node === undefined

@@ -3,6 +3,8 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { open } from "../../../node-installer/commands/context.ts";
+import { nothing } from "../../../node-installer/commands/install.ts";
 import { main } from "../../../node-installer/main.ts";
 import type { InstallSpec } from "../../../node-installer/runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
@@ -216,6 +218,18 @@ describe("refusals: exit code 3, nothing changed", () => {
 
 test("where nothing is installed there is nothing to uninstall, whether or not a containerd answers", async () => {
   expect(await withSpec("uninstall")).toMatchObject({ code: 0, err: expect.stringContaining("Nothing to do") });
+});
+
+test("an uninstallation asks nothing of the host that the runtimes would need", async () => {
+  put("spec.json", JSON.stringify(spec));
+  const options = { spec: at("spec.json"), hostRoot: at("host"), payloads: node.payloads, json: false, retry: false };
+  const rest = { deep: false, kubernetes: false, bundle: undefined, output: undefined, print() {}, printError() {} };
+  const check = async (wish?: typeof nothing) => {
+    const { environment } = await open({ ...options, ...rest }, wish);
+    await environment.checkHost(await environment.daemon.locate());
+  };
+  await expect(check()).rejects.toThrow("This host cannot run what the spec lists");
+  await check(nothing);
 });
 
 test("--help names every command and exit code", async () => {
