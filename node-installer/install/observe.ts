@@ -4,7 +4,7 @@ import { editContext } from "../containerd/locate.ts";
 import { type ServingState, serves } from "../containerd/serving.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
 import type { Host } from "../host/host.ts";
-import type { Journal } from "../host/journal.ts";
+import type { Journal, Transaction } from "../host/journal.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
@@ -52,6 +52,10 @@ export const mismatches = (
   ...serves(serving, entries),
   ...removed.filter((handler) => handler in serving.handlers).map((handler) => `handler ${handler} is still served`),
 ];
+
+/** What the daemon served before the change; undefined: it did not answer. */
+export const servedBefore = (transaction: Transaction): ServingState | undefined =>
+  (transaction.servedBefore ?? undefined) as ServingState | undefined;
 
 export const entryOf = ({ handler, containerd }: RuntimeSpec): HandlerEntry => ({ handler, entry: containerd });
 

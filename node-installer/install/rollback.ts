@@ -1,11 +1,10 @@
-import type { ServingState } from "../containerd/serving.ts";
 import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
 import { commitGuard, removeGuard } from "../host/guard.ts";
 import type { Transaction } from "../host/journal.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
-import { edit, entryOf, mismatches } from "./observe.ts";
+import { edit, entryOf, mismatches, servedBefore } from "./observe.ts";
 import { record, recordWithout, type Work } from "./work.ts";
 
 /** The change failed, and the node serves as it did before. */
@@ -153,7 +152,7 @@ function expectationBefore(work: Work, transaction: Transaction) {
   return {
     entries: entriesBefore(work, transaction),
     removed: handlersAfter.filter((handler) => !handlersBefore.includes(handler)),
-    before: (transaction.servedBefore ?? undefined) as ServingState | undefined,
+    before: servedBefore(transaction),
   };
 }
 

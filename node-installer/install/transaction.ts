@@ -13,7 +13,7 @@ import { armGuard, commitGuard, removeGuard } from "../host/guard.ts";
 import { pristinePath, type Transaction, writeJournal } from "../host/journal.ts";
 import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
-import { edit } from "./observe.ts";
+import { edit, servedBefore } from "./observe.ts";
 import { rollBack } from "./rollback.ts";
 import { bootId, makeOwnDirectory, record, recordWithout, type Work, withRuntime } from "./work.ts";
 
@@ -91,7 +91,8 @@ export async function gate(work: Work): Promise<void> {
   const result = await daemon.gate(located, {
     entries: plan.entries,
     removed: plan.removed,
-    before: observation.serving,
+    // As the journal has it: a daemon that a resumed run finds may have been restarted with the new bytes already.
+    before: journal.transaction && servedBefore(journal.transaction),
   });
   if (!result.ok && (await isOverwritten(work)))
     throw new FileChanged(`${located.file} was overwritten by another program`);
@@ -103,7 +104,7 @@ export async function gate(work: Work): Promise<void> {
       if (!proven.has(entry.handler)) await daemon.verifySandbox(located, entry);
     }
   }
-  if (!plan.restart || journal.transaction?.nodeReadyBefore !== true) return;
+  if (journal.transaction?.nodeReadyBefore !== true) return;
   const problem = await nodeGate(host, cluster.reporter, since);
   if (problem !== undefined) throw new Error(problem);
 }

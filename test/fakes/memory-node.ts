@@ -35,6 +35,8 @@ export class MemoryNode {
   sandboxes: { handler: string; name: string }[] = [];
   /** Handlers that containerd's CRI plugin dies of. */
   breaks = new Set<string>();
+  /** Runtimes that containerd serves no longer once it loaded one of ours. */
+  displaced = new Set<string>();
   starts = 0;
   private loaded: Table | undefined;
 
@@ -160,7 +162,9 @@ export class MemoryNode {
   }
 
   private get runtimes(): Table {
-    return tableAt(this.loaded, ["plugins", cri, "containerd", "runtimes"]) ?? {};
+    const all = tableAt(this.loaded, ["plugins", cri, "containerd", "runtimes"]) ?? {};
+    if (!Object.keys(all).some((name) => name.startsWith("contrast-"))) return all;
+    return Object.fromEntries(Object.entries(all).filter(([name]) => !this.displaced.has(name)));
   }
 
   private readonly systemctl: FakeProgram = ([verb, ...args]) => {

@@ -250,6 +250,19 @@ test("units of a guard whose directory somebody deleted are taken away", async (
   expect(Object.keys(node.host.tree())).not.toContain(unit);
 });
 
+test("a change that was cut off behind its restart is measured by what the node served before it", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  node.displaced.add("runc");
+  node.host.onPoint = (point, when) => {
+    if (when === "after" && point === "run systemctl restart containerd.service") node.host.kill();
+  };
+  await expect(converge(node.environment(spec))).rejects.toThrow();
+  node.host.revive();
+  expect(await refusal(converge(node.environment(spec)))).toBe("failed-before");
+  expect(node.host.text(configPath)).toBe(adminsFile);
+  expect(node.log.join("")).toContain("handler runc is not served");
+});
+
 describe("somebody's request for another attempt", () => {
   test("that came before the failure is none after it", async () => {
     await converge(node.environment(node.spec([node.runtime("00000001")])), { retryToken: "early" });

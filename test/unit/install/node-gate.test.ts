@@ -73,6 +73,17 @@ test("a node that the way back does not make ready is reported so, and container
   expect(JSON.parse(node.host.text(journalPath) ?? "")).not.toHaveProperty("transaction");
 });
 
+test("a change that was cut off behind its restart is not committed while the node is not ready", async () => {
+  kubelet = (starts) => ({ ready: starts !== 2, heartbeat: node.host.now() });
+  node.host.onPoint = (point, when) => {
+    if (when === "after" && point === "run systemctl restart containerd.service") node.host.kill();
+  };
+  await expect(install()).rejects.toThrow();
+  node.host.revive();
+  await expect(install()).rejects.toMatchObject({ code: "failed-before" });
+  expect(node.host.text(configPath)).toBe(adminsFile);
+});
+
 test("a node that was not ready before is not judged by it", async () => {
   kubelet = () => ({ ready: false, heartbeat: node.host.now() });
   await install();
