@@ -45,12 +45,12 @@ export async function gate(
   expectation: Expectation,
   timeouts: GateTimeouts = gateTimeouts,
 ): Promise<GateResult> {
-  const started = host.now().getTime();
+  const started = host.uptime();
   let previous: Look | undefined;
   let since = started;
   for (;;) {
     const look = await lookAt(host, located, cri, expectation, timeouts);
-    const now = host.now().getTime();
+    const now = host.uptime();
     if (previous === undefined || !sameLook(previous, look)) since = now;
     previous = look;
     if (look.settled && (look.lost || now - since >= timeouts.stableMs))

@@ -88,6 +88,7 @@ export function bundleHost(bundle: Bundle): Host {
     copyPayloadFile: readOnly,
     lock: readOnly,
     now: () => new Date(bundle.takenAt),
+    uptime: () => 0,
     delay: async () => undefined,
   };
 }

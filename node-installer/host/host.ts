@@ -51,7 +51,10 @@ export interface Host {
   run(command: string, args: string[], options?: { timeoutMs?: number }): Promise<RunResult>;
   /** Exclusive, freed by the kernel when the holder dies, seen by other pods and by `flock` on the host. */
   lock(path: string, timeoutMs: number): Promise<Lock>;
+  /** The time of day, which somebody may set meanwhile: for what is written down and compared with others' times. */
   now(): Date;
+  /** Milliseconds of a clock that nobody sets: for how long something takes. */
+  uptime(): number;
   /** Resolves after the time, or at once where a test's clock says so. */
   delay(ms: number): Promise<void>;
 }

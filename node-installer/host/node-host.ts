@@ -159,6 +159,7 @@ export function createNodeHost(options: { root: string }): Host {
     run: (command, args, runOptions) => runProgram(root, command, args, runOptions?.timeoutMs ?? 60_000),
     lock: (path, timeoutMs) => holdLock(root, path, timeoutMs),
     now: () => new Date(),
+    uptime: () => performance.now(),
     delay: (ms) => delay(ms),
   };
 }

@@ -25,9 +25,10 @@ export async function nodeGate(
   since: Date,
   { totalMs, quietMs, pollMs }: NodeGateTimeouts = nodeGateTimeouts,
 ): Promise<string | undefined> {
+  const started = host.uptime();
   for (;;) {
     const node = await reporter.nodeReady();
-    const waited = host.now().getTime() - since.getTime();
+    const waited = host.uptime() - started;
     if (node?.ready !== false && (isNews(node?.heartbeat, since) || waited >= quietMs)) return undefined;
     if (node?.ready === false && waited >= totalMs) {
       return `the node was Ready before, and is not ${totalMs / 1000} s after containerd came back (${node.reason})`;

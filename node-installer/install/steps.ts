@@ -51,7 +51,7 @@ export async function runSteps(work: Work, from = "check-host"): Promise<void> {
   const { host, log, cluster, specHash } = work.environment;
   for (const step of steps.slice(steps.findIndex(({ name }) => name === from))) {
     if (!step.needed(work)) continue;
-    const started = host.now().getTime();
+    const started = host.uptime();
     const handlers = cluster.reporter.served();
     const reason = `The step ${step.name} runs.`;
     cluster.reporter.report({ state: "working", code: step.name, reason, handlers, pods: [], specHash });
@@ -62,7 +62,7 @@ export async function runSteps(work: Work, from = "check-host"): Promise<void> {
       await step.undo?.(work, error, step.name);
       throw error;
     }
-    const milliseconds = host.now().getTime() - started;
+    const milliseconds = Math.round(host.uptime() - started);
     cluster.metrics.stepSeconds[step.name] = milliseconds / 1000;
     log.info("step", { step: step.name, milliseconds });
   }

@@ -56,15 +56,15 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
       const environment = await parts.environment(spec);
       try {
         const isDrift = convergedSpec === specHash;
-        const mayRestart = !isDrift || host.now().getTime() >= nextRepair;
+        const mayRestart = !isDrift || host.uptime() >= nextRepair;
         retry = await cluster.reporter.retryToken();
         const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
         if (outcome.changed && isDrift && outcome.removed.length === 0) {
           cluster.metrics.repairs += 1;
-          nextRepair = host.now().getTime() + repairMs;
+          nextRepair = host.uptime() + repairMs;
           repairMs = Math.min(repairMs * 2, maximumRepairMs);
           log.warn("drift-repaired", { nextRepairInSeconds: repairMs / 1000 });
-        } else if (host.now().getTime() > nextRepair + maximumRepairMs) {
+        } else if (host.uptime() > nextRepair + maximumRepairMs) {
           repairMs = firstRepairMs;
         }
         convergedSpec = specHash;

@@ -41,6 +41,8 @@ export class MemoryHost implements Host {
   onPoint: (point: string, when: "before" | "after") => void = () => undefined;
   /** A clock that moves by what is slept, and a little with every look. */
   time = Date.UTC(2026, 0, 1);
+  /** By how much somebody set the time of day. */
+  skew = 0;
   free = { bytes: 1e12, inodes: 1e6 };
   private onDisk = new Map<string, Node>();
   private locked = false;
@@ -278,7 +280,12 @@ export class MemoryHost implements Host {
 
   now(): Date {
     this.time += 1;
-    return new Date(this.time);
+    return new Date(this.time + this.skew);
+  }
+
+  uptime(): number {
+    this.time += 1;
+    return this.time;
   }
 
   async delay(ms: number): Promise<void> {

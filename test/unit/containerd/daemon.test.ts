@@ -121,6 +121,19 @@ describe("the gate", () => {
     expect(one.host.time - start).toBeLessThan(timeouts.stableMs * 2);
   });
 
+  test.each([-86_400_000, 86_400_000])("keeps its times when somebody sets the clock by %i ms", async (ms) => {
+    const one = await node({ handlers: [snp], error: new CriError("starts") });
+    const start = one.host.time;
+    later(one.host, 1_000, () => {
+      one.host.skew = ms;
+    });
+    later(one.host, 30_000, () => {
+      one.daemon.error = undefined;
+    });
+    expect(await pass(one, { entries: [snp] })).toEqual({ ok: true, problems: [] });
+    expect(one.host.time - start).toBeLessThan(timeouts.totalMs);
+  });
+
   const differing = { ...snp, entry: { ...snp.entry, options: { ConfigPath: "/elsewhere" } } };
   test.each<[string, Partial<FakeDaemon>, Partial<Expectation>, RegExp]>([
     ["our handler is missing", {}, { entries: [snp] }, /handler contrast-cc-metal-qemu-snp-0123abcd is not served/],

@@ -84,6 +84,18 @@ test("a change that was cut off behind its restart is not committed while the no
   expect(node.host.text(configPath)).toBe(adminsFile);
 });
 
+test.each([-3_600_000, 3_600_000])("a clock that is set by %i ms neither ends the gate nor prolongs it", async (ms) => {
+  const began = node.host.time;
+  kubelet = (starts, since) => {
+    if (starts === 2) node.host.skew = ms;
+    return { ready: starts === 1 || since >= 30_000, heartbeat: long };
+  };
+  await install();
+  expect(node.served).toHaveLength(1);
+  expect(node.host.time - began).toBeGreaterThanOrEqual(60_000);
+  expect(node.host.time - began).toBeLessThan(90_000);
+});
+
 test("a node that was not ready before is not judged by it", async () => {
   kubelet = () => ({ ready: false, heartbeat: node.host.now() });
   await install();
