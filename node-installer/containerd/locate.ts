@@ -243,11 +243,21 @@ async function findEdited(
   if (mayDropIn && importsOf(document, configuration).some((pattern) => posix.matchesGlob(dropIn, pattern))) {
     return { kind: "drop-in", file: dropIn, configuration, templateBase: undefined };
   }
-  const file = await host.realpath(template);
+  const file = await ownName(host, template);
   if (edited.templateBase === undefined && (await host.stat(file)) === undefined) {
     throw new Refusal("template-missing", `${template} is not there, from which ${name} renders. Reinstall ${name}.`);
   }
   return { kind: "template", file, configuration, templateBase: edited.templateBase };
+}
+
+/**
+ * By the path that outlives an upgrade: the folder above may be a link that leads elsewhere after each refresh of a snap,
+ * to where the file was copied with our block in it. Only a link in the file's own place is followed.
+ */
+async function ownName(host: Host, path: string): Promise<string> {
+  const target = await host.realpath(path);
+  const beside = posix.join(await host.realpath(dirname(path)), posix.basename(path));
+  return target === beside ? path : target;
 }
 
 /** The imports of a file, absolute: relative ones are relative to its folder. */

@@ -167,6 +167,21 @@ describe("what the node says goes", () => {
     });
   });
 
+  test("microk8s: a refresh of the snap, which leads `current` elsewhere, changes neither the file nor its name", async () => {
+    const tree = trees.microk8s ?? {};
+    const entries = Object.entries(tree).map(([path, text]) => [path.replace("/current/", "/100/"), text]);
+    const host = nodeOf("microk8s", {
+      files: Object.fromEntries(entries),
+      without: Object.keys(tree).filter((path) => path.includes("/current/")),
+    });
+    host.link("/var/snap/microk8s/current", "100");
+    const { file } = await locate(host, { name: "microk8s" });
+    expect(file).toBe("/var/snap/microk8s/current/args/containerd-template.toml");
+    host.link("/var/snap/microk8s/100/args/containerd-template.toml", "/etc/template.toml");
+    host.put("/etc/template.toml", "");
+    expect((await locate(host, { name: "microk8s" })).file).toBe("/etc/template.toml");
+  });
+
   test("a linked file is edited where it lies", async () => {
     const host = nodeOf("containerd", { without: ["/etc/containerd/config.toml"], files: { "/data/c.toml": v2 } });
     host.link("/etc/containerd/config.toml", "../../data/c.toml");
