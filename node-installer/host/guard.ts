@@ -17,6 +17,8 @@ const scriptPath = posix.join(stateDirectory, "guard.sh");
 export const armedPath = posix.join(stateDirectory, "guard.armed");
 /** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`, unless the disk was full. */
 export const firedPath = posix.join(stateDirectory, "guard.fired");
+/** On its way to become that; a guard that was interrupted leaves it behind. */
+const firingPath = posix.join(stateDirectory, "guard.firing");
 
 /** As the script names it; a guard that was interrupted leaves it behind. */
 export const guardStagedPath = (file: string): string =>
@@ -102,7 +104,7 @@ elif [ "$current" != "$after" ]; then
   outcome=foreign
   block='/^# BEGIN contrast-runtime/,/^# END contrast-runtime/'
   # Without its last line there is no telling where our block ends.
-  if [ "$current" != absent ] && grep -q '^# BEGIN contrast-runtime' "$file" && grep -q '^# END contrast-runtime' "$file"; then
+  if [ "$current" != absent ] && sed -n "\${block}p" "$file" | tail -n 1 | grep -q '^# END contrast-runtime'; then
     cp -p "$file" "$staged" || exit 1
     sed "\${block}d" "$file" >"$staged" || exit 1
     if [ -n "$backup" ] && grep -q '^# BEGIN contrast-runtime' "$backup"; then
@@ -150,9 +152,12 @@ exit 0
 `;
 }
 
-const serviceUnit = (unit: string) => `[Unit]
+/** Before the disk is mounted that the file lies on, the file would look like one that somebody removed. */
+const mountOf = (file: string) => `"${posix.dirname(file).replaceAll("%", "%%")}"`;
+
+const serviceUnit = (unit: string, file: string) => `[Unit]
 Description=Gives containerd its configuration back when the Contrast runtime's installer left a change unfinished
-RequiresMountsFor=${stateDirectory}
+RequiresMountsFor=${stateDirectory} ${mountOf(file)}
 Before=${unit}
 
 [Service]
@@ -191,7 +196,7 @@ export async function armGuard(host: Host, unit: string, order: GuardOrder): Pro
   await host.remove(firedPath);
   const script = guardScript({ state: stateDirectory, lock: lockPath, log: logPath });
   await writeFileAtomically(host, scriptPath, script, rootOwned(0o700));
-  await writeFileAtomically(host, servicePath, serviceUnit(unit), rootOwned(0o644));
+  await writeFileAtomically(host, servicePath, serviceUnit(unit, order.file), rootOwned(0o644));
   await writeFileAtomically(host, timerPath, timerUnit, rootOwned(0o644));
   await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);
   // A leftover of a killed run may still be active: then its timer would not begin anew.
@@ -219,7 +224,8 @@ export async function removeGuard(host: Host): Promise<void> {
   if (!(await guardIsThere(host))) return;
   // Fails where the units are half there, after a kill: what matters is that their files go.
   await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
-  for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firedPath]) await host.remove(path);
+  for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firingPath, firedPath])
+    await host.remove(path);
   // It may have been ended in the middle of a look; a unit that failed outlives its file.
   await host.run("systemctl", ["reset-failed", `${guardName}.service`]);
   await host.run("systemctl", ["daemon-reload"]);

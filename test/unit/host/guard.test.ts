@@ -14,7 +14,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { formatOrder, guardScript } from "../../../node-installer/host/guard.ts";
+import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "../../../node-installer/host/guard.ts";
+import { MemoryHost } from "../../fakes/memory-host.ts";
 import { fakeSystemctl } from "../../fakes/systemctl.ts";
 
 // The script itself, run by the sh of this machine over a folder tree.
@@ -105,9 +106,15 @@ test("what somebody added to our change stays, and our block is the one from bef
   expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
 });
 
-test("a block that somebody left half takes nothing of theirs with it", () => {
+test.each([
+  ["without an end", `${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
+  ["whose end stands before it", `# END contrast-runtime\n${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
+  [
+    "behind a whole one",
+    `# BEGIN contrast-runtime (1)\n# END contrast-runtime\n# BEGIN contrast-runtime (2)\n[debug]\n`,
+  ],
+])("a block %s takes nothing of somebody else's with it", (_, half) => {
   arm();
-  const half = `${old}# BEGIN contrast-runtime (1)\n[debug]\n`;
   writeFileSync(at("etc/config.toml"), half);
   expect(run().code).toBe(0);
   expect(config()).toBe(half);
@@ -180,4 +187,26 @@ test("when systemctl fails the order stands, and the next run ends it", () => {
   systemctl = fakeSystemctl(at("bin"));
   expect(run().code).toBe(0);
   expect(existsSync(at("state/guard.armed"))).toBe(false);
+});
+
+test("at boot it waits for the disk of the file, too, and what an interrupted one left goes with the rest", async () => {
+  const host = new MemoryHost({ programs: { systemctl: () => ({}) } });
+  for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
+    await host.makeDirectory(directory, 0o755);
+  const file = "/var/lib/rancher/my disk 100%/agent/config.toml.tmpl";
+  await armGuard(host, "k3s.service", {
+    file,
+    before: undefined,
+    after: digest(next),
+    backup: undefined,
+    unit: undefined,
+  });
+  const unit = host.text("/etc/systemd/system/contrast-runtime-guard.service");
+  expect(unit).toContain(
+    '\nRequiresMountsFor=/var/lib/contrast-runtime "/var/lib/rancher/my disk 100%%/agent"\nBefore=k3s.service\n',
+  );
+  host.put("/var/lib/contrast-runtime/guard.firing", "");
+  await commitGuard(host);
+  await removeGuard(host);
+  expect(host.tree()).toEqual({});
 });
