@@ -1,7 +1,9 @@
 import { posix } from "node:path";
+import type { Located } from "../containerd/locate.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { runtimeDirectory } from "../runtime/spec.ts";
 import { backUp } from "./backup.ts";
 import { placePayload } from "./payload.ts";
@@ -18,9 +20,20 @@ export async function checkHost({ environment, observation, plan }: Work): Promi
   const { host } = environment;
   const { located } = observation;
   await requireSystemd(host, located);
+  if (plan.edit) requireBinary(located);
   await environment.checkHost(located);
   await requireRoomForPayloads(host, plan.payloads);
   await requireRoomForChange(host, located.file);
+}
+
+/** A version that the spec states is enough for a plan; a file that goes to a daemon was read by its binary before. */
+function requireBinary({ binary, file, unit, version }: Located): void {
+  if (binary !== undefined) return;
+  throw new Refusal(
+    "containerd-missing",
+    `No containerd program was found by the unit ${unit}, only the version ${version} that the install spec states, so a change of ${file} cannot be tried before it is made. ` +
+      "Set distribution.unit to the unit that starts containerd by the program's own path.",
+  );
 }
 
 export async function placePayloads(work: Work): Promise<void> {

@@ -83,6 +83,15 @@ describe("install", () => {
     expect(node.starts).toBe(1);
   });
 
+  test("a change that the node's own containerd cannot try is refused, whatever version the spec states", async () => {
+    node.host.programs.delete("containerd");
+    const spec = node.spec([node.runtime("00000001")]);
+    const stated = { ...spec, distribution: { name: "containerd" as const, containerdVersion: "2.1.4" } };
+    expect(await refusal(converge(node.environment(stated)))).toBe("containerd-missing");
+    expect(node.host.text(configPath)).toBe(adminsFile);
+    expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
+  });
+
   test("too little space or too few inodes are refused before the first byte", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     node.host.free = { bytes: 1000, inodes: 1e6 };
