@@ -60,15 +60,16 @@ export function documentOf(plan: Plan, changes: Change[]): PlanDocument {
 }
 
 function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
+  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${pods.join(", ")}\n`);
   if (changes.length === 0 && !plan.restart) {
-    return servingKnown ? "Nothing to do.\n" : "Nothing to do (no running containerd was asked).\n";
+    const asked = servingKnown ? "" : " (no running containerd was asked)";
+    return `${blocked.join("")}Nothing to do${asked}.\n`;
   }
   const parts = changes.map(({ path, action, before, content }) =>
     before === undefined && content === undefined
       ? `${action} ${path}\n`
       : `${action} ${path}\n${unifiedDiff(path, before?.toString(), content?.toString())}`,
   );
-  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${pods.join(", ")}\n`);
   const restart = plan.restart ? "containerd restarts once" : "containerd is not restarted";
   return [...parts, ...blocked, `${bytesToCopy(plan)} bytes to copy; ${restart}.\n`].join("");
 }

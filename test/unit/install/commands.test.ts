@@ -94,6 +94,18 @@ describe("plan", () => {
     expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
   });
 
+  test("says what stays because it is used, also where nothing else is to be done", async () => {
+    const [runtime] = spec.runtimes;
+    const journal = { schemaVersion: 1, group: spec.group, createdDirectories: [] };
+    const owned = { runtime, files: [], configured: false };
+    put("host/var/lib/contrast-runtime/journal.json", JSON.stringify({ ...journal, runtimes: [owned] }));
+    const shim = `/opt/edgeless/${runtime?.handler}/bin/shim`;
+    put("host/proc/7/cmdline", `${shim}\0`);
+    spec = { ...spec, runtimes: [] };
+    const { out } = await withSpec("plan");
+    expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process ${shim}\nNothing to do `));
+  });
+
   test("of a node's bundle is the plan of the node, and the bundle has no secrets", async () => {
     const secret = `${adminsFile}[plugins."io.containerd.cri.v1.images".registry.configs."r.example".auth]\n  password = "hunter2"\n`;
     put("host/etc/containerd/config.toml", secret);
