@@ -2,6 +2,7 @@ import { join, posix } from "node:path";
 import type { FileStat, Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
 import type { PayloadFile } from "../runtime/manifest.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 
 /** The directory that holds the directories of all handlers. */
@@ -84,10 +85,10 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
     for (const file of missing) {
       const staged = posix.join(staging, file.path);
       await host.makeDirectory(posix.dirname(staged), 0o755);
-      await host.copyPayloadFile(join(payloads, runtime.payload, file.path), staged, {
-        size: file.size,
-        sha256: file.sha256,
-        mode: modeOf(file),
+      const source = join(payloads, runtime.payload, file.path);
+      const { size, sha256 } = file;
+      await host.copyPayloadFile(source, staged, { size, sha256, mode: modeOf(file) }).catch((error) => {
+        throw isAbsent(error, source) ? notInImage(runtime, source) : error;
       });
     }
     const directories = new Set<string>();
@@ -110,6 +111,16 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
   }
   return placed;
 }
+
+const isAbsent = ({ code, path }: NodeJS.ErrnoException, source: string): boolean =>
+  path === source && (code === "ENOENT" || code === "ENOTDIR");
+
+const notInImage = ({ payload }: RuntimeSpec, source: string): Refusal =>
+  new Refusal(
+    "payload-missing",
+    `The installer's image does not hold the payload ${payload} (there is no ${source}). ` +
+      "Make an image with it (npm run image -- --payload NAME …) and set installerImage to that one's digest.",
+  );
 
 /** Removes a runtime's directory, unless a process still runs from it. Returns whether it is gone. */
 export async function removePayload(host: Host, handler: string): Promise<boolean> {

@@ -92,6 +92,13 @@ describe("install", () => {
     expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
   });
 
+  test("an image without the payload is refused, with what to do", async () => {
+    const environment = { ...node.environment(node.spec([node.runtime("00000001")])), payloads: "/no/payloads" };
+    const installing = converge(environment);
+    await expect(installing).rejects.toThrow("The installer's image does not hold the payload payload-00000001");
+    expect(node.host.text(configPath)).toBe(adminsFile);
+  });
+
   test("too little space or too few inodes are refused before the first byte", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     node.host.free = { bytes: 1000, inodes: 1e6 };
