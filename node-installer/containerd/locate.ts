@@ -6,6 +6,7 @@ import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { at, decode, parseDocument } from "./document.ts";
 import type { EditContext } from "./edit.ts";
+import { importsOf, stands } from "./imports.ts";
 import { flagValue, readUnit, type UnitFile } from "./unit.ts";
 import { parseContainerdVersion, versionInOutput } from "./version.ts";
 
@@ -240,7 +241,7 @@ async function findEdited(
   const { template, dropIn } = forVersion;
   // containerd 1.x replaces a plugin's whole section by a drop-in's, so it gets the template there.
   const mayDropIn = dropIn !== undefined && parseContainerdVersion(version).newestConfiguration > 2;
-  if (mayDropIn && importsOf(document, configuration).some((pattern) => posix.matchesGlob(dropIn, pattern))) {
+  if (mayDropIn && importsOf(document, configuration).some((pattern) => stands(pattern, dropIn))) {
     return { kind: "drop-in", file: dropIn, configuration, templateBase: undefined };
   }
   const file = await ownName(host, template);
@@ -258,13 +259,6 @@ async function ownName(host: Host, path: string): Promise<string> {
   const target = await host.realpath(path);
   const beside = posix.join(await host.realpath(dirname(path)), posix.basename(path));
   return target === beside ? path : target;
-}
-
-/** The imports of a file, absolute: relative ones are relative to its folder. */
-export function importsOf(document: unknown, file: string): string[] {
-  const imports = at(document, ["imports"]);
-  const patterns = Array.isArray(imports) ? imports.filter((path) => typeof path === "string") : [];
-  return patterns.map((pattern) => posix.resolve(dirname(file), pattern));
 }
 
 async function checkImported(

@@ -1,13 +1,13 @@
 import { dirname, posix } from "node:path";
 import { stringify } from "smol-toml";
-import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
 import { splitAtFence } from "./fence.ts";
-import { importsOf, type Located, readConfiguration } from "./locate.ts";
+import { importedFiles, readImports } from "./imports.ts";
+import { type Located, readConfiguration } from "./locate.ts";
 import { dialect, fileVersion, type HandlerEntry } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
@@ -139,22 +139,6 @@ async function dumpCandidate(host: Host, located: Located, candidate: Buffer): P
   }
 }
 
-/** The files that the imports of a document stand for. */
-async function importedFiles(host: Host, document: Table, file: string): Promise<string[]> {
-  const files: string[] = [];
-  for (const pattern of importsOf(document, file)) {
-    if (!/[*?[]/.test(pattern)) {
-      files.push(pattern);
-      continue;
-    }
-    const folder = dirname(pattern);
-    if ((await host.stat(folder))?.kind !== "directory") continue;
-    const names = await host.readDirectory(folder);
-    files.push(...names.map((name) => posix.join(folder, name)).filter((path) => posix.matchesGlob(path, pattern)));
-  }
-  return files;
-}
-
 /** What `config dump` accepts and the daemon then dies of, and what hides our tables, if there shall be any. */
 async function checkImports(
   host: Host,
@@ -164,14 +148,13 @@ async function checkImports(
 ): Promise<string[]> {
   const problems: string[] = [];
   const imported = new Map<string, Table>();
-  for (const path of await importedFiles(host, document, located.configuration)) {
-    const bytes = await readIfThere(host, path);
+  for (const { by, path, document: read } of await readImports(host, document, located.configuration)) {
     if (path === located.configuration) {
       problems.push(`${path} imports itself, so a copy of it cannot be tried: take it out of imports`);
-    } else if (bytes === undefined) {
-      problems.push(`${located.configuration} imports ${path}, which is not there`);
+    } else if (read === undefined) {
+      problems.push(`${by} imports ${path}, which is not there`);
     } else {
-      imported.set(path, parseDocument(decode(bytes, path), path));
+      imported.set(path, read);
     }
   }
   return located.kind === "drop-in" || entries.length === 0

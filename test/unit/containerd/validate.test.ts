@@ -139,6 +139,27 @@ describe("the node's containerd is asked", () => {
     expect(host.tree()).toEqual(before);
   });
 
+  const text = (path: string, imports: string) => ({ [`/etc/containerd/${path}`]: `imports = [${imports}]\n` });
+  test.each<[string, Record<string, string>, RegExp | undefined]>([
+    [
+      "an import of an import that is not there",
+      text("a/1.toml", '"gone.toml"'),
+      /a\/1\.toml imports .*a\/gone\.toml, which/,
+    ],
+    ["one of a hidden file", text("a/.1.toml", '"gone.toml"'), /a\/\.1\.toml imports .*gone\.toml, which/],
+    ["one of a file in another folder", text("a/1.txt", '"gone.toml"'), undefined],
+    ["a circle", { ...text("a/1.toml", '"../config.toml", "2.toml"'), ...text("a/2.toml", '"1.toml"') }, undefined],
+  ])("imports of imports, by patterns of folders: %s", async (_, files, message) => {
+    const { check } = await prepared({ files }, `imports = ["/etc/*/[a-c]/*.toml"]\n${v3}`);
+    if (message === undefined) await check();
+    else await expect(check()).rejects.toThrow(message);
+  });
+
+  test("refused: a pattern that is none", async () => {
+    const { check } = await prepared({}, `imports = ["[z-a]*.toml"]\n${v3}`);
+    await expect(check()).rejects.toThrow('[z-a]*.toml" in the imports of containerd');
+  });
+
   test("refused: what the candidate alone does not load, under the file's own name", async () => {
     const { host, located, next } = await prepared();
     const broken = Buffer.concat([next ?? Buffer.alloc(0), Buffer.from("# unloadable\n")]);

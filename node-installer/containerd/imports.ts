@@ -1,0 +1,83 @@
+import { dirname, posix } from "node:path";
+import { readIfThere } from "../host/files.ts";
+import type { Host } from "../host/host.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { at, decode, parseDocument, type Table } from "./document.ts";
+
+/** The imports of a file, absolute: relative ones are relative to its folder. */
+export function importsOf(document: unknown, file: string): string[] {
+  const imports = at(document, ["imports"]);
+  const patterns = Array.isArray(imports) ? imports.filter((path) => typeof path === "string") : [];
+  return patterns.map((pattern) => posix.resolve(dirname(file), pattern));
+}
+
+/** A path is a pattern for containerd if it has a star, and only then. */
+const isPattern = (path: string): boolean => path.includes("*");
+
+export const stands = (pattern: string, path: string): boolean =>
+  isPattern(pattern) ? matcher(pattern).test(path) : pattern === path;
+
+/** Go's patterns, where a star stands for a leading dot as well, and braces for themselves. */
+function matcher(pattern: string): RegExp {
+  const parts = pattern.match(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[\s\S]/g) ?? [];
+  const source = parts.map((part) => {
+    if (part === "*") return "[^/]*";
+    if (part === "?") return "[^/]";
+    return /^\[.+\]$/.test(part) ? part : part.replace(/^\\(?=.)/, "").replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+  });
+  try {
+    return new RegExp(`^${source.join("")}$`);
+  } catch {
+    throw new Refusal(
+      "imports-pattern",
+      `"${pattern}" in the imports of containerd's configuration is no pattern: containerd does not load it. Correct it first.`,
+    );
+  }
+}
+
+/** The files that the imports of a document stand for; one that is named needs not be there. */
+export async function importedFiles(host: Host, document: Table, file: string): Promise<string[]> {
+  const files: string[] = [];
+  for (const path of importsOf(document, file)) files.push(...(isPattern(path) ? await expand(host, path) : [path]));
+  return files;
+}
+
+async function expand(host: Host, pattern: string): Promise<string[]> {
+  let found = ["/"];
+  for (const segment of pattern.split("/").filter((part) => part !== "")) {
+    const next: string[] = [];
+    for (const folder of found) {
+      const names = /[*?[\\]/.test(segment)
+        ? (await host.readDirectory(folder)).filter((name) => matcher(segment).test(name))
+        : [segment];
+      next.push(...names.map((name) => posix.join(folder, name)));
+    }
+    found = next;
+  }
+  const stats = await Promise.all(found.map((path) => host.stat(path)));
+  return found.filter((_, index) => stats[index] !== undefined);
+}
+
+export interface Import {
+  /** The file that names it. */
+  by: string;
+  path: string;
+  /** undefined: it is not there. */
+  document: Table | undefined;
+}
+
+/** What containerd merges over a document, in its order and each file once: imports have imports, also in circles. */
+export async function readImports(host: Host, document: Table, file: string): Promise<Import[]> {
+  const imports: Import[] = [];
+  const pending = [{ document, file }];
+  for (let next = pending.shift(); next !== undefined; next = pending.shift()) {
+    for (const path of await importedFiles(host, next.document, next.file)) {
+      if (imports.some((one) => one.path === path) || (path === file && next.file !== file)) continue;
+      const bytes = path === file ? undefined : await readIfThere(host, path);
+      const read = bytes === undefined ? undefined : parseDocument(decode(bytes, path), path);
+      imports.push({ by: next.file, path, document: read });
+      if (read !== undefined) pending.push({ document: read, file: path });
+    }
+  }
+  return imports;
+}
