@@ -161,10 +161,9 @@ async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: numb
 }
 
 async function fileOfJournal(host: Host): Promise<string | undefined> {
-  const bytes = await readIfThere(host, journalPath);
-  if (bytes === undefined) return undefined;
   try {
-    return (JSON.parse(bytes.toString()) as Journal).file?.path;
+    const bytes = await readIfThere(host, journalPath);
+    return bytes && (JSON.parse(bytes.toString()) as Journal).file?.path;
   } catch {
     return undefined;
   }

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { journalPath } from "../../../node-installer/host/journal.ts";
 import { converge } from "../../../node-installer/install/converge.ts";
 import { createLog } from "../../../node-installer/install/log.ts";
 import { watchLoop } from "../../../node-installer/install/watch-loop.ts";
@@ -49,6 +50,13 @@ async function watch(onSleep: (count: number) => boolean, read: () => InstallSpe
     },
   });
 }
+
+test("a journal that cannot be read is told, and does not end the loop", async () => {
+  await node.host.makeDirectory(journalPath, 0o700);
+  await watch((count) => count > 20);
+  expect(state()).toBe("failed");
+  expect(node.served).toEqual([]);
+});
 
 test("installs, labels after the gate, and ends without uninstalling anything", async () => {
   await watch(() => true);
