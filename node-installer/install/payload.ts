@@ -80,7 +80,6 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
   const directory = runtimeDirectory(runtime.handler);
   if (missing.length > 0) {
     const staging = stagingDirectory(runtime.handler);
-    await host.removeTree(staging);
     await host.makeDirectory(staging, 0o755);
     for (const file of missing) {
       const staged = posix.join(staging, file.path);
@@ -121,6 +120,12 @@ const notInImage = ({ payload }: RuntimeSpec, source: string): Refusal =>
     `The installer's image does not hold the payload ${payload} (there is no ${source}). ` +
       "Make an image with it (npm run image -- --payload NAME …) and set installerImage to that one's digest.",
   );
+
+/** What a copy that was cut off left behind takes the room that the next one needs. */
+export async function removeStaged(host: Host, { runtime }: PayloadPlan): Promise<void> {
+  const staging = stagingDirectory(runtime.handler);
+  if ((await host.stat(staging)) !== undefined) await host.removeTree(staging);
+}
 
 /** Removes a runtime's directory, unless a process still runs from it. Returns whether it is gone. */
 export async function removePayload(host: Host, handler: string): Promise<boolean> {

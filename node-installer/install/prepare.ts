@@ -6,7 +6,7 @@ import { waitForTicket } from "../kubernetes/tickets.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { runtimeDirectory } from "../runtime/spec.ts";
 import { backUp } from "./backup.ts";
-import { placePayload } from "./payload.ts";
+import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
 import { makeOwnDirectory, record, type Work, withRuntime } from "./work.ts";
@@ -22,6 +22,7 @@ export async function checkHost({ environment, observation, plan }: Work): Promi
   await requireSystemd(host, located);
   if (plan.edit) requireBinary(located);
   await environment.checkHost(located);
+  for (const payload of plan.payloads) await removeStaged(host, payload);
   await requireRoomForPayloads(host, plan.payloads);
   await requireRoomForChange(host, located.file);
 }

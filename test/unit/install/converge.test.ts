@@ -92,6 +92,16 @@ describe("install", () => {
     expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
   });
 
+  test("what a copy that was cut off left behind does not take the room of the next one", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    const staged = `/opt/edgeless/.staging-${spec.runtimes[0]?.handler}/share/kata-kernel`;
+    node.host.put(staged, "half a ker");
+    const { free } = node.host;
+    node.host.freeSpace = async () => (node.host.text(staged) === undefined ? free : { ...free, bytes: 1 << 20 });
+    await converge(node.environment(spec));
+    expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
+  });
+
   test("an image without the payload is refused, with what to do", async () => {
     const environment = { ...node.environment(node.spec([node.runtime("00000001")])), payloads: "/no/payloads" };
     const installing = converge(environment);
