@@ -1,3 +1,4 @@
+import { serves } from "../containerd/serving.ts";
 import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
 import { commitGuard, removeGuard } from "../host/guard.ts";
 import type { Transaction } from "../host/journal.ts";
@@ -74,7 +75,9 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
       { cause: error },
     );
   }
-  await closeTransaction(work, transaction, { code, reason: why, final: touched }).catch(unwritten);
+  // A restart alone leaves nothing to put back, and was tried all the same.
+  const final = touched || step === "gate";
+  await closeTransaction(work, transaction, { code, reason: why, final }).catch(unwritten);
   const breaker =
     "The same content is not tried again by itself: change the spec, or ask for another attempt (--retry).";
   // containerd is as it was: that kubelet is not, no further restart of containerd would mend.
@@ -84,7 +87,7 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
       : `containerd serves as before, but ${node}: look at kubelet on this node.`;
   throw new RolledBack(
     code,
-    `The change of ${located.file} failed and was rolled back: ${why}. ${serves}${touched ? ` ${breaker}` : ""}`,
+    `The change of ${located.file} failed and was rolled back: ${why}. ${serves}${final ? ` ${breaker}` : ""}`,
     { cause: reason },
   );
 }
@@ -149,10 +152,14 @@ const entriesBefore = ({ journal }: Work, { handlersBefore }: Transaction) =>
 
 function expectationBefore(work: Work, transaction: Transaction) {
   const { handlersBefore, handlersAfter } = transaction;
+  const before = servedBefore(transaction);
   return {
-    entries: entriesBefore(work, transaction),
+    // The old file may name one that the daemon did not serve, and no way back leads to more than there was.
+    entries: entriesBefore(work, transaction).filter(
+      (entry) => before === undefined || serves(before, [entry]).length === 0,
+    ),
     removed: handlersAfter.filter((handler) => !handlersBefore.includes(handler)),
-    before: servedBefore(transaction),
+    before,
   };
 }
 

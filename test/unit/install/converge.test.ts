@@ -276,6 +276,18 @@ test("units of a guard whose directory somebody deleted are taken away", async (
   expect(Object.keys(node.host.tree())).not.toContain(unit);
 });
 
+test("a handler that no restart makes served was none before it either: reported once, and no restart again and again", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  await converge(node.environment(spec));
+  const installed = node.host.text(configPath);
+  for (const { handler } of spec.runtimes) node.displaced.add(handler);
+  await expect(converge(node.environment(spec))).rejects.toThrow(RolledBack);
+  const { starts } = node;
+  expect(await refusal(converge(node.environment(spec)))).toBe("failed-before");
+  expect(node.starts).toBe(starts);
+  expect(node.host.text(configPath)).toBe(installed);
+});
+
 test("a change that was cut off behind its restart is measured by what the node served before it", async () => {
   const spec = node.spec([node.runtime("00000001")]);
   node.displaced.add("runc");
