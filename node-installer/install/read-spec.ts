@@ -59,6 +59,12 @@ function inconsistencies({ runtimes, distribution }: InstallSpec): string[] {
   if (distribution.unit !== undefined && !/^[A-Za-z0-9@._-]+$/.test(distribution.unit)) {
     problems.push(`distribution.unit: ${JSON.stringify(distribution.unit)} is not the name of a systemd unit`);
   }
+  const version = distribution.containerdVersion;
+  if (version !== undefined && !/^v?\d+\.\d+\.\d+/.test(version)) {
+    problems.push(
+      `distribution.containerdVersion: ${JSON.stringify(version)} is not a version such as 1.7.24 or 2.2.9`,
+    );
+  }
   for (const [index, { handler, payload, files, kataConfig, containerd }] of runtimes.entries()) {
     const place = `runtimes.${index}`;
     if (seen.has(handler)) problems.push(`${place}.handler: ${handler} is listed twice`);
@@ -79,6 +85,8 @@ function inconsistencies({ runtimes, distribution }: InstallSpec): string[] {
     }
     plain(`${place}.containerd.proxyPlugin.address`, containerd.proxyPlugin?.address);
     const paths = [...files.map(({ path }) => path), kataConfig.path];
+    const folder = paths.find((path) => paths.some((other) => other.startsWith(`${path}/`)));
+    if (folder !== undefined) problems.push(`${place}.files: ${folder} is a file, and the folder of another one`);
     if (new Set(paths).size < paths.length) problems.push(`${place}.files: a path is listed twice`);
   }
   return problems;

@@ -130,6 +130,11 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
       (valid) => change(valid, { files: [{ ...file(valid), path: "../../etc/passwd" }] }),
       /files\.0\.path/,
     ],
+    [
+      "a file in a file",
+      (valid) => change(valid, { files: [file(valid), { ...file(valid), path: `${file(valid)?.path}/x` }] }),
+      /the folder of another one/,
+    ],
     ["a payload name that is a path", (valid) => change(valid, { payload: "../host" }), /payload/],
     [
       "a shim elsewhere",
@@ -141,6 +146,11 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
       "a configuration path with a line break",
       (valid) => ({ ...valid, distribution: { name: "containerd", configPath: "/etc/a\nb" } }),
       /control character/,
+    ],
+    [
+      "a version that is none",
+      (valid) => ({ ...valid, distribution: { name: "containerd", containerdVersion: "two" } }),
+      /"two" is not a version/,
     ],
     [
       "a unit that is none",
