@@ -94,6 +94,8 @@ digest() {
 }
 
 current=$(digest "$file")
+# What cannot be read now may be read the next time.
+[ -n "$current" ] || exit 1
 directory=$(dirname "$file")
 staged="$directory/.$(basename "$file").contrast-guard"
 rm -f "$staged"
@@ -126,7 +128,7 @@ else
   # A full disk has no room for a copy, but for another name of the backup.
   cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
     ln -f "$backup" "$staged" || exit 1
-  mv -f "$staged" "$file" && sync "$directory" || exit 1
+  [ "$(digest "$file")" = "$current" ] && mv -f "$staged" "$file" && sync "$directory" || exit 1
   outcome=restored
 fi
 

@@ -130,6 +130,27 @@ test("a last line without an end does not become a part of our block", () => {
   expect(config()).toBe(`${old}root = "/x"\n${block}`);
 });
 
+test("what somebody writes while the backup is copied stays", () => {
+  arm();
+  const config = at("etc/config.toml");
+  writeFileSync(at("bin/cp"), `#!/bin/sh\necho "# foreign" >>'${config}'\nexec /bin/cp "$@"\n`, { mode: 0o755 });
+  expect(run().code).toBe(1);
+  rmSync(at("bin/cp"));
+  expect(run().code).toBe(0);
+  expect(readFileSync(config, "utf8")).toBe(`${next}# foreign\n`);
+  expect(outcome()).toBe("foreign");
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+});
+
+test("a file that cannot be read leaves the order as it stands", () => {
+  arm();
+  writeFileSync(at("bin/sha256sum"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  expect(run().code).toBe(1);
+  rmSync(at("bin/sha256sum"));
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+});
+
 test("where there is no room for a copy, the backup takes the file's place under both names", () => {
   arm();
   writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
