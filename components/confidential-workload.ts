@@ -1,5 +1,6 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import * as pulumi from "@pulumi/pulumi";
+import { idBlockAnnotations } from "../node-installer/measure/id-block.ts";
 import type { Initdata } from "../node-installer/measure/initdata.ts";
 import { computesTardevRoots } from "../node-installer/measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
@@ -54,6 +55,8 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       throw new pulumi.RunError(
         `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known for 3.2.0.azl1 to 3.2.0.azl5 alone.`,
       );
+    const annotations = enabledAnnotations(platforms[platform], manifest.flavour);
+    const hasIdBlocks = annotations.some((name) => name.startsWith("snp_id_block"));
     // Types are said where Pulumi's own, which lift every property, say less.
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
       .all([args.template, args.initdata, args.layers])
@@ -62,9 +65,12 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
           prepareWorkload(template as PodTemplate, {
             handler,
             initdata,
-            enabledAnnotations: enabledAnnotations(platforms[platform], manifest.flavour),
+            enabledAnnotations: annotations,
             guestPull: host.guestPull,
             ...(snapshotter === undefined ? {} : { layers }),
+            ...(hasIdBlocks && {
+              annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(platform, manifest, [vcpus])?.snp ?? []),
+            }),
           }),
         ),
       );

@@ -1,5 +1,6 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { sha384, toHex } from "./bytes.ts";
+import { hypervisorAnnotations } from "./initdata.ts";
 import { type Point, recoverKeys } from "./p384.ts";
 
 /** What an SNP ID block fixes about a guest (firmware ABI, publication 56860, table 75). Ids and digest as hex. */
@@ -13,7 +14,7 @@ export interface IdBlock {
 }
 
 /** Contrast's ids: family 1, image 2, security version 2. */
-export const contrastIds = { familyId: `01${"0".repeat(30)}`, imageId: `02${"0".repeat(30)}`, guestSvn: 2 } as const;
+const contrastIds = { familyId: `01${"0".repeat(30)}`, imageId: `02${"0".repeat(30)}`, guestSvn: 2 } as const;
 
 /** SMT allowed and the reserved bit that must be one: the policy that Kata's templates have. */
 export const defaultGuestPolicy = 0x30000n;
@@ -73,6 +74,24 @@ export function keylessIdBlock(block: IdBlock): { block: Buffer; auth: Buffer; k
   auth.set(littleEndian(1n), 0x40 + 72);
   auth.set(publicKeyBytes(2, qx, qy), 0x240);
   return { block: bytes, auth, key, idKeyDigest: keyDigest(2, qx, qy) };
+}
+
+/**
+ * The annotations with which Contrast's Kata starts a pod's guest with these launch digests alone: a set for each
+ * generation of CPU, from which Kata takes its host's own. Block and authentication structure as base64.
+ */
+export function idBlockAnnotations(rows: readonly { product?: string; measurement: string }[]): Record<string, string> {
+  const annotations = rows.flatMap(({ product, measurement }) => {
+    if (product === undefined) return [];
+    const { block, auth } = keylessIdBlock({ ...contrastIds, launchDigest: measurement, policy: defaultGuestPolicy });
+    const name = (key: string) => `${hypervisorAnnotations}${key}_${product}`;
+    return [
+      [name("snp_id_block"), block.toString("base64")],
+      [name("snp_id_auth"), auth.toString("base64")],
+      [name("snp_guest_policy"), String(defaultGuestPolicy)],
+    ];
+  });
+  return Object.fromEntries(annotations);
 }
 
 /** The fields of an SNP guest policy (firmware ABI, table 9), under the names of go-sev-guest's abi.SnpPolicy. */

@@ -58,6 +58,8 @@ export interface WorkloadOptions {
   guestPull: boolean;
   /** For AKS, whose guests mount layers by their root hashes: those of every image of the template, by its reference. */
   layers?: Record<string, readonly LayerRoot[]>;
+  /** What pods are annotated with besides, which the number of their guest's vCPUs decides. */
+  annotationsFor?: (vcpus: number) => Record<string, string>;
   /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
   defaultVcpus?: number;
 }
@@ -75,7 +77,7 @@ export interface PreparedWorkload {
 }
 
 /**
- * Returns the template ready for the runtime: class, requests equal to limits, initdata annotation. What makes it unfit is
+ * Returns the template ready for the runtime: class, requests equal to limits, annotations. What makes it unfit is
  * refused with the fields' paths, all at once.
  */
 export function prepareWorkload(template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
@@ -111,10 +113,15 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   if (containers.length === 0) problems.push("spec.containers is empty");
 
   const { name, value, digest } = guestData(options, problems);
+  const vcpus = guestVcpus(containers, initContainers, options.defaultVcpus ?? 1);
   const given = template.metadata?.annotations ?? {};
-  const annotations = { ...given, [name]: value };
-  if ((given[name] ?? value) !== value) {
-    problems.push(`metadata.annotations["${name}"] is set to another document than the one given`);
+  const made: Record<string, string> = { [name]: value, ...options.annotationsFor?.(vcpus) };
+  const annotations = { ...given, ...made };
+  for (const [key, text] of Object.entries(made)) {
+    if ((given[key] ?? text) === text) continue;
+    const other =
+      key === name ? "another document than the one given" : "something else than what belongs to this guest";
+    problems.push(`metadata.annotations["${key}"] is set to ${other}`);
   }
   for (const key of Object.keys(annotations)) {
     if (
@@ -150,7 +157,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
     },
     ...(policy === undefined ? {} : { policyDigest: policyDigest(policy) }),
     ...(rootHashes === undefined ? {} : { rootHashes }),
-    vcpus: guestVcpus(containers, initContainers, options.defaultVcpus ?? 1),
+    vcpus,
   };
 }
 

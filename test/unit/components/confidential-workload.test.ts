@@ -4,6 +4,7 @@ import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../co
 import { launchValues } from "../../../components/launch-values.ts";
 import {
   decodeInitdata,
+  hypervisorAnnotations,
   initdataAnnotation,
   policyAnnotation,
   policyDigest,
@@ -72,6 +73,24 @@ test("the reference row is that of the vCPUs which the limits make", async () =>
   expect(snp["EPYC-Milan"]?.["2"]).not.toBe(one);
   const larger = (await workload(args({ template: template("3") }))).card.reference.snp;
   expect(Object.keys(larger["EPYC-Genoa"] ?? {})).toEqual(["4"]);
+});
+
+test("Contrast's Kata gets an ID block for each generation of CPU: guests with another launch digest do not start", async () => {
+  const annotationsOf = async (changes: Partial<ConfidentialWorkloadArgs>) =>
+    ((await workload(args(changes))).template as { metadata: { annotations: Record<string, string> } }).metadata
+      .annotations;
+  const annotations = await annotationsOf({});
+  const { snp } = (await workload(args())).card.reference;
+  for (const product of ["Milan", "Genoa"]) {
+    const block = Buffer.from(annotations[`${hypervisorAnnotations}snp_id_block_${product}`] ?? "", "base64");
+    expect(block.toString("hex", 0, 48)).toBe(snp[`EPYC-${product}`]?.["2"]);
+    expect(Buffer.from(annotations[`${hypervisorAnnotations}snp_id_auth_${product}`] ?? "", "base64")).toHaveLength(
+      4096,
+    );
+    expect(annotations[`${hypervisorAnnotations}snp_guest_policy_${product}`]).toBe("196608");
+  }
+  // Upstream's Kata would refuse pods that have them.
+  expect(Object.keys(await annotationsOf({ manifest: fixtureManifest("kata-go") }))).toEqual([initdataAnnotation]);
 });
 
 test("on AKS the card has the roots of the images' layers, where it is known how nodes compute them", async () => {

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import {
   decodeInitdata,
+  hypervisorAnnotations,
   initdataAnnotation,
   parseInitdata,
   policyAnnotation,
@@ -42,6 +43,16 @@ test("a template becomes ready for the runtime, and keeps what is its own", () =
   expect([vcpus, rest.policyDigest]).toEqual([2, policyDigest("package agent_policy\n")]);
   // Preparing what is prepared changes nothing.
   expect(prepareWorkload(ready, options).template).toEqual(ready);
+});
+
+test("annotations that the guest's size decides: another one in their place is a mistake", () => {
+  const sized = { ...options, annotationsFor: (vcpus: number) => ({ [block]: `for ${vcpus}` }) };
+  const block = `${hypervisorAnnotations}snp_id_block_Milan`;
+  const of = (annotations: Record<string, string>) =>
+    prepareWorkload({ metadata: { annotations }, spec: { containers: [container("web", "1")] } }, sized).template;
+  expect(of({}).metadata?.annotations).toMatchObject({ [block]: "for 2" });
+  expect(of({ [block]: "for 2" })).toEqual(of({}));
+  expect(() => of({ [block]: "for 3" })).toThrow(`metadata.annotations["${block}"] is set to something else`);
 });
 
 test.each([
