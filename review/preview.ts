@@ -29,6 +29,8 @@ export interface Preview {
   steps: Step[];
   /** Of `steps`, those whose resource a refresh found to be other than the state said: `before` is what it said. */
   drift: Step[];
+  /** Deletions that an earlier update did not get to, after it had replaced the resource; none of `steps`. */
+  leftBehind: Step[];
   /** Latest known inputs of every resource that the document mentions, by URN. */
   known: Map<string, Inputs>;
   /** Messages of a preview that failed. */
@@ -40,6 +42,8 @@ const state = z
     type: z.string().optional(),
     parent: z.string().optional(),
     inputs: z.record(z.string(), z.unknown()).optional(),
+    /** Replaced, and to be deleted. */
+    delete: z.boolean().optional(),
   })
   .nullish();
 type State = z.infer<typeof state>;
@@ -73,6 +77,8 @@ const metadata = z.object({
 const event = z.object({
   resourcePreEvent: metadata.optional(),
   diagnosticEvent: z.object({ message: z.string(), severity: z.string() }).optional(),
+  policyEvent: z.object({ message: z.string(), enforcementLevel: z.string() }).optional(),
+  summaryEvent: z.object({ result: z.string().default("succeeded") }).optional(),
 });
 
 interface RawStep {
@@ -89,6 +95,8 @@ interface RawStep {
  */
 export function readPreview(text: string): Preview {
   const { raw, errors } = text.trimStart().startsWith('{"sequence"') ? readEvents(text) : readDigest(text);
+  // Where nothing changes, the stack itself still stays the same.
+  if (raw.length === 0 && errors.length === 0) throw notAPreview("it has no step, not even the stack's own");
   const [, stackName = "", project = ""] = /^urn:pulumi:([^:]+)::([^:]+)::/.exec(raw[0]?.urn ?? "") ?? [];
   const steps = raw
     .filter(({ op, urn }) => !silent.has(op) && !urn.includes("::pulumi:pulumi:Stack::"))
@@ -103,7 +111,23 @@ export function readPreview(text: string): Preview {
   );
   const refreshed = raw.filter(({ op }) => op === "refresh");
   const states = new Map(refreshed.map(({ urn, before }) => [urn, before?.inputs ?? {}]));
-  return { project, stack: stackName, steps, drift: steps.flatMap((step) => driftOf(step, states)), known, errors };
+  const drift = steps.flatMap((step) => driftOf(step, states));
+  return { project, stack: stackName, steps, drift, leftBehind: leftBehind(raw), known, errors };
+}
+
+/**
+ * The engine deletes what a replacement left behind, and calls it by the name that a replacement's own deletion has; it says
+ * so only with --show-replacement-steps. A refresh shows at least that the resource is still there.
+ */
+function leftBehind(raw: RawStep[]): Step[] {
+  return [...Map.groupBy(raw, ({ urn }) => urn).values()].flatMap((same) => {
+    const of = (op: string) => same.filter((step) => step.op === op);
+    const [deletions, refreshed] = [of("delete-replaced"), of("refresh").filter(({ before }) => before?.delete)];
+    const left = Math.max(deletions.length - of("replace").length, refreshed.length, 0);
+    return [...deletions, ...refreshed]
+      .slice(0, left)
+      .map((step) => resolve({ ...step, op: "delete", after: undefined, paths: [] }));
+  });
 }
 
 /** A refresh comes first and shows what the state said; the step that follows starts from what it found. */
@@ -159,6 +183,7 @@ function readDigest(text: string): { raw: RawStep[]; errors: string[] } {
 function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
   const raw: RawStep[] = [];
   const diagnostics: { message: string; severity: string }[] = [];
+  let result: string | undefined;
   for (const line of text.split("\n")) {
     if (line.trim() === "") continue;
     let parsed: z.infer<typeof event>;
@@ -168,11 +193,19 @@ function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
       throw notAPreview(error instanceof z.ZodError ? firstIssue(error) : (error as Error).message, error);
     }
     if (parsed.diagnosticEvent) diagnostics.push(parsed.diagnosticEvent);
+    if (parsed.policyEvent?.enforcementLevel === "mandatory") {
+      diagnostics.push({ message: parsed.policyEvent.message, severity: "error" });
+    }
+    result = parsed.summaryEvent?.result ?? result;
     if (parsed.resourcePreEvent === undefined) continue;
     const { op, urn, old, new: after, detailedDiff, diffs } = parsed.resourcePreEvent.metadata;
     raw.push({ op, urn, before: old, after, paths: pathsOf(detailedDiff, diffs) });
   }
-  return { raw, errors: errorsOf(diagnostics) };
+  const errors = errorsOf(diagnostics);
+  if (errors.length > 0) return { raw, errors };
+  if (result === undefined) throw notAPreview("its last event, the engine's summary, is missing");
+  if (result !== "succeeded") errors.push(`The engine says no more than: ${result}.`);
+  return { raw, errors };
 }
 
 /** Plugins need not say more than which properties differ; providers' own settings are compared like that. */
@@ -186,7 +219,7 @@ const errorsOf = (diagnostics: { message?: string | undefined; severity: string 
 
 const firstIssue = ({ issues: [issue] }: z.ZodError): string => `${issue?.path.join(".")}: ${issue?.message}`;
 
-const notAPreview = (reason: string, cause: unknown): Refusal =>
+const notAPreview = (reason: string, cause?: unknown): Refusal =>
   new Refusal(
     "bad-preview",
     `This is not what "pulumi preview --json" prints (${reason}). Give its whole standard output.`,

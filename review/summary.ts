@@ -41,13 +41,14 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
     { title: "Restarts of containerd", lines: restartLines(groups, preview) },
     { title: "Security", lines: securityLines(groups, preview) },
     { title: "Changed from outside", lines: preview.drift.flatMap(driftLines) },
+    { title: "Left behind by an update that failed", lines: preview.leftBehind.map(leftBehindLine) },
     { title: "Not known here", lines: preview.steps.flatMap(otherLines) },
   ];
   return {
     project: preview.project,
     stack: preview.stack,
     sections: sections.filter(({ lines }) => lines.length > 0),
-    operations: preview.steps.map(operation).sort(byTypeAndName),
+    operations: [...preview.steps, ...preview.leftBehind].map(operation).sort(byTypeAndName),
     errors: preview.errors,
     fleets,
   };
@@ -77,6 +78,11 @@ function driftLines({ type, name, before, after }: Step): Line[] {
     predicted(`${thing} is set to what the stack says.`),
   ];
 }
+
+const leftBehindLine = ({ type, name }: Step): Line =>
+  known(
+    `${code(type.split(":").at(-1))} ${code(name)}: an earlier update replaced it and did not delete the old one, which goes now.`,
+  );
 
 /** Of what this program makes, everything is explained above or says for itself what it is. */
 const ours =

@@ -678,7 +678,7 @@ describe("the rest", () => {
     const metadata = { op: "update", urn, old: { inputs: {} }, new: { inputs: {} }, diffs: ["kubeconfig"] };
     const previews = [
       JSON.stringify({ steps: [step] }),
-      JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } }),
+      `${JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } })}\n{"sequence":2,"summaryEvent":{}}`,
     ].map(readPreview);
     for (const { steps } of previews) expect(steps[0]?.paths).toEqual(["kubeconfig"]);
   });
@@ -686,6 +686,52 @@ describe("the rest", () => {
   test("what is not a preview is refused", () => {
     for (const text of ["", "not JSON", '{"steps": 5}', '{"sequence": 0, "resourcePreEvent": {}}'])
       expect(() => readPreview(text)).toThrow(/pulumi preview --json|Invalid|is not/);
+  });
+
+  test("a document that says nothing is not one that says that nothing changes", () => {
+    for (const text of ["{}", '{"steps": [], "diagnostics": []}'])
+      expect(() => readPreview(text)).toThrow("it has no step, not even the stack's own");
+  });
+
+  const stackUrn = "urn:pulumi:production::contrast-runtime::pulumi:pulumi:Stack::contrast-runtime-production";
+  const stackEvent = { sequence: 0, resourcePreEvent: { metadata: { op: "same", urn: stackUrn } } };
+  const events = (...all: object[]) => all.map((each) => JSON.stringify(each)).join("\n");
+
+  test("events that break off are no preview", () => {
+    expect(() => readPreview(events(stackEvent))).toThrow("its last event, the engine's summary, is missing");
+    expect(readPreview(events(stackEvent, { sequence: 1, summaryEvent: { result: "succeeded" } })).steps).toEqual([]);
+  });
+
+  test("a preview that a policy stops has failed, for the policy's reason where the events say it", () => {
+    const policyEvent = { message: "Every container's image is named by digest.", enforcementLevel: "mandatory" };
+    const ends = { sequence: 2, summaryEvent: { result: "failed" } };
+    const advice = { ...policyEvent, enforcementLevel: "advisory" };
+    expect(readPreview(events(stackEvent, { sequence: 1, policyEvent }, ends)).errors).toEqual([policyEvent.message]);
+    expect(readPreview(events(stackEvent, { sequence: 1, policyEvent: advice }, ends)).errors).toEqual([
+      "The engine says no more than: failed.",
+    ]);
+  });
+
+  test("what an update that failed left behind is deleted, whichever way the preview tells it", () => {
+    const type = "azure-native:containerservice:AgentPool";
+    const urn = `urn:pulumi:production::contrast-runtime::${type}::cc-pool`;
+    const steps = (...own: object[]) => JSON.stringify({ steps: [{ op: "same", urn: stackUrn }, ...own] });
+    const step = (op: string, state: object = {}) => ({ op, urn, oldState: { inputs: {}, ...state } });
+    const left = step("refresh", { delete: true });
+    for (const text of [
+      steps(step("delete-replaced", { delete: true })),
+      steps(step("refresh"), left),
+      steps(left, step("delete-replaced", { delete: true })),
+      steps(step("create-replacement"), step("replace"), step("delete-replaced"), step("delete-replaced")),
+    ]) {
+      const summary = summarize(readPreview(text));
+      expect(linesOf(summary, "Left behind by an update that failed")).toEqual([
+        "known: `AgentPool` `cc-pool`: an earlier update replaced it and did not delete the old one, which goes now.",
+      ]);
+      expect(summary.operations.filter(({ op }) => op === "delete")).toHaveLength(1);
+    }
+    const replaced = steps(step("create-replacement"), step("replace"), step("delete-replaced"));
+    expect(linesOf(summarize(readPreview(replaced)), "Left behind by an update that failed")).toEqual([]);
   });
 
   test("a value cannot leave its code span", () => {
