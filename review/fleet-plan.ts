@@ -9,7 +9,7 @@ import { planFor, replayingDaemon } from "../node-installer/install/read-only.ts
 import { requireRoomForPayloads } from "../node-installer/install/space.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
-import { code, count, few, list } from "./lines.ts";
+import { code, count, few, list, quoted } from "./lines.ts";
 
 /** What an install spec would do to one node. */
 export interface NodePlan {
@@ -188,9 +188,8 @@ export function fleetSentence({ nodes, outcomes }: FleetPlan): string {
 
 /** "5 nodes are refused (no-space: …): a, b, c, d, e." */
 export function outcomeSentence({ outcome, code: reasonCode, reason, nodes }: Outcome): string {
-  const why =
-    outcome === "refused" ? ` (${code(reasonCode)}: ${oneLine(reason)})` : reason === "" ? "" : ` (${oneLine(reason)})`;
+  // A node's own words are in it, and no Markdown.
+  const text = quoted(reason.replace(/\.$/, ""));
+  const why = outcome === "refused" ? ` (${code(reasonCode)}: ${text})` : reason === "" ? "" : ` (${text})`;
   return `${count(nodes.length, "node")} ${words[outcome][nodes.length === 1 ? 0 : 1]}${why}: ${few(nodes)}.`;
 }
-
-const oneLine = (text: string): string => text.replaceAll(/\s+/g, " ").replace(/\.$/, "");

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type InstallSpec, installSpecSchema, type RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { code, few } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 /** The review card of a NodeInstaller, as far as a summary reads it. */
@@ -111,7 +112,7 @@ export const plannedSpecs = ({ steps }: Preview): InstallSpec[] =>
 /** "nodes with `a=b`" and how many they are, where names say it. */
 export function nodesOf(nodes: Card["nodes"]): { text: string; names: string[] | undefined } {
   if (nodes === "all") return { text: "every node of the cluster", names: undefined };
-  if (Array.isArray(nodes)) return { text: `nodes ${nodes.map((name) => `\`${name}\``).join(", ")}`, names: nodes };
-  const labels = Object.entries(nodes).map(([key, value]) => `\`${key}=${value}\``);
+  if (Array.isArray(nodes)) return { text: `nodes ${few(nodes, 20)}`, names: nodes };
+  const labels = Object.entries(nodes).map(([key, value]) => code(`${key}=${value}`));
   return { text: `nodes with ${labels.join(" and ")}`, names: undefined };
 }

@@ -46,7 +46,7 @@ function fleetSection(fleet: FleetPlan): string {
 
 function operationTable(operations: Operation[]): string {
   const rows = operations.map(
-    ({ op, type, name, changed }) => `| ${op} | ${code(type)} | ${code(name)} | ${changed.map(cell).join(", ")} |`,
+    ({ op, type, name, changed }) => `| ${op} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
   );
   return [
     `<details><summary>${count(operations.length, "operation")} of the engine</summary>`,
@@ -59,4 +59,5 @@ function operationTable(operations: Operation[]): string {
   ].join("\n");
 }
 
-const cell = (path: string): string => code(path).replaceAll("|", "\\|");
+/** A bar ends a table's cell in a code span, too. */
+const cell = (text: string): string => code(text).replaceAll("|", "\\|");

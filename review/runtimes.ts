@@ -3,7 +3,7 @@ import { explainChanges, type Measured } from "../node-installer/measure/changes
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
-import { code, known, type Line, list, predicted, unknown } from "./lines.ts";
+import { code, exchange, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
@@ -28,7 +28,7 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
     const [old, now] = [overhead(before), overhead(after)];
     if (old === now) return [];
     return [
-      known(`RuntimeClass ${code(name)}: overhead ${code(old)} → ${code(now)}.`),
+      known(`RuntimeClass ${code(name)}: overhead ${exchange(old, now)}.`),
       predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
     ];
   });

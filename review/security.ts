@@ -2,7 +2,7 @@ import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, known, type Line, notKnownYet, predicted, unknown } from "./lines.ts";
+import { code, exchange, known, type Line, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 /** What a reviewer who answers for security has to see, whatever else changes. */
@@ -24,9 +24,8 @@ function groupLines({ group, before, after, added }: GroupChange): Line[] {
       : [];
   });
   if (!after?.image || before?.image === after.image) return lines;
-  const text = before?.image ? `${code(before.image)} → ${code(after.image)}` : code(after.image);
-  const line = after.image === notKnownYet ? unknown : known;
-  return [...lines, line(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
+  const text = before?.image ? exchange(before.image, after.image) : code(after.image);
+  return [...lines, known(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
 }
 
 /** By type of resource. Everything here is in the diff. */
@@ -73,9 +72,7 @@ function podLines({ op, name, before, after }: Step): Line[] {
       .map(({ path, before: from, after: to }) => {
         // The value of a variable may be confidential, though none is today.
         const hidden = /\.env\[/.test(path);
-        return known(
-          `DaemonSet ${code(name)}: pod's ${code(path)} ${hidden ? "changes" : `${code(from)} → ${code(to)}`}.`,
-        );
+        return known(`DaemonSet ${code(name)}: pod's ${code(path)} ${hidden ? "changes" : exchange(from, to)}.`);
       }),
   ];
 }
@@ -97,7 +94,7 @@ function privileges(name: string, spec: Inputs): Line {
     ...["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true),
     ...paths.map((path) => `the node's ${path}`),
   ];
-  return known(`DaemonSet ${code(name)} is new; its pods have: ${words.join("; ")}.`);
+  return known(`DaemonSet ${code(name)} is new; its pods have: ${words.map(code).join("; ")}.`);
 }
 
 function ruleLines({ op, type, name, before, after }: Step): Line[] {
@@ -169,7 +166,7 @@ function policyLines({ op, type, name, before, after }: Step): Line[] {
   if (op === "delete") return [known(`${kind} ${code(name)}, which limits what installers may do, goes.`)];
   const changed = leafChanges(before ?? {}, after ?? {});
   return changed.map(({ path, before: from, after: to }) =>
-    known(`${kind} ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
+    known(`${kind} ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
   );
 }
 
@@ -177,9 +174,7 @@ function namespaceLines({ op, name, before, after }: Step): Line[] {
   if (op === "delete") return [known(`Namespace ${code(name)} goes with everything in it.`)];
   return leafChanges(before ?? {}, after ?? {})
     .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
-    .map(({ path, before: from, after: to }) =>
-      known(`Namespace ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
-    );
+    .map(({ path, before: from, after: to }) => known(`Namespace ${code(name)}: ${code(path)} ${exchange(from, to)}.`));
 }
 
 function hostKeyLines({ before, after }: Step): Line[] {
@@ -190,7 +185,7 @@ function hostKeyLines({ before, after }: Step): Line[] {
   const [old, now] = [keys(before), keys(after)];
   return [...now].flatMap(([host, key]) => {
     if (old.get(host) === key) return [];
-    const text = old.has(host) ? `${code(old.get(host))} → ${code(key)}` : code(key);
+    const text = old.has(host) ? exchange(old.get(host), key) : code(key);
     return [known(`Host ${code(host)} is trusted by its key ${text}.`)];
   });
 }
@@ -208,7 +203,7 @@ function clusterLines(step: Step): Line[] {
   const [settings, isTold] = [leafChanges(before, after), paths.length === 0 || paths.includes("kubeconfig")];
   return [
     ...settings.map(({ path, before: from, after: to }) =>
-      known(`Provider ${code(name)}: ${code(path)} ${code(from)} → ${code(to)}.`),
+      known(`Provider ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
     ),
     ...(isTold
       ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
@@ -228,7 +223,7 @@ function anotherCluster(before: Inputs, after: Inputs): Line[] {
   return [
     known(
       oldDirectory === undefined
-        ? `Another cluster: ${code(old)} → ${code(now)}.`
+        ? `Another cluster: ${exchange(old, now)}.`
         : `Cluster ${code(now)} is reached; until now manifests were written to ${code(oldDirectory)}.`,
     ),
     predicted(

@@ -105,6 +105,13 @@ describe("the fleet plan", () => {
     expect(outcomes).toMatchObject([{ outcome: "refused", nodes: ["node-1"] }]);
   });
 
+  test("nothing that a node says of itself is Markdown in the comment", () => {
+    const link = "` ![](https://example.com/)\n# Title";
+    const sentence = outcomeSentence({ outcome: "refused", code: link, reason: `It says ${link}.`, nodes: [link] });
+    expect(sentence.replaceAll(/`[^`]*`/g, "")).toBe("1 node is refused (: ): .");
+    expect(sentence).not.toContain("\n");
+  });
+
   test("a file that is no bundle is named", async () => {
     const empty = { file: "bundles/x.json", text: "{}" };
     await expect(planFleet(one, [empty])).rejects.toThrow("bundles/x.json is not a node's bundle.");

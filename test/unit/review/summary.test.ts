@@ -741,6 +741,46 @@ describe("the rest", () => {
     expect(markdown).not.toContain("\n# y");
   });
 
+  test("a bar in a name ends no cell of the table", () => {
+    const name = "x | ![](https://example.com/) | y";
+    const markdown = renderMarkdown(summaryOf({ op: "create", type: "aws:a:B", name, after: {} }));
+    expect(markdown.split("\n").find((line) => line.startsWith("| create"))).toBe(
+      "| create | `aws:a:B` | `x \\| ![](https://example.com/) \\| y` |  |",
+    );
+  });
+
+  test("characters that nobody sees are shown", () => {
+    const [line] = linesOf(
+      summaryOf({ op: "create", type: "aws:a:B", name: "a\u202eb\u200b\u0085", after: {} }),
+      "Not known here",
+    );
+    expect(line).toContain("`a\\u{202e}b\\u{200b}\\u{85}`");
+  });
+
+  test("of two long values the part is shown in which they differ", () => {
+    const expression = (end: string) => ({ spec: { validations: [{ expression: `${"a && ".repeat(100)}${end}` }] } });
+    const type = "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy";
+    const step = { op: "update", type, name: "p", before: expression("own == node"), after: expression("true") };
+    expect(linesOf(summaryOf(step), "Security")).toEqual([
+      `known: ValidatingAdmissionPolicy \`p\`: \`spec.validations[0].expression\` \`…${"a && ".repeat(10)}own == node\` → \`…${"a && ".repeat(10)}true\`.`,
+    ]);
+  });
+
+  test("a value that only the update will know makes no line known", () => {
+    const host = (address: string) => ({ hosts: [{ name: "h", address, hostKey: "ssh-ed25519 AAAA" }] });
+    const lines = linesOf(
+      summaryOf({
+        op: "update",
+        type: "contrast-runtime:index:BareMetalNodes",
+        name: "hosts",
+        before: host("192.0.2.1"),
+        after: host("04da6b54-80e4-46f7-96ec-b56ff0331ba9"),
+      }),
+      "Nodes",
+    );
+    expect(lines).toEqual(["unknown: Host `h` is at `not known yet` instead of `192.0.2.1`."]);
+  });
+
   test("a comment is never longer than a forge takes", () => {
     const steps = Array.from({ length: 3_000 }, (_, number) => ({
       op: "create",
