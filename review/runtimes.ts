@@ -119,13 +119,13 @@ const cards = z.object({
 
 /** What verifiers have to be told, and why. */
 export function attestationLines(changes: GroupChange[], { steps }: Preview): Line[] {
-  const step = steps.find(({ type }) => type === "contrast-runtime:index:ContrastRuntime");
+  const own = steps.filter(({ type }) => type === "contrast-runtime:index:ContrastRuntime");
   const read = (inputs: Inputs | undefined) => cards.safeParse(inputs).data?.runtimes ?? [];
-  const [before, after] = [read(step?.before), read(step?.after)];
+  const [before, after] = [own.flatMap((step) => read(step.before)), own.flatMap((step) => read(step.after))];
   const cardOf = (of: typeof before, handler: string | undefined) =>
     of.find((card) => card.handler === handler) ?? { launch: {}, measured: {} };
   const seen = new Set<string>();
-  return changes.flatMap(({ added, replaced }) =>
+  const lines = changes.flatMap(({ added, replaced }) =>
     added.flatMap(({ handler, platform }) => {
       // What another group has already, verifiers know already.
       if (seen.has(handler) || before.some((card) => card.handler === handler) || platform === "local") return [];
@@ -159,6 +159,30 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
       ];
     }),
   );
+  return [...lines, ...own.flatMap((step) => correctedLines(read(step.before), read(step.after)))];
+}
+
+type LaunchCard = z.infer<typeof cards>["runtimes"][number];
+
+/** A handler is made of files, not of what its manifest says that they measure: that may change alone. */
+function correctedLines(before: LaunchCard[], after: LaunchCard[]): Line[] {
+  return after.flatMap(({ handler, launch, measured }) => {
+    const old = before.find((card) => card.handler === handler);
+    if (old === undefined) return [];
+    const changed = [...new Set([...Object.keys(old.launch), ...Object.keys(launch)])].filter(
+      (value) => old.launch[value] !== launch[value],
+    );
+    const platform = handler.replace(/^contrast-(cc|insecure)-/, "").replace(/-[0-9a-f]+$/, "");
+    const reasons = reasonsOf(platform, old.measured, measured);
+    if (changed.length === 0 && reasons.length === 0) return [];
+    return [
+      ...changed.map((value) => valueLine(handler, value, old.launch[value], launch[value] ?? "nothing")),
+      ...reasons.map((reason) => known(`${code(handler)}: ${reason}`)),
+      predicted(
+        `The files of ${code(handler)} stay the same, and so does what its guests measure: the values are wrong now, or were before.`,
+      ),
+    ];
+  });
 }
 
 function valueLine(handler: string, value: string, old: string | undefined, now: string): Line {

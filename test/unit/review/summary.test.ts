@@ -178,6 +178,30 @@ describe("attestation", () => {
     expect(linesOf(summaryOf(launchStep(cards, cards), ...steps), "Attestation")).toEqual([]);
   });
 
+  test("values that change although the files do not, as when somebody edits a manifest", () => {
+    const state = (launch: string, kernel: string) => ({
+      launch: { "EPYC-Milan launch digest": launch },
+      measured: { kernel: kernel.repeat(64) },
+    });
+    const [before, after] = [{ [go.handler]: state(old, "8") }, { [go.handler]: state(now, "9") }];
+    expect(linesOf(summaryOf(launchStep(before, after)), "Attestation")).toEqual([
+      `known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`,
+      `known: \`${go.handler}\`: SNP launch digests change because of the kernel (\`888888888888…\` → \`999999999999…\`).`,
+      `predicted: The files of \`${go.handler}\` stay the same, and so does what its guests measure: the values are wrong now, or were before.`,
+    ]);
+    expect(linesOf(summaryOf(launchStep(before, before)), "Attestation")).toEqual([]);
+    const lost = linesOf(summaryOf(launchStep(before, { [go.handler]: { launch: {} } })), "Attestation");
+    expect(lost[0]).toBe(`known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`nothing\`.`);
+  });
+
+  test("each of a program's several runtimes has its own card", () => {
+    const launch = { launch: { "EPYC-Milan launch digest": old } };
+    const first = launchStep({}, {});
+    const second = { ...launchStep({}, { [go.handler]: launch }), name: "second" };
+    const lines = linesOf(summaryOf(first, second, ...groupSteps({ runtimes: [] }, { runtimes: [go] })), "Attestation");
+    expect(lines).toEqual([`known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\`.`]);
+  });
+
   test("a value that cannot be predicted changes, too, when what it is made of does", () => {
     const state = (kernel: string) => ({
       launch: { MRTD: now, RTMR1: "not predictable: depends on the VMM" },
