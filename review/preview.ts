@@ -35,6 +35,7 @@ export interface Preview {
   known: Map<string, Inputs>;
   /** Messages of a preview that failed. */
   errors: string[];
+  warnings: string[];
 }
 
 const state = z
@@ -94,7 +95,7 @@ interface RawStep {
  * events, one a line. Both give the same steps. Throws a Refusal where the text is neither.
  */
 export function readPreview(text: string): Preview {
-  const { raw, errors } = text.trimStart().startsWith('{"sequence"') ? readEvents(text) : readDigest(text);
+  const { raw, errors, warnings } = text.trimStart().startsWith('{"sequence"') ? readEvents(text) : readDigest(text);
   // Where nothing changes, the stack itself still stays the same.
   if (raw.length === 0 && errors.length === 0) throw notAPreview("it has no step, not even the stack's own");
   const [, stackName = "", project = ""] = /^urn:pulumi:([^:]+)::([^:]+)::/.exec(raw[0]?.urn ?? "") ?? [];
@@ -112,7 +113,7 @@ export function readPreview(text: string): Preview {
   const refreshed = raw.filter(({ op }) => op === "refresh");
   const states = new Map(refreshed.map(({ urn, before }) => [urn, before?.inputs ?? {}]));
   const drift = steps.flatMap((step) => driftOf(step, states));
-  return { project, stack: stackName, steps, drift, leftBehind: leftBehind(raw), known, errors };
+  return { project, stack: stackName, steps, drift, leftBehind: leftBehind(raw), known, errors, warnings };
 }
 
 /**
@@ -156,7 +157,13 @@ function resolve({ op, urn, before, after, paths }: RawStep): Step {
   };
 }
 
-function readDigest(text: string): { raw: RawStep[]; errors: string[] } {
+interface Read {
+  raw: RawStep[];
+  errors: string[];
+  warnings: string[];
+}
+
+function readDigest(text: string): Read {
   let document: unknown;
   try {
     // Warnings of the engine may stand before the document.
@@ -175,12 +182,13 @@ function readDigest(text: string): { raw: RawStep[]; errors: string[] } {
       after: newState,
       paths: pathsOf(detailedDiff, diffReasons),
     })),
-    errors: errorsOf(diagnostics ?? []),
+    errors: messagesOf(diagnostics ?? [], "error"),
+    warnings: messagesOf(diagnostics ?? [], "warning"),
   };
 }
 
 /** What is planned is in the events before each step, which are what the document is made of, too. */
-function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
+function readEvents(text: string): Read {
   const raw: RawStep[] = [];
   const diagnostics: { message: string; severity: string }[] = [];
   let result: string | undefined;
@@ -201,11 +209,11 @@ function readEvents(text: string): { raw: RawStep[]; errors: string[] } {
     const { op, urn, old, new: after, detailedDiff, diffs } = parsed.resourcePreEvent.metadata;
     raw.push({ op, urn, before: old, after, paths: pathsOf(detailedDiff, diffs) });
   }
-  const errors = errorsOf(diagnostics);
-  if (errors.length > 0) return { raw, errors };
+  const [errors, warnings] = [messagesOf(diagnostics, "error"), messagesOf(diagnostics, "warning")];
+  if (errors.length > 0) return { raw, errors, warnings };
   if (result === undefined) throw notAPreview("its last event, the engine's summary, is missing");
   if (result !== "succeeded") errors.push(`The engine says no more than: ${result}.`);
-  return { raw, errors };
+  return { raw, errors, warnings };
 }
 
 /** Plugins need not say more than which properties differ; providers' own settings are compared like that. */
@@ -214,8 +222,14 @@ const pathsOf = (detailed: object | null | undefined, properties: string[] | nul
   return paths.length > 0 ? paths : (properties ?? []);
 };
 
-const errorsOf = (diagnostics: { message?: string | undefined; severity: string }[]): string[] =>
-  diagnostics.filter(({ severity }) => severity === "error").map(({ message = "" }) => message.trim());
+/** The engine writes the severity before the message in one of the forms only. */
+const messagesOf = (
+  diagnostics: { message?: string | undefined; severity: string }[],
+  wanted: "error" | "warning",
+): string[] =>
+  diagnostics
+    .filter(({ severity }) => severity === wanted)
+    .map(({ message = "" }) => message.replace(new RegExp(`^${wanted}: `), "").trim());
 
 const firstIssue = ({ issues: [issue] }: z.ZodError): string => `${issue?.path.join(".")}: ${issue?.message}`;
 

@@ -7,7 +7,12 @@ import type { Inputs, Preview, Step } from "./preview.ts";
 
 /** What a reviewer who answers for security has to see, whatever else changes. */
 export function securityLines(changes: GroupChange[], { steps }: Preview): Line[] {
-  return [...changes.flatMap(groupLines), ...steps.flatMap((step) => rows[step.type]?.(step) ?? [])];
+  return [
+    ...changes.flatMap(groupLines),
+    ...steps.flatMap((step) => rows[step.type]?.(step) ?? []),
+    // Last, since they are the most.
+    ...steps.flatMap((step) => (step.type === "contrast-runtime:index:BareMetalNodes" ? hostKeyLines(step) : [])),
+  ];
 }
 
 function groupLines({ group, before, after, added }: GroupChange): Line[] {
@@ -39,7 +44,6 @@ const rows: Record<string, (step: Step) => Line[]> = {
   "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicyBinding": policyLines,
   "kubernetes:core/v1:Namespace": namespaceLines,
   "kubernetes:core/v1:Secret": ({ op, name }) => [known(`Secret ${code(name)}: ${op}. Its value is not shown.`)],
-  "contrast-runtime:index:BareMetalNodes": hostKeyLines,
   "command:remote:Command": trustLines,
   "pulumi:providers:kubernetes": clusterLines,
 };

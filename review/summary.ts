@@ -27,6 +27,8 @@ export interface Summary {
   /** Sorted by type and name. */
   operations: Operation[];
   errors: string[];
+  /** Not part of the canonical form, either: some are about the machine. */
+  warnings: string[];
   /** By group; only where bundles of nodes were given. Not part of the canonical form: nodes change by themselves. */
   fleets: FleetPlan[];
 }
@@ -50,6 +52,7 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
     sections: sections.filter(({ lines }) => lines.length > 0),
     operations: [...preview.steps, ...preview.leftBehind].map(operation).sort(byTypeAndName),
     errors: preview.errors,
+    warnings: [...new Set(preview.warnings)].sort(),
     fleets,
   };
 }

@@ -693,7 +693,15 @@ describe("the rest", () => {
     const text = JSON.stringify({ steps: [], diagnostics: [{ severity: "error", message: "error: a mistake\n" }] });
     const markdown = renderMarkdown(summarize(readPreview(text)));
     expect(markdown).toContain("**The preview failed.**");
-    expect(markdown).toContain("error: a mistake");
+    expect(markdown).toContain("\na mistake\n");
+  });
+
+  test("what the engine warns of is told, and is not part of what is approved", () => {
+    const warning = { severity: "warning", message: "warning: The feature is not registered.\n" };
+    const { steps } = JSON.parse(document([]));
+    const summary = summarize(readPreview(JSON.stringify({ steps, diagnostics: [warning, warning] })));
+    expect(renderMarkdown(summary)).toContain("### The engine warns\n\n```\nThe feature is not registered.\n```\n");
+    expect(canonical(summary)).toBe(canonical(summaryOf()));
   });
 
   test("properties that differ are read where a plugin names no paths below them, from both forms of a preview", () => {
@@ -814,7 +822,29 @@ describe("the rest", () => {
     }));
     const markdown = renderMarkdown(summaryOf(...steps));
     expect(markdown.length).toBeLessThan(65_536);
-    expect(markdown).toContain("Cut here");
+    expect(markdown).toContain("- … and 2700 lines more. The stored summary has all of them.");
+    expect(markdown).toContain("3000 operations of the engine, too many for a comment");
+    const message = "a".repeat(70_000);
+    const failed = JSON.stringify({ diagnostics: Array(20).fill({ severity: "error", message }) });
+    expect(renderMarkdown(summarize(readPreview(failed))).length).toBeLessThan(65_536);
+  });
+
+  test("many hosts push nothing out that concerns security", () => {
+    const hosts = Array.from({ length: 1_000 }, (_, at) => ({
+      name: `host-${at}`,
+      address: `192.0.2.${at}`,
+      hostKey: `ssh-ed25519 ${"A".repeat(68)}`,
+    }));
+    const pod = (privileged: boolean) => ({ spec: { template: { spec: { hostNetwork: privileged } } } });
+    const markdown = renderMarkdown(
+      summaryOf(
+        { op: "create", type: "contrast-runtime:index:BareMetalNodes", name: "hosts", after: { hosts } },
+        { op: "update", type: "kubernetes:apps/v1:DaemonSet", name: "d", before: pod(false), after: pod(true) },
+      ),
+    );
+    expect(markdown.length).toBeLessThan(65_536);
+    expect(markdown).toContain("pod's `hostNetwork` `false` → `true`");
+    expect(markdown).toContain("Host `host-0`");
   });
 });
 
