@@ -4,7 +4,7 @@ import { code, few } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 /** The review card of a NodeInstaller, as far as a summary reads it. */
-const card = z.object({
+export const card = z.object({
   group: z.string(),
   distribution: z.string(),
   /** Node names, labels, or "all". */
@@ -55,8 +55,8 @@ export function groupChanges({ steps, known }: Preview): GroupChange[] {
   });
 }
 
-const installerType = "contrast-runtime:index:NodeInstaller";
-const configMapType = "kubernetes:core/v1:ConfigMap";
+export const installerType = "contrast-runtime:index:NodeInstaller";
+export const configMapType = "kubernetes:core/v1:ConfigMap";
 
 function compare(before: RuntimeCard[], after: RuntimeCard[]): Pick<GroupChange, "added" | "removed" | "replaced"> {
   const missing = (from: RuntimeCard[], of: RuntimeCard[]) =>
@@ -75,7 +75,7 @@ function compare(before: RuntimeCard[], after: RuntimeCard[]): Pick<GroupChange,
 
 const readCard = (inputs: Inputs | undefined): Card | undefined => card.safeParse(inputs).data;
 
-const specMap = z.object({ data: z.object({ "spec.json": z.string() }) });
+export const specMap = z.object({ data: z.object({ "spec.json": z.string() }) });
 
 /** The install spec in the inputs of a ConfigMap, where they hold one that this version understands. */
 export function readSpec(inputs: Inputs | undefined): InstallSpec | undefined {

@@ -19,3 +19,7 @@ const plain = (value: unknown): unknown =>
   value === false || value === null || (isTree(value) && Object.keys(value).length === 0) ? undefined : value;
 
 const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
+
+/** What a list holds; of a list that only the update will know, the text that stands for it. */
+export const items = <T = unknown>(value: unknown): T[] =>
+  (Array.isArray(value) ? value : value === undefined || value === null ? [] : [value]) as T[];

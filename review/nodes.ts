@@ -5,7 +5,7 @@ import { type Card, type GroupChange, nodesOf } from "./groups.ts";
 import { code, count, few, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
-const hosts = z.object({
+export const hosts = z.object({
   hosts: z.array(z.object({ name: z.string(), address: z.string(), skipped: z.string().optional() })),
 });
 export const localNodes = z.object({ nodes: z.array(z.object({ name: z.string() })) });

@@ -106,7 +106,7 @@ function renamedPayloads({ group, before, after }: GroupChange): Line[] {
 const overhead = (inputs: Inputs | undefined): string =>
   JSON.stringify((inputs as { overhead?: { podFixed?: unknown } } | undefined)?.overhead?.podFixed ?? {});
 
-const cards = z.object({
+export const cards = z.object({
   runtimes: z.array(
     z.object({
       handler: z.string(),

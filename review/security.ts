@@ -1,7 +1,7 @@
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
-import { leafChanges } from "./leaves.ts";
+import { items, leafChanges } from "./leaves.ts";
 import { code, exchange, known, type Line, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
@@ -57,8 +57,7 @@ function podLines({ op, name, before, after }: Step): Line[] {
   const [old, now] = [podSpec(before), podSpec(after)];
   if (op === "delete" || !now) return [];
   const changed = leafChanges(old ?? {}, now);
-  const tolerations = (spec: Inputs | undefined) =>
-    ((spec?.tolerations ?? []) as unknown[]).map((entry) => JSON.stringify(entry));
+  const tolerations = (spec: Inputs | undefined) => items(spec?.tolerations).map((entry) => JSON.stringify(entry));
   const [toleratedBefore, toleratedAfter] = [tolerations(old), tolerations(now)];
   const lines = [
     ...toleratedAfter
@@ -84,17 +83,22 @@ function podLines({ op, name, before, after }: Step): Line[] {
 const podSpec = (inputs: Inputs | undefined): Inputs | undefined =>
   (inputs as { spec?: { template?: { spec?: Inputs } } } | undefined)?.spec?.template?.spec;
 
+interface Container {
+  name?: string;
+  securityContext?: { privileged?: boolean; capabilities?: { add?: string[] } };
+}
+
 function privileges(name: string, spec: Inputs): Line {
-  const [container] = (spec.containers ?? []) as {
-    securityContext?: { privileged?: boolean; capabilities?: { add?: string[] } };
-  }[];
-  const paths = ((spec.volumes ?? []) as { hostPath?: { path: string } }[]).flatMap(
-    ({ hostPath }) => hostPath?.path ?? [],
-  );
-  const { privileged = false, capabilities } = container?.securityContext ?? {};
+  const containers = [...items<Container>(spec.initContainers), ...items<Container>(spec.containers)];
+  const paths = items<{ hostPath?: { path: string } }>(spec.volumes).flatMap(({ hostPath }) => hostPath?.path ?? []);
   const words = [
-    privileged ? "privileged" : "not privileged",
-    `capabilities ${(capabilities?.add ?? ["the runtime's own"]).join(", ")}`,
+    ...containers.flatMap((container) => {
+      if (typeof container !== "object") return [`containers ${container}`];
+      const { privileged = false, capabilities } = container.securityContext ?? {};
+      const which = containers.length > 1 ? `${container.name}: ` : "";
+      const added = items(capabilities?.add ?? "the runtime's own").join(", ");
+      return [`${which}${privileged ? "privileged" : "not privileged"}`, `${which}capabilities ${added}`];
+    }),
     ...["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true),
     ...paths.map((path) => `the node's ${path}`),
   ];
@@ -121,9 +125,9 @@ interface Right {
 }
 
 function rightsOf(inputs: Inputs | undefined): Right[] {
-  const list = (rule: Inputs, key: string) => (rule[key] ?? []) as string[];
+  const list = (rule: Inputs, key: string) => items<string>(rule[key]);
   const orAll = (names: string[]) => (names.length > 0 ? names : [""]);
-  return ((inputs?.rules ?? []) as Inputs[]).flatMap((rule) =>
+  return items<Inputs>(inputs?.rules).flatMap((rule) =>
     orAll(list(rule, "apiGroups")).flatMap((group) =>
       [...list(rule, "resources"), ...list(rule, "nonResourceURLs")].flatMap((resource) =>
         orAll(list(rule, "resourceNames")).flatMap((name) =>
@@ -153,8 +157,10 @@ function rightsBeyond(rights: Right[], others: Right[]): string[] {
 function bindingLines({ op, type, name, before, after }: Step): Line[] {
   const kind = type.split(":").at(-1);
   const text = (inputs: Inputs | undefined) => {
-    const { roleRef, subjects } = (inputs ?? {}) as { roleRef?: { name?: string }; subjects?: Inputs[] };
-    return `${(subjects ?? []).map((subject) => code(`${subject.kind} ${subject.namespace ?? ""}/${subject.name}`)).join(", ")} has ${code(roleRef?.name)}`;
+    const { roleRef, subjects } = (inputs ?? {}) as { roleRef?: { name?: string }; subjects?: unknown };
+    return `${items<Inputs>(subjects)
+      .map((subject) => code(`${subject.kind} ${subject.namespace ?? ""}/${subject.name}`))
+      .join(", ")} has ${code(roleRef?.name)}`;
   };
   if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
   const [old, now] = [text(before), text(after)];
@@ -184,7 +190,9 @@ function namespaceLines({ op, name, before, after }: Step): Line[] {
 function hostKeyLines({ before, after }: Step): Line[] {
   const keys = (inputs: Inputs | undefined) =>
     new Map(
-      ((inputs?.hosts ?? []) as { name: string; hostKey?: string }[]).map(({ name, hostKey }) => [name, hostKey]),
+      items<{ name: string; hostKey?: string }>(inputs?.hosts).flatMap(({ name, hostKey }) =>
+        name === undefined ? [] : [[name, hostKey]],
+      ),
     );
   const [old, now] = [keys(before), keys(after)];
   return [...now].flatMap(([host, key]) => {

@@ -1,12 +1,12 @@
 import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
 import type { FleetPlan } from "./fleet-plan.ts";
-import { groupChanges } from "./groups.ts";
+import { card, configMapType, groupChanges, installerType, readSpec, specMap } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, known, type Line, predicted, unknown } from "./lines.ts";
-import { nodeLines } from "./nodes.ts";
-import type { Preview, Step } from "./preview.ts";
+import { code, known, type Line, notKnownYet, predicted, unknown } from "./lines.ts";
+import { hosts, localNodes, nodeLines } from "./nodes.ts";
+import type { Inputs, Preview, Step } from "./preview.ts";
 import { restartLines } from "./restarts.ts";
-import { attestationLines, runtimeLines } from "./runtimes.ts";
+import { attestationLines, cards, runtimeLines } from "./runtimes.ts";
 import { securityLines } from "./security.ts";
 
 /** One resource that the engine will change. */
@@ -44,7 +44,7 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
     { title: "Security", lines: securityLines(groups, preview) },
     { title: "Changed from outside", lines: preview.drift.flatMap(driftLines) },
     { title: "Left behind by an update that failed", lines: preview.leftBehind.map(leftBehindLine) },
-    { title: "Not known here", lines: preview.steps.flatMap(otherLines) },
+    { title: "Not known here", lines: preview.steps.flatMap((step) => [...otherLines(step), ...unreadLines(step)]) },
   ];
   return {
     project: preview.project,
@@ -95,6 +95,27 @@ const otherLines = ({ op, type, name }: Step): Line[] =>
   ours.test(type)
     ? []
     : [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: this summary does not know that type.`)];
+
+/** What the lines above are made of. */
+const read: Record<string, (inputs: Inputs) => boolean> = {
+  [installerType]: (inputs) => card.safeParse(inputs).success,
+  [configMapType]: (inputs) => !specMap.safeParse(inputs).success || readSpec(inputs) !== undefined,
+  "contrast-runtime:index:ContrastRuntime": (inputs) => cards.safeParse(inputs).success,
+  "contrast-runtime:index:BareMetalNodes": (inputs) => hosts.safeParse(inputs).success,
+  "contrast-runtime:index:LocalCluster": (inputs) => localNodes.safeParse(inputs).success,
+  ...Object.fromEntries(
+    ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"].map((kind) => [
+      `kubernetes:rbac.authorization.k8s.io/v1:${kind}`,
+      (inputs: Inputs) => !Object.values(inputs).includes(notKnownYet),
+    ]),
+  ),
+};
+
+/** Of another version, or with values that only the update will know. */
+const unreadLines = ({ type, name, before, after }: Step): Line[] =>
+  [before, after].every((inputs) => inputs === undefined || (read[type]?.(inputs) ?? true))
+    ? []
+    : [unknown(`What changes in ${code(name)} (${code(type)}): this summary cannot read what it holds.`)];
 
 /**
  * The form that is approved and compared: the same text for the same plan, whatever the machine, the time, and the order

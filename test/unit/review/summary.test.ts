@@ -525,6 +525,16 @@ describe("security", () => {
     ]);
   });
 
+  test("the privileges of a new pod are those of all its containers", () => {
+    const snapshotter = { name: "snapshotter", securityContext: { privileged: true } };
+    const spec = { containers: [{ ...container, securityContext: { capabilities: { add: ["CHOWN"] } } }, snapshotter] };
+    const step = { op: "create", type: "kubernetes:apps/v1:DaemonSet", name: "installer", after: daemonSet(spec) };
+    expect(linesOf(summaryOf(step), "Security")).toEqual([
+      "known: DaemonSet `installer` is new; its pods have: `installer: not privileged`; `installer: capabilities CHOWN`; " +
+        "`snapshotter: privileged`; `snapshotter: capabilities the runtime's own`.",
+    ]);
+  });
+
   test("tolerations that come and go, and variables without their values", () => {
     const before = {
       containers: [{ ...container, env: [{ name: "A", value: "hush" }] }],
@@ -764,6 +774,39 @@ describe("the rest", () => {
     }
     const replaced = steps(step("create-replacement"), step("replace"), step("delete-replaced"));
     expect(linesOf(summarize(readPreview(replaced)), "Left behind by an update that failed")).toEqual([]);
+  });
+
+  test("what cannot be read is said, whatever only the update will know", () => {
+    const pending = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
+    const rbac = "kubernetes:rbac.authorization.k8s.io/v1";
+    const create = (type: string, after: object): DocumentStep => ({ op: "create", type, name: "it", after });
+    const pods = { tolerations: pending, containers: pending, volumes: pending };
+    const summary = summaryOf(
+      ...["NodeInstaller", "ContrastRuntime", "BareMetalNodes", "LocalCluster"].map((component) =>
+        create(`contrast-runtime:index:${component}`, { runtimes: pending, hosts: pending, nodes: pending }),
+      ),
+      create("kubernetes:core/v1:ConfigMap", { data: { "spec.json": pending } }),
+      create("kubernetes:apps/v1:DaemonSet", { spec: { template: { spec: pods } } }),
+      create(`${rbac}:Role`, { rules: pending }),
+      create(`${rbac}:ClusterRole`, { rules: [{ apiGroups: pending, resources: ["nodes"], verbs: pending }] }),
+      create(`${rbac}:RoleBinding`, { subjects: pending, roleRef: pending }),
+    );
+    const components = ["BareMetalNodes", "ContrastRuntime", "LocalCluster", "NodeInstaller"];
+    const objects = [
+      "core/v1:ConfigMap",
+      "rbac.authorization.k8s.io/v1:Role",
+      "rbac.authorization.k8s.io/v1:RoleBinding",
+    ];
+    expect(linesOf(summary, "Not known here")).toEqual(
+      [
+        ...components.map((component) => `contrast-runtime:index:${component}`),
+        ...objects.map((object) => `kubernetes:${object}`),
+      ].map((type) => `unknown: What changes in \`it\` (\`${type}\`): this summary cannot read what it holds.`),
+    );
+    const security = linesOf(summary, "Security");
+    expect(security).toContain("unknown: ClusterRole `it` allows: `not known yet nodes of not known yet`.");
+    expect(security).toContain('unknown: DaemonSet `it` tolerates `"not known yet"`.');
+    expect(security).toContain("unknown: DaemonSet `it` is new; its pods have: `containers not known yet`.");
   });
 
   test("a value cannot leave its code span", () => {
