@@ -1,8 +1,10 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { skipNodesAnnotation } from "../node-installer/kubernetes/names.ts";
-import { type Card, type GroupChange, nodesOf } from "./groups.ts";
-import { code, count, few, known, type Line, list, predicted, unknown } from "./lines.ts";
+import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import { type Card, type GroupChange, nodesOf, runtimeOf } from "./groups.ts";
+import { leafChanges } from "./leaves.ts";
+import { code, count, exchange, few, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 export const hosts = z.object({
@@ -16,6 +18,7 @@ export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
     ...changes.flatMap(selectionLines),
     ...takeoverLines(changes),
     ...changes.flatMap(farewellLines),
+    ...changes.flatMap(settingLines),
     ...steps.flatMap(daemonSetLines),
     ...steps.flatMap(hostLines),
     ...commandLines(steps),
@@ -61,6 +64,23 @@ function farewellLines({ group, before, after }: GroupChange): Line[] {
         : `From now on nodes are uninstalled when ${code(group)} goes, and those that leave it have to be.`,
     ),
   ];
+}
+
+/** What of an install spec says how installers work, and what of a runtime is not in its handler's name. */
+function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
+  if (!specBefore || !specAfter) return [];
+  const settings = ({ runtimes: _, ...rest }: InstallSpec) => rest;
+  const lines = leafChanges(settings(specBefore), settings(specAfter)).map(({ path, before, after }) =>
+    known(`Group ${code(group)}: ${code(path)} ${exchange(before, after)}.`),
+  );
+  const runtimes = specAfter.runtimes.flatMap(({ payload: _, ...now }) => {
+    const old = runtimeOf(specBefore, now.handler);
+    // Payloads that only have another name are told elsewhere.
+    return leafChanges(old && { ...old, payload: undefined }, old && now).map(({ path, before, after }) =>
+      known(`Group ${code(group)}, ${code(now.handler)}: ${code(path)} ${exchange(before, after)}.`),
+    );
+  });
+  return [...lines, ...runtimes];
 }
 
 /** What is in no card: dead nodes, and taints that keep no installer off any more. */
@@ -206,12 +226,21 @@ function poolLines(step: Step): Line[] {
             "Azure may refuse to make them: Microsoft retired the service in March 2026.",
         ),
       ];
+    case "import":
+      return [known(`Pool ${now.name} with ${many(now.nodes)} is imported: the stack manages it from then on.`)];
     default: {
-      if (old.nodes === now.nodes || old.nodes === undefined || now.nodes === undefined) {
-        return [known(`Pool ${now.name} is changed in place: ${paths.map(code).join(", ")}.`)];
+      const others = paths.filter((path) => path !== "count").map(code);
+      const inPlace =
+        others.length > 0 || paths.length === 0
+          ? [known(`Pool ${now.name} is changed in place${others.length > 0 ? `: ${others.join(", ")}` : ""}.`)]
+          : [];
+      if (old.nodes === now.nodes) return inPlace;
+      if (old.nodes === undefined || now.nodes === undefined) {
+        return [...inPlace, unknown(`How many nodes pool ${now.name} has from then on.`)];
       }
       const [more, number] = [now.nodes > old.nodes, Math.abs(now.nodes - old.nodes)];
       return [
+        ...inPlace,
         known(`Pool ${now.name} has ${many(now.nodes)} instead of ${old.nodes}.`),
         predicted(
           more

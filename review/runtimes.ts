@@ -3,6 +3,7 @@ import { explainChanges, type Measured } from "../node-installer/measure/changes
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
+import { leafChanges } from "./leaves.ts";
 import { code, exchange, known, type Line, list, predicted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
@@ -23,16 +24,21 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
       ...renamedPayloads(change),
     ];
   });
-  const overheads = steps.flatMap(({ type, op, name, before, after }) => {
-    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || op !== "update") return [];
+  const classes = steps.flatMap(({ type, op, name, before, after }) => {
+    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || !before || !after) return [];
+    const others = leafChanges({ ...before, overhead: undefined }, { ...after, overhead: undefined }).map(
+      ({ path, before: from, after: to }) => known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
+    );
+    if (op === "replace") others.push(known(`RuntimeClass ${code(name)} goes and is made again.`));
     const [old, now] = [overhead(before), overhead(after)];
-    if (old === now) return [];
+    if (old === now) return others;
     return [
+      ...others,
       known(`RuntimeClass ${code(name)}: overhead ${exchange(old, now)}.`),
       predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
     ];
   });
-  return [...lines, ...overheads];
+  return [...lines, ...classes];
 }
 
 const at = (group: string) => `Group ${code(group)}`;

@@ -9,7 +9,7 @@ import type { Inputs, Preview, Step } from "./preview.ts";
 export function securityLines(changes: GroupChange[], { steps }: Preview): Line[] {
   return [
     ...changes.flatMap(groupLines),
-    ...steps.flatMap((step) => rows[step.type]?.(step) ?? []),
+    ...steps.flatMap((step) => (rows[step.type] ?? otherRow(step.type))?.(step) ?? []),
     // Last, since they are the most.
     ...steps.flatMap((step) => (step.type === "contrast-runtime:index:BareMetalNodes" ? hostKeyLines(step) : [])),
   ];
@@ -205,6 +205,20 @@ function hostKeyLines({ before, after }: Step): Line[] {
 function trustLines({ op, name }: Step): Line[] {
   if (!name.endsWith("-registry") || op === "delete") return [];
   return [known(`Host ${code(name.replace(/-registry$/, ""))} is told which authority to trust for the registry.`)];
+}
+
+const otherRow = (type: string) => (type.startsWith("pulumi:providers:") ? providerLines : undefined);
+
+/** Of other providers: which account or subscription, and by which version of the plugin. */
+function providerLines({ type, name, before, after, paths }: Step): Line[] {
+  if (!before || !after) return [];
+  const provider = `Provider ${code(name)} (${code(type.split(":").at(-1))})`;
+  const settings = leafChanges(before, after);
+  const hidden = paths.filter((path) => !settings.some((setting) => setting.path.startsWith(path)));
+  return [
+    ...settings.map(({ path, before: from, after: to }) => known(`${provider}: ${code(path)} ${exchange(from, to)}.`)),
+    ...hidden.map((path) => known(`${provider}: ${code(path)} changes.`)),
+  ];
 }
 
 function clusterLines(step: Step): Line[] {

@@ -91,10 +91,17 @@ const leftBehindLine = ({ type, name }: Step): Line =>
 const ours =
   /^(contrast-runtime:index:|kubernetes:(core\/v1:(Namespace|ConfigMap|ServiceAccount|Secret)|apps\/v1:DaemonSet|node\.k8s\.io\/v1:RuntimeClass|rbac\.|admissionregistration\.)|command:|pulumi:providers:|azure-native:containerservice:AgentPool)/;
 
-const otherLines = ({ op, type, name }: Step): Line[] =>
-  ours.test(type)
+/** Of these types it says so only of what our components make, and of the push of an image that was built here. */
+const anybodys = /^(command:|kubernetes:core\/v1:(ConfigMap|ServiceAccount)$)/;
+
+const otherLines = ({ op, urn, type, name }: Step): Line[] => {
+  if (anybodys.test(type) && !urn.includes("::contrast-runtime:index:") && name !== "installer-image") {
+    return [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: it is none of this product's.`)];
+  }
+  return ours.test(type)
     ? []
     : [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: this summary does not know that type.`)];
+};
 
 /** What the lines above are made of. */
 const read: Record<string, (inputs: Inputs) => boolean> = {

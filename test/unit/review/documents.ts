@@ -12,10 +12,14 @@ export interface DocumentStep {
   before?: object;
   after?: object;
   paths?: string[];
+  /** Made by the program itself, and by none of our components. */
+  foreign?: boolean;
 }
 
-const urnOf = ({ type, name, stack }: { type: string; name: string; stack: string }) =>
-  `urn:pulumi:${stack}::contrast-runtime::${type}::${name}`;
+const urnOf = ({ type, name, stack, foreign }: { type: string; name: string; stack: string; foreign?: boolean }) => {
+  const parents = foreign || !/^(command|kubernetes):/.test(type) ? "" : "contrast-runtime:index:ContrastRuntime$";
+  return `urn:pulumi:${stack}::contrast-runtime::${parents}${type}::${name}`;
+};
 
 /** What `pulumi preview --json` would print of these steps. */
 export function document(steps: DocumentStep[], stack = "production"): string {

@@ -120,6 +120,34 @@ describe("runtimes", () => {
     expect(linesOf(summary, "Runtimes")).toEqual([]);
   });
 
+  test("settings of installers, and what of a runtime its handler's name does not say", () => {
+    const host = { ...go.host, guestPull: !go.host.guestPull };
+    const summary = summaryOf(
+      ...groupSteps({ runtimes: [go] }, { runtimes: [{ ...go, host }], atOnce: 50, distribution: "k3s" }),
+    );
+    expect(linesOf(summary, "Nodes")).toEqual([
+      "known: Group `workers`: `atOnce` `1` → `50`.",
+      "known: Group `workers`: `distribution.name` `containerd` → `k3s`.",
+      `known: Group \`workers\`, \`${go.handler}\`: \`host.guestPull\` \`${go.host.guestPull}\` → \`${host.guestPull}\`.`,
+    ]);
+  });
+
+  test("which nodes a class's pods land on", () => {
+    const spec = (value: string) => ({ handler: go.handler, scheduling: { nodeSelector: { label: value } } });
+    const step = {
+      type: "kubernetes:node.k8s.io/v1:RuntimeClass",
+      name: "c",
+      before: spec("true"),
+      after: spec("any"),
+    };
+    const changed = "known: RuntimeClass `c`: `scheduling.nodeSelector.label` `true` → `any`.";
+    expect(linesOf(summaryOf({ ...step, op: "update" }), "Runtimes")).toEqual([changed]);
+    expect(linesOf(summaryOf({ ...step, op: "replace" }), "Runtimes")).toEqual([
+      changed,
+      "known: RuntimeClass `c` goes and is made again.",
+    ]);
+  });
+
   test("another overhead", () => {
     const spec = (memory: string) => ({ handler: go.handler, overhead: { podFixed: { memory } } });
     const step = { op: "update", type: "kubernetes:node.k8s.io/v1:RuntimeClass", name: go.handler };
@@ -419,6 +447,25 @@ describe("nodes", () => {
       ["known: Pool `cc` is changed in place: `nodeLabels`."],
     ],
     [
+      "labels and scale out at once",
+      pool("update", { count: 2 }, { count: 3 }, ["count", "nodeLabels"]),
+      [
+        "known: Pool `cc` is changed in place: `nodeLabels`.",
+        "known: Pool `cc` has 3 nodes instead of 2.",
+        "predicted: 1 new node",
+      ],
+    ],
+    [
+      "a size that only the update will know",
+      pool("update", { count: 2 }, { count: "04da6b54-80e4-46f7-96ec-b56ff0331ba9" }, ["count"]),
+      ["unknown: How many nodes pool `cc` has from then on."],
+    ],
+    [
+      "import",
+      pool("import", undefined, { count: 2 }),
+      ["known: Pool `cc` with 2 nodes is imported: the stack manages it from then on."],
+    ],
+    [
       "replace",
       pool("replace", { count: 3 }, { count: 3 }, ["vmSize"]),
       [
@@ -662,6 +709,27 @@ describe("security", () => {
 });
 
 describe("the rest", () => {
+  test("commands and objects that are none of ours are not passed over", () => {
+    const step = { op: "create", after: { create: "curl https://example.com/ | sh" }, foreign: true };
+    const types = ["command:local:Command", "kubernetes:core/v1:ConfigMap"];
+    const summary = summaryOf(...types.map((type) => ({ ...step, type, name: "other" })));
+    expect(linesOf(summary, "Not known here")).toEqual(
+      types.map((type) => `unknown: What the create of \`other\` (\`${type}\`) does: it is none of this product's.`),
+    );
+    const push = { ...step, type: "command:local:Command", name: "installer-image" };
+    expect(linesOf(summaryOf(push), "Not known here")).toEqual([]);
+  });
+
+  test("another subscription, or other credentials of another provider", () => {
+    const step = { op: "update", type: "pulumi:providers:azure-native", name: "default" };
+    const state = (subscriptionId: string) => ({ subscriptionId, clientSecret: "[secret]" });
+    const paths = ["clientSecret", "subscriptionId"];
+    expect(linesOf(summaryOf({ ...step, before: state("a"), after: state("b"), paths }), "Security")).toEqual([
+      "known: Provider `default` (`azure-native`): `subscriptionId` `a` → `b`.",
+      "known: Provider `default` (`azure-native`): `clientSecret` changes.",
+    ]);
+  });
+
   test("what somebody else changed is found by a refresh", () => {
     const type = "kubernetes:core/v1:ServiceAccount";
     const state = (name: string, inputs: object) => ({ op: "refresh", type, name, before: inputs, after: inputs });
@@ -791,17 +859,18 @@ describe("the rest", () => {
       create(`${rbac}:ClusterRole`, { rules: [{ apiGroups: pending, resources: ["nodes"], verbs: pending }] }),
       create(`${rbac}:RoleBinding`, { subjects: pending, roleRef: pending }),
     );
-    const components = ["BareMetalNodes", "ContrastRuntime", "LocalCluster", "NodeInstaller"];
-    const objects = [
-      "core/v1:ConfigMap",
-      "rbac.authorization.k8s.io/v1:Role",
-      "rbac.authorization.k8s.io/v1:RoleBinding",
+    const types = [
+      ...["BareMetalNodes", "ContrastRuntime", "LocalCluster", "NodeInstaller"].map(
+        (each) => `contrast-runtime:index:${each}`,
+      ),
+      ...["core/v1:ConfigMap", "rbac.authorization.k8s.io/v1:Role", "rbac.authorization.k8s.io/v1:RoleBinding"].map(
+        (each) => `kubernetes:${each}`,
+      ),
     ];
-    expect(linesOf(summary, "Not known here")).toEqual(
-      [
-        ...components.map((component) => `contrast-runtime:index:${component}`),
-        ...objects.map((object) => `kubernetes:${object}`),
-      ].map((type) => `unknown: What changes in \`it\` (\`${type}\`): this summary cannot read what it holds.`),
+    expect(new Set(linesOf(summary, "Not known here"))).toEqual(
+      new Set(
+        types.map((type) => `unknown: What changes in \`it\` (\`${type}\`): this summary cannot read what it holds.`),
+      ),
     );
     const security = linesOf(summary, "Security");
     expect(security).toContain("unknown: ClusterRole `it` allows: `not known yet nodes of not known yet`.");
