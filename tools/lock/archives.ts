@@ -50,6 +50,7 @@ export async function openArchives(files: string[], name: string, progress: Prog
   for (const [archive, file] of files.entries()) {
     const found = new Map<string, Node>();
     await readArchive(file, progress, async (header) => {
+      refuseSparse(header, file);
       const path = normalized(header.name);
       const base = posix.basename(path);
       // Whiteouts of the OCI image specification.
@@ -67,6 +68,8 @@ export async function openArchives(files: string[], name: string, progress: Prog
           target: normalized(posix.resolve("/", posix.dirname(path), header.linkname)),
           archive,
         });
+      // A directory takes the place of a link or file of a lower layer.
+      else if (header.type === "directory") nodes.delete(path);
     });
     for (const [path, node] of found) nodes.set(path, node);
   }
@@ -92,6 +95,17 @@ export async function openArchives(files: string[], name: string, progress: Prog
       }
     },
   };
+}
+
+/** Their bytes in the archive are not the file's: only parts of it, with a map of where they belong. */
+function refuseSparse({ name, type, pax }: Header, file: string): void {
+  const records = (pax ?? {}) as Record<string, string>;
+  // GNU's own kind of header for them is none that this reader knows.
+  if (type !== null && !Object.keys(records).some((key) => key.startsWith("GNU.sparse."))) return;
+  throw new Refusal(
+    "archive-sparse",
+    `${file} has ${records["GNU.sparse.name"] ?? name} as a sparse file, which is not read here. Pack it without --sparse (bsdtar: with --no-read-sparse).`,
+  );
 }
 
 /** Follows links of the last and of every other segment, at most as often as Linux does. */

@@ -174,10 +174,10 @@ export async function lock(
     .find((option) => values[option] !== undefined && !optionsOf[source].includes(option));
   if (elsewhere) throw new UsageError(`--${elsewhere} is not for ${source}.`);
   const common = request(source, values);
-  const before = await readFile(common.output, "utf8").then(
-    (content) => manifestSchema.safeParse(JSON.parse(content)).data,
-    () => undefined,
-  );
+  // One that is no manifest, as after a merge that went wrong, is written anew.
+  const before = await readFile(common.output, "utf8")
+    .then((content) => manifestSchema.safeParse(JSON.parse(content)).data)
+    .catch(() => undefined);
   const manifest = await lockFrom(source, values, common, progress);
   return { manifest, before, output: common.output, directory: common.directory };
 }

@@ -91,6 +91,27 @@ test("layers: later ones replace and delete what earlier ones have", async () =>
   expect(await contentOf(tree, "a/replaced")).toBe("new");
 });
 
+test("a directory takes the place of a link of a lower layer", async () => {
+  const lower = await packed("lower", { "etc/real": "a", share: { link: "etc" } });
+  const upper = await packed("upper", { "share/own": "b" });
+  const tree = await openArchives([lower, upper], "image", quiet);
+  expect(await contentOf(tree, "share/own")).toBe("b");
+  expect(tree.resolve("share/real")).toBeUndefined();
+});
+
+test.each(["gnu", "pax", "pax --sparse-version=0.0"])(
+  "a sparse file is refused instead of read as its parts (%s)",
+  async (format) => {
+    await mkdir(join(directory, "tree"));
+    execFileSync("truncate", ["-s", "8M", join(directory, "tree", "rootfs.img")]);
+    const archive = join(directory, "sparse.tar");
+    execFileSync("sh", ["-c", `tar -C ${directory} --sparse --format=${format} -cf ${archive} tree`]);
+    await expect(openArchives([archive], "x", quiet)).rejects.toThrow(
+      `${archive} has tree/rootfs.img as a sparse file, which is not read here.`,
+    );
+  },
+);
+
 test("an opaque top hides everything below", async () => {
   const lower = await packed("lower", { "a/hidden": "x", hidden: "x" });
   const upper = await packed("upper", { ".wh..wh..opq": "", own: "own" });

@@ -15,6 +15,13 @@ test.each<[command: typeof lock, args: string[], code: number, said: string]>([
   [lock, [...release, "--tag=1"], 2, "Unknown option '--tag'"],
   [lock, [...release, "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
   [lock, [...release, "--mirror=mirror"], 1, '--mirror "mirror" is no URL: expected https://… or http://….'],
+  // What is at --output does not matter before there is something to write there.
+  [
+    lock,
+    ["from-node", ...release.slice(1), "--via=/nowhere", "--root=/x", "--output=README.md"],
+    1,
+    "/nowhere cannot be started: spawn /nowhere ENOENT.",
+  ],
   [image, ["--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
   [image, ["--push=registry"], 1, '--push "registry" must be registry/repository without tag or digest'],
   [image, ["--tag=1"], 2, "Unknown option '--tag'"],
