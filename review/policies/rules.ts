@@ -61,7 +61,8 @@ const hostKeys: Rule = {
   },
 };
 
-const worldReachable = new Set(["0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1"]);
+/** `0.0.0.0/0`, `::/0`, and whatever else covers a part of the internet that no organization owns. */
+const isWorld = (range: string): boolean => Number(/\/(\d+)\s*$/.exec(range)?.[1] ?? 32) < 8;
 
 const privateApiServer: Rule = {
   name: "private-api-server",
@@ -71,7 +72,7 @@ const privateApiServer: Rule = {
     const profile = tree(props.apiServerAccessProfile);
     if (profile.enablePrivateCluster === true) return [];
     const ranges = items(profile.authorizedIPRanges);
-    const open = ranges.filter((range) => worldReachable.has(String(range)));
+    const open = ranges.filter((range) => isWorld(String(range)));
     if (ranges.length > 0 && open.length === 0) return [];
     return [
       `The API server answers ${open.length > 0 ? `the range ${open.join(", ")}` : "every address"}. ` +

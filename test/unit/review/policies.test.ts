@@ -28,7 +28,11 @@ test.each([
   ["a host with its key", "command:remote:Command", { connection }],
   ["a host behind a known one", "command:remote:Command", { connection: { ...connection, proxy: connection } }],
   ["a private cluster", cluster, { apiServerAccessProfile: { enablePrivateCluster: true } }],
-  ["a cluster for few", cluster, { apiServerAccessProfile: { authorizedIPRanges: ["192.0.2.0/24"] } }],
+  [
+    "a cluster for few",
+    cluster,
+    { apiServerAccessProfile: { authorizedIPRanges: ["192.0.2.0/24", "192.0.2.1", "2001:db8::/32"] } },
+  ],
   ["a runtime with a TEE", runtimeClass, { handler: "contrast-cc-metal-qemu-snp-00000000" }],
 ])("%s is allowed", (_name, type, props) => {
   expect(violations(type, props)).toEqual([]);
@@ -86,6 +90,16 @@ test.each([
     "private-api-server",
     "the range 0.0.0.0/0",
   ],
+  ...["1.2.3.4/0", "64.0.0.0/2", "2000::/3", "0.0.0.0/1 "].map(
+    (range) =>
+      [
+        `the range ${range}`,
+        cluster,
+        { apiServerAccessProfile: { authorizedIPRanges: [range] } },
+        "private-api-server",
+        `the range ${range}`,
+      ] as [string, string, object, string, string],
+  ),
   ["a runtime without a TEE", runtimeClass, insecure, "secure-runtimes", insecure.handler],
   [
     "a group with such a runtime",

@@ -10,6 +10,7 @@ import { type DocumentStep, document, summaryOf } from "./documents.ts";
 const clone = resolve(import.meta.dirname, "../../..");
 
 interface Step {
+  env?: Record<string, string>;
   uses?: string;
   run?: string;
   name?: string;
@@ -38,6 +39,16 @@ test("actions are pinned by commit, or lie in this repository", () => {
   const used = ["preview", "deploy"].flatMap(githubSteps).flatMap(({ uses }) => uses ?? []);
   expect(used.length).toBeGreaterThan(0);
   for (const action of used) expect(action).toMatch(/^(\.\/|[\w-]+\/[\w-]+@[0-9a-f]{40}$)/);
+});
+
+test("secrets are in the environment of the steps that need them, and of no others", () => {
+  for (const name of ["preview", "deploy"]) {
+    const { jobs: all } = read(`.github/workflows/${name}.yml`) as { jobs: Record<string, { env: object }> };
+    for (const { env } of Object.values(all)) expect(JSON.stringify(env)).not.toContain("secrets.");
+    for (const { env = {}, run: script = "" } of githubSteps(name)) {
+      expect("PULUMI_ACCESS_TOKEN" in env).toBe(/^ *pulumi (preview|up)/m.test(script));
+    }
+  }
 });
 
 test("the approved form is fetched by the name it is stored under, whatever the stack is called", () => {
@@ -151,6 +162,16 @@ esac`,
     expect(stderr).toContain("Not approved: delete of `Namespace` `m`.");
     expect(updates(calls)).toEqual([]);
   });
+
+  test.each(["GitHub deploy", "GitLab deploy"] as const)(
+    "%s stops when the preview failed, whatever it wrote",
+    (job) => {
+      stub("pulumi", `cat "${file("planned.json")}"; exit 1`);
+      const { status, calls } = run(job);
+      expect(status).toBe(1);
+      expect(updates(calls)).toEqual([]);
+    },
+  );
 
   test.each([
     ["GitHub deploy", { HEAD: "" }],
