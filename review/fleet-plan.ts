@@ -31,6 +31,8 @@ export interface FleetPlan {
   nodes: number;
   /** refused first, unchanged last. */
   outcomes: Outcome[];
+  /** Nodes of the group that no bundle is of. */
+  missing: string[];
 }
 
 /** A bundle as it lies on the disk. */
@@ -50,13 +52,22 @@ interface KindPlan extends NodePlan {
 /**
  * The installer's own plan for every node of a group, from their bundles; nodes that are the same in everything that a
  * plan looks at are planned once. Throws a Refusal for a file that is no bundle.
+ *
+ * @param names the group's nodes, where they are known: bundles of others, such as of nodes that leave it, do not count
  */
-export async function planFleet(spec: InstallSpec, bundles: Iterable<BundleText>): Promise<FleetPlan> {
+export async function planFleet(
+  spec: InstallSpec,
+  bundles: Iterable<BundleText>,
+  names?: string[],
+): Promise<FleetPlan> {
+  const missing = new Set(names);
   const kinds = new Map<string, KindPlan>();
   const outcomes = new Map<string, Outcome>();
   let nodes = 0;
   for (const bundle of bundles) {
     const { kind, node, free } = kindOf(bundle);
+    if (names && !names.includes(node)) continue;
+    missing.delete(node);
     let made = kinds.get(kind);
     if (made === undefined) {
       made = await planNode(spec, parseBundle(bundle));
@@ -73,7 +84,7 @@ export async function planFleet(spec: InstallSpec, bundles: Iterable<BundleText>
     (a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome) || b.nodes.length - a.nodes.length,
   );
   for (const outcome of sorted) outcome.nodes.sort();
-  return { group: spec.group, nodes, outcomes: sorted };
+  return { group: spec.group, nodes, outcomes: sorted, missing: [...missing].sort() };
 }
 
 const head = /"takenAt":\s*"[^"]*",\s*"node":\s*"([^"]*)"/;
@@ -178,12 +189,14 @@ const words: Record<NodePlan["outcome"], [one: string, many: string]> = {
 };
 
 /** "212 nodes: 5 are refused, 198 restart containerd, 9 are unchanged." */
-export function fleetSentence({ nodes, outcomes }: FleetPlan): string {
+export function fleetSentence({ nodes, outcomes, missing }: FleetPlan): string {
   const parts = order.flatMap((outcome) => {
     const number = outcomes.filter((one) => one.outcome === outcome).reduce((sum, one) => sum + one.nodes.length, 0);
     return number === 0 ? [] : [`${number} ${words[outcome][number === 1 ? 0 : 1]}`];
   });
-  return `${count(nodes, "node")}: ${parts.length > 0 ? parts.join(", ") : "no bundle of any was given"}.`;
+  const others =
+    nodes > 0 && missing.length > 0 ? ` There is no bundle of ${`${missing.length} more`}: ${few(missing)}.` : "";
+  return `${count(nodes, "node")}: ${parts.length > 0 ? parts.join(", ") : "no bundle of any was given"}.${others}`;
 }
 
 /** "5 nodes are refused (no-space: …): a, b, c, d, e." */

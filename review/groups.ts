@@ -109,6 +109,15 @@ export const runtimeOf = (spec: InstallSpec | undefined, handler: string): Runti
 export const plannedSpecs = ({ steps }: Preview): InstallSpec[] =>
   steps.flatMap(({ type, after }: Step) => (type === configMapType ? (readSpec(after) ?? []) : []));
 
+/** The nodes that a group has from then on, where the stack names them. */
+export const plannedNodes = (preview: Preview): Map<string, string[]> =>
+  new Map(
+    groupChanges(preview).flatMap(({ group, after }) => {
+      const names = after && nodesOf(after.nodes).names;
+      return names ? [[group, names] as const] : [];
+    }),
+  );
+
 /** "nodes with `a=b`" and how many they are, where names say it. */
 export function nodesOf(nodes: Card["nodes"]): { text: string; names: string[] | undefined } {
   if (nodes === "all") return { text: "every node of the cluster", names: undefined };

@@ -7,7 +7,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { differences, readApproved } from "../review/check.ts";
 import { type BundleText, type FleetPlan, fleetSentence, outcomeSentence, planFleet } from "../review/fleet-plan.ts";
-import { plannedSpecs } from "../review/groups.ts";
+import { plannedNodes, plannedSpecs } from "../review/groups.ts";
 import { count } from "../review/lines.ts";
 import { renderMarkdown } from "../review/markdown.ts";
 import { readPreview } from "../review/preview.ts";
@@ -50,7 +50,8 @@ async function summary(args: string[]): Promise<number> {
     canonical: { type: "string" },
   });
   const preview = readPreview(await readText(required(values, "preview")));
-  const fleets = values.bundles === undefined ? [] : await planFleets(plannedSpecs(preview), values.bundles);
+  const fleets =
+    values.bundles === undefined ? [] : await planFleets(plannedSpecs(preview), values.bundles, plannedNodes(preview));
   const made = summarize(preview, fleets);
   if (values.canonical !== undefined) await writeFile(values.canonical, canonical(made));
   process.stdout.write(renderMarkdown(made));
@@ -78,14 +79,17 @@ async function fleet(args: string[]): Promise<number> {
   if ((values.preview === undefined) === (values.spec === undefined)) {
     throw new UsageError("Give either --preview or --spec.");
   }
-  const specs =
-    values.preview === undefined
-      ? await Promise.all((values.spec ?? []).map(async (file) => (await readSpec(file)).spec))
-      : plannedSpecs(readPreview(await readText(values.preview)));
-  const plans = await planFleets(specs, required(values, "bundles"));
+  const bundles = required(values, "bundles");
+  const planned = async (file: string) => {
+    const preview = readPreview(await readText(file));
+    return await planFleets(plannedSpecs(preview), bundles, plannedNodes(preview));
+  };
+  const given = async (files: string[]) =>
+    await planFleets(await Promise.all(files.map(async (file) => (await readSpec(file)).spec)), bundles);
+  const plans = values.preview === undefined ? await given(values.spec ?? []) : await planned(values.preview);
   if (values.json) console.log(JSON.stringify(plans, null, 2));
   for (const plan of values.json ? [] : plans) {
-    console.log(`${plan.group}: ${fleetSentence(plan)}`);
+    console.log(`${plan.group}: ${fleetSentence(plan).replaceAll("`", "")}`);
     for (const outcome of plan.outcomes) console.log(`  ${outcomeSentence(outcome).replaceAll("`", "")}`);
   }
   if (plans.length === 0) console.error("The preview changes no install spec: no node has anything to do.");
@@ -128,13 +132,13 @@ async function comment(args: string[]): Promise<number> {
 }
 
 /** A group that is new has no installers yet, and so no bundles. */
-function planFleets(specs: InstallSpec[], directory: string): Promise<FleetPlan[]> {
+function planFleets(specs: InstallSpec[], directory: string, nodes?: Map<string, string[]>): Promise<FleetPlan[]> {
   const bundlesOf = (group: string) => {
     const own = join(directory, group);
     if (existsSync(own)) return bundlesIn(own);
     return specs.length === 1 || !existsSync(directory) ? bundlesIn(directory) : [];
   };
-  return Promise.all(specs.map((spec) => planFleet(spec, bundlesOf(spec.group))));
+  return Promise.all(specs.map((spec) => planFleet(spec, bundlesOf(spec.group), nodes?.get(spec.group))));
 }
 
 /** One after the other, so that a thousand need no more memory than one. */

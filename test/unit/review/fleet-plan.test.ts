@@ -122,6 +122,15 @@ describe("the fleet plan", () => {
     await expect(planFleet(one, [unknown])).rejects.toThrow("y.json is not a node's bundle.");
   });
 
+  test("nodes that leave the group do not count, and those without a bundle are named", async () => {
+    const bundles = [1, 2].map(async (number) => likeness(await bundleOf({}), number));
+    const plan = await planFleet(one, await Promise.all(bundles), ["node-2", "node-4", "node-3"]);
+    expect(plan.outcomes.map(({ nodes }) => nodes)).toEqual([["node-2"]]);
+    expect(fleetSentence(plan)).toBe(
+      "1 node: 1 restarts containerd. There is no bundle of 2 more: `node-3`, `node-4`.",
+    );
+  });
+
   test("no bundle at all is said", async () => {
     expect(fleetSentence(await planFleet(one, []))).toBe("0 nodes: no bundle of any was given.");
   });
