@@ -62,6 +62,8 @@ export class Repository {
    */
   async send(request: RegistryRequest, expected: number[]): Promise<IncomingMessage> {
     const url = request.path instanceof URL ? request.path : new URL(`/v2/${this.name}/${request.path}`, this.origin);
+    // Where a registry sends an upload to a store of another host, that has its own way to know who asks.
+    const isOwn = url.host === this.origin.host;
     const last = request.once ? 1 : attempts;
     for (let attempt = 1, challenged = false; ; attempt++) {
       let response: IncomingMessage;
@@ -69,7 +71,10 @@ export class Repository {
         response = await send({
           method: request.method,
           url,
-          headers: { ...request.headers, ...(this.#authorization ? { authorization: this.#authorization } : {}) },
+          headers: {
+            ...request.headers,
+            ...(isOwn && this.#authorization ? { authorization: this.#authorization } : {}),
+          },
           ...(request.body ? { body: request.body } : {}),
           ca: this.#ca,
         });
@@ -83,7 +88,7 @@ export class Repository {
       }
       const status = response.statusCode ?? 0;
       if (expected.includes(status)) return response;
-      if (status === 401 && !challenged) {
+      if (status === 401 && isOwn && !challenged) {
         challenged = true;
         const challenge = response.headers["www-authenticate"] ?? "";
         await readText(response);
