@@ -26,6 +26,8 @@ export interface Collected {
 /** Requests under way at once. */
 const atOnce = 16;
 const timeoutMs = 60_000;
+/** Bytes of an answer: a node that goes wrong must not take the job with it. */
+const longest = 64e6;
 const namePrefix = installerName("");
 
 /**
@@ -83,7 +85,12 @@ async function getter(kubeconfig: KubeConfig): Promise<Get> {
     return new Promise<string>((resolve, reject) => {
       const sent = request(url, options, (response) => {
         const chunks: Buffer[] = [];
-        response.on("data", (chunk: Buffer) => chunks.push(chunk));
+        let size = 0;
+        response.on("data", (chunk: Buffer) => {
+          chunks.push(chunk);
+          size += chunk.length;
+          if (size > longest) response.destroy(new Error(`the answer is longer than ${longest / 1e6} MB`));
+        });
         response.on("error", reject);
         response.on("end", () => {
           const text = Buffer.concat(chunks).toString("utf8");

@@ -126,7 +126,13 @@ esac`,
           CI_API_V4_URL: "https://gitlab.example.com/api/v4",
           CI_PROJECT_ID: "3",
           CI_COMMIT_SHA: "merge",
-          MERGED: '[{"iid":6,"state":"opened"},{"iid":7,"state":"merged"}]',
+          // One of them was merged into another branch before.
+          CI_COMMIT_BRANCH: "main",
+          MERGED: JSON.stringify([
+            { iid: 5, state: "merged", target_branch: "feature" },
+            { iid: 6, state: "opened", target_branch: "main" },
+            { iid: 7, state: "merged", target_branch: "main" },
+          ]),
           ...env,
         },
       });
