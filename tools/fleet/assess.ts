@@ -126,7 +126,7 @@ function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string
   if (status === undefined || !isCurrent) {
     const silence =
       status === undefined ? "the installer has not reported yet" : "the installer has not reported on this spec yet";
-    return say("starting", pod.problem || silence, pod.problem || "starting");
+    return say("starting", pod.problem || silence, pod.problem.split(":", 1)[0] || "starting");
   }
   if ((status.state === "ready" || status.state === "blocked") && !pod.ready) {
     return say("working", pod.problem || "done; kubelet has not probed the pod yet", "probe");

@@ -34,7 +34,7 @@ const joinMs = 30_000;
  * change.
  */
 export async function followFleet({ observe, wanted, stallMs, print, clock, delay }: FollowOptions): Promise<Outcome> {
-  const said: Said = { states: new Map(), reasons: new Map() };
+  const said: Said = { states: new Map(), seen: new Map() };
   let fleet: Fleet | undefined;
   let problem: string | undefined;
   let changedAt = clock();
@@ -86,30 +86,43 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
 }
 
 interface Said {
+  /** What each node's last line was about. */
   states: Map<string, string>;
-  reasons: Map<string, string>;
+  /** Everything that each node was already. */
+  seen: Map<string, Set<string>>;
 }
 
-/** Whether anything moved: a new reason (such as more bytes copied) counts, but only a new state is worth a line. */
+/**
+ * Whether anything moved. Only what a node was not before is movement: a pod that crashes, or whose image cannot be pulled,
+ * goes through the same states for ever. A new reason (such as more bytes copied) counts, but only a new state is worth a
+ * line. Kubelet's reasons tell one attempt from the next and do not count.
+ */
 function printChanges(assessment: Assessment, said: Said, print: (line: string) => void): boolean {
   const nodes = [...assessment.nodes, ...assessment.left];
-  let changed = false;
+  let moved = false;
+  const isNew = (name: string, what: string): boolean => {
+    const seen = said.seen.get(name) ?? new Set();
+    said.seen.set(name, seen);
+    if (seen.has(what)) return false;
+    seen.add(what);
+    moved = true;
+    return true;
+  };
   for (const { name, state, code, reason } of nodes) {
-    if (said.reasons.get(name) !== reason) changed = true;
-    said.reasons.set(name, reason);
-    const key = `${state} ${code}`;
-    if (said.states.get(name) === key) continue;
-    said.states.set(name, key);
-    changed = true;
-    print(shorten(`${name}: ${state}: ${reason}`));
+    const line = `${state} ${code}`;
+    const byKubelet = state === "starting" || code === "probe";
+    const fresh = isNew(name, byKubelet ? line : `${line} ${reason}`);
+    if (said.states.get(name) === line) continue;
+    said.states.set(name, line);
+    if (fresh || !byKubelet) print(shorten(`${name}: ${state}: ${reason}`));
   }
   for (const name of said.states.keys()) {
     if (nodes.some((node) => node.name === name)) continue;
     said.states.delete(name);
-    changed = true;
+    isNew(name, "left the group");
     print(`${name}: left the group`);
   }
-  return changed;
+  return moved;
 }
 
 const shorten = (line: string): string => {

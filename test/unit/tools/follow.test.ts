@@ -79,6 +79,37 @@ describe("following a rollout", () => {
     expect(lines).toEqual(["a: working: 0", "a: ready: it is ready"]);
   });
 
+  test("an image that cannot be pulled is no movement, though kubelet's words about it alternate for ever", async () => {
+    const pulling = (index: number) => {
+      const problem =
+        index % 2 === 0
+          ? `ErrImagePull: dial tcp 10.0.0.1:${40_000 + index}: i/o timeout`
+          : 'ImagePullBackOff: Back-off pulling image "x"';
+      return fleet([node("a", undefined, { pod: { name: "p", current: true, ready: false, problem } })]);
+    };
+    const script = Array.from({ length: 2_000 }, (_, index) => pulling(index));
+    const { outcome, lines, seconds } = await follow(script);
+    expect(outcome.exitCode).toBe(3);
+    expect(outcome.failures).toEqual([
+      "Nothing changed for 600 s.",
+      expect.stringMatching(/^a: starting: (ErrImagePull|ImagePullBackOff): /),
+    ]);
+    expect(seconds).toBeLessThan(610);
+    expect(lines.filter((line) => line.startsWith("a: "))).toEqual([
+      "a: starting: ErrImagePull: dial tcp 10.0.0.1:40000: i/o timeout",
+      'a: starting: ImagePullBackOff: Back-off pulling image "x"',
+    ]);
+  });
+
+  test("an installer that crashes and begins again does not move either", async () => {
+    const step = (code: string) =>
+      fleet([{ ...node("a", "working"), status: status("working", { code, reason: code }) }]);
+    const script = Array.from({ length: 2_000 }, (_, index) => step(["check", "payload", "edit"][index % 3] ?? ""));
+    const { outcome, seconds } = await follow(script, { stallMs: 60_000 });
+    expect(outcome.exitCode).toBe(3);
+    expect(seconds).toBeLessThan(70);
+  });
+
   test("too few nodes fail soon, not only after the stall time", async () => {
     const { outcome, seconds } = await follow([fleet([node("a", "ready")])], { wanted: wanted({ minimumNodes: 2 }) });
     expect(outcome.exitCode).toBe(1);
