@@ -66,10 +66,7 @@ export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
   const sentences = [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentence);
   if (counted < wanted.minimumNodes) {
-    const matched = counted === 1 ? "1 node matches" : `${counted} nodes match`;
-    sentences.unshift(
-      `${matched} group ${fleet.group}, at least ${wanted.minimumNodes} shall: look at the group's node selector.`,
-    );
+    sentences.unshift(tooFewOf(nodes, counted, fleet.group, wanted.minimumNodes));
   }
   if (fleet.specHash !== wanted.specHash) {
     const hashes = `${fleet.specHash.slice(0, 12)}, not ${wanted.specHash.slice(0, 12)}`;
@@ -80,6 +77,20 @@ export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   }
   if (!fleet.settled) sentences.push(`The DaemonSet controller has not made all pods of group ${fleet.group}.`);
   return sentences;
+}
+
+/** Of nodes that match and are not waited for, no selector is to blame. */
+function tooFewOf(nodes: NodeProgress[], counted: number, group: string, minimum: number): string {
+  if (counted === nodes.length) {
+    const matched = counted === 1 ? "1 node matches" : `${counted} nodes match`;
+    return `${matched} group ${group}, at least ${minimum} shall: look at the group's node selector.`;
+  }
+  const dead = nodes.filter(({ state }) => state === "ignored" || state === "skipped").map(({ name }) => name);
+  const names = dead.length > 10 ? `${dead.slice(0, 10).join(", ")}, …` : dead.join(", ");
+  return (
+    `${counted} of ${nodes.length} nodes of group ${group} can become ready, at least ${minimum} shall: NotReady since before ` +
+    `this began, or named as nodes not to wait for, are ${names}.`
+  );
 }
 
 export function sentence({ name, state, reason, pods }: NodeProgress): string {
