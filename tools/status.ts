@@ -14,7 +14,7 @@ const usage = `Usage: contrast-runtime status [--namespace NAME] [--group GROUP]
 Shows each node's state, handlers, containerd, ticket and reason.
 
 The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
-Exit codes: 0 every node is ready, 1 some are not, 2 wrong usage, 4 no cluster or no installer.`;
+Exit codes: 0 every node is ready (but dead ones of ignoreNodes), 1 some are not, 2 wrong usage, 4 no cluster or no installer.`;
 
 /** The table of every node of every group; returns the exit code. */
 export function main(args: string[]): Promise<number> {
@@ -38,10 +38,7 @@ export function main(args: string[]): Promise<number> {
       return exitCodes.unreachable;
     }
     console.log(statusTable(fleets));
-    const ready = fleets.every(({ nodes, specHash }) =>
-      nodes.every(({ status }) => status?.state === "ready" && status.specHash === specHash),
-    );
-    return ready ? exitCodes.done : exitCodes.failed;
+    return allReady(fleets) ? exitCodes.done : exitCodes.failed;
   });
 }
 
@@ -81,6 +78,14 @@ export function statusTable(fleets: Fleet[]): string {
     )
     .join("\n");
 }
+
+/** Pure: nothing is left to do for anybody. Dead nodes that the configuration names are nobody's work. */
+export const allReady = (fleets: Fleet[]): boolean =>
+  fleets.every((fleet) =>
+    fleet.nodes.every(
+      (node) => stateOf(node, fleet) === "ready" || (!node.ready && fleet.skipNodes.includes(node.name)),
+    ),
+  );
 
 function stateOf(node: FleetNode, fleet: Fleet): string {
   const { ready, pod, status } = node;

@@ -65,9 +65,11 @@ export function main(args: string[]): Promise<number> {
     const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
     const fleet = await observe().catch((error: unknown) => {
       if (error instanceof Refusal && error.code === "no-installer") return undefined;
-      if (!leave || error instanceof Refusal) throw error;
+      if (error instanceof Refusal) throw error;
+      const unreachable = `The API server cannot be asked: ${describeError(error)}`;
+      if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
       // Nodes are left as they are without it, too.
-      console.log(`The API server cannot be asked: ${describeError(error)}`);
+      console.log(unreachable);
       return undefined;
     });
     if (fleet === undefined) {

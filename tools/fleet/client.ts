@@ -10,11 +10,12 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
   const { KubeConfig } = await import("@kubernetes/client-node");
   const config = new KubeConfig();
   const content = env.KUBECONFIG_CONTENT;
+  const isContent = content !== undefined && content !== "";
   try {
-    if (content !== undefined && content !== "") config.loadFromString(content);
+    if (isContent) config.loadFromString(content);
     else config.loadFromDefault();
   } catch (error) {
-    const source = content === undefined || content === "" ? "kubeconfig" : "KUBECONFIG_CONTENT";
+    const source = isContent ? "KUBECONFIG_CONTENT" : "kubeconfig";
     throw new Refusal("kubeconfig", `The ${source} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
   // The library's last resort where there is nothing at all.
@@ -22,6 +23,12 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
     throw new Refusal(
       "kubeconfig",
       "There is no kubeconfig: set KUBECONFIG_CONTENT or KUBECONFIG (in a clone, npm start makes a local cluster).",
+    );
+  }
+  if (isContent && config.clusters.length === 0) {
+    throw new Refusal(
+      "kubeconfig",
+      "KUBECONFIG_CONTENT lists no cluster: it has to be a kubeconfig itself, not its path.",
     );
   }
   if (config.getCurrentCluster() === null) {

@@ -51,10 +51,21 @@ describe("contrast-runtime", () => {
     expect(output.err).toContain(message);
     expect(output.err).toContain("Usage: contrast-runtime");
   });
-  test("a kubeconfig that is none is one sentence, without a stack", async () => {
-    vi.stubEnv("KUBECONFIG_CONTENT", "{}");
-    expect(await main(["status"])).toBe(4);
-    expect(output.err).toMatch(/^The kubeconfig's current context .* names no cluster\..*\n$/);
+  test.each(["{}", "~/.kube/config"])(
+    "a kubeconfig that is none (%s) is one sentence, without a stack",
+    async (content) => {
+      vi.stubEnv("KUBECONFIG_CONTENT", content);
+      expect(await main(["status"])).toBe(4);
+      expect(output.err).toMatch(/^KUBECONFIG_CONTENT lists no cluster: .*\n$/);
+    },
+  );
+  test("an API server that cannot be asked is one sentence, and nothing is uninstalled", async () => {
+    const cluster = { name: "c", cluster: { server: "https://127.0.0.1:1" } };
+    const context = { name: "c", context: { cluster: "c", user: "u" } };
+    const kubeconfig = { clusters: [cluster], contexts: [context], users: [{ name: "u" }], "current-context": "c" };
+    vi.stubEnv("KUBECONFIG_CONTENT", JSON.stringify(kubeconfig));
+    expect(await main(["uninstall", "--group", "metal"])).toBe(4);
+    expect(output.err).toMatch(/^The API server cannot be asked: .*\. Nothing was changed\.\n$/);
   });
 });
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { statusTable } from "../../../tools/status.ts";
+import { allReady, statusTable } from "../../../tools/status.ts";
 import { nodeObjections, objections } from "../../../tools/uninstall.ts";
 import { fleet, handler, node, status, ticket } from "./fleet-fixture.ts";
 
@@ -65,4 +65,13 @@ node-5  metal  not-ready   2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c
 node-6  metal  left-group  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  No installer of the group runs here any more, and contrast-cc-metal-qemu-snp-0a1b2c3d stays: put it back into the group, or run: contrast-runtime uninstall --group metal --nodes node-6
 `.trim(),
   );
+});
+
+test("the status is good only when every node is ready now, but for dead ones that are named", () => {
+  const dead = node("b", "ready", { ready: false });
+  const stale = { ...node("b", "ready"), status: status("ready", { specHash: "b".repeat(64) }) };
+  expect(allReady([fleet([node("a", "ready"), node("b", "ready")])])).toBe(true);
+  for (const other of [dead, stale, node("b", "failed"), node("b", undefined)])
+    expect(allReady([fleet([node("a", "ready"), other])])).toBe(false);
+  expect(allReady([fleet([node("a", "ready"), dead], { skipNodes: ["b"] })])).toBe(true);
 });
