@@ -29,8 +29,10 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
   readonly nodeSelector: Record<string, string>;
 
   constructor(name: string, args: AksCocoNodePoolArgs, opts?: pulumi.ComponentResourceOptions) {
-    super("contrast-runtime:index:AksCocoNodePool", name, { ...args }, opts);
-    const { resourceGroup, cluster, pool, vmSize, count, zones, maxPods, labels } = args;
+    // Another order of zones says the same, and would make another pool.
+    const zones = args.zones?.toSorted();
+    super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);
+    const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
 
     void this.#warnUnlessRegistered(pool);
     new AgentPool(

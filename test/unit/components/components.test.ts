@@ -247,6 +247,19 @@ describe("a pool for confidential containers", () => {
     expect(said).toEqual([]);
   });
 
+  test("is the same pool in whatever order its zones are listed: another order would replace it", async () => {
+    const [one, other] = [
+      ["1", "2", "3"],
+      ["3", "1", "2"],
+    ].map((zones) =>
+      record(() => new AksCocoNodePool("pool", { ...pool, zones }), {
+        call: () => ({ properties: { state: "Registered" } }),
+      }),
+    );
+    expect(await other).toEqual(await one);
+    expect(find(await (one ?? []), ":AgentPool").inputs.availabilityZones).toEqual(["1", "2", "3"]);
+  });
+
   test.each([
     ["is not registered", () => ({ properties: { state: "NotRegistered" } }), "is NotRegistered: without it"],
     [
