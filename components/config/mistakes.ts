@@ -49,18 +49,18 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
     return issue.issues.flatMap((inner) => ({ key, message: `${show(issue.path.at(-1))} ${inner.message}.` }));
   const allowed = allowedValues(issue);
   const shown = (at && isSecret(at)) || (encrypted && expectsParts(issue)) ? "[secret]" : show(value);
-  if (value === undefined)
-    return [
-      { key, message: `is missing. ${allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`}` },
-    ];
+  const wanted = allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`;
+  // YAML's `key:` with nothing behind it is null.
+  if (value === undefined || value === null)
+    return [{ key, message: `is ${value === null ? "empty" : "missing"}. ${wanted}` }];
   if (allowed)
     return [
       {
         key,
-        message: `${shown} is not allowed. ${oneOf(allowed)}${typeof value === "string" ? suggestion(value, allowed, show) : ""}`,
+        message: `${shown} is not allowed. ${wanted}${typeof value === "string" ? suggestion(value, allowed, show) : ""}`,
       },
     ];
-  if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. Expected ${expected(issue)}.` }];
+  if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. ${wanted}` }];
   return [{ key, message: `${shown} ${issue.message}.` }];
 }
 
@@ -120,7 +120,8 @@ function schemaAt(schema: z.ZodType, path: readonly PropertyKey[], value: unknow
     const option = options.find(
       (option) => option instanceof z.ZodObject && matches(option, inner.def.discriminator, value),
     );
-    return option && schemaAt(option, path, value);
+    if (option) return schemaAt(option, path, value);
+    return path.length === 0 ? inner : undefined;
   }
   const [part, ...rest] = path;
   if (part === undefined) return inner;
@@ -153,7 +154,7 @@ export function secretPaths(schema: z.ZodType, value: unknown, key: string): str
   if (isSecret(inner)) return value === undefined ? [] : [key];
   if (inner instanceof z.ZodDiscriminatedUnion) {
     const option = schemaAt(inner, [], value);
-    return option ? secretPaths(option, value, key) : [];
+    return option && option !== inner ? secretPaths(option, value, key) : [];
   }
   if (typeof value !== "object" || value === null) return [];
   return Object.entries(value).flatMap(([name, child]) => {

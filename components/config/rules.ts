@@ -55,6 +55,14 @@ type Report = (key: string, message: string) => void;
 function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguration | undefined, mistake: Report): void {
   checkNodes(`${key}.nodes`, group, cluster, mistake);
   const { distribution, runtimes, tolerations, ignoreNodes, minimumNodes } = group;
+  const onAks = cluster?.kind === "aks";
+
+  if (onAks && distribution.name !== "aks") {
+    mistake(
+      `${key}.distribution.name`,
+      `"${distribution.name}" is not how the nodes of an AKS cluster run containerd. Allowed with cluster.kind aks: aks.`,
+    );
+  }
 
   if (distribution.containerdVersion !== undefined && !isAtLeast(distribution.containerdVersion, "1.7.0")) {
     mistake(
@@ -77,7 +85,7 @@ function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguratio
       );
     }
     const isAks = distribution.name === "aks";
-    if (platform === "aks-clh-snp" && !isAks) {
+    if (platform === "aks-clh-snp" && !isAks && !onAks) {
       mistake(
         `${key}.runtimes[${i}].platform`,
         `"${platform}" runs on AKS only, and the group's distribution is "${distribution.name}". Allowed here: ${metal}.`,
@@ -143,6 +151,12 @@ function checkNodes(
         "is a label that a node's installer sets once the node serves the handler, and pods follow it there. Remove it.",
       );
     }
+  }
+  for (const label of Object.keys(pool?.labels ?? {}).filter((name) => name.startsWith("kubernetes.azure.com/"))) {
+    mistake(
+      `${key}.pool.labels.${label}`,
+      "is in a prefix that AKS keeps for itself, and Azure refuses it. Remove it.",
+    );
   }
   if (hosts && cluster && cluster.kind !== "kubeconfig") {
     mistake(

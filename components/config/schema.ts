@@ -10,6 +10,13 @@ import { clusterOptions } from "./local-cluster.ts";
 const must = (error: string) => ({ error });
 /** A value that has to be encrypted in the stack file, and that no message repeats. */
 const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
+/** What lies in a file elsewhere is given by its content: a path would be another file, or none, on other machines. */
+const secretContent = (error: string) =>
+  z
+    .string()
+    .min(1, must("must not be empty"))
+    .refine((text) => !/^(~|\.{1,2})?\/[^\n]*\n?$/.test(text), must(error))
+    .meta({ secret: true });
 
 const dnsLabel = z
   .string()
@@ -44,39 +51,41 @@ const uuid = z
     must("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"),
   );
 
-export const clusterSchema = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("local"),
-    nodes: clusterOptions.shape.nodes.unwrap().optional(),
-  }),
-  z.strictObject({
-    kind: z.literal("kubeconfig"),
-    /** What the cluster is called here. Its change means another cluster: everything is replaced. */
-    name: dnsLabel,
-    /** The file's content. Without it, KUBECONFIG of the environment is used, which other machines need too. */
-    kubeconfig: secret.optional(),
-  }),
-  z.strictObject({
-    kind: z.literal("aks"),
-    subscriptionId: uuid,
-    resourceGroup: z.string().min(1, must("must not be empty")),
-    name: z.string().min(1, must("must not be empty")),
-    /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
-    credentials: z.enum(["user", "admin"]).default("user"),
-    /** Says that the stack knows that Microsoft retired KataCcIsolation. */
-    retiredService: z.literal("acknowledged").optional(),
-  }),
-  z.strictObject({
-    kind: z.literal("yaml"),
-    /** Below the project: where manifests are written that something else applies. */
-    directory: z
-      .string()
-      .regex(
-        /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
-        must("must be a directory below the project, such as manifests/prod"),
-      ),
-  }),
-]);
+export const clusterSchema = z
+  .discriminatedUnion("kind", [
+    z.strictObject({
+      kind: z.literal("local"),
+      nodes: clusterOptions.shape.nodes.unwrap().optional(),
+    }),
+    z.strictObject({
+      kind: z.literal("kubeconfig"),
+      /** What the cluster is called here. Its change means another cluster: everything is replaced. */
+      name: dnsLabel,
+      /** The file's content. Without it, KUBECONFIG of the environment is used, which other machines need too. */
+      kubeconfig: secretContent("must be the content of a kubeconfig, not its path").optional(),
+    }),
+    z.strictObject({
+      kind: z.literal("aks"),
+      subscriptionId: uuid,
+      resourceGroup: z.string().min(1, must("must not be empty")),
+      name: z.string().min(1, must("must not be empty")),
+      /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
+      credentials: z.enum(["user", "admin"]).default("user"),
+      /** Says that the stack knows that Microsoft retired KataCcIsolation. */
+      retiredService: z.literal("acknowledged").optional(),
+    }),
+    z.strictObject({
+      kind: z.literal("yaml"),
+      /** Below the project: where manifests are written that something else applies. */
+      directory: z
+        .string()
+        .regex(
+          /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
+          must("must be a directory below the project, such as manifests/prod"),
+        ),
+    }),
+  ])
+  .describe("a map with kind: local, kubeconfig, aks or yaml");
 
 /** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
 const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
@@ -126,19 +135,21 @@ function imageMistake(value: string, rest: string): string {
   return 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
 }
 
-const distribution = z.strictObject({
-  name: z.enum(distributionNames),
-  configPath: nodePath.optional(),
-  socket: nodePath.optional(),
-  unit: z
-    .string()
-    .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
-    .optional(),
-  containerdVersion: z
-    .string()
-    .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
-    .optional(),
-});
+const distribution = z
+  .strictObject({
+    name: z.enum(distributionNames),
+    configPath: nodePath.optional(),
+    socket: nodePath.optional(),
+    unit: z
+      .string()
+      .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
+      .optional(),
+    containerdVersion: z
+      .string()
+      .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
+      .optional(),
+  })
+  .describe(`one of ${distributionNames.join(", ")}, or a map with such a name and overrides`);
 
 const keyTypes = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
 
@@ -177,7 +188,11 @@ const pool = z.strictObject({
     .regex(/^Standard_[A-Za-z0-9_]+$/, must("must be a VM size such as Standard_DC4as_cc_v5"))
     .optional(),
   count: whole(0, 1000).optional(),
-  zones: z.array(z.string()).optional(),
+  zones: z
+    .array(z.string().regex(/^[1-9]\d*$/, must('must be the number of an availability zone, such as "1"')))
+    .min(1, must("must list at least one zone"))
+    .refine((zones) => new Set(zones).size === zones.length, must("must not list a zone twice"))
+    .optional(),
   maxPods: whole(10, 250).optional(),
   labels: labels.optional(),
 });
@@ -196,7 +211,7 @@ const nodes = z.strictObject({
   hosts: z.array(host).min(1, must("must list at least one host")).optional(),
   pool: pool.optional(),
   /** How the hosts are reached. */
-  ssh: z.strictObject({ user, privateKey: secret }).optional(),
+  ssh: z.strictObject({ user, privateKey: secretContent("must be the private key itself, not its path") }).optional(),
   /** Run once, as root, on a host whose node is no member of the cluster yet. */
   joinCommand: secret.optional(),
 });
@@ -204,7 +219,7 @@ const nodes = z.strictObject({
 const toleration = z.strictObject({
   key: z.string().regex(labelKey, must("must be a taint's key")).optional(),
   operator: z.enum(["Exists", "Equal"]).default("Equal"),
-  value: z.string().optional(),
+  value: labelValue.optional(),
   effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
 });
 

@@ -76,7 +76,37 @@ const table: [string, Entries, string[], string[]?][] = [
       "groups.workers.nodes.selectors: is not a known key. Allowed here: selector, names, hosts, pool, ssh, joinCommand. Did you mean selector?",
     ],
   ],
-  ["missing cluster", base({ cluster: undefined }), ["cluster: is missing. Expected a map of keys."]],
+  [
+    "missing cluster",
+    base({ cluster: undefined }),
+    ["cluster: is missing. Expected a map with kind: local, kubeconfig, aks or yaml."],
+  ],
+  [
+    "nothing behind a key",
+    g({ nodes: null, distribution: null, runtimes: [null] }),
+    [
+      "groups.workers.distribution: is empty. Expected one of containerd, aks, k3s, rke2, k0s, microk8s, or a map with such a name and overrides.",
+      "groups.workers.nodes: is empty. Expected a map of keys.",
+      "groups.workers.runtimes[0]: is empty. Expected a map of keys.",
+    ],
+  ],
+  [
+    "no distribution",
+    base({ groups: { workers: { runtimes: [rt] } } }),
+    [
+      "groups.workers.distribution: is missing. Expected one of containerd, aks, k3s, rke2, k0s, microk8s, or a map with such a name and overrides.",
+    ],
+  ],
+  [
+    "a kubeconfig's path",
+    base({ cluster: { ...metal, kubeconfig: "~/.kube/config" } }),
+    ["cluster.kubeconfig: [secret] must be the content of a kubeconfig, not its path."],
+  ],
+  [
+    "a private key's path",
+    g({ nodes: { hosts: [host], ssh: { privateKey: "/root/.ssh/id_ed25519\n" } } }),
+    ["groups.workers.nodes.ssh.privateKey: [secret] must be the private key itself, not its path."],
+  ],
   ["missing groups", base({ groups: undefined }), ["groups: is missing. Expected a map of names."]],
   ["no groups", base({ groups: {} }), ["groups: must list at least one node group."]],
   [
@@ -101,7 +131,12 @@ const table: [string, Entries, string[], string[]?][] = [
       "registry.pullSecret: [secret] would be written into manifests in plain text. Let the nodes' own set-up log in to the registry, and remove it here.",
     ],
   ],
-  ["cluster scalar", base({ cluster: "local" }), ['cluster: "local" is not allowed. Expected a map of keys.'], []],
+  [
+    "cluster scalar",
+    base({ cluster: "local" }),
+    ['cluster: "local" is not allowed. Expected a map with kind: local, kubeconfig, aks or yaml.'],
+    [],
+  ],
   [
     "a secret in the place of the map that it belongs into",
     g({ nodes: { hosts: [host], ssh: "-----BEGIN OPENSSH PRIVATE KEY-----" } }),
@@ -276,9 +311,47 @@ const table: [string, Entries, string[], string[]?][] = [
   ],
   [
     "hosts on aks",
-    base({ cluster: aks, groups: { w: group({ nodes: { hosts: [host], ssh } }) } }),
+    base({ cluster: aks, groups: { w: { distribution: "aks", runtimes: [], nodes: { hosts: [host], ssh } } } }),
     [
       "groups.w.nodes.hosts: are reached by SSH, and with cluster.kind aks nodes are not ours to set up. Use selector or names.",
+    ],
+  ],
+  [
+    "another distribution on aks",
+    base({
+      cluster: aks,
+      groups: {
+        w: { distribution: "containerd", runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] },
+      },
+    }),
+    [
+      'groups.w.distribution.name: "containerd" is not how the nodes of an AKS cluster run containerd. Allowed with cluster.kind aks: aks.',
+    ],
+  ],
+  [
+    "a zone that is none",
+    aksGroup(
+      { pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2, zones: ["westeurope-1"] } },
+      { retiredService: "acknowledged" },
+    ),
+    ['groups.cc.nodes.pool.zones[0]: "westeurope-1" must be the number of an availability zone, such as "1".'],
+  ],
+  [
+    "a zone twice",
+    aksGroup(
+      { pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2, zones: ["1", "1"] } },
+      { retiredService: "acknowledged" },
+    ),
+    ['groups.cc.nodes.pool.zones: ["1","1"] must not list a zone twice.'],
+  ],
+  [
+    "a label that Azure refuses",
+    aksGroup(
+      { pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2, labels: { "kubernetes.azure.com/mode": "cc" } } },
+      { retiredService: "acknowledged" },
+    ),
+    [
+      "groups.cc.nodes.pool.labels.kubernetes.azure.com/mode: is in a prefix that AKS keeps for itself, and Azure refuses it. Remove it.",
     ],
   ],
   [
@@ -470,6 +543,11 @@ const table: [string, Entries, string[], string[]?][] = [
     [
       'groups.workers.tolerations[0].effect: "NoExec" is not allowed. Allowed: NoSchedule, PreferNoSchedule, NoExecute.',
     ],
+  ],
+  [
+    "a toleration's value that no taint can have",
+    g({ tolerations: [{ key: "a", value: "b c" }] }),
+    ['groups.workers.tolerations[0].value: "b c" must be a label\'s value.'],
   ],
   [
     "tol key",
