@@ -13,10 +13,10 @@ import {
 import { enabledAnnotations } from "../node-installer/runtime/kata-configuration.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { valuesOf } from "./launch-values.ts";
+import { withoutStack } from "./refusals.ts";
 
 export interface ConfidentialWorkloadArgs {
   platform: PlatformName;
@@ -49,7 +49,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
     const { platform, manifest } = args;
-    const { handler } = deriveRuntime({ platform, manifest });
+    const { handler } = withoutStack(() => deriveRuntime({ platform, manifest }));
     const { host, snapshotter } = platforms[platform];
     if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
       throw new pulumi.RunError(
@@ -61,7 +61,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
       .all([args.template, args.initdata, args.layers])
       .apply(([template, initdata, layers = {}]) =>
-        mistakesWithoutStack(() =>
+        withoutStack(() =>
           prepareWorkload(template as PodTemplate, {
             handler,
             initdata,
@@ -91,13 +91,5 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
     this.rootHashes = card.rootHashes;
     this.reference = card.reference;
     this.registerOutputs({ handler, template: this.template, ...card });
-  }
-}
-
-function mistakesWithoutStack<Result>(act: () => Result): Result {
-  try {
-    return act();
-  } catch (error) {
-    throw error instanceof Refusal ? new pulumi.RunError(error.message) : error;
   }
 }

@@ -7,6 +7,7 @@ import type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
 import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
+import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
@@ -14,6 +15,7 @@ import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
 import type { NodeSelectionArgs } from "./installer-pod.ts";
 import { launchTable, launchValues } from "./launch-values.ts";
 import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
+import { withoutStack } from "./refusals.ts";
 import { RuntimeClasses } from "./runtime-classes.ts";
 
 export interface RuntimeArgs {
@@ -61,7 +63,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   readonly referenceValues: Record<string, ReferenceTable>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
-    const groups = args.groups.map((group) => ({ ...group, specs: group.runtimes.map(deriveRuntime) }));
+    const groups = withoutStack(() => args.groups.map(derived));
     const handlers = Object.fromEntries(
       groups.map(({ group, specs }) => [group, specs.map(({ handler }) => handler).sort()]),
     );
@@ -150,6 +152,17 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 }
 
 type DerivedGroup = NodeGroupArgs & { specs: RuntimeSpec[] };
+
+/** Throws `Refusal`, before anything is registered. */
+function derived(group: NodeGroupArgs): DerivedGroup {
+  // Without a key there is nothing to do with hosts, and a group without nodes of its own has all of the cluster's.
+  if (group.hosts && group.sshPrivateKey === undefined)
+    throw new Refusal(
+      "no-private-key",
+      `Group ${group.group} lists hosts, but no sshPrivateKey with which they are reached. Nodes that are set up already go into nodeNames.`,
+    );
+  return { ...group, specs: group.runtimes.map(deriveRuntime) };
+}
 
 const pullSecretName = "contrast-installer-pull";
 

@@ -22,6 +22,7 @@ import {
   podTemplate,
   type TolerationArgs,
 } from "./installer-pod.ts";
+import { withoutStack } from "./refusals.ts";
 
 export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
@@ -123,13 +124,15 @@ export class NodeInstaller extends pulumi.ComponentResource {
    */
   #spec(): Spec {
     const { group, distribution, runtimes, atOnce = 1, verifySandbox = false } = this.#args;
-    const { spec, json, hash } = renderSpec({
-      group,
-      distribution: definedOnly(distribution) as InstallSpec["distribution"],
-      atOnce,
-      verifySandbox,
-      runtimes,
-    });
+    const { spec, json, hash } = withoutStack(() =>
+      renderSpec({
+        group,
+        distribution: definedOnly(distribution) as InstallSpec["distribution"],
+        atOnce,
+        verifySandbox,
+        runtimes,
+      }),
+    );
     const name = `${this.#object}-${hash.slice(0, 8)}`;
     const map = new ConfigMap(
       name,

@@ -150,6 +150,11 @@ describe("an installer", () => {
   });
 });
 
+test("a payload that cannot serve a platform is an error of the user's, which the engine shows without a stack", () => {
+  const groups = [group("metal-qemu-snp", "contrast-aks")];
+  expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(pulumi.RunError);
+});
+
 describe("rollout and uninstall", () => {
   test("have no triggers, and uninstall has one verb whose text no edit changes", async () => {
     const before = await register([group("local", "local")]);
@@ -220,6 +225,13 @@ describe("hosts", () => {
     expect(said).toEqual([
       expect.stringMatching(/^Host n2 is skipped: it is named in ignoreNodes\. Nothing is run on it/),
     ]);
+  });
+
+  test("without a key to reach them are refused: such a group would have every node of the cluster", () => {
+    const groups = [hosts({ sshPrivateKey: undefined as unknown as string })];
+    expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(
+      "Group workers lists hosts, but no sshPrivateKey with which they are reached. Nodes that are set up already go into nodeNames.",
+    );
   });
 
   test("another user than root becomes root without being asked", async () => {
