@@ -92,7 +92,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
 
     const spec = this.#spec();
     const daemonSet = this.#daemonSet(spec, [...this.#identity(), spec.map]);
-    if (!args.manifestsOnly) this.#rollout(spec.hash, [daemonSet, this.#uninstall(daemonSet)]);
+    if (!args.manifestsOnly) this.#rollout(spec.hash, daemonSet, this.#uninstall(daemonSet));
 
     this.specHash = spec.hash;
     this.registerOutputs({ specHash: spec.hash });
@@ -175,7 +175,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
   }
 
   /** Ends when every node of the group serves the spec; its console shows one line per node. */
-  #rollout(specHash: string, needed: pulumi.Resource[]): void {
+  #rollout(specHash: string, daemonSet: DaemonSet, uninstall: Command): void {
     const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
     const { nodeSelector, nodeNames, tolerations = [], onDestroy } = this.#args;
     const nodes = canonicalJson({
@@ -185,6 +185,10 @@ export class NodeInstaller extends pulumi.ComponentResource {
     });
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
     const leave = onDestroy === "leave" ? " --nodes-may-leave" : "";
+    // A preview knows it when a server could be asked.
+    const revision = daemonSet.metadata.apply(({ generation }: { generation?: number }) =>
+      generation === undefined ? (pulumi.unknown as never) : `${generation}`,
+    );
     new Command(
       `${group}-rollout`,
       {
@@ -192,12 +196,17 @@ export class NodeInstaller extends pulumi.ComponentResource {
         create:
           `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
           ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}${leave}`,
-        // Not read by the command: other pods or other nodes are something else to wait for.
-        environment: this.#environment({ INSTALLER_IMAGE: image, INSTALLER_NODES: nodes }),
+        // Not read by the command: other pods or other nodes are something else to wait for. So is the way back from a
+        // rollout that failed, of which the engine remembers the inputs of the one before.
+        environment: this.#environment({
+          INSTALLER_IMAGE: image,
+          INSTALLER_NODES: nodes,
+          INSTALLER_REVISION: revision,
+        }),
         // A line per node and state soon is more than Linux takes as a variable (128 KiB).
         addPreviousOutputInEnv: false,
       },
-      { parent: this, dependsOn: needed },
+      { parent: this, dependsOn: [daemonSet, uninstall] },
     );
   }
 

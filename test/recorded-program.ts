@@ -28,7 +28,7 @@ export async function record(program: () => unknown, options: RecordOptions = {}
     {
       newResource: ({ type, name, inputs }) => ({
         id: `${name}-id`,
-        state: { ...inputs, ...options.outputs?.({ type, name, inputs }) },
+        state: { ...inputs, ...serverOutputs(type, inputs), ...options.outputs?.({ type, name, inputs }) },
       }),
       call: ({ token, inputs }) => options.call?.(token, inputs) ?? {},
     },
@@ -51,6 +51,10 @@ export async function record(program: () => unknown, options: RecordOptions = {}
   const key = ({ type, name }: Recorded) => `${type} ${name}`;
   return recorded.sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
+
+/** What an API server adds that the program reads. */
+const serverOutputs = (type: string, { metadata }: Record<string, unknown>) =>
+  type.endsWith(":DaemonSet") ? { metadata: { ...(metadata as object), generation: 1 } } : {};
 
 interface Monitor {
   registerResource(request: RegisterRequest, callback: unknown): unknown;

@@ -148,6 +148,22 @@ describe("a stack on a cluster", () => {
     expect(await operations(project)).toEqual(expected.toSorted());
   });
 
+  test("another priority is other pods to wait for", async () => {
+    await configure(project, stack, configuration({ priorityClass: "system-cluster-critical" }));
+    expect(await operations(project)).toEqual(["update Command workers-rollout", `update DaemonSet ${installer}`]);
+  });
+
+  test("the way back from a rollout that failed is waited for, too", async () => {
+    await configure(project, stack, configuration({ runtimes: [runtime("contrast-go-next")], minimumNodes: 1 }));
+    expect((await project.up()).code).not.toBe(0);
+    await configure(project, stack, configuration());
+    const planned = await operations(project);
+    expect(planned).toContain("update Command workers-rollout");
+    expect(planned).toContain(`update DaemonSet ${installer}`);
+    await project.mustWork(project.up());
+    await project.mustWork(project.preview("--expect-no-changes"));
+  });
+
   test("a renamed group is another group: everything of it is made anew and the old one uninstalled", async () => {
     await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
     const planned = await operations(project);
