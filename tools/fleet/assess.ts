@@ -1,3 +1,4 @@
+import { ticketNames } from "../../node-installer/kubernetes/names.ts";
 import type { NodeState } from "../../node-installer/kubernetes/status.ts";
 import { leftOn, remedy } from "./left.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
@@ -46,7 +47,9 @@ export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const left = fleet.nodes.flatMap((node) => farewell(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
   // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
-  const holders = new Set(fleet.tickets.map(({ holder }) => holder));
+  // One of a time when more could work at once is no ticket any more.
+  const valid = new Set(ticketNames(fleet.group, fleet.spec.atOnce));
+  const holders = new Set(fleet.tickets.filter(({ name }) => valid.has(name)).map(({ holder }) => holder));
   const stopped = failed.filter(({ name }) => holders.has(name)).length >= fleet.spec.atOnce;
   const isFinal = ({ state }: NodeProgress) =>
     ["ready", "failed", "blocked", "ignored", "skipped"].includes(state) || (state === "waiting" && stopped);

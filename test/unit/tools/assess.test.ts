@@ -63,6 +63,16 @@ describe("whether a rollout is over", () => {
       { over: false, failures: [] },
     ],
     [
+      "a failed node has a ticket of a time when more could work at once",
+      assess(
+        fleet([node("a", "failed"), node("b", "waiting")], {
+          tickets: [{ ...ticket("a"), name: "contrast-installer-metal-1" }],
+        }),
+        wanted(),
+      ),
+      { over: false, failures: [] },
+    ],
+    [
       "a node failed before it took a ticket",
       assess(fleet([node("a", "failed"), node("b", "waiting")], { tickets: [ticket("c")] }), wanted()),
       { over: false, failures: [] },
