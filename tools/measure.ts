@@ -10,8 +10,10 @@ import {
   encodeInitdata,
   hostData,
   initdataDigest,
+  isInitdataDisk,
   mrConfigId,
   policyDigest,
+  readInitdataDisk,
 } from "../node-installer/measure/initdata.ts";
 import { readFirmware } from "../node-installer/measure/ovmf.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../node-installer/measure/snp.ts";
@@ -45,7 +47,8 @@ measure verity   DATA [TREE] [--salt HEX] [--hash sha256|sha384|sha512] [--data-
                  The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's,
                  but nothing is random: without --salt there is none, and the superblock of a TREE needs --uuid.
 measure initdata (FILE | --decode ANNOTATION) | --policy FILE
-                 Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy.
+                 Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy. FILE may
+                 be the disk, too, by which Kata hands the document to the guest.
 measure manifest MANIFEST --platform NAME [--vcpus 1-8] [--for table|contrast|trustee|rvps]
                  A payload's reference values from its manifest alone: as a table, as Contrast's manifest and as Trustee's
                  policy have them, or as the message that rvps-tool registers.
@@ -295,10 +298,13 @@ function writeTree(
 
 function initdata(args: string[]): object {
   const { values, positionals } = parse(args, { options: ["policy", "decode"], words: 1 });
+  const given = [positionals[0], values.decode, values.policy].filter((each) => each !== undefined);
+  if (given.length > 1)
+    throw new Refusal("usage", "measure initdata takes one of a FILE, --decode and --policy. See measure --help.");
   if (values.policy !== undefined) return { policyDigest: policyDigest(readWhole(values.policy)) };
   const document =
     values.decode === undefined
-      ? documentText(readWhole(required(positionals[0], "The initdata document")), "The initdata document")
+      ? documentIn(readWhole(required(positionals[0], "The initdata document")))
       : decodeInitdata(values.decode);
   const { algorithm, digest } = initdataDigest(document);
   return {
@@ -309,6 +315,9 @@ function initdata(args: string[]): object {
     ...(values.decode === undefined ? { annotation: encodeInitdata(document) } : { document }),
   };
 }
+
+const documentIn = (bytes: Uint8Array): string =>
+  isInitdataDisk(bytes) ? readInitdataDisk(bytes) : documentText(bytes, "The initdata document");
 
 async function layers(args: string[]): Promise<object> {
   const { values, positionals } = parse(args, { options: ["ca"], words: 1 });

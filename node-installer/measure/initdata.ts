@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { hash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { parse } from "@iarna/toml";
+import { parse, TomlError } from "smol-toml";
 import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
 import { toHex, View } from "./bytes.ts";
@@ -56,17 +56,17 @@ function tomlText(text: string): string {
   return literal && text.includes("\n") ? `'''\n${text}'''` : tomlString(text);
 }
 
-/** What the TOML parser found, and where, without the lines of the text that it quotes: those may be long, or secret. */
-export const tomlProblem = (error: unknown): string =>
-  ((error as Error).message.split("\n", 1)[0] ?? "").replace(/(, pos \d+)?:$/, "");
-
 /** Reads a document and checks its shape. */
 export function parseInitdata(document: string): Initdata {
   let parsed: unknown;
   try {
     parsed = parse(document);
   } catch (error) {
-    throw new Refusal("initdata", `The initdata document is not TOML: ${tomlProblem(error)}.`);
+    if (!(error instanceof TomlError)) throw error;
+    // Its first line alone: the parser quotes the document, which may be long, or secret.
+    const problem = error.message.split("\n", 1)[0]?.replace("Invalid TOML document: ", "");
+    const where = `line ${error.line}, column ${error.column}`;
+    throw new Refusal("initdata", `The initdata document is not TOML: ${problem} (${where}).`);
   }
   const result = initdataSchema.safeParse({ algorithm: "sha256", ...(parsed as object) });
   if (!result.success) {
@@ -127,16 +127,14 @@ export function documentText(bytes: Uint8Array, what: string): string {
 
 const diskMagic = "initdata";
 
-/** The disk by which the guest gets it: "initdata", u64 length of the gzip data (little-endian), the data, zeroes to 512. */
-export function initdataDisk(document: string): Buffer {
-  const compressed = gzipSync(document, { level: 9 });
-  const disk = Buffer.alloc(Math.ceil((16 + compressed.length) / 512) * 512);
-  disk.write(diskMagic, "latin1");
-  disk.writeBigUInt64LE(BigInt(compressed.length), 8);
-  disk.set(compressed, 16);
-  return disk;
-}
+/** Text has neither a length nor gzip data behind such a word. */
+export const isInitdataDisk = (bytes: Uint8Array): boolean =>
+  Buffer.from(bytes.subarray(0, 8)).toString("latin1") === diskMagic && bytes[16] === 0x1f && bytes[17] === 0x8b;
 
+/**
+ * The document on the disk by which Kata hands it to the guest: "initdata", u64 length of the gzip data (little-endian), the
+ * data, zeroes up to a multiple of 512 bytes.
+ */
 export function readInitdataDisk(disk: Uint8Array): string {
   const view = new View(disk, "initdata disk");
   if (view.text(0, 8, "magic") !== diskMagic) view.fail(0, `does not start with "${diskMagic}"`);

@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
-import { type ByteSource, chunksOf, View } from "./bytes.ts";
+import { type ByteSource, chunksOf } from "./bytes.ts";
 
 /** Of what the kernel takes, the ones that are as strong as a measurement has to be. */
 export const verityAlgorithms = ["sha256", "sha384", "sha512"] as const;
@@ -164,18 +164,6 @@ export class HashTree {
       `The data has ${how} than the ${this.#known?.dataBlocks ?? 1} blocks of ${dataBlockSize} bytes that its dm-verity tree covers.`,
     );
   }
-}
-
-/** The root hash that a stored tree leads to: the digest of its first block. `tree` starts at the tree, not at a superblock. */
-export function storedRootHash(tree: ByteSource, parameters: VerityParameters): Buffer {
-  const size = hashTreeSize(parameters);
-  if (size === 0)
-    throw new Refusal("verity-parameters", "One data block has no hash tree: its digest is the root hash.");
-  const view = new View(new Uint8Array(), "dm-verity tree");
-  if (tree.size < size)
-    view.fail(0, `needs ${size} bytes for ${parameters.dataBlocks} data blocks, but there are ${tree.size}`);
-  const block = tree.read(0, parameters.hashBlockSize);
-  return hash(parameters.algorithm, Buffer.concat([parameters.salt, block]), "buffer");
 }
 
 /** Offsets of hash blocks in a stored tree that differ from what the data needs; at most `limit`. */

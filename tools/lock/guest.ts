@@ -1,6 +1,5 @@
 import { parse } from "@iarna/toml";
 import { z } from "zod";
-import { tomlProblem } from "../../node-installer/measure/initdata.ts";
 import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
 import { type GuestImage, guestImage } from "../../node-installer/runtime/manifest.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
@@ -25,11 +24,13 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
   try {
     document = parse(text);
   } catch (error) {
-    throw new Refusal("kata-configuration", `${file} is no TOML: ${tomlProblem(error)}.`);
+    // Its first line alone: the parser goes on to quote the file.
+    const problem = ((error as Error).message.split("\n", 1)[0] ?? "").replace(/(, pos \d+)?:$/, "");
+    throw new Refusal("kata-configuration", `${file} is not valid TOML: ${problem}.`);
   }
   const checked = kataConfiguration.safeParse(document);
   if (!checked.success)
-    throw new Refusal("kata-configuration", `${file} is no Kata configuration: ${z.prettifyError(checked.error)}`);
+    throw new Refusal("kata-configuration", `${file} is not a Kata configuration: ${z.prettifyError(checked.error)}`);
   const [table] = Object.values(checked.data.hypervisor ?? checked.data.Hypervisor ?? {});
   if (!table) throw new Refusal("kata-configuration", `${file} has no table [hypervisor.<vmm>].`);
   return {

@@ -122,7 +122,7 @@ test("a Kata configuration says how its guest boots, with capitals or without", 
       kernelParams: "init=/x roothash=00",
       kernelVerityParams: "",
     });
-  expect(() => guestOfConfiguration("a = {", "file")).toThrow(/^file is no TOML: .* at row 1, col \d+\.$/);
+  expect(() => guestOfConfiguration("a = {", "file")).toThrow(/^file is not valid TOML: .* at row 1, col \d+\.$/);
   expect(() => guestOfConfiguration("[runtime]", "file")).toThrow("file has no table [hypervisor.<vmm>].");
 });
 

@@ -123,6 +123,13 @@ test("igvm, tdx and initdata print what they measure", () => {
     hostData: expected.initdata.sha256,
   });
   expect(measure("initdata", "--decode", output.annotation).output).toMatchObject({ document: expected.initdata.toml });
+  const disk = join(directory, "initdata.disk");
+  const gzip = Buffer.from(output.annotation, "base64");
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(gzip.length));
+  writeFileSync(disk, Buffer.concat([Buffer.from("initdata"), length, gzip, Buffer.alloc(512)]));
+  expect(measure("initdata", disk).output).toEqual(output);
+  expect(measure("initdata", "--policy", document, document).status).toBe(2);
   expect(measure("initdata", "--policy", document).output).toEqual({ policyDigest: expected.initdata.sha256 });
 });
 

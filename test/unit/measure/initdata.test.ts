@@ -11,7 +11,6 @@ import {
   fitDigest,
   hostData,
   initdataDigest,
-  initdataDisk,
   initdataDocument,
   mrConfigId,
   parseInitdata,
@@ -34,7 +33,6 @@ test("digest, HOSTDATA and MRCONFIGID of a document", () => {
 test("the document that Kata's own test disk holds", () => {
   const disk = vector("initdata.img");
   expect(readInitdataDisk(disk)).toBe("some content");
-  expect(readInitdataDisk(initdataDisk("some content"))).toBe("some content");
   const lying = Buffer.from(disk);
   lying.writeBigUInt64LE(1n << 60n, 8);
   expect(() => readInitdataDisk(lying)).toThrow(
@@ -69,7 +67,7 @@ test("wrong documents and annotations are refused with the field", () => {
     /version: .*algorithm: .*data\.a: /,
   );
   expect(() => parseInitdata(`version = "0.1.0"\n${"x".repeat(1000)} = `)).toThrow(
-    /^The initdata document is not TOML: [^\n]* at row 2, col \d+\.$/,
+    /^The initdata document is not TOML: [^\n]* \(line 2, column \d+\)\.$/,
   );
   expect(() => decodeInitdata("!")).toThrow(/not base64/);
   expect(() => decodeInitdata("AAAA")).toThrow(/not gzip data/);
