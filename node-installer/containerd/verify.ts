@@ -7,24 +7,45 @@ export interface VerifyTimeouts {
   /** A confidential VM with much memory takes its time. */
   startMs: number;
   callMs: number;
+  /** How long it is tried again to remove a sandbox. */
+  removeMs: number;
 }
 
-export const verifyTimeouts: VerifyTimeouts = { startMs: 180_000, callMs: 30_000 };
+const verifyTimeouts: VerifyTimeouts = { startMs: 180_000, callMs: 30_000, removeMs: 15_000 };
+
+/** The kubelet stops every sandbox that it did not start itself, within seconds: it may be gone before we look at it. */
+const attempts = 3;
 
 /** Kubernetes' own namespaces cannot clash with it: no pod has this name there. */
 const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", attempt: 0 };
 
 /**
- * Starts a sandbox with the handler and finds its shim's process, then removes it: configuration alone proves nothing,
- * for there are releases of containerd that show `runtime_path` and run another shim. Throws where that does not work.
+ * Starts a sandbox with the handler, finds its shim's process, and removes the sandbox. Configuration alone proves nothing:
+ * some releases of containerd show `runtime_path` and run another shim. Throws if that does not work.
  */
 export async function verifySandbox(
   host: Host,
   cri: Cri,
   { handler, entry }: HandlerEntry,
-  { startMs, callMs }: VerifyTimeouts = verifyTimeouts,
+  timeouts: VerifyTimeouts = verifyTimeouts,
 ): Promise<void> {
-  await removeSandboxes(cri, handler, callMs);
+  await removeSandboxes(host, cri, handler, timeouts);
+  for (let attempt = 1; ; attempt += 1) {
+    const { shims, ready } = await startAndLook(host, cri, handler, timeouts);
+    if (shims.includes(entry.runtimePath)) return;
+    if (shims.length === 0 && !ready && attempt < attempts) continue;
+    const found = shims.length === 0 ? "no process was started for it" : `it runs ${shims.join(", ")}`;
+    throw new Error(`a sandbox of handler ${handler} does not run the shim ${entry.runtimePath}: ${found}`);
+  }
+}
+
+/** The programs that ran as the shim of a new sandbox, and whether it was still ready after they were looked for. */
+async function startAndLook(
+  host: Host,
+  cri: Cri,
+  handler: string,
+  timeouts: VerifyTimeouts,
+): Promise<{ shims: string[]; ready: boolean }> {
   const config = {
     metadata: { ...metadata, uid: randomUUID() },
     hostname: metadata.name,
@@ -32,23 +53,34 @@ export async function verifySandbox(
     labels: {},
   };
   try {
-    const id = await cri.runSandbox(config, handler, startMs);
+    const id = await cri.runSandbox(config, handler, timeouts.startMs);
     const shims = await shimsOf(host, id);
-    if (!shims.includes(entry.runtimePath)) {
-      const found = shims.length === 0 ? "no process was started for it" : `it runs ${shims.join(", ")}`;
-      throw new Error(`a sandbox of handler ${handler} does not run the shim ${entry.runtimePath}: ${found}`);
-    }
+    const sandboxes = await cri.listSandboxes(timeouts.callMs);
+    return { shims, ready: sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY") };
   } finally {
-    await removeSandboxes(cri, handler, callMs);
+    await removeSandboxes(host, cri, handler, timeouts);
   }
 }
 
-/** Those of this handler, also what an earlier try has left. */
-async function removeSandboxes(cri: Cri, handler: string, timeoutMs: number): Promise<void> {
-  for (const sandbox of await cri.listSandboxes(timeoutMs)) {
-    if (sandbox.runtimeHandler !== handler || !isOurs(sandbox)) continue;
-    await cri.stopSandbox(sandbox.id, timeoutMs);
-    await cri.removeSandbox(sandbox.id, timeoutMs);
+/** Those of this handler, including what an earlier attempt left behind. */
+async function removeSandboxes(host: Host, cri: Cri, handler: string, timeouts: VerifyTimeouts): Promise<void> {
+  for (const sandbox of await cri.listSandboxes(timeouts.callMs)) {
+    if (sandbox.runtimeHandler === handler && isOurs(sandbox)) await removeSandbox(host, cri, sandbox.id, timeouts);
+  }
+}
+
+/** Stopping fails if the kubelet stops the same sandbox at the same time, as network plugins then find nothing to delete. */
+async function removeSandbox(host: Host, cri: Cri, id: string, { callMs, removeMs }: VerifyTimeouts): Promise<void> {
+  const started = host.uptime();
+  for (;;) {
+    try {
+      await cri.stopSandbox(id, callMs);
+      await cri.removeSandbox(id, callMs);
+      return;
+    } catch (error) {
+      if (host.uptime() - started >= removeMs) throw error;
+      await host.delay(500);
+    }
   }
 }
 

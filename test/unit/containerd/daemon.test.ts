@@ -306,6 +306,51 @@ describe("a sandbox", () => {
     expect(daemon.sandboxes).toEqual([]);
   });
 
+  test("that the kubelet ended before it was looked at is started anew, a few times", async () => {
+    const { host, cri, daemon } = await node();
+    const { runSandbox } = cri;
+    let started = 0;
+    let ended = 2;
+    cri.runSandbox = async (config, handler, timeoutMs) => {
+      const id = await runSandbox(config, handler, timeoutMs);
+      started += 1;
+      host.put("/proc/17/cmdline", started > ended ? shim(snp.entry.runtimePath, id) : "");
+      if (started <= ended) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      return id;
+    };
+    await verifySandbox(host, cri, snp);
+    expect([started, daemon.sandboxes]).toEqual([3, []]);
+    [started, ended] = [0, 9];
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    expect(started).toBe(3);
+  });
+
+  test("that is ready without a process of its own is an error at once", async () => {
+    const { host, cri } = await node();
+    const { runSandbox } = cri;
+    let started = 0;
+    cri.runSandbox = (...args) => {
+      started += 1;
+      return runSandbox(...args);
+    };
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    expect(started).toBe(1);
+  });
+
+  test("that cannot be stopped is tried again for a while: the kubelet may be stopping it, too", async () => {
+    const { host, cri, daemon } = await node();
+    host.put("/proc/17/cmdline", shim(snp.entry.runtimePath, "box"));
+    let failures = 3;
+    cri.stopSandbox = async () => {
+      failures -= 1;
+      if (failures >= 0) throw new Error('failed to delete "eth0": no such device');
+    };
+    await verifySandbox(host, cri, snp);
+    expect(daemon.sandboxes).toEqual([]);
+    failures = 1000;
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no such device/);
+  });
+
   test("of a pod counts as a use, ours does not", async () => {
     const { cri, daemon } = await node();
     const of = (name: string, namespace: string, runtimeHandler: string): Sandbox => ({
