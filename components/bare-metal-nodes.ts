@@ -9,6 +9,7 @@ import {
   unprepareScript,
   unregistryScript,
 } from "./bare-metal-scripts.ts";
+import { quote } from "./shell.ts";
 
 export interface HostArgs {
   /** The node's name in the cluster. */
@@ -117,7 +118,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
 /** Everything here needs root; another user has to be allowed to become it without a password. */
 function asRoot<T extends { create: string; delete?: pulumi.Input<string> }>(user: string, command: T): T {
   if (user === "root") return command;
-  const wrap = (script: string) => `sudo -n sh -c '${script.replaceAll("'", "'\\''")}'`;
+  const wrap = (script: string) => `sudo -n sh -c ${quote(script)}`;
   return {
     ...command,
     create: wrap(command.create),

@@ -1,5 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { quote } from "./shell.ts";
 
 export interface LocalClusterArgs {
   /** Lower-case DNS label of at most 30 characters, usually the stack's. Everything on the machine is named after it. */
@@ -59,9 +60,6 @@ export class LocalCluster extends pulumi.ComponentResource {
     });
   }
 }
-
-/** As one word of a POSIX shell. */
-const quote = (word: string) => (/^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 interface EnsureResult {
   kubeconfig: string;

@@ -12,6 +12,7 @@ export async function stackConfiguration(): Promise<StackConfiguration> {
   const secretKeys: string[] = JSON.parse(process.env.PULUMI_CONFIG_SECRET_KEYS ?? "[]");
   try {
     return await readConfiguration({
+      stack: pulumi.getStack(),
       entries: Object.fromEntries(
         Object.entries(pulumi.runtime.allConfig())
           .filter(([key]) => own(key))

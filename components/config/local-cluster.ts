@@ -1,15 +1,11 @@
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { dnsLabel } from "../../node-installer/runtime/spec.ts";
 
 /** Minor versions that a node of a local cluster can have. */
 export const containerdVersions = ["1.7", "2.0", "2.1", "2.2", "2.3", "2.4"] as const;
 export type ContainerdVersion = (typeof containerdVersions)[number];
 const defaultContainerdVersion: ContainerdVersion = "2.4";
-
-const dnsLabel = (longest: number) =>
-  z.string().regex(new RegExp(`^[a-z]([a-z0-9-]{0,${longest - 2}}[a-z0-9])?$`), {
-    error: `must be lower-case letters, digits and inner dashes, begin with a letter and have at most ${longest} characters`,
-  });
 
 export const nodeOptions = z.strictObject({
   name: dnsLabel(40),

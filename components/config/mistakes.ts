@@ -99,7 +99,7 @@ const show = (value: unknown): string => {
   return text.length > 120 ? `${text.slice(0, 117)}…` : text;
 };
 
-export function joinPath(key: string, path: readonly PropertyKey[]): string {
+function joinPath(key: string, path: readonly PropertyKey[]): string {
   return path.reduce<string>(
     (all, part) => (typeof part === "number" ? `${all}[${part}]` : all ? `${all}.${String(part)}` : String(part)),
     key,

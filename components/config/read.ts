@@ -28,6 +28,8 @@ export interface GroupConfiguration extends Omit<GroupShape, "runtimes"> {
 
 /** Where configuration comes from. */
 export interface ConfigurationSource {
+  /** The stack's name. */
+  stack: string;
   /** Keys of the project without its prefix; values as the engine hands them over: text, or JSON as text. */
   entries: Record<string, string>;
   /** The entries that hold something encrypted. */
@@ -57,7 +59,7 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
 }
 
 /** Each part by itself, so that a mistake in one does not hide those between the others. */
-function readParts({ entries, secretKeys }: ConfigurationSource, mistakes: Mistake[]): Parts {
+function readParts({ stack, entries, secretKeys }: ConfigurationSource, mistakes: Mistake[]): Parts {
   const known = Object.keys(topLevel);
   for (const key of Object.keys(entries).sort()) {
     if (!known.includes(key)) mistakes.push({ key, message: unknownKey(key, known) });
@@ -71,6 +73,7 @@ function readParts({ entries, secretKeys }: ConfigurationSource, mistakes: Mista
   };
   const value = (key: string) => structured(entries[key]);
   const parts = {
+    stack,
     cluster: read(topLevel.cluster, value("cluster"), "cluster"),
     installerImage: read(topLevel.installerImage, value("installerImage"), "installerImage"),
     registry: read(topLevel.registry, value("registry"), "registry"),

@@ -2,11 +2,13 @@ import { handlerLabelPrefix } from "../../node-installer/kubernetes/names.ts";
 import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
 import { poolSelector } from "../aks-coco-node-pool.ts";
+import { clusterOptions } from "./local-cluster.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { ClusterConfiguration, GroupShape, RegistryConfiguration } from "./schema.ts";
 
 /** What parsed; a part with a mistake of its own is absent, and rules that need it are silent. */
 export interface Parts {
+  stack: string;
   cluster: ClusterConfiguration | undefined;
   installerImage: string | undefined;
   registry: RegistryConfiguration | undefined;
@@ -14,10 +16,16 @@ export interface Parts {
 }
 
 /** Mistakes that concern more than one key, all of them. */
-export function checkRules({ cluster, installerImage, registry, groups }: Parts): Mistake[] {
+export function checkRules({ stack, cluster, installerImage, registry, groups }: Parts): Mistake[] {
   const mistakes: Mistake[] = [];
   const mistake = (key: string, message: string) => mistakes.push({ key, message });
 
+  if (cluster?.kind === "local" && !clusterOptions.shape.name.safeParse(stack).success) {
+    mistake(
+      "cluster.kind",
+      `"local" names the cluster after the stack, but "${stack}" is not a lower-case DNS label of at most 30 characters that begins with a letter: rename the stack with pulumi stack rename.`,
+    );
+  }
   if (cluster && cluster.kind !== "local" && installerImage === "local") {
     mistake(
       "installerImage",

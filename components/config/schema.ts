@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { distributionNames, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
+import { distributionNames, dnsLabel, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
 /*
@@ -18,12 +18,6 @@ const secretContent = (error: string) =>
     .refine((text) => !/^(~|\.{1,2})?\/[^\n]*\n?$/.test(text), must(error))
     .meta({ secret: true });
 
-const dnsLabel = z
-  .string()
-  .regex(
-    /^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/,
-    must("must be lower-case letters, digits and inner dashes, at most 40, beginning with a letter"),
-  );
 /** A name of Kubernetes of several labels. */
 const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 const nodeName = z
@@ -51,7 +45,7 @@ const uuid = z
     must("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"),
   );
 
-export const clusterSchema = z
+const clusterSchema = z
   .discriminatedUnion("kind", [
     z.strictObject({
       kind: z.literal("local"),
@@ -60,7 +54,7 @@ export const clusterSchema = z
     z.strictObject({
       kind: z.literal("kubeconfig"),
       /** What the cluster is called here. Its change means another cluster: everything is replaced. */
-      name: dnsLabel,
+      name: dnsLabel(40),
       /** The file's content. Without it, KUBECONFIG of the environment is used, which other machines need too. */
       kubeconfig: secretContent("must be the content of a kubeconfig, not its path").optional(),
     }),
@@ -90,7 +84,7 @@ export const clusterSchema = z
 /** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
 const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
 
-export const registrySchema = z
+const registrySchema = z
   .strictObject({
     /** Takes the place of the registry's host in `installerImage`: a mirror in a closed network. */
     prefix: z
@@ -114,7 +108,7 @@ export const registrySchema = z
   .default({});
 
 const reference = new RegExp(`^${registryHost}(/[a-z0-9._-]+)+`);
-export const installerImageSchema = z
+const installerImageSchema = z
   .string()
   .check(({ value, issues }) => {
     const rest = value.replace(reference, "");
@@ -259,7 +253,7 @@ export const groupSchema = z.strictObject({
   onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),
 });
 
-export const groupName = dnsLabel;
+export const groupName = dnsLabel(40);
 
 export type ClusterConfiguration = z.output<typeof clusterSchema>;
 export type RegistryConfiguration = z.output<typeof registrySchema>;

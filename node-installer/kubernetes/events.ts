@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { sha256 } from "../runtime/canonical.ts";
 import { type Api, isStatus } from "./api.ts";
 
 /** Events about cluster-scoped objects live in this namespace; the API refuses them elsewhere. */
@@ -31,7 +31,7 @@ export async function recordEvent(
 ): Promise<void> {
   const message = event.message.length > maxMessage ? `${event.message.slice(0, maxMessage - 1)}…` : event.message;
   const identity = JSON.stringify([node.name, node.uid, event.reason, message]);
-  const name = `${eventComponent}.${createHash("sha256").update(identity).digest("hex").slice(0, 16)}`;
+  const name = `${eventComponent}.${sha256(identity).slice(0, 16)}`;
   const now = time.toISOString().replace(/\.\d{3}Z$/, "Z");
   try {
     await api.create(path, {

@@ -188,29 +188,3 @@ function ticketPolicy(name: string, user: string, group: string, atOnce: number)
     ],
   });
 }
-
-/** Reads the nodes' bundles for the fleet plan through the pods' /snapshot, and can change nothing. */
-export function snapshotReaderIdentity({ namespace }: { namespace: string }) {
-  const name = "contrast-snapshot-reader";
-  const apiGroup = "rbac.authorization.k8s.io" as const;
-  const apiVersion = `${apiGroup}/v1` as const;
-  return {
-    serviceAccount: { apiVersion: "v1" as const, kind: "ServiceAccount" as const, metadata: { name, namespace } },
-    role: {
-      apiVersion,
-      kind: "Role" as const,
-      metadata: { name, namespace },
-      rules: [
-        { apiGroups: [""], resources: ["pods"], verbs: ["get", "list"] },
-        { apiGroups: [""], resources: ["pods/proxy"], verbs: ["get"] },
-      ],
-    },
-    roleBinding: {
-      apiVersion,
-      kind: "RoleBinding" as const,
-      metadata: { name, namespace },
-      roleRef: { apiGroup, kind: "Role", name },
-      subjects: [{ kind: "ServiceAccount", name, namespace }],
-    },
-  };
-}

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { sha256 } from "../runtime/canonical.ts";
 
 /** Where everything of the installer lives in the cluster; a namespace of its own, so that its pods can be told apart. */
 export const systemNamespace = "contrast-runtime-system";
@@ -30,4 +30,4 @@ export const specKey = "spec.json";
 export const specVolume = "spec";
 
 /** What a status and a rollout compare: the SHA-256 of the spec's bytes, in hex. */
-export const specHash = (specJson: string | Buffer): string => createHash("sha256").update(specJson).digest("hex");
+export const specHash = (specJson: string | Buffer): string => sha256(specJson);

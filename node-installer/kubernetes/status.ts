@@ -26,7 +26,7 @@ export const nodeStatusSchema = z.object({
 });
 export type NodeStatus = z.infer<typeof nodeStatusSchema>;
 
-export const publishedStatusSchema = nodeStatusSchema.extend({ time: z.iso.datetime() });
+const publishedStatusSchema = nodeStatusSchema.extend({ time: z.iso.datetime() });
 export type PublishedStatus = z.infer<typeof publishedStatusSchema>;
 
 /** Node annotations share 256 KiB: a long list of pods or a whole log must not fill them. */

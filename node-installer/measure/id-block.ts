@@ -46,7 +46,7 @@ function littleEndian(value: bigint): Buffer {
 }
 
 /** ECDSA public key structure of 0x404 bytes: u32 curve (2 = P-384), qx[72], qy[72], zeroes. */
-export function publicKeyBytes(curve: number, qx: Uint8Array, qy: Uint8Array): Buffer {
+function publicKeyBytes(curve: number, qx: Uint8Array, qy: Uint8Array): Buffer {
   const bytes = Buffer.alloc(0x404);
   bytes.writeUInt32LE(curve, 0);
   bytes.set(qx, 4);

@@ -9,7 +9,7 @@ export const pageType = { normal: 1, vmsa: 2, zero: 3, unmeasured: 4, secrets: 5
 export type PageType = (typeof pageType)[keyof typeof pageType];
 
 /** Where QEMU and KVM put every VMSA in guest-physical space. */
-export const vmsaGpa = 0xffff_ffff_f000n;
+const vmsaGpa = 0xffff_ffff_f000n;
 const noContents = Buffer.alloc(48);
 
 /**
@@ -77,7 +77,7 @@ export const commandLineHash = (commandLine: string): Buffer => sha256(Buffer.fr
  * The hash table that QEMU places in guest memory (QEMU target/i386/sev.c, struct SevHashTable): GUID, u16 168, then per
  * entry GUID, u16 50, SHA-256, in the order command line, initrd, kernel; padded to 176 bytes.
  */
-export function kernelHashTable(hashes: KernelHashes): Buffer {
+function kernelHashTable(hashes: KernelHashes): Buffer {
   const entry = (guid: string, digest: Uint8Array) => Buffer.concat([guidBytes(guid), Buffer.of(50, 0), digest]);
   return Buffer.concat([
     guidBytes("9438d606-4f22-4cc9-b479-a793d411fd21"),

@@ -7,7 +7,7 @@ import { type Firmware, type TdxSection, tdxAttribute } from "./ovmf.ts";
  * How a VMM interleaves TDH.MEM.PAGE.ADD and TDH.MR.EXTEND. `single-pass`: each page is added, then extended (QEMU 9 and
  * later, upstream KVM); `two-pass`: all pages of a section are added, then all extended (QEMU 8 forks).
  */
-export const mrtdOrders = ["single-pass", "two-pass"] as const;
+const mrtdOrders = ["single-pass", "two-pass"] as const;
 export type MrtdOrder = (typeof mrtdOrders)[number];
 
 /**

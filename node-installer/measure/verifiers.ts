@@ -2,7 +2,7 @@ import { guestPolicyFields } from "./id-block.ts";
 import type { ReferenceValues } from "./reference-values.ts";
 
 /** Features that a TD of Kata may use, as Contrast's manifests have them: bytes of XFAM, little-endian. */
-export const usualXfam = "e702060000000000";
+const usualXfam = "e702060000000000";
 
 /**
  * `ReferenceValues` of Contrast's manifest (edgelesssys/contrast, internal/manifest/referencevalues.go). Minimum TCB

@@ -48,7 +48,7 @@ function checkParameters(parameters: VerityParameters): void {
 }
 
 /** Levels of the tree, lowest first: blocks of each, and where it starts in the tree (the top level is stored first). */
-export function hashTreeLevels(parameters: VerityParameters): { blocks: number; offset: number }[] {
+function hashTreeLevels(parameters: VerityParameters): { blocks: number; offset: number }[] {
   checkParameters(parameters);
   const perBlock = parameters.hashBlockSize / digestSlot(parameters.algorithm);
   const counts: number[] = [];

@@ -252,7 +252,7 @@ function isEqual(left: string | number, right: string | number): boolean {
  * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's default and the pod's CPU limit, rounded up. A pod's limit is
  * that of its containers and sidecars together, or of the largest init container (kubelet, ResourceConfigForPod).
  */
-export function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
+function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
   const of = (container: Container) => amount(container.resources?.limits?.cpu ?? 0) ?? 0;
   let sidecars = 0;
   let start = 0;

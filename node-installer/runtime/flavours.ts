@@ -29,7 +29,7 @@ const cpuModel =
 const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but does not hand it to QEMU.";
 const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
 const kubeletRoot =
-  "Kubelet's directory is taken as /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
+  "The kubelet's directory is assumed to be /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
 const gpuUntried = "GPU passthrough has not been run on the hardware.";
 
 const notHere = (flavour: string, platform: string): Pair => ({

@@ -24,7 +24,7 @@ export const relativePath = z
     error: "must be a relative path of letters, digits and ._+@- without . or .. segments",
   });
 
-export const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 lower-case hex digits (SHA-256)" });
+const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 lower-case hex digits (SHA-256)" });
 
 /** One file that the runtime needs on a node. */
 export const payloadFile = z.strictObject({

@@ -19,6 +19,12 @@ export const handlerName = z
   .string()
   .regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, { error: "must be contrast-cc-<platform>-<8 hex digits>" });
 
+/** A lower-case DNS label: names of groups, clusters and their nodes. */
+export const dnsLabel = (longest: number) =>
+  z.string().regex(new RegExp(`^[a-z]([a-z0-9-]{0,${longest - 2}}[a-z0-9])?$`), {
+    error: `must be lower-case letters, digits and inner dashes, beginning with a letter, at most ${longest} characters`,
+  });
+
 /** Absolute path on the node, normalized. */
 export const nodePath = z
   .string()
@@ -41,7 +47,7 @@ export const containerdEntry = z.strictObject({
 export type ContainerdEntry = z.infer<typeof containerdEntry>;
 
 /** What a host must have before a runtime is installed on it; each is checked and reported by `check-host`. */
-export const hostRequirements = z.strictObject({
+const hostRequirements = z.strictObject({
   tee: z.enum(["none", "snp", "tdx"]),
   /** "kvm" for QEMU, "mshv" for AKS, "none" for `local`. */
   virtualization: z.enum(["none", "kvm", "mshv"]),
@@ -71,9 +77,7 @@ export type RuntimeSpec = z.infer<typeof runtimeSpec>;
  */
 export const installSpecSchema = z.strictObject({
   schemaVersion: z.literal(1),
-  group: z
-    .string()
-    .regex(/^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$/, { error: "must be a lower-case DNS label of at most 40" }),
+  group: dnsLabel(40),
   distribution: z.strictObject({
     name: z.enum(distributionNames),
     /** Overrides of the distribution's own values; see distributions.ts. */

@@ -1,6 +1,8 @@
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parseAllDocuments } from "yaml";
 import { type Api, ApiError, apiClient } from "../../node-installer/kubernetes/api.ts";
-import { installerIdentity, snapshotReaderIdentity } from "../../node-installer/kubernetes/identity.ts";
+import { installerIdentity } from "../../node-installer/kubernetes/identity.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { statusAnnotation, systemNamespace } from "../../node-installer/kubernetes/names.ts";
@@ -265,12 +267,13 @@ test("the API server's type checker finds nothing wrong with the policies' expre
   expect(warnings.map(({ warning }) => warning).filter((warning) => !warning.startsWith("events.k8s.io/"))).toEqual([]);
 });
 
-test("the snapshot reader reads the installers' pods and changes nothing", async () => {
-  const identity = snapshotReaderIdentity({ namespace });
-  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, identity.serviceAccount);
-  await admin.create(`${rbac}/namespaces/${namespace}/roles`, identity.role);
-  await admin.create(`${rbac}/namespaces/${namespace}/rolebindings`, identity.roleBinding);
-  const reader = await clientWithToken(undefined, identity.serviceAccount.metadata.name);
+test("the fleet reader lists the installers' pods and changes nothing", async () => {
+  const documents = parseAllDocuments(await readFile("examples/ci/fleet-reader.yaml", "utf8"));
+  const [account, role, binding] = documents.map((document) => document.toJS());
+  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, account);
+  await admin.create(`${rbac}/namespaces/${namespace}/roles`, role);
+  await admin.create(`${rbac}/namespaces/${namespace}/rolebindings`, binding);
+  const reader = await clientWithToken(undefined, account.metadata.name);
   const pods = `/api/v1/namespaces/${namespace}/pods`;
   await until("the role", () => reader.get(pods).then(() => true));
   await expect(reader.delete(`${pods}/installer-node-1`)).rejects.toMatchObject({ status: 403 });

@@ -31,6 +31,7 @@ const aksGroup = (nodes: object, cluster: object = {}) =>
 
 /** As the engine hands configuration over: structured values are JSON, the rest is text. */
 const source = (entries: Entries, changes: Partial<ConfigurationSource> = {}): ConfigurationSource => ({
+  stack: "dev",
   entries: Object.fromEntries(
     Object.entries(entries)
       .filter(([, value]) => value !== undefined)
@@ -223,7 +224,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "group name",
     base({ groups: { Workers: group() } }),
     [
-      'groups.Workers: the name "Workers" must be lower-case letters, digits and inner dashes, at most 40, beginning with a letter.',
+      'groups.Workers: the name "Workers" must be lower-case letters, digits and inner dashes, beginning with a letter, at most 40 characters.',
     ],
   ],
   [
@@ -663,6 +664,17 @@ describe("mistakes in a stack's configuration", () => {
     const [message] = await mistakesOf(base({ cluster: { ...metal, kubeconfig: 7 } }));
     expect(message).toBe("cluster.kubeconfig: [secret] is not allowed. Expected a text.");
   });
+
+  test.each(["Dev", "my_stack", "2nd", "a".repeat(31)])(
+    "a local cluster cannot have the stack's name: %s",
+    async (stack) => {
+      const entries = base({ cluster: { kind: "local" }, installerImage: undefined });
+      expect(await mistakesOf(entries, { stack })).toEqual([
+        `cluster.kind: "local" names the cluster after the stack, but "${stack}" is not a lower-case DNS label of at most 30 characters that begins with a letter: rename the stack with pulumi stack rename.`,
+      ]);
+      expect(await mistakesOf(base(), { stack })).toEqual([]);
+    },
+  );
 
   test("an image that was not built yet is a mistake of the configuration, too", async () => {
     const imageDigest = async () => {
