@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 
 /**
- * The API server answered with an error, or did not answer: then `status` is 0 and the cause is in the message. `reason`
+ * The API server answered with an error, or not at all: then `status` is 0 and the cause is in the message. `reason`
  * is the API's own word ("Conflict", "AlreadyExists", "NotFound", "Forbidden", …).
  */
 export class ApiError extends Error {
@@ -22,7 +22,7 @@ export const isStatus = (error: unknown, ...statuses: number[]): boolean =>
 export interface ApiAddress {
   /** "https://10.96.0.1:443" */
   baseUrl: string;
-  /** Files of the mounted service account; read again for every request, because kubelet renews both. */
+  /** Files of the mounted service account; read again for every request, because the kubelet renews both. */
   tokenFile: string;
   caFile: string;
 }
@@ -90,7 +90,7 @@ async function send(
     payload === undefined
       ? headers
       : { ...headers, "content-type": contentType, "content-length": String(Buffer.byteLength(payload)) };
-  // Not before it is needed: loading it takes as long as everything else at the start.
+  // Loaded only when needed: that takes as long as everything else at startup.
   const { request: open } = await (url.protocol === "http:" ? import("node:http") : import("node:https"));
   return new Promise((resolve, reject) => {
     // The signal bounds the whole exchange; a socket's own timeout would only bound its silence.
@@ -116,7 +116,7 @@ async function send(
   });
 }
 
-/** Proxies and load balancers answer with HTML or nothing: never a reason to die of a SyntaxError. */
+/** Proxies and load balancers may answer with HTML or nothing, which must not end in a SyntaxError. */
 function parse(text: string): unknown {
   try {
     return JSON.parse(text);

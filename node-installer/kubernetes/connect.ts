@@ -14,7 +14,7 @@ export interface Cluster {
   metrics: InstallerMetrics;
 }
 
-/** Outside a cluster: labels, Events and status go nowhere, every ticket is granted. */
+/** Outside a cluster: labels, Events and status go nowhere, and every ticket is granted. */
 export function withoutKubernetes(now: () => Date): Cluster {
   const metrics = newMetrics();
   return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics };
@@ -30,8 +30,8 @@ export interface ConnectOptions {
 }
 
 /**
- * The cluster that this pod runs in, by its environment: KUBERNETES_SERVICE_HOST and _PORT (kubelet's), NODE_NAME and
- * POD_NAMESPACE (downward API); or none, where there is no such environment.
+ * The cluster that this pod runs in, as its environment says: KUBERNETES_SERVICE_HOST and _PORT (from the kubelet),
+ * NODE_NAME and POD_NAMESPACE (downward API). Without that environment there is no cluster.
  */
 export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEnv): Cluster {
   const address = inClusterAddress(env);
@@ -40,7 +40,7 @@ export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEn
   if (nodeName === undefined || nodeName === "") {
     throw new Refusal(
       "no-node-name",
-      "NODE_NAME is not set. The installer has to know its node: set it from spec.nodeName by the downward API.",
+      "NODE_NAME is not set. The installer needs to know its node: set it from spec.nodeName through the downward API.",
     );
   }
   const metrics = newMetrics();

@@ -20,8 +20,8 @@ const maxMessage = 1024;
 const path = `/api/v1/namespaces/${eventNamespace}/events`;
 
 /**
- * Records an Event on the node. Its name is a digest of what it says, so the same one again only raises the count, also
- * after the installer started anew.
+ * Records an Event on the node. Its name is a digest of what it says, so repeating it only raises its count, even
+ * after the installer has restarted.
  */
 export async function recordEvent(
   api: Api,
@@ -49,7 +49,7 @@ export async function recordEvent(
     });
   } catch (error) {
     if (!isStatus(error, 409)) throw error;
-    // The count comes from an empty patch for the reason given in node.ts: no right to read other nodes' Events.
+    // Read by an empty patch for the reason given in node.ts: an installer has no right to read other nodes' Events.
     const existing = await api.mergePatch<EventObject>(`${path}/${name}`, {});
     await api.mergePatch(`${path}/${name}`, { count: (existing.count ?? 1) + 1, lastTimestamp: now });
   }

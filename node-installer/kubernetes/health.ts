@@ -10,7 +10,7 @@ export interface HealthOptions {
   /** undefined until the first report. */
   status: () => NodeStatus | undefined;
   metrics: InstallerMetrics;
-  /** The node's bundle for the fleet plan, as JSON without secrets; served at /snapshot where given. */
+  /** The node's bundle for the fleet plan, as JSON without secrets; served at /snapshot if given. */
   snapshot?: () => Promise<string>;
 }
 
@@ -31,7 +31,7 @@ export async function serveHealth(options: HealthOptions): Promise<HealthServer>
     const status = options.status();
     if (path === "/healthz") send(200, "text/plain", "ok\n");
     else if (path === "/readyz") {
-      const body = status ?? { state: "working", code: "starting", reason: "The installer starts.", handlers: [] };
+      const body = status ?? { state: "working", code: "starting", reason: "The installer is starting.", handlers: [] };
       const ready = status !== undefined && isReady(status);
       send(ready ? 200 : 503, "application/json", `${JSON.stringify({ node, group, ...body })}\n`);
     } else if (path === "/metrics") {

@@ -3,8 +3,8 @@ import { handlerLabelPrefix, installerName, statusAnnotation, ticketNames } from
 import { admissionPolicy } from "./policy.ts";
 
 /**
- * The API server copies these from a pod's bound token (Kubernetes ≥ 1.30): the node that the pod runs on. A token that
- * is bound to no pod has neither, and is refused everything below.
+ * The API server copies these from a pod's bound token (Kubernetes ≥ 1.30): the node that the pod runs on. A token
+ * that is not bound to a pod has neither, and is refused everything below.
  */
 const nodeClaim = {
   nodeName: "request.userInfo.extra[?'authentication.kubernetes.io/node-name'][?0].orValue('')",
@@ -65,7 +65,7 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
           verbs: ["get", "patch", "delete"],
           resourceNames: ticketNames(group, atOnce),
         },
-        // RBAC knows no names at creation; the policy does.
+        // RBAC cannot restrict creation by name; the policy does.
         { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create"] },
       ],
     },
@@ -94,7 +94,7 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
   };
 }
 
-/** Its own node; of that, handler labels and the group's status annotation. */
+/** Only its own node, and of that only handler labels and the group's status annotation. */
 function nodePolicy(name: string, user: string, group: string) {
   const map = (object: string, field: string) => `${object}.metadata.?${field}.orValue({})`;
   const onlyChanges = (field: string, allowed: string): string => {
@@ -119,27 +119,27 @@ function nodePolicy(name: string, user: string, group: string) {
       claimed,
       {
         expression: "object.metadata.name == variables.nodeName && object.metadata.uid == variables.nodeUid",
-        message: "An installer may touch no node but its own.",
+        message: "An installer may only touch its own node.",
       },
       {
         expression:
           "object.?spec == oldObject.?spec && object.metadata.?finalizers == oldObject.metadata.?finalizers && " +
           "object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences",
-        message: "An installer may change nothing of its node but labels and annotations.",
+        message: "An installer may only change the labels and annotations of its node.",
       },
       {
         expression: onlyChanges("labels", `key.startsWith('${handlerLabelPrefix}')`),
-        message: `An installer may change no label but ${handlerLabelPrefix}*.`,
+        message: `An installer may only change the labels ${handlerLabelPrefix}*.`,
       },
       {
         expression: onlyChanges("annotations", `key == '${statusAnnotation(group)}'`),
-        message: `An installer may change no annotation but ${statusAnnotation(group)}.`,
+        message: `An installer may only change the annotation ${statusAnnotation(group)}.`,
       },
     ],
   });
 }
 
-/** Events that the installer of this very node wrote about this very node. */
+/** Only Events that this node's installer writes about this node. */
 function eventPolicy(name: string, user: string) {
   const own = (event: string) =>
     `${event}.involvedObject.kind == 'Node' && ${event}.involvedObject.name == variables.nodeName && ` +
@@ -154,13 +154,13 @@ function eventPolicy(name: string, user: string) {
       claimed,
       {
         expression: `${own("object")} && (oldObject == null || (${own("oldObject")}))`,
-        message: "An installer may write no Event but its own about its own node.",
+        message: "An installer may only write its own Events about its own node.",
       },
     ],
   });
 }
 
-/** The group's tickets: free ones by creation, after that only the holder's own. */
+/** Only the group's tickets: a free one may be created, and after that only its holder may touch it. */
 function ticketPolicy(name: string, user: string, group: string, atOnce: number) {
   const names = ticketNames(group, atOnce).map((ticket) => `'${ticket}'`);
   const own = (lease: string) =>
@@ -175,7 +175,7 @@ function ticketPolicy(name: string, user: string, group: string, atOnce: number)
       claimed,
       {
         expression: `request.name in [${names.join(", ")}]`,
-        message: `An installer may touch no Lease but the tickets of group ${group}.`,
+        message: `An installer may only touch Leases that are tickets of group ${group}.`,
       },
       {
         expression: `oldObject == null || oldObject.spec.?holderIdentity.orValue('') == variables.nodeName`,
@@ -183,7 +183,7 @@ function ticketPolicy(name: string, user: string, group: string, atOnce: number)
       },
       {
         expression: `object == null || (${own("object")} && object.metadata.ownerReferences.size() == 1)`,
-        message: "A ticket has to name the installer's own node as holder and as its only owner.",
+        message: "A ticket must name the installer's own node as its holder and its only owner.",
       },
     ],
   });

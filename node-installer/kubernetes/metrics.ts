@@ -1,13 +1,13 @@
 import { isReady, type NodeStatus, nodeStates } from "./status.ts";
 
-/** What the installer counts, as plain numbers that its loop raises; made into Prometheus' text only when asked for. */
+/** What the installer counts, as plain numbers that its loop raises; rendered as Prometheus text only on request. */
 export interface InstallerMetrics {
   /** Restarts of containerd that we caused. */
   restarts: number;
   rollbacks: number;
   /** Payload bytes copied to the node. */
   bytesCopied: number;
-  /** Times that the node's files had drifted from the spec and were put right. */
+  /** How often the node's files had drifted from the spec and were repaired. */
   repairs: number;
   /** By code. */
   failures: Record<string, number>;
@@ -26,7 +26,7 @@ export const newMetrics = (): InstallerMetrics => ({
   lastSuccess: undefined,
 });
 
-/** Prometheus' text format. The library is loaded here, so that an installer that nobody scrapes stays small. */
+/** Prometheus' text format. The library is loaded here, so that an installer that is not scraped stays small. */
 export async function renderMetrics(
   group: string,
   status: NodeStatus | undefined,
@@ -44,8 +44,8 @@ export async function renderMetrics(
   };
 
   counter("containerd_restarts_total", "Restarts of containerd by the installer.", metrics.restarts);
-  counter("rollbacks_total", "Changes that the gate refused and that were taken back.", metrics.rollbacks);
-  counter("repairs_total", "Times that drifted files were put right.", metrics.repairs);
+  counter("rollbacks_total", "Changes that failed the gate and were rolled back.", metrics.rollbacks);
+  counter("repairs_total", "How often drifted files were repaired.", metrics.repairs);
   counter("payload_bytes_copied_total", "Payload bytes copied to the node.", metrics.bytesCopied);
   const failures = new Counter({
     name: "contrast_installer_failures_total",

@@ -1,6 +1,6 @@
 import { sha256 } from "../runtime/canonical.ts";
 
-/** Where everything of the installer lives in the cluster; a namespace of its own, so that its pods can be told apart. */
+/** The namespace of everything that the installer has in the cluster: its own, so that its pods can be told apart. */
 export const systemNamespace = "contrast-runtime-system";
 
 /** DaemonSet, ServiceAccount, roles and policies of a node group. */
@@ -16,7 +16,7 @@ export const handlerLabelPrefix = "runtime.contrast.edgeless.systems/";
 /** Node annotation in which a group's installer publishes its state, as JSON of `nodeStatusSchema`. */
 export const statusAnnotation = (group: string): string => `status.runtime.contrast.edgeless.systems/${group}`;
 
-/** Node annotation by which somebody with rights on nodes asks a failed installer for another attempt. */
+/** Node annotation with which somebody with rights on nodes asks a failed installer to try again. */
 export const retryAnnotation = (group: string): string => `retry.runtime.contrast.edgeless.systems/${group}`;
 
 /** DaemonSet annotation: comma-separated names of dead nodes that an uninstallation does not wait for. */

@@ -13,19 +13,19 @@ export interface NodeObject {
 
 interface NodeCondition {
   type: string;
-  /** "True", "False", or "Unknown" once kubelet has been silent for too long. */
+  /** "True", "False", or "Unknown" once the kubelet has been silent for too long. */
   status: string;
   reason?: string;
   message?: string;
   lastHeartbeatTime?: string;
 }
 
-/** What kubelet, or the control plane in its place, says of the node as a whole. */
+/** What the kubelet, or the control plane on its behalf, says about the node as a whole. */
 export interface NodeReadiness {
   ready: boolean;
   /** `KubeletNotReady: container runtime network not ready: …` */
   reason: string;
-  /** When kubelet looked, by the node's clock, in whole seconds. */
+  /** When the kubelet last checked, by the node's clock, in whole seconds. */
   heartbeat: Date | undefined;
 }
 

@@ -1,9 +1,9 @@
 /**
- * What the installer's pod may do on its node. Plain objects for the pod template; `reasons` says of each permission why
- * the installer cannot do without it, and of each that one would expect why it can.
+ * What the installer's pod may do on its node, as plain objects for the pod template. `reasons` says why the installer
+ * needs each permission, and why it does without those that one would expect.
  *
- * Root with the host's files and systemd's socket is as good as root on the host, whatever is dropped here: this keeps
- * accidents small. The boundary is who may write to the namespace, and the image's digest.
+ * Root with the host's files and systemd's socket amounts to root on the host, whatever is dropped here: dropping the rest
+ * limits accidents. The security boundary is who may write to the namespace, and the image's digest.
  */
 export const podSecurity = {
   pod: {
@@ -26,24 +26,24 @@ export const podSecurity = {
   },
   volumes: [{ name: "host", hostPath: { path: "/", type: "Directory" } }],
   volumeMounts: [{ name: "host", mountPath: "/host", mountPropagation: "HostToContainer" }],
-  /** Seconds: a change between edit and commit is ended, or taken back, before the pod goes. */
+  /** Seconds: a change between edit and commit is finished or rolled back before the pod ends. */
   terminationGracePeriodSeconds: 900,
   reasons: {
     runAsUser: "containerd's configuration, /opt and systemd's private socket belong to root.",
-    "capabilities.CHOWN": "A file that replaces another keeps that one's owner and group.",
+    "capabilities.CHOWN": "A file that replaces another keeps the old one's owner and group.",
     "capabilities.DAC_OVERRIDE":
-      "The configuration may lie in a directory of another user, which root may not write to by its mode alone.",
+      "The configuration may be in another user's directory, whose mode alone does not let root write.",
     "capabilities.SYS_CHROOT":
-      "systemctl, flock and the node's own containerd (for `config dump`) run in the host's root directory. They reach systemd by " +
-      "the socket that lies there; nsenter is not needed.",
+      "systemctl, flock and the node's own containerd (for `config dump`) run in the host's root directory. They reach systemd " +
+      "through the socket there; nsenter is not needed.",
     "volumes.host":
-      "Which directories containerd's configuration, its imports and links lie in differs by distribution and is found out on the node; " +
-      "the kernel's /proc and /sys of the host are looked at too.",
-    "volumeMounts.host.mountPropagation": "A file system that is mounted on the host later has to be seen here too.",
-    privileged: "Not needed: no device is opened, nothing is mounted, no module loaded.",
+      "The directories of containerd's configuration, its imports and links differ by distribution and are found on the node; " +
+      "the host's /proc and /sys are read too.",
+    "volumeMounts.host.mountPropagation": "A file system that is mounted on the host later must be visible here too.",
+    privileged: "Not needed: no device is opened, no file system mounted, no module loaded.",
     hostPID:
       "systemctl refuses a socket whose other end it cannot see (getpeercred answers ENODATA for a peer outside its process " +
-      "namespace). No process is signalled or entered.",
+      "namespace). The installer signals and enters no process.",
     hostNetwork: "Not needed: the CRI and systemd are Unix sockets, the API server is reached as from any pod.",
     readOnlyRootFilesystem: "The installer writes to the host only.",
     "seccompProfile.RuntimeDefault":
@@ -51,7 +51,7 @@ export const podSecurity = {
     "seLinuxOptions.spc_t":
       "On hosts with SELinux a confined container may not touch the host's files. Ignored elsewhere; not covered by a test.",
     "appArmorProfile.Unconfined":
-      "The profile of container runtimes denies writes below /host/proc and /host/sys paths and may deny systemd's socket. Ignored where there is no AppArmor; not covered by a test.",
+      "Container runtimes' default profile denies writes below /host/proc and /host/sys and may deny systemd's socket. Ignored where there is no AppArmor; not covered by a test.",
     automountServiceAccountToken:
       "Needed for the node's label, status, Events and ticket; what the token may do is in identity.ts.",
   },

@@ -3,7 +3,7 @@ export interface PolicyOptions {
   /** The user that the policy is about; everybody else passes. */
   user: string;
   rule: { apiGroup: string; resource: string; operations: ("CREATE" | "UPDATE" | "DELETE")[] };
-  /** CEL expressions, by name, each may use those before it. */
+  /** CEL expressions by name; each may use those before it. */
   variables: Record<string, string>;
   validations: { expression: string; message: string }[];
 }
@@ -28,7 +28,7 @@ export function admissionPolicy({ name, user, rule, variables, validations }: Po
               scope: "*",
             },
           ],
-          // What the API server fills in itself, so that refreshes and server-side applies see no difference.
+          // The API server's own defaults, so that refreshes and server-side applies see no difference.
           matchPolicy: "Equivalent",
           namespaceSelector: {},
           objectSelector: {},

@@ -10,28 +10,28 @@ import { type NodeStatus, publishedStatus } from "./status.ts";
 /** How the installer tells the cluster about its node. */
 export interface Reporter {
   /**
-   * Makes the node's handler labels exactly these. Resolves when the API server confirmed it, because a label has to be
-   * gone before anything that may unserve its handler. Throws `ApiError`.
+   * Makes the node's handler labels exactly these. Resolves once the API server has confirmed it, because a label
+   * must be removed before anything that may stop serving its handler. Throws `ApiError`.
    */
   setServed(handlers: readonly string[]): Promise<void>;
-  /** The handlers that the node's labels say, as far as this process set them. */
+  /** The handlers in the node's labels, as far as this process has set them. */
   served(): string[];
   /**
-   * The node's state: at once for /readyz and metrics, in the background for the node's annotation and, where a person
-   * should know, an Event. Never throws; of several the newest is published; tried until the API server took it.
+   * Reports the node's state: at once for /readyz and metrics, in the background for the node's annotation and, where a
+   * person should know, as an Event. Never throws; retries until the API server accepts it; of several, the newest counts.
    */
   report(status: NodeStatus): void;
-  /** Something that happened beside the state, such as drift that was put right. In the background, like `report`. */
+  /** Something that happened apart from the state, such as drift that was repaired. In the background, like `report`. */
   event(event: NodeEvent): void;
   /** A token that changes when somebody asks for another attempt after a failure; undefined if nobody ever did. */
   retryToken(): Promise<string | undefined>;
-  /** Whether Kubernetes calls the node ready; undefined where nobody can tell now. Never throws. */
+  /** Whether Kubernetes calls the node ready; undefined if that cannot be told now. Never throws. */
   nodeReady(): Promise<NodeReadiness | undefined>;
   /** What was reported last. */
   current(): NodeStatus | undefined;
   /** Resolves when everything reported so far is published. */
   flush(): Promise<void>;
-  /** Gives up what is not published yet. */
+  /** Drops what is not published yet. */
   close(): void;
 }
 
@@ -42,7 +42,7 @@ export interface ReporterOptions {
   metrics: InstallerMetrics;
   now: () => Date;
   delay: (ms: number) => Promise<void>;
-  /** Hears of every failed attempt to publish, for the log. */
+  /** Called for every failed attempt to publish, for the log. */
   onError: (error: ApiError) => void;
 }
 
@@ -79,7 +79,7 @@ export function nodeReporter(options: ReporterOptions): Reporter {
         options.onError(
           error instanceof ApiError ? error : new ApiError(0, "Internal", String(error), { cause: error }),
         );
-        // An Event that the API refuses (not: cannot take now) would hold up everything behind it for ever.
+        // An Event that the API refuses, rather than cannot take now, would hold up everything behind it forever.
         if (unpublished === undefined && error instanceof ApiError && error.status >= 400 && error.status < 500)
           events.shift();
         failures += 1;
@@ -126,7 +126,7 @@ export function nodeReporter(options: ReporterOptions): Reporter {
   };
 }
 
-/** Keeps memory bounded while an API server is away for long: the oldest news is the least interesting. */
+/** Bounds memory while the API server is away for long: the oldest Events are the least interesting. */
 function queue(events: NodeEvent[], event: NodeEvent): void {
   events.push(event);
   if (events.length > 50) events.shift();
@@ -137,7 +137,7 @@ function countOutcome(metrics: InstallerMetrics, status: NodeStatus, time: Date)
   if (status.state === "ready") metrics.lastSuccess = time;
 }
 
-/** Which states are worth an Event. Steps and turns are not: they would be many, and the annotation has them. */
+/** Which states are worth an Event. Steps and turns are not: there would be too many, and the annotation has them. */
 function eventOf({ state, code, reason }: NodeStatus): NodeEvent | undefined {
   if (state === "failed") return { type: "Warning", reason: pascalCase(code), message: reason };
   if (state === "blocked") return { type: "Warning", reason: "RuntimeInUse", message: reason };
@@ -148,7 +148,7 @@ function eventOf({ state, code, reason }: NodeStatus): NodeEvent | undefined {
 export const pascalCase = (code: string): string =>
   code.replace(/(?:^|-)([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
-/** For runs outside a cluster: remembers the state, tells nobody. */
+/** For runs outside a cluster: remembers the state and tells nobody. */
 export function localReporter(metrics: InstallerMetrics, now: () => Date): Reporter {
   let status: NodeStatus | undefined;
   let served: readonly string[] = [];

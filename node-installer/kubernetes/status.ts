@@ -3,12 +3,12 @@ import * as z from "zod";
 /**
  * working: a step runs. waiting: for a ticket, or for an API server that does not answer. blocked: the spec is served,
  * but handlers that it no longer lists are still used by pods. ready: exactly the spec is served. failed: refused, or
- * rolled back; the same content is not tried again by itself.
+ * rolled back; the same content is not retried automatically.
  */
 export const nodeStates = ["working", "waiting", "blocked", "ready", "failed"] as const;
 export type NodeState = (typeof nodeStates)[number];
 
-/** What an installer says of its node: the body of /readyz, and (with a time) the node's status annotation. */
+/** What an installer says about its node: the body of /readyz, and (with a time) the node's status annotation. */
 export const nodeStatusSchema = z.object({
   state: z.enum(nodeStates),
   /** Kebab-case: a `Refusal`'s code, or the name of the step. */
@@ -38,7 +38,7 @@ export function publishedStatus(status: NodeStatus, time: Date): PublishedStatus
   return { ...status, reason, pods: status.pods.slice(0, maxPods), time: time.toISOString() };
 }
 
-/** The status in a node's annotation; undefined where there is none or it is none of ours. */
+/** The status in a node's annotation; undefined if there is none or it is not one of ours. */
 export function parseStatus(annotation: string | undefined): PublishedStatus | undefined {
   if (annotation === undefined) return undefined;
   try {

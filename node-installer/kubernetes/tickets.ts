@@ -7,11 +7,11 @@ import { readOwnNode } from "./node.ts";
  * `maxUnavailable` bounds updates only, so the installers themselves take turns.
  */
 export interface Tickets {
-  /** One try. A ticket that this node already holds, also since before a restart, is returned again. */
+  /** A single attempt. A ticket that this node already holds, even from before a restart, counts as acquired. */
   acquire(): Promise<{ held: true } | { held: false; holders: string[] }>;
-  /** Says on the ticket why its holder keeps it. */
+  /** Records on the ticket why its holder keeps it. */
   annotate(reason: string): Promise<void>;
-  /** At commit. Nothing happens where this node holds none. */
+  /** Called at commit. Does nothing if this node holds no ticket. */
   release(): Promise<void>;
 }
 
@@ -31,7 +31,7 @@ export const ticketReasonAnnotation = "runtime.contrast.edgeless.systems/reason"
 /**
  * A ticket is a Lease that exists exactly as long as somebody holds it: creating it decides a race, deleting it gives it
  * back, and the cluster's garbage collector frees it when its owner, the Node, is deleted. No installer ever has
- * to judge that another node is gone, so none needs the right to take another's ticket.
+ * to judge whether another node is gone, so none needs the right to take another's ticket.
  */
 export function leaseTickets(
   api: Api,
@@ -52,7 +52,7 @@ export function leaseTickets(
   const readAll = () => Promise.all(names.map(read));
   const mine = (lease: Lease | undefined): lease is Lease => lease?.spec?.holderIdentity === nodeName;
 
-  // Known to hold none: then giving back costs no request. Unknown at the start, for tickets outlive their pods.
+  // True once known, so that a release costs no request. Unknown at the start, because tickets outlive pods.
   let holdsNone = false;
 
   const take = async (name: string, nodeUid: string): Promise<boolean> => {
@@ -101,7 +101,7 @@ export function leaseTickets(
         try {
           await api.delete(`${collection}/${metadata.name}`, { uid: metadata.uid });
         } catch (error) {
-          // Gone already, or another object by now: then the collector was quicker and somebody else may hold it.
+          // Already deleted, or another object by now: the collector was quicker, and somebody else may hold it.
           if (!isStatus(error, 404, 409)) throw error;
         }
       }
@@ -118,8 +118,8 @@ export const grantedTickets: Tickets = {
 };
 
 /**
- * Waits until this node holds a ticket. `onWait` hears who holds them whenever that changes, or the sentence why the
- * API could not be asked: without an answer there is no ticket.
+ * Waits until this node holds a ticket. `onWait` is told who holds them whenever that changes, or why the API server
+ * could not be asked: without an answer there is no ticket.
  */
 export async function waitForTicket(
   tickets: Tickets,

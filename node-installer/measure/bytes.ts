@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
 
-/** A file's bytes, read where they are needed. The edge gives one over a file descriptor; never more than `length` is held. */
+/** A file's bytes, read on demand. Commands back it with a file descriptor; at most `length` bytes are held. */
 export interface ByteSource {
   readonly size: number;
   /** Exactly `length` bytes from `offset`; both lie within the file. The result is valid until the next call. */
@@ -26,7 +26,7 @@ export function* chunksOf(source: ByteSource, chunkSize = 1 << 20): Generator<Ui
   }
 }
 
-/** A file that is not what it says it is. The message names the file kind, what was wrong and at which byte offset. */
+/** A file that is not what it claims to be. The message names the kind of file, what is wrong and at which byte offset. */
 export class FormatError extends Refusal {
   readonly offset: number;
 
@@ -61,7 +61,7 @@ export class View {
     throw new FormatError(this.file, this.base + offset, problem);
   }
 
-  /** `offset` and `length` are checked as lying numbers from a header may be: negative, fractional or huge. */
+  /** Catches whatever a lying header may say: `offset` and `length` that are negative, fractional or huge. */
   need(offset: number, length: number, what: string): void {
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
       this.fail(
@@ -91,7 +91,7 @@ export class View {
     return this.#data.getBigUint64(offset, true);
   }
 
-  /** A 64-bit field that counts something which must fit the file, so a safe integer. */
+  /** A 64-bit field that counts something which must fit the file, and therefore a safe integer. */
   size64(offset: number, what: string): number {
     const value = this.u64(offset, what);
     if (value > BigInt(Number.MAX_SAFE_INTEGER))

@@ -2,10 +2,10 @@ import { sha256, toHex } from "./bytes.ts";
 import { lastValue, parseCommandLine } from "./command-line.ts";
 import type { MeasurementInputs } from "./inputs.ts";
 
-/** What a launch measures, by the names that people use: digests in hex, texts as they are. A review card has it. */
+/** What a launch measures, by the names that people use: digests in hex, text as it is. Part of the review card. */
 export type Measured = Record<string, string>;
 
-/** Which values depend on which inputs, and how each input is told from another. */
+/** Which values depend on which inputs, and what identifies each input. */
 const dependencies: Record<"snp" | "tdx", [values: string, inputs: [name: string, of: Reader][]][]> = {
   snp: [
     [
@@ -37,7 +37,7 @@ type Reader = (inputs: MeasurementInputs) => string | undefined;
 
 const digest = (value: unknown) => toHex(sha256(Buffer.from(JSON.stringify(value))));
 
-/** The inputs that a TEE's values are made of; those that the payload does not have are absent. */
+/** The inputs that a TEE's values are computed from; those that the payload lacks are absent. */
 export function measuredInputs(inputs: MeasurementInputs, tee: "snp" | "tdx" | "none"): Measured {
   if (tee === "none") return {};
   const all = dependencies[tee].flatMap(([, inputsOfValue]) => inputsOfValue);
@@ -50,7 +50,7 @@ export function measuredInputs(inputs: MeasurementInputs, tee: "snp" | "tdx" | "
 }
 
 /**
- * Sentences for a review: which reference values change because of which input, and from what to what. Empty: none does.
+ * Sentences for a review: which reference values change because of which input, and how. Empty if none changes.
  *
  * @param quote how a value is shown, such as in a code span
  */
@@ -84,7 +84,7 @@ function describe(
   if (after === undefined) return `${name} (no longer known)`;
   const change = (from: string, to: string) => `${quote(from)} → ${quote(to)}`;
   if (name !== "kernel command line") return `${name} (${change(short(before), short(after))})`;
-  // A new rootfs image shows itself by its root hash, which is what a reviewer knows it by.
+  // A new rootfs image shows up as a new root hash, which is what reviewers know it by.
   const [from, to] = [rootHash(before), rootHash(after)];
   if (from === undefined || to === undefined || from === to)
     return `${name} (${differences(parameters(before), parameters(after), change, quote)})`;
@@ -98,10 +98,10 @@ function describe(
 const imageKeys = ["roothash", "dm-mod.create"];
 const rootHash = (line: string) => lastValue(line, "roothash") ?? / verity .* sha256 ([0-9a-f]{64}) /.exec(line)?.[1];
 
-/** Digests by their start, as people compare them. */
+/** The start of a digest, which is what people compare. */
 const short = (value: string) => (/^[0-9a-f]{64,}$/.test(value) ? `${value.slice(0, 12)}…` : value);
 
-/** The parameters that differ; where only their order or spacing does, that. */
+/** The parameters that differ, or that only their order or spacing does. */
 function differences(
   old: Parameter[],
   now: Parameter[],
@@ -127,7 +127,7 @@ interface Parameter {
 const parameters = (line: string): Parameter[] =>
   parseCommandLine(line).map(({ key, value }) => ({ key, text: value === undefined ? key : `${key}=${value}` }));
 
-/** Each of `taken` takes one of its like away. */
+/** Each element of `taken` removes one that equals it. */
 function without(from: Parameter[], taken: Parameter[]): Parameter[] {
   const left = taken.map(({ text }) => text);
   return from.filter(({ text }) => {

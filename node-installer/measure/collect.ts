@@ -20,17 +20,17 @@ export interface CollectOptions {
   /** See runtime/flavours.ts; with the version it decides the command line that Kata passes. */
   flavour: string;
   kataVersion: string;
-  /** What the manifest says of the guest image. */
+  /** What the manifest says about the guest image. */
   guest?: GuestBoot;
-  /** The measured command line, where the payload's builder published it; otherwise Kata's own, where that is known. */
+  /** The measured command line, if the payload's builder published it; otherwise Kata's own, where that is known. */
   commandLine?: string;
   /** SEV_FEATURES of the guest; 0x1 unless the host kernel is 6.6 or 6.7 (0x21). */
   guestFeatures?: number;
 }
 
 /**
- * Takes the inputs of launch measurements from a payload's files, each read once. Throws a FormatError that names file,
- * problem and offset, or a Refusal when the rootfs image's hash tree does not belong to its data.
+ * Collects the inputs of launch measurements from a payload's files, reading each once. Throws a FormatError that names
+ * file, problem and offset, or a Refusal when the rootfs image's hash tree does not belong to its data.
  */
 export function collectInputs(
   files: Partial<Record<FileRole, ByteSource>>,
@@ -176,7 +176,7 @@ function collectVerity(
     throw new Refusal(
       "verity-mismatch",
       `The rootfs image's dm-verity tree does not belong to its data: ${wrong.length === 8 ? "8 or more" : wrong.length} hash blocks differ, ` +
-        `one at offset ${hex(base + start + wrong[0])}. The guest would refuse to read it; the image is damaged or its salt is another.`,
+        `one at offset ${hex(base + start + wrong[0])}. The guest would refuse to read it; the image is damaged or has another salt.`,
     );
   }
   return {
@@ -190,7 +190,7 @@ function collectVerity(
   };
 }
 
-/** Two sources over one buffer-reusing reader: the data's chunk must survive reads of the tree. */
+/** Both sources share a reader that reuses its buffer: the data's chunk must survive reads of the tree. */
 const detached = (source: ByteSource): ByteSource => ({
   size: source.size,
   read: (offset, length) => source.read(offset, length).slice(),

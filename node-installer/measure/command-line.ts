@@ -1,7 +1,7 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { type VerityParameters, verityAlgorithms } from "./verity.ts";
 
-/** Parameters in order, as the kernel splits them: at blanks outside of double quotes (kernel lib/cmdline.c, next_arg). */
+/** Parameters in order, as the kernel splits them: at blanks outside double quotes (kernel lib/cmdline.c, next_arg). */
 export function parseCommandLine(text: string): { key: string; value?: string }[] {
   return (text.match(/(?:[^\s"]|"[^"]*(?:"|$))+/g) ?? []).map((word) => {
     const at = word.indexOf("=");
@@ -12,7 +12,7 @@ export function parseCommandLine(text: string): { key: string; value?: string }[
   });
 }
 
-/** The value that wins: the last. */
+/** The last value, which is the one that counts. */
 export const lastValue = (text: string, key: string): string | undefined =>
   parseCommandLine(text).findLast((each) => each.key === key)?.value;
 

@@ -8,13 +8,13 @@ import { parseKernelVerityParams } from "./verity-superblock.ts";
 export interface ConsistencyOptions extends KataBuild {
   inputs: MeasurementInputs;
   tee: "snp" | "tdx" | "none";
-  /** What Kata's configuration will say of the guest image. */
+  /** What Kata's configuration will say about the guest image. */
   guest?: GuestBoot;
 }
 
 /**
- * Whether the parts of a payload belong together: root hash, command line and Kata's configuration, firmware and TEE.
- * Each problem is a sentence; none: a guest of these parts boots and measures as predicted.
+ * Checks that the parts of a payload belong together: root hash, command line and Kata's configuration, firmware and TEE.
+ * Each problem is a sentence. If there is none, a guest of these parts boots and measures as predicted.
  */
 export function checkConsistency({ inputs, tee, guest, ...build }: ConsistencyOptions): string[] {
   return [
@@ -62,7 +62,7 @@ function commandLineProblems(inputs: MeasurementInputs, build: KataBuild, guest:
   const limit = kernel?.commandLineLimit;
   const length = Buffer.byteLength(commandLine);
   if (limit !== undefined && length > limit)
-    problems.push(`The kernel command line has ${length} bytes, but the kernel takes ${limit}: it would be cut.`);
+    problems.push(`The kernel command line has ${length} bytes, but the kernel takes ${limit}: it would be truncated.`);
   if (guest === undefined) return problems;
   const passed = kataCommandLine(build, guest);
   if (passed !== undefined && passed !== commandLine) {
@@ -85,7 +85,7 @@ function firstDifference(measured: string, passed: string): string {
     parseCommandLine(line).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
   const [left, right] = [text(measured), text(passed)];
   const at = left.findIndex((word, index) => word !== right[index]);
-  if (at < 0 && left.length === right.length) return "they differ in their blanks or quotes alone";
+  if (at < 0 && left.length === right.length) return "they differ only in their blanks or quotes";
   const index = at < 0 ? left.length : at;
   return `parameter ${index + 1} is measured as "${left[index] ?? "(none)"}", but passed as "${right[index] ?? "(none)"}"`;
 }

@@ -59,9 +59,9 @@ export const keyDigest = (curve: number, qx: Uint8Array, qy: Uint8Array): string
   toHex(sha384(publicKeyBytes(curve, qx, qy)));
 
 /**
- * The ID block with an authentication structure that everybody computes alike and nobody holds a key for: the signature is
- * fixed to (r, s) = (2, 1) and the P-384 key under which it is valid is recovered from it; of the two keys the one with the
- * smaller (x, y). `auth` is 4096 bytes: u32 key algorithm 1 at 0, u32 author algorithm 0, signature at 0x40, key at 0x240.
+ * The ID block with an authentication structure that anybody can compute and nobody holds a key for: the signature is fixed
+ * to (r, s) = (2, 1), and the P-384 key under which it is valid is recovered from it, the one of the two with the smaller
+ * (x, y). `auth` is 4096 bytes: u32 key algorithm 1 at 0, u32 author algorithm 0, signature at 0x40, key at 0x240.
  */
 export function keylessIdBlock(block: IdBlock): { block: Buffer; auth: Buffer; key: Point; idKeyDigest: string } {
   const bytes = idBlockBytes(block);
@@ -77,8 +77,8 @@ export function keylessIdBlock(block: IdBlock): { block: Buffer; auth: Buffer; k
 }
 
 /**
- * The annotations with which Contrast's Kata starts a pod's guest with these launch digests alone: a set for each
- * generation of CPU, from which Kata takes its host's own. Block and authentication structure as base64.
+ * The annotations that make Contrast's Kata start a pod's guest only with these launch digests: a set for each generation
+ * of CPU, of which Kata uses its host's. Block and authentication structure as base64.
  */
 export function idBlockAnnotations(rows: readonly { product?: string; measurement: string }[]): Record<string, string> {
   const annotations = rows.flatMap(({ product, measurement }) => {

@@ -3,7 +3,7 @@ import { FormatError, sha384, toHex } from "./bytes.ts";
 import { type Igvm, type IgvmIdBlock, igvmPageFlag, igvmPageType, igvmPlatformType } from "./igvm.ts";
 import { LaunchDigest, pageType } from "./snp.ts";
 
-/** More parameter memory than this in one file is a lie: real ones insert a few pages, and each page costs a hash. */
+/** A file with more parameter memory than this is refused: real ones insert a few pages, and each page costs a hash. */
 const largestParameterMemory = 1 << 30;
 const zeroPage = sha384(Buffer.alloc(4096));
 
@@ -16,7 +16,7 @@ export interface IgvmMeasurement {
   idBlock?: IgvmIdBlock & { matches: boolean };
   /** vCPUs whose save areas are in the file. */
   vcpus: number;
-  /** The kernel command line in the file's pages, where it maps the root file system by dm-verity. */
+  /** The kernel command line in the file's pages, if it maps the root file system with dm-verity. */
   commandLine?: string;
 }
 
@@ -104,12 +104,12 @@ function measurePage(
 }
 
 /**
- * No header says where the kernel's command line is: it is text in some page, with a NUL behind it (microsoft/igvm-tooling).
- * It is found by the dm-verity table that Kata's images for Cloud Hypervisor have in it; two pages hold any of them.
+ * No header says where the kernel's command line is: it is NUL-terminated text in some page (microsoft/igvm-tooling). It is
+ * recognized by the dm-verity table that Kata's images for Cloud Hypervisor have in it; any of them fits in two pages.
  */
 class CommandLineSearch {
   found?: string;
-  /** The page before, or zeroes where that is another place's, and the page. */
+  /** The previous page, or zeroes if that one is not adjacent, and the current page. */
   readonly #pages = Buffer.alloc(2 * 4096);
   #end?: bigint;
 

@@ -7,7 +7,7 @@ import { hex, toHex, View } from "./bytes.ts";
  */
 export interface Igvm {
   version: number;
-  /** The variable headers, as read from the file on each iteration: nothing is kept of a file of many headers. */
+  /** The variable headers, read from the file on each iteration: a file with many headers takes no memory. */
   headers(): Generator<IgvmHeader>;
   platforms: IgvmPlatform[];
   /** Guest policies by compatibility mask. */
@@ -32,7 +32,7 @@ export type IgvmHeader =
   | { kind: "parameter-area"; offset: number; index: number; size: number; data?: Uint8Array }
   | { kind: "parameter-insert"; offset: number; mask: number; gpa: bigint; index: number }
   | { kind: "vp-context"; offset: number; mask: number; gpa: bigint; vp: number; data: Uint8Array }
-  /** What does not enter an SNP launch digest: name and raw contents. */
+  /** Anything that does not enter an SNP launch digest: name and raw contents. */
   | { kind: "other"; offset: number; name: string; mask?: number; content: Uint8Array };
 
 export const igvmPageFlag = { large: 1, unmeasured: 2, shared: 4 } as const;
@@ -98,7 +98,7 @@ export function readIgvm(bytes: Uint8Array): Igvm {
   const size = view.u32(12, "variable header size");
   const fixed = version === 2 ? 32 : 24;
   if (start < fixed || start % 8 !== 0)
-    view.fail(8, `has its variable headers at ${hex(start)}, expected an aligned offset behind the fixed header`);
+    view.fail(8, `has its variable headers at ${hex(start)}, expected an aligned offset after the fixed header`);
   view.need(start, size, "the variable headers");
   const total = view.u32(16, "file size");
   if (total > bytes.length) view.fail(16, `says it has ${total} bytes, but there are ${bytes.length}: it is truncated`);

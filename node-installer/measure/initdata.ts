@@ -16,7 +16,7 @@ export const policyAnnotation = "io.katacontainers.config.agent.policy";
 /** Kubernetes allows 256 KiB of annotations on an object; no policy unpacks to more than this. */
 const largestDocument = 16 << 20;
 
-/** Contrast spells the algorithms with a dash, too. */
+/** Contrast also spells the algorithms with a dash. */
 const algorithms = {
   sha256: "sha256",
   sha384: "sha384",
@@ -47,10 +47,10 @@ export function initdataDocument({ algorithm, data }: Initdata): string {
   return `algorithm = "${algorithm}"\nversion = "0.1.0"\n\n[data]\n${entries.join("")}`;
 }
 
-/** JSON's escapes are all valid in TOML's basic strings, which also want DEL escaped. */
+/** JSON's escapes are all valid in TOML's basic strings, which also require DEL to be escaped. */
 const tomlString = (text: string) => JSON.stringify(text).replaceAll("\x7f", "\\u007F");
 
-/** Readable where TOML can hold the text literally: a newline right behind the opening quotes is not part of it. */
+/** Readable if TOML can hold the text literally: a newline right after the opening quotes is not part of it. */
 function tomlText(text: string): string {
   const literal = !text.includes("'''") && !text.endsWith("'") && !/[^\t\n\x20-\x7e\x80-\uffff]/.test(text);
   return literal && text.includes("\n") ? `'''\n${text}'''` : tomlString(text);
@@ -63,7 +63,7 @@ export function parseInitdata(document: string): Initdata {
     parsed = parse(document);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    // Its first line alone: the parser quotes the document, which may be long, or secret.
+    // Only its first line: the parser quotes the document, which may be long, or secret.
     const problem = error.message.split("\n", 1)[0]?.replace("Invalid TOML document: ", "");
     const where = `line ${error.line}, column ${error.column}`;
     throw new Refusal("initdata", `The initdata document is not TOML: ${problem} (${where}).`);
@@ -76,13 +76,13 @@ export function parseInitdata(document: string): Initdata {
   return { algorithm: algorithms[result.data.algorithm], data: result.data.data };
 }
 
-/** Hash of the document's bytes under its own algorithm, as Kata's runtimes and agent compute it. */
+/** Hash of the document's bytes with its own algorithm, as Kata's runtimes and agent compute it. */
 export function initdataDigest(document: string): { algorithm: InitdataAlgorithm; digest: Buffer } {
   const { algorithm } = parseInitdata(document);
   return { algorithm, digest: hash(algorithm, document, "buffer") };
 }
 
-/** A digest in a field of the TEE: longer ones lose their end, shorter ones are filled with zeroes. */
+/** A digest in a field of the TEE: longer ones are truncated, shorter ones padded with zeroes. */
 export function fitDigest(digest: Uint8Array, size: number): Buffer {
   const field = Buffer.alloc(size);
   field.set(digest.subarray(0, size));
@@ -119,7 +119,7 @@ function unpack(compressed: Uint8Array, what: string): string {
   return documentText(bytes, what);
 }
 
-/** A document of these bytes. Its digest is over them, so what is not UTF-8 is refused rather than mended. */
+/** The document in these bytes. Its digest covers the bytes, so invalid UTF-8 is refused rather than replaced. */
 export function documentText(bytes: Uint8Array, what: string): string {
   if (!isUtf8(bytes)) throw new Refusal("initdata", `${what} is not UTF-8.`);
   return Buffer.from(bytes).toString("utf8");
@@ -127,13 +127,13 @@ export function documentText(bytes: Uint8Array, what: string): string {
 
 const diskMagic = "initdata";
 
-/** Text has neither a length nor gzip data behind such a word. */
+/** A text may begin with the same word, but without a length and gzip data after it. */
 export const isInitdataDisk = (bytes: Uint8Array): boolean =>
   Buffer.from(bytes.subarray(0, 8)).toString("latin1") === diskMagic && bytes[16] === 0x1f && bytes[17] === 0x8b;
 
 /**
- * The document on the disk by which Kata hands it to the guest: "initdata", u64 length of the gzip data (little-endian), the
- * data, zeroes up to a multiple of 512 bytes.
+ * The document on the disk with which Kata hands it to the guest: "initdata", u64 length of the gzip data (little-endian),
+ * the data, zeroes up to a multiple of 512 bytes.
  */
 export function readInitdataDisk(disk: Uint8Array): string {
   const view = new View(disk, "initdata disk");

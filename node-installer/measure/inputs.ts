@@ -6,14 +6,14 @@ const hexOf = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });
 const address = z.int().min(0);
 
-/** As the reader of firmware takes them: a table of these costs time by its pages, and a type that is not known no digest. */
+/** Same limits as in the reader of firmware: hashing takes time per page, and an unknown type has no digest. */
 const sections = z
   .array(
     z.strictObject({
       gpa: address,
       size: z.int().min(0).multipleOf(4096),
       type: z.int().refine((type) => Object.values<number>(sevSectionType).includes(type), {
-        error: "is no type of SEV metadata",
+        error: "is not a type of SEV metadata",
       }),
     }),
   )
@@ -76,9 +76,9 @@ const rootfsInputs = z.strictObject({
 });
 
 /**
- * Everything that launch measurements of a payload are made of, taken from its files by the lock command (collect.ts) and
- * kept in its manifest, so that a preview computes every value without the files. Little of it can be read by eye; what
- * it means is said by reference-values.ts.
+ * Everything that a payload's launch measurements are computed from, collected from its files by the lock command
+ * (collect.ts) and kept in its manifest, so that a preview computes every value without the files. Little of it
+ * can be read by eye; reference-values.ts says what it means.
  */
 export const measurementInputs = z.strictObject({
   /** The guest's whole kernel command line as the VMM passes it, `{vcpus}` for its vCPUs; absent where Kata's is not known. */

@@ -1,7 +1,7 @@
 import { toHex } from "./bytes.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
-/** What Kata's configuration decides of a guest's command line. */
+/** The parts of a guest's command line that Kata's configuration decides. */
 export interface GuestBoot {
   rootfsType: "ext4" | "erofs" | "xfs";
   kernelParams: string;
@@ -22,7 +22,7 @@ export const withVcpus = (commandLine: string, vcpus: number): string =>
 
 interface Variant {
   flavour: string;
-  /** First version, and the first that is different again or not known. */
+  /** The first version, and the first one that differs again or is not known. */
   from: string;
   below: string;
   /** `nr_cpus=` with the guest's vCPUs: then the digest depends on them twice. */
@@ -44,8 +44,8 @@ const variants: Variant[] = [
 
 /**
  * The whole command line of a guest, with `{vcpus}` where its vCPUs stand: fixed parameters, root device, console, then the
- * configuration's `kernel_params`. Undefined where this Kata's command line is not known: then it has to be given as data, for
- * a guess would be a reference value that no guest ever has.
+ * configuration's `kernel_params`. Undefined if this Kata's command line is not known: it must then be given as data,
+ * because a guess would be a reference value that no guest ever has.
  */
 export function kataCommandLine(build: KataBuild, boot: GuestBoot): string | undefined {
   const variant = variants.find(
@@ -72,8 +72,8 @@ export function kataCommandLine(build: KataBuild, boot: GuestBoot): string | und
 }
 
 /**
- * `kernel_params` as Kata's Go runtime passes them: taken apart at blanks outside of quotes, and written again without an
- * empty key or value (virtcontainers/hypervisor.go, KernelParamFields to SerializeParams).
+ * `kernel_params` as Kata's Go runtime passes them: split at blanks outside quotes, and written again without empty keys
+ * or values (virtcontainers/hypervisor.go, KernelParamFields to SerializeParams).
  */
 export function kataParameters(kernelParams: string): string[] {
   const words = kernelParams.match(/(?:[^ "]|"[^"]*(?:"|$))+/g) ?? [];

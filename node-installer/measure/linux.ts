@@ -1,6 +1,6 @@
 import { hex, View } from "./bytes.ts";
 
-/** A Linux kernel image, as far as its boot headers tell. */
+/** What the boot headers of a Linux kernel image say about it. */
 export interface Kernel {
   kind: "bzImage" | "elf";
   /** "6.1.0-56-cloud-amd64 (debian-kernel@…) #1 SMP …"; bzImage only. */

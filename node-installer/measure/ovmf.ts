@@ -56,7 +56,7 @@ const guids = {
 } as const;
 
 const file = "firmware";
-/** u16 length + GUID, behind each entry's data. */
+/** u16 length and GUID, after each entry's data. */
 const entryHeader = 18;
 /** The table's footer ends this far before the end of the image (the reset vector follows). */
 const footerEnd = 32;
@@ -184,7 +184,7 @@ function readTdxMetadata(view: View, start: number): TdxSection[] {
   return sections;
 }
 
-/** Sections are hashed page by page, so lying sizes would cost without end; real firmware describes a few MiB in all. */
+/** Sections are hashed page by page, so bogus sizes could take forever; real firmware describes a few MiB in total. */
 export const largestLaunchMemory = 64 << 20;
 const mostSections = 128;
 

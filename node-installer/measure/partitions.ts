@@ -104,7 +104,7 @@ function readGpt(head: View, source: ByteSource): Partition[] {
   return partitions;
 }
 
-/** What a new GPT shall hold; sizes and positions in 512-byte sectors. */
+/** What a new GPT should contain; sizes and positions in 512-byte sectors. */
 export interface PartitionTable {
   diskUuid: string;
   /** Of the whole disk; partitions may use 34 to `sectors - 34`. */

@@ -16,9 +16,9 @@ import { signatureOf, type Vmm } from "./vmsa.ts";
 export interface ReferenceValues {
   /** One row per CPU model and vCPU count: both are part of an SNP launch digest. Hex. */
   snp: SnpReferenceValue[];
-  /** One row, or one per vCPU count where the command line says the count. */
+  /** One row, or one per vCPU count if the command line contains the count. */
   tdx: TdxReferenceValue[];
-  /** What a verifier will see and this table does not say, and why. */
+  /** What a verifier will see but this table cannot predict, and why. */
   notPredictable: { name: string; reason: string }[];
 }
 
@@ -48,16 +48,16 @@ export interface ReferenceOptions {
   mrtdOrder?: MrtdOrder;
 }
 
-/** Contrast's Kata chooses the model by the host, upstream always takes one (virtcontainers/qemu_amd64.go). */
+/** Contrast's Kata chooses the model by the host, upstream always uses the same one (virtcontainers/qemu_amd64.go). */
 export const cpuModelsOf = (flavour: string): string[] =>
   flavour === "contrast-go" ? ["EPYC-Milan", "EPYC-Genoa"] : ["EPYC-v4"];
 
-/** A pod's CPU limit sets its vCPUs; verifiers that list values up front list these. */
+/** A pod's CPU limit sets its vCPUs; verifiers that list values in advance list them for these counts. */
 export const usualVcpus = [1, 2, 3, 4, 5, 6, 7, 8] as const;
 
 const productOf = (model: string): string | undefined => /^EPYC-(Milan|Genoa|Turin)\b/.exec(model)?.[1];
 
-/** Computes every value that the inputs define; equal to what the files themselves give. Throws a Refusal when they fit no such guest. */
+/** Computes every value that the inputs define, equal to what the files give. Throws a Refusal if they fit no such guest. */
 export function referenceValues(inputs: MeasurementInputs, options: ReferenceOptions): ReferenceValues {
   if (options.tee === "none") {
     return {
@@ -74,7 +74,7 @@ function igvmValues(igvm: NonNullable<MeasurementInputs["igvm"]>): ReferenceValu
   return { snp: [{ vcpus: igvm.vcpus, measurement: igvm.launchDigest }], tdx: [], notPredictable: [] };
 }
 
-/** The launch that the inputs describe, ready for the digest; undefined where its command line is not known. */
+/** The launch that the inputs describe, ready for the digest; undefined if its command line is not known. */
 function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaunch | undefined {
   const { snp, kernel, initrd, commandLine } = inputs;
   if (snp === undefined) {
@@ -108,7 +108,7 @@ function snpValues(inputs: MeasurementInputs, options: ReferenceOptions): Refere
   const vcpus = options.vcpus ?? usualVcpus;
   const launch = snpLaunch(inputs, 1, options.vmm);
   if (launch === undefined) return { snp: [], tdx: [], notPredictable: [unknownCommandLine("SNP launch digest")] };
-  // Where the command line says the count, everything before the vCPUs is another for each, too.
+  // If the command line contains the count, everything before the vCPUs differs for each count as well.
   const varies = inputs.commandLine?.includes(vcpuPlaceholder) === true;
   const before = digestBeforeVcpus(launch);
   const befores = varies

@@ -89,7 +89,7 @@ function kernelHashTable(hashes: KernelHashes): Buffer {
   ]);
 }
 
-/** What a launch digest of a QEMU (or EC2, GCE) guest is made of; no file is needed any more. */
+/** What the launch digest of a QEMU (or EC2, GCE) guest is computed from; the files are no longer needed. */
 export interface SnpLaunch {
   /** Digest after the firmware image. */
   firmwareDigest: Uint8Array;
@@ -175,8 +175,8 @@ export function vcpuAreas(
 }
 
 /**
- * Measures each vCPU's save area after the one before. `each` gets the digest that a guest of so many vCPUs ends with, so
- * that a whole row of a table costs no more than its last value.
+ * Measures the vCPUs' save areas in order. `each` gets the digest of a guest with the vCPUs so far, so that a whole row of
+ * a table costs no more than its last value.
  */
 function measureVcpus(
   beforeVcpus: Uint8Array,

@@ -1,14 +1,14 @@
 import { FormatError } from "./bytes.ts";
 
-/** One member of a tar archive: its header's fields as they stand there. Texts are bytes as Latin-1. */
+/** One member of a tar archive: its header's fields as they are. Text is bytes as Latin-1. */
 export interface TarEntry {
   /** ASCII; "\0" is read as "0". */
   type: string;
   path: string;
-  /** Undefined where there is none. `inHeader`: as much of it as the 100 bytes of the header hold. */
+  /** Undefined if there is none. `targetInHeader`: as much of it as the header's 100 bytes hold. */
   target?: string;
   targetInHeader: string;
-  /** Undefined where the field is not a number. */
+  /** Undefined if the field is not a number. */
   mode?: bigint;
   owner?: bigint;
   group?: bigint;
@@ -23,7 +23,7 @@ export interface TarEntry {
   contentOffset: number;
 }
 
-/** What the parser asks for next: bytes that it gets, or bytes that pass by. */
+/** What the parser asks for next: bytes to take, or bytes to skip. */
 type Want = { take: number } | { skip: number };
 
 const block = 512;
@@ -31,9 +31,9 @@ const block = 512;
 const largestExtension = 1 << 20;
 
 /**
- * Reads an archive that arrives in pieces, keeping one header. What it accepts, and what it makes of damaged fields, is what
- * the Rust crate `tar` 0.4.38 does, which is tardev-snapshotter's: names of GNU and pax extensions, sizes of pax, no other
- * record of it.
+ * Reads an archive that arrives in pieces, keeping one header. It treats valid and damaged fields like the Rust crate `tar`
+ * 0.4.38, which tardev-snapshotter uses: names from GNU and pax extensions, sizes from pax records, and no other pax
+ * record.
  */
 export class TarReader {
   readonly #parser: Generator<Want, void, Buffer>;
@@ -65,14 +65,14 @@ export class TarReader {
     }
   }
 
-  /** @throws FormatError where the archive ends too early; the two zero blocks at its end may be missing */
+  /** @throws FormatError if the archive ends too early; the two zero blocks at its end may be missing */
   finish(): void {
     if (this.#want.done) return;
     const inside = this.#filled > 0 || "skip" in this.#want.value || this.#want.value.take !== block;
     if (inside || this.#extended) fail(this.#offset, "the archive ends in the middle of an entry");
   }
 
-  /** An extension was read whose entry has not come yet. */
+  /** An extended header was read whose entry has not come yet. */
   #extended = false;
 
   *#parse(entry: (entry: TarEntry) => void): Generator<Want, void, Buffer> {
@@ -108,7 +108,7 @@ export class TarReader {
       if (type === "S") fail(headerOffset, "GNU's sparse files are not supported");
       // Newer releases of the crate apply these, older ones do not: what a node computes is not known.
       if (record(records, "uid") !== undefined || record(records, "gid") !== undefined)
-        fail(headerOffset, "the owner is a pax record, of which versions of tardev-snapshotter make different things");
+        fail(headerOffset, "the owner is in a pax record, which versions of tardev-snapshotter treat differently");
       const prefix = ustar ? untilNul(text(header, 345, 155)) : "";
       const name = untilNul(text(header, 0, 100));
       const targetInHeader = untilNul(text(header, 157, 100));
@@ -159,7 +159,7 @@ function checkSum(header: Buffer, offset: number): void {
   if (octal(header, 148, 8) !== BigInt(sum)) fail(offset, "the header's checksum is wrong");
 }
 
-/** "<length> <key>=<value>\n", cut at each newline also where the length says otherwise; an empty line ends them. */
+/** "<length> <key>=<value>\n", split at each newline even if the length says otherwise; an empty line ends them. */
 function* recordsOf(records: string): Generator<[key: string, value: string] | undefined> {
   for (const line of records.split("\n")) {
     if (line === "") return;
@@ -173,7 +173,7 @@ function record(records: string | undefined, wanted: string): string | undefined
   return undefined;
 }
 
-/** Counts where the header's field is zero; nothing is read behind a damaged record. */
+/** The size in pax records, used if the header's is zero; nothing after a damaged record is read. */
 function paxSize(records: string | undefined): bigint {
   for (const found of recordsOf(records ?? "")) {
     if (found === undefined) return 0n;

@@ -4,15 +4,15 @@ import { HashTree } from "./verity.ts";
 
 /*
  * What tardev-snapshotter makes of an image layer on AKS (microsoft/kata-containers, src/tardev-snapshotter: tarindex and
- * verity, releases 3.2.0.azl1 to azl5; genpolicy computes the same): the uncompressed tar, behind it at once an index by which
- * the guest's tarfs mounts it, filled up to whole blocks of 4096 bytes, and a dm-verity tree over both. The tree's root hash
- * stands in the guest's policy. Later releases mount layers as erofs images instead.
+ * verity, releases 3.2.0.azl1 to azl5; genpolicy computes the same): the uncompressed tar, directly followed by an index
+ * with which the guest's tarfs mounts it, padded to whole blocks of 4096 bytes, and a dm-verity tree over both. The tree's
+ * root hash is in the guest's policy. Later releases mount layers as erofs images instead.
  *
  * The index, all little-endian, offsets from the start of the layer:
  *   inodes       u16 mode, u8 flags (1: opaque), u8 bits 32-35 of mtime, u32 owner, u32 group, u32 mtime, u64 size, u64 offset
  *   directories  per entry u64 inode number, u64 offset and u64 length of the name, u8 type as in dirent.h, 7 bytes
  *   texts        targets of symbolic links that the tar's headers do not hold, then names
- *   superblock   512 bytes before the end: u64 offset of the inodes, u64 their number
+ *   superblock   512 bytes before the end: u64 offset of the inodes, u64 number of inodes
  * Inodes and directories are in breadth-first order, names in the order of their bytes.
  */
 
@@ -28,7 +28,7 @@ const type = {
 const typeOf = (node: Node) => node.mode & type.mask;
 const opaqueFlag = 1;
 
-/** A path of the layer. Where nothing says what it is (a file's directory may be missing), its mode is 0. */
+/** A path of the layer. If nothing says what it is (a file's directory may be missing), its mode is 0. */
 interface Node {
   mode: bigint;
   opaque: boolean;
@@ -57,7 +57,7 @@ const empty = () => ({
 });
 const newNode = (mode = 0n): Node => ({ ...empty(), mode, children: new Map() });
 
-/** Whether a Kata of Microsoft's comes with a snapshotter that computes these roots. */
+/** Whether this version of Microsoft's Kata comes with a snapshotter that computes these roots. */
 export const computesTardevRoots = (kataVersion: string): boolean => /^3\.2\.0\.azl[1-5]$/.test(kataVersion);
 
 /** The dm-verity parameters of every layer, which the snapshotter's own 16-byte superblock repeats. */
@@ -70,7 +70,7 @@ export class TardevLayer {
   readonly #reader = new TarReader((entry) => this.#paths.add(entry));
   #size = 0;
 
-  /** @throws FormatError for what is no tar archive, or has something whose index is not known */
+  /** @throws FormatError for what is not a tar archive, or contains something whose index is not known */
   update(chunk: Uint8Array): void {
     this.#size += chunk.length;
     this.#tree.update(chunk);
@@ -85,7 +85,7 @@ export class TardevLayer {
   }
 }
 
-/** The root hash of a layer that is at hand. */
+/** The root hash of a whole layer. */
 export function tardevRootHash(chunks: Iterable<Uint8Array>): Buffer {
   const layer = new TardevLayer();
   for (const chunk of chunks) layer.update(chunk);
@@ -94,10 +94,10 @@ export function tardevRootHash(chunks: Iterable<Uint8Array>): Buffer {
 
 class LayerPaths {
   readonly #root = newNode(type.directory | 0o555n);
-  /** Targets that headers do not hold whole, in the order of the archive; also those whose link was replaced later. */
+  /** Targets that do not fit in their headers, in archive order, including those whose link was replaced later. */
   readonly #longTargets: string[] = [];
 
-  /** Members of other kinds, or without what their kind needs, are left out, as the snapshotter does. */
+  /** Leaves out members of other kinds, or without what their kind needs, as the snapshotter does. */
   add(entry: TarEntry): void {
     if (entry.mode === undefined) return;
     if (entry.type === "1") this.#link(entry);
@@ -163,7 +163,7 @@ class LayerPaths {
     directory.children.set(name, existing);
   }
 
-  /** Makes what is missing on the way. */
+  /** Creates what is missing on the way. */
   #find(path: string[], entry: TarEntry): Node {
     let node = this.#root;
     for (const name of path) {
@@ -178,7 +178,7 @@ class LayerPaths {
     return node;
   }
 
-  /** What is appended to a layer of so many bytes. */
+  /** What is appended to a layer of this many bytes. */
   index(size: number): Buffer {
     const { nodes, directories } = this.#inOrder();
     const names = directories.flatMap(({ entries }) => entries.map(([name]) => name));
@@ -220,7 +220,7 @@ class LayerPaths {
     return index;
   }
 
-  /** Breadth first; also below what is no directory, where inodes are that nothing names. */
+  /** Breadth first, including below what is not a directory: inodes exist there, but nothing names them. */
   #inOrder() {
     const nodes: Node[] = [];
     const directories: { node: Node; entries: [name: string, node: Node][] }[] = [];
@@ -255,7 +255,7 @@ function replace(node: Node, by: Partial<Node>, entry: TarEntry): void {
   Object.assign(node, by, { children: new Map() });
 }
 
-/** Undefined for what leads out of the layer. */
+/** Undefined for a path that leads out of the layer. */
 function segments(path: string): string[] | undefined {
   const found: string[] = [];
   for (const name of path.split("/")) {
@@ -266,7 +266,7 @@ function segments(path: string): string[] | undefined {
   return found;
 }
 
-/** No program that builds images writes these; the snapshotter makes of them what its guest cannot mount. */
+/** No program that builds images writes these; the snapshotter turns them into what its guest cannot mount. */
 const odd = (entry: TarEntry, what: string) =>
   new FormatError(
     "image layer",

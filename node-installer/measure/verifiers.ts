@@ -1,12 +1,12 @@
 import { guestPolicyFields } from "./id-block.ts";
 import type { ReferenceValues } from "./reference-values.ts";
 
-/** Features that a TD of Kata may use, as Contrast's manifests have them: bytes of XFAM, little-endian. */
+/** Features that Kata's TDs may use, as in Contrast's manifests: bytes of XFAM, little-endian. */
 const usualXfam = "e702060000000000";
 
 /**
  * `ReferenceValues` of Contrast's manifest (edgelesssys/contrast, internal/manifest/referencevalues.go). Minimum TCB
- * versions depend on the hosts, so they are what the user gives; null is "to be filled in", as Contrast's own
+ * versions depend on the hosts, so the user gives them; null is "to be filled in", as Contrast's own
  * `generate` writes. TDX values that are not predictable stay empty, which Contrast refuses until they are filled in.
  */
 export function contrastReferenceValues(
@@ -52,8 +52,8 @@ const unique = (values: (string | null | undefined)[]) =>
 
 /**
  * Reference values under the names that Trustee's default policy for CPUs asks for (confidential-containers/trustee,
- * ear_default_policy_cpu.rego). The verifier has shown SNP measurements as base64 and, later, as hex: both stand in the
- * list, of which one has to match.
+ * ear_default_policy_cpu.rego). The verifier has shown SNP measurements as base64 and, later, as hex: the list has
+ * both, and one of them must match.
  */
 export function trusteeReferenceValues(values: ReferenceValues, guestPolicy: bigint): Record<string, unknown> {
   const policy = guestPolicyFields(guestPolicy);
@@ -89,13 +89,13 @@ export const trusteeMessage = (
   payload: Buffer.from(JSON.stringify(values)).toString("base64"),
 });
 
-/** Reference values as a table to read. Hex throughout. */
+/** Reference values as a table for people. Hex throughout. */
 export interface ReferenceTable {
   /** Launch digest by CPU model ("IGVM" where the file holds the whole initial state), then by vCPU count. */
   snp?: Record<string, Record<string, string>>;
   /** By vCPU count; "any" where the count changes nothing. */
   tdx?: Record<string, Record<string, string>>;
-  /** What a verifier will see and this table does not say: the reason by name. */
+  /** What a verifier will see but this table cannot predict: the reason by name. */
   notPredictable?: Record<string, string>;
 }
 

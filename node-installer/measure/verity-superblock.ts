@@ -48,7 +48,7 @@ export function readVeritySuperblock(bytes: Uint8Array, base = 0): VeritySuperbl
   };
 }
 
-/** The superblock as veritysetup writes it. `uuid` is stored as text reads, not as an EFI GUID. */
+/** The superblock as veritysetup writes it. `uuid` is stored in the order of its text, not as an EFI GUID. */
 export function veritySuperblock(superblock: VeritySuperblock): Buffer {
   const bytes = Buffer.alloc(512);
   bytes.write(magic, 0, "latin1");
@@ -77,7 +77,7 @@ export function kernelVerityParams(parameters: VerityParameters, rootHash: Uint8
   ].join(",");
 }
 
-/** All five keys are required, as in Kata; others are ignored, a field without "=" is an error. */
+/** All five keys are required, as in Kata; others are ignored, and a field without "=" is an error. */
 export function parseKernelVerityParams(text: string): { rootHash: string; parameters: VerityParameters } {
   const fields = new Map<string, string>();
   const refuse = (problem: string): never => {

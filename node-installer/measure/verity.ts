@@ -2,7 +2,7 @@ import { hash } from "node:crypto";
 import { Refusal } from "../runtime/refusal.ts";
 import { type ByteSource, chunksOf } from "./bytes.ts";
 
-/** Of what the kernel takes, the ones that are as strong as a measurement has to be. */
+/** Those of the kernel's algorithms that are strong enough for a measurement. */
 export const verityAlgorithms = ["sha256", "sha384", "sha512"] as const;
 export type VerityAlgorithm = (typeof verityAlgorithms)[number];
 
@@ -17,7 +17,7 @@ export interface VerityParameters {
   salt: Uint8Array;
 }
 
-/** Digests in a hash block: each takes a power of two of bytes, the block's tail is zero. */
+/** Bytes that each digest takes in a hash block, a power of two; the end of the block is zero. */
 const digestSlot = (algorithm: VerityAlgorithm) => (algorithm === "sha256" ? 32 : 64);
 const hashSize = { sha256: 32, sha384: 48, sha512: 64 } as const;
 
@@ -127,7 +127,7 @@ export class HashTree {
     if (this.#filled > 0 || this.#blocks < (this.#known?.dataBlocks ?? 1)) this.#wrongLength("fewer");
     for (let index = 0; ; index += 1) {
       const level = this.#levels[index];
-      // The digest that has no other beside it and no level above is the root: of one data block, or of the top hash block.
+      // A digest with no other beside it and no level above it is the root: of one data block, or of the top hash block.
       if (level !== undefined && level.used === this.#slot && index === this.#levels.length - 1)
         return Buffer.from(level.block.subarray(0, hashSize[this.#parameters.algorithm]));
       this.#flush(index);

@@ -2,7 +2,7 @@ import { Refusal } from "../runtime/refusal.ts";
 
 /**
  * CPUID Fn0000_0001 EAX of the CPU models that QEMU emulates (QEMU target/i386/cpu.c builtin_x86_defs). It is the
- * *emulated* CPU's, not the host's, and stands in RDX of every VMSA, so the launch digest differs by model.
+ * *emulated* CPU's, not the host's, and is in RDX of every VMSA, so the launch digest differs by model.
  */
 export const cpuSignatures = {
   EPYC: 0x800f12,

@@ -52,13 +52,13 @@ export interface WorkloadOptions {
   handler: string;
   /** Policy and data files for the guest. */
   initdata: Initdata;
-  /** Hypervisor annotations that Kata's configuration lets pods have; without "cc_init_data" guests get their policy alone. */
+  /** Hypervisor annotations that Kata's configuration allows; without "cc_init_data", guests get only their policy. */
   enabledAnnotations: readonly string[];
-  /** The guest pulls the images, so that pod pull secrets do not reach who needs them. */
+  /** The guest pulls the images, so pod pull secrets do not reach the program that needs them. */
   guestPull: boolean;
   /** For AKS, whose guests mount layers by their root hashes: those of every image of the template, by its reference. */
   layers?: Record<string, readonly LayerRoot[]>;
-  /** What pods are annotated with besides, which the number of their guest's vCPUs decides. */
+  /** Further annotations of pods, which depend on their guest's number of vCPUs. */
   annotationsFor?: (vcpus: number) => Record<string, string>;
   /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
   defaultVcpus?: number;
@@ -70,20 +70,20 @@ export interface PreparedWorkload {
   initdata: { digest: string; hostData: string; mrConfigId: string };
   /** SHA-256 of policy.rego, hex; absent without a policy. */
   policyDigest?: string;
-  /** Root hashes by the container's name, lowest layer first: what its storages in the policy have to say. With `layers` only. */
+  /** Root hashes by container, lowest layer first: what the policy must say in its storages. With `layers` only. */
   rootHashes?: Record<string, string[]>;
-  /** vCPUs of the guest that these limits make: the row of the reference values to look at. */
+  /** vCPUs of the guest with these limits: the row of the reference values to look at. */
   vcpus: number;
 }
 
 /**
- * Returns the template ready for the runtime: class, requests equal to limits, annotations. What makes it unfit is
- * refused with the fields' paths, all at once.
+ * Returns the template ready for the runtime: class, requests equal to limits, annotations. Everything
+ * that makes it unfit is refused at once, with the fields' paths.
  */
 export function prepareWorkload(template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
   const problems: string[] = [];
   const { spec } = template;
-  // Pulumi's types of Kubernetes let a template be without.
+  // Pulumi's Kubernetes types allow a template without containers.
   if (!Array.isArray(spec?.containers)) throw unfit(options.handler, ["spec.containers is missing"]);
   if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
     problems.push(`spec.runtimeClassName is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`);
@@ -120,7 +120,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   for (const [key, text] of Object.entries(made)) {
     if ((given[key] ?? text) === text) continue;
     const other =
-      key === name ? "another document than the one given" : "something else than what belongs to this guest";
+      key === name ? "another document than the one given" : "something other than what belongs to this guest";
     problems.push(`metadata.annotations["${key}"] is set to ${other}`);
   }
   for (const key of Object.keys(annotations)) {
@@ -167,7 +167,7 @@ const unfit = (handler: string, problems: string[]) =>
     `The pod template is not fit for ${handler}:\n${problems.map((problem) => `- ${problem}.`).join("\n")}`,
   );
 
-/** The annotation by which the guest gets policy and data files, and the digest that stands for them. */
+/** The annotation with which the guest gets its policy and data files, and the digest that stands for them. */
 function guestData(
   { initdata, enabledAnnotations }: WorkloadOptions,
   problems: string[],
@@ -179,7 +179,7 @@ function guestData(
   const { "policy.rego": policy, ...others } = initdata.data;
   if (policy === undefined) problems.push('initdata.data has no "policy.rego", without which no container may start');
   for (const file of Object.keys(others))
-    problems.push(`initdata.data["${file}"] does not reach the guest: this Kata takes the policy alone`);
+    problems.push(`initdata.data["${file}"] does not reach the guest: this Kata takes only the policy`);
   const rego = policy ?? "";
   return {
     name: policyAnnotation,
@@ -191,7 +191,7 @@ function guestData(
 function prepareContainer(container: Container, path: string, problems: string[]): Container {
   if (!/@sha256:[0-9a-f]{64}$/.test(container.image ?? "")) {
     problems.push(
-      `${path}.image is "${container.image ?? ""}", expected a digest (…@sha256:<64 hex digits>): the policy holds for one content`,
+      `${path}.image is "${container.image ?? ""}", expected a digest (…@sha256:<64 hex digits>): the policy applies to one content only`,
     );
   }
   const { limits = {}, requests = {} } = container.resources ?? {};
@@ -202,8 +202,7 @@ function prepareContainer(container: Container, path: string, problems: string[]
   ] as const) {
     const limit = merged[name];
     const field = `${path}.resources.limits.${name}`;
-    if (limit === undefined)
-      problems.push(`${field} is missing: the VM's size is made of the limits, once and for all`);
+    if (limit === undefined) problems.push(`${field} is missing: the limits decide the VM's size, once and for all`);
     // Zero is Kubernetes' word for no limit.
     else if (!amount(limit)) problems.push(`${field} is "${limit}", expected ${example}`);
   }
@@ -233,7 +232,7 @@ function rootHashesOf(
 
 const suffixes = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
 
-/** A Kubernetes quantity in its unit: cores, bytes; undefined for what is none. */
+/** A Kubernetes quantity in its base unit (cores, bytes); undefined for anything else. */
 function amount(quantity: string | number): number | undefined {
   const [, number, exponent = "", suffix = ""] =
     /^(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i))?$/.exec(String(quantity)) ?? [];
@@ -261,7 +260,7 @@ function guestVcpus(containers: Container[], initContainers: Container[], defaul
     else start = Math.max(start, sidecars + of(container));
   }
   const running = containers.reduce((sum, container) => sum + of(container), sidecars);
-  // Kubernetes rounds up to thousandths; sums of binary fractions are not to count as more than they say.
+  // Kubernetes rounds up to thousandths; sums of binary fractions must not count as more than they are.
   const thousandths = Math.ceil((defaultVcpus + Math.max(start, running)) * 1000 - 1e-6);
   return Math.ceil(thousandths / 1000);
 }

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 
 /**
  * JSON with sorted keys, so that equal values give equal bytes whatever order they were written in. Keys whose value is
- * `undefined` are left out. With `indent` one value per line, for texts that people review.
+ * `undefined` are left out. With `indent`, one value per line, for text that people review.
  */
 export function canonicalJson(value: unknown, indent?: number): string {
   return JSON.stringify(value, (_key, part: unknown) => (isRecord(part) ? sorted(part) : part), indent);

@@ -1,30 +1,30 @@
 import type { DistributionName } from "./spec.ts";
 
 /**
- * How a distribution runs containerd on its nodes: data alone. Sources: the distributions' documentation and their
- * agents' sources; what they render is proven on the node, see ../containerd/locate.ts.
+ * How a distribution runs containerd on its nodes, as plain data. Sources: the distributions' documentation and their
+ * agents' source code; what they actually render is checked on the node, see ../containerd/locate.ts.
  */
 export interface Distribution {
   name: DistributionName;
-  /** A path of which one must exist, or the node is not of this distribution; none: whatever is not another. */
+  /** Paths of which a node of this distribution has at least one. Empty: any node that is not of another distribution. */
   evidence: readonly string[];
   edited: Edited;
   socket: string;
-  /** Service units, the first that the node has is the node's. */
+  /** Service units: the node's is the first of these that it has. */
   units: readonly string[];
-  /** `itself`: the distribution restarts containerd when the edited file changes; a second restart would be one too many. */
+  /** `itself`: the distribution restarts containerd when the edited file changes; another restart would be one too many. */
   restart: "systemctl" | "itself";
-  /** Where its own containerd binary lies, if it is not the one of the unit's ExecStart. */
+  /** Where the distribution keeps its own containerd binary, if that is not the one in the unit's ExecStart. */
   binaries: readonly string[];
-  /** containerd's root and state, and what grows on the same disk. */
+  /** containerd's root and state directories, in this order. */
   dataDirectories: readonly string[];
 }
 
-/** What is edited so that containerd sees our handlers. */
+/** What is edited to make containerd see our handlers. */
 export type Edited =
   /** The file that containerd reads. */
   | { kind: "root"; file: string }
-  /** A file from which the distribution renders the one that containerd reads, at every start. */
+  /** A file from which the distribution renders, at every start, the one that containerd reads. */
   | {
       kind: "rendered";
       /** What containerd reads. */
@@ -32,18 +32,18 @@ export type Edited =
       /** By the `version` of the rendered file; the drop-in is used only where the rendered file imports it. */
       byVersion: readonly { from: number; template: string; dropIn?: string }[];
       /**
-       * Line of a template that does not exist yet: takes in what the distribution would render by itself. The comment
-       * in it tells a template that we made, and so remove again.
+       * The line with which a new template begins: it includes what the distribution would render on its own. Its
+       * comment marks a template that we made and may therefore remove.
        */
       templateBase?: string;
     }
-  /** A folder whose files the distribution merges into the one that containerd reads. */
+  /** A directory whose files the distribution merges into the one that containerd reads. */
   | {
       kind: "drop-in";
       file: string;
-      /** What the distribution renders, and containerd imports. */
+      /** What the distribution renders and containerd imports. */
       configuration: string;
-      /** The root file must import `configuration` and start with this line, or it is not the distribution's. */
+      /** The root file must import `configuration` and start with this line; otherwise it is not the distribution's. */
       root: { file: string; firstLine: string };
     };
 

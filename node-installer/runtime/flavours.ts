@@ -1,7 +1,7 @@
 import { Refusal } from "./refusal.ts";
 import type { PlatformName } from "./spec.ts";
 
-/** Which Kata a payload holds. `none`: no Kata at all, the payload of `local`. */
+/** Which Kata a payload contains. `none`: no Kata at all, as in the payload of `local`. */
 export const flavourNames = ["contrast-go", "kata-go", "kata-rs", "none"] as const;
 export type FlavourName = (typeof flavourNames)[number];
 
@@ -15,13 +15,14 @@ export const flavourTitles: Record<FlavourName, string> = {
 /** What a flavour can and cannot do on a platform. */
 export type Pair =
   | {
-      supported: true /** Oldest Kata version whose keys the configuration table knows. */;
+      supported: true;
+      /** Oldest Kata version whose keys the configuration table knows. */
       from: string;
       limits: string[];
     }
   | { supported: false; reason: string };
 
-const noInitrd = "Boots the image alone: upstream Kata refuses an image together with an initrd.";
+const noInitrd = "Boots only from the image: upstream Kata refuses an image together with an initrd.";
 const noIdBlock =
   "Guests start without an ID block: the one block that the file can hold would have to fit every CPU model.";
 const cpuModel =
@@ -30,7 +31,7 @@ const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but doe
 const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
 const kubeletRoot =
   "The kubelet's directory is assumed to be /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
-const gpuUntried = "GPU passthrough has not been run on the hardware.";
+const gpuUntried = "GPU passthrough has not been tested on real hardware.";
 
 const notHere = (flavour: string, platform: string): Pair => ({
   supported: false,
@@ -38,7 +39,7 @@ const notHere = (flavour: string, platform: string): Pair => ({
 });
 const noIgvm: Pair = {
   supported: false,
-  reason: "upstream Kata knows no IGVM file and no SNP guest for Cloud Hypervisor; only Microsoft's fork does",
+  reason: "upstream Kata supports neither IGVM files nor SNP guests on Cloud Hypervisor; only Microsoft's fork does",
 };
 const noColdPlug: Pair = { supported: false, reason: "runtime-rs cannot plug a GPU before the guest boots" };
 const supported = (from: string, ...limits: string[]): Pair => ({ supported: true, from, limits });
@@ -81,7 +82,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
   },
 };
 
-/** Throws `Refusal` where the flavour cannot serve the platform, or only in a later version. */
+/** Throws `Refusal` if the flavour cannot serve the platform, or not in this version. */
 export function supportedPair(
   platform: PlatformName,
   flavour: string,
@@ -91,7 +92,7 @@ export function supportedPair(
   if (name === undefined) {
     throw new Refusal(
       "unknown-flavour",
-      `The flavour ${JSON.stringify(flavour)} is not known. Known are ${flavourNames.join(", ")}.`,
+      `The flavour ${JSON.stringify(flavour)} is unknown. Known flavours: ${flavourNames.join(", ")}.`,
     );
   }
   const pair = pairs[name][platform];
@@ -111,7 +112,7 @@ export function supportedPair(
   return { flavour: name, limits: pair.limits };
 }
 
-/** Compares `major.minor.patch`, whatever follows ("3.2.0.azl2"). A version that is none is older than all. */
+/** Compares `major.minor.patch` and ignores the rest ("3.2.0.azl2"). What is not a version is older than all. */
 export function isAtLeast(version: string, minimum: string): boolean {
   const [mine, least] = [numbers(version), numbers(minimum)];
   for (let i = 0; i < 3; i++) {

@@ -3,12 +3,12 @@ import type { PayloadFile } from "./manifest.ts";
 import { platforms } from "./platforms.ts";
 import type { PlatformName, RuntimeSpec } from "./spec.ts";
 
-/** Raised only when the meaning of the hashed document changes: it renames every handler. */
+/** Raised only when the meaning of the hashed document changes, because that renames every handler. */
 const schemaVersion = 1;
-/** Stands wherever the handler's own name will, for the name cannot be part of what names it. */
+/** Stands in for the handler's own name, which cannot be part of what it is derived from. */
 const placeholder = "<handler>";
 
-/** Everything of a runtime that a node will hold, for a handler of this name. */
+/** Everything of a runtime that will be on a node, for a handler of this name. */
 export interface RuntimeContents {
   files: PayloadFile[];
   kataConfig: RuntimeSpec["kataConfig"];
@@ -18,7 +18,7 @@ export interface RuntimeContents {
 /**
  * The handler's name: `contrast-cc-<platform>-<8 hex>`, `contrast-insecure-…` where nothing is confidential. The hex
  * digits are the first of the SHA-256 of everything that would make two installations differ, so that two runtimes
- * share a name only if they are the same.
+ * share a name only if they are identical.
  */
 export function deriveHandler(platform: PlatformName, contents: (handler: string) => RuntimeContents): string {
   const { files, kataConfig, containerd } = contents(placeholder);

@@ -2,7 +2,7 @@ import { type FlavourName, isAtLeast } from "./flavours.ts";
 import type { FileRole, GuestImage } from "./manifest.ts";
 import type { Platform } from "./platforms.ts";
 
-/** Who reads the file: each reader knows other keys, and an unknown key is at best ignored. */
+/** Who reads the file: each reader knows different keys, and an unknown key is at best ignored. */
 type Reader = "qemu contrast-go" | "qemu kata-go" | "qemu kata-rs" | "clh contrast-go";
 
 export interface KataConfigurationInput {
@@ -16,7 +16,7 @@ export interface KataConfigurationInput {
 
 type Value = string | number | boolean | string[];
 
-/** One key of the file: its value here, and who knows it, from which Kata version on. */
+/** One key of the file: its value here, and which readers know it, from which Kata version on. */
 interface Row {
   table: "hypervisor" | "agent" | "runtime";
   key: string;
@@ -32,8 +32,8 @@ const go = { ...qemuGo, ...clh };
 const all = { ...qemu, ...clh };
 
 /**
- * Renders Kata's configuration file. Only keys whose value matters here are written; for the others the reader's compiled-in
- * default holds. Facts: the templates of Kata 3.24 to 4.1 (src/runtime/config, src/runtime-rs/config), the list of
+ * Renders Kata's configuration file. Only keys whose value matters here are written; for the others, the reader's built-in
+ * default applies. Sources: the templates of Kata 3.24 to 4.1 (src/runtime/config, src/runtime-rs/config), the list of
  * differences between both runtimes (docs/migrating-config-go-runtime-to-runtime-rs.md), and the keys that Contrast sets.
  */
 export function renderKataConfiguration(input: KataConfigurationInput): string {
@@ -44,7 +44,7 @@ export function renderKataConfiguration(input: KataConfigurationInput): string {
   });
   const tables = [
     { heading: reader.startsWith("clh") ? "hypervisor.clh" : "hypervisor.qemu", table: "hypervisor" },
-    // Kept even if it were empty: Kata takes an absent agent table for another agent.
+    // Kept even when empty: without this table, Kata assumes another agent.
     { heading: "agent.kata", table: "agent" },
     { heading: "runtime", table: "runtime" },
   ] as const;
@@ -151,8 +151,8 @@ function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[]
 }
 
 /**
- * The hypervisor annotations that pods may have; Kata refuses a pod with any other. Initdata comes by annotation, where Kata
- * knows it; Contrast's ID blocks too, per CPU model, because a node's model is not known when this is rendered.
+ * The hypervisor annotations that pods may have; Kata refuses a pod with any other. Initdata is passed by annotation where
+ * Kata supports it; so are Contrast's ID blocks, one per CPU model, because a node's model is not known at rendering.
  */
 export function enabledAnnotations({ tee, vmm }: Platform, flavour: string): string[] {
   if (vmm === "cloud-hypervisor") return [];

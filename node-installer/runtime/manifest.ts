@@ -38,12 +38,12 @@ export const payloadFile = z.strictObject({
 });
 export type PayloadFile = z.infer<typeof payloadFile>;
 
-/** How the guest image is booted. Measured: whoever changes a value here changes launch measurements. */
+/** How the guest image is booted. Measured: a changed value here changes launch measurements. */
 export const guestImage = z.strictObject({
   rootfsType: z.enum(["ext4", "erofs", "xfs"]),
   /** Appended by Kata to its own parameters: `hypervisor.*.kernel_params`. */
   kernelParams: z.string(),
-  /** Kata's `kernel_verity_params`; "" where the command line or the IGVM file holds the root hash already. */
+  /** Kata's `kernel_verity_params`; "" where the command line or the IGVM file already contains the root hash. */
   kernelVerityParams: z.string(),
 });
 export type GuestImage = z.infer<typeof guestImage>;
@@ -65,7 +65,7 @@ export const manifestSchema = z.strictObject({
   source: z.strictObject({ kind: z.enum(["kata-release", "oci-image", "files", "node"]), reference: z.string() }),
   /** Sorted by path. */
   files: z.array(payloadFile).min(1),
-  /** What Kata's configuration says of the guest image, as the image's builder published it. Every VM platform needs it. */
+  /** What Kata's configuration says about the guest image, as its builder published it. Every VM platform needs it. */
   guest: guestImage.optional(),
   measurement: measurementInputs.optional(),
 });

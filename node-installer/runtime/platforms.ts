@@ -7,7 +7,7 @@ export interface Platform {
   vmm: "qemu" | "cloud-hypervisor" | "none";
   tee: "none" | "snp" | "tdx";
   gpu: boolean;
-  /** Works on paper only: nobody ran it on the hardware. Said in previews and in the README. */
+  /** Works on paper only: nobody has run it on the hardware. Previews and the README say so. */
   experimental: boolean;
   /** Nothing is confidential: handlers say so in their name, and policies keep it out of production. */
   insecure: boolean;
@@ -19,14 +19,14 @@ export interface Platform {
   overheadMiB: number;
   /** Labels that nodes of the platform carry before anything is installed. */
   nodeSelector: Record<string, string>;
-  /** Charged once per pod, only where a stack says that its nodes advertise it: an unadvertised one makes pods unschedulable. */
+  /** Charged once per pod, but only if the stack says that its nodes advertise it: otherwise no pod could be scheduled. */
   extendedResource?: string;
-  /** What a payload must hold at least. */
+  /** What a payload must contain at least. */
   requiredRoles: readonly FileRole[];
   host: HostRequirements;
-  /** Pod annotations that containerd hands on to the shim. */
+  /** Pod annotations that containerd passes on to the shim. */
   podAnnotations: readonly string[];
-  /** Snapshotter that the host runs for this platform; none where guests pull their images. */
+  /** The snapshotter that the host runs for this platform; absent where guests pull their images. */
   snapshotter?: string;
 }
 
@@ -80,7 +80,7 @@ export const platforms: Record<PlatformName, Platform> = {
   "metal-qemu-snp-gpu": metal("snp", true),
   "metal-qemu-tdx-gpu": metal("tdx", true),
   local: {
-    title: "no VM and no TEE: containerd's runc shim in the place of Kata's, for trying and testing",
+    title: "no VM and no TEE: containerd's runc shim in place of Kata's, for trials and tests",
     vmm: "none",
     tee: "none",
     gpu: false,

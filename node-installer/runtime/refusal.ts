@@ -1,6 +1,6 @@
 /**
- * Something that the product declines to do, or a mistake of its user. The message is whole sentences: the thing, its
- * value, what was expected, and what to do. Printed without a stack.
+ * Something that the product declines to do, or a mistake by its user. The message consists of whole sentences: the
+ * thing, its value, what was expected, and what to do. Printed without a stack.
  */
 export class Refusal extends Error {
   override readonly name = "Refusal";

@@ -56,14 +56,14 @@ export function deriveRuntime({
   return { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host };
 }
 
-/** What the lock command took from the files has to be a guest that boots and measures as its reference values say. */
+/** What the lock command read from the files must be a guest that boots and measures as its reference values say. */
 function checkMeasurement({ tee }: Platform, { name, measurement, guest, flavour, kataVersion }: Manifest): void {
   if (measurement === undefined || tee === "none") return;
   const problems = checkConsistency({ inputs: measurement, tee, flavour, kataVersion, ...(guest && { guest }) });
   if (problems.length > 0)
     throw new Refusal(
       "inconsistent-payload",
-      `The parts of payload ${name} do not belong together. ${problems.join(" ")} Lock it again with parts of one build.`,
+      `The parts of payload ${name} do not belong together. ${problems.join(" ")} Lock it again with parts of the same build.`,
     );
 }
 
@@ -75,7 +75,7 @@ export interface SpecInput {
   runtimes: RuntimeSpec[];
 }
 
-/** The install spec of a group as document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
+/** A group's install spec as a document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
 export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
   spec: InstallSpec;
   json: string;

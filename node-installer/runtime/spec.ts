@@ -31,7 +31,7 @@ export const nodePath = z
   .regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/\0]+)+$/, { error: "must be an absolute path without . or .. segments" });
 
 /**
- * What containerd is told of a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
+ * What containerd is told about a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
  * node's file has. `options` absent: no options table at all (the runc shim accepts none of Kata's).
  */
 export const containerdEntry = z.strictObject({
@@ -41,7 +41,7 @@ export const containerdEntry = z.strictObject({
   privilegedWithoutHostDevices: z.boolean(),
   snapshotter: z.string().optional(),
   options: z.strictObject({ ConfigPath: nodePath }).optional(),
-  /** A proxy snapshotter that containerd shall know, by name, and its socket on the node. */
+  /** A proxy snapshotter for containerd: its name, and its socket on the node. */
   proxyPlugin: z.strictObject({ name: z.string(), address: nodePath }).optional(),
 });
 export type ContainerdEntry = z.infer<typeof containerdEntry>;
@@ -52,7 +52,7 @@ const hostRequirements = z.strictObject({
   /** "kvm" for QEMU, "mshv" for AKS, "none" for `local`. */
   virtualization: z.enum(["none", "kvm", "mshv"]),
   gpu: z.boolean(),
-  /** Guests pull images themselves, so kubelet must wait longer than its default of 2 minutes. */
+  /** Guests pull images themselves, so the kubelet must wait longer than its default of 2 minutes. */
   guestPull: z.boolean(),
 });
 export type HostRequirements = z.infer<typeof hostRequirements>;
@@ -61,7 +61,7 @@ export type HostRequirements = z.infer<typeof hostRequirements>;
 export const runtimeSpec = z.strictObject({
   handler: handlerName,
   platform: z.enum(platformNames),
-  /** Name of the manifest and of the image's folder `/payloads/<payload>/` that holds the files. */
+  /** Name of the manifest, and of the image's directory `/payloads/<payload>/` with the files. */
   payload: z.string(),
   files: z.array(payloadFile).min(1),
   kataConfig: z.strictObject({ path: relativePath, content: z.string() }),
@@ -72,8 +72,8 @@ export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 
 /**
  * The install spec: the one JSON document that the program renders and the installer reads; the only thing that passes
- * between them. It lists every runtime that shall be on the nodes of a group; what the node's journal owns beyond it is
- * retired.
+ * between them. It lists every runtime that should be on the nodes of a group; anything else that a node's journal owns
+ * is retired.
  */
 export const installSpecSchema = z.strictObject({
   schemaVersion: z.literal(1),
@@ -84,18 +84,18 @@ export const installSpecSchema = z.strictObject({
     configPath: nodePath.optional(),
     socket: nodePath.optional(),
     unit: z.string().optional(),
-    /** Declared containerd version ("2.4.2"), for `plan` on a tree without a containerd binary. */
+    /** The declared containerd version ("2.4.2"), for `plan` on a tree without a containerd binary. */
     containerdVersion: z.string().optional(),
   }),
   /** How many nodes of the group may be between edit and commit at a time. */
   atOnce: z.int().min(1),
   runtimes: z.array(runtimeSpec),
-  /** Start a sandbox through the CRI after the installation and look at its shim. Always on for `local`. */
+  /** Start a sandbox through the CRI after the installation and check its shim. Always on for `local`. */
   verifySandbox: z.boolean(),
 });
 export type InstallSpec = z.infer<typeof installSpecSchema>;
 
-/** Where everything of a handler lies on a node. */
+/** Where a handler's files are on a node. */
 export const runtimeDirectory = (handler: string): string => `/opt/edgeless/${handler}`;
 /** The node label that says that this node serves the handler. */
 export const handlerLabel = (handler: string): string => `runtime.contrast.edgeless.systems/${handler}`;

@@ -54,7 +54,7 @@ const events = () =>
     .map(([, event]) => [event.reason, event.message, event.count]);
 
 describe("a node's status", () => {
-  test("of many the newest is published, and the same one again is not", async () => {
+  test("only the newest of many is published, and the same one never twice", async () => {
     for (const percent of [1, 2, 3, 4, 5]) reporter.report(status("working", `copied ${percent} %`));
     await reporter.flush();
     expect(published()?.reason).toBe("copied 5 %");
@@ -65,7 +65,7 @@ describe("a node's status", () => {
     expect(server.requests).toHaveLength(requests);
   });
 
-  test("is tried until the API server takes it, while nothing throws", async () => {
+  test("is retried until the API server takes it, and nothing throws", async () => {
     let refusals = 3;
     server.intercept = () => (refusals-- > 0 ? { status: 500, body: "" } : undefined);
     reporter.report(status("failed", "The gate refused it."));
@@ -101,7 +101,7 @@ describe("a node's status", () => {
     expect(server.requests.every((request) => request === "PATCH /api/v1/nodes/a")).toBe(true);
   });
 
-  test("a log for a reason does not fill the node's annotations", () => {
+  test("a whole log as the reason does not fill the node's annotations", () => {
     const long = publishedStatus(
       status("failed", "x".repeat(100_000), { pods: Array(1000).fill("ns/pod") }),
       new Date(0),
@@ -111,7 +111,7 @@ describe("a node's status", () => {
   });
 
   test.each([undefined, "", "{", "[]", '{"state":"fine"}'])(
-    "an annotation that is none of ours counts as none: %j",
+    "an annotation that is not ours counts as absent: %j",
     (annotation) => {
       expect(parseStatus(annotation)).toBeUndefined();
     },
@@ -137,7 +137,7 @@ test.each([
   expect(labelChanges({ metadata }, handlers)).toEqual(changes);
 });
 
-test("labels are confirmed, or the caller hears it", async () => {
+test("labels are confirmed, or the caller gets an error", async () => {
   await reporter.setServed([one]);
   expect(server.objects.get("/api/v1/nodes/a")?.metadata.labels).toEqual({ zone: "x", [label(one)]: "true" });
   server.intercept = () => ({ status: 503, body: "" });
@@ -145,7 +145,7 @@ test("labels are confirmed, or the caller hears it", async () => {
   expect(reporter.served()).toEqual([one]);
 });
 
-test("readiness is kubelet's word with its reason and time, and unknown where nobody answers", async () => {
+test("readiness is what the kubelet says, with its reason and time, and unknown if nobody answers", async () => {
   expect(await reporter.nodeReady()).toBeUndefined();
   const say = (status: string, rest: object) => {
     const node = server.objects.get("/api/v1/nodes/a");
@@ -212,7 +212,7 @@ test("health: alive from the start, ready when the spec is served, with reason a
   }
 });
 
-test("outside a cluster everything is granted and nothing is told", async () => {
+test("outside a cluster every ticket is granted and nothing is reported", async () => {
   const cluster = withoutKubernetes(() => new Date(0));
   await cluster.reporter.setServed([one]);
   cluster.reporter.report(status("failed", "x"));
@@ -221,7 +221,7 @@ test("outside a cluster everything is granted and nothing is told", async () => 
   expect(cluster.metrics.failures).toEqual({ "gate-failed": 1 });
 });
 
-test("a pod that does not know its node says how it would", () => {
+test("a pod that does not know its node says how to tell it", () => {
   const options = { group: "g", atOnce: 1, now: () => new Date(0), delay: async () => {}, onError: () => {} };
   const env = { KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "443" };
   expect(() => connectKubernetes(options, env)).toThrow("NODE_NAME is not set.");

@@ -21,7 +21,7 @@ const held = () =>
     .filter(([path]) => path.startsWith(leases))
     .map(([, lease]) => (lease.spec as { holderIdentity: string }).holderIdentity);
 
-test("never more than atOnce, whoever comes in whichever order", async () => {
+test("never more than atOnce tickets are held, in whatever order nodes come", async () => {
   const nodes = await Promise.all(["a", "b", "c", "d", "e"].map((name) => ticketsOf(name, 2)));
   const answers = await Promise.all(nodes.map((tickets) => tickets.acquire()));
   expect(answers.filter((answer) => answer.held)).toHaveLength(2);
@@ -43,7 +43,7 @@ test("a race for the last ticket is lost without harm", async () => {
   expect(await a.acquire()).toEqual({ held: true });
 });
 
-test("a node that was made anew under the same name does not have its predecessor's ticket", async () => {
+test("a recreated node of the same name does not have its predecessor's ticket", async () => {
   const before = await ticketsOf("a");
   await before.acquire();
   server.objects.delete("/api/v1/nodes/a");
@@ -51,7 +51,7 @@ test("a node that was made anew under the same name does not have its predecesso
   expect(await after.acquire()).toEqual({ held: false, holders: ["a"] });
 });
 
-test("releasing a ticket that somebody else holds by now takes nothing from them", async () => {
+test("releasing a ticket that somebody else holds by now does not take it from them", async () => {
   const a = await ticketsOf("a");
   await a.acquire();
   server.intercept = (request) => {
@@ -65,7 +65,7 @@ test("releasing a ticket that somebody else holds by now takes nothing from them
   expect(held()).toEqual(["b"]);
 });
 
-test("a ticket from before a restart is given back; giving back none costs nothing from then on", async () => {
+test("a ticket from before a restart is released; from then on, releasing none costs no request", async () => {
   await (await ticketsOf("a")).acquire();
   const restarted = await ticketsOf("a");
   await restarted.release();

@@ -19,7 +19,7 @@ const measureWith = (node: string, program: string, ...args: string[]) =>
 const source = join(clone, "tools/measure.ts");
 const measure = (...args: string[]) => measureWith(process.execPath, source, ...args);
 
-/** In this process, which is quicker: what it says is not JSON. */
+/** In this process, which is quicker; its output is not JSON. */
 async function say(...args: string[]) {
   const [out, err] = [vi.spyOn(console, "log"), vi.spyOn(console, "error")];
   try {
@@ -61,7 +61,7 @@ test("snp takes sev-snp-measure's options", () => {
   expect(measure("snp", ...guest, ...known).output).toEqual(byType.output);
 });
 
-test("an empty kernel, command line, initrd or hash is none", () => {
+test("an empty kernel, command line, initrd or hash counts as absent", () => {
   const row = expected.snp.find(({ kernelInitrdDevNull, vmm }) => !kernelInitrdDevNull && vmm === "QEMU");
   const guest = ["--ovmf", join(vectors, row?.ovmf ?? ""), "--vcpus=1", "--vcpu-type=EPYC-v4", "--append="];
   expect(measure("snp", ...guest, "--initrd=", "--kernel=", "--snp-ovmf-hash=").output).toMatchObject({
@@ -82,7 +82,7 @@ test("tdx says what its options leave out", async () => {
   expect(await tdx("--append=quiet", "--initrd=")).toEqual(await tdx("--append=quiet"));
 });
 
-test("what comes through a pipe is measured like a file", () => {
+test("input from a pipe is measured like a file", () => {
   const file = join(directory, "piped");
   writeFileSync(file, "a kernel");
   const guest = ["--ovmf", join(vectors, "ovmf_AmdSev_suffix.bin"), "--vcpus=1", "--vcpu-type=EPYC-v4"];
@@ -91,7 +91,7 @@ test("what comes through a pipe is measured like a file", () => {
   expect(resultOf(piped).output).toEqual(measure("snp", ...guest, `--kernel=${file}`).output);
 });
 
-/** The Node that the machine has beside the project's own; the project's own where there is no other. */
+/** The machine's own Node, besides the project's; the project's if there is no other. */
 const machinesNode =
   (process.env.PATH ?? "")
     .split(delimiter)
@@ -148,7 +148,7 @@ test("verity writes the hash device and prints Kata's parameters", () => {
   expect(measure("verity", data).output).not.toHaveProperty("kernelVerityParams");
 });
 
-test("a hash device has whole blocks, also where one data block needs no tree", async () => {
+test("a hash device has whole blocks, even if a single data block needs no tree", async () => {
   const [data, tree] = [join(directory, "one-block"), join(directory, "one-tree")];
   writeFileSync(data, Buffer.alloc(4096, 7));
   const uuid = "00000000-0000-4000-8000-000000000001";
@@ -159,7 +159,7 @@ test("a hash device has whole blocks, also where one data block needs no tree", 
   expect(device.subarray(512)).toEqual(Buffer.alloc(4096 - 512));
 });
 
-test("verity writes over nothing when it cannot do what is asked", async () => {
+test("verity overwrites nothing if it cannot do what it is asked", async () => {
   const [data, tree] = [join(directory, "kept-data"), join(directory, "kept-tree")];
   writeFileSync(data, Buffer.alloc(8192, 7));
   writeFileSync(tree, "precious");

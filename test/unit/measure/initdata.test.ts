@@ -25,7 +25,7 @@ test("digest, HOSTDATA and MRCONFIGID of a document", () => {
   expect(toHex(initdataDigest(toml).digest)).toBe(short);
   expect(toHex(hostData(toml))).toBe(short);
   expect(toHex(mrConfigId(toml))).toBe(short + "00".repeat(16));
-  // A document of another algorithm is another document; its digest is longer than HOSTDATA and loses its end.
+  // Another algorithm makes another document; its digest is longer than HOSTDATA and is truncated.
   expect(toHex(fitDigest(Buffer.from(long, "hex"), 32))).toBe(long.slice(0, 64));
   expect(initdataDocument({ algorithm: "sha256", data: { "aa.toml": "[token_configs]\n" } })).toBe(toml);
 });
@@ -40,7 +40,7 @@ test("the document that Kata's own test disk holds", () => {
   );
 });
 
-test("bytes that are not UTF-8 are refused: mended, they would have another digest", () => {
+test("bytes that are not UTF-8 are refused: with replacements, they would have another digest", () => {
   const bytes = Buffer.from(`${expected.initdata.toml}# caf\xe9\n`, "latin1");
   expect(() => documentText(bytes, "The initdata document")).toThrow("The initdata document is not UTF-8.");
   expect(() => decodeInitdata(gzipSync(bytes).toString("base64"))).toThrow("The initdata annotation is not UTF-8.");
@@ -78,7 +78,7 @@ test("a policy's digest is over its bytes", () => {
   expect(policyDigest("package agent_policy\n")).toBe(toHex(sha256(Buffer.from("package agent_policy\n"))));
 });
 
-test("guest pull: credentials stay with the key broker, initdata has their address", () => {
+test("guest pull: credentials stay with the key broker, and initdata has their address", () => {
   const uri = "kbs:///default/credential/registry";
   const configuration = cdhConfiguration({
     kbsUrl: "https://kbs:8080",

@@ -54,7 +54,7 @@ test("values from a manifest's JSON are those from the files", () => {
 
 test.each([
   [{ size: 2 ** 40 }, "sections: must describe at most 67108864 bytes"],
-  [{ type: 5 }, "sections.0.type: is no type of SEV metadata"],
+  [{ type: 5 }, "sections.0.type: is not a type of SEV metadata"],
 ])("a manifest's SEV metadata cannot be what no firmware has: %j", (lie, sentence) => {
   const { inputs } = podVm();
   const [first, ...others] = inputs.snp?.sections ?? [];
@@ -65,7 +65,7 @@ test.each([
   expect(error?.issues.map(({ path, message }) => `${path.slice(1).join(".")}: ${message}`)).toEqual([sentence]);
 });
 
-test("a platform without TEE has no values, and an unknown command line is said, not guessed", () => {
+test("a platform without a TEE has no values, and an unknown command line is reported, not guessed", () => {
   const { inputs } = podVm();
   expect(referenceValues(inputs, { tee: "none" }).notPredictable).toHaveLength(1);
   const { commandLine: _, ...unknown } = inputs;
@@ -93,7 +93,7 @@ test("IGVM payloads have one value, the file's", () => {
 test("an IGVM file's own command line binds the rootfs image", () => {
   const made = rootfs();
   const commandLine = `${kataVerityTable(made.verityParams)} root=/dev/dm-0 rootfstype=erofs panic=1`;
-  // Across the end of a page, behind other text.
+  // Across the end of a page, after other text.
   const pages = Buffer.alloc(2 * 4096);
   pages.write(`other text\0${commandLine}`, 4096 - 100);
   const snp = 1;
@@ -185,7 +185,7 @@ test.each([
     { commandLine: `quiet roothash=${rootfs().root}` },
     /not the one that Kata 3\.28\.0 \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
   ],
-  ["a cut command line", { kernel: kernel("6.1", 255) }, /but the kernel takes 255: it would be cut/],
+  ["a truncated command line", { kernel: kernel("6.1", 255) }, /but the kernel takes 255: it would be truncated/],
   ["an unbound image", { guest: { ...contrastGuest(""), kernelParams: "quiet" } }, /Nothing binds the rootfs image/],
   [
     "verity set up twice",
@@ -195,7 +195,7 @@ test.each([
   [
     "a command line with another blank",
     { commandLine: `${kataCommandLine(contrast, contrastGuest(rootfs().root))} ` },
-    /\(contrast-go\) passes: they differ in their blanks or quotes alone\.$/,
+    /\(contrast-go\) passes: they differ only in their blanks or quotes\.$/,
   ],
 ])("%s is named", (_, changes, sentence) => {
   const { inputs, guest } = podVm(changes);
@@ -282,7 +282,7 @@ test("another rootfs image and other parameters are told apart", () => {
   ]);
 });
 
-test("an input that comes or is no longer known is a reason, too", () => {
+test("an input that is new or no longer known is a reason, too", () => {
   expect(explainChanges({ kernel: "a" }, { initrd: "b" }, "snp")).toEqual([
     "SNP launch digests change because of the kernel (no longer known) and initrd (new).",
   ]);
@@ -301,12 +301,12 @@ test("Kata's command line, as measured for Contrast", () => {
   }
 });
 
-test("of kernel_params Kata passes on what it understood of them", () => {
+test("Kata passes on kernel_params as it parsed them", () => {
   const passed = (kernelParams: string) =>
     kataCommandLine(contrast, { ...contrastGuest("00"), kernelParams })?.split(" scsi_mod.scan=none")[1];
   expect(passed("")).toBe("");
   expect(passed(' quiet  a="b  c"\n x= "d  e=f" =g  = k== ')).toBe(' quiet a="b  c" x "d  e=f" g k==');
-  // Where the whole is not known, it has to have all of them.
+  // If the whole command line is not known, it must contain all of them.
   const rs = { flavour: "kata-rs", kataVersion: "4.1.0" };
   const guest = { ...contrastGuest(rootfs().root), kernelParams: `roothash=${rootfs().root}  quiet ` };
   const problems = (commandLine: string) =>

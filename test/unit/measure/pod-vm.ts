@@ -112,7 +112,7 @@ export type IgvmPart = readonly [type: number, ...fields: readonly (readonly [by
 export const igvmPage = (gpa: number, mask: number, flags: number, type: number, dataAt = 0): IgvmPart =>
   [770, [8, gpa], [4, mask], [4, dataAt], [4, flags], [2, type], [2, 0]] as const;
 
-/** An IGVM file of these variable headers, with its data behind them. */
+/** An IGVM file of these variable headers, followed by their data. */
 export function igvmOf(version: 1 | 2, parts: readonly IgvmPart[], data = Buffer.alloc(4096)): Buffer {
   const headers = Buffer.concat(
     parts.map(([type, ...fields]) => {

@@ -46,7 +46,7 @@ export const readers = {
     },
   },
   igvm: { sample: igvm, read: (bytes) => measureIgvm(readIgvm(bytes)) },
-  /** The checksum made right again, so that lies behind it are reached. */
+  /** Corrects the checksum, so that lies that it would hide are reached. */
   "igvm behind its checksum": { sample: igvm, read: (bytes) => measureIgvm(readIgvm(withChecksum(bytes))) },
   kernel: { sample: kernel(), read: (bytes) => readKernel(bytes, bytes.length) },
   "disk image": { sample: rootfs().image, read: (bytes) => readPartitions(sourceOf(bytes)) },

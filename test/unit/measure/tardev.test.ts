@@ -15,7 +15,7 @@ function header(name: string, changes: [offset: number, bytes: string][] = []): 
   return copy;
 }
 
-test("the layer without files has the root that Microsoft's genpolicy keeps for it", () => {
+test("a layer without files has the root that Microsoft's genpolicy has stored for it", () => {
   // src/tools/genpolicy/layers-cache.json of microsoft/kata-containers, by this diff ID.
   const empty = Buffer.alloc(1024);
   expect(sum(empty)).toBe("5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef");

@@ -56,7 +56,7 @@ test.each(rows)("root hash with $dataBs/$hashBs blocks, salt '$salt'", ({ data, 
   };
   const whole = treeOf(data, parameters);
   expect(whole.root).toBe(root);
-  // Chunks that end anywhere make the same tree.
+  // Chunks of any size make the same tree.
   expect(treeOf(data, parameters, 4099)).toEqual(whole);
 });
 
@@ -73,11 +73,11 @@ test("a flipped byte of data or tree is found", () => {
   expect(compareHashTree(sourceOf(image), sourceOf(tree), parameters).wrong).toEqual([]);
   const data = Buffer.from(image);
   data[200 * 4096] = (data[200 * 4096] ?? 0) ^ 1;
-  // Its leaf block is the second of three behind the top block.
+  // Its leaf block is the second of three after the top block.
   expect(compareHashTree(sourceOf(data), sourceOf(tree), parameters).wrong).toEqual([8192, 0]);
 });
 
-test("data of another length than the parameters say is refused", () => {
+test("data whose length differs from the parameters is refused", () => {
   expect(() => treeOf(image.subarray(4096), parameters)).toThrow(/fewer than the 300 blocks of 4096 bytes/);
   expect(() => treeOf(Buffer.concat([image, image.subarray(0, 4096)]), parameters)).toThrow(/more than the 300 blocks/);
   expect(() => treeOf(image, { ...parameters, dataBlockSize: 1000 })).toThrow(/power of two/);

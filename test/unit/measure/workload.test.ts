@@ -20,7 +20,7 @@ const container = (name: string, cpu: string | number, more: object = {}) => ({
   ...more,
 });
 
-test("a template becomes ready for the runtime, and keeps what is its own", () => {
+test("a template becomes ready for the runtime and keeps everything else", () => {
   const template: PodTemplate = {
     metadata: { labels: { app: "web" }, annotations: { mine: "1" } },
     spec: {
@@ -41,18 +41,18 @@ test("a template becomes ready for the runtime, and keeps what is its own", () =
   expect(parseInitdata(decodeInitdata(ready.metadata?.annotations?.[initdataAnnotation] ?? ""))).toEqual(initdata);
   expect(digests.hostData).toBe(digests.digest);
   expect([vcpus, rest.policyDigest]).toEqual([2, policyDigest("package agent_policy\n")]);
-  // Preparing what is prepared changes nothing.
+  // Preparing a prepared template changes nothing.
   expect(prepareWorkload(ready, options).template).toEqual(ready);
 });
 
-test("annotations that the guest's size decides: another one in their place is a mistake", () => {
+test("annotations that depend on the guest's size: a different value for one is a mistake", () => {
   const sized = { ...options, annotationsFor: (vcpus: number) => ({ [block]: `for ${vcpus}` }) };
   const block = `${hypervisorAnnotations}snp_id_block_Milan`;
   const of = (annotations: Record<string, string>) =>
     prepareWorkload({ metadata: { annotations }, spec: { containers: [container("web", "1")] } }, sized).template;
   expect(of({}).metadata?.annotations).toMatchObject({ [block]: "for 2" });
   expect(of({ [block]: "for 2" })).toEqual(of({}));
-  expect(() => of({ [block]: "for 3" })).toThrow(`metadata.annotations["${block}"] is set to something else`);
+  expect(() => of({ [block]: "for 3" })).toThrow(`metadata.annotations["${block}"] is set to something other`);
 });
 
 test.each([

@@ -58,7 +58,7 @@ describe("handlers", () => {
     );
   });
 
-  test("neither the payload's name nor where it came from nor the order of its files counts", () => {
+  test("the payload's name, its origin and the order of its files do not count", () => {
     const manifest = fixtureManifest("contrast-go");
     const same = derive("metal-qemu-snp", "contrast-go", {
       name: "another",
@@ -75,7 +75,7 @@ describe("containerd entries", () => {
     expect(derive("local", "local").kataConfig.content).toContain("[hypervisor.qemu]");
   });
 
-  test("aks names the snapshotter of this very handler", () => {
+  test("aks names the handler's own snapshotter", () => {
     const { handler, containerd } = derive("aks-clh-snp", "contrast-aks");
     expect(containerd.snapshotter).toBe(`tardev-${handler}`);
     expect(containerd.proxyPlugin).toEqual({
@@ -102,12 +102,12 @@ describe("what a pair cannot do is refused", () => {
     [
       "an unknown flavour",
       () => derive("local", "local", { flavour: "kata" }),
-      'The flavour "kata" is not known. Known are contrast-go, kata-go, kata-rs, none.',
+      'The flavour "kata" is unknown. Known flavours: contrast-go, kata-go, kata-rs, none.',
     ],
     [
       "upstream Kata on AKS",
       () => derive("aks-clh-snp", "kata-go"),
-      "Flavour kata-go cannot serve the platform aks-clh-snp: upstream Kata knows no IGVM file and no SNP guest for Cloud Hypervisor; only Microsoft's fork does. Use a payload of flavour contrast-go.",
+      "Flavour kata-go cannot serve the platform aks-clh-snp: upstream Kata supports neither IGVM files nor SNP guests on Cloud Hypervisor; only Microsoft's fork does. Use a payload of flavour contrast-go.",
     ],
     [
       "runtime-rs with a GPU",
@@ -145,7 +145,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "parts of two builds",
       () => derive("metal-qemu-snp", "contrast-go", { guest: { ...guest, kernelParams: "init=/other" } }),
-      'The parts of payload fixture-contrast-go do not belong together. The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 26 is measured as "init=/nix/store/fixture/init", but passed as "init=/other". Lock it again with parts of one build.',
+      'The parts of payload fixture-contrast-go do not belong together. The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 26 is measured as "init=/nix/store/fixture/init", but passed as "init=/other". Lock it again with parts of the same build.',
     ],
     [
       "one runtime twice",
