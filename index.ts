@@ -19,7 +19,7 @@ const runtime = new ContrastRuntime(
   { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
 );
 
-/** What pods write in `runtimeClassName`, by node group. */
+/** What pods set as `runtimeClassName`, by node group. */
 export const handlers = runtime.handlers;
 /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
 export const referenceValues = runtime.referenceValues;

@@ -6,11 +6,11 @@ import * as pulumi from "@pulumi/pulumi";
 
 export interface AksCocoNodePoolArgs {
   resourceGroup: string;
-  /** The AKS cluster, which exists. */
+  /** An existing AKS cluster. */
   cluster: string;
   /** The pool's name in Azure: at most 12 lower-case letters and digits. */
   pool: string;
-  /** A size that runs SNP guests inside of it: Standard_DC*as_cc_v5. */
+  /** A size that can run SNP guests: Standard_DC*as_cc_v5. */
   vmSize: string;
   /** Number of nodes. */
   count: number;
@@ -21,15 +21,15 @@ export interface AksCocoNodePoolArgs {
 
 /**
  * A node pool for confidential containers in an existing AKS cluster. Microsoft retired the service behind it
- * (KataCcIsolation) and its node images in March 2026: Azure most probably creates and scales none any more. The value is
- * in no enumeration of Azure's API, and passes only as the text that it is.
+ * (KataCcIsolation) and its node images in March 2026: Azure most likely no longer creates or scales such pools. The value
+ * is in none of the enumerations of Azure's API, so it is passed as plain text.
  */
 export class AksCocoNodePool extends pulumi.ComponentResource {
-  /** Carried by every node of the pool, from the moment it joins. */
+  /** Labels that every node of the pool has from the moment it joins. */
   readonly nodeSelector: Record<string, string>;
 
   constructor(name: string, args: AksCocoNodePoolArgs, opts?: pulumi.ComponentResourceOptions) {
-    // Another order of zones says the same, and would make another pool.
+    // The order of zones has no meaning, but another one would replace the pool.
     const zones = args.zones?.toSorted();
     super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);
     const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
@@ -54,8 +54,8 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
       },
       {
         parent: this,
-        // Azure changes none of these on a pool. The provider knows it of vmSize only, and of the others the update
-        // would fail half-way instead of being announced. Both pools have one name, so the old one goes first.
+        // Azure cannot change these on a pool. The provider knows that of vmSize only; for the others, the update would
+        // fail halfway instead of announcing a replacement. Both pools have the same name, so the old one is deleted first.
         replaceOnChanges: [
           "agentPoolName",
           "availabilityZones",
@@ -74,14 +74,14 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
   }
 
   /**
-   * The subscription's feature is no resource here: Azure answers for one that nobody registered as for one that is, and
-   * the provider refuses to create what exists (pulumi-azure-native issue 1722). A pool that exists needs it no more.
+   * The subscription's feature is not a resource here: to Azure, a feature exists even before it is registered, and the
+   * provider refuses to create what exists (pulumi-azure-native issue 1722). An existing pool no longer needs the feature.
    */
   async #warnUnlessRegistered(pool: string): Promise<void> {
     const { providerNamespace, featureName } = feature;
     const state = await getSubscriptionFeatureRegistration(feature, { parent: this }).then(
       ({ properties }) => properties.state ?? "in no state",
-      (error: unknown) => `in a state that cannot be asked for (${azureReason(error)})`,
+      (error: unknown) => `in an unknown state (${azureReason(error)})`,
     );
     if (state === "Registered") return;
     await pulumi.log.warn(
@@ -98,7 +98,7 @@ const feature = { providerNamespace: "Microsoft.ContainerService", featureName: 
 /** AKS sets this label on the nodes of a pool. */
 export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });
 
-/** The resource's id, which stays the same as long as the cluster is the same. */
+/** The resource's id, which stays the same as long as the cluster does. */
 export const aksIdentifier = (subscriptionId: string, resourceGroup: string, cluster: string): string =>
   `/subscriptions/${subscriptionId}/resourceGroups/${resourceGroup}/providers/Microsoft.ContainerService/managedClusters/${cluster}`;
 
@@ -112,7 +112,7 @@ export function aksKubeconfig(
   const role = `Azure Kubernetes Service Cluster ${credentials === "admin" ? "Admin" : "User"} Role`;
   const refusal = (reason: string) =>
     new pulumi.RunError(
-      `Azure gives no ${credentials} kubeconfig of the cluster ${cluster} in the resource group ${resourceGroup}: ${reason} ` +
+      `Azure returned no ${credentials} kubeconfig for the cluster ${cluster} in the resource group ${resourceGroup}: ${reason} ` +
         'Log in with "az login", or set ARM_CLIENT_ID, ARM_CLIENT_SECRET and ARM_TENANT_ID (or ARM_USE_OIDC); the identity ' +
         `needs the role "${role}" on the cluster.`,
     );
@@ -128,7 +128,7 @@ export function aksKubeconfig(
   return pulumi.secret(content);
 }
 
-/** What Azure or its plugin said, as a sentence, without the engine's preface and what follows in further lines. */
+/** What Azure or its plugin said, as a sentence, without the engine's preface and any further lines. */
 function azureReason(error: unknown): string {
   const [line = ""] = (error instanceof Error ? error.message : String(error)).trim().split("\n");
   return `${line.replace(/^.*?returned an error: /, "").replace(/\.$/, "")}.`;

@@ -26,26 +26,26 @@ export interface BareMetalNodesArgs {
   user: string;
   privateKey: pulumi.Input<string>;
   distribution: DistributionName;
-  /** Of every runtime that the hosts shall serve. */
+  /** Those of every runtime that the hosts should serve. */
   requirements: HostRequirements[];
-  /** Shell, run once as the user on a host that is in no cluster yet. */
+  /** Shell script, run once as root on a host that is in no cluster yet. */
   joinCommand?: pulumi.Input<string> | undefined;
-  /** The image that the hosts will pull, and the authority of its registry in PEM, where that is not a public one. */
+  /** The image that the hosts will pull, and its registry's CA certificate in PEM, if that is not a public one. */
   image: pulumi.Input<string>;
   registryCa?: string | undefined;
-  /** Names of dead hosts: nothing is run on them, not even what never was; nothing waits for them. */
+  /** Names of dead hosts: nothing is run on them, not even what never ran, and nothing waits for them. */
   ignore: string[];
-  /** "uninstall" or "leave": what becomes of the hosts' settings when they leave the stack. */
+  /** "uninstall" or "leave": what happens to the hosts' settings when they leave the stack. */
   onDestroy?: string | undefined;
 }
 
 /**
- * Bare-metal hosts, made ready by SSH: kernel modules, limits and sysctls, checks of the processor's confidential
- * computing, and membership in the cluster. One command per concern, so that a preview can be read.
+ * Bare-metal hosts, prepared over SSH: kernel modules, limits and sysctls, checks of the processor's confidential
+ * computing, and membership in the cluster. One command per concern, so that previews are readable.
  */
 export class BareMetalNodes extends pulumi.ComponentResource {
   readonly nodeNames: string[];
-  /** The last command of each host: what has to wait for hosts waits for these. */
+  /** The last command of each host, for whatever must wait for the hosts. */
   readonly ready: pulumi.Resource[];
 
   constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -62,9 +62,9 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const { distribution, registryCa, joinCommand, onDestroy = "uninstall" } = args;
     const dead = args.ignore.includes(host.name);
     if (dead) {
-      const then = "What was run before stays; the rest is run when its name is taken out of ignoreNodes.";
+      const then = "What was run before stays; the rest is run once its name is removed from ignoreNodes.";
       pulumi.log.warn(
-        `Host ${host.name} is skipped: it is named in ignoreNodes. Nothing is run on it by SSH. ${then}`,
+        `Host ${host.name} is skipped: it is named in ignoreNodes. Nothing is run on it over SSH. ${then}`,
         this,
       );
     }
@@ -74,7 +74,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       user: args.user,
       privateKey: pulumi.secret(args.privateKey),
       hostKey: host.hostKey,
-      // A minute altogether: a host that does not answer is reported, not waited for.
+      // A minute in total: a host that does not answer is reported, not waited for.
       dialErrorLimit: 4,
       perDialTimeout: 15,
     };
@@ -85,19 +85,19 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     ) =>
       new Command(
         `${host.name}-${concern}`,
-        // sshd takes no environment variables by default. A command without verbs connects to nothing: that is what is
-        // registered of a dead host's command that was never run, and an update from that runs it.
+        // sshd accepts no environment variables by default. A command without verbs connects to nothing: a dead host's
+        // command that never ran is registered like that, and a later update runs it.
         { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(args.user, command)) },
         {
           parent: this,
           dependsOn: after,
-          // What the stack knows of a dead host stays as it is, verbs included.
+          // What the stack has recorded of a dead host stays as it is, verbs included.
           ...(dead && { ignoreChanges: ["*"] }),
           ...((dead || onDestroy === "leave") && { retainOnDelete: true }),
         },
       );
 
-    // Scripts go in by standard input: the diff of a script is one of lines, and the command stays the same.
+    // Scripts are passed on standard input, so that their diffs are by line and the command stays the same.
     const prepare = run(
       "prepare",
       { create: "sh -s", stdin: prepareScript(requirements, distribution), delete: unprepareScript(distribution) },
@@ -115,7 +115,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
   }
 }
 
-/** Everything here needs root; another user has to be allowed to become it without a password. */
+/** Everything here needs root; another user must be allowed to become root without a password. */
 function asRoot<T extends { create: string; delete?: pulumi.Input<string> }>(user: string, command: T): T {
   if (user === "root") return command;
   const wrap = (script: string) => `sudo -n sh -c ${quote(script)}`;

@@ -2,8 +2,8 @@ import { distributions } from "../node-installer/runtime/distributions.ts";
 import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
 
 /*
- * What is run on a host by SSH, as POSIX shell: a host need have nothing else before it joins. Every script can run again
- * at any time. ROOT is empty on hosts; tests put a tree there.
+ * What is run on a host over SSH, in POSIX shell, because a host need not have anything else before it joins. Every script
+ * can run again at any time. ROOT is empty on hosts; in tests it is a directory.
  */
 
 const preamble = `set -eu
@@ -15,8 +15,8 @@ problem() { echo "problem: $*" >&2; failed=yes; }
 const marker = "# written by contrast-runtime";
 
 /**
- * Kernel modules, limits and sysctls that the runtime needs, now and after the next boot. A host where they cannot be had
- * is told so before anything is written to it.
+ * Kernel modules, limits and sysctls that the runtime needs, now and after the next boot. What a host cannot have is
+ * reported before anything is written to it.
  */
 export function prepareScript(host: HostRequirements, distribution: DistributionName): string {
   const modules = kernelModules(host);
@@ -44,14 +44,14 @@ ${write(files.sysctl, "fs.inotify.max_user_instances = $instances", "expand")}${
 `;
 }
 
-/** Takes the files away again; what they set stays until the next boot, or the next restart of containerd. */
+/** Removes the files; what they set stays until the next boot, or the next restart of containerd. */
 export function unprepareScript(distribution: DistributionName): string {
   const limits = limitFiles(distribution);
   const directories = limits.map((path) => path.slice(0, path.lastIndexOf("/")));
   return [
     `root=\${ROOT:-}`,
     ...[...Object.values(files), ...limits].map((file) => `rm -f "$root${file}"`),
-    // Another's files may be there, or nothing at all.
+    // The directory may hold somebody else's files, or not exist.
     ...directories.map((directory) => `rmdir "$root${directory}" 2>/dev/null || true`),
     '[ -n "$root" ] || systemctl daemon-reload',
   ].join("; ");
@@ -65,7 +65,7 @@ const files = {
 const limitFiles = (distribution: DistributionName): string[] =>
   distributions[distribution].units.map((unit) => `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`);
 
-/** Whether the host can start guests of this kind. Changes nothing; every problem on a line of its own. */
+/** Checks whether the host can start guests of this kind. Changes nothing; prints each problem on a line of its own. */
 export function checkScript(host: HostRequirements): string {
   const checks = [
     host.virtualization === "kvm" ? device("/dev/kvm", "switch on virtualization (SVM or VT-x) in the firmware") : "",
@@ -83,8 +83,8 @@ echo "host can start guests of this kind"
 }
 
 /**
- * Runs the script that follows on standard input, unless the host's kubelet belongs to a cluster already. What it prints
- * may hold the secret that it is, and consoles are kept by many: it stays on the host, for root.
+ * Runs the script that follows on standard input, unless the host's kubelet already belongs to a cluster. Its output may
+ * contain the secret, and many places keep console output, so it stays on the host, readable by root.
  */
 export function joinScript(distribution: DistributionName): string {
   return `for file in ${memberships[distribution].join(" ")}; do
@@ -100,7 +100,7 @@ sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
 echo "joined; the command's output is on the host, in $log"`;
 }
 
-/** Makes the host's containerd trust the registry's authority, where its `config_path` is the usual /etc/containerd/certs.d. */
+/** Makes the host's containerd trust the registry's CA, where its `config_path` is the usual /etc/containerd/certs.d. */
 export function registryScript(registry: string, certificate: string): string {
   const directory = registryDirectory(registry);
   const hosts = `${directory}/hosts.toml`;
@@ -112,7 +112,7 @@ fi
 ${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(hosts, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
 }
 
-/** Takes away what `registryScript` wrote. */
+/** Removes what `registryScript` wrote. */
 export function unregistryScript(registry: string): string {
   const directory = registryDirectory(registry);
   return `root=\${ROOT:-}; rm -f "$root${directory}/ca.crt" "$root${directory}/hosts.toml"; rmdir "$root${directory}" 2>/dev/null || true`;
@@ -120,7 +120,7 @@ export function unregistryScript(registry: string): string {
 
 const registryDirectory = (registry: string) => `/etc/containerd/certs.d/${registry}`;
 
-/** @param values "expand" where the content holds variables of the script */
+/** @param values "expand" if the content contains variables of the script */
 const write = (
   path: string,
   content: string,
@@ -135,7 +135,7 @@ mv "$root${path}.new" "$root${path}"
 const device = (path: string, remedy: string): string =>
   `[ -e "$root${path}" ] || problem "${path} is missing: ${remedy}"\n`;
 
-/** Facts: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
+/** Sources: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
 const snpChecks = `case $(parameter kvm_amd sev_snp) in
   Y|y|1) ;;
   absent) problem "the module kvm_amd is not loaded, or knows no SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
@@ -150,7 +150,7 @@ const snpChecks = `case $(parameter kvm_amd sev_snp) in
 esac
 ${device("/dev/sev", "load the kernel module ccp, and enable SEV-SNP in the firmware")}`;
 
-/** Facts: canonical/tdx's checks and the kernel's messages. */
+/** Sources: canonical/tdx's checks and the kernel's messages. */
 const tdxChecks = `if ! grep -qw tdx_host_platform "$root/proc/cpuinfo"; then
   problem "the processor or the firmware offers no TDX: enable TME, TME-MT, TDX, the SEAM loader and SGX in the firmware; needs a reboot"
 elif [ "$(parameter kvm_intel tdx)" != Y ]; then

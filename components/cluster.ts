@@ -5,16 +5,16 @@ import { aksIdentifier, aksKubeconfig } from "./aks-coco-node-pool.ts";
 import type { ClusterConfiguration } from "./config/schema.ts";
 import { LocalCluster } from "./local-cluster.ts";
 
-/** What the rest of the program needs of a cluster, wherever it comes from. */
+/** What the rest of the program needs from a cluster of any kind. */
 export interface Cluster {
   providers: pulumi.ProviderResource[];
-  /** Content; none: KUBECONFIG of the environment. */
+  /** The file's content; absent: the environment's KUBECONFIG. */
   kubeconfig?: pulumi.Output<string>;
   /** host:port of a registry that belongs to the cluster. */
   registry?: pulumi.Output<string>;
-  /** Set where the cluster is ours: what is in it goes with it. */
+  /** Set if the cluster is ours: what is in it is removed with it. */
   owner?: pulumi.Resource;
-  /** Set where no cluster is reached: the directory that manifests are written to. */
+  /** Set if no cluster is contacted: the directory that manifests are written to. */
   manifests?: string;
 }
 
@@ -30,8 +30,8 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
       return { providers: [provider(`local/${name}`, kubeconfig, cluster)], kubeconfig, registry, owner: cluster };
     }
     case "kubeconfig": {
-      // An empty kubeconfig has the provider read KUBECONFIG of its environment, like kubectl. Left out, the SDK would put
-      // that path into the inputs: another machine's preview would differ.
+      // With an empty kubeconfig, the provider reads KUBECONFIG from its environment, like kubectl. If it were omitted, the
+      // SDK would put that path into the inputs, and another machine's preview would differ.
       if (configuration.kubeconfig === undefined) return { providers: [provider(configuration.name, "")] };
       const kubeconfig = pulumi.secret(configuration.kubeconfig);
       return { providers: [provider(configuration.name, kubeconfig)], kubeconfig };
@@ -45,7 +45,7 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
     }
     case "yaml": {
       const { directory } = configuration;
-      // The empty kubeconfig keeps out KUBECONFIG of the environment, which the provider refuses beside a directory.
+      // The empty kubeconfig overrides the environment's KUBECONFIG, which the provider refuses together with a directory.
       const writer = new Provider("kubernetes", { renderYamlToDirectory: directory, kubeconfig: "" });
       return { providers: [writer], manifests: directory };
     }
@@ -54,7 +54,7 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
 
 /**
  * The identifier is fixed: credentials may change, and only another cluster replaces what is in it. In a cluster that is
- * ours alone, what exists already is what an update made that was killed before it could say so: it is taken over.
+ * ours alone, anything that already exists was made by an update that was killed before it could record it: it is adopted.
  */
 const provider = (clusterIdentifier: string, kubeconfig: pulumi.Input<string>, owner?: pulumi.Resource): Provider =>
   new Provider(

@@ -31,12 +31,12 @@ export interface ConfidentialWorkloadArgs {
 
 /**
  * A pod template made ready for a runtime, and what a verifier will see of its pods: on the review card, and as outputs.
- * A template that is not fit for the runtime is refused with its fields' paths, in the preview.
+ * A template that does not fit the runtime is refused in the preview, with the paths of its fields.
  */
 export class ConfidentialWorkload extends pulumi.ComponentResource {
   /** RuntimeClass and handler. */
   readonly handler: string;
-  /** For a Deployment's `spec.template`, and wherever else pods come from. */
+  /** For a Deployment's `spec.template`, or wherever else pods come from. */
   readonly template: pulumi.Output<k8s.core.v1.PodTemplateSpec>;
   /** Digest of the initdata (on AKS: of the policy) and what the report shows of it; hex. */
   readonly initdata: pulumi.Output<PreparedWorkload["initdata"]>;
@@ -44,7 +44,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
   readonly policyDigest: pulumi.Output<string | undefined>;
   /** dm-verity root hashes of the images' layers by container; undefined where guests pull images. */
   readonly rootHashes: pulumi.Output<Record<string, string[]> | undefined>;
-  /** The row of the reference values for the vCPUs that these limits make; undefined where the manifest says none. */
+  /** The row of the reference values for the vCPUs that these limits add up to; undefined if the manifest has none. */
   readonly reference: pulumi.Output<ReferenceTable | undefined>;
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -53,11 +53,11 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
     const { host, snapshotter } = platforms[platform];
     if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
       throw new pulumi.RunError(
-        `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known for 3.2.0.azl1 to 3.2.0.azl5 alone.`,
+        `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
       );
     const annotations = enabledAnnotations(platforms[platform], manifest.flavour);
     const hasIdBlocks = annotations.some((name) => name.startsWith("snp_id_block"));
-    // Types are said where Pulumi's own, which lift every property, say less.
+    // Annotated because Pulumi's inferred type, which lifts every property, says less.
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
       .all([args.template, args.initdata, args.layers])
       .apply(([template, initdata, layers = {}]) =>

@@ -22,7 +22,7 @@ export interface RuntimeArgs {
   platform: PlatformName;
   /** What the lock command wrote. */
   manifest: Manifest;
-  /** Overhead of the RuntimeClass; without it the platform's own. */
+  /** Overhead of the RuntimeClass; by default the platform's own. */
   memory?: string | undefined;
   cpu?: string | undefined;
   teeKeys?: boolean;
@@ -32,9 +32,9 @@ export interface RuntimeArgs {
 export interface NodeGroupArgs
   extends Omit<NodeInstallerArgs, "namespace" | "image" | "kubeconfig" | "manifestsOnly" | "pullSecret" | "runtimes"> {
   runtimes: RuntimeArgs[];
-  /** A pool to create. Nodes that exist already are named or selected instead. */
+  /** A pool to create. Existing nodes are named or selected instead. */
   pool?: AksCocoNodePoolArgs;
-  /** Hosts to make ready by SSH; their names are the group's nodes. */
+  /** Hosts to prepare over SSH; their names are the group's nodes. */
   hosts?: HostArgs[];
   sshUser?: string;
   sshPrivateKey?: pulumi.Input<string>;
@@ -45,13 +45,13 @@ export interface ContrastRuntimeArgs {
   /** The installer's image, by digest. */
   image: pulumi.Input<string>;
   groups: NodeGroupArgs[];
-  /** Content of the kubeconfig that rollout and uninstall use; none: KUBECONFIG of their environment. */
+  /** Content of the kubeconfig that rollout and uninstall use; absent: KUBECONFIG of their environment. */
   kubeconfig?: pulumi.Input<string> | undefined;
   /** See `NodeInstallerArgs`. */
   manifestsOnly?: boolean;
   /** Content of a .dockerconfigjson with which nodes pull the image. */
   pullSecret?: pulumi.Input<string> | undefined;
-  /** Authority, in PEM, of the registry that the image comes from: hosts that are reached by SSH are told to trust it. */
+  /** CA certificate, in PEM, of the image's registry: hosts that are reached over SSH are made to trust it. */
   registryCa?: string | undefined;
 }
 
@@ -89,14 +89,14 @@ export class ContrastRuntime extends pulumi.ComponentResource {
           ...(args.manifestsOnly && { manifestsOnly: true }),
           ...(pullSecret && { pullSecret: pullSecretName }),
         },
-        // Classes outlive installers: a class whose installer still retires its handler stays.
+        // Classes outlive installers: a class must stay while an installer still retires its handler.
         { parent: this, dependsOn: [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made] },
       );
     }
     this.registerOutputs({ handlers, referenceValues: this.referenceValues });
   }
 
-  /** Makes the group's nodes where they are ours to make; says in any case which they are. */
+  /** Creates the group's nodes if they are ours to create; in any case says which nodes they are. */
   #nodes(group: DerivedGroup, args: ContrastRuntimeArgs): { selection: NodeSelectionArgs; made: pulumi.Resource[] } {
     const { pool, hosts, specs, sshUser = "root", sshPrivateKey, joinCommand, ignoreNodes = [] } = group;
     const platformLabels = Object.assign({}, ...specs.map(({ platform }) => platforms[platform].nodeSelector));
@@ -130,7 +130,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     return { selection: selecting(group.nodeSelector), made: [] };
   }
 
-  /** A namespace of its own, whose label admits the installers' pods and says so to whoever looks. */
+  /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
   #namespace(): Namespace {
     const labels = { "app.kubernetes.io/part-of": "contrast-runtime", ...podSecurityLabels };
     return new Namespace(systemNamespace, { metadata: { name: systemNamespace, labels } }, { parent: this });
@@ -143,7 +143,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
       {
         metadata: { name: pullSecretName, namespace: systemNamespace },
         type: "kubernetes.io/dockerconfigjson",
-        // Not stringData: the server keeps none, so that every refresh would find it changed.
+        // Not stringData: the server does not keep it, so every refresh would see a change.
         data: { ".dockerconfigjson": pulumi.secret(content).apply((text) => Buffer.from(text).toString("base64")) },
       },
       { parent: this, dependsOn: [namespace] },
@@ -155,11 +155,11 @@ type DerivedGroup = NodeGroupArgs & { specs: RuntimeSpec[] };
 
 /** Throws `Refusal`, before anything is registered. */
 function derived(group: NodeGroupArgs): DerivedGroup {
-  // Without a key there is nothing to do with hosts, and a group without nodes of its own has all of the cluster's.
+  // Without a key the hosts cannot be reached, and a group without nodes of its own would have all of the cluster's.
   if (group.hosts && group.sshPrivateKey === undefined)
     throw new Refusal(
       "no-private-key",
-      `Group ${group.group} lists hosts, but no sshPrivateKey with which they are reached. Nodes that are set up already go into nodeNames.`,
+      `Group ${group.group} lists hosts, but no sshPrivateKey to reach them with. List nodes that are already set up in nodeNames.`,
     );
   return { ...group, specs: group.runtimes.map(deriveRuntime) };
 }
@@ -172,7 +172,7 @@ const podSecurityLabels = {
   "pod-security.kubernetes.io/warn": "privileged",
 };
 
-/** Each runtime once: what its payload is, what a verifier will see of its guests, and what that is made of. */
+/** Each runtime once: its payload, what a verifier will see of its guests, and the inputs that this depends on. */
 function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
   const cards = groups.flatMap(({ runtimes, specs }) =>
     runtimes.map(({ platform, manifest }, i) => {
@@ -205,7 +205,7 @@ function referenceTables(groups: DerivedGroup[]): Record<string, ReferenceTable>
   return Object.fromEntries(tables.toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Several groups may have the same runtime: its class is one. */
+/** Several groups may have the same runtime, which has one class. */
 function runtimeClasses(groups: { runtimes: RuntimeArgs[]; specs: RuntimeSpec[] }[]) {
   const classes = groups.flatMap(({ runtimes, specs }) =>
     specs.map(({ handler, platform }, i) => {

@@ -1,8 +1,8 @@
 /**
  * What other Pulumi programs import from `contrast-runtime`. Importing it registers nothing.
  *
- * Programs need the package's bin on PATH where the engine runs, because commands of the components call it by name:
- * an npm script has it there, and so has `npx pulumi up`.
+ * The package's bin must be on PATH where the engine runs, because the components' commands call it by name: npm scripts
+ * and `npx pulumi up` put it there.
  */
 
 export { cdhConfiguration, type Initdata, registryAuthFile } from "../node-installer/measure/initdata.ts";

@@ -6,8 +6,8 @@ import type { StackConfiguration } from "./config/read.ts";
 const repository = "contrast-node-installer";
 
 /**
- * The reference under which nodes pull the installer. One that was built here is pushed to the cluster's registry
- * before anything that uses the reference.
+ * The reference under which nodes pull the installer. An image that was built here is pushed to the cluster's registry
+ * before anything uses the reference.
  *
  * @param registry host:port of the local cluster's registry, plain HTTP
  */
@@ -20,9 +20,9 @@ export function installerImage(
     throw new Error("an image that was built here needs a local cluster");
   const push = new Command("installer-image", {
     create: pulumi.interpolate`contrast-runtime image push --layout ${imageLayout} --registry http://${registry} --repository ${repository}`,
-    // Another image is another input, so it is pushed too.
+    // A different image is a different input, so it is pushed again.
     environment: { IMAGE_DIGEST: localDigest },
   });
-  // By way of the push, not of what it prints: that would be unknown in every preview of an update.
+  // Depends on the push, not on what it prints: that would be unknown in every preview of an update.
   return pulumi.all([registry, push.id]).apply(([host]) => `${host}/${repository}@${localDigest}`);
 }

@@ -13,7 +13,7 @@ export interface TolerationArgs {
   effect?: string | undefined;
 }
 
-/** Which nodes a group has; nothing given: all of them. */
+/** Which nodes a group has; all of them if neither is given. */
 export interface NodeSelectionArgs {
   nodeSelector?: Record<string, string>;
   nodeNames?: string[];
@@ -90,7 +90,7 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
   };
 }
 
-/** By the node's own name: labels can be moved by whoever may label nodes. Terms are alternatives of one name each. */
+/** By the node's own name: anyone who may label nodes can move labels. Terms are alternatives, one name each. */
 const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({
   nodeAffinity: {
     requiredDuringSchedulingIgnoredDuringExecution: {
@@ -103,7 +103,7 @@ const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({
 
 const field = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
 
-/** Their order says nothing, so that another one is no change. */
+/** Sorted, because their order has no meaning and another one should not be a change. */
 export const inOrder = (tolerations: TolerationArgs[]): TolerationArgs[] =>
   tolerations.map(definedOnly).sort((a, b) => (canonicalJson(a) < canonicalJson(b) ? -1 : 1));
 

@@ -9,7 +9,7 @@ import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 
-/** Undefined where the manifest says nothing of measurements. Throws `Refusal` where the payload cannot be such a guest. */
+/** Undefined if the manifest says nothing about measurements. Throws `Refusal` if the payload cannot be such a guest. */
 export function valuesOf(
   platform: PlatformName,
   { measurement, flavour }: Manifest,
@@ -21,8 +21,8 @@ export function valuesOf(
 }
 
 /**
- * What a verifier will see of a guest with one vCPU, for the review card: a change here means that attestation has to be
- * told. Empty where the manifest says nothing of measurements.
+ * What a verifier will see of a guest with one vCPU, for the review card: a change here means that attestation must be
+ * updated. Empty if the manifest says nothing about measurements.
  */
 export function launchValues(platform: PlatformName, manifest: Manifest): Record<string, string> {
   const values = valuesOf(platform, manifest, [1]);

@@ -18,7 +18,7 @@ export interface LocalClusterNode {
 }
 
 /**
- * A real Kubernetes cluster on this machine, for trying and testing: a control plane, an image registry, and nodes that
+ * A real Kubernetes cluster on this machine, for trials and tests: a control plane, an image registry, and nodes that
  * are machines of their own (systemd, containerd, kubelet), in one network namespace. Needs root.
  */
 export class LocalCluster extends pulumi.ComponentResource {
@@ -35,8 +35,8 @@ export class LocalCluster extends pulumi.ComponentResource {
     super("contrast-runtime:index:LocalCluster", name, args, options);
     const command = (verb: string) => `contrast-runtime local-cluster ${verb} --name ${quote(args.name)}`;
     const nodes = args.nodes?.length ? ` --nodes ${quote(JSON.stringify(args.nodes))}` : "";
-    // The bin by its name and nothing of this machine, so that every machine previews the same. No triggers: they would
-    // replace, and a replacement destroys. What died meanwhile is repaired by `npm start`, for a command has no refresh.
+    // The bin is called by name, and nothing here depends on this machine, so that previews are the same everywhere. No
+    // triggers: they would replace the cluster, which destroys it. A command has no refresh: `npm start` repairs what died.
     const ensure = new Command(
       name,
       {

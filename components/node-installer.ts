@@ -31,13 +31,13 @@ export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** By digest. */
   image: pulumi.Input<string>;
   distribution: DistributionArgs;
-  /** Every runtime that shall be on the group's nodes; what else the installer put there is retired. */
+  /** Every runtime that should be on the group's nodes; any other that the installer put there is retired. */
   runtimes: RuntimeSpec[];
-  /** Content of the kubeconfig that rollout and uninstall use; none: KUBECONFIG of their environment. */
+  /** Content of the kubeconfig that rollout and uninstall use; absent: KUBECONFIG of their environment. */
   kubeconfig?: pulumi.Input<string> | undefined;
   /**
-   * Neither waits for nodes nor uninstalls: where a provider writes YAML and something else applies it. Runtimes that the
-   * group no longer lists are uninstalled all the same; a group that is removed leaves its nodes as they are.
+   * Neither waits for nodes nor uninstalls: for a provider that writes YAML, which something else applies. Runtimes that the
+   * group no longer lists are still uninstalled; a group that is removed leaves its nodes as they are.
    */
   manifestsOnly?: boolean;
   pullSecret?: string;
@@ -62,7 +62,7 @@ interface Spec {
   map: ConfigMap;
 }
 
-/** How the nodes run containerd; what is left out is the distribution's own. */
+/** How the nodes run containerd; omitted values are the distribution's own. */
 export interface DistributionArgs {
   name: DistributionName;
   configPath?: string | undefined;
@@ -87,7 +87,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
     super("contrast-runtime:index:NodeInstaller", name, reviewCard(args), opts);
     this.#args = args;
     this.#object = installerName(args.group);
-    // What the component waits for, its children wait for: the engine does not hand that down by itself.
+    // The children wait for what the component waits for, which the engine does not pass on itself.
     this.#options = { parent: this, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) };
 
     const spec = this.#spec();
@@ -119,8 +119,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
   }
 
   /**
-   * The install spec as a ConfigMap named by its content, for the engine too: pods of the old DaemonSet never see the
-   * new one, and after an update that failed the old one is still there to go back to.
+   * The install spec as a ConfigMap named after its content, in the engine too: pods of the old DaemonSet never see the
+   * new one, and after a failed update the old one is still there to go back to.
    */
   #spec(): Spec {
     const { group, distribution, runtimes, atOnce = 1, verifySandbox = false } = this.#args;
@@ -165,7 +165,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
         metadata: { name: this.#object, namespace, labels: installerLabels(group), annotations },
         spec: {
           selector: { matchLabels: { "app.kubernetes.io/name": this.#object } },
-          // All pods at once: what is dangerous on a node needs one of the group's tickets anyway.
+          // All pods at once: anything risky on a node needs one of the group's tickets anyway.
           updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "100%" } },
           template,
         },
@@ -185,25 +185,25 @@ export class NodeInstaller extends pulumi.ComponentResource {
     });
     const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
     const leave = onDestroy === "leave" ? " --nodes-may-leave" : "";
-    // A preview knows it when a server could be asked.
+    // A preview knows it only if a server could be asked.
     const revision = daemonSet.metadata.apply(({ generation }: { generation?: number }) =>
       generation === undefined ? (pulumi.unknown as never) : `${generation}`,
     );
     new Command(
       `${group}-rollout`,
       {
-        // Any changed input runs this again. There are no triggers: they replace, and replacing is for things.
+        // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
         create:
           `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
           ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}${leave}`,
-        // Not read by the command: other pods or other nodes are something else to wait for. So is the way back from a
-        // rollout that failed, of which the engine remembers the inputs of the one before.
+        // Not read by the command, but they run it again when pods or nodes change. The revision does so on the way back
+        // from a failed rollout, too, when the engine still remembers the inputs of the one before.
         environment: this.#environment({
           INSTALLER_IMAGE: image,
           INSTALLER_NODES: nodes,
           INSTALLER_REVISION: revision,
         }),
-        // A line per node and state soon is more than Linux takes as a variable (128 KiB).
+        // A line per node and state soon exceeds what Linux accepts as a variable (128 KiB).
         addPreviousOutputInEnv: false,
       },
       { parent: this, dependsOn: [daemonSet, uninstall] },
@@ -211,9 +211,9 @@ export class NodeInstaller extends pulumi.ComponentResource {
   }
 
   /**
-   * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails with the pods in the
-   * way. There before the rollout, so that a rollout that fails is uninstalled, too. Nodes that shall be left as they
-   * are need it as well: the pod of a dead one would hold up the namespace.
+   * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails and names the pods in
+   * the way. Created before the rollout, so that a failed rollout is uninstalled, too. Needed even if nodes are left as
+   * they are: the pod of a dead node would hold up the namespace.
    */
   #uninstall(daemonSet: pulumi.Resource): Command {
     const { group, namespace, onDestroy = "uninstall" } = this.#args;

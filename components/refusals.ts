@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 
-/** A refusal is for the user of a component to read: its sentence ends the program, without a stack. */
+/** Refusals are for the user of a component: the engine shows their sentence and no stack. */
 export function withoutStack<Result>(act: () => Result): Result {
   try {
     return act();

@@ -6,7 +6,7 @@ import { handlerLabel, type PlatformName } from "../node-installer/runtime/spec.
 export interface RuntimeClassArgs {
   handler: string;
   platform: PlatformName;
-  /** Kubernetes quantities; without them the platform's own. */
+  /** Kubernetes quantities; by default the platform's own. */
   memory?: string | undefined;
   cpu?: string | undefined;
   /** Charge each pod one SNP or TDX key. Only where nodes advertise them. */
@@ -28,7 +28,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
     for (const args of sorted) {
       new RuntimeClass(args.handler, runtimeClass(args), {
         parent: this,
-        // Kubernetes refuses to change a handler; the provider does not know that, and both have the same name.
+        // Kubernetes refuses to change a handler, which the provider does not know; both classes have the same name.
         replaceOnChanges: ["handler"],
         deleteBeforeReplace: true,
       });

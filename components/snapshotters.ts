@@ -4,7 +4,7 @@ import { distributions } from "../node-installer/runtime/distributions.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 
-/** What a snapshotter's program is told, by its name. Facts: Contrast's DaemonSets of 2024 and 2025. */
+/** Arguments and environment of a snapshotter's program, by its name. Source: Contrast's DaemonSets of 2024 and 2025. */
 const programs: Record<string, { arguments: (paths: Paths) => string[]; env: Record<string, string> }> = {
   tardev: {
     arguments: ({ data, socket, containerd }) => [data, socket, containerd],
@@ -21,8 +21,8 @@ interface Paths {
 }
 
 /**
- * A container per runtime that needs a snapshotter on the host, out of the runtime's own payload: each handler has a
- * snapshotter of its own, so that an upgrade of one does not touch the pods of another. They lie in the installer's pod,
+ * A container per runtime that needs a snapshotter on the host, from the runtime's own payload: each handler has a
+ * snapshotter of its own, so that an upgrade of one does not touch the pods of another. They run in the installer's pod,
  * because they are needed exactly where and as long as the handler is.
  */
 export function snapshotterContainers(spec: InstallSpec, image: pulumi.Input<string>): k8s.core.v1.Container[] {
@@ -55,7 +55,7 @@ function container(
   if (!program || !file) {
     throw new Refusal(
       "unknown-snapshotter",
-      `The payload ${payload} of ${platform} brings the snapshotter ${kind}, which cannot be started. Known are ${Object.keys(programs).join(", ")}.`,
+      `The payload ${payload} of ${platform} has the snapshotter ${kind}, which cannot be started. Known: ${Object.keys(programs).join(", ")}.`,
     );
   }
   const data = `${dataDirectory(spec)}/io.containerd.snapshotter.v1.${name}`;

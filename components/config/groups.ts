@@ -3,7 +3,7 @@ import type { NodeGroupArgs } from "../contrast-runtime.ts";
 import type { GroupConfiguration } from "./read.ts";
 import type { ClusterConfiguration } from "./schema.ts";
 
-/** A group as the component takes it, from how the stack's configuration says it. */
+/** Turns a group of the stack's configuration into the component's arguments. */
 export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterConfiguration): NodeGroupArgs {
   const { name, nodes, runtimes, ...group } = configuration;
   return {

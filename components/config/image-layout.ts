@@ -16,7 +16,7 @@ export type Descriptor = z.infer<typeof descriptorSchema>;
 
 const indexSchema = z.object({ schemaVersion: z.literal(2), manifests: z.array(descriptorSchema).length(1) });
 
-/** The manifest that the layout's index.json names. @throws Refusal where no image is, or more than one */
+/** The manifest that the layout's index.json names. @throws Refusal if there is no image, or more than one */
 export async function readImageIndex(layoutDir: string): Promise<Descriptor> {
   let text: string;
   try {

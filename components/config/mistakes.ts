@@ -1,6 +1,6 @@
 import { z } from "zod";
 
-/** One mistake of a user: where, and what. */
+/** One mistake of a user: where, and what is wrong. */
 export interface Mistake {
   key: string;
   message: string;
@@ -9,7 +9,7 @@ export interface Mistake {
 /**
  * Checks a value against its schema: the parsed value, or every mistake with value, what is allowed, and the nearest match.
  *
- * @param encrypted something of the value is: what stands in the place of a map may be the secret that belongs into it
+ * @param encrypted whether parts of the value are encrypted: text in place of a map may then be a secret that belongs in it
  */
 export function check<S extends z.ZodType>(
   schema: S,
@@ -27,7 +27,7 @@ export function unknownKey(key: string, allowed: readonly string[]): string {
   return `is not a known key. Allowed here: ${allowed.join(", ")}.${suggestion(key, allowed, (name) => name)}`;
 }
 
-/** The candidate that somebody who typed this most probably meant: few edits, few compared with the word's length. */
+/** The candidate that was most likely meant: few edits away, relative to the word's length. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const [best] = candidates
     .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
@@ -50,7 +50,7 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   const allowed = allowedValues(issue);
   const shown = (at && isSecret(at)) || (encrypted && expectsParts(issue)) ? "[secret]" : show(value);
   const wanted = allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`;
-  // YAML's `key:` with nothing behind it is null.
+  // YAML's `key:` with nothing after it is null.
   if (value === undefined || value === null)
     return [{ key, message: `is ${value === null ? "empty" : "missing"}. ${wanted}` }];
   if (allowed)
@@ -78,7 +78,7 @@ const oneOf = (allowed: string[]): string => `Allowed: ${allowed.join(", ")}.`;
 function expected(issue: Issue): string {
   if (issue.code !== "invalid_type") return "another value";
   const names: Record<string, string> = {
-    string: "a text",
+    string: "a string",
     number: "a number",
     int: "a whole number",
     boolean: "true or false",

@@ -14,7 +14,7 @@ export interface RuntimeConfiguration {
 
 type ReadText = (path: string) => Promise<string>;
 
-/** Reads the manifests that a group's runtimes name; what cannot be used is a mistake, and left out. */
+/** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
 export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
   const read = await Promise.all(
     runtimes.map(async ({ platform, payload, overhead = { teeKeys: false } }, i) => {
@@ -40,7 +40,7 @@ async function readManifest(path: string, platform: PlatformName, readText: Read
   const { value: manifest, mistakes } = check(manifestSchema, content, "");
   if (!manifest) {
     const [first] = mistakes;
-    return `is no manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
+    return `is not a manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
   }
   try {
     deriveRuntime({ platform, manifest });
@@ -52,7 +52,7 @@ async function readManifest(path: string, platform: PlatformName, readText: Read
   }
 }
 
-/** Mistakes between runtimes: one twice in a group, or with two overheads. */
+/** Mistakes across runtimes: one listed twice in a group, or with two overheads. */
 export function checkRuntimes(groups: { name: string; runtimes: RuntimeConfiguration[] }[]): Mistake[] {
   const mistakes: Mistake[] = [];
   const overheads = new Map<string, { group: string; overhead: string }>();
@@ -70,7 +70,7 @@ export function checkRuntimes(groups: { name: string; runtimes: RuntimeConfigura
       if (other && other.overhead !== own) {
         mistakes.push({
           key,
-          message: `gives ${handler} another overhead than group ${other.group}. A handler has one RuntimeClass, and that has one overhead.`,
+          message: `gives ${handler} a different overhead than group ${other.group}. A handler has one RuntimeClass, and that has one overhead.`,
         });
       }
       overheads.set(handler, { group: name, overhead: own });

@@ -15,7 +15,7 @@ import {
 /** A stack's configuration, checked and complete: defaults filled in, manifests read. */
 export interface StackConfiguration {
   cluster: ClusterConfiguration;
-  /** Exactly one of the two: a reference by digest, or the digest of the image that was built here. */
+  /** Exactly one of them: a reference by digest, or the digest of the image that was built here. */
   image: { reference?: string; localDigest?: string };
   registry: RegistryConfiguration;
   /** Sorted by name. */
@@ -36,7 +36,7 @@ export interface ConfigurationSource {
   secretKeys: readonly string[];
   /** A file below the project. */
   readText(path: string): Promise<string>;
-  /** Digest of the image that was built here. Throws `Refusal` where there is none. */
+  /** Digest of the image that was built here. Throws `Refusal` if there is none. */
   imageDigest(): Promise<string>;
 }
 
@@ -58,7 +58,7 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
   return { cluster, image, registry, groups };
 }
 
-/** Each part by itself, so that a mistake in one does not hide those between the others. */
+/** Reads each part on its own, so that a mistake in one does not hide those between the others. */
 function readParts({ stack, entries, secretKeys }: ConfigurationSource, mistakes: Mistake[]): Parts {
   const known = Object.keys(topLevel);
   for (const key of Object.keys(entries).sort()) {
@@ -131,7 +131,7 @@ const spelledOut = (group: unknown): unknown =>
     ? { ...group, distribution: { name: group.distribution } }
     : group;
 
-/** The engine hands structured values over as JSON. A text that is none stays what it is. */
+/** The engine passes structured values as JSON. Text that is not JSON stays as it is. */
 function structured(text: string | undefined): unknown {
   if (text === undefined || !/^\s*[[{]/.test(text)) return text;
   try {

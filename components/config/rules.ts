@@ -6,7 +6,7 @@ import { clusterOptions } from "./local-cluster.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { ClusterConfiguration, GroupShape, RegistryConfiguration } from "./schema.ts";
 
-/** What parsed; a part with a mistake of its own is absent, and rules that need it are silent. */
+/** What parsed; a part with a mistake of its own is absent, and rules that need it are skipped. */
 export interface Parts {
   stack: string;
   cluster: ClusterConfiguration | undefined;
@@ -15,7 +15,7 @@ export interface Parts {
   groups: ReadonlyMap<string, GroupShape>;
 }
 
-/** Mistakes that concern more than one key, all of them. */
+/** All mistakes that concern more than one key. */
 export function checkRules({ stack, cluster, installerImage, registry, groups }: Parts): Mistake[] {
   const mistakes: Mistake[] = [];
   const mistake = (key: string, message: string) => mistakes.push({ key, message });
@@ -29,7 +29,7 @@ export function checkRules({ stack, cluster, installerImage, registry, groups }:
   if (cluster && cluster.kind !== "local" && installerImage === "local") {
     mistake(
       "installerImage",
-      `"local" is an image that only a local cluster is given. With cluster.kind ${cluster.kind} name an image by digest: registry/repository@sha256:<64 hex digits>.`,
+      `"local" is an image for local clusters only. With cluster.kind ${cluster.kind}, name an image by digest: registry/repository@sha256:<64 hex digits>.`,
     );
   }
   if (registry?.prefix !== undefined && installerImage === "local") {
@@ -129,7 +129,7 @@ function checkGroup(key: string, group: GroupShape, cluster: ClusterConfiguratio
   for (const [i, node] of ignoreNodes.entries()) {
     if (ignoreNodes.indexOf(node) < i) mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is listed twice.`);
     if (names && !names.includes(node)) {
-      mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is no node of the group. Allowed: ${names.join(", ")}.`);
+      mistake(`${key}.ignoreNodes[${i}]`, `"${node}" is not a node of the group. Allowed: ${names.join(", ")}.`);
     }
   }
 }
@@ -201,19 +201,19 @@ function checkNodes(
   if (cluster.retiredService !== "acknowledged") {
     mistake(
       `${key}.pool`,
-      `"${pool.name}" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most probably refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".`,
+      `"${pool.name}" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most likely refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".`,
     );
   }
 }
 
-/** No node is in two groups: what can be seen of that without a cluster. */
+/** Finds nodes that are in two groups, as far as that can be seen without a cluster. */
 function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report): void {
   const owners = new Map<string, string>();
   const claim = (thing: string, key: string, group: string, shown: string) => {
     const owner = owners.get(thing);
     if (owner === undefined) owners.set(thing, group);
     else if (owner === group) mistake(key, `${shown} is listed twice.`);
-    else mistake(key, `${shown} is in group ${owner} already. A node is in one group only.`);
+    else mistake(key, `${shown} is already in group ${owner}. A node is in one group only.`);
   };
   for (const [group, { nodes }] of groups) {
     const key = `groups.${group}.nodes`;
@@ -230,13 +230,13 @@ function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report):
       if (!(selector ?? others.selector) || !within(labelsOf(nodes), labelsOf(others))) continue;
       mistake(
         `${key}.${selector ? "selector" : "pool"}`,
-        `selects nodes of group ${other}, too. A node is in one group only.`,
+        `also selects nodes of group ${other}. A node is in one group only.`,
       );
     }
     if (!names && !hosts && !pool && !selector && groups.size > 1) {
       mistake(
         key,
-        "is missing. With several groups each has to say which nodes are its own: selector, names, hosts or pool.",
+        "is missing. With several groups, each must say which nodes are its own: selector, names, hosts or pool.",
       );
     }
   }
@@ -245,7 +245,7 @@ function checkOverlap(groups: ReadonlyMap<string, GroupShape>, mistake: Report):
 const labelsOf = ({ selector, pool }: GroupShape["nodes"]): Record<string, string> =>
   selector ?? (pool ? poolSelector(pool.name) : {});
 
-/** Whether every node with all labels of the one has all of the other, or the other way round. */
+/** Whether every node with all the labels of one has all those of the other, or vice versa. */
 function within(a: Record<string, string>, b: Record<string, string>): boolean {
   const [few, many] = Object.keys(a).length < Object.keys(b).length ? [a, b] : [b, a];
   return Object.keys(few).length > 0 && Object.entries(few).every(([key, value]) => many[key] === value);

@@ -3,14 +3,14 @@ import { distributionNames, dnsLabel, nodePath, platformNames } from "../../node
 import { clusterOptions } from "./local-cluster.ts";
 
 /*
- * The shape of a stack's configuration, key by key. Whatever concerns more than one key is in rules.ts. Every object is
+ * The shape of a stack's configuration, key by key. What concerns more than one key is in rules.ts. Every object is
  * strict: an unknown key is a mistake, because the engine does not report one.
  */
 
 const must = (error: string) => ({ error });
-/** A value that has to be encrypted in the stack file, and that no message repeats. */
+/** A value that must be encrypted in the stack file, and that no message repeats. */
 const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
-/** What lies in a file elsewhere is given by its content: a path would be another file, or none, on other machines. */
+/** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
     .string()
@@ -18,16 +18,16 @@ const secretContent = (error: string) =>
     .refine((text) => !/^(~|\.{1,2})?\/[^\n]*\n?$/.test(text), must(error))
     .meta({ secret: true });
 
-/** A name of Kubernetes of several labels. */
+/** A Kubernetes name, which may have several labels. */
 const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 const nodeName = z
   .string()
   .regex(domain, must("must be a node's name: at most 253 lower-case letters, digits, inner dots and dashes"));
 const labelValue = z
   .string()
-  .regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, must("must be a label's value"));
+  .regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, must("must be a valid label value"));
 const labelKey = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
-const labels = z.record(z.string().regex(labelKey, must("must be a label's key")), labelValue);
+const labels = z.record(z.string().regex(labelKey, must("must be a valid label key")), labelValue);
 const whole = (least: number, most: number) =>
   z
     .int(must("must be a whole number"))
@@ -53,9 +53,9 @@ const clusterSchema = z
     }),
     z.strictObject({
       kind: z.literal("kubeconfig"),
-      /** What the cluster is called here. Its change means another cluster: everything is replaced. */
+      /** The cluster's name in this stack. A change means another cluster: everything is replaced. */
       name: dnsLabel(40),
-      /** The file's content. Without it, KUBECONFIG of the environment is used, which other machines need too. */
+      /** The file's content. Without it, the environment's KUBECONFIG is used, which other machines then need too. */
       kubeconfig: secretContent("must be the content of a kubeconfig, not its path").optional(),
     }),
     z.strictObject({
@@ -65,12 +65,12 @@ const clusterSchema = z
       name: z.string().min(1, must("must not be empty")),
       /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
       credentials: z.enum(["user", "admin"]).default("user"),
-      /** Says that the stack knows that Microsoft retired KataCcIsolation. */
+      /** Acknowledges that Microsoft retired KataCcIsolation. */
       retiredService: z.literal("acknowledged").optional(),
     }),
     z.strictObject({
       kind: z.literal("yaml"),
-      /** Below the project: where manifests are written that something else applies. */
+      /** Below the project: where manifests are written for something else to apply. */
       directory: z
         .string()
         .regex(
@@ -81,12 +81,12 @@ const clusterSchema = z
   ])
   .describe("a map with kind: local, kubeconfig, aks or yaml");
 
-/** Without a dot, a port or localhost, a first component would be a user of Docker Hub to containerd. */
+/** Without a dot, a port or localhost, containerd would take the first component for a Docker Hub user. */
 const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
 
 const registrySchema = z
   .strictObject({
-    /** Takes the place of the registry's host in `installerImage`: a mirror in a closed network. */
+    /** Replaces the registry's host in `installerImage`: a mirror in a closed network. */
     prefix: z
       .string()
       .regex(
@@ -94,7 +94,7 @@ const registrySchema = z
         must("must be host[:port][/path] without a scheme, the host with a dot or a port"),
       )
       .optional(),
-    /** PEM. Hosts that are reached by SSH are told to trust it for this registry. */
+    /** PEM. Hosts that are reached over SSH are made to trust it for this registry. */
     ca: z
       .string()
       .regex(
@@ -124,8 +124,8 @@ function imageMistake(value: string, rest: string): string {
     return "does not say which registry: must begin with a host, such as docker.io/";
   if (rest.startsWith(":"))
     return rest.includes("@")
-      ? "has a tag beside the digest, which decides alone: leave it out"
-      : "names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>";
+      ? "has a tag besides the digest, which alone counts: leave out the tag"
+      : "names an image by tag, which may be a different image tomorrow: must end in @sha256:<64 hex digits>";
   return 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
 }
 
@@ -161,7 +161,7 @@ const host = z.strictObject({
   name: nodeName,
   address: z.string().regex(/^[A-Za-z0-9.:-]+$/, must("must be a host name or an IP address")),
   port: whole(1, 65535).default(22),
-  /** As in known_hosts: type and key. Of RSA keys the plugin takes SHA-1 signatures alone, which sshd makes no more. */
+  /** As in known_hosts: type and key. For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes. */
   hostKey: z
     .string()
     .refine(isHostKey, must(`must be type and key as in known_hosts, the type one of ${keyTypes.join(", ")}`))
@@ -175,7 +175,7 @@ const pool = z.strictObject({
   name: z
     .string()
     .regex(/^[a-z][a-z0-9]{0,11}$/, must("must be lower-case letters and digits, at most 12, beginning with a letter")),
-  /** Used as it is; nothing of it is created or changed. */
+  /** Used as it is; nothing is created or changed. */
   existing: z.literal(true).optional(),
   vmSize: z
     .string()
@@ -197,7 +197,7 @@ const user = z
   .default("root");
 
 const nodes = z.strictObject({
-  /** Exactly one of these four; none of them: every node of the cluster. */
+  /** At most one of these four; without any: every node of the cluster. */
   selector: labels
     .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
     .optional(),
@@ -206,12 +206,12 @@ const nodes = z.strictObject({
   pool: pool.optional(),
   /** How the hosts are reached. */
   ssh: z.strictObject({ user, privateKey: secretContent("must be the private key itself, not its path") }).optional(),
-  /** Run once, as root, on a host whose node is no member of the cluster yet. */
+  /** Run once, as root, on a host whose node is not in the cluster yet. */
   joinCommand: secret.optional(),
 });
 
 const toleration = z.strictObject({
-  key: z.string().regex(labelKey, must("must be a taint's key")).optional(),
+  key: z.string().regex(labelKey, must("must be a valid taint key")).optional(),
   operator: z.enum(["Exists", "Equal"]).default("Equal"),
   value: labelValue.optional(),
   effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
@@ -259,7 +259,7 @@ export type ClusterConfiguration = z.output<typeof clusterSchema>;
 export type RegistryConfiguration = z.output<typeof registrySchema>;
 export type GroupShape = z.output<typeof groupSchema>;
 
-/** The top level. Order is the order of messages. */
+/** The top level, in the order of messages. */
 export const topLevel = {
   cluster: clusterSchema,
   installerImage: installerImageSchema,

@@ -242,7 +242,7 @@ describe("an AKS stack, on the stand-in for Azure", () => {
     expect(code).not.toBe(0);
     const text = stdout + stderr;
     expect(text).toMatch(
-      /Azure gives no user kubeconfig of the cluster aks in the resource group rg: there is no cluster aks/,
+      /Azure returned no user kubeconfig for the cluster aks in the resource group rg: there is no cluster aks/,
     );
     expect(text).toContain('Log in with "az login"');
     expect(text).not.toMatch(/^\s+at /m);

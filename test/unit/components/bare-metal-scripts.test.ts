@@ -132,14 +132,14 @@ describe("checks of a host", () => {
     expect(stderr).toContain(problem);
   });
 
-  test("every problem is said, not the first alone", () => {
+  test("every problem is reported, not only the first", () => {
     const { stderr } = run(host({ "/proc/cmdline": "" }), checkScript(snp));
     expect(stderr.match(/^problem: /gm)).toHaveLength(4);
   });
 });
 
 describe("preparing a host", () => {
-  test("persists modules, sysctls and limits, again and again with the same result, and takes them away", () => {
+  test("persists modules, sysctls and limits, with the same result each time, and removes them", () => {
     const root = host({ "/etc/sysctl.d/99-admin.conf": "kernel.panic = 10\n" });
     const prepare = prepareScript(snp, "k3s");
     expect(run(root, prepare)).toMatchObject({ status: 0, stderr: "" });
@@ -173,7 +173,7 @@ describe("preparing a host", () => {
     );
   });
 
-  test("a registry's authority is trusted for that registry alone", () => {
+  test("a registry's CA is trusted for that registry only", () => {
     const root = host({});
     expect(
       run(root, registryScript("mirror.example:5000", "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"))

@@ -106,7 +106,7 @@ describe("an installer", () => {
     });
   });
 
-  test("starts the snapshotter that a runtime of AKS brings, per handler, where containerd is told to look for it", async () => {
+  test("starts the snapshotter of an AKS runtime's payload, one per handler, where containerd looks for it", async () => {
     const plan = await register([group("aks-clh-snp", "contrast-aks", { distribution: { name: "aks" } })]);
     const { handler, containerd } = deriveRuntime({
       platform: "aks-clh-snp",
@@ -150,7 +150,7 @@ describe("an installer", () => {
   });
 });
 
-test("a payload that cannot serve a platform is an error of the user's, which the engine shows without a stack", () => {
+test("a payload that cannot serve a platform is a user's error, which the engine shows without a stack", () => {
   const groups = [group("metal-qemu-snp", "contrast-aks")];
   expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(pulumi.RunError);
 });
@@ -166,14 +166,14 @@ describe("rollout and uninstall", () => {
     expect(find(after, "local:Command", "uninstall").inputs).toEqual(uninstall.inputs);
     const rollout = find(before, "local:Command", "rollout").inputs;
     expect(rollout).not.toHaveProperty("triggers");
-    // What a large fleet's rollout printed is more than a variable may hold: the next one would not even start.
+    // A large fleet's rollout prints more than a variable may hold: the next command would not even start.
     expect(rollout.addPreviousOutputInEnv).toBe(false);
     expect(find(after, "local:Command", "rollout").inputs.create).toMatch(
       /--minimum-nodes 4 --stall-timeout 5 --skip-nodes x$/,
     );
   });
 
-  test("uninstall is there before the rollout, goes before the installers, and leaves nodes that shall be left", async () => {
+  test("uninstall is created before the rollout, deleted before the installers, and leaves nodes as they are if told to", async () => {
     const plan = await register([group("local", "local", { onDestroy: "leave" })]);
     const daemonSet = "kubernetes:apps/v1:DaemonSet contrast-installer-workers";
     const uninstall = find(plan, "local:Command", "uninstall");
@@ -207,7 +207,7 @@ describe("hosts", () => {
     expect(find(plan, ":BareMetalNodes").inputs.hosts).toMatchObject([{ name: "n1" }, { name: "n2" }]);
   });
 
-  test("a dead one is left alone: what is registered stays, what never was is registered without a verb, aloud", async () => {
+  test("a dead one is left alone, with a warning: what is registered stays, the rest is registered without a verb", async () => {
     const said: string[] = [];
     vi.spyOn(pulumi.log, "warn").mockImplementation(async (message) => {
       said.push(message);
@@ -230,11 +230,11 @@ describe("hosts", () => {
   test("without a key to reach them are refused: such a group would have every node of the cluster", () => {
     const groups = [hosts({ sshPrivateKey: undefined as unknown as string })];
     expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(
-      "Group workers lists hosts, but no sshPrivateKey with which they are reached. Nodes that are set up already go into nodeNames.",
+      "Group workers lists hosts, but no sshPrivateKey to reach them with. List nodes that are already set up in nodeNames.",
     );
   });
 
-  test("another user than root becomes root without being asked", async () => {
+  test("a user other than root becomes root without a password", async () => {
     const plan = await register([hosts({ sshUser: "admin" })]);
     expect(find(plan, "remote:Command", "n1-check").inputs.create).toBe("sudo -n sh -c 'sh -s'");
   });
@@ -250,7 +250,7 @@ describe("a pool for confidential containers", () => {
     return { plan, said };
   };
 
-  test("asks for the subscription's feature and makes none, for the provider refuses to create what Azure always answers for", async () => {
+  test("asks for the subscription's feature but does not create it, because the provider refuses to create what Azure always answers for", async () => {
     const { plan, said } = await warnings(() => ({ properties: { state: "Registered" } }));
     expect(plan.map(({ type }) => type)).toEqual([
       "azure-native:containerservice:AgentPool",
@@ -279,7 +279,7 @@ describe("a pool for confidential containers", () => {
       () => {
         throw new Error("no access");
       },
-      "in a state that cannot be asked for",
+      "in an unknown state",
     ],
   ])("says what to do where it %s", async (_name, call, text) => {
     const { said } = await warnings(call);

@@ -19,7 +19,7 @@ const image = `registry.example.com/app@sha256:${"a".repeat(64)}`;
 const rego = "package agent_policy\n";
 const template = (cpu: string) => ({
   metadata: { labels: { app: "web" } },
-  // What other resources make known only later.
+  // Known only once other resources exist.
   spec: { containers: [{ name: "web", image: pulumi.output(image), resources: { limits: { cpu, memory: "1Gi" } } }] },
 });
 const args = (changes: Partial<ConfidentialWorkloadArgs> = {}): ConfidentialWorkloadArgs => ({
@@ -65,10 +65,10 @@ test("the template is ready for the runtime, and the card says what its pods are
   expect(card).not.toHaveProperty("rootHashes");
 });
 
-test("the reference row is that of the vCPUs which the limits make", async () => {
+test("the reference row is the one for the vCPUs that the limits add up to", async () => {
   const { snp } = (await workload(args())).card.reference;
   expect(Object.keys(snp["EPYC-Milan"] ?? {})).toEqual(["2"]);
-  // Nothing less than one vCPU beyond Kata's own can be asked for, so one is what the runtime's card has.
+  // A pod cannot ask for less than one vCPU beyond Kata's own, which is all that the runtime's card counts.
   const one = launchValues("metal-qemu-snp", manifest)["EPYC-Milan launch digest"];
   expect(snp["EPYC-Milan"]?.["2"]).not.toBe(one);
   const larger = (await workload(args({ template: template("3") }))).card.reference.snp;
@@ -89,23 +89,23 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
     );
     expect(annotations[`${hypervisorAnnotations}snp_guest_policy_${product}`]).toBe("196608");
   }
-  // Upstream's Kata would refuse pods that have them.
+  // Upstream Kata would refuse pods that have them.
   expect(Object.keys(await annotationsOf({ manifest: fixtureManifest("kata-go") }))).toEqual([initdataAnnotation]);
 });
 
-test("on AKS the card has the roots of the images' layers, where it is known how nodes compute them", async () => {
+test("on AKS the card has the roots of the images' layers, if it is known how nodes compute them", async () => {
   const layers = { [image]: [{ diffId: `sha256:${"1".repeat(64)}`, rootHash: "2".repeat(64) }] };
   const manifest = fixtureManifest("contrast-aks");
   const aks = args({ platform: "aks-clh-snp", manifest, layers });
   const { card, template } = await workload(aks);
   expect(card.rootHashes).toEqual({ web: ["2".repeat(64)] });
-  // That Kata's configuration lets pods have no initdata: it would refuse them.
+  // This Kata's configuration does not let pods have initdata: it would refuse them.
   expect((template as { metadata: { annotations: object } }).metadata.annotations).toEqual({
     [policyAnnotation]: Buffer.from(rego).toString("base64"),
   });
   expect(card.initdata).toMatchObject({ hostData: policyDigest(rego) });
   const newer = { ...aks, manifest: { ...manifest, kataVersion: "3.15.0.aks0" } };
   await expect(workload(newer)).rejects.toThrow(
-    "has Kata 3.15.0.aks0, but how nodes compute the root hashes of layers is known for",
+    "has Kata 3.15.0.aks0, but how nodes compute the root hashes of layers is known only for",
   );
 });

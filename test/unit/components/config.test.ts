@@ -139,11 +139,11 @@ const table: [string, Entries, string[], string[]?][] = [
     [],
   ],
   [
-    "a secret in the place of the map that it belongs into",
+    "a secret in place of the map that it belongs in",
     g({ nodes: { hosts: [host], ssh: "-----BEGIN OPENSSH PRIVATE KEY-----" } }),
     ["groups.workers.nodes.ssh: [secret] is not allowed. Expected a map of keys."],
   ],
-  ["cluster missing name", base({ cluster: { kind: "kubeconfig" } }), ["cluster.name: is missing. Expected a text."]],
+  ["cluster missing name", base({ cluster: { kind: "kubeconfig" } }), ["cluster.name: is missing. Expected a string."]],
   [
     "malformed subscription",
     base({ cluster: { ...aks, subscriptionId: "x" } }),
@@ -153,18 +153,18 @@ const table: [string, Entries, string[], string[]?][] = [
     "image by tag",
     base({ installerImage: "ghcr.io/e/c:v1" }),
     [
-      'installerImage: "ghcr.io/e/c:v1" names an image by tag, which may be another image tomorrow: must end in @sha256:<64 hex digits>.',
+      'installerImage: "ghcr.io/e/c:v1" names an image by tag, which may be a different image tomorrow: must end in @sha256:<64 hex digits>.',
     ],
   ],
   [
-    "image that is no reference",
+    "image that is not a reference",
     base({ installerImage: "Foo" }),
     [
       'installerImage: "Foo" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
     ],
   ],
   [
-    "image without its registry, which is another one with a mirror",
+    "image without its registry, which a mirror would have to replace",
     base({ installerImage: `edgeless/contrast-node-installer@${digest}` }),
     [
       `installerImage: "edgeless/contrast-node-installer@${digest}" does not say which registry: must begin with a host, such as docker.io/.`,
@@ -174,7 +174,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "image by tag and digest",
     base({ installerImage: `localhost:5000/e/c:v1@${digest}` }),
     [
-      `installerImage: "localhost:5000/e/c:v1@${digest}" has a tag beside the digest, which decides alone: leave it out.`,
+      `installerImage: "localhost:5000/e/c:v1@${digest}" has a tag besides the digest, which alone counts: leave out the tag.`,
     ],
   ],
   [
@@ -188,7 +188,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "local image elsewhere",
     base({ installerImage: "local" }),
     [
-      'installerImage: "local" is an image that only a local cluster is given. With cluster.kind kubeconfig name an image by digest: registry/repository@sha256:<64 hex digits>.',
+      'installerImage: "local" is an image for local clusters only. With cluster.kind kubeconfig, name an image by digest: registry/repository@sha256:<64 hex digits>.',
     ],
   ],
   [
@@ -197,17 +197,17 @@ const table: [string, Entries, string[], string[]?][] = [
     ['registry.prefix: "https://m" must be host[:port][/path] without a scheme, the host with a dot or a port.'],
   ],
   [
-    "mirror that is no host",
+    "mirror that is not a host",
     base({ registry: { prefix: "mirror/apps" } }),
     ['registry.prefix: "mirror/apps" must be host[:port][/path] without a scheme, the host with a dot or a port.'],
   ],
   [
-    "authority that is no certificate",
+    "a CA that is not a certificate",
     base({ registry: { ca: "x" } }),
     ['registry.ca: "x" must be a certificate in PEM.'],
   ],
   [
-    "authority that reaches no node",
+    "a CA that reaches no node",
     base({ registry: { ca: "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n" } }),
     [
       "registry.ca: reaches nodes by SSH only, and no group has nodes.hosts. Let the nodes' own set-up trust it, and remove it here.",
@@ -295,7 +295,7 @@ const table: [string, Entries, string[], string[]?][] = [
     ],
   ),
   [
-    "a port that is none",
+    "an invalid port",
     g({ nodes: { hosts: [{ ...host, port: 70_000 }], ssh } }),
     ["groups.workers.nodes.hosts[0].port: 70000 must be at most 65535."],
   ],
@@ -330,7 +330,7 @@ const table: [string, Entries, string[], string[]?][] = [
     ],
   ],
   [
-    "a zone that is none",
+    "an invalid zone",
     aksGroup(
       { pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2, zones: ["westeurope-1"] } },
       { retiredService: "acknowledged" },
@@ -364,7 +364,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "pool",
     aksGroup({ pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2 } }),
     [
-      'groups.cc.nodes.pool: "cc" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most probably refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".',
+      'groups.cc.nodes.pool: "cc" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most likely refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".',
     ],
   ],
   [
@@ -435,12 +435,12 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "node twice",
     base({ groups: { a: group({ nodes: { names: ["n1"] } }), b: group({ nodes: { names: ["n1"] } }) } }),
-    ['groups.b.nodes.names[0]: "n1" is in group a already. A node is in one group only.'],
+    ['groups.b.nodes.names[0]: "n1" is already in group a. A node is in one group only.'],
   ],
   [
     "same selector",
     base({ groups: { a: group({ nodes: { selector: { x: "y" } } }), b: group({ nodes: { selector: { x: "y" } } }) } }),
-    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+    ["groups.b.nodes.selector: also selects nodes of group a. A node is in one group only."],
   ],
   [
     "a selector whose nodes are all in another group",
@@ -451,7 +451,7 @@ const table: [string, Entries, string[], string[]?][] = [
         c: group({ nodes: { selector: { x: "other" } } }),
       },
     }),
-    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+    ["groups.b.nodes.selector: also selects nodes of group a. A node is in one group only."],
   ],
   [
     "a pool whose label another group selects",
@@ -462,7 +462,7 @@ const table: [string, Entries, string[], string[]?][] = [
         b: { distribution: "aks", runtimes: [], nodes: { selector: { "kubernetes.azure.com/agentpool": "cc" } } },
       },
     }),
-    ["groups.b.nodes.selector: selects nodes of group a, too. A node is in one group only."],
+    ["groups.b.nodes.selector: also selects nodes of group a. A node is in one group only."],
   ],
   [
     "a selector of nothing",
@@ -488,7 +488,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "unselected",
     base({ groups: { a: group({ nodes: { selector: { x: "y" } } }), b: group() } }),
     [
-      "groups.b.nodes: is missing. With several groups each has to say which nodes are its own: selector, names, hosts or pool.",
+      "groups.b.nodes: is missing. With several groups, each must say which nodes are its own: selector, names, hosts or pool.",
     ],
   ],
   [
@@ -516,22 +516,22 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "ignore",
     g({ nodes: { names: ["a"] }, ignoreNodes: ["b"] }),
-    ['groups.workers.ignoreNodes[0]: "b" is no node of the group. Allowed: a.'],
+    ['groups.workers.ignoreNodes[0]: "b" is not a node of the group. Allowed: a.'],
   ],
   [
     "label",
     g({ nodes: { selector: { "bad key": "y" } } }),
-    ['groups.workers.nodes.selector.bad key: "bad key" must be a label\'s key.'],
+    ['groups.workers.nodes.selector.bad key: "bad key" must be a valid label key.'],
   ],
   [
     "label value",
     g({ nodes: { selector: { key: "bad value" } } }),
-    ['groups.workers.nodes.selector.key: "bad value" must be a label\'s value.'],
+    ['groups.workers.nodes.selector.key: "bad value" must be a valid label value.'],
   ],
   [
     "label value type",
     g({ nodes: { selector: { key: true } } }),
-    ["groups.workers.nodes.selector.key: true is not allowed. Expected a text."],
+    ["groups.workers.nodes.selector.key: true is not allowed. Expected a string."],
   ],
   [
     "exists",
@@ -548,7 +548,7 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "a toleration's value that no taint can have",
     g({ tolerations: [{ key: "a", value: "b c" }] }),
-    ['groups.workers.tolerations[0].value: "b c" must be a label\'s value.'],
+    ['groups.workers.tolerations[0].value: "b c" must be a valid label value.'],
   ],
   [
     "tol key",
@@ -575,10 +575,10 @@ const table: [string, Entries, string[], string[]?][] = [
     ],
   ],
   [
-    "payload no manifest",
+    "payload that is not a manifest",
     g({ runtimes: [{ ...rt, payload: "package.json" }] }),
     [
-      'groups.workers.runtimes[0].payload: "package.json" is no manifest: schemaVersion is missing. Allowed: 1. Write it with npm run lock.',
+      'groups.workers.runtimes[0].payload: "package.json" is not a manifest: schemaVersion is missing. Allowed: 1. Write it with npm run lock.',
     ],
   ],
   [
@@ -611,7 +611,7 @@ const table: [string, Entries, string[], string[]?][] = [
       },
     }),
     [
-      "groups.b.runtimes: gives contrast-cc-metal-qemu-snp-2932281f another overhead than group a. A handler has one RuntimeClass, and that has one overhead.",
+      "groups.b.runtimes: gives contrast-cc-metal-qemu-snp-2932281f a different overhead than group a. A handler has one RuntimeClass, and that has one overhead.",
     ],
   ],
   [
@@ -643,9 +643,9 @@ const table: [string, Entries, string[], string[]?][] = [
       groups: { w: { distribution: "k3", runtimes: [{ platform: "locl" }], minNodes: 2 } },
     }),
     [
-      "cluster.subscriptionId: is missing. Expected a text.",
-      "cluster.resourceGroup: is missing. Expected a text.",
-      "cluster.name: is missing. Expected a text.",
+      "cluster.subscriptionId: is missing. Expected a string.",
+      "cluster.resourceGroup: is missing. Expected a string.",
+      "cluster.name: is missing. Expected a string.",
       'installerImage: "x:y" must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built.',
       'groups.w.distribution.name: "k3" is not allowed. Allowed: containerd, aks, k3s, rke2, k0s, microk8s. Did you mean "k3s"?',
       'groups.w.runtimes[0].platform: "locl" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local. Did you mean "local"?',
@@ -662,7 +662,7 @@ describe("mistakes in a stack's configuration", () => {
 
   test("no message repeats a secret", async () => {
     const [message] = await mistakesOf(base({ cluster: { ...metal, kubeconfig: 7 } }));
-    expect(message).toBe("cluster.kubeconfig: [secret] is not allowed. Expected a text.");
+    expect(message).toBe("cluster.kubeconfig: [secret] is not allowed. Expected a string.");
   });
 
   test.each(["Dev", "my_stack", "2nd", "a".repeat(31)])(
@@ -676,7 +676,7 @@ describe("mistakes in a stack's configuration", () => {
     },
   );
 
-  test("an image that was not built yet is a mistake of the configuration, too", async () => {
+  test("an image that has not been built yet is a mistake in the configuration, too", async () => {
     const imageDigest = async () => {
       throw new Refusal("image-missing", "There is no image in .local/image. Build it: npm run image.");
     };
