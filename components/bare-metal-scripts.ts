@@ -28,7 +28,7 @@ export function prepareScript(host: HostRequirements, distribution: Distribution
       `  modprobe ${[name, ...(parameters[name] ? [parameters[name]] : [])].join(" ")} || problem "the kernel module ${name} cannot be loaded: install the kernel's extra modules, or another kernel"\n`,
   );
   return `${preamble}
-# Each shim and its VMM hold several; the kernel's default of 128 is used up by some thirty pods. More is left as it is.
+# Each shim and its VMM hold several; some thirty pods use up the kernel's default of 128. A higher value is left alone.
 instances=$(cat "$root/proc/sys/fs/inotify/max_user_instances" 2>/dev/null || echo 0)
 [ "$instances" -ge 8192 ] || instances=8192
 if [ -z "$root" ]; then
@@ -94,7 +94,7 @@ log=/var/log/contrast-runtime/join.log
 umask 077
 mkdir -p "\${ROOT:-}\${log%/*}"
 sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
-  echo "the join command failed with exit status $?; its output may hold the secret and is on the host alone, in $log" >&2
+  echo "the join command failed with exit status $?; its output may contain the secret and is only on the host, in $log" >&2
   exit 1
 }
 echo "joined; the command's output is on the host, in $log"`;
@@ -106,7 +106,7 @@ export function registryScript(registry: string, certificate: string): string {
   const hosts = `${directory}/hosts.toml`;
   return `${preamble}
 if [ -e "$root${hosts}" ] && ! grep -q "^${marker}$" "$root${hosts}"; then
-  problem "${hosts} is there already and not ours: let it trust the registry's authority, and remove registry.ca from the stack"
+  problem "${hosts} already exists and is not ours: make it trust the registry's CA, and remove registry.ca from the stack"
   exit 1
 fi
 ${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(hosts, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
@@ -138,12 +138,12 @@ const device = (path: string, remedy: string): string =>
 /** Sources: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
 const snpChecks = `case $(parameter kvm_amd sev_snp) in
   Y|y|1) ;;
-  absent) problem "the module kvm_amd is not loaded, or knows no SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
+  absent) problem "the module kvm_amd is not loaded, or does not support SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
   *)
     if booted_with 'iommu=pt' || booted_with 'amd_iommu=off'; then
       problem "SEV-SNP is off because the IOMMU is off or passed through: remove iommu=pt and amd_iommu=off from the kernel's command line; needs a reboot"
     elif grep -q 'sev_snp=1' "$root/etc/modprobe.d/contrast-runtime.conf" 2>/dev/null; then
-      problem "SEV-SNP is switched on for kvm_amd and not active yet: needs a reboot. If it stays so, enable SMEE, SNP memory coverage and SEV-SNP support in the firmware"
+      problem "SEV-SNP is switched on for kvm_amd and not active yet: needs a reboot. If that does not help, enable SMEE, SNP memory coverage and SEV-SNP support in the firmware"
     else
       problem "SEV-SNP is off (kvm_amd.sev_snp is $(parameter kvm_amd sev_snp)): enable SMEE, SNP memory coverage and SEV-SNP support in the firmware; needs a reboot"
     fi ;;

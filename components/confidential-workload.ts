@@ -23,7 +23,7 @@ export interface ConfidentialWorkloadArgs {
   /** The payload that the nodes have, as `ContrastRuntime` takes it. */
   manifest: Manifest;
   template: pulumi.Input<k8s.core.v1.PodTemplateSpec>;
-  /** Policy and data files for the guest; on AKS the policy alone. The host can read them. */
+  /** Policy and data files for the guest; on AKS only the policy. The host can read them. */
   initdata: pulumi.Input<Initdata>;
   /** For AKS: the layers of every image of the template, by its reference, as `contrast-runtime measure layers` prints them. */
   layers?: pulumi.Input<Record<string, LayerRoot[]>>;

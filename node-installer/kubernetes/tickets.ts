@@ -110,7 +110,7 @@ export function leaseTickets(
   };
 }
 
-/** Where there is no API server there is nobody to take turns with. */
+/** Without an API server there is nobody to take turns with. */
 export const grantedTickets: Tickets = {
   acquire: async () => ({ held: true }),
   annotate: async () => {},

@@ -70,7 +70,7 @@ export interface KernelHashes {
   commandLine: Uint8Array;
 }
 
-/** SHA-256 of the command line as QEMU hands it over: UTF-8 with a NUL; of the NUL alone where there is none. */
+/** SHA-256 of the command line as QEMU hands it over: UTF-8 with a NUL; of only the NUL if there is none. */
 export const commandLineHash = (commandLine: string): Buffer => sha256(Buffer.from(`${commandLine}\0`, "utf8"));
 
 /**

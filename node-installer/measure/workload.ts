@@ -66,7 +66,7 @@ export interface WorkloadOptions {
 
 export interface PreparedWorkload {
   template: PodTemplate;
-  /** Digest of what the guest is given (initdata, or the policy alone) and what the report shows of it; hex. */
+  /** Digest of what the guest is given (initdata, or only the policy) and what the report shows of it; hex. */
   initdata: { digest: string; hostData: string; mrConfigId: string };
   /** SHA-256 of policy.rego, hex; absent without a policy. */
   policyDigest?: string;

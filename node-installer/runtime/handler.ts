@@ -5,7 +5,7 @@ import type { PlatformName, RuntimeSpec } from "./spec.ts";
 
 /** Raised only when the meaning of the hashed document changes, because that renames every handler. */
 const schemaVersion = 1;
-/** Stands in for the handler's own name, which cannot be part of what it is derived from. */
+/** Stands in for the handler's own name, which cannot be part of what the name is derived from. */
 const placeholder = "<handler>";
 
 /** Everything of a runtime that will be on a node, for a handler of this name. */

@@ -88,7 +88,7 @@ describe("checks of a host", () => {
       "an Intel processor",
       snp,
       { ...goodSnp, "/sys/module/kvm_amd/parameters/sev_snp": undefined },
-      "the module kvm_amd is not loaded, or knows no SEV-SNP",
+      "the module kvm_amd is not loaded, or does not support SEV-SNP",
     ],
     ["SNP off in the firmware", snp, { ...goodSnp, ...off }, "SEV-SNP is off (kvm_amd.sev_snp is N)"],
     [
@@ -194,7 +194,7 @@ describe("preparing a host", () => {
     const root = host({ [file]: "# mine\n" });
     const { status, stderr } = run(root, registryScript("mirror.example", "certificate"));
     expect(status).toBe(1);
-    expect(stderr).toContain(`${file} is there already and not ours`);
+    expect(stderr).toContain(`${file} already exists and is not ours`);
     expect(readFileSync(join(root, file), "utf8")).toBe("# mine\n");
     expect(filesOf(root)).toEqual([file]);
   });
