@@ -1,8 +1,7 @@
 import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
-
-const clone = resolve(import.meta.dirname, "..");
+import { packageRoot } from "./project.ts";
 
 /** The programs that are shipped as one file each; `from` and `to` are relative to the clone. */
 const programs = {
@@ -17,8 +16,8 @@ type Built = Record<keyof typeof programs, string>;
  */
 export async function bundle(programs: { from: string; to: string }[]): Promise<void> {
   await build({
-    absWorkingDir: clone,
-    entryPoints: programs.map(({ from, to }) => ({ in: from, out: resolve(clone, to).replace(/\.mjs$/, "") })),
+    absWorkingDir: packageRoot,
+    entryPoints: programs.map(({ from, to }) => ({ in: from, out: resolve(packageRoot, to).replace(/\.mjs$/, "") })),
     outdir: "/",
     outExtension: { ".js": ".mjs" },
     bundle: true,
@@ -40,13 +39,16 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
 
 /** Returns the files' paths. Each file is put in place whole: somebody else may read the one before. */
 export async function buildPrograms(): Promise<Built> {
-  for (const folder of ["dist", ".local"]) await mkdir(join(clone, folder), { recursive: true });
-  const staging = await mkdtemp(join(clone, ".local", "build-"));
+  for (const folder of ["dist", ".local"]) await mkdir(join(packageRoot, folder), { recursive: true });
+  const staging = await mkdtemp(join(packageRoot, ".local", "build-"));
   try {
     await bundle(Object.values(programs).map(({ from, to }) => ({ from, to: join(staging, to) })));
-    for (const { to } of Object.values(programs)) await rename(join(staging, to), join(clone, to));
+    for (const { to } of Object.values(programs)) await rename(join(staging, to), join(packageRoot, to));
   } finally {
     await rm(staging, { recursive: true });
   }
-  return { nodeInstaller: join(clone, programs.nodeInstaller.to), measure: join(clone, programs.measure.to) };
+  return {
+    nodeInstaller: join(packageRoot, programs.nodeInstaller.to),
+    measure: join(packageRoot, programs.measure.to),
+  };
 }

@@ -1,29 +1,29 @@
 // npm run build: everything of the package that is not source. dist/ then holds the programs that are one file each, and
 // the compiled components and bin with their types, in the sources' layout: Node strips no types below node_modules.
 import { rm } from "node:fs/promises";
-import { join, relative, resolve } from "node:path";
+import { join, relative } from "node:path";
 import ts from "typescript";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { buildPrograms } from "./build.ts";
-
-const clone = resolve(import.meta.dirname, "..");
+import { packageRoot } from "./project.ts";
+import { runScript } from "./script.ts";
 
 /** What programs import, and what their stacks' commands call. The rest of the package is what these two import. */
 const entries = ["components/index.ts", "tools/cli.ts"];
 
 /** Compiles into dist/. Returns the number of modules. @throws Refusal with the compiler's messages */
 export async function compilePackage(): Promise<number> {
-  const { config } = ts.readConfigFile(join(clone, "tsconfig.json"), ts.sys.readFile);
+  const { config } = ts.readConfigFile(join(packageRoot, "tsconfig.json"), ts.sys.readFile);
   const { options } = ts.convertCompilerOptionsFromJson(
     { ...config.compilerOptions, noEmit: false, declaration: true, rootDir: ".", outDir: "dist" },
-    clone,
+    packageRoot,
   );
-  const program = ts.createProgram({ rootNames: entries.map((entry) => join(clone, entry)), options });
+  const program = ts.createProgram({ rootNames: entries.map((entry) => join(packageRoot, entry)), options });
   const problems = ts.getPreEmitDiagnostics(program);
   if (problems.length > 0) {
     const host = {
       getCanonicalFileName: (name: string) => name,
-      getCurrentDirectory: () => clone,
+      getCurrentDirectory: () => packageRoot,
       getNewLine: () => "\n",
     };
     throw new Refusal("does-not-compile", ts.formatDiagnostics(problems, host).trim());
@@ -32,25 +32,22 @@ export async function compilePackage(): Promise<number> {
     .getSourceFiles()
     .filter(({ fileName, isDeclarationFile }) => !isDeclarationFile && isOwn(fileName));
   // What was a module once and is none any more would be packed, too.
-  for (const room of new Set(own.map(({ fileName }) => relative(clone, fileName).split("/")[0] ?? "")))
-    await rm(join(clone, "dist", room), { recursive: true, force: true });
+  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).split("/")[0] ?? "")))
+    await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
   program.emit();
   return own.length;
 }
 
-const isOwn = (file: string): boolean => !relative(clone, file).startsWith("node_modules/");
+const isOwn = (file: string): boolean => !relative(packageRoot, file).startsWith("node_modules/");
 
-if (import.meta.main) {
+async function build(): Promise<number> {
   const begin = performance.now();
-  try {
-    const programs = await buildPrograms();
-    const modules = await compilePackage();
-    for (const path of Object.values(programs)) console.log(relative(clone, path));
-    console.log(`dist: ${modules} modules with their types`);
-    console.log(`built in ${((performance.now() - begin) / 1000).toFixed(1)} s; pack it with: npm pack`);
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    console.error(error.message);
-    process.exitCode = 1;
-  }
+  const programs = await buildPrograms();
+  const modules = await compilePackage();
+  for (const path of Object.values(programs)) console.log(relative(packageRoot, path));
+  console.log(`dist: ${modules} modules with their types`);
+  console.log(`built in ${((performance.now() - begin) / 1000).toFixed(1)} s; pack it with: npm pack`);
+  return 0;
 }
+
+if (import.meta.main) await runScript(build);

@@ -1,18 +1,12 @@
 // pulumi.ts ARGS...: the project's engine in the environment of the dev stack, or of the stack that --stack names.
 import { parseArgs } from "node:util";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { engineEnvironment, stackNetwork } from "./engine/environment.ts";
 import { runPulumi } from "./engine/run.ts";
 import { toStderr } from "./programs/progress.ts";
+import { runScript } from "./script.ts";
 
 const args = process.argv.slice(2);
 const { values } = parseArgs({ args, options: { stack: { type: "string", short: "s" } }, strict: false });
 const stack = typeof values.stack === "string" ? values.stack : "dev";
 
-try {
-  process.exitCode = await runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args);
-} catch (error) {
-  if (!(error instanceof Refusal)) throw error;
-  console.error(error.message);
-  process.exitCode = 1;
-}
+await runScript(async () => runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args));

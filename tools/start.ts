@@ -1,6 +1,5 @@
 // npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
 
-import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { resolveEngine } from "./engine/engine.ts";
 import { engineEnvironment } from "./engine/environment.ts";
 import { runPulumi, selectStack } from "./engine/run.ts";
@@ -11,6 +10,7 @@ import { requireMachine } from "./local-cluster/requirements.ts";
 import { ensureLocalPayload } from "./local-payload/local-payload.ts";
 import { type Progress, seconds, toStderr } from "./programs/progress.ts";
 import { endPrograms } from "./programs/run.ts";
+import { runScript } from "./script.ts";
 import { picture } from "./start/picture.ts";
 import { runProofPods } from "./start/proof.ts";
 
@@ -48,11 +48,5 @@ async function makeImage(progress: Progress): Promise<void> {
   await buildInstallerImage({}, progress);
 }
 
-try {
-  process.exitCode = await start(toStderr);
-} catch (error) {
-  if (!(error instanceof Refusal)) throw error;
-  console.error(`\n${error.message}`);
-  process.exitCode = 1;
-  endPrograms();
-}
+// Where one of several steps fails, the others must not go on for minutes.
+await runScript(() => start(toStderr).finally(endPrograms));

@@ -1,11 +1,11 @@
 // npm stop: pulumi destroy of the dev stack. What an interrupted update left of its cluster goes, too.
 
-import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { engineEnvironment, stackExists } from "./engine/environment.ts";
 import { runPulumi, selectStack } from "./engine/run.ts";
 import { destroyCluster } from "./local-cluster/cluster.ts";
 import { requireRoot } from "./local-cluster/requirements.ts";
 import { toStderr } from "./programs/progress.ts";
+import { runScript } from "./script.ts";
 
 const stack = "dev";
 
@@ -25,10 +25,4 @@ async function destroyStack(): Promise<number> {
   return await runPulumi(environment, ["destroy", "--yes", "--skip-preview", "--stack", stack]);
 }
 
-try {
-  process.exitCode = await stop();
-} catch (error) {
-  if (!(error instanceof Refusal)) throw error;
-  console.error(error.message);
-  process.exitCode = 1;
-}
+await runScript(stop);

@@ -1,9 +1,9 @@
 // test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts them.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { packageRoot } from "./project.ts";
 
-const clone = resolve(import.meta.dirname, "..");
 const layers = ["lint", "unit", "engine", "cluster"] as const;
 type Layer = (typeof layers)[number];
 /** Vitest's projects of a layer. */
@@ -18,7 +18,7 @@ interface Count {
 }
 
 const run = (program: string, args: string[]): boolean =>
-  spawnSync(join(clone, "node_modules", program), args, { cwd: clone, stdio: "inherit" }).status === 0;
+  spawnSync(join(packageRoot, "node_modules", program), args, { cwd: packageRoot, stdio: "inherit" }).status === 0;
 
 function lint(): Count {
   const results = [run("@biomejs/cli-linux-x64/biome", ["check", "."]), run(".bin/tsc", ["--noEmit"])];
@@ -26,8 +26,8 @@ function lint(): Count {
 }
 
 function vitest(layer: Layer, args: string[]): Count {
-  const report = join(clone, ".local", `test-${layer}.json`);
-  mkdirSync(join(clone, ".local"), { recursive: true });
+  const report = join(packageRoot, ".local", `test-${layer}.json`);
+  mkdirSync(join(packageRoot, ".local"), { recursive: true });
   rmSync(report, { force: true });
   const ok = run(".bin/vitest", [
     "run",

@@ -251,7 +251,7 @@ test("a node that leaves the group is named until it is back, may leave, or is u
     ),
   );
 
-  const remedy = `put it back into the group, or run: contrast-runtime uninstall --group metal --nodes node-5`;
+  const remedy = `put it back into the group, or run: npx contrast-runtime uninstall --group metal --nodes node-5`;
   const refused = rollout();
   expect(await refused.code).toBe(1);
   expect(refused.errors()).toBe(`node-5: left: ${handler} is still installed, without an installer: ${remedy}\n`);

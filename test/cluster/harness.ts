@@ -10,13 +10,13 @@ import {
   runOnNode,
 } from "../../tools/local-cluster/cluster.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
-import { packageRoot } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";
+import { packageRoot } from "../../tools/project.ts";
 
 /** A name of this checkout's and this purpose's own: never a stack's, and never another checkout's. */
 export const clusterNameFor = (purpose: string): string =>
-  `test-${createHash("sha256").update(packageRoot()).digest("hex").slice(0, 6)}-${purpose}`;
+  `test-${createHash("sha256").update(packageRoot).digest("hex").slice(0, 6)}-${purpose}`;
 
 export interface TestCluster extends ClusterInfo {
   name: string;

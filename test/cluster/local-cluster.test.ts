@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { processesOf } from "../../tools/local-cluster/cgroups.ts";
 import { clusterStatus, destroyCluster, ensureCluster } from "../../tools/local-cluster/cluster.ts";
 import { clusterLayout, clustersDirectory, nodeLayout } from "../../tools/local-cluster/layout.ts";
-import { leader } from "../../tools/local-cluster/nodes.ts";
+import { leader } from "../../tools/local-cluster/node-machine.ts";
 import { unitProcesses } from "../../tools/local-cluster/units.ts";
 import { run } from "../../tools/programs/run.ts";
 import { busyboxPod, clusterNameFor, startCluster, type TestCluster, until } from "./harness.ts";

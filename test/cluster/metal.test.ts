@@ -253,7 +253,7 @@ test("a host that leaves the stack stays installed, which the update says until 
   const { code, stdout } = await withoutSecrets(project.up("--show-full-output"));
   expect(code).not.toBe(0);
   expect(stdout).toContain(`node-2: left: ${handlerOf("first")} is still installed, without an installer`);
-  const [, remedy = ""] = /or run: contrast-runtime (.* --nodes node-2)$/m.exec(stdout) ?? [];
+  const [, remedy = ""] = /or run: npx contrast-runtime (.* --nodes node-2)$/m.exec(stdout) ?? [];
   const program = join(import.meta.dirname, "../../.local/bin/contrast-runtime");
   const kubeconfig = join(project.home, "kubeconfig");
   await writeFile(kubeconfig, cluster().kubeconfig);

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
-import { leader } from "../../tools/local-cluster/nodes.ts";
+import { leader } from "../../tools/local-cluster/node-machine.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import { toStderr } from "../../tools/programs/progress.ts";

@@ -1,12 +1,13 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { link } from "node:fs/promises";
 import { basename, delimiter, dirname, join } from "node:path";
+import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
 import { cached } from "../programs/cache.ts";
 import { type GoProgram, goProgram } from "../programs/go.ts";
 import { moduleDirectory } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
-import { engineVersion, isAtLeast, oldestEngineVersion } from "./versions.ts";
+import { engineVersion, oldestEngineVersion } from "./versions.ts";
 
 export interface Engine {
   /** Absolute path of `pulumi`. */

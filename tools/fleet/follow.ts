@@ -66,12 +66,12 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
       }
     }
     if (clock() - changedAt >= stallMs) {
-      const minutes = `Nothing changed for ${Math.round(stallMs / 1000)} s.`;
-      if (fleet === undefined) return { exitCode: exitCodes.unreachable, failures: [problem ?? minutes], nodes: [] };
+      const stalled = `Nothing changed for ${Math.round(stallMs / 1000)} s.`;
+      if (fleet === undefined) return { exitCode: exitCodes.unreachable, failures: [problem ?? stalled], nodes: [] };
       const { nodes } = assess(fleet, wanted);
       return {
         exitCode: exitCodes.stalled,
-        failures: [minutes, ...unfinished(fleet, wanted), ...(problem ? [problem] : [])],
+        failures: [stalled, ...unfinished(fleet, wanted), ...(problem ? [problem] : [])],
         nodes,
       };
     }

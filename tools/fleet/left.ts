@@ -15,5 +15,5 @@ export function leftOn({ selected, status }: FleetNode, { settled }: Fleet): str
 /** What can be done about it, as the end of a sentence. */
 export function remedy({ namespace, group }: Pick<Fleet, "namespace" | "group">, node: string): string {
   const where = namespace === systemNamespace ? "" : ` --namespace ${namespace}`;
-  return `put it back into the group, or run: contrast-runtime uninstall${where} --group ${group} --nodes ${node}`;
+  return `put it back into the group, or run: npx contrast-runtime uninstall${where} --group ${group} --nodes ${node}`;
 }

@@ -206,7 +206,7 @@ export function installerPod(pod: V1Pod, newestRevision: string | undefined): In
   };
 }
 
-export const isNodeReady = (node: V1Node): boolean =>
+const isNodeReady = (node: V1Node): boolean =>
   node.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
 
 /** By label and by name, the two ways in which our own DaemonSets select. Taints are not looked at. */

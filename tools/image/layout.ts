@@ -8,7 +8,7 @@ import {
   descriptorSchema,
   readImageIndex,
 } from "../../components/config/image-layout.ts";
-import { withLock } from "../programs/lock.ts";
+import { withLock } from "../programs/mutex.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { explainFullDisk } from "./full-disk.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey, sha256 } from "./layer.ts";

@@ -3,9 +3,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { packageRoot } from "../programs/pinned.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
-import { isPackage } from "../project.ts";
+import { isPackage, packageRoot } from "../project.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import type { BuiltImage } from "./layout.ts";
 import { pushImage, reportFailure } from "./push.ts";
@@ -34,7 +33,7 @@ export async function buildInstallerImage(
 
 /** A package brings the bundle; a clone makes it from its sources. */
 async function installerProgram(): Promise<string> {
-  if (isPackage) return join(packageRoot(), "dist", "node-installer.mjs");
+  if (isPackage) return join(packageRoot, "dist", "node-installer.mjs");
   const { buildPrograms } = await import("../build.ts");
   return (await buildPrograms()).nodeInstaller;
 }

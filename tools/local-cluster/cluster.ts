@@ -3,10 +3,11 @@ import { readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "../../components/config/local-cluster.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "../programs/lock.ts";
-import { containerdTree, kubernetesPrograms, nodeTree, packageRoot, registryProgram } from "../programs/pinned.ts";
+import { withLock } from "../programs/mutex.ts";
+import { containerdTree, kubernetesPrograms, nodeTree, registryProgram } from "../programs/pinned.ts";
 import { type Progress, seconds } from "../programs/progress.ts";
 import { check, type RunResult } from "../programs/run.ts";
+import { packageRoot } from "../project.ts";
 import { ensureCertificates, kubeconfigFile } from "./certificates.ts";
 import { killGroup, removeGroup } from "./cgroups.ts";
 import {
@@ -20,8 +21,8 @@ import { imageReference, pushSeedImages, seedImages } from "./images.ts";
 import { kubectl, nodeReports } from "./kubectl.ts";
 import { type ClusterLayout, clusterLayout, clustersDirectory, nodeLayout } from "./layout.ts";
 import { ensureNetwork, networkExists, removeNetwork } from "./network.ts";
+import { removeMachineRemains, runInNode } from "./node-machine.ts";
 import { type ClusterNode, ensureNodes, type NodeContext, removeNode } from "./node-set.ts";
-import { removeMachineRemains, runInNode } from "./nodes.ts";
 import { type ClusterRecord, forcedRemoval, type NodeRecord, readRecord, writeRecord } from "./record.ts";
 import { mayLowerOomScores, requireMachine, requireRoot } from "./requirements.ts";
 import { isCurrent, isRunning, startUnit, type Unit, waitFor } from "./units.ts";
@@ -68,7 +69,7 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
   if (!before) await removeAll(cluster);
   const nodes = numberNodes(options, before?.nodes ?? []);
   const leaving = (before?.nodes ?? []).filter((old) => !nodes.some((node) => isSameMachine(node, old)));
-  const record: ClusterRecord = { schemaVersion: 1, owner: packageRoot(), nodes: [...nodes, ...leaving] };
+  const record: ClusterRecord = { schemaVersion: 1, owner: packageRoot, nodes: [...nodes, ...leaving] };
   await writeRecord(cluster, record);
 
   // Each node's systemd and kubelet watch files by some thirty instances, of which a machine allows its root 128.
@@ -273,13 +274,13 @@ export async function requireOwnCluster(name: string): Promise<ClusterRecord | u
 }
 
 function requireOwner(cluster: ClusterLayout, record: ClusterRecord): void {
-  if (record.owner === packageRoot()) return;
+  if (record.owner === packageRoot) return;
   const rest = existsSync(record.owner)
     ? `Destroy it there, or choose another name (of the stack) here.`
     : `That directory is gone. Remove the cluster with: ${forcedRemoval(cluster)}`;
   throw new Refusal(
     "cluster-owned",
-    `The local cluster ${cluster.name} belongs to ${record.owner}, not to ${packageRoot()}. ${rest}`,
+    `The local cluster ${cluster.name} belongs to ${record.owner}, not to ${packageRoot}. ${rest}`,
   );
 }
 

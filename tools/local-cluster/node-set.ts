@@ -5,7 +5,7 @@ import { type Progress, seconds, whileWaiting } from "../programs/progress.ts";
 import { ownGroup } from "./cgroups.ts";
 import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
-import { isWhole, nodeUnit, powerOff, prepareNode, removeMachineRemains } from "./nodes.ts";
+import { isWhole, nodeUnit, powerOff, prepareNode, removeMachineRemains } from "./node-machine.ts";
 import type { NodeRecord } from "./record.ts";
 import { isCurrent, startUnit, stopUnit, waitFor } from "./units.ts";
 

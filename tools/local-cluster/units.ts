@@ -17,7 +17,7 @@ export interface Unit {
 
 const groupOf = (cluster: ClusterLayout, unit: string) => join(cluster.cgroup, unit);
 const startedFile = (cluster: ClusterLayout, unit: string) => join(cluster.directory, "units", unit);
-export const logFile = (cluster: ClusterLayout, unit: string) => join(cluster.directory, "log", `${unit}.log`);
+const logFile = (cluster: ClusterLayout, unit: string) => join(cluster.directory, "log", `${unit}.log`);
 
 export const isRunning = async (cluster: ClusterLayout, unit: string): Promise<boolean> =>
   (await processesOf(groupOf(cluster, unit))).length > 0;

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { appendFile, copyFile, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
 import { measurementOf } from "../lock/measurement.ts";
 import { readPayload, replacePayload } from "../lock/payload-directory.ts";
@@ -8,6 +9,7 @@ import { debianFiles } from "../programs/debian.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import { busyboxProgram, containerdPrograms } from "../programs/pinned.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
+import { packageRoot } from "../project.ts";
 import { kernelFile, writeInitrd, writeRootfs } from "./guest.ts";
 
 /**
@@ -22,8 +24,6 @@ export interface LocalPayloadOptions {
   /** Bytes to append to one file, by its path: a second runtime, for tests. */
   change?: { path: string; append: string };
 }
-
-const clone = resolve(import.meta.dirname, "../..");
 
 const paths = {
   shim: "bin/containerd-shim-contrast-cc-v2",
@@ -65,7 +65,7 @@ export async function ensureLocalPayload(
   progress: Progress = toStderr,
 ): Promise<{ manifest: Manifest; directory: string; cached: boolean }> {
   const { name = "local", change } = options;
-  const directory = options.directory ?? join(clone, ".local", "payloads", name);
+  const directory = options.directory ?? join(packageRoot, ".local", "payloads", name);
   const sources = await fetchSources(progress);
   const inputs = await inputsOf(sources, { name, change });
   const present = await readPayload(directory);
@@ -105,7 +105,7 @@ export async function ensureLocalPayload(
   return { manifest, directory, cached: false };
 }
 
-const digestOf = (manifest: Manifest): string => createHash("sha256").update(JSON.stringify(manifest)).digest("hex");
+const digestOf = (manifest: Manifest): string => sha256(JSON.stringify(manifest));
 
 async function writeFiles(files: string, sources: Sources): Promise<string> {
   const place = async (path: string, source: string) => {

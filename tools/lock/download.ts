@@ -7,7 +7,7 @@ import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { connectionProblem, send } from "../image/http.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import { withLock } from "../programs/lock.ts";
+import { withLock } from "../programs/mutex.ts";
 import { type Progress, whileWaiting } from "../programs/progress.ts";
 
 export interface Download {

@@ -11,7 +11,7 @@ import {
 } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { explainFullDisk } from "../image/full-disk.ts";
-import { withLock } from "../programs/lock.ts";
+import { withLock } from "../programs/mutex.ts";
 import type { Progress } from "../programs/progress.ts";
 
 /** A payload on this machine is a directory: `manifest.json`, and below `files/` what it describes. */

@@ -4,7 +4,7 @@ import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "./lock.ts";
+import { withLock } from "./mutex.ts";
 import type { Progress } from "./progress.ts";
 
 /** Where everything is kept that can be had again. Deleting it makes things slower, never wrong. */

@@ -2,24 +2,17 @@
  * Every program that is not an npm package, at its pinned version, and how it is had. Go modules are pinned by the go.mod
  * and go.sum beside this file, Debian's packages by their suite.
  */
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
+import { packageRoot } from "../project.ts";
 import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
 import type { Progress } from "./progress.ts";
 
-/** The product's own folder, a clone or a package; the compiled program lies deeper in it than the source. */
-export function packageRoot(): string {
-  let root = import.meta.dirname;
-  while (!existsSync(join(root, "package.json")) && dirname(root) !== root) root = dirname(root);
-  return root;
-}
-
 /** The folder of a Go module here. */
-export const moduleDirectory = (name: string): string => join(packageRoot(), "tools", "programs", "modules", name);
+export const moduleDirectory = (name: string): string => join(packageRoot, "tools", "programs", "modules", name);
 
-export const kubernetesVersion = "1.36.3";
+const kubernetesVersion = "1.36.3";
 
 const kubernetes: GoProgram = {
   name: "kubernetes",

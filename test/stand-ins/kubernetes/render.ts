@@ -7,7 +7,7 @@ import { apiVersionOf, kindOf, nameOf, namespaceOf } from "./objects.ts";
 const directories = ["0-crd", "1-manifest"] as const;
 
 /** Where the object's manifest lies; definitions come first, for whoever applies the files in order. */
-export function manifestPath(directory: string, object: Properties): string {
+function manifestPath(directory: string, object: Properties): string {
   const group = kindOf(object) === "CustomResourceDefinition" ? directories[0] : directories[1];
   const version = apiVersionOf(object).replaceAll(/[/:]/g, "_");
   const file = [version, kindOf(object).toLowerCase(), namespaceOf(object) || "default", nameOf(object)].join("-");

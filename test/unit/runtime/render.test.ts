@@ -198,4 +198,7 @@ test.each([
   ["4.0.0", "3.24.0", true],
   ["3.2.0.azl2", "3.2.0", true],
   ["none", "3.2.0", false],
+  ["", "3.2.0", false],
+  ["v3.248.0", "3.248.0", true],
+  ["3.260.0-dev.1", "3.259.5", true],
 ])("%s is at least %s: %s", (version, minimum, expected) => expect(isAtLeast(version, minimum)).toBe(expected));

@@ -142,7 +142,7 @@ describe("whether a rollout is over", () => {
         over: true,
         failures: [
           `b: left: ${handler} is still installed, without an installer: put it back into the group, ` +
-            "or run: contrast-runtime uninstall --group metal --nodes b",
+            "or run: npx contrast-runtime uninstall --group metal --nodes b",
         ],
       },
     ],
@@ -153,7 +153,7 @@ describe("whether a rollout is over", () => {
         over: true,
         failures: [
           "b: left: what its installer had begun is still installed, without an installer: put it back " +
-            "into the group, or run: contrast-runtime uninstall --namespace own --group metal --nodes b",
+            "into the group, or run: npx contrast-runtime uninstall --namespace own --group metal --nodes b",
         ],
       },
     ],
