@@ -1,4 +1,4 @@
-// npm run bench: the promises about speed, each as a ratio against a reference of the same run; fails where one is broken.
+// npm run bench: measures each promise about speed, as a ratio to a reference in the same run; fails if one is broken.
 import { fleetPlanBenchmarks } from "../test/bench/fleet-plan.ts";
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "../test/bench/measure.ts";
 import { nodeBenchmarks } from "../test/bench/node.ts";

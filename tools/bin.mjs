@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The package's bin. Installed as a package it runs the compiled program, since Node strips no types below
-// node_modules; in the clone it runs the source. Plain JavaScript, so that it can say what an older Node lacks.
+// The package's bin. In an installed package it runs the compiled program, because Node strips no types below
+// node_modules; in the clone it runs the source. Plain JavaScript, so that an older Node can run it and say so.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -14,7 +14,7 @@ const installed = import.meta.url.includes("/node_modules/");
 const source = new URL("./cli.ts", import.meta.url);
 if (installed && !existsSync(compiled)) {
   console.error(
-    `This contrast-runtime package holds no compiled program (${fileURLToPath(compiled)}): it was packed without a build.`,
+    `This contrast-runtime package contains no compiled program (${fileURLToPath(compiled)}): it was packed without a build.`,
   );
   process.exit(2);
 }

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { build } from "esbuild";
 import { packageRoot } from "./project.ts";
 
-/** The programs that are shipped as one file each; `from` and `to` are relative to the clone. */
+/** The programs that are shipped as single files; `from` and `to` are relative to the clone. */
 const programs = {
   nodeInstaller: { from: "node-installer/main.ts", to: "dist/node-installer.mjs" },
   measure: { from: "tools/measure.ts", to: "dist/measure.mjs" },
@@ -11,8 +11,8 @@ const programs = {
 type Built = Record<keyof typeof programs, string>;
 
 /**
- * Bundles programs for Node 24. Modules that only some commands need stay unevaluated until they are imported; gRPC's own
- * CommonJS finds Node's modules through `require`, which a module has to make for it. Paths begin in the clone.
+ * Bundles programs for Node 24. Modules that only some commands need are evaluated only when they are imported. gRPC's
+ * CommonJS code loads Node's modules with `require`, which the banner defines. Paths are relative to the clone.
  */
 export async function bundle(programs: { from: string; to: string }[]): Promise<void> {
   await build({
@@ -27,7 +27,7 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: "none",
-    // A Node before 22.18 does not know it, and a program that believes to be imported ends at once, without a word.
+    // Node before 22.18 does not define it; a program that takes itself for an import would exit silently.
     define: { "import.meta.main": "true" },
     loader: { ".proto": "text" },
     banner: {
@@ -37,7 +37,7 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
   });
 }
 
-/** Returns the files' paths. Each file is put in place whole: somebody else may read the one before. */
+/** Returns the files' paths. Each file is renamed into place, because another process may be reading the previous one. */
 export async function buildPrograms(): Promise<Built> {
   for (const folder of ["dist", ".local"]) await mkdir(join(packageRoot, folder), { recursive: true });
   const staging = await mkdtemp(join(packageRoot, ".local", "build-"));

@@ -1,4 +1,4 @@
-/** The package's bin, `contrast-runtime`: one verb per tool, each loaded only when it is called. */
+/** The package's bin, `contrast-runtime`: one verb per tool; a tool is loaded only when its verb is called. */
 import { exitCodes } from "./fleet/follow.ts";
 
 interface Verb {
@@ -8,7 +8,7 @@ interface Verb {
 
 const verbs: Record<string, Verb> = {
   rollout: {
-    summary: "wait until every node of a group serves its runtimes",
+    summary: "wait until every node of a group serves the group's runtimes",
     load: () => import("./rollout.ts"),
   },
   uninstall: {
@@ -51,9 +51,9 @@ ${Object.entries(verbs)
   .map(([name, { summary }]) => `  ${name.padEnd(14)} ${summary}`)
   .join("\n")}
 
-contrast-runtime VERB --help tells a verb's options.`;
+contrast-runtime VERB --help shows a verb's options.`;
 
-/** Returns the exit code of the verb; 2 where there is no such verb. */
+/** Returns the verb's exit code, or 2 if there is no such verb. */
 export async function main(args: string[]): Promise<number> {
   const [first, second] = args;
   if (first === undefined || ["help", "--help", "-h"].includes(first)) {

@@ -4,8 +4,8 @@ import { join } from "node:path";
 const quote = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
 
 /**
- * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts have first on PATH. The stack's commands
- * call the bin by its name, as they find it in node_modules/.bin where the components are used as a library; here it
+ * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts put first on PATH. The stack's commands call the
+ * bin by name: where the components are used as a library, they find it in node_modules/.bin; in the clone, this file
  * runs the sources with the pinned Node.
  */
 export async function installLauncher(clone: string): Promise<string> {
@@ -15,7 +15,7 @@ export async function installLauncher(clone: string): Promise<string> {
   const content = `#!/bin/sh\nexec ${quote(node)} ${quote(join(clone, "tools", "bin.mjs"))} "$@"\n`;
   if ((await readFile(file, "utf8").catch(() => "")) === content) return file;
   await mkdir(directory, { recursive: true });
-  // Renamed into place: another command may call it at this moment.
+  // Renamed into place, because another command may be calling it at this moment.
   const staged = `${file}.${process.pid}`;
   await writeFile(staged, content);
   await chmod(staged, 0o755);

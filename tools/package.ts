@@ -1,5 +1,5 @@
-// npm run build: everything of the package that is not source. dist/ then holds the programs that are one file each, and
-// the compiled components and bin with their types, in the sources' layout: Node strips no types below node_modules.
+// npm run build: makes everything in the package that is not source. dist/ then contains the single-file programs and the
+// compiled components and bin with their types, in the sources' layout: Node strips no types below node_modules.
 import { rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import ts from "typescript";
@@ -8,7 +8,7 @@ import { buildPrograms } from "./build.ts";
 import { packageRoot } from "./project.ts";
 import { runScript } from "./script.ts";
 
-/** What programs import, and what their stacks' commands call. The rest of the package is what these two import. */
+/** What other programs import, and what their stacks' commands call. These two import the rest of the package. */
 const entries = ["components/index.ts", "tools/cli.ts"];
 
 /** Compiles into dist/. Returns the number of modules. @throws Refusal with the compiler's messages */
@@ -31,7 +31,7 @@ export async function compilePackage(): Promise<number> {
   const own = program
     .getSourceFiles()
     .filter(({ fileName, isDeclarationFile }) => !isDeclarationFile && isOwn(fileName));
-  // What was a module once and is none any more would be packed, too.
+  // Otherwise modules that no longer exist would be packed, too.
   for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).split("/")[0] ?? "")))
     await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
   program.emit();

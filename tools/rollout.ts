@@ -13,13 +13,13 @@ const usage = `Usage: contrast-runtime rollout --group GROUP --spec-hash SHA256 
 
 Waits until every node of a group serves the runtimes of the spec with this hash.
 
-  --namespace NAME        of the installers (${systemNamespace})
-  --minimum-nodes N       fail when fewer nodes match (1)
-  --skip-nodes A,B        dead nodes that are not waited for
-  --nodes-may-leave       nodes that left the group with something on them are named, and no failure
-  --stall-timeout SECONDS give up when nothing changed for so long (600)
+  --namespace NAME        the installers' namespace (${systemNamespace})
+  --minimum-nodes N       fail if fewer nodes match (1)
+  --skip-nodes A,B        dead nodes not to wait for
+  --nodes-may-leave       name nodes that left the group with runtimes installed, but do not fail because of them
+  --stall-timeout SECONDS give up when nothing has changed for this long (600)
 
-The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
+The cluster: KUBECONFIG_CONTENT (the content of a kubeconfig), otherwise kubectl's own rules.
 Exit codes: 0 done, 1 nodes failed or are missing, 2 wrong usage, 3 stalled, 4 no cluster or no installer.`;
 
 /** The `rollout` command of a stack. Prints one line per node whenever its state changes; returns the exit code. */
@@ -72,14 +72,14 @@ export function main(args: string[]): Promise<number> {
   });
 }
 
-/** The first answer decides who was NotReady before; the API server may be busy for a moment right after an update. */
+/** The first answer decides which nodes were NotReady before. Right after an update the API server may be briefly busy. */
 async function firstObservation(observe: () => Promise<Fleet>): Promise<Fleet> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await observe();
     } catch (error) {
       if (error instanceof Refusal) throw error;
-      if (attempt === 10) throw new Refusal("unreachable", `The API server cannot be asked: ${describeError(error)}`);
+      if (attempt === 10) throw new Refusal("unreachable", `The API server cannot be queried: ${describeError(error)}`);
       await delay(2_000);
     }
   }

@@ -1,6 +1,6 @@
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 
-/** Runs an npm script's body and sets the exit code: a refusal is its sentence and 1, any other error keeps its stack. */
+/** Runs an npm script's body and sets the exit code. A refusal prints its sentence and exits 1; other errors keep their stack. */
 export async function runScript(body: () => Promise<number>): Promise<void> {
   try {
     process.exitCode = await body();

@@ -1,4 +1,4 @@
-// npm start: from a clone to a running pod of the runtime. Each step is quick when it was done before.
+// npm start: from a clone to a running pod of the runtime. A step that was done before is quick.
 
 import { resolveEngine } from "./engine/engine.ts";
 import { engineEnvironment } from "./engine/environment.ts";
@@ -14,15 +14,15 @@ import { runScript } from "./script.ts";
 import { picture } from "./start/picture.ts";
 import { runProofPods } from "./start/proof.ts";
 
-/** The embedded default: its stack, and the local cluster of the same name. */
+/** The default stack, and the local cluster of the same name. */
 const stack = "dev";
 
 async function start(progress: Progress): Promise<number> {
   const begin = Date.now();
-  // Before minutes of building for nothing.
+  // Checked first, so that nobody waits minutes for builds that are of no use.
   await requireMachine(progress);
   await requireOwnCluster(stack);
-  // The image is made of downloads, the engine and the cluster of compilations: side by side they use line and cores.
+  // The image mostly downloads, the engine and the cluster mostly compile: in parallel they use both network and cores.
   const [cluster] = await Promise.all([
     ensureCluster({ name: stack }, progress),
     resolveEngine(progress),
@@ -34,7 +34,7 @@ async function start(progress: Progress): Promise<number> {
   progress("Updating the stack …");
   const updated = await runPulumi(environment, ["up", "--yes", "--skip-preview", "--stack", stack]);
   if (updated !== 0) {
-    progress("The update failed, as said above. npm start continues where it ended; npm run status shows the nodes.");
+    progress("The update failed, see above. npm start continues where it stopped; npm run status shows the nodes.");
     return updated;
   }
   const proofs = await runProofPods(stack, cluster, progress);
@@ -48,5 +48,5 @@ async function makeImage(progress: Progress): Promise<void> {
   await buildInstallerImage({}, progress);
 }
 
-// Where one of several steps fails, the others must not go on for minutes.
+// If one of several parallel steps fails, the others must not run on for minutes.
 await runScript(() => start(toStderr).finally(endPrograms));

@@ -13,10 +13,10 @@ const usage = `Usage: contrast-runtime status [--namespace NAME] [--group GROUP]
 
 Shows each node's state, handlers, containerd, ticket and reason.
 
-The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
-Exit codes: 0 every node is ready (but dead ones of ignoreNodes), 1 some are not, 2 wrong usage, 4 no cluster or no installer.`;
+The cluster: KUBECONFIG_CONTENT (the content of a kubeconfig), otherwise kubectl's own rules.
+Exit codes: 0 every node is ready (except dead ones in ignoreNodes), 1 some are not, 2 wrong usage, 4 no cluster or no installer.`;
 
-/** The table of every node of every group; returns the exit code. */
+/** Prints a table of every node of every group; returns the exit code. */
 export function main(args: string[]): Promise<number> {
   return runCommand(args, usage, async () => {
     const values = parseOptions(args, {
@@ -31,7 +31,7 @@ export function main(args: string[]): Promise<number> {
     };
     const fleets = await within(30_000, "the cluster", look()).catch((error: unknown) => {
       if (error instanceof Refusal) throw error;
-      throw new Refusal("unreachable", `The API server cannot be asked: ${describeError(error)}`);
+      throw new Refusal("unreachable", `The API server cannot be queried: ${describeError(error)}`);
     });
     if (fleets.length === 0) {
       console.log(`No installers in namespace ${namespace}.`);
@@ -79,7 +79,7 @@ export function statusTable(fleets: Fleet[]): string {
     .join("\n");
 }
 
-/** Pure: nothing is left to do for anybody. Dead nodes that the configuration names are nobody's work. */
+/** Pure: whether nothing is left to do. Dead nodes that the configuration names do not count. */
 export const allReady = (fleets: Fleet[]): boolean =>
   fleets.every((fleet) =>
     fleet.nodes.every(
@@ -100,9 +100,9 @@ function reasonOf(node: FleetNode, fleet: Fleet): string {
   const { name, ready, pod, status } = node;
   const left = leftOn(node, fleet);
   if (left !== undefined)
-    return `No installer of the group runs here any more, and ${left} stays: ${remedy(fleet, name)}`;
-  if (!ready) return `The node is NotReady${status === undefined ? "" : "; what it said last may be old"}.`;
-  if (pod === undefined) return "The group's DaemonSet does not select this node any more.";
+    return `The group's installer no longer runs here, and ${left} is still installed: ${remedy(fleet, name)}`;
+  if (!ready) return `The node is NotReady${status === undefined ? "" : "; its last report may be outdated"}.`;
+  if (pod === undefined) return "The group's DaemonSet no longer selects this node.";
   if (status === undefined) return pod.problem || "The installer has not reported yet.";
   const pods = status.pods.length > 0 ? ` Pods: ${status.pods.join(", ")}.` : "";
   const old = status.specHash === fleet.specHash ? "" : "About an earlier spec: ";
@@ -110,8 +110,8 @@ function reasonOf(node: FleetNode, fleet: Fleet): string {
 }
 
 /**
- * `npm run status`: the same about the clone's local cluster, whose addresses exist in its own network alone; unless the
- * environment names another cluster, or there is no local one.
+ * `npm run status`: the same for the clone's local cluster, whose addresses exist only in its own network, unless the
+ * environment names another cluster or there is no local one.
  */
 async function statusInClone(args: string[]): Promise<number> {
   const { clusterLayout, enterNetwork } = await import("./local-cluster/layout.ts");
@@ -121,7 +121,7 @@ async function statusInClone(args: string[]): Promise<number> {
   if (!(await networkExists(cluster))) return main(args);
   const elsewhere = ["KUBECONFIG_CONTENT", "KUBECONFIG"].find((name) => process.env[name]);
   if (elsewhere !== undefined) {
-    console.error(`${elsewhere} is set: asking the cluster that it names, not the local cluster ${stack}.`);
+    console.error(`${elsewhere} is set: showing the cluster that it names, not the local cluster ${stack}.`);
     return main(args);
   }
   return runCommand(args, usage, async () => {

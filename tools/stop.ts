@@ -1,4 +1,4 @@
-// npm stop: pulumi destroy of the dev stack. What an interrupted update left of its cluster goes, too.
+// npm stop: pulumi destroy of the dev stack; also removes what an interrupted update left of its cluster.
 
 import { engineEnvironment, stackExists } from "./engine/environment.ts";
 import { runPulumi, selectStack } from "./engine/run.ts";
@@ -11,13 +11,13 @@ const stack = "dev";
 
 async function stop(): Promise<number> {
   requireRoot();
-  // An engine that would have to be built first has nothing to destroy.
+  // If the engine never made the stack, do not build an engine only to destroy nothing.
   const destroyed = (await stackExists(stack)) ? await destroyStack() : 0;
   if (destroyed === 0) await destroyCluster(stack, toStderr);
   return destroyed;
 }
 
-/** Outside the cluster's network, which this removes: everything in the cluster goes with the cluster. */
+/** Runs outside the cluster's network, because this removes it: everything in the cluster is removed with the cluster. */
 async function destroyStack(): Promise<number> {
   const environment = await engineEnvironment(stack, toStderr);
   const selected = await selectStack(environment, stack);

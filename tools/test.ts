@@ -1,4 +1,4 @@
-// test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts them.
+// test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts results.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { packageRoot } from "./project.ts";
 
 const layers = ["lint", "unit", "engine", "cluster"] as const;
 type Layer = (typeof layers)[number];
-/** Vitest's projects of a layer. */
+/** Each layer's Vitest projects. */
 const projects = { lint: [], unit: ["unit"], engine: ["engine"], cluster: ["machine", "cluster"] };
 const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
 
@@ -44,7 +44,7 @@ function vitest(layer: Layer, args: string[]): Count {
     return { passed: 0, failed: 1, skipped: 0 };
   }
   const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = counts;
-  // A file that does not even load, or a rejection that nobody handled, fails without a failed test.
+  // A file that does not load, or an unhandled rejection, fails the run without a failed test.
   return { passed, failed: !ok && failed === 0 ? 1 : failed, skipped };
 }
 
@@ -60,7 +60,7 @@ if (unknown.length > 0) {
 const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
 if (wanted.includes("cluster") && process.getuid?.() !== 0) {
   console.error(
-    "Cluster tests make network namespaces, mounts and machines: run them as root, or the other layers alone (npm run lint, test:unit, test:engine).",
+    "Cluster tests create network namespaces, mounts and machines: run them as root, or run only the other layers (npm run lint, test:unit, test:engine).",
   );
   process.exit(2);
 }

@@ -22,27 +22,27 @@ import { type HandlerUser, handlerUsers } from "./fleet/users.ts";
 
 const usage = `Usage: contrast-runtime uninstall --group GROUP [options]
 
-Empties the group's spec and waits until every node has uninstalled its runtimes. Fails before it changes anything
-while pods use one of them, and while nodes are NotReady that are not named as dead.
+Empties the group's spec and waits until every node has uninstalled its runtimes. Fails without changing anything if
+pods use one of the runtimes, or if nodes are NotReady that are not named as dead.
 
-  --namespace NAME        of the installers (${systemNamespace})
-  --nodes A,B             instead, uninstall from these nodes, which left the group
-  --skip-nodes A,B        dead nodes that are not waited for, beside those that the DaemonSet's annotation names
-  --leave                 leave the nodes as they are; only remove the pods of dead ones, which nothing else would
-  --stall-timeout SECONDS give up when nothing changed for so long (600)
+  --namespace NAME        the installers' namespace (${systemNamespace})
+  --nodes A,B             uninstall from these nodes, which left the group, instead
+  --skip-nodes A,B        dead nodes not to wait for, in addition to those in the DaemonSet's annotation
+  --leave                 leave the nodes as they are; only remove the pods of dead nodes, which nothing else removes
+  --stall-timeout SECONDS give up when nothing has changed for this long (600)
 
-The cluster: KUBECONFIG_CONTENT (a kubeconfig itself), else kubectl's own rules.
+The cluster: KUBECONFIG_CONTENT (the content of a kubeconfig), otherwise kubectl's own rules.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 stalled, 4 no cluster.`;
 
 interface Uninstallation {
   kubeconfig: KubeConfig;
   stallMs: number;
-  /** As it was before. */
+  /** As first observed. */
   fleet: Fleet;
   observe: () => Promise<Fleet>;
 }
 
-/** The delete verb of a stack's `uninstall`; returns the exit code. */
+/** The delete command of a stack's `uninstall` resource; returns the exit code. */
 export function main(args: string[]): Promise<number> {
   return runCommand(args, usage, async () => {
     const values = parseOptions(args, {
@@ -57,7 +57,7 @@ export function main(args: string[]): Promise<number> {
     const group = required(values, "group");
     const named = nameList(values.nodes);
     if (values.nodes !== undefined && (named.length === 0 || leave || values["skip-nodes"] !== undefined)) {
-      throw new UsageError("--nodes names at least one node, and goes with neither --leave nor --skip-nodes.");
+      throw new UsageError("--nodes needs at least one node and cannot be combined with --leave or --skip-nodes.");
     }
     const stallMs = 1000 * wholeNumber(values["stall-timeout"], "stall-timeout");
 
@@ -66,14 +66,14 @@ export function main(args: string[]): Promise<number> {
     const fleet = await observe().catch((error: unknown) => {
       if (error instanceof Refusal && error.code === "no-installer") return undefined;
       if (error instanceof Refusal) throw error;
-      const unreachable = `The API server cannot be asked: ${describeError(error)}`;
+      const unreachable = `The API server cannot be queried: ${describeError(error)}`;
       if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
-      // Nodes are left as they are without it, too.
+      // Leaving the nodes as they are works without an API server, too.
       console.log(unreachable);
       return undefined;
     });
     if (fleet === undefined) {
-      if (named.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to make others from.`);
+      if (named.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
       if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
       return exitCodes.done;
     }
@@ -125,7 +125,7 @@ async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string
   return outcome.exitCode;
 }
 
-/** Where nodes left the group, and their installers with it. */
+/** For nodes that left the group and so have no installer any more. */
 async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<number> {
   const { kubeconfig, fleet } = run;
   const users = await handlerUsers(kubeconfig, names);
@@ -157,7 +157,7 @@ async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): 
   }
 }
 
-/** Follows with a line for each change of a node, and says why where it fails. */
+/** Follows the fleet, printing one line per change of a node, and the reasons if it fails. */
 async function follow(
   { stallMs }: Uninstallation,
   options: Pick<FollowOptions, "observe" | "wanted">,
@@ -178,18 +178,18 @@ function emptied({ specJson }: Fleet): { json: string; hash: string } {
   return { json, hash: specHash(json) };
 }
 
-/** Prints what stands against it, where something does. */
+/** Prints the reasons against it, if there are any. */
 function refused(what: string, reasons: string[]): boolean {
   if (reasons.length === 0) return false;
   console.error([`${what} is not uninstalled; nothing was changed.`, ...reasons].join("\n"));
   return true;
 }
 
-/** A node that was NotReady ever since it joined the group. */
+/** A node that has been NotReady ever since it joined the group. */
 const neverInstalled = ({ ready, pod, status }: FleetNode): boolean =>
   !ready && pod === undefined && status === undefined;
 
-/** Pure: why not to begin. */
+/** Pure: the reasons not to begin. */
 export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: HandlerUser[]): string[] {
   const waitedFor = fleet.nodes.filter(({ name }) => !skipNodes.has(name));
   const skip = "bring it back, or name it as a node to skip";
@@ -207,18 +207,18 @@ export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: 
   ];
 }
 
-/** Pure: why not to begin with these nodes, which left the group. */
+/** Pure: the reasons not to begin with these nodes, which left the group. */
 export function nodeObjections(fleet: Fleet, names: ReadonlySet<string>, users: HandlerUser[]): string[] {
   const known = new Map(fleet.nodes.map((node) => [node.name, node]));
   return [
     ...inUse(users),
     ...[...names].toSorted().flatMap((name) => {
       const node = known.get(name);
-      if (node === undefined) return [`Node ${name} has nothing of group ${fleet.group}, or does not exist.`];
+      if (node === undefined) return [`Node ${name} has nothing of group ${fleet.group} installed, or does not exist.`];
       if (!node.ready) return [`Node ${name} is NotReady, so nothing can be uninstalled there: bring it back first.`];
       return node.selected
         ? [
-            `Node ${name} is in group ${fleet.group}, which would install again: take it out of the group's nodes first.`,
+            `Node ${name} is in group ${fleet.group}, which would install the runtimes again: take the node out of the group first.`,
           ]
         : [];
     }),
@@ -229,8 +229,8 @@ const inUse = (users: HandlerUser[]): string[] =>
   users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`);
 
 /**
- * In place: the DaemonSet's pods read the file anew, while a new ConfigMap would restart them all. kubelet looks at a
- * mounted ConfigMap when it syncs the pod, up to a minute later; a changed annotation makes it do that now.
+ * Changes the ConfigMap in place: the DaemonSet's pods re-read the file, while a new ConfigMap would restart them all.
+ * kubelet refreshes a mounted ConfigMap when it syncs the pod, up to a minute later; a changed annotation triggers that now.
  */
 async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet, spec: string): Promise<void> {
   await mergePatch(kubeconfig, {
@@ -255,7 +255,7 @@ async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet
   );
 }
 
-/** What installers wrote on nodes and no stack knows. */
+/** Annotations that installers wrote on nodes; no stack manages them. */
 async function removeAnnotations(kubeconfig: KubeConfig, { group, nodes }: Fleet): Promise<void> {
   const annotations = { [statusAnnotation(group)]: null, [retryAnnotation(group)]: null };
   for (const { name } of nodes) await patchNodeAnnotations(kubeconfig, name, annotations);

@@ -225,7 +225,7 @@ test("nothing that changes is told after the stall time", async () => {
   await report("node-1", "working", "containerd restarts.");
   const run = rollout("--stall-timeout", "2");
   expect(await run.code).toBe(3);
-  expect(run.errors()).toBe("Nothing changed for 2 s.\nnode-1: working: containerd restarts.\n");
+  expect(run.errors()).toBe("Nothing has changed for 2 s.\nnode-1: working: containerd restarts.\n");
   await report("node-1", "ready", "All is served.");
 });
 
@@ -258,18 +258,18 @@ test("a node that leaves the group is named until it is back, may leave, or is u
   const tolerated = rollout("--nodes-may-leave");
   expect(await tolerated.code, tolerated.errors()).toBe(0);
   expect(tolerated.output()).toMatch(
-    /^node-5: skipped: .* is still installed, without an installer, as the configuration wants it$/m,
+    /^node-5: skipped: .* is still installed, without an installer, as configured$/m,
   );
   expect(tolerated.output()).toContain("Group metal: 2 of 4 nodes ready, 2 not.");
   const table = contrastRuntime("status");
   await table.code;
-  expect(table.output()).toMatch(/^node-5 +metal +left-group .* stays: put it back into the group/m);
+  expect(table.output()).toMatch(/^node-5 +metal +left-group .* is still installed: put it back into the group/m);
 
   const early = contrastRuntime("uninstall", "--group", group, "--nodes", "node-1,node-5");
   expect(await early.code).toBe(1);
   expect(early.errors()).toBe(
     `node-1, node-5 is not uninstalled; nothing was changed.
-Node node-1 is in group metal, which would install again: take it out of the group's nodes first.
+Node node-1 is in group metal, which would install the runtimes again: take the node out of the group first.
 `,
   );
   const before = (await admin.get<{ metadata: { generation: number } }>(daemonSet)).metadata.generation;

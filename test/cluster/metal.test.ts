@@ -288,7 +288,7 @@ test("a machine that dies in its turn is named when the rollout gives up", async
   await stopUnit(layout, nodeLayout(layout, { name: "node-2", number: 0 }).unit);
   const { code, stdout } = await update;
   expect(code).not.toBe(0);
-  expect(stdout).toContain("Nothing changed for 60 s.");
+  expect(stdout).toContain("Nothing has changed for 60 s.");
   expect(stdout).toMatch(/node-2: (starting|not-ready): /);
   expect(stdout).toMatch(/node-1: waiting: .*node-2/);
 });

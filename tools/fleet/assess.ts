@@ -3,51 +3,51 @@ import type { NodeState } from "../../node-installer/kubernetes/status.ts";
 import { leftOn, remedy } from "./left.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 
-/** What the fleet shall become. */
+/** What the fleet should become. */
 export interface Wanted {
   specHash: string;
-  /** Fewer nodes than these is a failure. */
+  /** Having fewer nodes is a failure. */
   minimumNodes: number;
-  /** Dead nodes that nobody waits for, by configuration. */
+  /** Dead nodes that the configuration says not to wait for. */
   skipNodes: ReadonlySet<string>;
-  /** Nodes that were NotReady when the rollout began: not waited for as long as they stay so. */
+  /** Nodes that were NotReady when the rollout began: not waited for as long as they stay NotReady. */
   notReadyBefore: ReadonlySet<string>;
-  /** Nodes that leave the group may keep what is on them, by configuration. */
+  /** By configuration, nodes that leave the group may keep what is installed on them. */
   nodesMayLeave: boolean;
-  /** By node: the attempt that was asked for after an earlier failure. An older failure says nothing of it. */
+  /** By node: the retry that was requested after an earlier failure. That failure says nothing about the retry. */
   retries: ReadonlyMap<string, string>;
 }
 
 export interface NodeProgress {
   name: string;
   state: NodeState | "starting" | "not-ready" | "ignored" | "skipped" | "left";
-  /** Changes of `code` are worth a line to a person; changes of `reason` alone are not. */
+  /** A change of `code` is worth printing a line; a change of `reason` alone is not. */
   code: string;
   reason: string;
   pods: string[];
 }
 
 export interface Assessment {
-  /** Of the group. */
+  /** The group's nodes. */
   nodes: NodeProgress[];
-  /** Nodes that are the group's no more, and still have something of it. */
+  /** Nodes that left the group and still have something of it. */
   left: NodeProgress[];
-  /** Nothing can change any more without a person: the rollout is over. */
+  /** The rollout is over: nothing changes any more without human intervention. */
   over: boolean;
   /** It would be over if enough nodes matched. */
   tooFew: boolean;
-  /** Why it did not succeed; empty when it did, or while it is not over. */
+  /** Why it did not succeed; empty if it did, or while it is not over. */
   failures: string[];
 }
 
-/** Pure: what is to be said of each node, and whether there is anything left to wait for. */
+/** Pure: each node's progress, and whether there is anything left to wait for. */
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const matched = fleet.nodes.filter(({ selected }) => selected);
   const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
   const left = fleet.nodes.flatMap((node) => farewell(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
-  // A failed node keeps its ticket. When failed nodes have them all, those who wait for one will wait for ever.
-  // One of a time when more could work at once is no ticket any more.
+  // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever. Tickets from
+  // the time when `atOnce` was larger are no longer valid.
   const valid = new Set(ticketNames(fleet.group, fleet.spec.atOnce));
   const holders = new Set(fleet.tickets.filter(({ name }) => valid.has(name)).map(({ holder }) => holder));
   const stopped = failed.filter(({ name }) => holders.has(name)).length >= fleet.spec.atOnce;
@@ -63,7 +63,7 @@ export function assess(fleet: Fleet, wanted: Wanted): Assessment {
 
 const isGood = (state: NodeProgress["state"]): boolean => ["ready", "ignored", "skipped"].includes(state);
 
-/** What there is to say when nothing moves any more although the rollout is not over. */
+/** What to report if nothing changes any more although the rollout is not over. */
 export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   const { nodes, left } = assess(fleet, wanted);
   const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
@@ -74,25 +74,25 @@ export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   if (fleet.specHash !== wanted.specHash) {
     const hashes = `${fleet.specHash.slice(0, 12)}, not ${wanted.specHash.slice(0, 12)}`;
     sentences.unshift(
-      `The DaemonSet of group ${fleet.group} mounts the spec ${hashes}: an uninstallation that did not end emptied it, or ` +
-        "somebody else changed it. An update with --refresh sets it back.",
+      `The DaemonSet of group ${fleet.group} mounts the spec ${hashes}: an unfinished uninstallation emptied it, or ` +
+        "somebody else changed it. An update with --refresh restores it.",
     );
   }
-  if (!fleet.settled) sentences.push(`The DaemonSet controller has not made all pods of group ${fleet.group}.`);
+  if (!fleet.settled) sentences.push(`The DaemonSet controller has not created all pods of group ${fleet.group}.`);
   return sentences;
 }
 
-/** Of nodes that match and are not waited for, no selector is to blame. */
+/** The selector is not to blame if nodes match but are not waited for. */
 function tooFewOf(nodes: NodeProgress[], counted: number, group: string, minimum: number): string {
   if (counted === nodes.length) {
     const matched = counted === 1 ? "1 node matches" : `${counted} nodes match`;
-    return `${matched} group ${group}, at least ${minimum} shall: look at the group's node selector.`;
+    return `${matched} group ${group}, but at least ${minimum} must: check the group's node selector.`;
   }
   const dead = nodes.filter(({ state }) => state === "ignored" || state === "skipped").map(({ name }) => name);
   const names = dead.length > 10 ? `${dead.slice(0, 10).join(", ")}, …` : dead.join(", ");
   return (
-    `${counted} of ${nodes.length} nodes of group ${group} can become ready, at least ${minimum} shall: NotReady since before ` +
-    `this began, or named as nodes not to wait for, are ${names}.`
+    `${counted} of ${nodes.length} nodes of group ${group} can become ready, but at least ${minimum} must. NotReady since ` +
+    `before this began, or named as nodes not to wait for: ${names}.`
   );
 }
 
@@ -101,7 +101,7 @@ export function sentence({ name, state, reason, pods }: NodeProgress): string {
   return `${name}: ${state}: ${reason}${users}`;
 }
 
-/** Of a node that left the group with something on it. Nothing there waits, restarts or repairs by itself any more. */
+/** For a node that left the group with something installed. Without an installer, nothing there changes or repairs itself. */
 function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: Wanted): NodeProgress[] {
   const what = leftOn(node, fleet);
   if (what === undefined) return [];
@@ -110,7 +110,7 @@ function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: W
   const reason = skipNodes.has(name)
     ? `${fact}; named in the configuration as a node not to wait for`
     : nodesMayLeave
-      ? `${fact}, as the configuration wants it`
+      ? `${fact}, as configured`
       : `${fact}: ${remedy(fleet, name)}`;
   const state = nodesMayLeave || skipNodes.has(name) ? "skipped" : "left";
   return [{ name, state, code: state, reason, pods: [] }];
@@ -128,11 +128,11 @@ function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string
   if (wanted.skipNodes.has(name)) return say("skipped", "named in the configuration as a node not to wait for");
   if (!node.ready) {
     return wanted.notReadyBefore.has(name)
-      ? say("ignored", "was NotReady before and still is; the installer does its work when it returns")
+      ? say("ignored", "was NotReady before and still is; the installer does its work when the node returns")
       : say("not-ready", "became NotReady since this began");
   }
   if (pod === undefined || !pod.current)
-    return say("starting", "its pod is about to be replaced by one of the new revision");
+    return say("starting", "its pod is about to be replaced by a pod of the new revision");
   const retry = wanted.retries.get(name);
   const isCurrent =
     status?.specHash === wanted.specHash &&
@@ -149,7 +149,7 @@ function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string
   if (status.state === "blocked" && pods.length === 0) {
     return say(
       "working",
-      "the pods of what it removes have ended; it removes it when their sandboxes are gone",
+      "the pods of the runtime to remove have ended; the installer removes it when their sandboxes are gone",
       "ended",
     );
   }

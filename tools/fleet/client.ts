@@ -2,9 +2,9 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
- * The cluster to talk to: KUBECONFIG_CONTENT holds a kubeconfig itself, so that a stack keeps it as a secret and no path
- * of one machine enters its state; without it kubectl's own rules hold (KUBECONFIG, ~/.kube/config). The library
- * is loaded here, since it takes longer than everything else.
+ * The cluster to talk to. KUBECONFIG_CONTENT holds the content of a kubeconfig, so that a stack can keep it as a secret
+ * and no machine's paths enter its state; without it, kubectl's own rules apply (KUBECONFIG, ~/.kube/config). The client
+ * library is loaded here, because loading it takes longer than everything else.
  */
 export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
   const { KubeConfig } = await import("@kubernetes/client-node");
@@ -18,7 +18,7 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
     const source = isContent ? "KUBECONFIG_CONTENT" : "kubeconfig";
     throw new Refusal("kubeconfig", `The ${source} cannot be read: ${error instanceof Error ? error.message : error}`);
   }
-  // The library's last resort where there is nothing at all.
+  // The library's fallback if there is no configuration at all.
   if (config.getCurrentCluster()?.server === "http://localhost:8080") {
     throw new Refusal(
       "kubeconfig",
@@ -28,7 +28,7 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
   if (isContent && config.clusters.length === 0) {
     throw new Refusal(
       "kubeconfig",
-      "KUBECONFIG_CONTENT lists no cluster: it has to be a kubeconfig itself, not its path.",
+      "KUBECONFIG_CONTENT lists no cluster: it must be the content of a kubeconfig, not its path.",
     );
   }
   if (config.getCurrentCluster() === null) {
@@ -43,7 +43,7 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
 export const isNotFound = (error: unknown): boolean =>
   typeof error === "object" && error !== null && "code" in error && error.code === 404;
 
-/** One line about an error of the Kubernetes client, whose own message holds the whole answer with its headers. */
+/** One line about an error of the Kubernetes client, whose own message contains the whole response with its headers. */
 export function describeError(error: unknown): string {
   if (typeof error === "object" && error !== null && "body" in error) {
     const body =
@@ -63,7 +63,7 @@ function parseMessage(body: string): string | undefined {
   }
 }
 
-/** The client has no time limits of its own, and a connection that hangs must not hold up a rollout for ever. */
+/** The client has no time limits of its own, and a hanging connection must not hold up a rollout forever. */
 export async function within<T>(timeoutMs: number, what: string, action: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_, reject) => {

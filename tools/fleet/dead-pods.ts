@@ -6,12 +6,12 @@ import type { Fleet } from "./observe.ts";
 import { mergePatch } from "./patch.ts";
 import { uninstallerName } from "./uninstallers.ts";
 
-/** No node has it. */
+/** A selector that matches no node. */
 const nowhere = { "runtime.contrast.edgeless.systems/uninstalled": "true" };
 
 /**
- * The pod of a dead node waits for a kubelet that will not answer, and the namespace waits for the pod when it is
- * deleted. So the DaemonSet, of no more use, leaves every node, and dead nodes' pods are removed without their kubelets.
+ * A dead node's pod waits for a kubelet that will not answer, and the deletion of the namespace waits for the pod. So the
+ * DaemonSet, which is no longer needed, is taken off every node, and dead nodes' pods are removed without their kubelets.
  */
 export async function removeDeadPods(
   kubeconfig: KubeConfig,
@@ -24,7 +24,7 @@ export async function removeDeadPods(
   const name = installerName(fleet.group);
   const spec = { template: { spec: { nodeSelector: nowhere } } };
   await mergePatch(kubeconfig, { apiVersion: "apps/v1", kind: "DaemonSet", metadata: { namespace, name }, spec });
-  // Until its controller knows, it would make new ones.
+  // Until the controller notices the change, it would create new pods.
   for (let wait = 0; wait < 60 && !(await observe()).settled; wait += 1) await delay(500);
 
   const { CoreV1Api } = await import("@kubernetes/client-node");
@@ -38,6 +38,6 @@ export async function removeDeadPods(
       .catch((error: unknown) => {
         if (!isNotFound(error)) throw error;
       });
-    console.log(`${pod?.nodeName}: its installer's pod is removed without it`);
+    console.log(`${pod?.nodeName}: removed its installer's pod without waiting for the node`);
   }
 }

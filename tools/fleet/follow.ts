@@ -6,10 +6,10 @@ import type { Fleet } from "./observe.ts";
 export interface FollowOptions {
   observe: () => Promise<Fleet>;
   wanted: Wanted;
-  /** Give up when nothing changed for so long. */
+  /** Give up if nothing changes for this long. */
   stallMs: number;
   print: (line: string) => void;
-  /** Milliseconds of a clock that only goes forward. */
+  /** Milliseconds of a monotonic clock. */
   clock: () => number;
   delay: (ms: number) => Promise<void>;
 }
@@ -25,13 +25,12 @@ export interface Outcome {
 }
 
 const heartbeatMs = 60_000;
-/** How long missing nodes may take to join when nothing else is left to wait for. */
+/** How long missing nodes may take to join once nothing else is left to wait for. */
 const joinMs = 30_000;
 
 /**
- * Waits until the fleet is what is wanted, or cannot become it by itself. Prints one line per node whenever its state
- * changes, and one a minute about what it waits for while nothing changes. Never waits longer than `stallMs` for a
- * change.
+ * Waits until the fleet is as wanted, or cannot become so on its own. Prints a line per node whenever its state changes,
+ * and one a minute about what it is waiting for while nothing changes. Never waits longer than `stallMs` for a change.
  */
 export async function followFleet({ observe, wanted, stallMs, print, clock, delay }: FollowOptions): Promise<Outcome> {
   const said: Said = { states: new Map(), seen: new Map() };
@@ -52,9 +51,9 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
       problem = undefined;
     } catch (error) {
       if (error instanceof Refusal) throw error;
-      // Expected for a moment wherever a control plane's own containerd restarts.
+      // Expected briefly where the control plane's own containerd restarts.
       const description = describeError(error);
-      if (problem !== description) tell(`The API server cannot be asked, trying again: ${description}`);
+      if (problem !== description) tell(`The API server cannot be queried, trying again: ${description}`);
       problem = description;
     }
     if (fleet !== undefined && problem === undefined) {
@@ -66,7 +65,7 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
       }
     }
     if (clock() - changedAt >= stallMs) {
-      const stalled = `Nothing changed for ${Math.round(stallMs / 1000)} s.`;
+      const stalled = `Nothing has changed for ${Math.round(stallMs / 1000)} s.`;
       if (fleet === undefined) return { exitCode: exitCodes.unreachable, failures: [problem ?? stalled], nodes: [] };
       const { nodes } = assess(fleet, wanted);
       return {
@@ -80,22 +79,22 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
       const more = reasons.length > 3 ? ` … and ${reasons.length - 3} more` : "";
       tell(`Still waiting: ${reasons.slice(0, 3).join(" | ")}${more}`);
     }
-    // Large fleets take longer to list: never spend more than a tenth of the time on asking.
+    // Large fleets take longer to list: never spend more than a tenth of the time on listing.
     await delay(Math.max(1_000, 9 * (clock() - startedAt)));
   }
 }
 
 interface Said {
-  /** What each node's last line was about. */
+  /** State and code in each node's last line. */
   states: Map<string, string>;
-  /** Everything that each node was already. */
+  /** Everything that each node has been so far. */
   seen: Map<string, Set<string>>;
 }
 
 /**
- * Whether anything moved. Only what a node was not before is movement: a pod that crashes, or whose image cannot be pulled,
- * goes through the same states for ever. A new reason (such as more bytes copied) counts, but only a new state is worth a
- * line. Kubelet's reasons tell one attempt from the next and do not count.
+ * Prints the changes; returns whether there was progress. Only what a node has not been before is progress: a pod that
+ * crashes, or whose image cannot be pulled, repeats the same states forever. A new reason (such as more bytes copied)
+ * counts, but only a new state is worth a line. Kubelet's reasons differ with every attempt and do not count.
  */
 function printChanges(assessment: Assessment, said: Said, print: (line: string) => void): boolean {
   const nodes = [...assessment.nodes, ...assessment.left];

@@ -3,8 +3,8 @@ import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 
 /**
- * A node that died with a ticket never gives it back, and the others would wait for it. Who names it as dead says that
- * nobody works on it any more; should it return, it asks for a ticket like every other.
+ * A node that died holding a ticket never returns it, and the other nodes would wait for it. Naming the node as dead says
+ * that no installer works there any more; if the node comes back, it asks for a ticket like any other.
  */
 export async function freeTickets(
   kubeconfig: KubeConfig,
@@ -19,7 +19,7 @@ export async function freeTickets(
     if (!skipNodes.has(holder) || ready.has(holder)) continue;
     try {
       await leases.deleteNamespacedLease({ namespace, name, body: { preconditions: { uid } } });
-      console.log(`${holder}: its turn is over, for it is named as a node not to wait for`);
+      console.log(`${holder}: its ticket is freed, because it is named as a node not to wait for`);
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }

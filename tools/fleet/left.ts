@@ -1,10 +1,10 @@
-/** Nodes that a group no longer selects: their installers are gone, and what those put there stays. */
+/** Nodes that a group no longer selects: their installers are gone, and what those installed is still there. */
 import { systemNamespace } from "../../node-installer/kubernetes/names.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 
 /**
- * What is still on a node that left its group; undefined where nothing is. As long as the DaemonSet's controller has not
- * made all pods, a node may be without one and stay in the group.
+ * What is still on a node that left its group; undefined if nothing is. While the DaemonSet's controller has not created
+ * all pods, a node without a pod may still belong to the group.
  */
 export function leftOn({ selected, status }: FleetNode, { settled }: Fleet): string | undefined {
   if (!settled || selected || status === undefined) return undefined;
@@ -12,7 +12,7 @@ export function leftOn({ selected, status }: FleetNode, { settled }: Fleet): str
   return ["working", "waiting", "blocked"].includes(status.state) ? "what its installer had begun" : undefined;
 }
 
-/** What can be done about it, as the end of a sentence. */
+/** What the user can do about it, as the end of a sentence. */
 export function remedy({ namespace, group }: Pick<Fleet, "namespace" | "group">, node: string): string {
   const where = namespace === systemNamespace ? "" : ` --namespace ${namespace}`;
   return `put it back into the group, or run: npx contrast-runtime uninstall${where} --group ${group} --nodes ${node}`;

@@ -1,4 +1,4 @@
-/** What a rollout, an uninstallation and the status table look at, read from the cluster in one go. */
+/** The state that a rollout, an uninstallation and the status table work with, read from the cluster in one go. */
 import type { CoreV1Api, KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } from "@kubernetes/client-node";
 import { z } from "zod";
 import {
@@ -16,10 +16,10 @@ import { isNotFound } from "./client.ts";
 
 export interface InstallerPod {
   name: string;
-  /** Of the DaemonSet's newest revision; an older one is about to be replaced. */
+  /** It is of the DaemonSet's newest revision; an older pod is about to be replaced. */
   current: boolean;
   ready: boolean;
-  /** Why it does not run, in kubelet's words; "" while it runs. */
+  /** Why it is not running, in kubelet's words; "" while it runs. */
   problem: string;
 }
 
@@ -41,7 +41,7 @@ export interface Ticket {
   reason: string | undefined;
 }
 
-/** What is needed of an install spec, also of one that another version of the product wrote. */
+/** The parts of an install spec that are needed here, even if another version of the product wrote it. */
 const specOutline = z.looseObject({
   atOnce: z.int().min(1),
   runtimes: z.array(z.looseObject({ handler: z.string() })),
@@ -50,23 +50,23 @@ const specOutline = z.looseObject({
 export interface Fleet {
   namespace: string;
   group: string;
-  /** The DaemonSet's controller has seen its newest revision and made its pods. */
+  /** The DaemonSet's controller has seen the newest revision and created its pods. */
   settled: boolean;
   configMap: string;
   spec: z.infer<typeof specOutline>;
-  /** As the nodes read it, and its hash. */
+  /** The spec as the nodes read it, and its hash. */
   specJson: string;
   specHash: string;
   /** Nodes that an uninstallation does not wait for. */
   skipNodes: string[];
-  /** Nodes that the DaemonSet selects, and those with a status of the group; by name. */
+  /** Nodes that the DaemonSet selects, and nodes with a status of the group; sorted by name. */
   nodes: FleetNode[];
   tickets: Ticket[];
-  /** Of the pods that nodes name as users of what they shall remove: those that have gone, or are about to, since. */
+  /** Of the pods that blocked nodes name as users of a runtime to remove: those that are gone or terminating by now. */
   endedPods: ReadonlySet<string>;
 }
 
-/** The state of one group's fleet. Throws a Refusal `no-installer` where its DaemonSet does not exist. */
+/** The state of one group's fleet. @throws Refusal `no-installer` if its DaemonSet does not exist */
 export async function observeFleet(kubeconfig: KubeConfig, namespace: string, group: string): Promise<Fleet> {
   const { AppsV1Api, CoordinationV1Api, ...client } = await import("@kubernetes/client-node");
   const apps = kubeconfig.makeApiClient(AppsV1Api);
@@ -97,7 +97,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
       { revision: -1, hash: undefined },
     );
   const podsByNode = new Map<string, InstallerPod>();
-  // A dead node's pod is never gone, only about to go, and has no successor as long as it is there.
+  // A dead node's pod stays terminating forever, and has no successor as long as it exists.
   const covered = new Set<string>();
   for (const pod of pods.items) {
     const node = nodeOf(pod);
@@ -142,7 +142,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
   };
 }
 
-/** What is not the name of a pod, such as a process, is not looked for. */
+/** Users that are not pods, such as processes, are not looked up. */
 async function endedPods(core: CoreV1Api, nodes: FleetNode[]): Promise<Set<string>> {
   const users = nodes.flatMap(({ status }) => (status?.state === "blocked" ? status.pods : []));
   const named = users.flatMap((user) => {
@@ -170,7 +170,7 @@ function specConfigMap(daemonSet: V1DaemonSet): string {
   throw new Refusal(
     "foreign-installer",
     `DaemonSet ${daemonSet.metadata?.namespace}/${daemonSet.metadata?.name} has no volume "${specVolume}" from a ` +
-      "ConfigMap: it was not made by this product, or by another version of it.",
+      "ConfigMap: it was made by something else, or by another version of this product.",
   );
 }
 
@@ -181,7 +181,7 @@ function specText(configMap: V1ConfigMap): string {
   throw new Refusal("foreign-installer", `ConfigMap ${namespace}/${name} has no key "${specKey}".`);
 }
 
-/** The node of a DaemonSet's pod, also before the scheduler has bound it. */
+/** The node of a DaemonSet's pod, even before the scheduler has bound it. */
 function nodeOf(pod: V1Pod): string | undefined {
   if (pod.spec?.nodeName !== undefined) return pod.spec.nodeName;
   const terms =
@@ -209,7 +209,7 @@ export function installerPod(pod: V1Pod, newestRevision: string | undefined): In
 const isNodeReady = (node: V1Node): boolean =>
   node.status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") === true;
 
-/** By label and by name, the two ways in which our own DaemonSets select. Taints are not looked at. */
+/** By label and by name, the two ways in which our own DaemonSets select. Taints are not considered. */
 function selectsNode(daemonSet: V1DaemonSet, node: V1Node): boolean {
   const { nodeSelector = {}, affinity } = daemonSet.spec?.template.spec ?? {};
   const { name = "", labels = {} } = node.metadata ?? {};
@@ -222,8 +222,8 @@ function selectsNode(daemonSet: V1DaemonSet, node: V1Node): boolean {
 }
 
 /**
- * @param selected it would have a pod if it were Ready, or has one that is on its way out. A node that is Ready, tainted
- *   and without a pod is one that the DaemonSet keeps off.
+ * @param selected the node would have a pod if it were Ready, or has one that is terminating. The DaemonSet stays off a
+ *   node that is Ready and tainted and has no pod.
  */
 function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>, selected: boolean): FleetNode {
   const pod = pods.get(node.metadata?.name ?? "");

@@ -2,7 +2,7 @@ import type { KubeConfig, KubernetesObject } from "@kubernetes/client-node";
 
 const fieldManager = "contrast-runtime";
 
-/** JSON merge patch of one object, named by its kind and metadata. */
+/** Applies a JSON merge patch to one object, identified by its kind and metadata. */
 export async function mergePatch(
   kubeconfig: KubeConfig,
   object: KubernetesObject & Record<string, unknown>,

@@ -4,8 +4,8 @@ import type { Fleet } from "./observe.ts";
 import { patchNodeAnnotations } from "./patch.ts";
 
 /**
- * Installers do not try what failed a second time by themselves. Somebody who runs the update again does want that, so
- * their nodes are told so, and what they said before does not count.
+ * Installers do not retry on their own what has failed. Somebody who runs the update again does want a retry, so the
+ * failed nodes are told to, and what they reported before no longer counts.
  */
 export async function askForRetries(
   kubeconfig: KubeConfig,

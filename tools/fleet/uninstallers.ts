@@ -5,11 +5,11 @@ import { isNotFound } from "./client.ts";
 import { type Fleet, installerPod, observeFleet } from "./observe.ts";
 
 /**
- * Installers for nodes that left their group: a pod for each, like the DaemonSet's but for its spec, which lists no
- * runtime. They have a label of their own, so that no DaemonSet takes them for its own, and are gone afterwards.
+ * Installers for nodes that left their group: one pod per node, like the DaemonSet's pods except for the spec, which lists
+ * no runtimes. They have their own label, so that no DaemonSet adopts them, and are removed afterwards.
  */
 export interface Uninstallers {
-  /** The fleet as it would be if it had these nodes alone, and that spec. */
+  /** The fleet as if it had only these nodes and that spec. */
   observe(): Promise<Fleet>;
   remove(): Promise<void>;
 }
@@ -32,7 +32,7 @@ export async function startUninstallers(
     .makeApiClient(AppsV1Api)
     .readNamespacedDaemonSet({ namespace, name: installerName(group) });
   const template: V1PodSpec = daemonSet.spec?.template.spec ?? { containers: [] };
-  // The node was the group's once; what selects nodes, and what keeps pods off them, may be why it is no more.
+  // The node was in the group once; what selects nodes and what keeps pods off them may be why it no longer is.
   const { nodeSelector: _selector, affinity: _affinity, containers, volumes = [], ...rest } = template;
   const pod = (node: string): V1Pod => ({
     metadata: { name: podName(node), namespace, labels },
@@ -52,11 +52,11 @@ export async function startUninstallers(
     };
     for (const node of nodes) await core.deleteNamespacedPod({ namespace, name: podName(node) }).catch(gone);
     await core.deleteNamespacedConfigMap({ namespace, name }).catch(gone);
-    // Only kubelet ends a pod. One that is left behind on a node that dies next would hold up the namespace.
+    // Only kubelet ends a pod. A pod left behind on a node that dies next would block the namespace's deletion.
     for (let wait = 0; wait < 120 && (await pods()).size > 0; wait += 1) await delay(500);
   };
 
-  // Those of a run that was killed would have another spec.
+  // Pods that a killed run left behind would have another spec.
   await remove();
   await core.createNamespacedConfigMap({
     namespace,

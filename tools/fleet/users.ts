@@ -9,8 +9,8 @@ export interface HandlerUser {
 }
 
 /**
- * The pods on these nodes that run with a handler of ours. Finished pods have no sandbox that anything could break. A
- * RuntimeClass that is gone cannot be asked for its handler; ours are named like their handlers.
+ * The pods on these nodes that run with one of our handlers. Finished pods are left out: they have no sandbox to break. A
+ * RuntimeClass that is gone no longer says its handler; ours have the same name as their handlers.
  */
 export async function handlerUsers(kubeconfig: KubeConfig, nodes: ReadonlySet<string>): Promise<HandlerUser[]> {
   const { CoreV1Api, NodeV1Api } = await import("@kubernetes/client-node");

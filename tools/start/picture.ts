@@ -2,7 +2,7 @@ import { runtimeDirectory } from "../../node-installer/runtime/spec.ts";
 import type { ClusterInfo } from "../local-cluster/cluster.ts";
 import type { Proof } from "./proof.ts";
 
-/** What a person sees at the end of npm start: what there is now, and what to try next. */
+/** What npm start prints at the end: what there is now, and what to try next. */
 export function picture({ stack, cluster, proofs }: { stack: string; cluster: ClusterInfo; proofs: Proof[] }): string {
   return [
     "",

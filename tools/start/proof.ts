@@ -7,7 +7,7 @@ import { clusterLayout } from "../local-cluster/layout.ts";
 import { kubernetesPrograms } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";
 
-/** What was seen of a pod that runs with a handler: the pod, its node, and there the shim's process and the files. */
+/** What was found of a pod that runs with a handler: the pod, its node, the shim's process and the files on the node. */
 export interface Proof {
   handler: string;
   pod: string;
@@ -20,7 +20,7 @@ const runtimeClasses = z.object({
   items: z.array(z.object({ metadata: z.object({ name: z.string() }), handler: z.string() })),
 });
 
-/** Runs a pod with each of the cluster's handlers and looks at its shim: configuration alone proves nothing. */
+/** Runs a pod with each of the cluster's handlers and inspects its shim: configuration alone proves nothing. */
 export async function runProofPods(stack: string, cluster: ClusterInfo, progress: Progress): Promise<Proof[]> {
   const programs = await kubernetesPrograms(progress);
   const run = async (args: string[], input?: string): Promise<string> => {

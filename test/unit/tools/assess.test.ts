@@ -182,20 +182,20 @@ describe("what there is to say of a rollout that does not move", () => {
   });
   test("too few nodes, with the group and both numbers", () => {
     expect(unfinished(fleet([node("a", "ready")]), wanted({ minimumNodes: 3 }))).toEqual([
-      "1 node matches group metal, at least 3 shall: look at the group's node selector.",
+      "1 node matches group metal, but at least 3 must: check the group's node selector.",
     ]);
   });
   test("too few nodes because they are dead: the selector is not to blame", () => {
     const nodes = [node("a", "ready"), node("b", undefined, { ready: false }), node("c", undefined, { ready: false })];
     const rest = { minimumNodes: 2, notReadyBefore: new Set(["b"]), skipNodes: new Set(["c"]) };
     expect(unfinished(fleet(nodes), wanted(rest))).toEqual([
-      "1 of 3 nodes of group metal can become ready, at least 2 shall: NotReady since before this began, or named as nodes not to wait for, are b, c.",
+      "1 of 3 nodes of group metal can become ready, but at least 2 must. NotReady since before this began, or named as nodes not to wait for: b, c.",
     ]);
   });
   test("another spec than the wanted one", () => {
     expect(unfinished(fleet([node("a", "ready")], { specHash: "c".repeat(64) }), wanted())).toContain(
-      `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: an uninstallation that did not end emptied it, or ` +
-        "somebody else changed it. An update with --refresh sets it back.",
+      `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: an unfinished uninstallation emptied it, or ` +
+        "somebody else changed it. An update with --refresh restores it.",
     );
   });
 });

@@ -59,13 +59,13 @@ describe("contrast-runtime", () => {
       expect(output.err).toMatch(/^KUBECONFIG_CONTENT lists no cluster: .*\n$/);
     },
   );
-  test("an API server that cannot be asked is one sentence, and nothing is uninstalled", async () => {
+  test("an API server that cannot be queried is reported in one sentence, and nothing is uninstalled", async () => {
     const cluster = { name: "c", cluster: { server: "https://127.0.0.1:1" } };
     const context = { name: "c", context: { cluster: "c", user: "u" } };
     const kubeconfig = { clusters: [cluster], contexts: [context], users: [{ name: "u" }], "current-context": "c" };
     vi.stubEnv("KUBECONFIG_CONTENT", JSON.stringify(kubeconfig));
     expect(await main(["uninstall", "--group", "metal"])).toBe(4);
-    expect(output.err).toMatch(/^The API server cannot be asked: .*\. Nothing was changed\.\n$/);
+    expect(output.err).toMatch(/^The API server cannot be queried: .*\. Nothing was changed\.\n$/);
   });
 });
 

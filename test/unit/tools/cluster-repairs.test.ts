@@ -40,7 +40,7 @@ describe("the ticket of a dead node", () => {
   test("is given back when the node is named as dead, and that is said", async () => {
     await free("dead", ["dead"]);
     expect(server.objects.has(`${leases}/${name}`)).toBe(false);
-    expect(lines).toEqual(["dead: its turn is over, for it is named as a node not to wait for"]);
+    expect(lines).toEqual(["dead: its ticket is freed, because it is named as a node not to wait for"]);
   });
 
   test.each([
@@ -97,8 +97,8 @@ describe("the pod of a dead node", () => {
     expect(observations).toEqual([]);
     expect([...server.objects.keys()].filter((path) => path.includes("/pods/"))).toEqual([pod("on-alive")]);
     expect(lines).toEqual([
-      "dead: its installer's pod is removed without it",
-      "lost: its installer's pod is removed without it",
+      "dead: removed its installer's pod without waiting for the node",
+      "lost: removed its installer's pod without waiting for the node",
     ]);
   });
 

@@ -64,7 +64,7 @@ describe("following a rollout", () => {
     });
     expect(outcome).toMatchObject({
       exitCode: 3,
-      failures: ["Nothing changed for 300 s.", "b: working: it is working"],
+      failures: ["Nothing has changed for 300 s.", "b: working: it is working"],
     });
     expect(lines.filter((line) => line.startsWith("Still waiting: b: working"))).toHaveLength(4);
     expect(seconds).toBeLessThan(310);
@@ -91,7 +91,7 @@ describe("following a rollout", () => {
     const { outcome, lines, seconds } = await follow(script);
     expect(outcome.exitCode).toBe(3);
     expect(outcome.failures).toEqual([
-      "Nothing changed for 600 s.",
+      "Nothing has changed for 600 s.",
       expect.stringMatching(/^a: starting: (ErrImagePull|ImagePullBackOff): /),
     ]);
     expect(seconds).toBeLessThan(610);
@@ -114,7 +114,7 @@ describe("following a rollout", () => {
     const { outcome, seconds } = await follow([fleet([node("a", "ready")])], { wanted: wanted({ minimumNodes: 2 }) });
     expect(outcome.exitCode).toBe(1);
     expect(outcome.failures).toEqual([
-      "1 node matches group metal, at least 2 shall: look at the group's node selector.",
+      "1 node matches group metal, but at least 2 must: check the group's node selector.",
     ]);
     expect(seconds).toBeLessThan(60);
   });
@@ -125,7 +125,7 @@ describe("following a rollout", () => {
     expect(outcome.exitCode).toBe(0);
     expect(lines).toEqual([
       "a: working: it is working",
-      "The API server cannot be asked, trying again: connect ECONNREFUSED 10.0.0.1:443",
+      "The API server cannot be queried, trying again: connect ECONNREFUSED 10.0.0.1:443",
       "The API server answers again.",
       "a: ready: it is ready",
     ]);

@@ -19,8 +19,8 @@ node-1  metal  ready       2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c
 node-2  metal  failed      2.4.2       held    -                                    The gate refused it.
 node-3  metal  starting    2.4.2       -       -                                    ImagePullBackOff: not found
 node-4  metal  outdated    2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  About an earlier spec: it is ready
-node-5  metal  not-ready   2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  The node is NotReady; what it said last may be old.
-node-6  metal  left-group  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  No installer of the group runs here any more, and contrast-cc-metal-qemu-snp-0a1b2c3d stays: put it back into the group, or run: npx contrast-runtime uninstall --group metal --nodes node-6
+node-5  metal  not-ready   2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  The node is NotReady; its last report may be outdated.
+node-6  metal  left-group  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  The group's installer no longer runs here, and contrast-cc-metal-qemu-snp-0a1b2c3d is still installed: put it back into the group, or run: npx contrast-runtime uninstall --group metal --nodes node-6
 `.trim(),
   );
 });

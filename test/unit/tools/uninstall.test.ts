@@ -28,8 +28,8 @@ test("nodes are uninstalled by name only when they left the group, answer, and s
   expect(nodeObjections(fleet(nodes), new Set(["d", "c", "b", "a"]), users)).toEqual([
     `Pod shop/cart on a still uses ${handler}: delete it first.`,
     "Node b is NotReady, so nothing can be uninstalled there: bring it back first.",
-    "Node c is in group metal, which would install again: take it out of the group's nodes first.",
-    "Node d has nothing of group metal, or does not exist.",
+    "Node c is in group metal, which would install the runtimes again: take the node out of the group first.",
+    "Node d has nothing of group metal installed, or does not exist.",
   ]);
   expect(nodeObjections(fleet(nodes), new Set(["a"]), [])).toEqual([]);
 });
