@@ -73,7 +73,8 @@ export function main(args: string[]): Promise<number> {
       return undefined;
     });
     if (fleet === undefined) {
-      if (named.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
+      if (named.length > 0)
+        throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
       if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
       return exitCodes.done;
     }

@@ -257,9 +257,7 @@ test("a node that leaves the group is named until it is back, may leave, or is u
   expect(refused.errors()).toBe(`node-5: left: ${handler} is still installed, without an installer: ${remedy}\n`);
   const tolerated = rollout("--nodes-may-leave");
   expect(await tolerated.code, tolerated.errors()).toBe(0);
-  expect(tolerated.output()).toMatch(
-    /^node-5: skipped: .* is still installed, without an installer, as configured$/m,
-  );
+  expect(tolerated.output()).toMatch(/^node-5: skipped: .* is still installed, without an installer, as configured$/m);
   expect(tolerated.output()).toContain("Group metal: 2 of 4 nodes ready, 2 not.");
   const table = contrastRuntime("status");
   await table.code;

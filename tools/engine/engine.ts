@@ -12,7 +12,7 @@ import { engineVersion, oldestEngineVersion } from "./versions.ts";
 export interface Engine {
   /** Absolute path of `pulumi`. */
   command: string;
-  /** Directories that must be on its PATH: its own, where its language host is too. */
+  /** Directories that must be on its PATH: its own, which also contains its language host. */
   path: string[];
   version: string;
   origin: "PATH" | "built";
@@ -28,8 +28,8 @@ const cli: GoProgram = {
 };
 
 /**
- * The last language host for Node that is published as a Go module. It serves today's engine and SDK, but ignores
- * `runtime.options` of Pulumi.yaml; nothing here depends on them.
+ * The last language host for Node that was published as a Go module. It works with today's engine and SDK, but ignores
+ * `runtime.options` in Pulumi.yaml; nothing here depends on them.
  */
 const languageHost: GoProgram = {
   name: "pulumi-language-nodejs",
@@ -39,7 +39,7 @@ const languageHost: GoProgram = {
   duration: "about a minute",
 };
 
-/** The user's own engine when it is recent enough and has its language host, otherwise the pinned one, built and cached. */
+/** The user's own engine if it is recent enough and has its language host, otherwise the pinned one, built and cached. */
 export async function resolveEngine(progress: Progress): Promise<Engine> {
   const installed = findOnPath("pulumi");
   if (installed && findOnPath("pulumi-language-nodejs", [dirname(installed), process.env.PATH].join(delimiter))) {
@@ -53,7 +53,7 @@ export async function resolveEngine(progress: Progress): Promise<Engine> {
     join(await goProgram(cli, progress), "pulumi"),
     join(await goProgram(languageHost, progress), "pulumi-language-nodejs"),
   ];
-  // The engine takes the language host that lies beside it as its own, and warns of one that is found elsewhere.
+  // The engine uses a language host beside it as its own, and warns about one that it finds elsewhere.
   const directory = await cached(
     {
       name: "engine",

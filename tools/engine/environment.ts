@@ -22,7 +22,7 @@ export interface EngineEnvironment {
   command: string;
   /** The whole environment of the engine, its language host and its plugins. */
   env: Record<string, string>;
-  /** Words before the command, so that it runs where the stack's local cluster has addresses; [] without one. */
+  /** Words to put before the command so that it runs in the network of the stack's local cluster; [] without one. */
   prefix: string[];
   plugins: PluginOrigin;
 }
@@ -30,8 +30,8 @@ export interface EngineEnvironment {
 /**
  * The engine, ready for a stack of this clone: local file backend, no questions, plugins in place.
  *
- * @param prefix the way into the local cluster's network, once it runs. What has to be built or downloaded is had before,
- *   outside: that network has no way out.
+ * @param prefix the way into the local cluster's network, once it runs. Whatever has to be built or downloaded is made
+ *   before, outside that network: it has no way out.
  */
 export async function engineEnvironment(
   stack: string,
@@ -58,24 +58,24 @@ export async function engineEnvironment(
   };
 }
 
-/** The way into the network of the stack's local cluster, where it has one that runs. @throws Refusal unless run as root */
+/** The way into the network of the stack's local cluster, if it has one that runs. @throws Refusal unless run as root */
 export async function stackNetwork(stack: string): Promise<string[]> {
   if (!(await networkExists(clusterLayout(stack)))) return [];
   requireRoot();
   return enterNetwork(stack);
 }
 
-/** Environment of an engine whose stacks are files in the directory. The user's own PULUMI_HOME and passphrase stand. */
+/** Environment of an engine whose stacks are files in the directory. Keeps the user's own PULUMI_HOME and passphrase. */
 export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
   const env: Record<string, string> = {
     PULUMI_HOME: defaultHome(),
-    // The program and its plugins load the same large packages at every start: an eighth of a preview's time.
+    // The program and its plugins load the same large packages at every start; caching saves an eighth of a preview's time.
     NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
     ...inherited(),
     PULUMI_BACKEND_URL: pathToFileURL(stateDirectory).href,
     PULUMI_SKIP_UPDATE_CHECK: "true",
   };
-  // Engine, language host and plugins talk over the loopback, where Node's gRPC would take the machine's proxy.
+  // Engine, language host and plugins talk over the loopback, where Node's gRPC would otherwise use the machine's proxy.
   const { no_proxy = env.NO_PROXY, NO_PROXY = env.no_proxy } = env;
   for (const [name, value] of Object.entries({ no_proxy, NO_PROXY }))
     env[name] = [value, "localhost", "127.0.0.1"].filter(Boolean).join(",");
@@ -96,7 +96,7 @@ function inherited(): Record<string, string> {
 }
 
 /**
- * A stack that is committed with the empty passphrase keeps it, also where the user has another for other projects.
+ * A stack committed with the empty passphrase keeps it, even if the user has another one for other projects.
  */
 async function choosePassphrase(env: Record<string, string>, stack: string): Promise<void> {
   if (env.PULUMI_CONFIG_PASSPHRASE === "") return;
@@ -111,7 +111,7 @@ async function choosePassphrase(env: Record<string, string>, stack: string): Pro
 const stackFile = async (stack: string): Promise<string> =>
   join(stateDirectory, ".pulumi", "stacks", await projectName(), `${stack}.json`);
 
-/** Whether the engine ever made the stack, or began to; it compresses the file where PULUMI_DIY_BACKEND_GZIP says so. */
+/** Whether the engine ever made the stack, or began to. With PULUMI_DIY_BACKEND_GZIP the file is compressed. */
 export async function stackExists(stack: string): Promise<boolean> {
   const file = await stackFile(stack);
   return [file, `${file}.gz`].some((each) => existsSync(each));

@@ -2,7 +2,7 @@ import { createDecipheriv, pbkdf2 } from "node:crypto";
 import { promisify } from "node:util";
 
 /**
- * Whether the passphrase is the one that a stack's `encryptionsalt` was made with.
+ * Whether a stack's `encryptionsalt` was made with this passphrase.
  *
  * @param salt `v1:<salt>:v1:<nonce>:<ciphertext and tag>`, base64: AES-256-GCM under PBKDF2-SHA-256 of a million rounds,
  *   as the engine's passphrase secrets manager writes it

@@ -11,19 +11,19 @@ import { packageRoot } from "../project.ts";
 import { findOnPath } from "./engine.ts";
 import { type Provider, pluginVersion, providers } from "./versions.ts";
 
-/** Where a stack's provider plugins come from. All of them come from the same place. */
+/** Where a stack's provider plugins come from: all from the same place. */
 export type PluginOrigin = "official" | "stand-in";
 
 const standIns = join(packageRoot, "test", "stand-ins");
 /** What the dev stack's program uses. */
 const needed: Provider[] = ["kubernetes", "command"];
-/** One attempt that a slow line finishes and a black hole does not prolong. */
+/** Long enough for a slow connection, short enough if nothing answers. */
 const downloadTimeoutMs = 60_000;
 
 /**
- * The environment in which the engine finds the stand-ins, all of them and nothing else: a plugin directory of links.
+ * The environment in which the engine finds all the stand-ins and no other plugins: a plugin directory of links.
  *
- * @param home the PULUMI_HOME to make
+ * @param home the PULUMI_HOME to create
  */
 export async function withStandIns(env: Record<string, string>, home: string): Promise<Record<string, string>> {
   for (const provider of providers) {
@@ -45,16 +45,16 @@ export async function withStandIns(env: Record<string, string>, home: string): P
 
 export interface PluginQuestion {
   stack: string;
-  /** Whether the stack's state has resources: then their plugins must not be switched. */
+  /** Whether the stack's state has resources; if so, their plugins must not be switched. */
   stackHasResources: boolean;
-  /** The engine that downloads, and its environment. */
+  /** The engine that downloads plugins, and its environment. */
   command: string;
   env: Record<string, string>;
 }
 
 /**
- * Official plugins where they can be had, otherwise the stand-ins of test/; what a stack was made with, it keeps.
- * @throws Refusal when a stack made with official plugins cannot have them now
+ * Official plugins if they are available, otherwise the stand-ins of test/. A stack keeps the plugins it was made with.
+ * @throws Refusal if a stack was made with official plugins and they are not available now
  */
 export async function resolvePlugins(question: PluginQuestion, progress: Progress): Promise<PluginOrigin> {
   const { stack, stackHasResources } = question;
@@ -75,7 +75,7 @@ export async function resolvePlugins(question: PluginQuestion, progress: Progres
   if (recorded === "official")
     throw new Refusal(
       "plugins-missing",
-      `Stack ${stack} was made with the official provider plugins, and ${missing.provider} ${pluginVersion(missing.provider)} cannot be had now (${missing.reason}). A stack's plugins are never switched: make the plugin available on PATH or restore the connection to get.pulumi.com, then run the command again.`,
+      `Stack ${stack} was made with the official provider plugins, and ${missing.provider} ${pluginVersion(missing.provider)} is not available now (${missing.reason}). A stack's plugins are never switched: make the plugin available on PATH or restore the connection to get.pulumi.com, then run the command again.`,
     );
   announceStandIns(progress);
   await writeRecord(stack, "stand-in");
@@ -108,14 +108,14 @@ async function firstMissing(
   return undefined;
 }
 
-/** PULUMI_HOME where the user has set none: the engine's usual one if the plugins are there, otherwise one in the cache. */
+/** PULUMI_HOME if the user has not set it: the engine's usual one if the plugins are there, otherwise one in the cache. */
 export function defaultHome(): string {
   const usual = join(homedir(), ".pulumi");
   const isThere = needed.every((provider) => isInstalled(provider, { PATH: "", PULUMI_HOME: usual }));
   return isThere ? usual : join(cacheDirectory(), "pulumi");
 }
 
-/** On PATH (any version, as the engine takes it) or in PULUMI_HOME at the SDK's version. */
+/** On PATH (in any version, as the engine accepts it) or in PULUMI_HOME at the SDK's version. */
 function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   const onPath = findOnPath(`pulumi-resource-${provider}`, env.PATH);
   if (onPath && !env.PULUMI_IGNORE_AMBIENT_PLUGINS) return true;

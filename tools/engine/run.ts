@@ -3,8 +3,8 @@ import { packageRoot } from "../project.ts";
 import type { EngineEnvironment } from "./environment.ts";
 
 /**
- * Runs the engine on the terminal; resolves with its exit code. An interrupt reaches the engine by the terminal, which
- * ends its update in order; this process only waits for that.
+ * Runs the engine on the terminal; resolves with its exit code. The terminal sends an interrupt to the engine directly,
+ * which then ends its update cleanly; this process only waits for that.
  */
 export async function runPulumi(environment: EngineEnvironment, args: string[]): Promise<number> {
   const [command = "", ...rest] = [...environment.prefix, environment.command, ...args];
@@ -22,6 +22,6 @@ export async function runPulumi(environment: EngineEnvironment, args: string[]):
   }
 }
 
-/** Makes the stack where it does not exist. */
+/** Selects the stack, creating it if it does not exist. */
 export const selectStack = (environment: EngineEnvironment, stack: string): Promise<number> =>
   runPulumi(environment, ["stack", "select", "--create", stack]);

@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Progress } from "../programs/progress.ts";
 
-/** What the engine's file backend writes of who holds a stack. */
+/** What the engine's file backend records about the holder of a stack. */
 const lockFile = z.object({ pid: z.int(), hostname: z.string(), timestamp: z.string() });
 
 /**
- * Releases what an engine that was killed still holds, as `pulumi cancel` would: the lock of a process of this machine
- * that is gone. A living engine's lock stays, and so does another machine's.
+ * Releases the lock that a killed engine still holds, as `pulumi cancel` would, if its process was on this machine and is
+ * gone. A running engine's lock stays, and so does another machine's.
  */
 export async function releaseStaleLocks(
   stateDirectory: string,
@@ -30,7 +30,7 @@ export async function releaseStaleLocks(
   }
 }
 
-/** `undefined` for a file that its engine removes at this very moment, or that is not JSON. */
+/** `undefined` if the file is not JSON, or its engine removes it at this very moment. */
 async function contentOf(file: string): Promise<unknown> {
   try {
     return JSON.parse(await readFile(file, "utf8"));
@@ -39,6 +39,6 @@ async function contentOf(file: string): Promise<unknown> {
   }
 }
 
-/** Whether the number is an engine's: after a reboot any other process may have it. */
+/** Whether the process is an engine: after a reboot any other process may have the number. */
 const isEngine = async (pid: number): Promise<boolean> =>
   (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")).includes("pulumi");

@@ -4,17 +4,17 @@ import { createRequire } from "node:module";
 const require = createRequire(import.meta.url);
 
 /**
- * Engine and plugins have the versions of the SDK packages that the program imports: package.json pins those, and nothing
- * else is written down.
+ * Engine and plugins have the versions of the SDK packages that the program imports: package.json pins those, and no other
+ * place lists a version.
  */
 function sdkVersion(packageName: string): string {
   return readManifest(packageName).version;
 }
 
-/** The engine's version, which is the SDK's. Its Go module names it once more; a test compares the two. */
+/** The engine's version, which is the SDK's. Its Go module repeats the version; a test compares the two. */
 export const engineVersion = sdkVersion("@pulumi/pulumi");
 
-/** Whatever came before has neither the plugin protocol nor the Node 24 support that the program is tested with. */
+/** Earlier engines lack the plugin protocol or the Node 24 support that the program is tested with. */
 export const oldestEngineVersion = "3.248.0";
 
 export const providers = ["kubernetes", "command", "azure-native"] as const;

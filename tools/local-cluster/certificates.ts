@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { check } from "../programs/run.ts";
 import { type ClusterLayout, serviceAddress } from "./layout.ts";
 
-/** The cluster's own certificate authority, and who proves what by it. Ten years: a local cluster does not rotate. */
+/** The cluster's own certificate authority, and its certificates. Valid for ten years: a local cluster does not rotate them. */
 const days = "3650";
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
@@ -18,7 +18,7 @@ const users = {
   scheduler: "/CN=system:kube-scheduler",
 };
 
-/** Makes authority, certificates and kubeconfigs once: all of them or, interrupted, none. */
+/** Makes the authority, certificates and kubeconfigs once: all of them or, if interrupted, none. */
 export async function ensureCertificates(cluster: ClusterLayout): Promise<void> {
   const directory = pkiDirectory(cluster);
   if (existsSync(directory)) return;
@@ -40,7 +40,7 @@ export async function ensureCertificates(cluster: ClusterLayout): Promise<void> 
   await rename(fresh, directory);
 }
 
-/** A node's own certificate and kubeconfig, below the directory: node.crt, node.key, node.kubeconfig. */
+/** Writes a node's own certificate and kubeconfig into the directory: node.crt, node.key, node.kubeconfig. */
 export async function nodeCredentials(cluster: ClusterLayout, directory: string, node: string): Promise<void> {
   await credentials(cluster, pkiDirectory(cluster), directory, "node", `/O=system:nodes/CN=system:node:${node}`);
 }

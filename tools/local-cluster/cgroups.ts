@@ -4,17 +4,17 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
- * The cluster's processes, by control groups: a process enters its unit's group before it becomes the unit's program, and
- * everything that it starts is born there. So a unit runs exactly when its group has processes, and ending all of them
- * needs no list of process numbers that could be lost, or name a stranger's process.
+ * Control groups track the cluster's processes: a process enters its unit's group before it becomes the unit's program, and
+ * everything that it starts is in the group, too. So a unit runs exactly when its group has processes, and ending all of
+ * them needs no list of process IDs that could be lost, or could name a stranger's process.
  */
 interface Hierarchy {
   directory: string;
-  /** cgroup v2 with all controllers, where processes may be in leaves alone; else one of several of v1. */
+  /** cgroup v2 with all controllers, where only leaves may contain processes; otherwise one of several v1 hierarchies. */
   unified: boolean;
 }
 
-/** On today's machines one; on older ones several of v1, and perhaps a v2 without controllers beside them. */
+/** One on today's machines; on older ones several v1 hierarchies, and perhaps a v2 one without controllers beside them. */
 export async function hierarchies(): Promise<Hierarchy[]> {
   const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
   return mounts.flatMap((line): Hierarchy[] => {
@@ -25,15 +25,15 @@ export async function hierarchies(): Promise<Hierarchy[]> {
   });
 }
 
-/** What a node's kubelet and systemd manage, of what this machine's kernel has. */
+/** The controllers that a node's kubelet and systemd manage, if this machine's kernel has them. */
 const neededControllers = ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"];
 
-/** The leaf that a unit's processes are in, in a unified hierarchy. */
+/** In a unified hierarchy, the leaf that contains a unit's processes. */
 const leaf = "processes";
 
 /**
  * Makes the group in every hierarchy.
- * @param enable called for each v2 controller that the machine's root group does not hand down yet
+ * @param enable called for each v2 controller that the machine's root group does not delegate yet
  */
 export async function makeGroup(
   cluster: string,
@@ -48,7 +48,7 @@ export async function makeGroup(
       await mkdir(join(directory, cluster, unit, leaf), { recursive: true });
       continue;
     }
-    // A new cpuset is empty, and takes no process.
+    // A new cpuset is empty and accepts no processes.
     for (const file of ["cpuset.cpus", "cpuset.mems"]) {
       const all = await readFile(join(directory, file), "utf8").catch(() => undefined);
       if (all !== undefined) for (const group of groups) await writeFile(join(group, file), all.trim());
@@ -56,7 +56,7 @@ export async function makeGroup(
   }
 }
 
-/** Lets the groups hand the needed controllers down to those below them. */
+/** Lets the groups delegate the needed controllers to the groups below them. */
 async function handDown(root: string, groups: string[], enable: Parameters<typeof makeGroup>[2]): Promise<void> {
   const file = join(root, "cgroup.subtree_control");
   for (const controller of await words(join(root, "cgroup.controllers"))) {
@@ -69,7 +69,7 @@ async function handDown(root: string, groups: string[], enable: Parameters<typeo
 
 const words = async (file: string) => (await readFile(file, "utf8").catch(() => "")).split(/\s+/).filter(Boolean);
 
-/** sh words that move the shell into the group, in every hierarchy, or end it. */
+/** An sh script that moves the shell into the group in every hierarchy, or exits. */
 export async function enterGroupScript(group: string): Promise<string> {
   const files = (await hierarchies()).map(({ directory, unified }) =>
     join(directory, group, unified ? leaf : ".", "cgroup.procs"),
@@ -78,26 +78,26 @@ export async function enterGroupScript(group: string): Promise<string> {
 }
 
 /**
- * Where a unified hierarchy is, the directory of a group that a unit may manage as its own: not there yet, and beside
- * the one that its processes are in. `undefined` elsewhere.
+ * In a unified hierarchy, the directory of a group that a unit may create and manage as its own, beside the group that
+ * contains its processes. `undefined` if there is no unified hierarchy.
  */
 export async function ownGroup(group: string): Promise<string | undefined> {
   const unified = (await hierarchies()).find((hierarchy) => hierarchy.unified);
   return unified && join(unified.directory, group, "own");
 }
 
-/** The numbers of all processes in the group and those below it. */
+/** The IDs of all processes in the group and the groups below it. */
 export async function processesOf(group: string): Promise<number[]> {
   const found = new Set<number>();
   for (const { directory } of await hierarchies())
     for (const below of await groupsBelow(join(directory, group)))
       for (const pid of await words(join(below, "cgroup.procs"))) found.add(Number(pid));
-  // 0 stands for a process of another namespace.
+  // 0 stands for a process in another namespace.
   found.delete(0);
   return [...found];
 }
 
-/** The group and those below it, the deepest first. */
+/** The group and those below it, deepest first. */
 async function groupsBelow(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { withFileTypes: true }).catch(() => undefined);
   if (!entries) return [];
@@ -115,7 +115,7 @@ export async function killGroup(group: string): Promise<void> {
     if (round === 200)
       throw new Refusal(
         "processes-stay",
-        `The processes ${pids.join(", ")} of ${group} do not end after 20 s of SIGKILL: the kernel waits for their input or output. A restart of the machine ends them.`,
+        `The processes ${pids.join(", ")} of ${group} have not ended after 20 s of SIGKILL: the kernel is waiting for their input or output. Restart the machine to end them.`,
       );
     for (const pid of pids) {
       try {
@@ -128,7 +128,7 @@ export async function killGroup(group: string): Promise<void> {
   }
 }
 
-/** Removes the group, which has no process any more, from every hierarchy. */
+/** Removes the group, which has no processes any more, from every hierarchy. */
 export async function removeGroup(group: string): Promise<void> {
   for (const { directory } of await hierarchies())
     for (const below of await groupsBelow(join(directory, group)))

@@ -28,25 +28,25 @@ import { mayLowerOomScores, requireMachine, requireRoot } from "./requirements.t
 import { isCurrent, isRunning, startUnit, type Unit, waitFor } from "./units.ts";
 
 export interface ClusterInfo {
-  /** The administrator's, as a document; its server is reachable from the cluster's network alone. */
+  /** Content of the administrator's kubeconfig; its server is only reachable from the cluster's network. */
   kubeconfig: string;
-  /** host:port of the image registry that the nodes pull from, plain HTTP. */
+  /** host:port of the image registry that the nodes pull from, over plain HTTP. */
   registry: string;
   /** The file that `nsenter --net=` takes. */
   networkNamespace: string;
   nodes: { name: string; address: string; containerd: string }[];
-  /** Images that the registry has from the start, by digest. */
+  /** Images that the registry has from the start: references with digests, by name. */
   images: Record<string, string>;
 }
 
 /**
- * Makes the cluster what the options say, from whatever is there: nothing, a whole cluster, or what a reboot, a kill or
- * an interrupted run left. Quick when all is well.
- * @throws Refusal with one sentence on what is in the way
+ * Makes the cluster match the options, whatever is there: nothing, a complete cluster, or what a reboot, a kill or an
+ * interrupted run left. Quick if nothing is wrong.
+ * @throws Refusal with one sentence about what is in the way
  */
 export async function ensureCluster(input: ClusterInput, progress: Progress): Promise<ClusterInfo> {
   const options = parseClusterOptions(input);
-  // Not only root works in the nodes, whose root directories are made here. What is secret has a mode of its own.
+  // The nodes' root directories are made here, and not only root uses them. Secret files set their own mode.
   process.umask(0o022);
   await requireMachine(progress);
   return await whileLocked(options.name, "ensure", progress, () => ensure(options, progress));
@@ -65,7 +65,7 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
     ...options.nodes.map(async ({ containerd }) => [containerd, await containerdTree(containerd, progress)] as const),
   ]);
 
-  // Without a record, whatever has the cluster's name is the remains of a removal that was interrupted.
+  // Without a record, anything with the cluster's name is left over from an interrupted removal.
   if (!before) await removeAll(cluster);
   const nodes = numberNodes(options, before?.nodes ?? []);
   const leaving = (before?.nodes ?? []).filter((old) => !nodes.some((node) => isSameMachine(node, old)));
@@ -110,11 +110,11 @@ const image = (cluster: ClusterLayout, images: { name: string; digest: string }[
   return imageReference(cluster, found);
 };
 
-/** Another containerd is another machine: a node is never changed under its disk. */
+/** Another containerd means another machine: the containerd below an existing disk is never changed. */
 const isSameMachine = (one: NodeRecord, other: NodeRecord) =>
   one.name === other.name && one.containerd === other.containerd && one.number === other.number;
 
-/** Nodes keep their numbers; new ones get the lowest that no other has, nor had a moment ago. */
+/** Nodes keep their numbers; new ones get the lowest number that no node has, or had before this run. */
 function numberNodes(options: ClusterOptions, before: NodeRecord[]): NodeRecord[] {
   const taken = new Set(before.map(({ number }) => number));
   return options.nodes.map((node) => {
@@ -127,7 +127,7 @@ function numberNodes(options: ClusterOptions, before: NodeRecord[]): NodeRecord[
   });
 }
 
-/** Says whether there was anything to do. */
+/** Returns whether there was anything to do. */
 async function ensureControlPlane(
   cluster: ClusterLayout,
   programs: ControlPlanePrograms,
@@ -146,7 +146,7 @@ async function ensureControlPlane(
   return true;
 }
 
-/** The API server gives up where its first steps take long, as on a machine that is busy; once started, they get further. */
+/** The API server gives up if its first steps take long, for example on a busy machine; each restart gets further. */
 async function untilServing(cluster: ClusterLayout, programs: ControlPlanePrograms, progress: Progress): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -164,7 +164,7 @@ async function untilServing(cluster: ClusterLayout, programs: ControlPlaneProgra
   }
 }
 
-/** The controllers make it, a few seconds after they start; until then no pod is admitted. */
+/** No pod is admitted before the controllers create the default service account, a few seconds after they start. */
 async function untilPodsAreAdmitted(cluster: ClusterLayout, kubernetes: string): Promise<void> {
   await waitFor(cluster, "controller-manager", "There is no default service account", 300_000, async () => {
     const { code } = await kubectl(cluster, kubernetes, ["get", "serviceaccount", "default"]);
@@ -172,15 +172,15 @@ async function untilPodsAreAdmitted(cluster: ClusterLayout, kubernetes: string):
   });
 }
 
-/** Those that must be started, or started anew. */
+/** The units that must be started or restarted. */
 async function notCurrent(cluster: ClusterLayout, units: Unit[]): Promise<Unit[]> {
   const current = await Promise.all(units.map((unit) => isCurrent(cluster, unit)));
   return units.filter((_, i) => !current[i]);
 }
 
 /**
- * Removes the cluster and everything of it but the cache's programs; nothing to do where there is none.
- * @param force also what another installation owns, or what nobody can read any more
+ * Removes everything of the cluster except programs in the cache; does nothing if there is no cluster.
+ * @param force also remove a cluster that another installation owns, or whose record is damaged
  */
 export async function destroyCluster(name: string, progress: Progress, options: { force?: boolean } = {}) {
   const cluster = clusterLayout(parseClusterOptions({ name }).name);
@@ -195,7 +195,7 @@ export async function destroyCluster(name: string, progress: Progress, options: 
   });
 }
 
-/** Found by name, so that it removes what any interrupted run left; in an order that another run can continue. */
+/** Finds everything by name, so that it removes what any interrupted run left, in an order that another run can continue. */
 async function removeAll(cluster: ClusterLayout): Promise<boolean> {
   await killGroup(cluster.cgroup);
   await removeGroup(cluster.cgroup);
@@ -206,11 +206,11 @@ async function removeAll(cluster: ClusterLayout): Promise<boolean> {
   await restoreSettings(cluster.name);
   await requireNoMounts(cluster.directory);
   await rm(cluster.directory, { recursive: true, force: true });
-  await rmdir(clustersDirectory).catch(() => {}); // where other clusters are, it stays
+  await rmdir(clustersDirectory).catch(() => {}); // it stays if it has other clusters
   return existed;
 }
 
-/** Nothing of ours mounts here, but what is mounted must never be deleted through. */
+/** Nothing of ours mounts anything here, but files must never be deleted through a mount. */
 async function requireNoMounts(directory: string): Promise<void> {
   const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" ")[4] ?? "");
   for (const mount of mounts.filter((one) => one.startsWith(`${directory}/`)).reverse()) await check("umount", [mount]);
@@ -224,7 +224,7 @@ export interface ClusterStatus {
   nodes: { name: string; containerd: string; running: boolean; ready: boolean; reason: string }[];
 }
 
-/** What there is of the cluster, without changing anything. */
+/** Reports what exists of the cluster, without changing anything. */
 export async function clusterStatus(name: string): Promise<ClusterStatus> {
   const cluster = clusterLayout(parseClusterOptions({ name }).name);
   requireRoot();
@@ -238,7 +238,7 @@ export async function clusterStatus(name: string): Promise<ClusterStatus> {
     record.nodes.map(async ({ name: node, number, containerd }) => {
       const report = reports?.find((one) => one.name === node);
       const running = await isRunning(cluster, nodeLayout(cluster, { name: node, number }).unit);
-      const reason = running ? (report?.reason ?? "the API server does not know it") : "its machine does not run";
+      const reason = running ? (report?.reason ?? "the API server does not know it") : "its machine is not running";
       return { name: node, containerd, running, ready: running && report?.ready === true, reason };
     }),
   );
@@ -265,7 +265,7 @@ export async function runKubectl(name: string, args: string[], input?: string): 
   return await kubectl(clusterLayout(name), await kubernetesPrograms(() => {}), args, input);
 }
 
-/** What is known of the cluster, if there is one. @throws Refusal where it is another installation's */
+/** The cluster's record, if it exists. @throws Refusal if the cluster belongs to another installation */
 export async function requireOwnCluster(name: string): Promise<ClusterRecord | undefined> {
   const cluster = clusterLayout(name);
   const record = await readRecord(cluster);
@@ -276,7 +276,7 @@ export async function requireOwnCluster(name: string): Promise<ClusterRecord | u
 function requireOwner(cluster: ClusterLayout, record: ClusterRecord): void {
   if (record.owner === packageRoot) return;
   const rest = existsSync(record.owner)
-    ? `Destroy it there, or choose another name (of the stack) here.`
+    ? `Destroy it there, or choose another (stack) name here.`
     : `That directory is gone. Remove the cluster with: ${forcedRemoval(cluster)}`;
   throw new Refusal(
     "cluster-owned",

@@ -8,11 +8,11 @@ import { clusterStatus, destroyCluster, ensureCluster, runOnNode } from "./clust
 const usage = `usage: contrast-runtime local-cluster COMMAND --name NAME
   ensure  [--nodes JSON]   make or repair the cluster; prints {kubeconfig, registry, networkNamespace, nodes, images}
                            JSON: [{"name": "node-1", "containerd": "2.4", "labels": {}}, …]
-  destroy [--force]        remove it and everything of it; --force: also another installation's
-  status                   print what there is of it
+  destroy [--force]        remove the cluster; --force: even if it belongs to another installation
+  status                   print what exists of the cluster
   exec --node NODE -- COMMAND…   run a command inside a node`;
 
-/** Progress goes to standard error, the result to standard output. Returns the exit code: 2 for a wrong command line. */
+/** Prints progress to standard error and the result to standard output. Returns the exit code, 2 for a wrong command line. */
 export async function main(argv: string[]): Promise<number> {
   if (argv[0] === "--help") {
     console.log(usage);

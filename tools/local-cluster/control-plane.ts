@@ -8,11 +8,11 @@ export interface ControlPlanePrograms {
   /** Directory of the Kubernetes programs. */
   kubernetes: string;
   registry: string;
-  /** The nodes' tree, whose C library the registry, a program of the same Debian, is run with. */
+  /** The nodes' tree. The registry, from the same Debian release, runs with its C library. */
   tree: string;
 }
 
-/** Where Debian has its libraries, in its trees too. */
+/** Where Debian keeps its libraries, also in trees. */
 const libraries = "lib/x86_64-linux-gnu";
 
 /** What must run before the API server answers; the API server last. */
@@ -36,7 +36,7 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
     {
       name: "registry",
       argv: [
-        // Not the tree's /lib64: that link is absolute, and leads to this machine's own loader.
+        // Not the tree's /lib64: that link is absolute and leads to this machine's own loader.
         join(programs.tree, libraries, "ld-linux-x86-64.so.2"),
         "--library-path",
         join(programs.tree, libraries),
@@ -65,7 +65,7 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
           "tls-private-key-file": join(pki, "apiserver.key"),
           "kubelet-client-certificate": join(pki, "apiserver-to-kubelet.crt"),
           "kubelet-client-key": join(pki, "apiserver-to-kubelet.key"),
-          // There is no DNS that knows the nodes' names.
+          // No DNS server knows the nodes' names.
           "kubelet-preferred-address-types": "InternalIP",
           "service-account-key-file": join(pki, "service-accounts.key"),
           "service-account-signing-key-file": join(pki, "service-accounts.key"),
@@ -76,7 +76,7 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
   ];
 }
 
-/** What gives up unless the API server answers already. */
+/** Units that give up unless the API server already answers. */
 export function controllerUnits(cluster: ClusterLayout, programs: ControlPlanePrograms): Unit[] {
   const pki = pkiDirectory(cluster);
   return [

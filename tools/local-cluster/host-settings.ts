@@ -5,11 +5,11 @@ import { withLock } from "../programs/mutex.ts";
 import { clustersDirectory } from "./layout.ts";
 
 /**
- * The few settings of the machine itself that a cluster needs otherwise: recorded with what restores them before they are
- * changed, shared by all clusters, restored with the last one that needs them, unless somebody else changed them since.
+ * The few settings of the machine itself that a cluster must change. They are recorded with their old values before they
+ * are changed, shared by all clusters, and restored with the last cluster that needs them, unless changed by others since.
  */
 const recordSchema = z.object({
-  /** Settings do not outlive a reboot, nor does their record. */
+  /** Settings do not survive a reboot; their record is ignored then. */
   bootId: z.string(),
   settings: z.array(
     z.object({ file: z.string(), value: z.string(), restore: z.string(), clusters: z.array(z.string()) }),
@@ -28,7 +28,7 @@ export interface HostSetting {
   restore: string;
 }
 
-/** Changes the setting for the cluster, and remembers that. */
+/** Changes the setting for the cluster and records that. */
 export async function changeSetting(cluster: string, setting: HostSetting): Promise<void> {
   await update(async (record) => {
     const known = record.settings.find(({ file, value }) => file === setting.file && value === setting.value);
@@ -39,7 +39,7 @@ export async function changeSetting(cluster: string, setting: HostSetting): Prom
   });
 }
 
-/** A kernel parameter that must be at least this. */
+/** Raises a kernel parameter that must be at least this. */
 export async function atLeast(cluster: string, file: string, minimum: number): Promise<void> {
   const now = (await readFile(file, "utf8")).trim();
   const ours = (await load()).settings.find((setting) => setting.file === file && setting.value === now);
@@ -47,7 +47,7 @@ export async function atLeast(cluster: string, file: string, minimum: number): P
   await changeSetting(cluster, ours ?? { file, value: String(minimum), restore: now });
 }
 
-/** Restores what the cluster was the last to need. */
+/** Restores the settings that no other cluster needs. */
 export async function restoreSettings(cluster: string): Promise<void> {
   await update(async (record) => {
     for (const setting of record.settings) {
@@ -63,7 +63,7 @@ export async function restoreSettings(cluster: string): Promise<void> {
 async function restore({ file, value, restore }: HostSetting): Promise<void> {
   const now = (await readFile(file, "utf8").catch(() => "")).trim();
   const unchanged = value.startsWith("+") ? now.split(/\s+/).includes(value.slice(1)) : now === value;
-  // A controller that others hand down as well meanwhile cannot be taken away, and need not be.
+  // A controller that others delegate by now, too, cannot be taken away, and need not be.
   if (unchanged) await writeFile(file, restore).catch(() => {});
 }
 

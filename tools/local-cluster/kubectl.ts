@@ -6,7 +6,7 @@ import type { ClusterLayout } from "./layout.ts";
 import { runInNetwork } from "./network.ts";
 
 /**
- * kubectl as the cluster's administrator; its cache goes with the cluster.
+ * Runs kubectl as the cluster's administrator; its cache is removed with the cluster.
  * @param kubernetes directory of the Kubernetes programs
  */
 export const kubectl = (
@@ -53,7 +53,7 @@ export interface NodeReport {
   reported: number;
 }
 
-/** What the API server knows of the nodes; `undefined` while it does not answer. */
+/** What the API server knows about the nodes; `undefined` while it does not answer. */
 export async function nodeReports(cluster: ClusterLayout, kubernetes: string): Promise<NodeReport[] | undefined> {
   const { code, stdout } = await kubectl(cluster, kubernetes, ["get", "nodes", "-o", "json", "--request-timeout=10s"]);
   if (code !== 0) return undefined;

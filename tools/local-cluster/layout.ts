@@ -5,17 +5,17 @@ import { join } from "node:path";
 export const clustersDirectory = "/var/lib/contrast-runtime-clusters";
 
 /**
- * Every name, path and address that a cluster has, from its own name alone: so that whoever knows the name finds, repairs
- * and removes everything, whatever was interrupted and whatever record was lost.
+ * Every name, path and address of a cluster, derived from its own name only. So everything can be found, repaired and
+ * removed by the cluster's name, whatever was interrupted and whatever record was lost.
  */
 export interface ClusterLayout {
   name: string;
   directory: string;
   /** The file that holds the network namespace. */
   networkNamespace: string;
-  /** Below each cgroup hierarchy; all of the cluster's processes are in groups below it, and no others. */
+  /** Below each cgroup hierarchy: the group below which all of the cluster's processes are, and no others. */
   cgroup: string;
-  /** The control plane's address on the bridge that the nodes are plugged into. Nothing outside the namespace sees it. */
+  /** The control plane's address on the bridge that connects the nodes. Nothing outside the namespace sees it. */
   address: string;
   server: string;
   registry: string;
@@ -24,7 +24,7 @@ export interface ClusterLayout {
   podPrefix: string;
 }
 
-/** The API server's address for pods. The namespace's own loopback has it, so that no kube-proxy is needed. */
+/** The API server's address for pods. It is on the namespace's own loopback, so that no kube-proxy is needed. */
 export const serviceAddress = "10.96.0.1";
 export const serviceRange = "10.96.0.0/16";
 
@@ -49,14 +49,14 @@ export function clusterLayout(name: string): ClusterLayout {
 export interface NodeLayout {
   name: string;
   directory: string;
-  /** Its processes' group, and the name of its log. */
+  /** The name of its processes' group and of its log. */
   unit: string;
   /** What systemd-nspawn calls the machine: unique on this host. */
   machine: string;
   address: string;
   /** The node's own share of the pods' addresses. */
   podRange: string;
-  /** Stable over reboots, as a machine's is. */
+  /** Stable across reboots, as a real machine's is. */
   uuid: string;
 }
 
@@ -80,7 +80,7 @@ const machineName = (name: string) =>
 
 const proxyVariables = ["http_proxy", "https_proxy", "all_proxy"].flatMap((name) => [name, name.toUpperCase()]);
 
-/** The words to put before a command that shall run where the cluster's addresses are, and where no proxy is. */
+/** The words to put before a command to run it in the cluster's network, without proxies. */
 export const enterNetwork = (name: string): string[] => [
   ...["nsenter", `--net=${clusterLayout(name).networkNamespace}`, "--"],
   ...["env", ...proxyVariables.map((variable) => `--unset=${variable}`)],

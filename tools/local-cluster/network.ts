@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { check, run } from "../programs/run.ts";
 import { type ClusterLayout, enterNetwork, type NodeLayout, serviceAddress } from "./layout.ts";
 
-/** The magic number of the kernel's namespace file system: what a file is while it holds a namespace. */
+/** The magic number of the kernel's namespace file system, which a file is on while it holds a namespace. */
 const namespaceFileSystem = 0x6e736673;
 
 export async function networkExists(cluster: ClusterLayout): Promise<boolean> {
@@ -11,8 +11,8 @@ export async function networkExists(cluster: ClusterLayout): Promise<boolean> {
 }
 
 /**
- * One network namespace for everything, held by a file of the cluster's: control plane, registry and nodes meet on a
- * bridge in it, and the machine itself sees no address, port, route or firewall rule. It has no way out.
+ * One network namespace for everything, held by one of the cluster's files: a bridge in it connects control plane, registry
+ * and nodes, and the machine itself sees no address, port, route or firewall rule. It has no connection to the outside.
  */
 export async function ensureNetwork(cluster: ClusterLayout, nodes: NodeLayout[]): Promise<void> {
   if (!(await networkExists(cluster))) {
@@ -33,7 +33,7 @@ export async function ensureNetwork(cluster: ClusterLayout, nodes: NodeLayout[])
   await check(command, [...args, "sh", "-ec", script.join("\n")]);
 }
 
-/** The kernel frees the namespace itself when its last process has ended. */
+/** The kernel frees the namespace when its last process has ended. */
 export async function removeNetwork(cluster: ClusterLayout): Promise<void> {
   while (await networkExists(cluster)) await check("umount", [cluster.networkNamespace]);
 }

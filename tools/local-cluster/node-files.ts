@@ -7,11 +7,11 @@ export interface NodeFacts {
   /** "1.7", "2.4", … */
   containerd: string;
   pauseImage: string;
-  /** Of this machine: without CAP_SYS_RESOURCE nobody may lower an OOM score. */
+  /** Set if this machine lacks CAP_SYS_RESOURCE, without which nobody may lower an OOM score. */
   restrictOomScores: boolean;
 }
 
-/** Written each time the node starts, by path. Where another file shall be a link to, the value begins with "-> ". */
+/** The files that are written each time the node starts, by path. A value that begins with "-> " makes a link. */
 export function nodeFiles(facts: NodeFacts): Record<string, string> {
   const { cluster, node } = facts;
   const wants = "/etc/systemd/system/multi-user.target.wants";
@@ -22,14 +22,14 @@ export function nodeFiles(facts: NodeFacts): Record<string, string> {
     "/etc/systemd/system/containerd.service": containerdUnit,
     "/etc/systemd/system/kubelet.service": kubeletUnit(node),
     "/etc/systemd/system/node-setup.service": nodeSetupUnit(cluster, node),
-    // Pods' processes outlive containerd and do not all heed SIGTERM: a restart of the node would wait 90 s for them.
+    // Pods' processes outlive containerd and may ignore SIGTERM: a restart of the node would wait 90 s for them.
     "/etc/systemd/system.conf.d/10-stop.conf": "[Manager]\nDefaultTimeoutStopSec=10s\n",
     "/etc/kubernetes/kubelet.json": json(kubeletConfiguration),
     ...Object.fromEntries(Object.entries(tunables).map(([name, value]) => [tunableFile(name), `${value}\n`])),
     [`${wants}/containerd.service`]: "-> /etc/systemd/system/containerd.service",
     [`${wants}/kubelet.service`]: "-> /etc/systemd/system/kubelet.service",
     [`${wants}/node-setup.service`]: "-> /etc/systemd/system/node-setup.service",
-    // The machine's clock, kernel parameters and binary formats are not the node's to set.
+    // The node must not set the machine's kernel parameters or binary formats, or load modules.
     "/etc/systemd/system/systemd-sysctl.service": "-> /dev/null",
     "/etc/systemd/system/systemd-binfmt.service": "-> /dev/null",
     "/etc/systemd/system/systemd-modules-load.service": "-> /dev/null",
@@ -38,7 +38,7 @@ export function nodeFiles(facts: NodeFacts): Record<string, string> {
 
 const json = (value: unknown) => `${JSON.stringify(value, undefined, 2)}\n`;
 
-/** Written once, when the node is made: from then on it is the administrator's, and every byte of it stays theirs. */
+/** Written once, when the node is made: from then on it belongs to the administrator, and none of its bytes are changed. */
 export const containerdConfigurationFile = "/etc/containerd/config.toml";
 
 export function containerdConfiguration(facts: NodeFacts): string {
@@ -133,14 +133,14 @@ state = "/run/containerd"
   SystemdCgroup = false   # the kubelet's cgroupDriver is cgroupfs
 `;
 
-/** Plain HTTP. 1.7 insists on a host table, even where it adds nothing to the server. */
+/** Plain HTTP. 1.7 insists on a host table, even if it adds nothing to the server. */
 const registryHosts = ({ registry }: ClusterLayout) => `server = "http://${registry}"
 
 [host."http://${registry}"]
   capabilities = ["pull", "resolve"]
 `;
 
-/** The unit that containerd's own packages have; its KillMode is why pods live through a restart. */
+/** The unit of containerd's own packages; its KillMode is why pods survive a restart. */
 const containerdUnit = `[Unit]
 Description=containerd container runtime
 Documentation=https://containerd.io
@@ -179,8 +179,8 @@ WantedBy=multi-user.target
 `;
 
 /**
- * Kernel parameters of the whole machine that a kubelet insists on. The node shows it these values in place of the real
- * ones, so that the machine keeps its own.
+ * Kernel parameters of the whole machine that a kubelet insists on. The node shows the kubelet these values instead of the
+ * real ones, so that the machine keeps its own.
  */
 const tunables = {
   "vm/overcommit_memory": 1,
@@ -192,7 +192,7 @@ const tunables = {
 };
 const tunableFile = (name: string) => `/etc/kubernetes/tunables/${name.replaceAll("/", ".")}`;
 
-/** No udev here, so systemd-networkd would wait for ever for the address's device; and nspawn leaves cgroup v1 read-only. */
+/** There is no udev, so systemd-networkd would wait forever for the device; and nspawn leaves cgroup v1 read-only. */
 const nodeSetupUnit = (cluster: ClusterLayout, node: NodeLayout) => `[Unit]
 Description=Network address, writable control groups and the kubelet's kernel parameters
 DefaultDependencies=no
@@ -218,17 +218,17 @@ const kubeletConfiguration = {
   },
   authorization: { mode: "Webhook" },
   containerRuntimeEndpoint: "unix:///run/containerd/containerd.sock",
-  // What containerd's runc uses, and the only one that runtimes without options can.
+  // What containerd's runc uses, and the only driver for runtimes without options.
   cgroupDriver: "cgroupfs",
   failCgroupV1: false,
   failSwapOn: false,
   clusterDNS: [serviceAddress],
   resolvConf: "",
   makeIPTablesUtilChains: false,
-  // The machine's disk is not the node's: it may be fuller than a node's would be.
+  // The disk is the machine's, and may be fuller than a node's own disk would be.
   imageGCHighThresholdPercent: 100,
   evictionHard: { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
-  // What a rollout waits for; few nodes may say it often.
+  // Rollouts wait for this, and with few nodes frequent reports cost little.
   nodeStatusUpdateFrequency: "2s",
   nodeStatusReportFrequency: "4s",
   syncFrequency: "10s",

@@ -10,13 +10,13 @@ import { containerdConfiguration, containerdConfigurationFile, type NodeFacts, n
 import { isRunning, type Unit, unitProcesses } from "./units.ts";
 
 export interface NodePrograms {
-  /** The Debian tree, and containerd's files to lay over it. */
+  /** The Debian tree, and containerd's files to overlay on it. */
   tree: string;
   containerd: string;
   kubernetes: string;
 }
 
-/** The node's disk: what it writes over the trees (upper), and what must not lie on an overlay (the rest). */
+/** The node's disk: what it writes over the trees (upper), and what must not be on an overlay (the rest). */
 const disk = (node: NodeLayout) => ({
   upper: join(node.directory, "upper"),
   work: join(node.directory, "work"),
@@ -26,7 +26,7 @@ const disk = (node: NodeLayout) => ({
   log: join(node.directory, "log"),
 });
 
-/** Makes the node's disk once: whole or, interrupted, not at all. Then brings those files up to date that are ours. */
+/** Makes the node's disk once: completely or, if interrupted, not at all. Then updates the files that are ours. */
 export async function prepareNode(facts: NodeFacts): Promise<void> {
   const { cluster, node } = facts;
   if (!existsSync(node.directory)) {
@@ -42,7 +42,7 @@ export async function prepareNode(facts: NodeFacts): Promise<void> {
     await copyFile(join(pkiDirectory(cluster), "ca.crt"), join(secrets, "ca.crt"));
     await rename(fresh, node.directory);
   }
-  // A running node's files are changed through its own root, never behind the overlay's back.
+  // A running node's files may only be changed through its own root, never below its overlay.
   if (await isRunning(cluster, node.unit)) return;
   for (const [path, content] of Object.entries(nodeFiles(facts))) await write(disk(node).upper, path, content);
 }
@@ -55,7 +55,7 @@ async function write(root: string, path: string, content: string): Promise<void>
   else await writeFile(file, content);
 }
 
-/** A machine that restarts itself ends its supervisor with 133, for whoever keeps it to start it again, in a new group. */
+/** If a machine restarts itself, its supervisor exits with 133; this script then starts it again, in a new group. */
 const keeperScript = `mount -t overlay "$1" -o "$2" "$3"
 group=$4
 shift 4
@@ -69,11 +69,11 @@ while
 do :; done`;
 
 /**
- * The node as a process: a systemd-nspawn machine on an overlay that is mounted in a mount namespace of its own, so that
- * the mount ends with the machine and the host never sees it.
+ * The node as a process: a systemd-nspawn machine on an overlay in its own mount namespace, so that the mount disappears
+ * with the machine and the host never sees it.
  *
- * @param ownGroup on cgroup v2, the directory of a group for systemd-nspawn alone: it hands controllers down to the
- *   machine only from a group without other processes
+ * @param ownGroup on cgroup v2, the directory of a group for systemd-nspawn only: it delegates controllers to the machine
+ *   only from a group without other processes
  */
 export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""): Unit {
   const paths = disk(node);
@@ -87,7 +87,7 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""
     `--machine=${node.machine}`,
     `--hostname=${node.name}`,
     `--uuid=${node.uuid}`,
-    // No other manager's leave is asked: the machine may not run systemd, and the group is already the node's own.
+    // Do not register with a manager: the machine may not run systemd, and the group is already the node's own.
     "--register=no",
     "--keep-unit",
     "--settings=no",
@@ -110,7 +110,7 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""
       ...["sh", "-ec", keeperScript, "node", node.machine, mount, paths.root, ownGroup, ...nspawn],
     ],
     env: {
-      // Of the kernel's parameters only those of the network are the node's own.
+      // The only kernel parameters of the node's own are those of the network.
       SYSTEMD_NSPAWN_API_VFS_WRITABLE: "network",
       // The cluster's lock is enough; a lock file in /run would outlive a killed machine.
       SYSTEMD_NSPAWN_LOCK: "0",
@@ -118,19 +118,19 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""
   };
 }
 
-/** The number of the node's first process, as this machine counts; `undefined` while it has none. */
+/** The ID of the node's first process, as this machine sees it; `undefined` while there is none. */
 export async function leader(cluster: ClusterLayout, node: NodeLayout): Promise<number | undefined> {
   for (const pid of await unitProcesses(cluster, node.unit)) {
     const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-    // In this namespace and in the node's, where it is number 1; a pod's first process is in a third as well.
+    // It is in this PID namespace and in the node's, where it is 1; a pod's first process is in a third one, too.
     if (/^NSpid:\t\d+\t1$/m.test(status)) return pid;
   }
   return undefined;
 }
 
 /**
- * Whether the running node is whole: its supervisor lives, without which it can neither be restarted nor powered off, and
- * the trees below its disk are still there, for the cache that holds them may be deleted at any time.
+ * Whether the running node is intact: its supervisor, without which it can neither be restarted nor powered off, is alive,
+ * and the trees below its disk still exist; they are in the cache, which may be deleted at any time.
  */
 export async function isWhole(cluster: ClusterLayout, node: NodeLayout): Promise<boolean> {
   const pid = await leader(cluster, node);
@@ -143,10 +143,10 @@ export async function isWhole(cluster: ClusterLayout, node: NodeLayout): Promise
   return (await Promise.all(names)).includes("systemd-nspawn\n");
 }
 
-/** systemd's own signal for it: SIGRTMIN+4. */
+/** systemd's own signal for powering off: SIGRTMIN+4. */
 const powerOffSignal = 38;
 
-/** Lets the node's systemd end its services, for a while; whatever then is left is ended by who removes its unit. */
+/** Gives the node's systemd some time to end its services; what is left then is ended when the unit is removed. */
 export async function powerOff(cluster: ClusterLayout, node: NodeLayout): Promise<void> {
   const pid = await leader(cluster, node);
   if (pid === undefined) return;
@@ -163,13 +163,13 @@ export async function runInNode(
 ): Promise<RunResult> {
   const pid = await leader(cluster, node);
   if (pid === undefined)
-    throw new Refusal("node-down", `The node ${node.name} of the cluster ${cluster.name} does not run.`);
+    throw new Refusal("node-down", `The node ${node.name} of the cluster ${cluster.name} is not running.`);
   const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", HOME: "/root", LANG: "C.UTF-8" };
   const enter = ["--target", String(pid), "--all", "--", ...argv];
   return await run("nsenter", enter, input === undefined ? { env } : { env, input });
 }
 
-/** What a killed systemd-nspawn leaves in /run, by the machine's name. */
+/** Removes what a killed systemd-nspawn leaves in /run under the machine's name. */
 export async function removeMachineRemains(node: NodeLayout): Promise<void> {
   const top = "/run/systemd/nspawn";
   const kinds = ["propagate", "unix-export"];
@@ -179,6 +179,6 @@ export async function removeMachineRemains(node: NodeLayout): Promise<void> {
     while ((await run("umount", [remains])).code === 0);
     await rm(remains, { recursive: true, force: true });
   }
-  // Empty directories only: what other machines have there stays.
+  // Only empty directories: what other machines have there stays.
   for (const directory of [...kinds.map((kind) => join(top, kind)), top]) await rmdir(directory).catch(() => {});
 }

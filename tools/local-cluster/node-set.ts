@@ -20,22 +20,22 @@ export interface NodeContext {
   containerd: Record<string, string>;
   pauseImage: string;
   restrictOomScores: boolean;
-  /** The labels that the nodes were given when they were last looked after. */
+  /** The labels that the previous run gave the nodes. */
   formerLabels: Record<string, Record<string, string>>;
 }
 
-/** A boot takes seconds; a loaded machine takes its time, and what does not come is found by its log. */
+/** A boot takes seconds, longer on a loaded machine; a failure shows the log. */
 const bootTimeoutMs = 180_000;
-/** How long a node that runs may be not Ready before it is restarted. */
+/** How long a running node may be not Ready before it is restarted. */
 const patienceMs = 45_000;
 
 interface Boot {
   begin: number;
-  /** When its kubelet, before this boot, last reported: what it said then does not count. */
+  /** When the kubelet last reported before this boot; reports up to then do not count. */
   before: number;
 }
 
-/** Starts the nodes that do not run as they shall and waits until all are Ready; says whether there was anything to do. */
+/** Starts nodes that are not running properly and waits until all are Ready; returns whether there was anything to do. */
 export async function ensureNodes(context: NodeContext, nodes: ClusterNode[], progress: Progress): Promise<boolean> {
   const boots = new Map<string, Boot>();
   for (const node of nodes) if (!(await isUp(context, node))) boots.set(node.name, await boot(context, node, progress));
@@ -72,7 +72,7 @@ async function boot(context: NodeContext, node: ClusterNode, progress: Progress)
 const report = async (context: NodeContext, node: NodeLayout): Promise<NodeReport | undefined> =>
   (await nodeReports(context.cluster, context.kubernetes))?.find(({ name }) => name === node.name);
 
-/** A node that ran before this and is not Ready in time is restarted, once. Says whether it was not Ready at first. */
+/** Restarts a node once if it ran before and does not become Ready in time. Returns false if it was Ready at first. */
 async function ensureReady(
   context: NodeContext,
   node: ClusterNode,
@@ -81,13 +81,13 @@ async function ensureReady(
 ): Promise<boolean> {
   if (!justBooted) {
     if ((await report(context, node))?.ready) return false;
-    progress(`${node.name} runs but is not Ready; waiting for it …`);
+    progress(`${node.name} is running but not Ready; waiting for it …`);
     try {
       await untilReady(context, node, 0, patienceMs);
       return true;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      progress(`${node.name} does not become Ready; restarting it.`);
+      progress(`${node.name} did not become Ready; restarting it.`);
     }
   }
   const { begin, before } = justBooted ?? (await boot(context, node, progress));
@@ -104,7 +104,7 @@ async function ensureReady(
 async function untilReady(context: NodeContext, node: ClusterNode, before: number, timeoutMs: number): Promise<void> {
   let last: NodeReport | undefined;
   try {
-    await waitFor(context.cluster, node.unit, `${node.name} does not become Ready`, timeoutMs, async () => {
+    await waitFor(context.cluster, node.unit, `${node.name} did not become Ready`, timeoutMs, async () => {
       last = await report(context, node);
       return (last?.ready && last.reported > before) || undefined;
     });
@@ -114,7 +114,7 @@ async function untilReady(context: NodeContext, node: ClusterNode, before: numbe
   }
 }
 
-/** The labels of the options, without those that the options had before; whoever else labels nodes is left alone. */
+/** Sets the labels of the options and removes those that the options had before; labels set by others stay. */
 async function ensureLabels(context: NodeContext, nodes: ClusterNode[]): Promise<void> {
   if (nodes.every(({ name, record }) => !Object.keys({ ...record.labels, ...context.formerLabels[name] }).length))
     return;

@@ -5,7 +5,7 @@ import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import type { ClusterLayout } from "./layout.ts";
 
-/** What is known of a cluster beyond its name: written before the first thing of it is made. */
+/** What must be known about a cluster beyond its name; written before anything else of the cluster is made. */
 const recordSchema = z.object({
   schemaVersion: z.literal(1),
   /** The installation (a clone, or a package in a program's node_modules) that the cluster belongs to. */
@@ -25,7 +25,7 @@ export type NodeRecord = ClusterRecord["nodes"][number];
 
 const recordFile = (cluster: ClusterLayout) => join(cluster.directory, "cluster.json");
 
-/** `undefined` where there is no such cluster. */
+/** `undefined` if there is no such cluster. */
 export async function readRecord(cluster: ClusterLayout): Promise<ClusterRecord | undefined> {
   let text: string;
   try {
@@ -42,7 +42,7 @@ export async function readRecord(cluster: ClusterLayout): Promise<ClusterRecord 
   );
 }
 
-/** The command, as it runs in a clone and in a program that has the package. */
+/** The command works both in a clone and in a program that has the package. */
 export const forcedRemoval = ({ name }: ClusterLayout): string =>
   `npx contrast-runtime local-cluster destroy --name ${name} --force`;
 

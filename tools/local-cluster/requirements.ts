@@ -9,14 +9,14 @@ import { clustersDirectory } from "./layout.ts";
 
 export function requireRoot(): void {
   if (process.getuid?.() === 0) return;
-  throw new Refusal("not-root", "A local cluster makes network namespaces, mounts and machines: run this as root.");
+  throw new Refusal("not-root", "A local cluster creates network namespaces, mounts and machines: run this as root.");
 }
 
-/** Everything that the machine must bring, checked before the first thing is made. */
+/** Everything that the machine must provide, checked before anything is made. */
 export async function requireMachine(progress: Progress): Promise<void> {
   requireRoot();
   if (process.arch !== "x64")
-    throw new Refusal("wrong-architecture", `Local clusters run on x86-64; this machine is ${process.arch}.`);
+    throw new Refusal("wrong-architecture", `Local clusters need x86-64; this machine is ${process.arch}.`);
   await requireHostPrograms(
     [
       { program: "systemd-nspawn", package: "systemd-container" },
@@ -39,7 +39,7 @@ async function requireKernel(): Promise<void> {
   if (!(await fileSystems()).includes("overlay"))
     throw new Refusal(
       "kernel-feature",
-      "This kernel has no overlayfs, on which the nodes' disks lie: load or build the module overlay.",
+      "This kernel has no overlayfs, which the nodes' disks need: load or build the module overlay.",
     );
   const bridge = await run("unshare", [
     "--net",
@@ -50,7 +50,7 @@ async function requireKernel(): Promise<void> {
   if (bridge.code !== 0)
     throw new Refusal(
       "kernel-feature",
-      `This machine cannot make network namespaces with bridges and veth devices, by which the nodes are connected: ${bridge.stderr.trim()}. Load or build the kernel modules bridge and veth; inside a container, run it privileged.`,
+      `This machine cannot create network namespaces with bridges and veth devices, which connect the nodes: ${bridge.stderr.trim()}. Load or build the kernel modules bridge and veth; inside a container, run it privileged.`,
     );
   const groups = await hierarchies();
   if (groups.length === 0)
@@ -62,7 +62,7 @@ async function requireKernel(): Promise<void> {
     await access(directory, constants.W_OK).catch(() => {
       throw new Refusal(
         "kernel-feature",
-        `${directory} is read-only: local clusters make control groups there. Inside a container, run it privileged with its own cgroup namespace.`,
+        `${directory} is read-only, but local clusters create control groups there. Inside a container, run it privileged with its own cgroup namespace.`,
       );
     });
 }

@@ -25,7 +25,7 @@ export const isRunning = async (cluster: ClusterLayout, unit: string): Promise<b
 export const unitProcesses = (cluster: ClusterLayout, unit: string): Promise<number[]> =>
   processesOf(groupOf(cluster, unit));
 
-/** Whether the unit runs, and was started from exactly these words. */
+/** Whether the unit is running and was started with exactly this definition. */
 export async function isCurrent(cluster: ClusterLayout, unit: Unit): Promise<boolean> {
   const started = await readFile(startedFile(cluster, unit.name), "utf8").catch(() => "");
   return started === fingerprint(unit) && (await isRunning(cluster, unit.name));
@@ -33,14 +33,14 @@ export async function isCurrent(cluster: ClusterLayout, unit: Unit): Promise<boo
 
 const fingerprint = (unit: Unit) => createHash("sha256").update(JSON.stringify(unit)).digest("hex");
 
-/** Starts the unit in its own group and the cluster's network, after ending what is left of an earlier one. */
+/** Starts the unit in its own group and the cluster's network, after ending what is left of an earlier run. */
 export async function startUnit(cluster: ClusterLayout, unit: Unit): Promise<void> {
   const group = groupOf(cluster, unit.name);
   await killGroup(group);
   await makeGroup(cluster.cgroup, unit.name, (setting) => changeSetting(cluster.name, setting)).catch((error) => {
     throw new Refusal(
       "cgroup-unusable",
-      `The control group ${group} cannot be made (${(error as Error).message}). Local clusters need the machine's own cgroup hierarchy, writable; inside a container, one that its manager delegates.`,
+      `The control group ${group} cannot be created (${(error as Error).message}). Local clusters need the machine's own cgroup hierarchy to be writable; inside a container, one that its manager delegates.`,
     );
   });
   for (const file of [startedFile(cluster, unit.name), logFile(cluster, unit.name)])
@@ -49,7 +49,7 @@ export async function startUnit(cluster: ClusterLayout, unit: Unit): Promise<voi
   const log = await openLog(logFile(cluster, unit.name));
   const enter = `${await enterGroupScript(group)}\nexec "$@"`;
   const child = spawn("sh", ["-c", enter, unit.name, ...enterNetwork(cluster.name), ...unit.argv], {
-    // A session of its own: it outlives this process and no terminal's interrupt reaches it.
+    // In its own session it outlives this process, and no terminal's interrupt reaches it.
     detached: true,
     cwd: "/",
     stdio: ["ignore", log.fd, log.fd],
@@ -58,18 +58,18 @@ export async function startUnit(cluster: ClusterLayout, unit: Unit): Promise<voi
   await new Promise<void>((resolve, reject) => child.once("spawn", resolve).once("error", reject));
   child.unref();
   await log.close();
-  // The shell enters the group in its first milliseconds; whoever asks whether the unit runs must not be earlier.
+  // The shell enters the group within milliseconds; nobody may ask before that whether the unit is running.
   for (let wait = 0; wait < 200 && child.exitCode === null && !(await isRunning(cluster, unit.name)); wait++)
     await delay(5);
 }
 
-/** Appends, so that what an earlier run said is kept, up to a size. */
+/** Opens the log for appending, so that earlier output is kept, unless it is too large. */
 async function openLog(file: string) {
   const size = (await stat(file).catch(() => undefined))?.size ?? 0;
   return await open(file, size > 20e6 ? "w" : "a");
 }
 
-/** Ends the unit's processes at once, and its group. */
+/** Kills the unit's processes at once and removes its group. */
 export async function stopUnit(cluster: ClusterLayout, unit: string): Promise<void> {
   const group = groupOf(cluster, unit);
   await killGroup(group);
@@ -78,7 +78,7 @@ export async function stopUnit(cluster: ClusterLayout, unit: string): Promise<vo
 }
 
 /**
- * Waits until the probe returns something. Ends early when the unit that it waits for ends.
+ * Waits until the probe returns something. Gives up early if the unit that it waits for ends.
  * @throws Refusal with the last lines of the unit's log
  */
 export async function waitFor<T>(

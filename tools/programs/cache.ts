@@ -7,7 +7,7 @@ import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { withLock } from "./mutex.ts";
 import type { Progress } from "./progress.ts";
 
-/** Where everything is kept that can be had again. Deleting it makes things slower, never wrong. */
+/** Holds only what can be made again. Deleting it makes things slower, never wrong. */
 export function cacheDirectory(): string {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "contrast-runtime");
 }
@@ -15,15 +15,15 @@ export function cacheDirectory(): string {
 export interface CacheEntry {
   /** What it is, as a file name: `kubernetes-1.36.3`. */
   name: string;
-  /** Everything that decides the content. Another value is another entry. */
+  /** Everything that decides the content. Another value makes another entry. */
   inputs: unknown;
-  /** Fills the empty directory. What throws, or is killed, leaves no entry. */
+  /** Fills the empty directory. If it throws or is killed, there is no entry. */
   make: (directory: string) => Promise<void>;
-  /** Free space that making it takes, in bytes. */
+  /** Free space needed to make it, in bytes. */
   space?: number;
 }
 
-/** The directory of the entry, made now if the cache does not have it. Two processes never make the same one twice. */
+/** The entry's directory, made now if the cache does not have it. Two processes never make the same entry twice. */
 export async function cached(entry: CacheEntry, progress: Progress): Promise<string> {
   const key = createHash("sha256").update(JSON.stringify(entry.inputs)).digest("hex").slice(0, 16);
   const parent = join(cacheDirectory(), "programs");
@@ -38,7 +38,7 @@ export async function cached(entry: CacheEntry, progress: Progress): Promise<str
       if (existsSync(directory)) return;
       if (entry.space) await requireSpace(parent, entry.space, entry.name);
       await removeLeftovers(parent, `${entry.name}-${key}.new-`);
-      // Nodes' trees are among the entries, and others than root live in them.
+      // Some entries are nodes' trees, which users other than root must be able to read.
       process.umask(0o022);
       const fresh = `${directory}.new-${process.pid}`;
       await mkdir(fresh);
@@ -54,13 +54,13 @@ export async function cached(entry: CacheEntry, progress: Progress): Promise<str
   return directory;
 }
 
-/** Whoever was killed while making an entry left its unfinished directory. Called with the entry's lock held. */
+/** Removes the unfinished directories of processes that were killed while making an entry. The caller holds its lock. */
 async function removeLeftovers(parent: string, prefix: string): Promise<void> {
   for (const name of await readdir(parent))
     if (name.startsWith(prefix)) await rm(join(parent, name), { recursive: true, force: true });
 }
 
-/** Refuses before anything is begun that the disk has no room for. */
+/** Refuses, before anything is begun, what the disk has no room for. */
 export async function requireSpace(path: string, bytes: number, purpose: string): Promise<void> {
   const { bavail, bsize } = await statfs(path);
   const free = bavail * bsize;
@@ -69,6 +69,6 @@ export async function requireSpace(path: string, bytes: number, purpose: string)
   const gigabytes = (value: number) => `${(value / 1e9).toFixed(1)} GB`;
   throw new Refusal(
     "disk-full",
-    `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where ${gigabytes(free)} are left. Make room there${elsewhere}.`,
+    `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where only ${gigabytes(free)} are free. Make room there${elsewhere}.`,
   );
 }

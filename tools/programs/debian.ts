@@ -7,11 +7,11 @@ import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 
 /**
- * Debian's packages, from the mirror that this machine's apt uses (deb.debian.org elsewhere), whose signed metadata is
- * the check. Exact versions leave the mirrors, so a suite is what can be pinned.
+ * Debian packages from the mirror that this machine's apt uses (otherwise deb.debian.org), verified by the mirror's signed
+ * metadata. Exact versions disappear from the mirrors, so only the suite can be pinned.
  */
 export interface DebianPackages {
-  /** As a file name: the cache's entry. */
+  /** As a file name: names the cache's entry. */
   name: string;
   suite: "bookworm" | "trixie";
   packages: string[];
@@ -25,8 +25,8 @@ const fetchers = [
 ];
 
 /**
- * The files of the packages alone, without what they depend on and without running their scripts; returns the directory.
- * Their documentation is left out.
+ * Only the files of the packages, without dependencies or documentation and without running package scripts; returns the
+ * directory.
  */
 export async function debianFiles(wanted: DebianPackages, progress: Progress): Promise<string> {
   return await cached(
@@ -59,7 +59,7 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
         await rm(join(directory, "usr/share/doc"), { recursive: true, force: true });
         await rm(join(directory, "usr/share/man"), { recursive: true, force: true });
         await mergeUsr(directory);
-        progress(`  ${wanted.name} is fetched (${seconds(begin)}).`);
+        progress(`  Fetched ${wanted.name} (${seconds(begin)}).`);
       },
     },
     progress,
@@ -67,10 +67,10 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
 }
 
 /**
- * A whole tree that can boot: the packages, what they depend on and what every Debian has, installed; returns the
- * directory, owned by root and never to be written to.
+ * A complete, bootable tree: the packages, their dependencies and a minimal Debian, installed; returns the directory, which
+ * is owned by root and must never be written to.
  *
- * @param finish sh commands, run in the finished tree, with its path as $1
+ * @param finish sh commands that are run on the finished tree, with its path as $1
  */
 export async function debianTree(wanted: DebianPackages & { finish: string }, progress: Progress): Promise<string> {
   const directory = await cached(
@@ -88,7 +88,7 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
           () => progress(`  still installing its packages, ${seconds(begin)}`),
           async () =>
             check("unshare", [
-              // Its mounts end with it, however it ends: nothing is ever deleted through them.
+              // mmdebstrap's mounts disappear with it, however it ends, so nothing is ever deleted through them.
               ...["--mount", "--propagation=private", "--", "mmdebstrap"],
               "--mode=root",
               "--variant=minbase",
@@ -97,14 +97,14 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
               ...leaveOut,
               ...connectionSettings((await run("apt-config", ["dump"])).stdout).map((line) => `--aptopt=${line}`),
               `--customize-hook=${wanted.finish}`,
-              // mmdebstrap keeps apt's options in the tree, where a proxy's password would lie open.
+              // mmdebstrap leaves apt's options in the tree, where a proxy's password would be exposed.
               '--customize-hook=rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
               wanted.suite,
               join(fresh, "root"),
               await sourceLine(wanted.suite),
             ]).catch(explainKeyring(wanted.suite)),
         );
-        progress(`  The tree is made (${seconds(begin)}).`);
+        progress(`  The tree is ready (${seconds(begin)}).`);
       },
     },
     progress,
@@ -112,7 +112,7 @@ export async function debianTree(wanted: DebianPackages & { finish: string }, pr
   return join(directory, "root");
 }
 
-/** Ubuntu's older releases have Debian's keys of their own time. */
+/** Older Ubuntu releases ship the Debian keys of their time. */
 export const explainKeyring =
   (suite: string) =>
   (error: unknown): never => {
@@ -127,7 +127,7 @@ async function sourceLine(suite: string): Promise<string> {
   return `deb [signed-by=${keyring}] ${await mirror()} ${suite} main\n`;
 }
 
-/** Where this machine's apt has Debian's main archive from; Ubuntu's mirrors do not hold it. */
+/** Where this machine's apt gets Debian's main archive from; Ubuntu's mirrors do not have it. */
 async function mirror(): Promise<string> {
   const { stdout } = await run("apt-get", [
     "indextargets",
@@ -139,11 +139,14 @@ async function mirror(): Promise<string> {
   return own?.split(" ")[1] ?? "http://deb.debian.org/debian";
 }
 
-/** How this machine's apt reaches its mirrors, which mmdebstrap does not ask: proxies, certificates. @param dump apt-config's */
+/**
+ * The proxies and certificates with which this machine's apt reaches its mirrors; mmdebstrap does not look them up.
+ * @param dump output of `apt-config dump`
+ */
 export const connectionSettings = (dump: string): string[] =>
   dump.split("\n").filter((line) => /^Acquire::https?::\S+ ".+";$/.test(line));
 
-/** An apt of its own, with this machine's proxy settings, which apt reads after this file. */
+/** A separate apt, with this machine's proxy settings, which apt reads after this file. */
 function aptConfiguration(directory: string): string {
   return `Dir::State::lists "${directory}/lists";
 Dir::State::status "${directory}/status";
@@ -156,7 +159,7 @@ APT::Sandbox::User "root";
 `;
 }
 
-/** The tree that these files are laid over has /lib, /bin and /sbin as links, which real directories would hide. */
+/** In the tree that these files are overlaid on, /lib, /bin and /sbin are links, which real directories would hide. */
 async function mergeUsr(directory: string): Promise<void> {
   for (const name of await readdir(directory)) {
     if (!["lib", "bin", "sbin"].includes(name)) continue;

@@ -5,7 +5,7 @@ import { cached } from "./cache.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { run } from "./run.ts";
 
-/** Programs that are built from published Go modules, each of which go.sum checks. */
+/** Programs built from published Go modules, which are verified by go.sum. */
 export interface GoProgram {
   /** As a file name; with the version it names the cache's entry. */
   name: string;
@@ -17,23 +17,23 @@ export interface GoProgram {
   tags?: string[];
   /** Beyond `-s -w`. */
   ldflags?: string[];
-  /** Where below the entry the programs are put; the entry itself by default. */
+  /** Where to put the programs below the entry; the entry itself by default. */
   directory?: string;
-  /** Further names (links) for the one program that is built. */
+  /** More names (links) for the one program that is built. */
   links?: { target: string; names: string[] };
-  /** For the person who waits: how long a first build takes. */
+  /** How long a first build takes, to tell the user. */
   duration?: string;
 }
 
 /**
- * Builds the programs unless the cache has them; returns the entry's directory, in which they are.
- * @throws Refusal without a usable `go`, or with the compiler's last words
+ * Builds the programs unless the cache has them; returns the entry's directory, which contains them.
+ * @throws Refusal without a usable `go`, or with the end of the compiler's output
  */
 export async function goProgram(program: GoProgram, progress: Progress): Promise<string> {
   const { name, version, packages, tags = [], ldflags = [], directory: target = ".", links } = program;
   const files = await moduleFiles(program.module);
-  // No cgo: the programs run in nodes whose C library is not the build machine's, and no C compiler is needed.
-  // No DWARF: the linker drops it anyway, and not making it is a sixth faster.
+  // No cgo: the programs run on nodes whose C library is not the build machine's, and no C compiler is needed.
+  // No DWARF: the linker drops it anyway, and the build is a sixth faster without it.
   const flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"];
   if (tags.length) flags.push(`-tags=${tags.join(",")}`);
   flags.push(`-ldflags=${["-s", "-w", ...ldflags].join(" ")}`);
@@ -55,8 +55,8 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
         const { code } = await whileWaiting(15, report, () =>
           run(go, ["build", "-v", ...flags, "-o", `${join(directory, target)}/`, ...packages], {
             cwd: program.module,
-            // The build must not depend on the user's own flags (empty ones would be those of go env -w) or workspace; a
-            // toolchain newer than the installed one is had as a module as well.
+            // The build must not depend on the user's own flags (an empty GOFLAGS would mean those of go env -w) or
+            // workspace. A toolchain newer than the installed one is downloaded as a module, too.
             env: {
               ...process.env,
               GOOS: "linux",
@@ -80,14 +80,14 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
             `Building ${name} ${version} failed. Is the Go module proxy reachable, and is there disk space? go says:\n  ${lines.slice(-15).join("\n  ")}`,
           );
         for (const link of links?.names ?? []) await symlink(links?.target ?? "", join(directory, target, link));
-        progress(`  ${name} ${version} is built (${seconds(begin)}).`);
+        progress(`  Built ${name} ${version} (${seconds(begin)}).`);
       },
     },
     progress,
   );
 }
 
-/** Name and content of what decides the build, in a fixed order. */
+/** Names and contents of the files that decide the build, in a fixed order. */
 async function moduleFiles(directory: string): Promise<[string, string][]> {
   const names = (await readdir(directory)).filter((file) => /^go\.(mod|sum)$|\.go$/.test(file)).sort();
   return await Promise.all(
@@ -95,10 +95,10 @@ async function moduleFiles(directory: string): Promise<[string, string][]> {
   );
 }
 
-/** On PATH, or where its installers put it: a distribution's older Go may be the first. */
+/** On PATH, or where Go's installers put it: the first one found may be a distribution's older Go. */
 const usualPlaces = ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
 
-/** The first Go that is new enough: from 1.21 on it fetches the toolchain that a module asks for. @throws Refusal */
+/** The first Go that is new enough: since 1.21, Go fetches the toolchain that a module asks for. @throws Refusal */
 export async function goCommand(places: readonly string[] = usualPlaces): Promise<string> {
   let tooOld: string | undefined;
   for (const go of places) {
@@ -118,6 +118,6 @@ export async function goCommand(places: readonly string[] = usualPlaces): Promis
     );
   throw new Refusal(
     "go-missing",
-    "Go is not installed; it builds the programs that are had as Go modules. Install 1.21 or newer from https://go.dev/dl, or put it on PATH.",
+    "Go is not installed; it is needed to build the engine, Kubernetes and containerd from their modules. Install 1.21 or newer from https://go.dev/dl, or put it on PATH.",
   );
 }

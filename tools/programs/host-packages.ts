@@ -5,7 +5,7 @@ import { withLock } from "./mutex.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 
-/** A program (or file) of this machine, and the package of Debian and Ubuntu that brings it. */
+/** A program (or file) that this machine needs, and the Debian and Ubuntu package that provides it. */
 export interface HostProgram {
   /** A name on PATH, or an absolute path. */
   program: string;
@@ -27,8 +27,8 @@ export function isInstalled(program: string): boolean {
 }
 
 /**
- * Makes sure that this machine has the programs. On Debian and Ubuntu their packages are installed, named first; elsewhere
- * what is missing is named and nothing is done.
+ * Makes sure that this machine has the programs. On Debian and Ubuntu, names and then installs their packages; elsewhere
+ * only names what is missing.
  */
 export async function requireHostPrograms(programs: HostProgram[], progress: Progress): Promise<void> {
   if (programs.every(({ program }) => isInstalled(program))) return;
@@ -48,7 +48,7 @@ export async function requireHostPrograms(programs: HostProgram[], progress: Pro
       if (process.getuid?.() !== 0)
         throw new Refusal(
           "not-root",
-          `Missing on this machine: ${packages.join(", ")}. Run as root, or install them: apt-get install ${packages.join(" ")}`,
+          `Missing on this machine: ${packages.join(", ")}. Run this as root, or install them with: apt-get install ${packages.join(" ")}`,
         );
       const begin = Date.now();
       progress(`Installing on this machine with apt-get: ${packages.join(", ")} …`);
@@ -61,7 +61,7 @@ export async function requireHostPrograms(programs: HostProgram[], progress: Pro
       if (still)
         throw new Refusal(
           "program-missing",
-          `The package ${still.package} is installed but ${still.program} is not there.`,
+          `The package ${still.package} is installed, but ${still.program} is still missing.`,
         );
     },
   );
@@ -72,7 +72,7 @@ async function aptInstall(packages: string[]): Promise<void> {
     env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_SUSPEND: "1" },
   };
   const args = ["-q", "-y", "-o", "DPkg::Lock::Timeout=120", "install", "--no-install-recommends", ...packages];
-  // A machine that never updated its lists, or long ago, does not find the packages at first.
+  // Without recent package lists, the first attempt does not find the packages.
   if ((await run("apt-get", args, options)).code === 0) return;
   await run("apt-get", ["-q", "update"], options);
   await check("apt-get", args, options);

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
- * Locks the file, unless another has unlinked it meanwhile, says so, and keeps it until its standard input ends: which it
- * does when whoever started it ends, in whatever way.
+ * Locks the file (trying again if it was unlinked meanwhile), says so, and holds the lock until standard input ends, which
+ * it does when the parent process ends in any way.
  */
 const holderScript = `while :; do
   exec 3>>"$1" && flock 3 || exit 1
@@ -17,11 +17,11 @@ echo held
 exec cat >/dev/null`;
 
 /**
- * Runs the action while holding the lock of this name, one holder per machine. The kernel frees it when its holder ends
- * in whatever way, so it is never stale, and whoever waits is woken instead of asking again and again.
+ * Runs the action while holding the lock of this name, which has one holder per machine. The kernel frees the lock when its
+ * holder ends in any way, so it is never stale, and waiters are woken instead of polling.
  *
- * @param holder what the others are told that they wait for
- * @param onWait called once with the other holder's words, when there is another
+ * @param holder what other processes are told that they wait for
+ * @param onWait called once with the other holder's text, if the lock is taken
  */
 export async function withLock<T>(
   name: string,
@@ -39,7 +39,7 @@ export async function withLock<T>(
     complaint += chunk;
   });
   child.stdin.on("error", () => {});
-  // Whoever holds the lock has written into its file who it is.
+  // The holder of the lock has written its text into the file.
   const announce = setInterval(async () => {
     const other = await readFile(file, "utf8").catch(() => "");
     if (!other) return;
@@ -66,7 +66,7 @@ export async function withLock<T>(
   }
 }
 
-/** The same for every process of this user, in whatever network namespace; emptied by a reboot where it can be. */
+/** The same for all of this user's processes, in any network namespace; for root, emptied by a reboot. */
 const lockDirectory = () =>
   process.getuid?.() === 0
     ? "/run/lock"

@@ -1,6 +1,6 @@
 /**
- * Every program that is not an npm package, at its pinned version, and how it is had. Go modules are pinned by the go.mod
- * and go.sum beside this file, Debian's packages by their suite.
+ * Every program that is not an npm package, with its pinned version and where it comes from. Go modules are pinned by the
+ * go.mod and go.sum files beside this file, Debian packages by their suite.
  */
 import { join } from "node:path";
 import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
@@ -9,7 +9,7 @@ import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
 import type { Progress } from "./progress.ts";
 
-/** The folder of a Go module here. */
+/** The folder of one of the Go modules beside this file. */
 export const moduleDirectory = (name: string): string => join(packageRoot, "tools", "programs", "modules", name);
 
 const kubernetesVersion = "1.36.3";
@@ -38,10 +38,10 @@ export const kubernetesPrograms = (progress: Progress) => goProgram(kubernetes, 
 
 const pause: GoProgram = { name: "pause", version: "1", module: moduleDirectory("pause"), packages: ["."] };
 
-/** The static program that is the process of every pod's sandbox. */
+/** The static program that runs in every pod's sandbox. */
 export const pauseProgram = async (progress: Progress) => join(await goProgram(pause, progress), "pause");
 
-/** By minor version. 1.7 does not build from its published module alone; Debian has it. */
+/** By minor version. 1.7 does not build from its published module alone, so it comes from Debian. */
 const containerds: Record<ContainerdVersion, (progress: Progress) => Promise<string>> = {
   "1.7": (progress) => debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
   "2.0": (progress) => containerdModule("2.0.7", progress),
@@ -51,7 +51,7 @@ const containerds: Record<ContainerdVersion, (progress: Progress) => Promise<str
   "2.4": (progress) => containerdModule("2.4.2", progress),
 };
 
-/** A tree to lay over a node's: usr/bin/{containerd,containerd-shim-runc-v2,ctr} and perhaps more. */
+/** A tree to overlay on a node's: usr/bin/{containerd,containerd-shim-runc-v2,ctr} and perhaps more. */
 export const containerdTree = (version: ContainerdVersion, progress: Progress): Promise<string> =>
   containerds[version](progress);
 
@@ -79,7 +79,7 @@ const containerdModule = (version: string, progress: Progress) =>
     progress,
   );
 
-/** Units that wait for what a machine like this never has, or that would keep a Debian up to date. */
+/** Units that wait for devices that such a node never has, or that would update its packages. */
 const maskedUnits = [
   ...["getty.target", "console-getty.service", "systemd-logind.service", "systemd-timesyncd.service"],
   ...[
@@ -91,7 +91,7 @@ const maskedUnits = [
   ],
 ];
 
-/** The Debian that every node boots: systemd, D-Bus, runc, CNI plugins, networking tools. Never written to. */
+/** The Debian tree that every node boots: systemd, D-Bus, runc, CNI plugins, networking tools. Never written to. */
 export const nodeTree = (progress: Progress) =>
   debianTree(
     {
@@ -109,7 +109,7 @@ export const nodeTree = (progress: Progress) =>
         "procps",
         "ca-certificates",
       ],
-      // What must be each node's own is left out.
+      // What each node must have of its own is removed.
       finish: [
         `for unit in ${maskedUnits.join(" ")}; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done`,
         ': >"$1/etc/machine-id"',
@@ -126,7 +126,7 @@ export const registryProgram = async (progress: Progress) =>
     "usr/bin/docker-registry",
   );
 
-/** One static program that is a shell and its tools: the content of the proof pod's image. */
+/** One static program that is a shell and its tools: the proof pod's image contains it. */
 export const busyboxProgram = async (progress: Progress) =>
   join(
     await debianFiles({ name: "busybox", suite: "bookworm", packages: ["busybox-static"] }, progress),

@@ -8,7 +8,7 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv;
   input?: string;
   timeoutMs?: number;
-  /** Each line of the child's standard error as it comes. */
+  /** Receives each line of the child's standard error as it arrives. */
   onErrorLine?: (line: string) => void;
 }
 
@@ -22,17 +22,17 @@ const running = new Set<ChildProcess>();
 let givenUp = false;
 
 /**
- * Ends what `run` still waits for, and lets it start nothing else: side by side with it something failed, and its message
- * shall be the last word instead of minutes of work that nobody needs any more.
+ * Ends what `run` still waits for, and lets it start nothing else: something that ran in parallel failed, and its message
+ * should come last instead of minutes of work that nobody needs any more.
  */
 export function endPrograms(): void {
   givenUp = true;
   for (const child of running) child.kill();
 }
 
-/** Runs a program to its end. A non-zero exit code is a result; only a program that is not started throws. */
+/** Runs a program to its end. A non-zero exit code is a result; only a program that cannot be started throws. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  if (givenUp) throw new Refusal("given-up", `${command} is not started any more.`);
+  if (givenUp) throw new Refusal("given-up", `${command} is not started: another step failed.`);
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: options.env ?? process.env,
@@ -47,7 +47,7 @@ export async function run(command: string, args: readonly string[], options: Run
   stdout.on("data", (chunk: Buffer) => out.push(chunk));
   stderr.on("data", (chunk: Buffer) => err.push(chunk));
   if (options.onErrorLine) createInterface({ input: stderr }).on("line", options.onErrorLine);
-  // A child that ends without reading its input is judged by its exit code, not by the broken pipe.
+  // If the child ends without reading its input, its exit code counts, not the broken pipe.
   stdin?.on("error", () => {}).end(options.input);
   const ended = new Promise<number>((resolve, reject) => {
     child.on("error", (error: NodeJS.ErrnoException) =>
@@ -59,7 +59,7 @@ export async function run(command: string, args: readonly string[], options: Run
   return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
 }
 
-/** Runs a program that must succeed; returns its standard output. The error quotes the end of what it printed. */
+/** Runs a program that must succeed; returns its standard output. The error quotes the end of its output. */
 export async function check(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const { code, stdout, stderr } = await run(command, args, options);
   if (code === 0) return stdout;

@@ -55,5 +55,5 @@ test("too small a disk is refused with what helps: another cache only where it i
   await expect(cached(entry, silent)).rejects.toThrow(
     /^entry needs 1000000000\.0 GB .* Make room there, or set XDG_CACHE_HOME to a directory on a larger disk\.$/,
   );
-  await expect(requireSpace("/var", 1e18, "A local cluster")).rejects.toThrow(/ are left\. Make room there\.$/);
+  await expect(requireSpace("/var", 1e18, "A local cluster")).rejects.toThrow(/ are free\. Make room there\.$/);
 });

@@ -17,5 +17,5 @@ test("once something failed, what runs is ended and nothing else is started", as
   const waiting = run("sleep", ["60"]);
   endPrograms();
   expect((await waiting).code).not.toBe(0);
-  await expect(run("true", [])).rejects.toThrow("true is not started any more.");
+  await expect(run("true", [])).rejects.toThrow("true is not started: another step failed.");
 });
