@@ -3,10 +3,9 @@ import { defineConfig } from "vitest/config";
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
 
 /**
- * The layers of the test command, cheapest first. Engine tests are chains of processes, each waiting for the next: three
- * files at a time keep two cores busy. Cluster tests mostly wait for nodes: some files run at a time, each with a
- * cluster of its own; the one that compares the machine before and after has the machine for itself. Time limits only
- * end what hangs.
+ * The layers of the test command, cheapest first. Engine tests are chains of processes that wait for each other: three
+ * files at a time keep two cores busy. Cluster tests mostly wait for nodes: several files run at a time, each with its own
+ * cluster; the file that compares the machine before and after runs alone. Time limits are only there to end what hangs.
  */
 export default defineConfig({
   test: {

@@ -1,6 +1,6 @@
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 
-/** Runs an npm script's body and sets the exit code. A refusal prints its sentence and exits 1; other errors keep their stack. */
+/** Runs an npm script's body and sets the exit code: 1 for a refusal, whose sentence is printed. Other errors are thrown. */
 export async function runScript(body: () => Promise<number>): Promise<void> {
   try {
     process.exitCode = await body();

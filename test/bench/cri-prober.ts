@@ -1,11 +1,11 @@
-// For how long nobody could reach the CRI, as kubelet would have noticed.
+// How long the CRI was unreachable, as kubelet would have noticed.
 import { connect } from "node:http2";
 import { createConnection } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
 const intervalMs = 10;
 
-/** One `Version` by a connection of its own: a client that keeps one waits longer and longer before it tries again. */
+/** One `Version` call on a new connection: a client that keeps its connection waits longer and longer between retries. */
 function answers(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const session = connect("http://localhost", { createConnection: () => createConnection(socket) });
@@ -30,17 +30,17 @@ function answers(socket: string): Promise<boolean> {
     call.on("error", () => end(false));
     call.on("close", () => end(status === "0"));
     call.resume();
-    // A message without fields: not compressed, no bytes.
+    // A message without fields: uncompressed, zero bytes.
     call.end(Buffer.alloc(5));
   });
 }
 
-/** The longest time between two answers while the action ran, in milliseconds. */
+/** The longest time between two answers while the action was running, in milliseconds. */
 export async function longestSilence(socket: string, action: () => Promise<unknown>): Promise<number> {
   let done = false;
   let longest = 0;
   const probing = (async () => {
-    if (!(await answers(socket))) throw new Error(`the CRI at ${socket} does not answer before anything was done`);
+    if (!(await answers(socket))) throw new Error(`the CRI at ${socket} does not even answer before the action`);
     for (let last = performance.now(); ; ) {
       const ended = done;
       if (await answers(socket)) {

@@ -1,4 +1,5 @@
-// The fleet plan of a thousand bundles of ten kinds of node against that of ten bundles, read from the disk as the command does.
+// The fleet plan of a thousand bundles of ten kinds of nodes compared with that of ten bundles, read from disk as the
+// command does.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +14,7 @@ export async function fleetPlanBenchmarks(): Promise<Benchmark[]> {
   const spec = specOf("00000001", "00000002");
   const before = specOf("00000001");
   const kinds: BundleText[] = [];
-  // Half of the kinds have one of the runtimes already; each has a file of its own, as long as real ones are.
+  // Half of the kinds already have one of the runtimes; each kind has its own file, as long as real ones.
   for (let number = 0; number < 10; number += 1) {
     const file = `# kind ${number}\n${`# ${"-".repeat(78)}\n`.repeat(300)}${adminsFile}`;
     kinds.push(await bundleOf(number % 2 === 0 ? { file } : { file, installed: before }));
@@ -35,7 +36,7 @@ export async function fleetPlanBenchmarks(): Promise<Benchmark[]> {
         const begin = performance.now();
         const plan = await planFleet(spec, read(wanted));
         if (plan.nodes !== wanted.length) throw new Error("a bundle is missing from the plan");
-        // The first round compiles.
+        // The first round includes compilation.
         if (round > 0) times[index]?.push(performance.now() - begin);
       }
     }

@@ -1,4 +1,4 @@
-// Measures what the product promises about speed, in one process, medians of ten; exported for the bench command.
+// Measures what the product promises about speed, in one process, as medians of ten; exported for the bench command.
 import { spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,10 +19,10 @@ import { vector } from "../unit/measure/vectors.ts";
 
 export interface Benchmark {
   name: string;
-  /** Median, in milliseconds where no other unit is said. */
+  /** Median, in milliseconds unless `unit` says otherwise. */
   ours: number;
   unit?: string;
-  /** What it is compared with; absent where the limit is a time. */
+  /** What it is compared with; absent if the limit is an absolute value. */
   reference?: { name: string; time: number };
   /** Largest ratio to the reference, or largest value. */
   limit: number;
@@ -42,7 +42,7 @@ function median(action: () => void): number {
   return times.sort((a, b) => a - b)[rounds / 2] ?? Number.NaN;
 }
 
-/** One after the other in turns, so that both see the same load on the machine. */
+/** Runs both in turns, so that both see the same load on the machine. */
 function compare(
   name: string,
   limit: number,
@@ -64,7 +64,7 @@ function compare(
   return { name, ours: left, reference: { name: referenceName, time: right }, limit, ok: left / right <= limit };
 }
 
-/** Debian's firmware with the end of an AmdSev build, which has a place for kernel hashes; a real kernel and initrd. */
+/** Debian's firmware with the end of an AmdSev build, which has space for kernel hashes; a real kernel and initrd. */
 async function podVm(progress: Progress) {
   const { directory } = await ensureLocalPayload({}, progress);
   const read = (path: string) => readFileSync(join(directory, "files/share", path));
@@ -149,7 +149,7 @@ async function verityTree(progress: Progress): Promise<Benchmark> {
       const { stdout } = spawnSync(command, [...args, "format", "--no-superblock", "--salt", salt, data, tree], {
         encoding: "utf8",
       });
-      if (!stdout.includes(root)) throw new Error(`veritysetup's root hash is another than ${root}: ${stdout}`);
+      if (!stdout.includes(root)) throw new Error(`veritysetup's root hash differs from ${root}: ${stdout}`);
     };
     const result = compare("dm-verity tree of 1 GiB", 1.5, ours, "veritysetup format", theirs);
     return { ...result, note: `resident memory at most ${(most / 2 ** 20).toFixed(0)} MiB` };
@@ -158,7 +158,7 @@ async function verityTree(progress: Progress): Promise<Benchmark> {
   }
 }
 
-/** Whole processes, for information: what a person at a shell waits for. */
+/** Whole processes, for information: how long a user at a shell waits. */
 async function wholeProcesses(progress: Progress): Promise<Benchmark> {
   const { firmware, kernel, initrd, commandLine } = await podVm(progress);
   const [command, ...args] = await sevSnpMeasure(progress);

@@ -1,4 +1,4 @@
-// The installer on a real node: a run that has nothing to do, its memory, and how long the CRI is away.
+// The installer on a real node: a run with nothing to do, its memory, and how long the CRI is unreachable.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,8 +18,8 @@ const program = ["/opt/test/node", "/opt/test/node-installer.mjs"];
 const words = ["--spec", "/opt/test/spec.json", "--payloads", "/opt/test/payloads"];
 
 /**
- * Runs on the node: starts a program again and again; prints its times and the most anonymous memory that it had. The
- * kernel keeps no peak of that (its peak counts the program's own file too), so it is looked at often.
+ * Runs on the node: starts a program repeatedly; prints its times and its highest anonymous memory. The kernel records no
+ * peak of that (its own peak also counts the program's file), so the value is sampled often.
  */
 const watcher = `
 const { spawn } = require("node:child_process");
@@ -57,7 +57,7 @@ interface Watched {
 const watched = async (cluster: TestCluster, node: string, count: number, ...argv: string[]): Promise<Watched> =>
   JSON.parse(await cluster.onNode(node, "/opt/test/node", "-e", watcher, String(count), ...argv));
 
-/** Every file that the installer may write, with the time of its last change, and the daemon's process. */
+/** Every file that the installer may write, with the time of its last change, and the daemon's invocation ID. */
 const traces = (cluster: TestCluster, node: string) =>
   cluster.onNode(
     node,
@@ -100,7 +100,7 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
     return [
       noOp(median(nothing.times), median(empty.times), wrote),
       {
-        name: `anonymous memory at most, a payload of ${largePayload >> 20} MiB being installed`,
+        name: `peak anonymous memory while a payload of ${largePayload >> 20} MiB is installed`,
         ours: Math.max(copying.peak, nothing.peak),
         unit: "MiB",
         limit: 64,
@@ -115,7 +115,7 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
 }
 
 const noOp = (ours: number, empty: number, wrote: boolean): Benchmark => ({
-  name: "install with nothing to do, from the program's start to its end",
+  name: "install with nothing to do, from the start of the program to its end",
   ours,
   limit: 300,
   ok: ours <= 300 && !wrote,
@@ -125,7 +125,7 @@ const noOp = (ours: number, empty: number, wrote: boolean): Benchmark => ({
 function withoutCri(ours: number, bare: number): Benchmark {
   const limit = (bare + 500) / bare;
   const reference = { name: "systemctl restart containerd", time: bare };
-  return { name: "CRI away during an installation", ours, reference, limit, ok: ours <= bare + 500 };
+  return { name: "CRI unreachable during an installation", ours, reference, limit, ok: ours <= bare + 500 };
 }
 
 if (import.meta.main) console.log(await nodeBenchmarks());

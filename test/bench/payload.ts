@@ -1,4 +1,4 @@
-// Copying a payload of 1 GiB against cp, sync and sha256sum of the same file; in one process, medians of ten.
+// Copying a payload of 1 GiB compared with cp, sync and sha256sum of the same file; in one process, medians of ten.
 import { execFileSync } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
@@ -20,7 +20,7 @@ export async function payloadBenchmarks(bytes = 1 << 30): Promise<Benchmark[]> {
   const directory = mkdtempSync(join(tmpdir(), "payload-bench-"));
   const [source, target] = [join(directory, "source"), join(directory, "target")];
   try {
-    // Bytes that no file system compresses or finds twice.
+    // Bytes that no file system can compress or deduplicate.
     const chunk = randomFillSync(Buffer.alloc(1 << 24));
     const file = openSync(source, "w");
     for (let written = 0; written < bytes; written += chunk.length) {

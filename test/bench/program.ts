@@ -1,4 +1,5 @@
-// How long the program takes under the real engine, with the stand-ins and a real API server: medians of previews in turns.
+// How long the program takes under the real engine, with the stand-ins and a real API server: medians of alternating
+// previews.
 import { randomUUID } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -11,7 +12,7 @@ import type { Benchmark } from "./measure.ts";
 const clone = resolve(import.meta.dirname, "../..");
 const rounds = 5;
 
-/** Medians of whole previews in milliseconds, one round after the other, so that all see the same load on the machine. */
+/** Medians of whole previews in milliseconds. The projects take turns, so that all see the same load on the machine. */
 async function previewTimes(projects: EngineProject[]): Promise<number[]> {
   const times = projects.map((): number[] => []);
   for (const project of projects) await project.mustWork(project.preview());
@@ -25,7 +26,7 @@ async function previewTimes(projects: EngineProject[]): Promise<number[]> {
   return times.map((each) => each.sort((a, b) => a - b)[Math.floor(rounds / 2)] ?? Number.NaN);
 }
 
-/** Times of several projects, which are gone afterwards. */
+/** Preview times of several projects, which are removed afterwards. */
 async function timesOf(making: Promise<EngineProject>[]): Promise<number[]> {
   const projects = await Promise.all(making);
   try {
@@ -79,7 +80,7 @@ async function manyNodes(server: ApiServer, progress: Progress): Promise<Benchma
   };
 }
 
-/** As many hosts again must cost as much again. */
+/** Another 50 hosts must cost about as much as the first 50. */
 async function manyHosts(server: ApiServer): Promise<Benchmark> {
   const withHosts = async (count: number): Promise<EngineProject> => {
     const hosts = Array.from({ length: count }, (_, index) => ({
@@ -106,7 +107,7 @@ async function manyHosts(server: ApiServer): Promise<Benchmark> {
   };
 }
 
-/** What the engine waits for before the first resource: the program's modules. */
+/** The loading of the program's modules, which the engine waits for before the first resource. */
 async function programStart(): Promise<Benchmark> {
   const modules = ["cluster", "config/groups", "config/index", "contrast-runtime", "installer-image"];
   const loading = modules.map((name) => `import "${join(clone, "components", `${name}.ts`)}";\n`).join("");
@@ -115,7 +116,7 @@ async function programStart(): Promise<Benchmark> {
     engineProject({ program: 'import "@pulumi/pulumi";\n' }),
   ]);
   return {
-    name: "start of the program, all of its modules loaded",
+    name: "start of the program, with all of its modules loaded",
     ours,
     reference: { name: "an empty program", time: empty },
     limit: 1.3,

@@ -20,7 +20,7 @@ import { entryOf } from "../unit/containerd/entries.ts";
 const [seconds = "120"] = process.argv.slice(2);
 const directory = mkdtempSync(join(tmpdir(), "fuzz-containerd-"));
 const host = createNodeHost({ root: "/" });
-/** Its files exist on every machine: validation looks for them. */
+/** Its files exist on every machine, because validation looks for them. */
 const entry = {
   ...entryOf("aks-clh-snp", "0123abcd", true).entry,
   runtimePath: "/bin/sh",
@@ -29,7 +29,7 @@ const entry = {
 const entries = [{ handler: "contrast-cc-aks-clh-snp-0123abcd", entry }];
 
 for (const minor of containerdVersions) {
-  // Of its own: when the time is up, the last run goes on for a moment.
+  // Its own directory: when the time is up, the last run continues for a moment.
   const file = join(directory, `${minor}.toml`);
   const binary = join(await containerdPrograms(minor, toStderr), "containerd");
   const version = versionInOutput(spawnSync(binary, ["--version"], { encoding: "utf8" }).stdout) ?? "";
@@ -57,7 +57,7 @@ for (const minor of containerdVersions) {
       writeFileSync(file, next ?? "");
       const back = editConfiguration(next, [], context);
       await validate(host, located, back, []);
-      if (back?.toString() !== text) throw new Error("the way back does not end at the bytes that were there");
+      if (back?.toString() !== text) throw new Error("undoing the edit does not restore the original bytes");
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       outcome = error.code === "validation-failed" ? `${error.code}: ${error.message}` : error.code;

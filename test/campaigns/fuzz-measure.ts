@@ -11,9 +11,9 @@ const collectGarbage = runInNewContext("gc") as () => void;
 
 const [seconds = "60", only] = process.argv.slice(2);
 const slowest = 1000;
-/** What even the smallest file costs: hash states, inflate's window, compiled code. */
+/** What even the smallest file needs: hash states, inflate's window, compiled code. */
 const allowance = 1 << 20;
-/** Collecting garbage takes longer than most reads, so memory is looked at in one of so many. */
+/** Collecting garbage takes longer than most reads, so memory is checked only once in so many reads. */
 const memoryEvery = 32;
 let failed = false;
 

@@ -1,5 +1,5 @@
 // kill-everywhere.ts [--containerd 2.4|2.2|1.7 …]: kills the installer before and after every single point of every kind
-// of change, on real nodes, a node for each version of containerd at a time; hours on a small machine are normal.
+// of change, on real nodes, one node per version of containerd; this can take hours on a small machine.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -72,7 +72,7 @@ try {
         console.log(`\n${what.name}: ${points.length} points`);
         for (const point of points)
           for (const besides of ["nothing", "containerd is stopped", "the power fails"] satisfies Besides[]) {
-            // Before the guard is armed a containerd that somebody stops is that somebody's.
+            // Before the guard is armed, it does not start a containerd that somebody else stopped.
             if (besides === "containerd is stopped" && !isArmed(points, point)) continue;
             await trial(what, { ...point, besides }, breakage === undefined);
           }

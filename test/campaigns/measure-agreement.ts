@@ -1,5 +1,5 @@
-// measure-agreement.ts [CASES, default 200]: random guests and images through our code and through the real tools
-// (sev-snp-measure, veritysetup, sfdisk, mkfs, go-sev-guest), which have to agree on every byte.
+// measure-agreement.ts [CASES, default 200]: runs random guests and images through our code and through the real tools
+// (sev-snp-measure, veritysetup, sfdisk, mkfs, go-sev-guest), which must agree on every byte.
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -32,7 +32,7 @@ const file = (name: string, bytes: Uint8Array | string) => {
   return at(name);
 };
 
-/** One property of a subject: how often it held is what the campaign reports. */
+/** Checks one property of a subject and reports for how many cases it held. */
 async function agree<Case>(
   subject: string,
   numRuns: number,
@@ -245,7 +245,7 @@ async function contrastManifests(): Promise<void> {
   const component = fc.integer({ min: 0, max: 255 });
   const manifest = fc.record({
     rows: fc.array(row, { minLength: 1, maxLength: 8 }),
-    // Bit 17 is always set; what is above bit 24 is not known to the decoder.
+    // Bit 17 is always set; the decoder does not know the bits above 24.
     policy: fc.bigInt({ min: 0n, max: (1n << 25n) - 1n }).map((bits) => bits | (1n << 17n)),
     tcb: fc.option(fc.record({ bootloader: component, tee: component, snp: component, microcode: component }), {
       nil: undefined,

@@ -1,5 +1,5 @@
-// measure-boot.ts: QEMU, under emulation, boots the firmware, kernel, initrd and command line that the local payload is
-// measured with; the guest comes up on its verified root file system. With one byte of the image flipped it must not.
+// measure-boot.ts: QEMU, with emulation, boots the firmware, kernel, initrd and command line that the local payload is
+// measured with; the guest must come up on its verified root file system, and must not with one byte of the image flipped.
 import { spawn } from "node:child_process";
 import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,13 +10,13 @@ import { debianTree } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 
 const up = "is up, on a verified root file system";
-/** The kernel's own words. */
+/** The kernel's own message. */
 const corrupted = /device-mapper: verity: .* is corrupted/;
 
 const { manifest, directory } = await ensureLocalPayload();
 const share = (name: string) => join(directory, "files/share", name);
 if (manifest.guest === undefined) throw new Error("the local payload's manifest has no guest image");
-// The serial console is the only one that QEMU shows here; it is part of the measured command line like any parameter.
+// QEMU only shows the serial console here; the parameter is part of the measured command line like any other.
 const kata = { flavour: "kata-go", kataVersion: "3.30.0" };
 const commandLine = withVcpus(kataCommandLine(kata, { ...manifest.guest, kernelParams: "console=ttyS0" }) ?? "", 1);
 const tree = await debianTree(
@@ -24,7 +24,7 @@ const tree = await debianTree(
   toStderr,
 );
 
-/** What the guest prints until it powers itself off. */
+/** What the guest prints until it powers off. */
 async function boot(image: string): Promise<string> {
   const libraries = join(tree, "usr/lib/x86_64-linux-gnu");
   const machine = [
@@ -79,7 +79,7 @@ async function boot(image: string): Promise<string> {
   return printed;
 }
 
-/** A letter of the script that the guest runs as init: without dm-verity the guest would boot and say another sentence. */
+/** A letter of the guest's init script: without dm-verity the guest would boot and print another sentence. */
 function flipByte(image: string): number {
   const at = readFileSync(image).indexOf(up);
   if (at < 0) throw new Error("the image does not hold its init script as plain text");
@@ -99,7 +99,7 @@ try {
   const at = flipByte(image);
   const bad = await boot(image);
   results.push([
-    `one byte changed at ${at}: dm-verity sees it, and there is no boot`,
+    `one byte changed at ${at}: dm-verity detects it, and there is no boot`,
     corrupted.test(bad) && !/is up|Is up/.test(bad),
     bad,
   ]);

@@ -6,7 +6,7 @@ import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import type { Progress } from "../../tools/programs/progress.ts";
 import { check } from "../../tools/programs/run.ts";
 
-/** The independent tools that measurements are compared with, fetched into the cache. A command and its first arguments. */
+/** The independent tools that measurements are compared with, fetched into the cache: a command and its first arguments. */
 export type Tool = [command: string, ...args: string[]];
 
 const verityLibraries =
@@ -54,7 +54,7 @@ export async function debianFirmware(progress: Progress): Promise<string[]> {
   );
 }
 
-/** What Contrast decodes its manifest's SNP policies with, from the Go module; Contrast itself is published as none. */
+/** The Go module with which Contrast decodes its manifest's SNP policies; Contrast itself is not published as a module. */
 export async function contrastDecoder(progress: Progress): Promise<Tool> {
   const module = join(import.meta.dirname, "contrast-values");
   const program = { name: "contrast-values", version: "go-sev-guest-0.14.0", module, packages: ["."] };

@@ -1,6 +1,6 @@
 /**
- * A real etcd and kube-apiserver (and, where asked, single controllers) on free ports of the loopback, without nodes:
- * for what only the API server decides, such as RBAC, admission policies and garbage collection.
+ * A real etcd and kube-apiserver (and, on request, single controllers) on free loopback ports, without nodes: for what only
+ * the API server decides, such as RBAC, admission policies and garbage collection.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
@@ -18,7 +18,7 @@ export interface ApiServer {
   admin: ApiAddress;
   /** Content of a kubeconfig for the same user. */
   kubeconfig: string;
-  /** An address with another token, for a client with other rights. */
+  /** The address with another token, for a client with other rights. */
   withToken(token: string): Promise<ApiAddress>;
   close(): Promise<void>;
 }
@@ -37,7 +37,7 @@ export async function startApiServer(options: { controllers: string[] }): Promis
     return child;
   };
   const close = async () => {
-    // Reverse order: an API server without etcd waits a while before it ends.
+    // In reverse order, because an API server without etcd takes a while to end.
     for (const child of processes.reverse()) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       const ended = new Promise((resolve) => child.once("exit", resolve));
@@ -121,7 +121,7 @@ export async function startApiServer(options: { controllers: string[] }): Promis
   }
 }
 
-/** Waits for a condition; the last error says what was missing. */
+/** Waits for a condition; the last error is the cause of the failure. */
 export async function until(what: string, condition: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
   const end = Date.now() + timeoutMs;
   for (let last: unknown; ; ) {
@@ -130,7 +130,7 @@ export async function until(what: string, condition: () => Promise<boolean>, tim
     } catch (error) {
       last = error;
     }
-    if (Date.now() > end) throw new Error(`${what} did not come within ${timeoutMs} ms`, { cause: last });
+    if (Date.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms`, { cause: last });
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 }

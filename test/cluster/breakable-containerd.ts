@@ -1,14 +1,14 @@
 import type { NodeWithInstaller } from "./installer-on-node.ts";
 
 /**
- * How containerd breaks on a file that names a handler: its CRI plugin does not load (a runtime of that file has a base
- * specification that is not there), it exits at its start, or never says that it has started.
+ * How containerd breaks on a file that names a handler: its CRI plugin does not load (one of the file's runtimes has a base
+ * specification that does not exist), it exits on start, or it never says that it has started.
  */
 export type Breakage = "cri" | "exits" | "hangs";
 
 const orderPath = "/opt/test/breakage";
 
-/** In containerd's place; as long as nothing is ordered, and for everything but the daemon itself, it is containerd. */
+/** Replaces containerd; without an order to break, and for everything except the daemon itself, it runs containerd. */
 const script = `#!/bin/sh
 case "$*" in *--version*|*dump*|*default*|*migrate*) exec /usr/bin/containerd-itself "$@" ;; esac
 read -r breakage handler <${orderPath} 2>/dev/null && grep -q "$handler" /etc/containerd/config.toml || exec /usr/bin/containerd-itself "$@"
@@ -21,7 +21,7 @@ hangs) exec sleep infinity ;;
 esac
 `;
 
-/** systemd gives a start 90 seconds; a test need not wait that long to see what happens then. */
+/** systemd allows 90 seconds for a start; a test need not wait that long to see what happens then. */
 const dropIn = `[Service]
 TimeoutStartSec=2s
 RestartSec=500ms
@@ -35,7 +35,7 @@ export async function makeBreakable(node: NodeWithInstaller): Promise<void> {
   await node.run("systemctl", "daemon-reload");
 }
 
-/** From its next start on containerd breaks while its file has the handler. */
+/** From its next start on, containerd breaks as long as its file has the handler. */
 export const breakOn = (node: NodeWithInstaller, handler: string, breakage: Breakage): Promise<void> =>
   node.write(orderPath, `${breakage} ${handler}\n`);
 

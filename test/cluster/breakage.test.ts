@@ -9,15 +9,15 @@ import { configPath, handlersOf, NodeWithInstaller } from "./installer-on-node.t
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
- * A rollout that meets nodes which break: containerd's CRI plugin, containerd itself, kubelet. The node goes back to
- * what it was by itself, its pods go on, and no other node is touched.
+ * A rollout on nodes where something breaks: containerd's CRI plugin, containerd itself, kubelet. The node returns to its
+ * old state on its own, its pods keep running, and no other node is touched.
  */
 const cluster = useCluster("breakage", [{ name: "node-1" }, { name: "node-2", containerd: "1.7" }, { name: "node-3" }]);
 
 let directory: string;
 let payloads: [SmallPayload, SmallPayload];
 let nodes: NodeWithInstaller[];
-/** Two nodes take turns, the third has a group of its own: what befalls kubelet takes its time. */
+/** Two nodes take turns; the third has its own group, because the test with kubelet takes long. */
 let workers: InstallerDaemonSet;
 let edge: InstallerDaemonSet;
 let before: Map<string, string>;
@@ -41,7 +41,7 @@ beforeAll(async () => {
   await run(...nodes.map(({ name }) => busyboxPod(cluster(), `beside-${name}`, { nodeName: name })));
   before = await containers();
   kubeletBreaks = breakKubelet();
-  // Awaited by its own test, which is the last.
+  // Its own test, the last one, awaits it.
   kubeletBreaks.catch(() => undefined);
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
@@ -63,7 +63,7 @@ async function containers(): Promise<Map<string, string>> {
   );
 }
 
-/** Everything of a node that a node which waits for its turn may not have touched. */
+/** Everything that must be unchanged on a node that waits for its turn. */
 const untouched = async (node: NodeWithInstaller): Promise<string> =>
   `${await node.read(configPath)}\n${await node.run("ls", "/etc/containerd", "/etc/systemd/system")}
 ${await node.run("systemctl", "show", "containerd.service", "--property=InvocationID,MainPID")}`;
@@ -77,7 +77,7 @@ const handlers = (count: 1 | 2) =>
 const breakBoth = (breakage: Breakage, payload: SmallPayload) =>
   Promise.all(both().map((node) => breakOn(node, payload.runtime.handler, breakage)));
 
-/** Rolls out, and expects that the first node of the two fails like this and the other waits, as they were. */
+/** Rolls out and expects that one of the two nodes fails with this and the other waits, both in their old state. */
 async function expectStopped(
   count: 1 | 2,
   says: RegExp,
@@ -108,7 +108,7 @@ async function expectStopped(
   return { node: named(node), status };
 }
 
-/** The update that is run again, after somebody repaired the nodes. */
+/** Runs the update again, after the nodes were repaired. */
 async function expectRolledOut(count: 1 | 2): Promise<void> {
   await Promise.all(both().map(heal));
   const { code, stdout, stderr } = await workers.rollout();
@@ -141,7 +141,7 @@ test("a containerd that exits at its start: the handler from before is served, a
   expect(await containers()).toEqual(before);
 });
 
-test("a containerd that hangs, and the installer's pod dies meanwhile: host and kubelet bring it back", async () => {
+test("containerd hangs and the installer's pod dies meanwhile: host and kubelet bring the node back", async () => {
   await breakBoth("hangs", payloads[1]);
   const node = named((await workers.ticket())?.holder ?? "");
   const old = await node.read(configPath);
@@ -150,11 +150,11 @@ test("a containerd that hangs, and the installer's pod dies meanwhile: host and 
     const file = await node.read(configPath);
     return (file !== old && (await node.served()) === undefined) || undefined;
   });
-  // The CRI that would start it again is what broke.
+  // It cannot be restarted through the CRI, which is what broke.
   await node.run("sh", "-c", "kill -9 $(pgrep -f '^/bin/node /app/node-installer.mjs watch')");
   expect(await node.settled()).toBe(old);
   expect(await containers()).toEqual(before);
-  // Started again by kubelet, it tries once more, and then no more.
+  // Restarted by kubelet, it tries once more, and then gives up.
   const { code, stderr } = await rollout;
   expect(code).toBe(1);
   expect(stderr).toMatch(/rolled back: .*containerd\.service is/);
@@ -167,7 +167,7 @@ interface KubeletStory {
   old: string | undefined;
 }
 
-/** A kubelet that is restarted with containerd and does not start as long as containerd's file has our handler. */
+/** A kubelet that restarts with containerd and does not start as long as containerd's file has our handler. */
 const frailKubelet = `[Unit]
 PartOf=containerd.service
 StartLimitIntervalSec=0

@@ -14,8 +14,8 @@ import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { aks, snp, tdx } from "../unit/containerd/entries.ts";
 
-// A dump says what containerd would load; these daemons are started, and say what they have loaded. They have their own
-// directories and no systemd, and start no container.
+// A dump shows what containerd would load; these daemons really start and report what they have loaded. They have their own
+// directories and no systemd, and start no containers.
 
 let directory: string;
 let daemon: ChildProcess | undefined;
@@ -31,7 +31,7 @@ afterEach(async () => {
 
 const running = ({ exitCode, signalCode }: ChildProcess): boolean => exitCode === null && signalCode === null;
 
-/** Starts a containerd on a configuration with our handlers in it, and asks it what it serves. */
+/** Starts a containerd with a configuration that has our handlers, and asks it what it serves. */
 async function started(minor: ContainerdVersion, section: string): Promise<ServingState | CriError> {
   directory = mkdtempSync(join(tmpdir(), "containerd-"));
   const [file, socket, log] = ["config.toml", "c.sock", "log"].map((name) => join(directory, name)) as [

@@ -18,8 +18,8 @@ import { expectGolden } from "../golden-file.ts";
 import { entryOf } from "../unit/containerd/entries.ts";
 import { allShapes, type Shape } from "./containerd-shapes.ts";
 
-// Real containerds read every shape of a configuration before and after our edit. Each cell either serves the handler,
-// with nothing else changed, or was refused before anything was written; the table of outcomes is a golden file.
+// Real containerds read every shape of configuration before and after our edit. In each case the handler is served and
+// nothing else changed, or the edit was refused before anything was written; the table of outcomes is a golden file.
 
 const directory = mkdtempSync(join(tmpdir(), "containerd-matrix-"));
 const host = createNodeHost({ root: "/" });
@@ -141,7 +141,7 @@ const runtimesOf = (document: Document): Document =>
   at(document, "plugins", "io.containerd.cri.v1.runtime", "containerd", "runtimes") ??
   at(document, "plugins", "io.containerd.grpc.v1.cri", "containerd", "runtimes");
 
-/** Deletes what the entries stand for from a dump; the list of imports names the file itself. */
+/** Removes the entries' settings from a dump. */
 function withoutOurs(document: Document): Document {
   for (const { handler, entry } of entries) {
     delete runtimesOf(document)[handler];

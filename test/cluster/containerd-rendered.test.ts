@@ -15,8 +15,8 @@ import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { entryOf } from "../unit/containerd/entries.ts";
 
-// Distributions that render what containerd reads: real containerds read what our template or drop-in brings into it,
-// rendered as the distribution documents it, and validation has foretold the same.
+// Distributions that render containerd's configuration: real containerds read the effect of our template or drop-in,
+// rendered as the distribution documents it, and it is what validation predicted.
 
 const directory = mkdtempSync(join(tmpdir(), "containerd-rendered-"));
 const host = createNodeHost({ root: "/" });
@@ -36,7 +36,7 @@ const [first, second] = [
   placed(entryOf("aks-clh-snp", "0123abcd", true)),
   placed(entryOf("metal-qemu-tdx", "4567cdef")),
 ];
-/** Installed, replaced by another, joined by a third, all gone. */
+/** One is installed, then replaced by another, a third is added, and all are removed. */
 const steps: HandlerEntry[][] = [[first], [second], [first, second], []];
 
 const base = (version: number): string => {
@@ -93,7 +93,7 @@ const layouts: Layout[] = [
     render: (template = "") => template.replace("$" + "{RUNTIME}", "runc.v2"),
   },
   {
-    // it merges tables and writes them anew, without comments
+    // it merges tables and rewrites them without comments
     name: "k0s",
     kind: "drop-in",
     version: 2,

@@ -1,7 +1,7 @@
-/** What containerd's configuration looks like on nodes: every shape that its parser, or an editor of it, may stumble on. */
+/** What containerd's configuration can look like on nodes: every shape that a parser or an editor may stumble over. */
 export interface Shape {
   name: string;
-  /** config.toml; undefined: there is none. */
+  /** config.toml; undefined if there is none. */
   root: string | undefined;
   /** Files beside it, by name. */
   beside?: Record<string, string>;
@@ -47,7 +47,7 @@ const versions: Shape[] = [
   { name: "version 3 with streaming options", root: `${whole(3)}[plugins."${old}"]\n  stream_server_port = "10010"\n` },
 ];
 
-/** A drop-in of each version and id under a root of each version; the root is edited, the drop-in is somebody else's. */
+/** A drop-in of each version and id under a root of each version; the root is edited, the drop-in belongs to others. */
 const dropIns: Shape[] = [2, 3, 4].flatMap((root) =>
   [undefined, 2, 3, 4].flatMap((version) =>
     [old, renewed].map((id) => ({

@@ -10,7 +10,7 @@ import { useCluster } from "./harness.ts";
 import { configPath, NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
-/** A node that the installer has not for itself: other installers, other writers of containerd's file, full disks. */
+/** A node that the installer does not have to itself: other installers, other writers of containerd's file, full disks. */
 const cluster = useCluster("crowded");
 const group = "workers";
 
@@ -103,9 +103,9 @@ describe("other writers", () => {
     },
   );
 
-  test("a program that goes on writing loses no line", async () => {
+  test("a program that keeps writing loses no line", async () => {
     const count = 60;
-    // By append and by rename in turns, without a pause longer than an installer's step.
+    // Alternately appends and renames, without a pause longer than an installer's step.
     const writer = `for n in $(seq ${count}); do
   if [ $((n % 2)) = 0 ]; then echo "# line $n" >>${configPath}; else sed -i "\\$a # line $n" ${configPath}; fi
   sleep 0.05
@@ -127,17 +127,17 @@ done`;
 
 const state = "/var/lib/contrast-runtime";
 const containerd = dirname(configPath);
-/** Takes what is left of a small file system. */
+/** Fills up a small file system. */
 const fill = (path: string) => `dd if=/dev/zero of=${path}/fill bs=1k 2>/dev/null || true`;
 
-/** Puts a file system of that size where the directory is, and takes it away afterwards. */
+/** Mounts a file system of that size on the directory, and unmounts it afterwards. */
 async function onSmallDisk(path: string, size: string, action: () => Promise<void>): Promise<void> {
   const mount = `mkdir -p ${path} && cp -a ${path} /run/kept && mount -t tmpfs -o size=${size} small ${path} && cp -a /run/kept/. ${path}/`;
   await node.run("sh", "-ec", mount);
   try {
     await action();
   } finally {
-    // What is open may go on; what was there before is there again.
+    // A lazy unmount: open files stay usable, and the directory's old content is visible again.
     await node.run("sh", "-c", `umount -l ${path}; rm -rf /run/kept`);
   }
 }
@@ -204,7 +204,7 @@ describe("a full disk", () => {
         expect(code).toBe(128);
         expect(await node.settled()).toBe(original);
         expect(await node.exists(firedPath)).toBe(true);
-        // Where the guard could not write its outcome it would come again, with another restart, a second later.
+        // If the guard could not write its outcome, it would run again a second later, with another restart.
         await node.run("systemctl", "start", "contrast-runtime-guard.service");
         expect(await starts()).toBe(before + 1);
         await makeRoom(path);
@@ -213,7 +213,7 @@ describe("a full disk", () => {
     },
   );
 
-  test("as a handler breaks the CRI: what the installer cannot write back, the guard does", async () => {
+  test("while a handler breaks the CRI: the guard restores what the installer cannot write back", async () => {
     await breakOn(node, one.runtime.handler, "cri");
     await onSmallDisk(containerd, "8m", async () => {
       const fault = at("step gate", "before", { command: fill(containerd), survives: true });

@@ -13,7 +13,7 @@ import { configPath, NodeWithInstaller } from "./installer-on-node.ts";
 import { type Rendering, remove, renderings, start } from "./rendering-distributions.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
-/** Distributions that render what containerd reads, as units on real nodes: whatever they render, they serve the handler. */
+/** Distributions that render containerd's configuration, as units on real nodes: they must serve the handler. */
 const cluster = useCluster("distributions", [
   { name: "node-1" },
   { name: "node-2", containerd: "1.7" },
@@ -43,7 +43,7 @@ describe.concurrent.each([
 ] as const)("containerd $containerd", ({ name, containerd, id }) => {
   const theirs = `[plugins."${id}".containerd.runtimes.theirs]\n  runtime_type = "io.containerd.runc.v2"\n`;
   describe.each(renderings[containerd])("$name", { concurrent: false }, (rendering) => {
-    test("installs, outlives the distribution's own restart, and leaves what others added", async () => {
+    test("installs, survives the distribution's own restart, and keeps what others added", async () => {
       const node = nodes.get(name) as NodeWithInstaller;
       await start(node, rendering);
       try {
@@ -56,8 +56,8 @@ describe.concurrent.each([
 });
 
 /**
- * AKS starts containerd as plain Debian does; what is its own is the snapshotter. tardev's place takes containerd's own
- * overlay snapshotter, which containerd reaches as it would reach tardev.
+ * AKS starts containerd as plain Debian does; only its snapshotter is special. containerd's own overlay snapshotter stands
+ * in for tardev, and containerd reaches it in the same way.
  */
 test.concurrent("aks: the payload's snapshotter runs beside the installer and holds the layers of the handler's pods", async () => {
   const node = nodes.get("node-3") as NodeWithInstaller;
@@ -77,7 +77,7 @@ test.concurrent("aks: the payload's snapshotter runs beside the installer and ho
     expect(code, stdout + stderr).toBe(0);
   };
   const socket = containerd.proxyPlugin?.address ?? "";
-  // containerd mounts what the snapshotter answers.
+  // containerd mounts what the snapshotter returns.
   const layers = async () => (await node.run("cat", "/proc/mounts")).split(`v1.tardev-${handler}`).length - 1;
 
   await rolledOut([runtime]);
@@ -87,7 +87,7 @@ test.concurrent("aks: the payload's snapshotter runs beside the installer and ho
     busyboxPod(cluster(), "layers", { nodeName: node.name, runtimeClassName: handler }),
   );
   await cluster().kubectl("wait", "--for=condition=Ready", "pod/layers", "--timeout=60s");
-  // Of the sandbox and of its container.
+  // One for the sandbox and one for its container.
   expect(await layers()).toBeGreaterThanOrEqual(2);
   expect(await cluster().kubectl("exec", "layers", "--", "echo", "runs")).toBe("runs\n");
 
@@ -140,7 +140,7 @@ async function installAndUninstall(node: NodeWithInstaller, rendering: Rendering
 
   await installer("uninstall");
   await serves("theirs");
-  // A template of ours in which somebody else has written since keeps the line that brings in what is built in.
+  // If somebody else has edited our template since, it keeps the line that includes the built-in template.
   const layout = distributions[distribution].edited;
   const made = layout.kind === "rendered" ? `${layout.templateBase}\n` : "";
   expect(await node.read(edited)).toBe(foreign === edited ? `${original ?? made}${theirs}` : original);

@@ -13,25 +13,25 @@ import { readSpec } from "../../node-installer/install/read-spec.ts";
 import { steps } from "../../node-installer/install/steps.ts";
 
 /**
- * The installer's `install` with a hand inside: a program of its own that runs on a node in the real one's place. Every
- * step, every call that changes the node and every call of its CRI is a point, named after what it does; before or
- * after one of them the process kills itself, or a shell command runs (a foreign writer's, say).
+ * The installer's `install` with fault injection: a separate program that runs on a node instead of the real one. Every
+ * step, every call that changes the node and every call of its CRI is a point, named after what it does. Before or after
+ * one of the points the process kills itself, or runs a shell command (a foreign writer's, for example).
  */
 export interface Fault {
   point: string;
-  /** Of several points of that name; the first is 1. */
+  /** Which of several points with that name; the first is 1. */
   occurrence: number;
   when: "before" | "after";
-  /** Shell, run while the installer stands still. */
+  /** A shell command, run while the installer is paused. */
   command?: string;
-  /** The process goes on; else it is killed. */
+  /** The process continues; otherwise it is killed. */
   survives?: boolean;
 }
 export interface FaultyRun {
   spec: string;
   payloads: string;
   fault?: Fault;
-  /** A file for the names of all points that were passed, a line each. */
+  /** A file for the names of all points that were passed, one per line. */
   record?: string;
 }
 
@@ -39,7 +39,7 @@ const { spec: specFile, payloads, fault, record } = JSON.parse(process.argv[2] ?
 const passed = new Map<string, number>();
 
 async function point<T>(name: string, action: () => Promise<T>): Promise<T> {
-  // Times and process ids are another run's when the point is asked for.
+  // Names must not contain times or process IDs, which differ from run to run.
   const point = name.replace(/\.\d{8}T[\d.]+Z\./g, ".TIME.");
   const occurrence = (passed.get(point) ?? 0) + 1;
   passed.set(point, occurrence);
@@ -53,12 +53,12 @@ async function point<T>(name: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } finally {
-    // Also after what failed: a rollback begins there.
+    // Also after a failed call, because a rollback begins there.
     strike("after");
   }
 }
 
-/** What the calls that change something are called by. The lock is not one of them, and programs are told by their words. */
+/** The names of the calls that change something. The lock is not one of them; programs are named by their command line. */
 const changing = {
   makeDirectory: "mkdir",
   createFile: "write",
@@ -74,7 +74,7 @@ function pointed(host: Host): Host {
   const wrapped = { ...host } as Record<string, unknown>;
   for (const [method, verb] of Object.entries(changing)) {
     const call = host[method as keyof typeof changing] as (...args: unknown[]) => Promise<unknown>;
-    // The path that changes is the second one where bytes move.
+    // A call that moves bytes changes its second path.
     const path = (args: unknown[]) => args[method === "rename" || method === "copyPayloadFile" ? 1 : 0];
     wrapped[method] = (...args: unknown[]) => point(`${verb} ${path(args)}`, () => call(...args));
   }
@@ -96,7 +96,7 @@ function pointedCri(cri: Cri): Cri {
   return Object.fromEntries(entries) as Cri;
 }
 
-// Long enough to tell a CRI that stays from one that does not, and short where it is waited for a hundred times.
+// Long enough to recognize a stable CRI, and short enough to wait for it a hundred times.
 gateTimeouts.stableMs = 500;
 
 for (const step of steps) {

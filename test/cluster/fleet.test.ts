@@ -12,7 +12,7 @@ import {
 import type { PublishedStatus } from "../../node-installer/kubernetes/status.ts";
 import { type ApiServer, startApiServer, until } from "./api-server.ts";
 
-/** The commands of a stack against a real API server and DaemonSet controller; what installers report is played here. */
+/** The commands of a stack against a real API server and DaemonSet controller; the test plays the installers' reports. */
 const group = "metal";
 const name = installerName(group);
 const handler = "contrast-cc-metal-qemu-snp-0a1b2c3d";
@@ -82,7 +82,7 @@ afterAll(async () => {
 async function addNode(node: string, ready: boolean): Promise<void> {
   await admin.create("/api/v1/nodes", { metadata: { name: node, labels: pool } });
   await setReady(`/api/v1/nodes/${node}`, ready);
-  // New nodes are tainted as not ready; the controller that takes the taint away does not run here.
+  // New nodes are tainted as not ready; the controller that removes the taint does not run here.
   if (ready) await admin.mergePatch(`/api/v1/nodes/${node}`, { spec: { taints: [] } });
 }
 
@@ -105,7 +105,7 @@ async function podOn(node: string): Promise<Pod> {
   return pod;
 }
 
-/** What the installer of a node would say, and kubelet of its pod. */
+/** Reports what the node's installer, and kubelet for its pod, would report. */
 async function report(
   node: string,
   state: PublishedStatus["state"],
@@ -134,7 +134,7 @@ const publish = (node: string, said: Pick<PublishedStatus, "state" | "reason"> &
 interface Run {
   output: () => string;
   errors: () => string;
-  /** Resolves when the line was printed. */
+  /** Resolves when the line has been printed. */
   line: (pattern: RegExp) => Promise<void>;
   code: Promise<number | null>;
 }
@@ -221,7 +221,7 @@ test("pods on a handler that left the spec fail the update with their names", as
   await report("node-1", "ready", "All is served.");
 });
 
-test("nothing that changes is told after the stall time", async () => {
+test("a rollout in which nothing changes gives up after the stall time", async () => {
   await report("node-1", "working", "containerd restarts.");
   const run = rollout("--stall-timeout", "2");
   expect(await run.code).toBe(3);
@@ -242,7 +242,7 @@ test("a node that leaves the group is named until it is back, may leave, or is u
   await report("node-5", "ready", "All is served.");
   const daemonSet = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${name}`;
   await admin.mergePatch("/api/v1/nodes/node-5", { metadata: { labels: { "example.com/pool": "other" } } });
-  // Without a scheduler no pod is bound, and its controller does not look for other pods when a node changes.
+  // Without a scheduler no pod is bound, and the controller does not react to the node's change for unbound pods.
   await admin.mergePatch(daemonSet, { metadata: { annotations: { "example.com/look": "again" } } });
   await until("the end of node-5's pod", async () =>
     podOn("node-5").then(
@@ -282,7 +282,7 @@ Node node-1 is in group metal, which would install the runtimes again: take the 
   );
   expect(specHash(map.data["spec.json"] ?? "")).toBe(emptied);
   await publish("node-5", { state: "ready", reason: "Nothing is installed.", specHash: emptied, handlers: [] });
-  // A pod that has ended is deleted without its kubelet, which there is none of.
+  // A pod that has ended can be deleted without a kubelet, and there is none here.
   await admin.mergePatch(`${pod}/status`, {
     status: { phase: "Succeeded", conditions: [{ type: "Ready", status: "True" }] },
   });
@@ -299,7 +299,7 @@ Node node-1 is in group metal, which would install the runtimes again: take the 
   await admin.delete("/api/v1/nodes/node-5");
 });
 
-test("a group that is not there, a cluster that is not there", async () => {
+test("a group that does not exist", async () => {
   const missing = contrastRuntime("rollout", "--group", "other", "--spec-hash", hash);
   expect(await missing.code).toBe(4);
   expect(missing.errors()).toBe(
@@ -330,7 +330,7 @@ Node node-3 is NotReady, so nothing can be uninstalled there: bring it back, or 
 });
 
 test("an uninstallation empties the spec, waits for every node but the dead ones, and leaves no trace", async () => {
-  // A pod that has finished has no sandbox any more, though its object may stay for long.
+  // A finished pod has no sandbox any more, although its object may stay for long.
   await admin.mergePatch("/api/v1/namespaces/default/pods/cart/status", { status: { phase: "Succeeded" } });
   await admin.mergePatch(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${name}`, {
     metadata: { annotations: { "runtime.contrast.edgeless.systems/skip-nodes": "node-3" } },

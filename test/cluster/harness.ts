@@ -14,17 +14,17 @@ import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";
 import { packageRoot } from "../../tools/project.ts";
 
-/** A name of this checkout's and this purpose's own: never a stack's, and never another checkout's. */
+/** A cluster name for this checkout and this purpose: never a stack's, and never another checkout's. */
 export const clusterNameFor = (purpose: string): string =>
   `test-${createHash("sha256").update(packageRoot).digest("hex").slice(0, 6)}-${purpose}`;
 
 export interface TestCluster extends ClusterInfo {
   name: string;
-  /** Makes it what the nodes say now, or repairs it. */
+  /** Makes the cluster match these nodes, or repairs it. */
   ensure(nodes?: ClusterInput["nodes"]): Promise<void>;
   /** Standard output of a kubectl that must succeed. */
   kubectl(...args: string[]): Promise<string>;
-  /** Whatever kubectl answers. */
+  /** The result of kubectl, even if it fails. */
   tryKubectl(args: string[], input?: string): Promise<RunResult>;
   /** The JSON of `kubectl get … -o json`. */
   get<T>(...args: string[]): Promise<T>;
@@ -38,7 +38,7 @@ export interface TestCluster extends ClusterInfo {
   destroy(): Promise<void>;
 }
 
-/** A cluster of the test's own. Whoever starts it destroys it; what a killed run left is removed first. */
+/** A cluster for one test. Whoever starts it must destroy it; what a killed run left is removed first. */
 export async function startCluster(purpose: string, nodes?: ClusterInput["nodes"]): Promise<TestCluster> {
   const name = clusterNameFor(purpose);
   await destroyCluster(name, toStderr, { force: true });
@@ -78,7 +78,7 @@ export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () =
     await destroyCluster(clusterNameFor(purpose), toStderr, { force: true });
   });
   return () => {
-    if (!cluster) throw new Error("the cluster is there in tests and hooks only");
+    if (!cluster) throw new Error("the cluster only exists in tests and hooks");
     return cluster;
   };
 }
@@ -89,8 +89,8 @@ function succeeded(what: string, { code, stdout, stderr }: RunResult): string {
 }
 
 /**
- * Resolves with what the probe returns as soon as that is not undefined. For conditions that nothing can be waited on
- * otherwise: for those of Kubernetes objects use `kubectl wait`.
+ * Resolves with the probe's result as soon as it is not undefined. For conditions that can only be polled; for conditions of
+ * Kubernetes objects use `kubectl wait`.
  */
 export async function until<T>(what: string, probe: () => Promise<T | undefined>, timeoutMs = 60_000): Promise<T> {
   const end = Date.now() + timeoutMs;

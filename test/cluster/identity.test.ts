@@ -54,7 +54,7 @@ beforeAll(async () => {
   }
   one = await installerOn("node-1");
   two = await installerOn("node-2");
-  // The API server takes a moment to compile new policies; until then it lets things pass.
+  // The API server takes a moment to compile new policies; until then it lets everything pass.
   await until("the node policy", () => refused(() => readOwnNode(one, "node-2")));
   await until("the ticket policy", () =>
     refused(() => one.create(leases, lease("contrast-installer-other-0", "node-1", "x"))),
@@ -237,7 +237,7 @@ describe("what a stolen token cannot do", () => {
     await ticketsOf(two, "node-2").release();
   });
 
-  test("be used unbound: a token of the same account that no pod has is refused everything", async () => {
+  test("be used unbound: a token of the same account that is not bound to a pod is refused everything", async () => {
     const unbound = await clientWithToken();
     await expect(readOwnNode(unbound, "node-1")).rejects.toThrow("names no node");
     await expect(unbound.create(events, nodeEvent("node-1", "x"))).rejects.toMatchObject({ status: 403 });
@@ -263,7 +263,7 @@ test("the API server's type checker finds nothing wrong with the policies' expre
     );
   await until("the type check", async () => (await read()).every(({ status }) => status?.observedGeneration === 1));
   const warnings = (await read()).flatMap(({ status }) => status?.typeChecking?.expressionWarnings ?? []);
-  // It checks the policy of core Events against events.k8s.io as well, though requests there are converted to core.
+  // It also checks the policy for core Events against events.k8s.io, although requests there are converted to core.
   expect(warnings.map(({ warning }) => warning).filter((warning) => !warning.startsWith("events.k8s.io/"))).toEqual([]);
 });
 

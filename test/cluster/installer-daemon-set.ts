@@ -21,7 +21,7 @@ import { type RunResult, run } from "../../tools/programs/run.ts";
 import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";
 
-/** Builds the image with the payloads, puts it into the cluster's registry and returns its reference. */
+/** Builds the image with the payloads, pushes it to the cluster's registry and returns its reference. */
 export async function pushInstaller(cluster: TestCluster, payloads: SmallPayload[]): Promise<string> {
   const { nodeInstaller } = await buildPrograms();
   const layout = await mkdtemp(join(tmpdir(), "installer-image-"));
@@ -35,7 +35,7 @@ export async function pushInstaller(cluster: TestCluster, payloads: SmallPayload
   }
 }
 
-/** What the program makes of a node group, applied without the engine, so that a test can look at a rollout that fails. */
+/** The program's objects for a node group, applied without the engine, so that a test can observe a failing rollout. */
 export class InstallerDaemonSet {
   readonly group: string;
   private readonly cluster: TestCluster;
@@ -50,7 +50,7 @@ export class InstallerDaemonSet {
     this.nodeNames = options.nodeNames;
   }
 
-  /** Installs or updates the group; nothing is waited for. */
+  /** Installs or updates the group without waiting. */
   async apply(spec: string): Promise<void> {
     this.spec = spec;
     const { group, image, nodeNames } = this;
@@ -85,7 +85,7 @@ export class InstallerDaemonSet {
     );
   }
 
-  /** The command that a stack's update waits with; it asks nodes that failed before for another attempt. */
+  /** The command with which a stack's update waits; it asks nodes that failed before for another attempt. */
   async rollout(): Promise<RunResult> {
     const { cluster, group, spec } = this;
     const words = ["rollout", "--group", group, "--spec-hash", specHash(spec), "--stall-timeout", "300"];
@@ -93,7 +93,7 @@ export class InstallerDaemonSet {
     return run(command, args, { env: { ...process.env, KUBECONFIG_CONTENT: cluster.kubeconfig } });
   }
 
-  /** What a node's installer says of the spec that was applied last; `undefined` until it does. */
+  /** What a node's installer reports about the spec that was applied last; `undefined` until it does. */
   async status(node: string): Promise<PublishedStatus | undefined> {
     interface Annotated {
       metadata: { annotations?: Record<string, string> };
@@ -103,7 +103,7 @@ export class InstallerDaemonSet {
     return status?.specHash === specHash(this.spec) ? status : undefined;
   }
 
-  /** Waits until one of the group's nodes failed; that one, and what it says. */
+  /** Waits until one of the group's nodes has failed; returns the node and its report. */
   failedNode(timeoutMs = 120_000): Promise<{ node: string; status: PublishedStatus }> {
     return until(
       `a node of ${this.group} fails`,
@@ -118,7 +118,7 @@ export class InstallerDaemonSet {
     );
   }
 
-  /** Who holds the group's one ticket, and why it keeps it. */
+  /** The holder of the group's only ticket, and why it keeps it. */
   async ticket(): Promise<{ holder: string | undefined; reason: string | undefined } | undefined> {
     const [name = ""] = ticketNames(this.group, 1);
     const { code, stdout } = await this.cluster.tryKubectl(["get", "lease", name, "-n", namespace, "-o", "json"]);

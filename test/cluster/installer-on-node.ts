@@ -13,12 +13,12 @@ import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";
 
 export const configPath = "/etc/containerd/config.toml";
-/** Where the tests' own things lie on a node; `reset` leaves them alone. */
+/** Where the tests keep their own files on a node; `reset` leaves them alone. */
 const place = "/opt/test";
 const specPath = `${place}/spec.json`;
 const payloadsPath = `${place}/payloads`;
 
-/** Back to a kept state: the files of the installer, and containerd's. Links keep what the journal knows of files. */
+/** Restores a kept state: the installer's files and containerd's. Hard links preserve what the journal records of files. */
 const resetScript = `set -e
 state=$1
 systemctl disable --now ${guardName}.timer ${guardName}.service 2>/dev/null || true
@@ -37,7 +37,7 @@ mkdir -p "$state/opt" "$state/lib" "$state/containerd"
 cp -p /etc/containerd/config.toml* "$state/containerd/"
 `;
 
-/** The guard comes every second instead of every ten; an empty value takes back all times of the unit itself. */
+/** The guard runs every second instead of every ten; the empty value clears the unit's own times. */
 const quickTimer = `[Timer]
 OnActiveSec=
 OnActiveSec=1s
@@ -45,7 +45,7 @@ OnUnitInactiveSec=1s
 AccuracySec=100ms
 `;
 
-/** A node on which the installer runs as a program of the node, so that it can be killed and nothing else is. */
+/** A node on which the installer runs as a plain program, so that it can be killed and nothing else is. */
 export class NodeWithInstaller {
   readonly name: string;
   private readonly cluster: TestCluster;
@@ -70,7 +70,7 @@ export class NodeWithInstaller {
     await this.run("systemctl", "daemon-reload");
   }
 
-  /** The node's root as this process sees it; another one after each boot. */
+  /** The node's root as this process sees it; it changes with each boot. */
   async root(): Promise<string> {
     const layout = clusterLayout(this.cluster.name);
     const pid = await until(`${this.name} runs`, () =>
@@ -89,7 +89,7 @@ export class NodeWithInstaller {
     return existsSync(join(await this.root(), path));
   }
 
-  /** `undefined` where there is no such file. */
+  /** `undefined` if there is no such file. */
   async read(path: string): Promise<string | undefined> {
     return readFile(join(await this.root(), path), "utf8").catch(() => undefined);
   }
@@ -102,7 +102,7 @@ export class NodeWithInstaller {
     return this.cluster.tryOnNode(this.name, argv);
   }
 
-  /** One command of the real installer. */
+  /** Runs a command of the real installer. */
   async installer(command: string, spec: string, ...words: string[]): Promise<RunResult> {
     await this.write(specPath, spec);
     const program = [`${place}/node`, `${place}/node-installer.mjs`, command];
@@ -115,13 +115,13 @@ export class NodeWithInstaller {
     return this.tryRun(`${place}/node`, `${place}/faulty-installer.mjs`, JSON.stringify(words));
   }
 
-  /** Our handlers that containerd serves at this moment, sorted; `undefined` while its CRI does not answer. */
+  /** Our handlers that containerd serves right now, sorted; `undefined` while its CRI does not answer. */
   async served(): Promise<string[] | undefined> {
     const runtimes = await this.runtimes();
     return runtimes && handlersIn(runtimes);
   }
 
-  /** All runtimes that a containerd of the node serves, sorted; `undefined` while its CRI does not answer. */
+  /** All runtimes that a containerd on the node serves, sorted; `undefined` while its CRI does not answer. */
   async runtimes(socket = "/run/containerd/containerd.sock"): Promise<string[] | undefined> {
     const cri = openCri(join(await this.root(), socket));
     try {
@@ -134,7 +134,7 @@ export class NodeWithInstaller {
     }
   }
 
-  /** Waits until another boot's first process runs than the one whose root was that. */
+  /** Waits until the node has rebooted, that is, until its root is no longer this one. */
   async rebooted(root: string): Promise<void> {
     await until(`${this.name} boots`, async () => ((await this.root()) !== root ? true : undefined));
   }
@@ -143,7 +143,7 @@ export class NodeWithInstaller {
     await this.run("sh", "-c", keepScript, "keep", `${place}/states/${state}`);
   }
 
-  /** Files and running daemon as they were when the state was kept. */
+  /** Restores files and running daemon to the kept state. */
   async reset(state: string): Promise<void> {
     await this.run("sh", "-c", resetScript, "reset", `${place}/states/${state}`);
     const wanted = handlersOf(await this.read(configPath)).join();
@@ -154,7 +154,7 @@ export class NodeWithInstaller {
     );
   }
 
-  /** Waits until no order of the guard stands and the CRI serves what containerd's file says; returns the file. */
+  /** Waits until the guard has no pending order and the CRI serves what containerd's file says; returns the file. */
   async settled(timeoutMs = 60_000): Promise<string> {
     const look = async () => {
       const file = await this.read(configPath);
@@ -180,6 +180,6 @@ export class NodeWithInstaller {
 
 const handlersIn = (names: string[]): string[] => names.filter((name) => name.startsWith("contrast-")).toSorted();
 
-/** Ours in the text of a containerd configuration. */
+/** Our handlers in the text of a containerd configuration. */
 export const handlersOf = (text = ""): string[] =>
   handlersIn([...text.matchAll(/\.runtimes\.["']?([\w-]+)["']?\]/g)].map(([, name = ""]) => name));

@@ -1,24 +1,24 @@
 import type { Fault } from "./faulty-installer.ts";
 import { handlersOf, type NodeWithInstaller } from "./installer-on-node.ts";
 
-/** What befalls the node besides, when its installer is killed; nobody starts another one. */
+/** What else happens to the node when its installer is killed; nobody starts another installer. */
 export type Besides = "nothing" | "containerd is stopped" | "the power fails";
 
-/** Run while the installer holds its lock: afterwards the guard may have been quicker. */
+/** Run while the installer holds its lock; later, the guard may be quicker. */
 const befalling: Record<Besides, Pick<Fault, "command">> = {
   nothing: {},
   "containerd is stopped": { command: "systemctl stop containerd.service" },
   "the power fails": { command: "systemctl reboot --force --force" },
 };
 
-/** A change of a node, and where it begins and ends. */
+/** A change of a node, with its start and end. */
 export interface Change {
   name: string;
   node: NodeWithInstaller;
-  /** The kept state that the change begins with. */
+  /** The kept state that the change starts from. */
   from: string;
   spec: string;
-  /** Handlers that are served when all went well. */
+  /** Handlers that are served if all goes well. */
   wanted: string[];
 }
 
@@ -26,26 +26,26 @@ export interface KillPoint extends Omit<Fault, "command" | "survives"> {
   besides: Besides;
 }
 
-/** How it went: a row of the table. */
+/** The outcome: a row of the table. */
 export interface Row {
   change: string;
   node: string;
   point: KillPoint;
   outcome: "old bytes" | "new state";
-  /** From the kill to a CRI that serves what the file says, in milliseconds. */
+  /** Milliseconds from the kill until the CRI serves what the file says. */
   recovery: number;
 }
 
-/** Whose names repeat while something is waited for: the third look teaches nothing that the first two did not. */
+/** Points that repeat while the installer waits for something: the third one teaches nothing that the first two did not. */
 const looks = /^(cri (version|status|listSandboxes)|run systemctl show)/;
-/** These change nothing that anybody sees but the installer itself: a kill before them is a kill before what follows. */
+/** These change nothing visible to others: a kill before them equals a kill before what follows. */
 const invisible =
   /^(mkdir|fsync|cri|run systemctl show|run cat|run ls|run containerd)|^(write|remove) .*\.(contrast-staged|fired)$/;
-/** Where one state becomes another: worth both a kill before and a kill after. */
+/** Where one state becomes another: worth a kill both before and after. */
 const turns =
   /^(step|replace|rename to .*(journal\.json|guard\.armed)$|remove .*guard\.armed$|run systemctl restart containerd)/;
 
-/** Every point that a run passed, as the fault that strikes there, before it and after it. */
+/** Every point that a run passed, as a kill before it and a kill after it. */
 export function allPoints(record: string): KillPoint[] {
   const passed = new Map<string, number>();
   return record
@@ -59,11 +59,11 @@ export function allPoints(record: string): KillPoint[] {
     });
 }
 
-/** Those where a kill finds the node in a state that it has not found before. */
+/** The points where a kill finds the node in a new state. */
 export const tellingPoints = (points: KillPoint[]): KillPoint[] =>
   points.filter(({ point, when }) => turns.test(point) || (when === "before" && !invisible.test(point)));
 
-/** Without those in which the guard's files go one by one, once nothing depends on them any more. */
+/** Without the points at which the guard's files are removed one by one, when nothing depends on them any more. */
 export const withoutGuardRemoval = (points: KillPoint[]): KillPoint[] =>
   points.filter(
     ({ point }) =>
@@ -79,7 +79,7 @@ export const from = (points: KillPoint[], name: string): KillPoint[] =>
     ),
   );
 
-/** Names of the points of a run to its end, from the change's start. */
+/** Names of the points of a complete run of the change. */
 export async function recordPoints({ node, from, spec }: Change): Promise<string> {
   const file = "/opt/test/points";
   await node.reset(from);
@@ -89,8 +89,8 @@ export async function recordPoints({ node, from, spec }: Change): Promise<string
 }
 
 /**
- * Kills the installer at the point and waits for what host and kubelet make of the node by themselves.
- * @throws where its CRI does not come back, or serves something else than the old bytes or the new state
+ * Kills the installer at the point and waits until host and kubelet have recovered the node on their own.
+ * @throws if its CRI does not come back, or serves something other than the old bytes or the new state
  */
 export async function killAt({ name, node, from, spec, wanted }: Change, point: KillPoint): Promise<Row> {
   await node.reset(from);

@@ -22,8 +22,8 @@ import {
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
- * The installer is killed at its points, and nobody starts it again: what brings the node back is the host alone. After
- * each kill the CRI has to serve the old bytes or the new state. The table of points and outcomes is printed.
+ * The installer is killed at its points and nobody restarts it: only the host brings the node back. After each kill the CRI
+ * must serve the old bytes or the new state. The table of points and outcomes is printed.
  */
 const cluster = useCluster("kills", [{ name: "node-1" }, { name: "node-2" }, { name: "node-3", containerd: "1.7" }]);
 const group = "workers";
@@ -91,7 +91,7 @@ async function killAtEach(change: Change, points: KillPoint[]): Promise<void> {
   for (const point of points) rows.push(await killAt(change, point));
 }
 
-/** Where the daemon, its file and what is proven differ most. */
+/** The cases where the daemon, its file and what is proven differ most. */
 const riskiest: KillPoint[] = [
   { point: "step restart", besides: "containerd is stopped" },
   { point: "step gate", besides: "the power fails" },
@@ -150,7 +150,7 @@ describe.concurrent("killed and left alone, a node comes back with the old bytes
   });
 });
 
-test("an installer that is killed at the same place again and again ends with the old bytes, and says so", async () => {
+test("an installer that is repeatedly killed at the same place ends with the old bytes, and says so", async () => {
   const spec = specOf(group, [one.runtime]);
   await node(1).reset("empty");
   const old = await node(1).read(configPath);
@@ -170,12 +170,12 @@ test("through all of it no other pod's container was touched, and every node run
   await run(nodeNames.map((nodeName) => busyboxPod(cluster(), `new-${nodeName}`, { nodeName })));
 });
 
-test("killed while containerd is stopped, or as the power fails", async () => {
+test("killed while containerd is stopped, or by a power failure", async () => {
   const changes = [first(node(1)), second(node(2)), removal(node(3))];
   await Promise.all(
     changes.map(async (change) => {
       for (const point of riskiest) rows.push(await killAt(change, point));
-      // The next run finishes what the kill left, whatever the host made of it.
+      // The next run finishes what the kill left, in whatever state the host brought the node.
       const { code, stderr } = await change.node.installer("install", change.spec);
       expect(code, stderr).toBe(0);
       expect(handlersOf(await change.node.settled())).toEqual(change.wanted);

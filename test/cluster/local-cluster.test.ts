@@ -138,14 +138,14 @@ describe("a local cluster", () => {
     await cluster.destroy();
     expect(await remains()).toEqual([]);
     expect((await machine()).mounts).toEqual(before.mounts);
-    // Other tests' clusters may still need it.
+    // Other tests' clusters may still need the setting.
     const shared = await readFile(join(clustersDirectory, "host-settings.json"), "utf8").catch(() => undefined);
     if (shared) expect(shared).not.toContain(`"${name}"`);
     else expect((await machine()).parameters).toEqual(before.parameters);
     await cluster.destroy();
   });
 
-  test("leaves nothing when ensure was killed, however far it was", async () => {
+  test("leaves nothing when ensure was killed, however far it had got", async () => {
     for (const wait of [100, 700, 1500, 3000, 5000]) {
       const ensure = run("timeout", [
         "--signal=KILL",
@@ -176,7 +176,7 @@ describe("a local cluster", () => {
     ]);
     await cluster.ensure([{ name: "node-1" }]);
     expect(await clusterStatus(name)).toMatchObject({ nodes: [{ name: "node-1", ready: true }] });
-    // Even when the state is lost while its processes run.
+    // Even if the state is lost while its processes are running.
     await rm(join(layout.directory, "cluster.json"));
     await destroyCluster(name, () => {});
     expect(await remains()).toEqual([]);
@@ -188,13 +188,13 @@ interface NodeObject {
   status: { nodeInfo: { containerRuntimeVersion: string } };
 }
 
-/** Everything on the machine that has the cluster's name. */
+/** Everything on the machine that contains the cluster's name. */
 async function remains(): Promise<string[]> {
   const found: string[] = [];
   for (const pid of await readdir("/proc")) {
     if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8").catch(() => "");
-    // A process that ended and whom nobody asked about has no words any more.
+    // A zombie has no command line any more.
     const words = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
     if (words && (groups.includes(layout.cgroup) || words.includes(layout.directory)))
       found.push(`process ${pid}: ${words}`);
@@ -205,7 +205,7 @@ async function remains(): Promise<string[]> {
     const { stdout } = await run("find", [top, "-xdev", "-name", `*${name}*`]);
     found.push(...stdout.split("\n").filter(Boolean));
   }
-  // kubectl's own place for what it caches, by the server's address.
+  // kubectl's default cache, by the server's address.
   const { stdout: cached } = await run("find", [join(homedir(), ".kube"), "-name", `${layout.address}_*`]);
   found.push(...cached.split("\n").filter(Boolean));
   for (const { name: hierarchy } of (await readdir("/sys/fs/cgroup", { withFileTypes: true })).filter((one) =>
@@ -215,7 +215,7 @@ async function remains(): Promise<string[]> {
   return found;
 }
 
-/** What of the machine itself a cluster might change. */
+/** What a cluster might change on the machine itself. */
 async function machine() {
   const parameters: Record<string, string> = {};
   for (const parameter of [

@@ -15,8 +15,8 @@ import { type SmallPayload, smallPayload } from "./small-payloads.ts";
 import { makeUserKey, startSshServer, type UserKey } from "./ssh-server.ts";
 
 /**
- * Bare metal: hosts with a real sshd, made ready and joined by the program under the real engine. One of them is a member
- * of the cluster from the start; the other one joins it with a bootstrap token, and dies during a rollout.
+ * Bare metal: the program, under the real engine, prepares and joins hosts with a real sshd. One of them is a member of the
+ * cluster from the start; the other joins with a bootstrap token and dies during a rollout.
  */
 const purpose = "metal";
 const stack = clusterNameFor(purpose);
@@ -33,7 +33,7 @@ const configurationFile = "/etc/containerd/config.toml";
 let original = "";
 const layout = clusterLayout(stack);
 const [ticket = ""] = ticketNames("metal", 1);
-/** The kernel's own value, and that of ours. */
+/** The kernel's own value, and ours. */
 const instances = { before: "128", after: "8192" };
 const instancesFile = "/proc/sys/fs/inotify/max_user_instances";
 
@@ -59,13 +59,13 @@ beforeAll(async () => {
 });
 afterAll(async () => project?.remove());
 
-/** The node's kernel parameters are the machine's and may not be changed: it has a file of its own in this one's place. */
+/** The node's kernel parameters are the machine's and must not be changed: the node has its own file in place of this one. */
 const asOnMetal = `echo ${instances.before} >/etc/instances; mount --bind /etc/instances ${instancesFile}`;
 /** Where kubeadm leaves the kubelet's credentials. */
 const asMember = "ln -s node.kubeconfig /etc/kubernetes/kubelet.conf";
 const asStranger = "systemctl stop kubelet; rm /etc/kubernetes/node.kubeconfig";
 
-/** What `kubeadm token create` and `kubeadm init` make: a token, what it may do, and that its requests are granted. */
+/** What `kubeadm token create` and `kubeadm init` make: a token, its permissions, and the approval of its requests. */
 const admission = () => [
   {
     apiVersion: "v1",
@@ -90,7 +90,7 @@ const admission = () => [
   })),
 ];
 
-/** What `kubeadm join` does: the kubelet gets the token, and asks with it for a certificate of its own. */
+/** What `kubeadm join` does: the kubelet gets the token and uses it to request its own certificate. */
 function joinCommand(secret = token.secret): string {
   const { clusters } = parse(cluster().kubeconfig) as { clusters: unknown[] };
   const bootstrap = {
@@ -141,7 +141,7 @@ interface Settings {
   group?: object;
 }
 
-/** Writes the stack's file. Secrets go in as the engine's command line takes them. */
+/** Writes the stack's file. Secrets are set with the engine's command line. */
 async function configure({ payloads: names, hosts, keys = hostKeys, join: command, ...rest }: Settings): Promise<void> {
   const file = join(project.directory, `Pulumi.${stack}.yaml`);
   const chosen = cluster().nodes.filter(({ name }) => hosts?.includes(name) ?? true);
@@ -175,7 +175,7 @@ const configurationOf = (node: string) => cluster().onNode(node, "cat", configur
 const read = async (node: string, file: string) => (await cluster().onNode(node, "cat", file)).trim();
 const handlerOf = (payload: string): string => payloads[payload]?.runtime.handler ?? "";
 
-/** Files of ours on a node, but logs and backups: those are the admin's to read and to remove. */
+/** Our files on a node, except logs and backups, which are for the admin to read and remove. */
 async function traces(node: string): Promise<string[]> {
   const script = "find /etc /opt /var/lib -xdev -path '*contrast*' ! -name '*.bak' 2>/dev/null; true";
   const found = await cluster().onNode(node, "sh", "-c", script);
@@ -184,7 +184,7 @@ async function traces(node: string): Promise<string[]> {
     .filter((file) => file !== "" && !file.includes("/containerd/io.") && !file.startsWith("/opt/test"));
 }
 
-/** What whoever reads along sees: nothing of these is ever in it. */
+/** A command's result, after checking that its output contains none of the secrets. */
 async function withoutSecrets(result: Promise<RunResult>): Promise<RunResult> {
   const { code, stdout, stderr } = await result;
   for (const secret of [token.secret, "PRIVATE KEY", "client-key-data"]) {
@@ -240,7 +240,7 @@ test("pods of the class run on both", async () => {
   await cluster().kubectl("delete", "pod", "--all");
 });
 
-test("a member is not joined again, neither by the next update nor by another token's", async () => {
+test("a member is not joined again, neither by the next update nor by one with another token", async () => {
   await withoutSecrets(project.mustWork(project.preview("--expect-no-changes")));
   await configure({ payloads: ["first"], join: joinCommand("fedcba9876543210") });
   const { stdout } = await withoutSecrets(project.mustWork(project.up()));
@@ -259,13 +259,13 @@ test("a host that leaves the stack stays installed, which the update says until 
   await writeFile(kubeconfig, cluster().kubeconfig);
   await cluster().inNetwork("env", `KUBECONFIG=${kubeconfig}`, program, ...remedy.split(" "));
   expect(await configurationOf("node-2")).not.toContain("contrast");
-  // An update that succeeds takes the host's settings away, too.
+  // An update that succeeds also removes the host's settings.
   expect((await traces("node-2")).filter((file) => !/98-contrast-runtime|60-contrast-runtime/.test(file))).toEqual([]);
   await configure({ payloads: ["first"], join: joinCommand() });
 });
 
-test("a machine that dies in its turn is named when the rollout gives up", async () => {
-  // Its turn is what the other one waits for. Its kubelet hangs first, so that it cannot be quicker than its death.
+test("a machine that dies during its turn is named when the rollout gives up", async () => {
+  // The other machine waits for its turn to end. Its kubelet hangs first, so that it cannot finish before it dies.
   const { uid } = (await cluster().get<{ metadata: { uid: string } }>("node", "node-2")).metadata;
   await cluster().apply({
     apiVersion: "coordination.k8s.io/v1",
@@ -318,14 +318,14 @@ test("destroy uninstalls on the living host, byte for byte, and does not wait fo
   expect(limit.trim()).not.toBe("infinity");
 });
 
-test("a host that is dead before the first update is skipped, and a stack that shall leave its hosts as they are does so", async () => {
+test("a host that is dead before the first update is skipped, and a stack with onDestroy: leave leaves its hosts as they are", async () => {
   const group = { onDestroy: "leave", ignoreNodes: ["node-2"] };
   await configure({ payloads: ["third"], user: "root", join: joinCommand(), group });
   const { stdout } = await project.mustWork(project.preview());
   expect(stdout).toContain("Host node-2 is skipped: it is named in ignoreNodes.");
   await project.mustWork(project.up());
   await project.mustWork(project.preview("--expect-no-changes"));
-  // Had it died a moment later, it would have its installer's pod, which no kubelet ever ends.
+  // If it had died a moment later, it would have its installer's pod, which no kubelet ever ends.
   const labels = { "app.kubernetes.io/name": installerName("metal") };
   const container = { name: "installer", image };
   await cluster().apply({

@@ -16,9 +16,9 @@ import { NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
- * The installer's pod may do what it needs and nothing more: with the permissions of podSecurity it works, and without
- * any one of them it does not. The node is one where each matters: containerd's file, as some administrators have it,
- * belongs with its directory to another user.
+ * The installer's pod may do what it needs and nothing more: with the permissions of podSecurity it works, and without any
+ * one of them it does not. On this node each of them matters: as some administrators set it up, containerd's file and its
+ * directory belong to another user.
  */
 const cluster = useCluster("privileges");
 const node = "node-1";
@@ -30,7 +30,7 @@ let payload: SmallPayload;
 let image = "";
 let access = "";
 
-/** The node's Debian has no programs for access control lists, but those of its kernel. */
+/** Puts the programs for access control lists on the node, whose Debian tree lacks them. */
 async function placeAclTools(): Promise<void> {
   const files = await debianFiles({ name: "acl", suite: "bookworm", packages: ["acl"] }, toStderr);
   const target = join(await new NodeWithInstaller(cluster(), node).root(), "opt/test");
@@ -63,7 +63,7 @@ afterAll(() => rmSync(directory, { recursive: true }));
 
 type PodSpec = ReturnType<typeof installerPod>["spec"];
 
-/** The pod as the program makes it, but for one run of one command. */
+/** The pod as the program makes it, but for a single run of one command. */
 function installerPod(name: string, command: string) {
   const spec = JSON.parse(specOf(group, [payload.runtime])) as InstallSpec;
   const args = { group, image, specName: "spec", spec, tolerations: [], priorityClass: "system-node-critical" };
@@ -94,7 +94,7 @@ interface Ended {
   status: { containerStatuses?: { state: { terminated?: { exitCode: number } } }[] };
 }
 
-/** Runs a command of the installer to its end; returns exit code and everything it said. */
+/** Runs a command of the installer to its end; returns its exit code and its whole output. */
 async function run(name: string, command: string, change: (spec: PodSpec) => void = () => undefined) {
   const pod = installerPod(name, command);
   change(pod.spec);
@@ -106,7 +106,7 @@ async function run(name: string, command: string, change: (spec: PodSpec) => voi
   return { code, output: await cluster().kubectl("logs", name, "-n", namespace) };
 }
 
-/** All that an installation may not have touched when it did not come to be, and the daemon's process. */
+/** Everything that a failed installation must not have touched, and the daemon's process. */
 const state = () =>
   cluster().onNode(
     node,

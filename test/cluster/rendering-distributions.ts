@@ -3,10 +3,9 @@ import type { NodeWithInstaller } from "./installer-on-node.ts";
 import { configPath } from "./installer-on-node.ts";
 
 /**
- * Stand-ins for the distributions that render containerd's configuration: their documented files, and units that at
- * every start render those and start a containerd of their own beside the node's, with directories and socket of its
- * own. Small shell instead of the agents' templating; what an agent would render by itself is the node's own
- * configuration.
+ * Stand-ins for the distributions that render containerd's configuration: their documented files, and units that on every
+ * start render these files and start a second containerd beside the node's, with its own directories and socket. A small
+ * shell script replaces the agents' templating; the node's own configuration replaces an agent's built-in template.
  */
 export interface Rendering {
   name: string;
@@ -15,18 +14,18 @@ export interface Rendering {
   socket: string;
   /** What containerd reads. */
   configuration: string;
-  /** What the installer edits, or makes. */
+  /** The file that the installer edits or creates. */
   edited: string;
-  /** Where somebody else adds a runtime while ours is installed. */
+  /** The file in which somebody else adds a runtime while ours is installed. */
   foreign: string;
-  /** By the administrator or the distribution, before anything is installed. */
+  /** Files of the administrator or the distribution, before anything is installed. */
   files: (builtIn: string) => Record<string, string>;
   /** The unit's program. */
   program: string;
   links: Record<string, string>;
 }
 
-/** containerd with directories of its own; no overlay can be mounted on the node's root, which is one. */
+/** containerd with its own directories. No overlay can be mounted on the node's root, which is an overlay itself. */
 const containerd = (binary: string, root: string, state: string, address: string) =>
   `${binary} --root ${root} --state ${state} --address ${address}`;
 const disk = (root: string) =>
@@ -34,7 +33,7 @@ const disk = (root: string) =>
 
 interface RancherOptions {
   unit: string;
-  /** Of the template: what it is called where containerd is 2.x, and before. */
+  /** The template's names: with containerd 2.x, and before. */
   template: "config-v3.toml.tmpl" | "config.toml.tmpl";
   /** Recent ones import this folder. */
   dropIns?: string;
@@ -81,7 +80,7 @@ const k0s: Rendering = {
     "/etc/k0s/containerd.toml": `# k0s_managed=true\n${/^version = \d$/m.exec(builtIn)?.[0]}\nimports = ["/run/k0s/containerd-cri.toml"]\n`,
     "/var/lib/k0s/base.toml": builtIn,
   }),
-  // It merges the drop-ins' tables, watches their folder and restarts its containerd by itself, which is its child.
+  // It merges the drop-ins' tables, watches their folder and restarts its containerd, which is its child, on its own.
   program: `${disk("/var/lib/k0s/containerd")}
 drop_ins() { mkdir -p /etc/k0s/containerd.d /run/k0s; find /etc/k0s/containerd.d -name '*.toml' ! -name '.*' -exec cat {} +; }
 trap 'kill $child; wait $child; exit' TERM
@@ -115,7 +114,7 @@ mkdir -p ${snap}/common/run
 cd ${snap}/current/args
 sed 's@\${RUNTIME_TYPE}@io.containerd.runc.v2@g' containerd-template.toml >containerd.toml
 exec ${containerd("/snap/microk8s/current/bin/containerd", `${snap}/common/var/lib/containerd`, `${snap}/common/run/containerd`, `${snap}/common/run/containerd.sock`)} --config ${snap}/current/args/containerd.toml`,
-  // A refresh of the snap gives `current` another number.
+  // A refresh of the snap changes the target of `current`.
   links: { [`${snap}/current`]: "7229", "/snap/microk8s/current/bin/containerd": "/usr/bin/containerd" },
 };
 
@@ -125,7 +124,7 @@ const ownTemplate = `{{ template "base" . }}
   runtime_type = "io.containerd.runc.v2"
 `;
 
-/** Those of nodes with containerd 2.x, and with 1.7. */
+/** The distributions on nodes with containerd 2.x, and with 1.7. */
 export const renderings = {
   "2.x": [
     rancher("k3s", { unit: "k3s.service", template: "config-v3.toml.tmpl" }),
@@ -137,7 +136,7 @@ export const renderings = {
 
 const programPath = "/opt/test/distribution";
 
-/** As all of them have it: pods outlive a restart. */
+/** As in all of them, pods survive a restart. */
 const unitText = (distribution: DistributionName) => `[Service]
 Type=${distribution === "k0s" ? "simple" : "notify"}
 ExecStart=${programPath}
@@ -149,7 +148,7 @@ RestartSec=5
 
 export async function start(node: NodeWithInstaller, rendering: Rendering): Promise<void> {
   const { distribution, unit, files, program, links } = rendering;
-  // The second containerd's directories and socket are given on its command line, as the distributions give theirs.
+  // The second containerd gets its directories and socket on its command line, as in the distributions.
   const builtIn = ((await node.read(configPath)) ?? "")
     .replace(/^(root|state) = .*\n/gm, "")
     .replace(/^\[grpc\]\n.*\n/m, "");
@@ -167,7 +166,7 @@ export async function start(node: NodeWithInstaller, rendering: Rendering): Prom
   );
 }
 
-/** As if this node had never been one of that distribution. */
+/** Resets the node as if it had never run that distribution. */
 export async function remove(node: NodeWithInstaller, { unit }: Rendering): Promise<void> {
   await node.run(
     "sh",

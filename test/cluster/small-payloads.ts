@@ -9,14 +9,14 @@ import { toStderr } from "../../tools/programs/progress.ts";
 
 export interface SmallPayload {
   manifest: Manifest;
-  /** With `files/` in it, as an image takes it. */
+  /** The payload's directory, with `files/` in it, as for an image. */
   directory: string;
   runtime: RuntimeSpec;
 }
 
 /**
- * A payload of the platform `local` that has only what its sandboxes need, the shim, and a file that tells one payload
- * from another: quick to copy where something else than copying is tried.
+ * A payload of the platform `local` with only what its sandboxes need, the shim, and a file that distinguishes payloads:
+ * quick to copy, for tests that are not about copying.
  */
 export async function smallPayload(
   parent: string,

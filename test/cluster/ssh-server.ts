@@ -9,7 +9,7 @@ import { toStderr } from "../../tools/programs/progress.ts";
 import { check } from "../../tools/programs/run.ts";
 import type { TestCluster } from "./harness.ts";
 
-/** A user's pair of keys, made for one run, as ssh-keygen writes them. */
+/** A user's key pair, made for one run, as ssh-keygen writes it. */
 export interface UserKey {
   privateKey: string;
   publicKey: string;
@@ -28,7 +28,7 @@ export async function makeUserKey(): Promise<UserKey> {
   }
 }
 
-/** sshd and sudo of the nodes' own Debian, with those libraries that a small system does not have. */
+/** sshd and sudo of the nodes' own Debian, with the libraries that a minimal system lacks. */
 const serverFiles = () =>
   debianFiles(
     {
@@ -44,7 +44,7 @@ const serverFiles = () =>
     toStderr,
   );
 
-/** What the packages' scripts do, and an administrator: users, their keys, the right to become root. */
+/** What the packages' scripts and an administrator do: users, their keys, the right to become root. */
 const setUp = `set -eu
 echo 'sshd:x:105:65534::/run/sshd:/usr/sbin/nologin' >>/etc/passwd
 echo 'ops:x:1000:65534::/home/ops:/bin/sh' >>/etc/passwd
@@ -66,8 +66,8 @@ cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub
 `;
 
 /**
- * Puts a real sshd on a node, which lets in root and `ops`, who may become root by sudo. Returns the host key: its type
- * and the key.
+ * Runs a real sshd on a node that admits root and `ops`, who may become root with sudo. Returns the host key: its type and
+ * the key.
  */
 export async function startSshServer(cluster: TestCluster, node: string, user: UserKey): Promise<string> {
   const layout = clusterLayout(cluster.name);

@@ -12,8 +12,8 @@ import { type EngineProject, engineProject } from "../engine/harness.ts";
 import { busyboxPod, clusterNameFor, useCluster } from "./harness.ts";
 
 /**
- * The product as its users run it: the program under the real engine, on real nodes with two generations of containerd;
- * from an empty cluster over an upgrade back to nodes that look as if nobody had been there.
+ * The product as its users run it: the program under the real engine, on real nodes with two generations of containerd,
+ * from an empty cluster through an upgrade back to nodes that look untouched.
  */
 const purpose = "stack";
 const nodes = [
@@ -23,7 +23,7 @@ const nodes = [
 const cluster = useCluster(purpose, nodes);
 let project: EngineProject;
 
-/** What the nodes had before anything of ours came. */
+/** What the nodes had before anything of ours was installed. */
 const original: Record<string, string> = {};
 let oldHandler = "";
 let newHandler = "";
@@ -52,7 +52,7 @@ beforeAll(async () => {
 });
 afterAll(async () => project?.remove());
 
-/** A group per generation of containerd; the payloads that each shall have. */
+/** One group per generation of containerd, with the payloads that each should have. */
 async function configure(modern: string[], legacy: string[] = modern): Promise<void> {
   const group = (node: string, payloads: string[]) => ({
     distribution: "containerd",
@@ -86,7 +86,7 @@ async function run(pods: ReturnType<typeof pod>[]): Promise<void> {
 interface Containers {
   status: { containerStatuses: { containerID: string; restartCount: number }[] };
 }
-/** Which containers run: another one under the same name is another one here. */
+/** The running containers by ID, so that a new container with the same name counts as another one. */
 async function containersOf(...pods: string[]): Promise<string[]> {
   const all = await Promise.all(pods.map((name) => cluster().get<Containers>("pod", name)));
   return all.flatMap(({ status }) => status.containerStatuses.map((one) => `${one.containerID} ${one.restartCount}`));
@@ -164,7 +164,7 @@ test("a runtime that pods use is not removed: the update fails with their names,
   expect(await shimsOf("node-1", oldHandler)).toHaveLength(1);
 });
 
-test("an update that failed is taken back by going back to the former stack file", async () => {
+test("going back to the former stack file takes back a failed update", async () => {
   await configure(["local", "local-next"]);
   const { code, stdout } = await project.up();
   expect(code, stdout).toBe(0);
@@ -205,7 +205,7 @@ test("through all of it no other pod's container was touched", async () => {
   expect(await containersOf(...plain)).toEqual(plainContainers);
 });
 
-/** Files of ours on a node, but backups and the log: those are the admin's to read and to remove. */
+/** Our files on a node, except backups and the log, which are for the admin to read and remove. */
 async function leftovers(node: string): Promise<string[]> {
   const script =
     "find /opt/edgeless /var/lib/contrast-runtime /etc/systemd/system -name '*contrast*' -o -path '/opt/edgeless*' -type f 2>/dev/null";

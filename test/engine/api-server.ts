@@ -1,4 +1,4 @@
-/** A real Kubernetes API with its controllers and no node, on free ports of the loopback, for one test file. */
+/** A real Kubernetes API with its controllers but without nodes, on free loopback ports, for one test file. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -91,7 +91,7 @@ export async function startApiServer(): Promise<ApiServer> {
   return { kubeconfig, kubectl, stop };
 }
 
-/** Asks until the answer comes; whoever tests has a time limit. */
+/** Asks until there is an answer; the test has a time limit. */
 async function untilReady(ask: () => Promise<unknown>, server: ChildProcess): Promise<void> {
   for (;;) {
     try {

@@ -1,4 +1,4 @@
-/** Drives the real engine, with the stand-in plugins and a file backend of its own, in a temporary directory. */
+/** Drives the real engine in a temporary directory, with the stand-in plugins and its own file backend. */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, watch, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -14,9 +14,9 @@ const clone = resolve(import.meta.dirname, "..", "..");
 export interface ProjectOptions {
   /** Text of index.ts. */
   program?: string;
-  /** Instead of a text, a directory with a Pulumi.yaml, for example this clone: linked, so that nothing is written to it. */
+  /** Instead of a text, a directory with a Pulumi.yaml, such as this clone. Its files are linked, so it is not written to. */
   directory?: string;
-  /** Fills the program's node_modules; without it they are the clone's. */
+  /** Fills the program's node_modules; the clone's by default. */
   nodeModules?: (directory: string) => Promise<void>;
   stack?: string;
   /** Stack configuration, by full key. */
@@ -46,7 +46,7 @@ export type EngineProject = Awaited<ReturnType<typeof engineProject>>;
 
 let engine: Promise<Engine> | undefined;
 
-/** A project with one stack. `remove` takes it away; resources that are left are not destroyed. */
+/** A project with one stack. `remove` deletes it without destroying remaining resources. */
 export async function engineProject(options: ProjectOptions) {
   const { stack = "test", prefix = [] } = options;
   const home = await mkdtemp(join(tmpdir(), "contrast-engine-"));
@@ -91,10 +91,10 @@ export async function engineProject(options: ProjectOptions) {
     refresh: (...args: string[]) => pulumi("refresh", "--yes", "--skip-preview", ...args),
     destroy: (...args: string[]) => pulumi("destroy", "--yes", "--skip-preview", ...args),
     mustWork,
-    /** Sends an interrupt as soon as the file is there. */
+    /** Sends an interrupt as soon as the file exists. */
     async interrupted(file: string, ...args: string[]): Promise<RunResult> {
       const [program = "", ...words] = [...prefix, command, "--non-interactive", ...args];
-      // The shell hands its process over to the engine, after having said which one it is.
+      // The shell prints its process ID and then becomes the engine.
       const script = 'echo $$ >"$0"; exec "$@"';
       const pidFile = join(home, "engine.pid");
       const watching = new AbortController();
@@ -107,7 +107,7 @@ export async function engineProject(options: ProjectOptions) {
       if (existsSync(file)) process.kill(Number(await readFile(pidFile, "utf8")), "SIGINT");
       return await ended;
     },
-    /** The steps of a preview that change something. */
+    /** A preview's steps that change something. */
     async plan(...args: string[]): Promise<PreviewStep[]> {
       const { stdout } = await mustWork(pulumi("preview", "--json", ...args));
       const { steps } = JSON.parse(stdout) as { steps: PreviewStep[] };
@@ -118,11 +118,11 @@ export async function engineProject(options: ProjectOptions) {
       const { deployment } = JSON.parse(stdout) as { deployment: { resources?: StateResource[] } };
       return deployment.resources ?? [];
     },
-    /** As it lies on the disk: secrets encrypted. */
+    /** The state as stored on disk: secrets encrypted. */
     async exported(): Promise<string> {
       return (await mustWork(pulumi("stack", "export"))).stdout;
     },
-    /** Stack outputs in clear. */
+    /** Stack outputs in plain text. */
     async outputs(): Promise<Record<string, unknown>> {
       const { stdout } = await mustWork(pulumi("stack", "output", "--json", "--show-secrets"));
       return JSON.parse(stdout) as Record<string, unknown>;
@@ -143,7 +143,7 @@ async function newProgram(
   );
 }
 
-/** The engine writes the stack's configuration file beside Pulumi.yaml, so those are copied and all else is linked. */
+/** The engine writes the stack's configuration file beside Pulumi.yaml, so those are copied; everything else is linked. */
 async function linkProgram(from: string, to: string): Promise<void> {
   for (const name of await readdir(from)) {
     if (name === ".git") continue;

@@ -7,8 +7,8 @@ import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
 /*
- * The components from another program: the packed package in its node_modules, where Node strips no types, with nothing
- * beside it but what the package says it depends on.
+ * The components used from another program: the packed package is in its node_modules, where Node strips no types, with
+ * only the package's declared dependencies beside it.
  */
 
 const clone = resolve(import.meta.dirname, "..", "..");
@@ -34,7 +34,7 @@ const runtime = new ContrastRuntime("confidential", {
     },
   ],
 });
-// One component by itself, without the rest.
+// One component on its own, without the others.
 const namespace = new Namespace("own", { metadata: { name: "own" } });
 const alone = new NodeInstaller(
   "alone",
@@ -119,7 +119,7 @@ afterAll(async () => {
   await server?.stop();
 });
 
-test("another program previews and updates with its components, and the package's bin takes them away again", async () => {
+test("another program previews and updates with the components, and the package's bin uninstalls again", async () => {
   await project.mustWork(project.preview());
   await project.mustWork(project.up());
   expect(await project.outputs()).toMatchObject({
@@ -146,7 +146,7 @@ test("its compiler finds the types of everything that the program uses", async (
   await project.write(program);
 });
 
-test("its bin runs, every verb of it", async () => {
+test("every verb of its bin runs", async () => {
   const bin = (...args: string[]) => run("contrast-runtime", args, { cwd: project.directory, env: project.env });
   const { code, stdout } = await bin("--help");
   expect(code).toBe(0);

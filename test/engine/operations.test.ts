@@ -8,8 +8,8 @@ import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
 
 /*
- * What operators do beside editing a stack, with this repository's program, the real engine and a real API server without
- * nodes: they find out what others changed, take over what exists, and render YAML for something else to apply.
+ * What operators do besides editing a stack, with this repository's program, the real engine and a real API server without
+ * nodes: they find out what others changed, import what exists, and render YAML for another tool to apply.
  */
 
 const [old, next] = ["2932281f", "5c72a3fb"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`) as [string, string];
@@ -70,14 +70,14 @@ describe("what somebody else changed", () => {
     await project.mustWork(project.up());
   });
 
-  test("a class that was deleted is seen by refresh and made again", async () => {
+  test("refresh notices a deleted class, and an update creates it again", async () => {
     await server.kubectl("delete", "runtimeclass", old);
     const { stdout } = await project.mustWork(project.refresh());
     expect(stdout).toMatch(new RegExp(`RuntimeClass\\s+${old}\\s+deleted`));
     expect(await operations(project)).toEqual([`create RuntimeClass ${old}`]);
   });
 
-  test("a DaemonSet that was edited is seen by refresh, and edited back by an update that may overrule the editor", async () => {
+  test("refresh notices an edited DaemonSet, and an update that may overrule the editor restores it", async () => {
     const [name, field] = ["contrast-installer-workers", "/spec/template/spec/priorityClassName"];
     const edit = JSON.stringify([{ op: "replace", path: field, value: "system-cluster-critical" }]);
     await server.kubectl("patch", "daemonset", name, "-n", system, "--type=json", "-p", edit);
@@ -140,7 +140,7 @@ describe("what exists already", () => {
   });
 });
 
-describe("manifests for something else to apply", () => {
+describe("manifests for another tool to apply", () => {
   const rendered = (payload?: string) => configuration({ kind: "yaml", directory: "manifests/prod" }, payload);
   const directory = () => join(project.directory, "manifests", "prod", "1-manifest");
   const objects = async () => {
@@ -185,7 +185,7 @@ describe("manifests for something else to apply", () => {
     await server.kubectl("delete", "-f", directory());
   });
 
-  test("of a runtime that is gone are taken away", async () => {
+  test("of a removed runtime are removed", async () => {
     await configure(project, "yaml", rendered("contrast-go-next"));
     await project.mustWork(project.up());
     const all = await names();

@@ -6,8 +6,8 @@ import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
 
 /*
- * This repository's own program under the real engine, against a real API server without nodes: what an edit of a
- * stack's file does, by the operations that the engine plans.
+ * This repository's own program under the real engine, against a real API server without nodes: which operations the
+ * engine plans after an edit of a stack's file.
  */
 
 const clone = resolve(import.meta.dirname, "..", "..");
@@ -41,7 +41,7 @@ describe("a stack on a cluster", () => {
   const [old, next, rs] = ["2932281f", "5c72a3fb", "48f37c2c"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
   const installer = "contrast-installer-workers";
 
-  /** What every change of a group's spec is: new content, pods that see it, a rollout that waits for it. */
+  /** Every change of a group's spec means new content, pods that see it, and a rollout that waits for it. */
   const respec = [
     `create ConfigMap ${installer}-SPEC`,
     `delete ConfigMap ${installer}-SPEC`,
@@ -77,7 +77,7 @@ describe("a stack on a cluster", () => {
     await project.remove();
   });
 
-  test("is quiet when nothing changed, also after a refresh", async () => {
+  test("has no changes if nothing changed, also after a refresh", async () => {
     await configure(project, stack, configuration());
     await project.mustWork(project.preview("--expect-no-changes"));
     await project.mustWork(project.refresh("--expect-no-changes"));
@@ -148,7 +148,7 @@ describe("a stack on a cluster", () => {
     expect(await operations(project)).toEqual(expected.toSorted());
   });
 
-  test("another priority is other pods to wait for", async () => {
+  test("another priority class means new pods to wait for", async () => {
     await configure(project, stack, configuration({ priorityClass: "system-cluster-critical" }));
     expect(await operations(project)).toEqual(["update Command workers-rollout", `update DaemonSet ${installer}`]);
   });
@@ -164,7 +164,7 @@ describe("a stack on a cluster", () => {
     await project.mustWork(project.preview("--expect-no-changes"));
   });
 
-  test("a renamed group is another group: everything of it is made anew and the old one uninstalled", async () => {
+  test("a renamed group is another group: it is created from scratch and the old one is uninstalled", async () => {
     await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
     const planned = await operations(project);
     expect(planned).toContain("delete Command workers-uninstall");
@@ -274,7 +274,7 @@ describe("examples", () => {
     const file = join(example.home, "kubeconfig");
     await writeFile(file, server.kubeconfig);
     example.env.AZURE_STAND_IN_KUBECONFIG = file;
-    // A copy, as a user would make it: the engine adds its salt to a stack's file.
+    // A copy, as a user would make one: the engine adds its salt to the stack's file.
     await copyFile(join(clone, "examples", `Pulumi.${name}.yaml`), join(example.directory, `Pulumi.${name}.yaml`));
     await example.mustWork(example.preview());
     await example.remove();

@@ -35,8 +35,8 @@ export async function configure(target: EngineProject, stack: string, configurat
 }
 
 /**
- * "create RuntimeClass contrast-cc-…", sorted; of a replacement the one step that says so. A spec's name is its content,
- * which these tests do not repeat.
+ * "create RuntimeClass contrast-cc-…", sorted; for a replacement only the step that says so. The hash in a spec's name is
+ * left out.
  */
 export async function operations(target: EngineProject, ...args: string[]): Promise<string[]> {
   const steps = await target.plan(...args);

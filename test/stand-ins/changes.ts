@@ -1,7 +1,7 @@
 import type { Diff, DiffKind } from "./plugin.ts";
 import { equal, isObject, isSecret, type Properties, pathText, reveal, type Value } from "./values.ts";
 
-/** The leaves that differ, by path. What changes below one of the `replacing` properties replaces the resource. */
+/** The leaves that differ, by path. A change below one of the `replacing` properties replaces the resource. */
 export function inputChanges(olds: Properties, news: Properties, replacing: string[]): Diff["changes"] {
   const changes: Diff["changes"] = new Map();
   const compare = (path: (string | number)[], old: Value | undefined, next: Value | undefined): void => {

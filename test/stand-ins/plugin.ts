@@ -1,4 +1,4 @@
-/** The provider protocol (gRPC), so that a stand-in is a handful of functions over property values. */
+/** The provider protocol (gRPC), so that a stand-in only needs a handful of functions on property values. */
 import {
   credentials,
   type handleUnaryCall,
@@ -40,11 +40,11 @@ export interface Checked {
 }
 
 export interface Log {
-  /** In the update's log for good. */
+  /** Stays in the update's log. */
   info(message: string): void;
   warn(message: string): void;
   error(message: string): void;
-  /** Beside the resource while it is being worked on. */
+  /** Shown beside the resource only while it is being worked on. */
   status(message: string): void;
 }
 
@@ -56,7 +56,7 @@ interface About {
   log: Log;
 }
 
-/** What a provider has to say about its resources. `state` is what it returned last, `inputs` what `check` returned. */
+/** What a provider does with its resources. `state` is what it returned last, `inputs` what `check` returned. */
 export interface Provider {
   checkConfig?(inputs: Properties): Checked;
   diffConfig?(olds: Properties, news: Properties): Diff;
@@ -67,7 +67,7 @@ export interface Provider {
   create(
     request: About & { inputs: Properties; preview: boolean; timeout: number },
   ): Promise<{ id: string; state: Properties }>;
-  /** Resolves with no id when the resource is gone. */
+  /** Resolves with undefined if the resource is gone. */
   read(
     request: About & { id: string; state: Properties; inputs: Properties },
   ): Promise<{ id: string; state: Properties; inputs: Properties } | undefined>;
@@ -79,7 +79,7 @@ export interface Provider {
   cancel?(): void;
 }
 
-/** The resource exists, but did not become what it should: the engine keeps its state and tries again next time. */
+/** The resource exists but did not become ready: the engine keeps its state and tries again next time. */
 export class NotReady extends Error {
   readonly id: string;
   readonly state: Properties;
@@ -100,7 +100,7 @@ const unpack = (struct: Struct | undefined): Properties => (struct?.toJavaScript
 const pack = (properties: Properties): Struct =>
   Struct.fromJavaScript(withoutNulls(properties) as Parameters<typeof Struct.fromJavaScript>[0]);
 
-/** Serves the provider on a free port, which it prints for the engine. */
+/** Serves the provider on a free port and prints the port for the engine. */
 export async function serve(version: string, provider: Provider): Promise<void> {
   const server = new Server({ "grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1 });
   const service = providerGrpc.ResourceProviderService as unknown as ServiceDefinition;
@@ -268,7 +268,7 @@ function rpcError(error: Error): Partial<ServiceError> {
   return { code: status.UNKNOWN, details: error.message, metadata };
 }
 
-/** What was said and has not reached the engine yet. One message after another: their order is that of what happened. */
+/** Log messages that have not reached the engine yet. They are sent one after another to keep their order. */
 let spoken: Promise<void> = Promise.resolve();
 
 function engineLog(address: string | undefined): (urn: string) => Log {

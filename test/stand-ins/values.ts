@@ -1,6 +1,6 @@
 /**
- * Property values as they travel between engine and plugin: JSON in which a secret is an object with a signature and an
- * unknown is a string that nobody else writes.
+ * Property values as engine and plugin exchange them: JSON in which a secret is an object with a signature, and an unknown
+ * value is a string that nothing else uses.
  */
 export type Value = null | boolean | number | string | Value[] | { [key: string]: Value };
 export type Properties = { [key: string]: Value };
@@ -18,7 +18,7 @@ export const secret = (value: Value): Value =>
 export const isSecret = (value: Value | undefined): boolean =>
   isObject(value) && value[signatureKey] === secretSignature;
 
-/** The value without the mark of a secret, at every depth. */
+/** The value with all secrets unwrapped, at every depth. */
 export function reveal(value: Value): Value {
   if (Array.isArray(value)) return value.map(reveal);
   if (!isObject(value)) return value;
@@ -38,7 +38,7 @@ const contains = (value: Value | undefined, test: (value: Value) => boolean): bo
 export const containsSecret = (value: Value | undefined): boolean => contains(value, isSecret);
 export const containsUnknown = (value: Value | undefined): boolean => contains(value, (item) => item === unknown);
 
-/** Nulls and undefined members are not sent: an absent property and a null one are the same to every provider. */
+/** Null and undefined members are not sent: to every provider, an absent property and a null one are the same. */
 export function withoutNulls(value: Value): Value {
   if (Array.isArray(value)) return value.map(withoutNulls);
   if (!isObject(value)) return value;
@@ -47,8 +47,8 @@ export function withoutNulls(value: Value): Value {
 }
 
 /**
- * Marks what the inputs mark, and no more: objects are compared member by member, everything else that contains a secret
- * is one as a whole.
+ * Marks as secret what the inputs mark, and no more: objects member by member, everything else that contains a secret as a
+ * whole.
  */
 export function markSecrets(outputs: Properties, inputs: Properties): Properties {
   const marked: Properties = { ...outputs };

@@ -46,8 +46,8 @@ export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
   const left = fleet.nodes.flatMap((node) => farewell(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
-  // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever. Tickets from
-  // the time when `atOnce` was larger are no longer valid.
+  // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever. Tickets left
+  // from a larger `atOnce` are no longer valid.
   const valid = new Set(ticketNames(fleet.group, fleet.spec.atOnce));
   const holders = new Set(fleet.tickets.filter(({ name }) => valid.has(name)).map(({ holder }) => holder));
   const stopped = failed.filter(({ name }) => holders.has(name)).length >= fleet.spec.atOnce;
@@ -101,7 +101,7 @@ export function sentence({ name, state, reason, pods }: NodeProgress): string {
   return `${name}: ${state}: ${reason}${users}`;
 }
 
-/** For a node that left the group with something installed. Without an installer, nothing there changes or repairs itself. */
+/** For a node that left the group with something installed. Without an installer, nothing there is changed or repaired. */
 function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: Wanted): NodeProgress[] {
   const what = leftOn(node, fleet);
   if (what === undefined) return [];

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { check } from "../programs/run.ts";
 import { type ClusterLayout, serviceAddress } from "./layout.ts";
 
-/** The cluster's own certificate authority, and its certificates. Valid for ten years: a local cluster does not rotate them. */
+/** Validity of the cluster's own authority and its certificates: ten years, because a local cluster does not rotate them. */
 const days = "3650";
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 

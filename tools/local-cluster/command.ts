@@ -12,7 +12,7 @@ const usage = `usage: contrast-runtime local-cluster COMMAND --name NAME
   status                   print what exists of the cluster
   exec --node NODE -- COMMAND…   run a command inside a node`;
 
-/** Prints progress to standard error and the result to standard output. Returns the exit code, 2 for a wrong command line. */
+/** Prints progress to standard error, the result to standard output. Returns the exit code: 2 for a wrong command line. */
 export async function main(argv: string[]): Promise<number> {
   if (argv[0] === "--help") {
     console.log(usage);

@@ -6,8 +6,8 @@ const kinds = { directory: 0o040000, file: 0o100000, symlink: 0o120000 };
 const align = (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4)]);
 
 /**
- * An initial RAM disk: the "newc" cpio that the kernel unpacks (its Documentation/driver-api/early-userspace), owned by
- * root and dated 1970, so that the same entries give the same bytes. Held in memory: for a few megabytes.
+ * An initial RAM disk: the "newc" cpio format that the kernel unpacks (its Documentation/driver-api/early-userspace), owned
+ * by root and dated 1970, so that the same entries give the same bytes. Built in memory, so only for a few megabytes.
  */
 export async function cpio(entries: Entry[]): Promise<Buffer> {
   const parts: Buffer[] = [];

@@ -5,14 +5,14 @@ import { kernelVerityParams } from "../../node-installer/measure/verity-superblo
 
 const sector = 512;
 const block = 4096;
-/** Partitions start at whole mebibytes, as every partitioning tool has it. */
+/** Partitions start at whole mebibytes, as with every partitioning tool. */
 const alignment = 1 << 20;
 const aligned = (bytes: number) => Math.ceil(bytes / alignment) * alignment;
 const asUuid = (hex: string) => hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 
 /**
- * Writes a disk image with two partitions: the file system, and its dm-verity tree without superblock, as Kata's own
- * images have it. Partition UUIDs are the root hash's two halves (Discoverable Partitions Specification).
+ * Writes a disk image with two partitions: the file system, and its dm-verity tree without a superblock, as in Kata's own
+ * images. The partition UUIDs are the two halves of the root hash (Discoverable Partitions Specification).
  *
  * @param filesystem file whose size is a multiple of 4096 bytes
  * @returns Kata's `kernel_verity_params`

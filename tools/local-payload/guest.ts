@@ -21,7 +21,7 @@ export interface GuestSources {
   busybox: string;
 }
 
-/** What the guest's disk needs before its root can be mounted; their own dependencies come along. */
+/** The kernel modules that the guest needs to mount its root; their own dependencies are added. */
 const modules = ["virtio_blk", "dm-verity", "erofs"];
 const libraryDirectory = "usr/lib/x86_64-linux-gnu";
 
@@ -30,7 +30,7 @@ const filesystemUuid = "b4ba9d5f-0b6c-4e0e-9a43-6a39f6e0a001";
 const diskUuid = "b4ba9d5f-0b6c-4e0e-9a43-6a39f6e0a002";
 const salt = createHash("sha256").update("contrast-runtime local rootfs").digest();
 
-/** Opens the verity device that Kata's `dm-mod.create=` names and goes on in it; without a good root there is no boot. */
+/** Opens the verity device that Kata's `dm-mod.create=` describes and boots from it; with a damaged root there is no boot. */
 const initrdInit = `#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -44,7 +44,7 @@ echo "The root file system is not the one that was measured: no boot."
 poweroff -f
 `;
 
-/** There is no agent: nothing on \`local\` starts this guest but who wants to see it boot. */
+/** There is no agent: on `local` nothing starts this guest, except for those who want to see it boot. */
 const rootInit = `#!/bin/sh
 mount -t proc proc /proc
 echo "The guest of the local platform is up, on a verified root file system."
@@ -92,7 +92,7 @@ export async function writeRootfs(sources: GuestSources, target: string): Promis
   const [archive, filesystem] = [`${target}.tar`, `${target}.erofs`];
   try {
     await pipeline(Readable.from(tar(completeEntries(entries)), { objectMode: false }), createWriteStream(archive));
-    // Debian's program under Debian's own loader and libraries: this machine's may be older.
+    // Debian's program with Debian's own loader and libraries: this machine's may be older.
     await check(join(sources.erofs, libraryDirectory, "ld-linux-x86-64.so.2"), [
       ...["--library-path", join(sources.erofs, libraryDirectory), join(sources.erofs, "usr/bin/mkfs.erofs")],
       ...["--quiet", "-T0", "-b4096", `-U${filesystemUuid}`, "--tar=f", filesystem, archive],
@@ -104,7 +104,7 @@ export async function writeRootfs(sources: GuestSources, target: string): Promis
   }
 }
 
-/** The modules and what they depend on, uncompressed (busybox loads no others), in the order to load them. */
+/** The modules and their dependencies, uncompressed (busybox loads no others), in the order to load them. */
 async function kernelModules(kernel: string): Promise<{ name: string; content: Buffer }[]> {
   const tree = join(kernel, "usr/lib/modules");
   const files = new Map<string, string>();
@@ -131,7 +131,7 @@ async function unxz(file: string): Promise<Buffer> {
   return stdout;
 }
 
-/** A program of a package with the loader and the libraries that it asks for, at the places where it looks for them. */
+/** A program of a package, with the loader and the libraries that it needs, where it looks for them. */
 async function programWithLibraries(tree: string, program: string, path: string): Promise<Entry[]> {
   const libraries = join(tree, libraryDirectory);
   const loader = join(libraries, "ld-linux-x86-64.so.2");

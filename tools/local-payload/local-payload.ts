@@ -13,12 +13,12 @@ import { packageRoot } from "../project.ts";
 import { kernelFile, writeInitrd, writeRootfs } from "./guest.ts";
 
 /**
- * The payload of the platform `local`: every kind of file that a confidential runtime needs, real ones from Debian's
- * stable packages, made on this machine. Its shim is the runc shim of containerd 1.7, which containerd 1.7 and 2.x both
- * accept (1.7 refuses the one of 2.x). The same packages give the same bytes.
+ * The payload of the platform `local`: every kind of file that a confidential runtime needs, made on this machine from
+ * Debian's stable packages. Its shim is the runc shim of containerd 1.7, which both containerd 1.7 and 2.x accept (1.7
+ * refuses the shim of 2.x). The same packages give the same bytes.
  */
 export interface LocalPayloadOptions {
-  /** Where it goes; by default .local/payloads/<name> of this clone. */
+  /** Where to write it; by default .local/payloads/<name> in this clone. */
   directory?: string;
   name?: string;
   /** Bytes to append to one file, by its path: a second runtime, for tests. */
@@ -42,7 +42,7 @@ async function fetchSources(progress: Progress) {
     containerd: await containerdPrograms("1.7", progress),
     qemu: await debian("qemu-system-x86"),
     ovmf: await debian("ovmf"),
-    // The package that linux-image-cloud-amd64 stands for; its name has the kernel's version.
+    // The package that linux-image-cloud-amd64 depends on; its name contains the kernel's version.
     kernel: await debian("linux-image-cloud", "?reverse-depends(?exact-name(linux-image-cloud-amd64))"),
     dmsetup: await debian(
       "dmsetup",
@@ -59,7 +59,7 @@ async function fetchSources(progress: Progress) {
 }
 type Sources = Awaited<ReturnType<typeof fetchSources>>;
 
-/** Makes the payload unless it is there already, made from the same files by the same code. */
+/** Makes the payload unless it already exists, made from the same files by the same code. */
 export async function ensureLocalPayload(
   options: LocalPayloadOptions = {},
   progress: Progress = toStderr,
@@ -69,7 +69,7 @@ export async function ensureLocalPayload(
   const sources = await fetchSources(progress);
   const inputs = await inputsOf(sources, { name, change });
   const present = await readPayload(directory);
-  // A manifest that somebody edited since is not the one that was made.
+  // The record also has the manifest's digest, because somebody may have edited the manifest since.
   const record = join(directory, "made");
   if (present && (await readFile(record, "utf8").catch(() => "")) === `${inputs}\n${digestOf(present)}\n`)
     return { manifest: present, directory, cached: true };
@@ -101,7 +101,7 @@ export async function ensureLocalPayload(
     progress,
   );
   await writeFile(record, `${inputs}\n${digestOf(manifest)}\n`);
-  progress(`  ${name} is made: ${manifest.files.length} files, ${seconds(begin)}.`);
+  progress(`  Made ${name}: ${manifest.files.length} files, ${seconds(begin)}.`);
   return { manifest, directory, cached: false };
 }
 
@@ -120,7 +120,7 @@ async function writeFiles(files: string, sources: Sources): Promise<string> {
   return await writeRootfs(sources, join(files, paths.rootfs));
 }
 
-/** What the payload depends on: the fetched files, told by name, size and time, and this room's code. */
+/** A digest of what the payload depends on: the fetched files, by path and time, and the code in this folder. */
 async function inputsOf(sources: Sources, options: unknown): Promise<string> {
   const hash = createHash("sha256").update(JSON.stringify([sources, options, process.versions.zstd]));
   for (const source of Object.values(sources)) hash.update(String((await stat(source)).ctimeMs));

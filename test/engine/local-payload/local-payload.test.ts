@@ -17,7 +17,7 @@ afterAll(() => rm(directory, { recursive: true }));
 const make = (name: string, change?: { path: string; append: string }) =>
   ensureLocalPayload({ directory: join(directory, name), ...(change ? { change } : {}) }, quiet);
 
-test("made twice, it is the same to the byte; made again, nothing is done", async () => {
+test("made twice, it is identical byte for byte; if it exists, nothing is done", async () => {
   const first = await make("first");
   const second = await make("second");
   expect(second.manifest).toEqual(first.manifest);
@@ -49,7 +49,7 @@ test("a second runtime differs in one file", async () => {
   expect(handler(other)).not.toBe(handler(manifest));
 });
 
-test("a file that was lost or cut is made again", async () => {
+test("a lost or truncated file is made again", async () => {
   const { manifest } = await make("first");
   await writeFile(join(directory, "first", "files", "share/kata-kernel"), "cut");
   const again = await make("first");

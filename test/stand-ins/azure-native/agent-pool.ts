@@ -1,4 +1,4 @@
-/** What Azure's API says to a request for an agent pool, as far as its published client knows the API. */
+/** How Azure's API answers a request for an agent pool, as far as its published client describes the API. */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import * as arm from "@azure/arm-containerservice";
@@ -10,7 +10,7 @@ interface Serializers {
   agentPoolSerializer(model: unknown): { properties?: Properties };
 }
 
-// The client does not export the functions that read and write its requests.
+// The client does not export the functions that parse and serialize its requests.
 const require = createRequire(import.meta.url);
 const client = dirname(require.resolve("@azure/arm-containerservice/package.json"));
 const { agentPoolDeserializer, agentPoolSerializer } = (await import(
@@ -31,13 +31,13 @@ const enums: Record<string, Record<string, string>> = {
   workloadRuntime: arm.KnownWorkloadRuntime,
 };
 
-/** In no published enumeration, yet taken by the API for as long as the service was on offer. */
+/** In no published enumeration, but the API accepted it as long as the service was offered. */
 const unpublished: Record<string, string[]> = { workloadRuntime: ["KataCcIsolation"] };
 
-/** In the URL, not in the body. */
+/** Properties that are in the URL, not in the body. */
 const inUrl = ["resourceGroupName", "resourceName", "agentPoolName"];
 
-/** Unknown properties at any depth, values that the API does not have, and a name that it refuses. */
+/** Finds unknown properties at any depth, values that the API does not know, and a name that it refuses. */
 export function agentPoolFailures(inputs: Properties): Failure[] {
   const body = Object.fromEntries(Object.entries(inputs).filter(([key]) => !inUrl.includes(key)));
   const failures: Failure[] = [];
@@ -58,7 +58,7 @@ export function agentPoolFailures(inputs: Properties): Failure[] {
   return failures;
 }
 
-/** The members that did not survive being read and written by the client. */
+/** The members that are lost when the client parses and serializes the value. */
 function lost(path: (string | number)[], sent: Value, kept: Value | undefined, report: (path: string) => void): void {
   if (kept === undefined || kept === null) report(pathText(path));
   else if (Array.isArray(sent))

@@ -1,6 +1,6 @@
 /**
- * As much of Azure as an AKS node pool takes: agent pools, a cluster's credentials, and the state of a subscription's
- * features. Nothing lies behind it: what was created is what the engine remembers.
+ * As much of Azure as an AKS node pool needs: agent pools, a cluster's credentials, and the state of a subscription's
+ * features. There is nothing behind it: only the engine remembers what was created.
  */
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -13,10 +13,10 @@ const subscription = "/subscriptions/00000000-0000-0000-0000-000000000000";
 
 interface Kind {
   check(inputs: Properties, name: string): Checked;
-  /** Whose change replaces: the official plugin's list, which is shorter than Azure's own. */
+  /** Properties whose change replaces: the official plugin's list, which is shorter than Azure's own. */
   replacing: string[];
   id(inputs: Properties): string;
-  /** What Azure adds. */
+  /** The outputs that Azure adds. */
   outputs(inputs: Properties): Properties;
 }
 
@@ -76,7 +76,7 @@ export const azureProvider: Provider = {
 
   async delete() {},
 
-  /** The kubeconfig that AZURE_STAND_IN_KUBECONFIG names, as the cluster's; every feature is registered. */
+  /** The cluster's kubeconfig is the one that AZURE_STAND_IN_KUBECONFIG names; every feature is registered. */
   async invoke(token, { resourceName, providerNamespace, featureName }) {
     if (token === "azure-native:features:getSubscriptionFeatureRegistration")
       return {

@@ -8,20 +8,20 @@ export interface Outputs {
 }
 
 export interface ProcessOptions {
-  /** As errors quote it. */
+  /** For quoting in errors. */
   command: string;
   stdin?: string | undefined;
   dir?: string | undefined;
   /** Added to this process's own. */
   environment: Record<string, string>;
   logging: "stdout" | "stderr" | "stdoutAndStderr" | "none";
-  /** Each line as it comes. */
+  /** Receives each line as it arrives. */
   onLine: (line: string) => void;
 }
 
 const running = new Set<ChildProcess>();
 
-/** Ends the commands that run, because the update is interrupted; what they started themselves is not waited for. */
+/** Ends the running commands because the update is interrupted, without waiting for what they started themselves. */
 export function killAll(): void {
   for (const child of running) {
     child.kill("SIGKILL");
@@ -30,7 +30,7 @@ export function killAll(): void {
   }
 }
 
-/** @throws Error with the exit status, the command and all that it printed */
+/** @throws Error with the exit status, the command and all of its output */
 export async function runProcess([program = "", ...args]: string[], options: ProcessOptions): Promise<Outputs> {
   const { command, stdin, dir, environment, logging, onLine } = options;
   const child = spawn(program, args, { cwd: dir, env: { ...process.env, ...environment } });
@@ -47,7 +47,7 @@ export async function runProcess([program = "", ...args]: string[], options: Pro
   };
   const stdout = collect(child.stdout, "stdout");
   const stderr = collect(child.stderr, "stderr");
-  // A command that ends without reading its input is judged by its exit status.
+  // If the command ends without reading its input, its exit status counts.
   child.stdin.on("error", () => {}).end(stdin ?? "");
   const failure = await new Promise<string | undefined>((resolve) => {
     child.on("error", (error) => resolve(error.message));

@@ -1,6 +1,6 @@
 /**
- * `command:local:Command`, `command:remote:Command` and `command:local:run`, without assets and archives. There is no
- * Read: what a command did is never looked at again.
+ * `command:local:Command`, `command:remote:Command` and `command:local:run`, without assets and archives. Read returns the
+ * recorded state: what a command did is never looked at again.
  */
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
@@ -103,9 +103,9 @@ const previous = (state: Properties): Outputs => {
   return { stdout, stderr };
 };
 
-/** Inputs and what the command said, which is a secret as soon as one of the inputs is. */
+/** The inputs and the command's output, which is a secret if one of the inputs is. */
 function outputsOf(inputs: Properties, { stdout, stderr }: Outputs): Properties {
-  // A connection is always a secret, and says nothing about what the command prints.
+  // A connection is always a secret, and does not make the command's output one.
   const { connection: _, ...others } = inputs;
   const mark = (text: string): Value => (containsSecret(others) ? secret(text) : text);
   return { ...inputs, stdout: mark(stdout), stderr: mark(stderr) };

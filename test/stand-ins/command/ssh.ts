@@ -22,16 +22,15 @@ export interface SshCommand {
   /** To be followed by the remote command. */
   words: string[];
   environment: Record<string, string>;
-  /** What ssh itself has to say against the connection, apart from what the command said. */
+  /** What ssh itself reports about the connection, apart from the command's output. */
   objection(): Promise<string | undefined>;
   cleanUp(): Promise<void>;
 }
 
 /**
- * The system's ssh for this connection. A host key is checked when the connection names one, and only then, as by the
- * official plugin.
+ * The system's ssh for this connection. As in the official plugin, the host key is checked only if the connection names one.
  *
- * @param environment sent along, which the server must accept (`AcceptEnv`)
+ * @param environment sent to the server, which must accept it (`AcceptEnv`)
  */
 export async function sshCommand(
   { host, user = "root", port = 22, ...rest }: Connection,

@@ -4,13 +4,13 @@ import { nameOf } from "./objects.ts";
 
 export interface ApplyOptions {
   manager: string;
-  /** Takes fields over from other managers instead of failing. */
+  /** Takes over fields from other managers instead of failing. */
   force: boolean;
   serverSide: boolean;
   dryRun: boolean;
 }
 
-/** Changes an object that exists. @throws ApiError, among them a conflict with another field manager */
+/** Changes an existing object. @throws ApiError @throws Error for a conflict with another field manager */
 export async function applyObject(
   cluster: Cluster,
   target: Target,
@@ -30,7 +30,7 @@ export async function applyObject(
     return await apply(force);
   } catch (error) {
     if (!(error instanceof ApiError) || error.code !== 409) throw error;
-    // A dry run meets the fields of our own plain create, which a real one adopts first.
+    // A dry run conflicts with the fields of our own plain create, which a real apply adopts first.
     const others = [...error.message.matchAll(/conflicts? with "([^"]+)"/g)].filter(([, other]) => other !== manager);
     if (dryRun && others.length === 0) return await apply(true);
     throw new Error(
@@ -40,8 +40,8 @@ export async function applyObject(
 }
 
 /**
- * A plain create records its fields as an update by this manager, and an apply by the same manager would not remove any
- * of those: they become the manager's applied fields first.
+ * A plain create records its fields as an update by this manager, and an apply by the same manager would not remove any of
+ * those. So they are turned into the manager's applied fields first.
  */
 async function adoptOwnFields(cluster: Cluster, target: Target, name: string, manager: string): Promise<void> {
   const { metadata } = await cluster.get(target, name);
@@ -61,7 +61,7 @@ async function adoptOwnFields(cluster: Cluster, target: Target, name: string, ma
   ]);
 }
 
-/** RFC 7386: what must be merged into the old to get the new. */
+/** RFC 7386: what must be merged into the old value to get the new one. */
 export function mergePatch(old: Properties, next: Properties): Properties {
   const patch: Properties = {};
   for (const key of Object.keys(old)) if (next[key] === undefined) patch[key] = null;

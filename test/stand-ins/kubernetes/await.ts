@@ -1,4 +1,4 @@
-/** When an object is what it should be. Kinds that are not here are it as soon as the server has them. */
+/** When an object is ready. Kinds that are not listed here are ready as soon as the server has them. */
 import { isObject, type Properties, type Value } from "../values.ts";
 import { annotationOf, apiVersionOf, kindOf } from "./objects.ts";
 
@@ -21,7 +21,7 @@ function condition(object: Properties, type: string): Properties | undefined {
 const isTrue = (found: Properties | undefined): boolean => found?.status === "True";
 const messageOf = (found: Properties | undefined, otherwise: string): string => String(found?.message ?? otherwise);
 
-/** Whether the controller has seen the object's present specification. */
+/** Whether the controller has seen the object's current spec. */
 const isObserved = ({ metadata, status }: Properties): boolean =>
   numberIn(status, "observedGeneration") >= numberIn(metadata, "generation");
 
@@ -76,7 +76,7 @@ export function readiness(object: Properties): Readiness {
 export const isAwaited = (object: Properties): boolean =>
   `${apiVersionOf(object)} ${kindOf(object)}` in awaited && annotationOf(object, "skipAwait") !== "true";
 
-/** Kinds for which `skipAwait` means their deletion as well. */
+/** Kinds for which `skipAwait` also applies to deletion. */
 const deletedUnseen = ["Namespace", "Pod", "DaemonSet", "Deployment", "StatefulSet", "Job", "ReplicationController"];
 
 export const isDeletionAwaited = (object: Properties): boolean =>

@@ -1,4 +1,4 @@
-/** The API server, by REST and discovery: no list of kinds is written down. */
+/** The API server, accessed by REST and discovery, without a built-in list of kinds. */
 
 import { existsSync } from "node:fs";
 import { request as httpRequest } from "node:http";
@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** No served API has such a kind: its definition is gone, or was never there. */
+/** No served API has such a kind: its definition is gone, or never existed. */
 export class NoSuchKind extends Error {}
 
 export interface Resource {
@@ -28,7 +28,7 @@ export interface Resource {
 }
 
 export interface ConnectOptions {
-  /** Content or path; the ambient configuration by default. */
+  /** Content or path; by default the environment's configuration. */
   kubeconfig?: string | undefined;
   context?: string | undefined;
   cluster?: string | undefined;
@@ -75,7 +75,7 @@ export class Cluster {
     if (!kinds) {
       kinds = this.discover(apiVersion);
       this.kinds.set(apiVersion, kinds);
-      // A definition may be created while this program runs.
+      // A missing definition may be created while this program runs.
       kinds
         .then((found) => found.has(kind) || this.kinds.delete(apiVersion))
         .catch(() => this.kinds.delete(apiVersion));
@@ -126,14 +126,14 @@ export class Cluster {
     await this.request("DELETE", await this.path(target, name), { body: options });
   }
 
-  /** Ends all waiting: what is watched is not ready. */
+  /** Ends all waiting; what is being watched counts as not ready. */
   cancel(): void {
     this.cancelled.abort();
   }
 
   /**
-   * Calls `seen` with the object now (`undefined` when it is gone) and after each change, until it returns true.
-   * @returns false when the time is up, or waiting was cancelled
+   * Calls `seen` with the object now (`undefined` if it is gone) and after each change, until it returns true.
+   * @returns false if the time is up or waiting was cancelled
    */
   async watch(
     target: Target,
@@ -154,7 +154,7 @@ export class Cluster {
     return false;
   }
 
-  /** One watch request; false when it ends without `seen` having said true. */
+  /** One watch request; false if it ends before `seen` returned true. */
   private async follow(
     target: Target,
     name: string,

@@ -1,4 +1,4 @@
-/** What changes between the object as it was last seen and new inputs, and which changes the API refuses in place. */
+/** What changes between the object as last seen and the new inputs, and which changes the API refuses in place. */
 import type { Diff, DiffKind } from "../plugin.ts";
 import { equal, isObject, type Properties, pathText, unknown, type Value } from "../values.ts";
 import {
@@ -70,8 +70,8 @@ const pod = [
 const inSpec = (fields: string[]) => fields.map((field) => `spec.${field}`);
 
 /**
- * The official plugin's table of fields whose change replaces, beside name and namespace. It lacks what it lacks: a
- * RuntimeClass's handler is immutable, and not here.
+ * The official plugin's table of fields whose change replaces, besides name and namespace. Its gaps are kept: a
+ * RuntimeClass's handler is immutable, but not listed.
  */
 const replacing: Record<string, string[]> = {
   "apps/v1 DaemonSet": ["spec.selector"],
@@ -96,12 +96,12 @@ const replacing: Record<string, string[]> = {
 
 export interface DiffOptions {
   namespaced: boolean;
-  /** A Secret's or a ConfigMap's data changes in place instead of replacing it. */
+  /** A change of a Secret's or a ConfigMap's data is made in place instead of by replacement. */
   mutableSecrets: boolean;
   mutableConfigMaps: boolean;
 }
 
-/** @param oldInputs the inputs that made the object; @param live what the server last said that it is */
+/** @param oldInputs the inputs that made the object; @param live the object as the server last returned it */
 export function diffObjects(
   { oldInputs, live, inputs }: { oldInputs: Properties; live: Properties; inputs: Properties },
   options: DiffOptions,
@@ -127,7 +127,7 @@ function replacingPaths(inputs: Properties, { mutableSecrets, mutableConfigMaps 
   return always;
 }
 
-/** The default namespace is written out, and one that the kind cannot have is dropped, so that neither is a change. */
+/** Writes out the default namespace, and drops a namespace that the kind cannot have, so that neither counts as a change. */
 function canonical(object: Properties, namespaced: boolean): Properties {
   const clean = withoutReadOnly(object);
   if (namespaced) return withMetadata(clean, { namespace: namespaceOf(clean) || "default" });
@@ -151,7 +151,7 @@ function compare(
   else report(path, next === undefined ? "delete" : "update");
 }
 
-/** What the server leaves out because it says nothing, and quantities that it writes in its own way. */
+/** Empty values, which the server leaves out, and quantities, which it writes in its own way. */
 function meansTheSame(path: Path, old: Value | undefined, next: Value | undefined): boolean {
   if (old === undefined) return isZero(next);
   if (next === undefined || next === unknown) return false;

@@ -1,4 +1,4 @@
-/** Kubernetes objects as property values: names, annotations, and the shape in which the engine keeps them. */
+/** Kubernetes objects as property values: names, annotations, and the form in which the engine stores them. */
 import { createHash } from "node:crypto";
 import { equal, isObject, markSecrets, type Properties, revealed, secret, unknown, type Value } from "../values.ts";
 
@@ -27,7 +27,7 @@ const withAutoname = (object: Properties, name: string): Properties =>
 
 export const isAutonamed = (object: Properties): boolean => annotationOf(object, "autonamed") === "true";
 
-/** Named by the resource and eight hexadecimal digits, unless the program names it; an earlier such name stays. */
+/** Names the object after the resource plus eight hex digits, unless the program names it; an earlier such name is kept. */
 export function withName(object: Properties, olds: Properties, resourceName: string, seed: Uint8Array): Properties {
   const metadata = object.metadata;
   if (metadata === unknown || at(object, "metadata", "name") || at(object, "metadata", "generateName")) return object;
@@ -50,7 +50,7 @@ export function typeParts(type: string): { apiVersion: string; kind: string } {
   return { apiVersion: module.replace(/^core\//, ""), kind };
 }
 
-/** Kinds of the program's APIs that live outside namespaces, for when no server can be asked. */
+/** Kinds of the program's APIs that are not namespaced, for when no server can be asked. */
 const clusterScoped = new Set([
   "APIService",
   "ClusterRole",
@@ -76,7 +76,7 @@ const clusterScoped = new Set([
 ]);
 export const isProbablyNamespaced = (kind: string): boolean => !clusterScoped.has(kind);
 
-/** What the engine keeps: the live object, and beside it the inputs that made it. Secrets are what the inputs say. */
+/** What the engine stores: the live object and the inputs that made it. The inputs decide what is secret. */
 export function checkpoint(inputs: Properties, live: Properties, fieldManager: string): Properties {
   const plain = revealed(inputs);
   return {
@@ -87,7 +87,7 @@ export function checkpoint(inputs: Properties, live: Properties, fieldManager: s
   };
 }
 
-/** Data of a Secret is secret whatever the program says. */
+/** A Secret's data is always secret, whatever the program says. */
 export function hideSecretData(object: Properties): Properties {
   if (kindOf(object) !== "Secret") return object;
   const hidden = { ...object };
@@ -100,7 +100,7 @@ export function parseCheckpoint(state: Properties): { inputs: Properties; live: 
   return { inputs: isObject(__inputs) ? __inputs : {}, live, fieldManager: text(__fieldManager) };
 }
 
-/** What the server writes by itself and no program sets. */
+/** Fields that only the server sets. */
 const readOnly = [
   "creationTimestamp",
   "deletionGracePeriodSeconds",
@@ -118,10 +118,10 @@ export function withoutReadOnly(object: Properties): Properties {
   return { ...object, metadata };
 }
 
-/** The live object's values for what the inputs set: what they would have to be to describe the object as it is. */
+/** The live object's values of the fields that the inputs set: the inputs that would describe the object as it is. */
 export function prune(live: Value, inputs: Value): Value {
   if (Array.isArray(live) && Array.isArray(inputs)) {
-    // Items beyond the inputs' were added by someone else, and are seen.
+    // Items beyond those of the inputs were added by someone else, and must be noticed.
     return live.map((item, i) => (inputs[i] === undefined ? item : prune(item, inputs[i])));
   }
   if (!isObject(live) || !isObject(inputs)) return live;
@@ -131,7 +131,7 @@ export function prune(live: Value, inputs: Value): Value {
 }
 
 /**
- * Inputs for what is there: the live values, but the inputs' own spelling where both mean the same.
+ * The inputs that describe the live object; the old inputs themselves if both mean the same.
  */
 export function liveInputs(live: Properties, inputs: Properties): Properties {
   const pruned = prune(withStringData(live, inputs), inputs) as Properties;

@@ -1,4 +1,4 @@
-/** Kubernetes objects through the API server; without one, previews and rendered manifests. */
+/** Kubernetes objects through the API server; without a server, previews and rendered manifests. */
 import { randomBytes } from "node:crypto";
 import { type Checked, type Log, NotReady, type Provider } from "../plugin.ts";
 import { containsSecret, containsUnknown, markSecrets, type Properties, revealed } from "../values.ts";
@@ -158,7 +158,7 @@ export class KubernetesProvider implements Provider {
       const limit = timeoutMs(timeout, live);
       const isDeleted = await this.reachable().watch(target, name, limit, (object) => {
         if (object && uidOf(object) === uidOf(live)) log.status("waiting for the object to be deleted");
-        // Another object of the same name may already be there.
+        // Another object with the same name may already exist.
         return !object || (uidOf(live) !== undefined && uidOf(object) !== uidOf(live));
       });
       if (!isDeleted) throw new Error(`'${name}' was not deleted within ${limit / 1000} seconds`);
@@ -167,7 +167,7 @@ export class KubernetesProvider implements Provider {
     }
   }
 
-  /** The server's answer to a dry run, or nothing where it cannot tell. */
+  /** The server's answer to a dry run, or undefined if it cannot tell. */
   private async previewCreate(inputs: Properties, marked: Properties): Promise<Properties | undefined> {
     if (!this.cluster || !this.settings.serverSideApply || containsUnknown(inputs)) return undefined;
     const manager = this.fieldManager(inputs, undefined);
@@ -285,6 +285,6 @@ const uidOf = (object: Properties) => (object.metadata as Properties | undefined
 const isGone = (error: unknown): boolean =>
   error instanceof NoSuchKind || (error instanceof ApiError && error.code === 404);
 
-/** What a dry run cannot decide: no right to, an object that is about to be replaced, a namespace or kind yet to come. */
+/** A dry run cannot decide: no permission, an object that is about to be replaced, or a namespace or kind yet to come. */
 const isUndecided = (error: unknown): boolean =>
   isGone(error) || (error instanceof ApiError && (error.code === 403 || error.reason === "AlreadyExists"));

@@ -6,7 +6,7 @@ import { apiVersionOf, kindOf, nameOf, namespaceOf } from "./objects.ts";
 
 const directories = ["0-crd", "1-manifest"] as const;
 
-/** Where the object's manifest lies; definitions come first, for whoever applies the files in order. */
+/** The path of the object's manifest; definitions sort first, so that the files can be applied in order. */
 function manifestPath(directory: string, object: Properties): string {
   const group = kindOf(object) === "CustomResourceDefinition" ? directories[0] : directories[1];
   const version = apiVersionOf(object).replaceAll(/[/:]/g, "_");
@@ -14,7 +14,7 @@ function manifestPath(directory: string, object: Properties): string {
   return join(directory, group, `${file}.yaml`);
 }
 
-/** Secrets are written as they are. */
+/** Writes secrets in plain text. */
 export async function writeManifest(directory: string, object: Properties): Promise<string> {
   for (const name of directories) await mkdir(join(directory, name), { recursive: true, mode: 0o700 });
   const path = manifestPath(directory, object);

@@ -1,4 +1,4 @@
-/** The provider's arguments, as the SDK sends them: every one a string, most of them JSON. */
+/** The provider's arguments as the SDK sends them: all of them strings, most of them JSON. */
 import { KubeConfig } from "@kubernetes/client-node";
 import type { Checked, Diff } from "../plugin.ts";
 import { equal, type Properties, revealed, unknown, type Value } from "../values.ts";
@@ -46,8 +46,8 @@ export function checkSettings(inputs: Properties): Checked {
 }
 
 /**
- * A replaced provider replaces everything in it. With a `clusterIdentifier` nothing but its change does that; without,
- * another active cluster in the kubeconfig, or one that is not known yet.
+ * Replacing the provider replaces everything in it. With a `clusterIdentifier`, only its change does that; without one,
+ * another active cluster in the kubeconfig does, or one that is not known yet.
  */
 export function diffSettings(oldSettings: Properties, newSettings: Properties): Diff {
   const [olds, news] = [revealed(oldSettings), revealed(newSettings)];

@@ -13,7 +13,7 @@ test("a state directory of any name is a URL that the engine reads as that direc
   expect(href).toMatch(/^file:\/\/\//);
 });
 
-test("no proxy of the machine's comes between the engine and its language host", () => {
+test("no proxy of the machine comes between the engine and its language host", () => {
   vi.stubEnv("NO_PROXY", undefined);
   vi.stubEnv("no_proxy", undefined);
   expect(environment()).toMatchObject({ no_proxy: "localhost,127.0.0.1", NO_PROXY: "localhost,127.0.0.1" });

@@ -28,7 +28,7 @@ async function executable(path: string, script: string): Promise<string> {
   return path;
 }
 
-/** An engine that downloads, or cannot. */
+/** An engine that can download plugins, or cannot. */
 const online = () => executable(join(directory, "online"), `echo "$@" >>${directory}/calls`);
 const offline = () =>
   executable(join(directory, "offline"), `echo "$@" >>${directory}/calls; echo 'dial tcp: no such host' >&2; exit 1`);
@@ -65,7 +65,7 @@ describe("official plugins", () => {
   });
 });
 
-test("the engine's usual home is taken where it has all plugins at the SDK's versions, otherwise the cache", async () => {
+test("the engine's usual home is used if it has all plugins at the SDK's versions, otherwise the cache", async () => {
   vi.stubEnv("HOME", directory);
   vi.stubEnv("XDG_CACHE_HOME", join(directory, "cache"));
   onTestFinished(() => void vi.unstubAllEnvs());
@@ -105,7 +105,7 @@ describe("stand-ins", () => {
     await expect(refused).rejects.toThrow(/made with the official provider plugins.*dial tcp: no such host/);
   });
 
-  test("are all that the engine finds", async () => {
+  test("are the only plugins that the engine finds", async () => {
     const home = join(directory, "stand-ins");
     for (let time = 0; time < 2; time++) {
       const env = await withStandIns({ PATH: "/usr/bin" }, home);

@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(state, { recursive: true }));
 
-test("only the lock of an engine of this machine that is gone is released, and said so", async () => {
+test("only the lock of a dead engine of this machine is released, with a message", async () => {
   const { pid: dead } = spawnSync("true");
   await symlink("/bin/sleep", join(state, "pulumi"));
   const engine = spawn(join(state, "pulumi"), ["60"]);
@@ -25,7 +25,7 @@ test("only the lock of an engine of this machine that is gone is released, and s
   onTestFinished(() => void engine.kill());
   const locks = {
     "dead.json": { pid: dead, hostname: hostname() },
-    // After a reboot: the number is now this process's, which is no engine.
+    // After a reboot: the process ID is now this process's, which is not an engine.
     "reused.json": { pid: process.pid, hostname: hostname() },
     "alive.json": { pid: engine.pid, hostname: hostname() },
     "elsewhere.json": { pid: dead, hostname: "another-machine" },

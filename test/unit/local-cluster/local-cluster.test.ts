@@ -11,7 +11,7 @@ const node = nodeLayout(cluster, { name: "node-1", number: 2 });
 const facts = { cluster, node, pauseImage: "10.0.0.1:5000/pause@sha256:00", restrictOomScores: false };
 
 describe("options", () => {
-  test("one node with the newest containerd where nothing is said", () => {
+  test("one node with the newest containerd by default", () => {
     expect(parseClusterOptions({ name: "dev" })).toEqual({
       name: "dev",
       nodes: [{ name: "node-1", containerd: "2.4", labels: {} }],
@@ -46,7 +46,7 @@ describe("layout", () => {
     );
   });
 
-  test("the longest names fit where the system bounds them, and stay different", () => {
+  test("the longest names fit the system's limits and stay different", () => {
     const of = clusterLayout("c".repeat(30));
     const [one, other] = ["a", "b"].map(
       (end) => nodeLayout(of, { name: `${"n".repeat(39)}${end}`, number: 2 }).machine,
@@ -56,7 +56,7 @@ describe("layout", () => {
   });
 });
 
-test("the way into the network leaves the machine's proxies behind, and nothing else", () => {
+test("the way into the network drops the machine's proxy settings, and nothing else", () => {
   const words = enterNetwork("dev");
   const [program = "", ...rest] = words.slice(words.indexOf("--") + 1);
   const proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];

@@ -6,7 +6,7 @@ import { isSecret, type Properties, type Value } from "../../stand-ins/values.ts
 
 const options: DiffOptions = { namespaced: true, mutableSecrets: false, mutableConfigMaps: false };
 
-/** Path → kind of the change, with " replaces" where it does. */
+/** Path → kind of the change, with " replaces" if it replaces the object. */
 function diff(
   oldInputs: Properties,
   inputs: Properties,
@@ -98,7 +98,7 @@ describe("an old object is deleted first", () => {
   });
 });
 
-describe("what the server adds or writes in its own way is no change", () => {
+describe("what the server adds or writes in its own way does not count as a change", () => {
   test("defaults, empty values and the default namespace", () => {
     const inputs = object("Pod", { spec: { containers: [{ name: "c" }], hostNetwork: false, volumes: [] } });
     const live = {

@@ -11,7 +11,7 @@ const option = (words: string[], name: string) =>
   words.find((word) => word.startsWith(`${name}=`))?.slice(name.length + 1);
 
 describe("a connection", () => {
-  test("with a host key accepts that key alone", async () => {
+  test("with a host key accepts only that key", async () => {
     const ssh = await sshCommand({ host: "h.test", port: 2222, hostKey: "ssh-ed25519 AAAA comment" }, {});
     expect(option(ssh.words, "StrictHostKeyChecking")).toBe("yes");
     expect(option(ssh.words, "HostKeyAlgorithms")).toBe("ssh-ed25519");
@@ -49,7 +49,7 @@ describe("a remote command", () => {
 
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), "contrast-ssh-"));
-    // Stands for the client: says where it goes, and runs the command here.
+    // Stands in for the client: prints where it connects to, and runs the command here.
     const client = join(directory, "ssh");
     await writeFile(client, '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\necho "on $2"\nexec sh -c "$3"\n');
     await chmod(client, 0o755);
@@ -76,7 +76,7 @@ describe("a remote command", () => {
     );
   });
 
-  test("has a secret connection, and output that is none for that", async () => {
+  test("has a secret connection, which does not make its output secret", async () => {
     const news: Properties = { connection: { host: "node.test" }, create: "true" };
     const { inputs, failures } = await commandProvider.check({
       ...about,

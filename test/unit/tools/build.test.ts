@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 
-test("a bundle runs by itself, in one file", () => {
+test("a bundle runs on its own, as a single file", () => {
   const { status, stdout } = spawnSync(process.execPath, [program, "--help"], { encoding: "utf8", cwd: "/" });
   expect([status, stdout.split("\n")[0]]).toEqual([
     0,
@@ -23,13 +23,13 @@ test("a bundle runs by itself, in one file", () => {
   ]);
 });
 
-test("a reader that goes away does not end what it does", async () => {
+test("if the reader of its output goes away, the bundle still does its work", async () => {
   const child = spawn(process.execPath, [program, "--help"], { stdio: ["ignore", "pipe", "pipe"] });
   child.stdout.destroy();
   const [said] = await Promise.all([child.stderr.toArray(), once(child, "close")]);
   expect([child.exitCode, Buffer.concat(said).toString()]).toEqual([0, ""]);
 });
 
-test("whether it runs does not hang on what an older Node does not know", () => {
+test("a bundle does not depend on import.meta.main, which an older Node lacks", () => {
   expect(readFileSync(program, "utf8")).not.toContain("import.meta.main");
 });

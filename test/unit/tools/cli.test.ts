@@ -23,7 +23,7 @@ afterEach(() => {
 });
 
 describe("contrast-runtime", () => {
-  test("without a verb shows what there is and fails; with --help it does not fail", async () => {
+  test("without a verb shows the verbs and fails; with --help it does not fail", async () => {
     expect(await main([])).toBe(2);
     expect(output.err).toContain("Usage: contrast-runtime VERB");
     expect(await main(["--help"])).toBe(0);

@@ -5,7 +5,7 @@ import { freeTickets } from "../../../tools/fleet/free-tickets.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../fakes/fake-api-server.ts";
 import { fleet, node, ticket } from "./fleet-fixture.ts";
 
-/** What a rollout and an uninstallation put right in the cluster because a dead node never will. */
+/** What a rollout and an uninstallation repair in the cluster because a dead node never will. */
 const namespace = "contrast-runtime-system";
 let server: FakeApiServer;
 let kubeconfig: KubeConfig;
@@ -37,28 +37,28 @@ describe("the ticket of a dead node", () => {
     server.objects.set(`${leases}/${name}`, { metadata: { name, uid: ticket("dead").uid } });
   });
 
-  test("is given back when the node is named as dead, and that is said", async () => {
+  test("is freed when the node is named as dead, with a message", async () => {
     await free("dead", ["dead"]);
     expect(server.objects.has(`${leases}/${name}`)).toBe(false);
     expect(lines).toEqual(["dead: its ticket is freed, because it is named as a node not to wait for"]);
   });
 
   test.each([
-    ["it is not named: it may come back and go on", "dead", []],
-    ["it is named and answers: its installer may be at work", "alive", ["alive"]],
-    ["another one is named", "dead", ["alive"]],
+    ["the node is not named: it may come back and continue", "dead", []],
+    ["the node is named but Ready: its installer may be at work", "alive", ["alive"]],
+    ["another node is named", "dead", ["alive"]],
   ])("stays when %s", async (_, holder, named) => {
     await free(holder, named);
     expect(server.requests).toEqual([]);
   });
 
-  test("that another node has taken meanwhile is not taken from it", async () => {
+  test("is not taken from another node that has acquired it meanwhile", async () => {
     server.objects.set(`${leases}/${name}`, { metadata: { name, uid: "of another Lease" } });
     await expect(free("dead", ["dead"])).rejects.toThrow();
     expect(server.objects.has(`${leases}/${name}`)).toBe(true);
   });
 
-  test("that is gone already is no failure", async () => {
+  test("may already be gone", async () => {
     server.objects.clear();
     await free("dead", ["dead"]);
     expect(lines).toEqual([]);
@@ -87,7 +87,7 @@ describe("the pod of a dead node", () => {
     };
   });
 
-  test("goes without its kubelet, and only when nothing makes a new one", async () => {
+  test("is removed without its kubelet, and only once nothing creates a new one", async () => {
     const observations = [fleet(nodes, { settled: false }), fleet(nodes)];
     await removeDeadPods(kubeconfig, namespace, fleet(nodes), async () => {
       expect(server.objects.get(daemonSet)?.spec).toMatchObject({ template: { spec: { nodeSelector: {} } } });
@@ -102,13 +102,13 @@ describe("the pod of a dead node", () => {
     ]);
   });
 
-  test("that is gone already does not keep the next one", async () => {
+  test("may already be gone: the next one is still removed", async () => {
     server.objects.delete(pod("on-dead"));
     await removeDeadPods(kubeconfig, namespace, fleet(nodes), async () => fleet(nodes));
     expect([...server.objects.keys()].filter((path) => path.includes("/pods/"))).toEqual([pod("on-alive")]);
   });
 
-  test("is nobody's concern where every node answers: the installers stay", async () => {
+  test("is not looked for if every node is Ready: the installers stay", async () => {
     const alive = fleet([node("alive", "ready")]);
     await removeDeadPods(kubeconfig, namespace, alive, async () => alive);
     expect(server.requests).toEqual([]);

@@ -5,7 +5,7 @@ import { followFleet } from "../../../tools/fleet/follow.ts";
 import type { Fleet } from "../../../tools/fleet/observe.ts";
 import { fleet, node, status, ticket, wanted } from "./fleet-fixture.ts";
 
-/** Follows a scripted fleet, one observation a second; the last one stays for ever. */
+/** Follows a scripted fleet, one observation a second; the last one is repeated forever. */
 async function follow(script: (Fleet | Error)[], options: { wanted?: Wanted; stallMs?: number } = {}) {
   const lines: string[] = [];
   let time = 0;
@@ -70,7 +70,7 @@ describe("following a rollout", () => {
     expect(seconds).toBeLessThan(310);
   });
 
-  test("a new reason is movement, though it gets no line", async () => {
+  test("a new reason is progress, although it gets no line", async () => {
     const copying = (n: number) =>
       fleet([{ ...node("a", "working"), status: status("working", { code: "payload", reason: `${n}` }) }]);
     const script = Array.from({ length: 30 }, (_, index) => copying(index));
@@ -79,7 +79,7 @@ describe("following a rollout", () => {
     expect(lines).toEqual(["a: working: 0", "a: ready: it is ready"]);
   });
 
-  test("an image that cannot be pulled is no movement, though kubelet's words about it alternate for ever", async () => {
+  test("an image that cannot be pulled is no progress, although kubelet's reasons alternate forever", async () => {
     const pulling = (index: number) => {
       const problem =
         index % 2 === 0
@@ -101,7 +101,7 @@ describe("following a rollout", () => {
     ]);
   });
 
-  test("an installer that crashes and begins again does not move either", async () => {
+  test("an installer that crashes and starts over makes no progress either", async () => {
     const step = (code: string) =>
       fleet([{ ...node("a", "working"), status: status("working", { code, reason: code }) }]);
     const script = Array.from({ length: 2_000 }, (_, index) => step(["check", "payload", "edit"][index % 3] ?? ""));
@@ -119,7 +119,7 @@ describe("following a rollout", () => {
     expect(seconds).toBeLessThan(60);
   });
 
-  test("an API server that is away for a moment is waited for, and said once", async () => {
+  test("an API server that is briefly away is waited for and reported once", async () => {
     const away = new Error("connect ECONNREFUSED 10.0.0.1:443");
     const { lines, outcome } = await follow([fleet([node("a", "working")]), away, away, fleet([node("a", "ready")])]);
     expect(outcome.exitCode).toBe(0);
@@ -142,7 +142,7 @@ describe("following a rollout", () => {
     );
   });
 
-  test("a node that leaves with its runtimes has its line, and is the failure", async () => {
+  test("a node that leaves with its runtimes gets a line and fails the rollout", async () => {
     const { lines, outcome } = await follow([
       fleet([node("a", "ready"), node("b", "ready")], { settled: false }),
       fleet([node("a", "ready"), node("b", "ready", { pod: undefined, selected: false })]),

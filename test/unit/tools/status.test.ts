@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { allReady, statusTable } from "../../../tools/status.ts";
 import { fleet, node, status, ticket } from "./fleet-fixture.ts";
 
-test("the status table has a row per node, also for those that say nothing", () => {
+test("the status table has a row per node, even for nodes without a report", () => {
   const pod = { name: "p", current: true, ready: false, problem: "ImagePullBackOff: not found" };
   const nodes = [
     node("node-1", "ready"),
@@ -25,7 +25,7 @@ node-6  metal  left-group  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c
   );
 });
 
-test("the status is good only when every node is ready now, but for dead ones that are named", () => {
+test("the status is good only if every node is ready now, except for dead ones that are named", () => {
   const dead = node("b", "ready", { ready: false });
   const stale = { ...node("b", "ready"), status: status("ready", { specHash: "b".repeat(64) }) };
   expect(allReady([fleet([node("a", "ready"), node("b", "ready")])])).toBe(true);
