@@ -175,7 +175,7 @@ describe("a full disk", () => {
     ["the journal, before the edit", state, "step edit", 1],
     ["the journal, after the commit", state, "step record", 1],
   ])(
-    "that fills up in the middle, of %s: said with the file's name, and the next run works",
+    "that fills up in the middle, of %s: reported with the file's name, and the next run works",
     async (_, path, point, exit) => {
       await onSmallDisk(path, "8m", async () => {
         const fault = at(point, "before", { command: fill(path), survives: true });
@@ -196,7 +196,7 @@ describe("a full disk", () => {
     ["the journal", state],
     ["containerd's file", containerd],
   ])(
-    "of %s as the installer is killed after its edit: the host alone brings the old bytes back, with one restart",
+    "of %s when the installer is killed after its edit: the host alone restores the old bytes, with one restart",
     async (_, path) => {
       await onSmallDisk(path, "8m", async () => {
         const before = await starts();

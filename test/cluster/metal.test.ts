@@ -59,7 +59,7 @@ beforeAll(async () => {
 });
 afterAll(async () => project?.remove());
 
-/** The node's kernel parameters are the machine's and must not be changed: the node has its own file in place of this one. */
+/** The node must not change the machine's kernel parameters, so it has its own file in place of this one. */
 const asOnMetal = `echo ${instances.before} >/etc/instances; mount --bind /etc/instances ${instancesFile}`;
 /** Where kubeadm leaves the kubelet's credentials. */
 const asMember = "ln -s node.kubeconfig /etc/kubernetes/kubelet.conf";

@@ -14,7 +14,7 @@ const clone = resolve(import.meta.dirname, "..", "..");
 export interface ProjectOptions {
   /** Text of index.ts. */
   program?: string;
-  /** Instead of a text, a directory with a Pulumi.yaml, such as this clone. Its files are linked, so it is not written to. */
+  /** Instead of a text, a directory with a Pulumi.yaml, such as this clone. Its files are linked, so it stays unchanged. */
   directory?: string;
   /** Fills the program's node_modules; the clone's by default. */
   nodeModules?: (directory: string) => Promise<void>;

@@ -84,7 +84,7 @@ describe("a stack on a cluster", () => {
     await project.mustWork(project.up("--expect-no-changes"));
   });
 
-  test("is quiet on another machine, where the kubeconfig is somewhere else", async () => {
+  test("has no changes on another machine, where the kubeconfig is somewhere else", async () => {
     const { KUBECONFIG: here, HOME: home } = project.env;
     const elsewhere = join(project.home, "elsewhere");
     await mkdir(join(elsewhere, ".kube"), { recursive: true });
@@ -153,7 +153,7 @@ describe("a stack on a cluster", () => {
     expect(await operations(project)).toEqual(["update Command workers-rollout", `update DaemonSet ${installer}`]);
   });
 
-  test("the way back from a rollout that failed is waited for, too", async () => {
+  test("an update waits for the way back from a failed rollout, too", async () => {
     await configure(project, stack, configuration({ runtimes: [runtime("contrast-go-next")], minimumNodes: 1 }));
     expect((await project.up()).code).not.toBe(0);
     await configure(project, stack, configuration());
@@ -172,7 +172,7 @@ describe("a stack on a cluster", () => {
     expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
   });
 
-  test("a mistake ends the preview with its message alone", async () => {
+  test("a mistake ends the preview with nothing but its message", async () => {
     await configure(project, stack, configuration({ distribution: "containrd" }));
     const { code, stdout, stderr } = await project.preview();
     expect(code).not.toBe(0);
@@ -219,14 +219,14 @@ describe("an AKS stack, on the stand-in for Azure", () => {
     await aks.remove();
   });
 
-  test("is quiet when nothing changed", async () => {
+  test("has no changes if nothing changed", async () => {
     await aks.mustWork(aks.up("--expect-no-changes"));
   });
 
   test.each([
     ["more nodes are an update in place", { ...pool, count: 3 }, "update AgentPool cc-pool"],
-    ["another size is another pool", { ...pool, vmSize: "Standard_DC8as_cc_v5" }, "replace AgentPool cc-pool"],
-    ["other zones are another pool", { ...pool, zones: ["1"] }, "replace AgentPool cc-pool"],
+    ["another size replaces the pool", { ...pool, vmSize: "Standard_DC8as_cc_v5" }, "replace AgentPool cc-pool"],
+    ["other zones replace the pool", { ...pool, zones: ["1"] }, "replace AgentPool cc-pool"],
     ["labels are an update in place", { ...pool, labels: { a: "b" } }, "update AgentPool cc-pool"],
   ])("%s", async (_name, edited, expected) => {
     await configure(aks, stack, configuration(edited));

@@ -30,7 +30,7 @@ const filesystemUuid = "b4ba9d5f-0b6c-4e0e-9a43-6a39f6e0a001";
 const diskUuid = "b4ba9d5f-0b6c-4e0e-9a43-6a39f6e0a002";
 const salt = createHash("sha256").update("contrast-runtime local rootfs").digest();
 
-/** Opens the verity device that Kata's `dm-mod.create=` describes and boots from it; with a damaged root there is no boot. */
+/** Opens the verity device that Kata's `dm-mod.create=` describes and boots from it, but only with an intact root. */
 const initrdInit = `#!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

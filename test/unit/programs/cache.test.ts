@@ -16,7 +16,7 @@ afterEach(async () => {
 });
 
 describe("an entry", () => {
-  test("is made once by whoever asks for it at once, and anew for other inputs", async () => {
+  test("is made once for simultaneous requests, and again for other inputs", async () => {
     const make = vi.fn(async (directory: string) => writeFile(join(directory, "file"), ""));
     const ask = (inputs: number) => cached({ name: "entry", inputs, make }, silent);
     const [one, other] = await Promise.all([ask(1), ask(1)]);
@@ -26,7 +26,7 @@ describe("an entry", () => {
     expect(await readdir(one)).toEqual(["file"]);
   });
 
-  test("is open to others than root, however careful this process's mask is", async () => {
+  test("is accessible to users other than root, however strict this process's umask is", async () => {
     const before = process.umask(0o077);
     try {
       const make = (directory: string) => mkdir(join(directory, "usr"));
@@ -40,7 +40,7 @@ describe("an entry", () => {
     }
   });
 
-  test("that fails is none, and leaves nothing", async () => {
+  test("that fails to be made leaves nothing", async () => {
     const make = async (directory: string) => {
       await writeFile(join(directory, "half"), "");
       throw new Error("interrupted");
@@ -50,7 +50,7 @@ describe("an entry", () => {
   });
 });
 
-test("too small a disk is refused with what helps: another cache only where it is the cache's", async () => {
+test("a disk that is too small is refused with advice: to move the cache only if it is the cache's disk", async () => {
   const entry = { name: "entry", inputs: 1, space: 1e18, make: async () => {} };
   await expect(cached(entry, silent)).rejects.toThrow(
     /^entry needs 1000000000\.0 GB .* Make room there, or set XDG_CACHE_HOME to a directory on a larger disk\.$/,

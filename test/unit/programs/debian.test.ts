@@ -19,7 +19,7 @@ Acquire::https::CaInfo "/etc/ssl/company.pem";
   ]);
 });
 
-test("a keyring without the suite's keys is named with what to install; another failure stays what it is", () => {
+test("a keyring without the suite's keys is reported with what to install; other failures stay unchanged", () => {
   const explain = explainKeyring("trixie");
   const unsigned = "apt-get -q update failed (exit 100):\n  W: GPG error: … NO_PUBKEY 6ED0E7B82643E131";
   expect(() => explain(new Refusal("program-failed", unsigned))).toThrow(

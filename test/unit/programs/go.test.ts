@@ -16,11 +16,11 @@ afterAll(() => rm(directory, { recursive: true }));
 
 const chosen = (...places: string[]) => goCommand(places.map((place) => join(directory, place)));
 
-test("the first Go that is new enough is taken, also behind an older one", async () => {
+test("the first Go that is new enough is used, even if an older one comes before it", async () => {
   expect(await chosen("missing", "1.19.8", "1.21.0", "1.26.1")).toBe(join(directory, "1.21.0"));
 });
 
-test("only an older one, or none, is a sentence with what to do", async () => {
+test("if there is only an older one, or none, a sentence says what to do", async () => {
   await expect(chosen("1.19.8", "missing")).rejects.toThrow(
     /^Go 1\.19\.8 is installed; 1\.21 or newer is needed\. Install/,
   );

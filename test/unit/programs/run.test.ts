@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import { check, run } from "../../../tools/programs/run.ts";
 
-test("an exit code is a result, a program that is not there a sentence", async () => {
+test("an exit code is a result; a missing program is reported in a sentence", async () => {
   expect(await run("sh", ["-c", "cat; echo no >&2; exit 3"], { input: "yes" })).toEqual({
     code: 3,
     stdout: "yes",

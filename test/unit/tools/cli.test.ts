@@ -52,7 +52,7 @@ describe("contrast-runtime", () => {
     expect(output.err).toContain("Usage: contrast-runtime");
   });
   test.each(["{}", "~/.kube/config"])(
-    "a kubeconfig that is none (%s) is one sentence, without a stack",
+    "an invalid kubeconfig (%s) is reported in one sentence, without a stack",
     async (content) => {
       vi.stubEnv("KUBECONFIG_CONTENT", content);
       expect(await main(["status"])).toBe(4);
