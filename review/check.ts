@@ -63,16 +63,16 @@ function operationDifferences(approved: Comparable[], fresh: Comparable[]): stri
   return [...new Set([...(before?.keys() ?? []), ...(now?.keys() ?? [])])].sort().flatMap((id) => {
     const [old, current] = [before?.get(id), now?.get(id)];
     if (old === undefined && current) return [`Not approved: ${current.op} of ${thing(current)}.`];
-    if (old && current === undefined) return [`Approved, but not planned any more: ${old.op} of ${thing(old)}.`];
+    if (old && current === undefined) return [`Approved, but no longer planned: ${old.op} of ${thing(old)}.`];
     if (!old || !current) return [];
-    if (old.op !== current.op) return [`Approved was ${old.op} of ${thing(old)}; now it is ${current.op}.`];
-    if (old.inputs !== current.inputs) return [`${thing(current)} gets other inputs than the approved ones.`];
+    if (old.op !== current.op) return [`${thing(current)}: approved as ${old.op}, now planned as ${current.op}.`];
+    if (old.inputs !== current.inputs) return [`${thing(current)} now gets inputs that differ from the approved ones.`];
     const paths = [old.changed, current.changed].map(
       (all) => all.map(code).join(", ") || "nothing that the engine names",
     );
     return paths[0] === paths[1]
       ? []
-      : [`${thing(current)}: approved was the change of ${paths[0]}; now it is of ${paths[1]}.`];
+      : [`${thing(current)}: approved with a change of ${paths[0]}; now it changes ${paths[1]}.`];
   });
 }
 
@@ -98,7 +98,7 @@ function lineDifferences(approved: Sections, fresh: Sections): string[] {
     );
   const [before, now] = [lines(approved), lines(fresh)];
   return [
-    ...now.filter((line) => !before.includes(line)).map((line) => `Now it says, under ${line}`),
-    ...before.filter((line) => !now.includes(line)).map((line) => `It says no more, under ${line}`),
+    ...now.filter((line) => !before.includes(line)).map((line) => `Now says, under ${line}`),
+    ...before.filter((line) => !now.includes(line)).map((line) => `No longer says, under ${line}`),
   ];
 }

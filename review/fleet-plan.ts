@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { posix } from "node:path";
 import { type Bundle, bundleHost, bundleSchema } from "../node-installer/host/bundle.ts";
 import type { Host } from "../node-installer/host/host.ts";
 import { containerdOn } from "../node-installer/install/daemon.ts";
@@ -13,8 +14,8 @@ import { code, count, few, list, quoted } from "./lines.ts";
 
 /** What an install spec would do to one node. */
 export interface NodePlan {
-  /** refused: nothing is changed there, and the rollout fails. */
-  outcome: "refused" | "restart" | "change" | "unchanged";
+  /** refused: nothing is changed there, and the rollout fails. unknown: the node's bundle cannot be read. */
+  outcome: "refused" | "unknown" | "restart" | "change" | "unchanged";
   /** Kebab-case and the same for all nodes that have the same reason. */
   code: string;
   /** A sentence about this node. */
@@ -42,7 +43,7 @@ export interface BundleText {
   text: string;
 }
 
-const order: NodePlan["outcome"][] = ["refused", "restart", "change", "unchanged"];
+const order: NodePlan["outcome"][] = ["refused", "unknown", "restart", "change", "unchanged"];
 
 /** A plan for one kind of node, with what has to be copied there. */
 interface KindPlan extends NodePlan {
@@ -51,7 +52,7 @@ interface KindPlan extends NodePlan {
 
 /**
  * The installer's own plan for every node of a group, from their bundles; nodes that are the same in everything that a
- * plan looks at are planned once. Throws a Refusal for a file that is no bundle.
+ * plan looks at are planned once. One that cannot be read, as those of another version of the installer, stops no plan.
  *
  * @param names the group's nodes, where they are known: bundles of others, such as of nodes that leave it, do not count
  */
@@ -70,7 +71,8 @@ export async function planFleet(
     missing.delete(node);
     let made = kinds.get(kind);
     if (made === undefined) {
-      made = await planNode(spec, parseBundle(bundle));
+      const read = parseBundle(bundle);
+      made = read === undefined ? unreadable : await planNode(spec, read);
       kinds.set(kind, made);
     }
     const { outcome, code, reason } = (await withoutSpace(made.payloads, free)) ?? made;
@@ -101,7 +103,9 @@ const frequencies = /(cpu MHz|bogomips)[\\t\s]*: [\d.]+/g;
  */
 function kindOf({ file, text }: BundleText): { kind: string; node: string; free: FreeSpace | undefined } {
   const [match, node] = head.exec(text) ?? [];
-  if (match === undefined || node === undefined) throw notABundle(file);
+  if (match === undefined || node === undefined) {
+    return { kind: "unreadable", node: posix.basename(file, ".json"), free: undefined };
+  }
   const [freeText = "", free] = space.exec(text) ?? [];
   const names = new Map<string, string>();
   const same = text
@@ -136,24 +140,20 @@ function refused(error: unknown): NodePlan {
   return { outcome: "refused", code: error.code, reason: error.message };
 }
 
-function parseBundle({ file, text }: BundleText): Bundle {
-  let document: unknown;
+function parseBundle({ text }: BundleText): Bundle | undefined {
   try {
-    document = JSON.parse(text);
-  } catch (error) {
-    throw notABundle(file, error);
+    return bundleSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
   }
-  const parsed = bundleSchema.safeParse(document);
-  if (!parsed.success) throw notABundle(file, parsed.error);
-  return parsed.data;
 }
 
-const notABundle = (file: string, cause?: unknown): Refusal =>
-  new Refusal(
-    "bad-bundle",
-    `${file} is not a node's bundle. The installer's command snapshot makes one, and "contrast-runtime review collect" fetches all.`,
-    { cause },
-  );
+const unreadable: KindPlan = {
+  outcome: "unknown",
+  code: "bundle-unreadable",
+  reason: "the bundle is not one that this version reads: collect it again once the node has this version's installer",
+  payloads: [],
+};
 
 /** The very code that runs on nodes, on a node's bundle. */
 async function planNode(spec: InstallSpec, bundle: Bundle): Promise<KindPlan> {
@@ -183,6 +183,7 @@ async function planNode(spec: InstallSpec, bundle: Bundle): Promise<KindPlan> {
 
 const words: Record<NodePlan["outcome"], [one: string, many: string]> = {
   refused: ["is refused", "are refused"],
+  unknown: ["cannot be planned", "cannot be planned"],
   restart: ["restarts containerd", "restart containerd"],
   change: ["changes without a restart", "change without a restart"],
   unchanged: ["is unchanged", "are unchanged"],

@@ -28,7 +28,7 @@ export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
 
 function selectionLines({ group, before, after }: GroupChange): Line[] {
   if (before === undefined && after) return [known(`Group ${code(group)} is new: ${nodesOf(after.nodes).text}.`)];
-  if (before && after === undefined) return [known(`Group ${code(group)} goes: ${nodesOf(before.nodes).text}.`)];
+  if (before && after === undefined) return [known(`Group ${code(group)} is removed: ${nodesOf(before.nodes).text}.`)];
   if (!before || !after || isDeepStrictEqual(before.nodes, after.nodes)) return [];
   const [old, now] = [nodesOf(before.nodes), nodesOf(after.nodes)];
   const leaving = predicted(
@@ -60,7 +60,7 @@ function farewellLines({ group, before, after }: GroupChange): Line[] {
   return [
     known(
       after.onDestroy === "leave"
-        ? `From now on what is installed stays on nodes that leave ${code(group)}, and on all when ${code(group)} goes.`
+        ? `From now on what is installed stays on nodes that leave ${code(group)}, and on all when ${code(group)} is removed.`
         : `From now on nodes are uninstalled when ${code(group)} goes, and those that leave it have to be.`,
     ),
   ];
@@ -168,7 +168,7 @@ function hostLines({ type, name, before, after }: Step): Line[] {
     ),
     ...skipped.left
       .filter((host) => !left.includes(host))
-      .map((host) => known(`Host ${code(host)} is skipped no more: what was not run on it by SSH is run now.`)),
+      .map((host) => known(`Host ${code(host)} is no longer skipped: what was not run on it before is run now.`)),
     ...left.map((host) => known(`Host ${code(host)} (${code(addressOf(old, host))}) leaves ${code(name)}.`)),
     ...(left.length > 0
       ? [predicted("What was prepared on such a host is taken back by SSH; it stays a member of the cluster.")]

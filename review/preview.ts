@@ -212,7 +212,7 @@ function readEvents(text: string): Read {
   const [errors, warnings] = [messagesOf(diagnostics, "error"), messagesOf(diagnostics, "warning")];
   if (errors.length > 0) return { raw, errors, warnings };
   if (result === undefined) throw notAPreview("its last event, the engine's summary, is missing");
-  if (result !== "succeeded") errors.push(`The engine says no more than: ${result}.`);
+  if (result !== "succeeded") errors.push(`The engine only says: ${result}.`);
   return { raw, errors, warnings };
 }
 

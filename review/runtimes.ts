@@ -29,7 +29,7 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
     const others = leafChanges({ ...before, overhead: undefined }, { ...after, overhead: undefined }).map(
       ({ path, before: from, after: to }) => known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
     );
-    if (op === "replace") others.push(known(`RuntimeClass ${code(name)} goes and is made again.`));
+    if (op === "replace") others.push(known(`RuntimeClass ${code(name)} is deleted and created again.`));
     const [old, now] = [overhead(before), overhead(after)];
     if (old === now) return others;
     return [
@@ -83,19 +83,19 @@ const withoutHandler = ({ handler }: RuntimeSpec, value: unknown) => JSON.string
 function retirement({ group, before, after }: GroupChange): Line {
   if (before && after === undefined && leavesNodes(before)) {
     const why = before.manifestsOnly
-      ? "manifests that go uninstall nothing. Let its nodes finish an empty list of runtimes first"
+      ? "removed manifests uninstall nothing. Let its nodes finish an empty list of runtimes first"
       : "onDestroy is leave";
     return predicted(`${at(group)} leaves the stack and what is on its nodes stays there: ${why}.`);
   }
   return predicted(
-    `On each node of ${code(group)} what is not listed any more takes no new pods (its label goes first) and is uninstalled ` +
+    `On each node of ${code(group)} whatever is no longer listed takes no new pods (its label is removed first) and is uninstalled ` +
       `when no pod uses it. ${after?.manifestsOnly ? "Nothing waits for that" : "While pods do, the update fails and names them"}.`,
   );
 }
 
 const handOver = (group: string): Line =>
   predicted(
-    `The update uninstalls what is on the nodes of ${code(group)}, for it is the last that waits for them; whatever applies the ` +
+    `The update uninstalls what is on the nodes of ${code(group)}, as it is the last one that waits for them; whatever applies the ` +
       "manifests installs it again. While pods use it, the update fails and names them.",
   );
 

@@ -25,7 +25,7 @@ function groupLines({ group, before, after, added }: GroupChange): Line[] {
         ),
       ];
     return row?.experimental
-      ? [known(`${code(handler)} is experimental: nobody ran platform ${code(platform)} on its hardware.`)]
+      ? [known(`${code(handler)} is experimental: nobody has run platform ${code(platform)} on its hardware.`)]
       : [];
   });
   if (!after?.image || before?.image === after.image) return lines;
@@ -65,7 +65,7 @@ function podLines({ op, name, before, after }: Step): Line[] {
       .map((entry) => known(`DaemonSet ${code(name)} tolerates ${code(entry)}.`)),
     ...toleratedBefore
       .filter((entry) => !toleratedAfter.includes(entry))
-      .map((entry) => known(`DaemonSet ${code(name)} tolerates ${code(entry)} no more.`)),
+      .map((entry) => known(`DaemonSet ${code(name)} no longer tolerates ${code(entry)}.`)),
   ];
   if (!old) return [...lines, privileges(name, now)];
   return [
@@ -107,11 +107,11 @@ function privileges(name: string, spec: Inputs): Line {
 
 function ruleLines({ op, type, name, before, after }: Step): Line[] {
   const kind = type.split(":").at(-1);
-  if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
+  if (op === "delete") return [known(`${kind} ${code(name)} is removed.`)];
   const [old, now] = [rightsOf(before), rightsOf(after)];
   return [
     ...rightsBeyond(now, old).map((right) => known(`${kind} ${code(name)} allows: ${right}.`)),
-    ...rightsBeyond(old, now).map((right) => known(`${kind} ${code(name)} allows no more: ${right}.`)),
+    ...rightsBeyond(old, now).map((right) => known(`${kind} ${code(name)} no longer allows: ${right}.`)),
   ];
 }
 
@@ -162,7 +162,7 @@ function bindingLines({ op, type, name, before, after }: Step): Line[] {
       .map((subject) => code(`${subject.kind} ${subject.namespace ?? ""}/${subject.name}`))
       .join(", ")} has ${code(roleRef?.name)}`;
   };
-  if (op === "delete") return [known(`${kind} ${code(name)} goes.`)];
+  if (op === "delete") return [known(`${kind} ${code(name)} is removed.`)];
   const [old, now] = [text(before), text(after)];
   return old === now && before ? [] : [known(`${kind} ${code(name)}: ${now}${before ? ` (before: ${old})` : ""}.`)];
 }
@@ -173,7 +173,7 @@ function policyLines({ op, type, name, before, after }: Step): Line[] {
     return kind?.endsWith("Binding")
       ? []
       : [known(`${kind} ${code(name)}, which limits what installers may do, is new.`)];
-  if (op === "delete") return [known(`${kind} ${code(name)}, which limits what installers may do, goes.`)];
+  if (op === "delete") return [known(`${kind} ${code(name)}, which limits what installers may do, is removed.`)];
   const changed = leafChanges(before ?? {}, after ?? {});
   return changed.map(({ path, before: from, after: to }) =>
     known(`${kind} ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
@@ -181,7 +181,7 @@ function policyLines({ op, type, name, before, after }: Step): Line[] {
 }
 
 function namespaceLines({ op, name, before, after }: Step): Line[] {
-  if (op === "delete") return [known(`Namespace ${code(name)} goes with everything in it.`)];
+  if (op === "delete") return [known(`Namespace ${code(name)} is deleted with everything in it.`)];
   return leafChanges(before ?? {}, after ?? {})
     .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
     .map(({ path, before: from, after: to }) => known(`Namespace ${code(name)}: ${code(path)} ${exchange(from, to)}.`));
@@ -232,7 +232,7 @@ function clusterLines(step: Step): Line[] {
       known(`Provider ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
     ),
     ...(isTold
-      ? [unknown(`Provider ${code(name)} is told other credentials: whether they are for the same cluster.`)]
+      ? [unknown(`Provider ${code(name)} gets different credentials; whether they lead to the same cluster.`)]
       : []),
   ];
 }
@@ -242,7 +242,7 @@ function anotherCluster(before: Inputs, after: Inputs): Line[] {
   const { clusterIdentifier: now, renderYamlToDirectory: directory } = after;
   if (directory !== undefined) {
     return [
-      known(`Manifests are written to ${code(directory)}, and cluster ${code(old)} is not reached any more.`),
+      known(`Manifests are written to ${code(directory)}, and cluster ${code(old)} is no longer reached.`),
       predicted("What the stack made there is removed from it, before anything applies the manifests."),
     ];
   }

@@ -84,7 +84,7 @@ function driftLines({ type, name, before, after }: Step): Line[] {
 
 const leftBehindLine = ({ type, name }: Step): Line =>
   known(
-    `${code(type.split(":").at(-1))} ${code(name)}: an earlier update replaced it and did not delete the old one, which goes now.`,
+    `${code(type.split(":").at(-1))} ${code(name)}: an earlier update replaced it and did not delete the old one, which is deleted now.`,
   );
 
 /** Of what this program makes, everything is explained above or says for itself what it is. */

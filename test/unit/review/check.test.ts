@@ -25,10 +25,10 @@ describe("check", () => {
       extra,
     );
     expect(differences(approve(summaryOf(...added)), fresh)).toEqual([
-      "`NodeInstaller` `workers` gets other inputs than the approved ones.",
+      "`NodeInstaller` `workers` now gets inputs that differ from the approved ones.",
       "Not approved: delete of `Namespace` `n`.",
-      `Now it says, under Security: Group \`workers\`: the installer, which is root on its nodes, is \`${image("a")}\` → \`${image("b")}\`. (known)`,
-      "Now it says, under Security: Namespace `n` goes with everything in it. (known)",
+      `Now says, under Security: Group \`workers\`: the installer, which is root on its nodes, is \`${image("a")}\` → \`${image("b")}\`. (known)`,
+      "Now says, under Security: Namespace `n` is deleted with everything in it. (known)",
     ]);
   });
 
@@ -42,10 +42,10 @@ describe("check", () => {
     const [update, replace] = ["update", "replace"].map((op) => summaryOf({ ...step, op }));
     if (!update || !replace) throw new Error("two summaries");
     expect(differences(approve(update), replace)[0]).toBe(
-      "Approved was update of `AgentPool` `cc`; now it is replace.",
+      "`AgentPool` `cc`: approved as update, now planned as replace.",
     );
     expect(differences(approve(update), summaryOf())[0]).toBe(
-      "Approved, but not planned any more: update of `AgentPool` `cc`.",
+      "Approved, but no longer planned: update of `AgentPool` `cc`.",
     );
   });
 
@@ -55,7 +55,7 @@ describe("check", () => {
     );
     if (!a || !b) throw new Error("two summaries");
     expect(differences(approve(a), b)).toEqual([
-      "`B` `x`: approved was the change of `count`; now it is of `count`, `vmSize`.",
+      "`B` `x`: approved with a change of `count`; now it changes `count`, `vmSize`.",
     ]);
   });
 

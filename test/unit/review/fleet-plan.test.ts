@@ -112,14 +112,16 @@ describe("the fleet plan", () => {
     expect(sentence).not.toContain("\n");
   });
 
-  test("a file that is no bundle is named", async () => {
-    const empty = { file: "bundles/x.json", text: "{}" };
-    await expect(planFleet(one, [empty])).rejects.toThrow("bundles/x.json is not a node's bundle.");
-    const unknown = {
-      file: "y.json",
-      text: (await bundleOf({})).text.replace('"schemaVersion": 1', '"schemaVersion": 9'),
-    };
-    await expect(planFleet(one, [unknown])).rejects.toThrow("y.json is not a node's bundle.");
+  test("bundles that cannot be read are an outcome of their own, and stop no plan", async () => {
+    const good = await bundleOf({});
+    const newer = { file: "y.json", text: good.text.replace('"schemaVersion": 1', '"schemaVersion": 9') };
+    const bundles = [{ file: "bundles/node-7.json", text: "{}" }, { file: "bundles/node-8.json", text: "{" }, newer];
+    const plan = await planFleet(one, [...bundles, likeness(good, 2)]);
+    expect(fleetSentence(plan)).toBe("4 nodes: 3 cannot be planned, 1 restarts containerd.");
+    expect(plan.outcomes.map(({ outcome, nodes }) => [outcome, nodes])).toEqual([
+      ["unknown", ["node-1", "node-7", "node-8"]],
+      ["restart", ["node-2"]],
+    ]);
   });
 
   test("nodes that leave the group do not count, and those without a bundle are named", async () => {

@@ -85,7 +85,7 @@ describe("runtimes", () => {
     expect(linesOf(removed, "Nodes").at(-1)).toContain("No update names them; `contrast-runtime status` does.");
     const gone = summaryOf(...groupSteps(state(go), undefined));
     expect(linesOf(gone, "Runtimes")[1]).toContain(
-      "what is on its nodes stays there: manifests that go uninstall nothing.",
+      "what is on its nodes stays there: removed manifests uninstall nothing.",
     );
     expect(linesOf(gone, "Restarts of containerd")).toEqual([]);
   });
@@ -144,7 +144,7 @@ describe("runtimes", () => {
     expect(linesOf(summaryOf({ ...step, op: "update" }), "Runtimes")).toEqual([changed]);
     expect(linesOf(summaryOf({ ...step, op: "replace" }), "Runtimes")).toEqual([
       changed,
-      "known: RuntimeClass `c` goes and is made again.",
+      "known: RuntimeClass `c` is deleted and created again.",
     ]);
   });
 
@@ -274,7 +274,7 @@ describe("nodes", () => {
   test("what becomes of nodes that leave, and which are not waited for", () => {
     const leave = groupSteps({ runtimes: [go], nodes: ["n1"] }, { runtimes: [go], nodes: ["n1"], onDestroy: "leave" });
     expect(linesOf(summaryOf(...leave), "Nodes")).toEqual([
-      "known: From now on what is installed stays on nodes that leave `workers`, and on all when `workers` goes.",
+      "known: From now on what is installed stays on nodes that leave `workers`, and on all when `workers` is removed.",
     ]);
     const state = (skip: string, ...tolerations: object[]) => ({
       metadata: { annotations: { "runtime.contrast.edgeless.systems/skip-nodes": skip } },
@@ -366,7 +366,7 @@ describe("nodes", () => {
     expect(linesOf(summary, "Nodes").filter((line) => line.includes("skipped"))).toEqual([
       "known: Host `dies` is skipped, for `ignoreNodes` names it: nothing is run on it by SSH.",
       "known: Host `never-there` is skipped, for `ignoreNodes` names it: nothing is run on it by SSH.",
-      "known: Host `back` is skipped no more: what was not run on it by SSH is run now.",
+      "known: Host `back` is no longer skipped: what was not run on it before is run now.",
     ]);
     expect(linesOf(summary, "Nodes").join()).not.toContain("made ready");
   });
@@ -594,7 +594,7 @@ describe("security", () => {
     const lines = linesOf(summaryOf(updated(before, after)), "Security");
     expect(lines).toEqual([
       'known: DaemonSet `installer` tolerates `{"operator":"Exists"}`.',
-      'known: DaemonSet `installer` tolerates `{"key":"old"}` no more.',
+      'known: DaemonSet `installer` no longer tolerates `{"key":"old"}`.',
       "known: DaemonSet `installer`: pod's `containers[0].env[0].value` changes.",
     ]);
   });
@@ -619,7 +619,7 @@ describe("security", () => {
       linesOf(summaryOf({ ...step, before: role("patch", "get"), after: role("patch", "delete") }), "Security"),
     ).toEqual([
       "known: ClusterRole `installer` allows: `delete nodes`.",
-      "known: ClusterRole `installer` allows no more: `get nodes`.",
+      "known: ClusterRole `installer` no longer allows: `get nodes`.",
     ]);
     const leases = (...resourceNames: string[]) => ({
       rules: [{ apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "patch"], resourceNames }],
@@ -650,7 +650,7 @@ describe("security", () => {
     );
     expect(lines).toEqual([
       "known: ValidatingAdmissionPolicy `a`: `spec.failurePolicy` `Fail` → `Ignore`.",
-      "known: ValidatingAdmissionPolicy `b`, which limits what installers may do, goes.",
+      "known: ValidatingAdmissionPolicy `b`, which limits what installers may do, is removed.",
     ]);
   });
 
@@ -659,7 +659,7 @@ describe("security", () => {
     const local = runtime("local", "local");
     const lines = linesOf(summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [gpu, local] })), "Security");
     expect(lines).toEqual([
-      `known: \`${gpu.handler}\` is experimental: nobody ran platform \`metal-qemu-snp-gpu\` on its hardware.`,
+      `known: \`${gpu.handler}\` is experimental: nobody has run platform \`metal-qemu-snp-gpu\` on its hardware.`,
       `known: \`${local.handler}\` is insecure: platform \`local\` has no TEE, nothing in its pods is confidential.`,
     ]);
   });
@@ -687,7 +687,7 @@ describe("security", () => {
     expect(linesOf(moved, "Security")[1]).toContain("what is installed on the old one's nodes stays there");
     const written = { ...provider, before: { clusterIdentifier: "a" }, after: { renderYamlToDirectory: "manifests" } };
     expect(linesOf(summaryOf(written), "Security")[0]).toBe(
-      "known: Manifests are written to `manifests`, and cluster `a` is not reached any more.",
+      "known: Manifests are written to `manifests`, and cluster `a` is no longer reached.",
     );
     const reached = { ...provider, before: { renderYamlToDirectory: "manifests" }, after: { clusterIdentifier: "a" } };
     expect(linesOf(summaryOf(reached), "Security")[0]).toBe(
@@ -698,7 +698,7 @@ describe("security", () => {
   test("other credentials, which are all that differs; another version of the plugin is none", () => {
     const step = { op: "update", type: "pulumi:providers:kubernetes", name: "kubernetes" };
     const state = (version: string) => ({ clusterIdentifier: "a", kubeconfig: "[secret]", version });
-    const told = "unknown: Provider `kubernetes` is told other credentials: whether they are for the same cluster.";
+    const told = "unknown: Provider `kubernetes` gets different credentials; whether they lead to the same cluster.";
     const version = "known: Provider `kubernetes`: `version` `4.34.2` → `4.35.0`.";
     const security = (after: object, paths: string[]) =>
       linesOf(summaryOf({ ...step, before: state("4.34.2"), after, paths }), "Security");
@@ -818,7 +818,7 @@ describe("the rest", () => {
     const advice = { ...policyEvent, enforcementLevel: "advisory" };
     expect(readPreview(events(stackEvent, { sequence: 1, policyEvent }, ends)).errors).toEqual([policyEvent.message]);
     expect(readPreview(events(stackEvent, { sequence: 1, policyEvent: advice }, ends)).errors).toEqual([
-      "The engine says no more than: failed.",
+      "The engine only says: failed.",
     ]);
   });
 
@@ -836,7 +836,7 @@ describe("the rest", () => {
     ]) {
       const summary = summarize(readPreview(text));
       expect(linesOf(summary, "Left behind by an update that failed")).toEqual([
-        "known: `AgentPool` `cc-pool`: an earlier update replaced it and did not delete the old one, which goes now.",
+        "known: `AgentPool` `cc-pool`: an earlier update replaced it and did not delete the old one, which is deleted now.",
       ]);
       expect(summary.operations.filter(({ op }) => op === "delete")).toHaveLength(1);
     }

@@ -147,7 +147,7 @@ esac`,
     const { status, calls } = run(job);
     expect(status).toBe(0);
     expect(readFileSync(file("approved.json"), "utf8")).toBe(readFileSync(file("stored.json"), "utf8"));
-    expect(readFileSync(file("summary.md"), "utf8")).toContain("Namespace `n` goes with everything in it.");
+    expect(readFileSync(file("summary.md"), "utf8")).toContain("Namespace `n` is deleted with everything in it.");
     expect(calls).toContain("contrast-runtime review comment --body summary.md");
     expect(updates(calls)).toEqual([]);
   });
