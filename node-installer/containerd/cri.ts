@@ -2,13 +2,13 @@ import { type ChannelOptions, Client, credentials, type ServiceError, status } f
 import protobuf from "protobufjs/light.js";
 import { CriError } from "./cri-error.ts";
 
-/** Kubernetes' container runtime interface as kubelet speaks it to containerd: the few calls and fields used here. */
+/** Kubernetes' container runtime interface between kubelet and containerd: the few calls and fields used here. */
 export interface Cri {
   version(timeoutMs: number): Promise<{ runtimeName: string; runtimeVersion: string }>;
-  /** `info`: what containerd adds when it is asked for everything; `config` in it is JSON. */
+  /** `info`: what containerd adds to a verbose status; its `config` is JSON. */
   status(timeoutMs: number): Promise<{ conditions: Condition[]; info: Record<string, string> }>;
   listSandboxes(timeoutMs: number): Promise<Sandbox[]>;
-  /** The id of the sandbox that was started. */
+  /** Returns the id of the started sandbox. */
   runSandbox(config: SandboxConfig, handler: string, timeoutMs: number): Promise<string>;
   stopSandbox(id: string, timeoutMs: number): Promise<void>;
   removeSandbox(id: string, timeoutMs: number): Promise<void>;
@@ -40,12 +40,12 @@ export interface SandboxMetadata {
 export interface SandboxConfig {
   metadata: SandboxMetadata;
   hostname: string;
-  /** With any content containerd writes the sandbox's resolv.conf from it; without, the node must have one to copy. */
+  /** containerd writes the sandbox's resolv.conf from it; if it is empty, the node must have one to copy. */
   dnsConfig: { options: string[] };
   labels: Record<string, string>;
 }
 
-/** `socket`: as this process reaches it. Nothing is sent before the first call. */
+/** `socket`: the path by which this process reaches it. Nothing is sent before the first call. */
 export function openCri(socket: string): Cri {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), channelOptions);
   const call = <Response>(method: string, request: object, timeoutMs: number): Promise<Response> => {
@@ -80,7 +80,7 @@ export function openCri(socket: string): Cri {
   };
 }
 
-/** A restarted daemon is to be found within a moment, not after gRPC's usual growing pauses. */
+/** Reconnects to a restarted daemon at once, not after gRPC's usual exponential backoff. */
 const channelOptions: ChannelOptions = {
   "grpc.initial_reconnect_backoff_ms": 100,
   "grpc.min_reconnect_backoff_ms": 100,
@@ -91,7 +91,7 @@ const channelOptions: ChannelOptions = {
 
 function criError(method: string, socket: string, error: ServiceError): CriError {
   if (error.code === status.UNIMPLEMENTED) {
-    return new CriError(`containerd answers at ${socket}, but its CRI plugin does not run (${error.details})`, true);
+    return new CriError(`containerd answers at ${socket}, but its CRI plugin is not running (${error.details})`, true);
   }
   if (error.code === status.UNAVAILABLE) return new CriError(`no containerd answers at ${socket} (${error.details})`);
   if (error.code === status.DEADLINE_EXCEEDED)
@@ -190,7 +190,7 @@ const schema = {
   },
 };
 
-/** Protobuf alone, without gRPC's own loader: that one takes as long to load as all the rest. */
+/** Plain protobuf, because gRPC's own loader takes as long to load as everything else. */
 const service = protobuf.Root.fromJSON(schema as protobuf.INamespace).lookupService("runtime.v1.RuntimeService");
 const plainObjects: protobuf.IConversionOptions = { defaults: true, enums: String };
 

@@ -9,8 +9,8 @@ export const isTable = (value: unknown): value is Table =>
   typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
 
 /**
- * The text of a configuration file. Refuses what no containerd reads or what some read otherwise: zero bytes (a power
- * loss), other encodings than UTF-8, and carriage returns that end no line.
+ * The text of a configuration file. Refuses what no containerd reads, or what releases read differently: zero bytes (left
+ * by a power loss), encodings other than UTF-8, and carriage returns without a line feed.
  */
 export function decode(bytes: Uint8Array, file: string): string {
   if (bytes.includes(0)) {
@@ -40,7 +40,7 @@ export function decode(bytes: Uint8Array, file: string): string {
 
 export const lineAt = (text: string, offset: number): number => text.slice(0, offset).split("\n").length;
 
-/** Accepts what TOML 1.0 and 1.1 do; which of them is valid on a node is for the node's containerd to say. */
+/** Accepts TOML 1.0 and 1.1; the node's own containerd decides which of them is valid there. */
 export function parseDocument(text: string, file: string): Table {
   try {
     return parse(text, { integersAsBigInt: true }) as Table;
@@ -69,7 +69,7 @@ export function tableAt(document: unknown, path: readonly string[]): Table | und
   return isTable(value) ? value : undefined;
 }
 
-/** The document with the value at the path; tables on the way are made where they are missing. */
+/** The document with the value at the path; missing tables on the way are created. */
 export function withValue(document: Table, path: readonly string[], value: unknown): Table {
   const [key, ...rest] = path;
   if (key === undefined) throw new Error("a path has at least one key");
@@ -77,19 +77,7 @@ export function withValue(document: Table, path: readonly string[], value: unkno
   return { ...document, [key]: rest.length === 0 ? value : withValue(isTable(child) ? child : {}, rest, value) };
 }
 
-/** The document without the value at the path, and without the tables that are empty for it. */
-export function withoutValue(document: Table, path: readonly string[]): Table {
-  const [key, ...rest] = path;
-  if (key === undefined || !Object.hasOwn(document, key)) return document;
-  const { [key]: child, ...others } = document;
-  if (rest.length === 0) return others;
-  if (!isTable(child)) return document;
-  const left = withoutValue(child, rest);
-  if (left === child) return document;
-  return Object.keys(left).length === 0 ? others : { ...document, [key]: left };
-}
-
-/** Both documents in one; undefined where they disagree on a value, for then no text can mean both. */
+/** Both documents merged; undefined if they disagree on a value, because then no text can mean both. */
 export function union(left: Table, right: Table): Table | undefined {
   let result: Table = { ...left };
   for (const [key, value] of Object.entries(right)) {
@@ -108,7 +96,7 @@ export function union(left: Table, right: Table): Table | undefined {
 
 export const sameDocument = (left: unknown, right: unknown): boolean => isDeepStrictEqual(plain(left), plain(right));
 
-/** Key order is no difference, and neither is a parser's table prototype. */
+/** Neither key order nor a parser's table prototype makes a difference. */
 function plain(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(plain);
   if (!isTable(value)) return value;
@@ -128,7 +116,7 @@ export const dotted = (path: readonly string[]): string =>
 
 type Scalar = string | number | bigint | boolean | readonly string[];
 
-/** One table as text: header and keys, each on a line. */
+/** One table as lines: its header, then its keys. */
 export function renderTable(path: readonly string[], keys: Readonly<Record<string, Scalar>>): string[] {
   const value = (scalar: Scalar): string =>
     typeof scalar === "string"

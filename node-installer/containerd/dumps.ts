@@ -2,15 +2,15 @@ import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt } fro
 import { type Owned, subtract } from "./edit.ts";
 import { type HandlerEntry, proxyPluginsOf } from "./tables.ts";
 
-/** What shall differ between two configurations: these entries appear, and what was owned before disappears. */
+/** What should differ between two configurations: these entries appear, and what was owned before disappears. */
 export interface Change {
   entries: readonly HandlerEntry[];
   removed: Owned;
 }
 
 /**
- * Compares two outputs of `containerd config dump`. Empty: only our keys differ, and every entry is there as wanted.
- * The dump prints everything with its default, in the newest version that the binary knows, whatever the file's own.
+ * Compares two outputs of `containerd config dump`. Empty: only our keys differ, and every entry is as wanted. A dump
+ * includes all defaults, and is in the newest version that the binary knows, whatever the file's version.
  */
 export function compareDumps(before: string, after: string, { entries, removed }: Change): string[] {
   const [old, next] = [parseDump(before), parseDump(after)];
@@ -27,15 +27,15 @@ export function compareDumps(before: string, after: string, { entries, removed }
   ];
 }
 
-/** The list of imports names the file itself in 1.7, and a candidate has another name. */
+/** In 1.7 the list of imports contains the file itself, and a candidate has another name. */
 function parseDump(text: string): Table {
   const { imports: _, ...document } = parseDocument(text, "containerd config dump");
   return document;
 }
 
 /**
- * Go's zero values say what an absent key says: 1.7 prints the options of its built-in runc one by one, and none for a
- * runc that a file names.
+ * Go's zero values mean the same as an absent key: 1.7 prints every option of its built-in runc, but none for a runc that
+ * a file names.
  */
 function withoutDefaults(value: unknown): unknown {
   if (Array.isArray(value)) return value.length === 0 ? undefined : value.map((item) => withoutDefaults(item) ?? item);
@@ -61,7 +61,7 @@ const show = (value: unknown): string =>
     : JSON.stringify(value, (_, item) => (typeof item === "bigint" ? Number(item) : item)).slice(0, 200);
 
 /** The runtimes in a dump of any version. */
-export function runtimesIn(document: Table): Table {
+function runtimesIn(document: Table): Table {
   for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
     const runtimes = tableAt(document, ["plugins", id, "containerd", "runtimes"]);
     if (runtimes !== undefined) return runtimes;
@@ -110,7 +110,7 @@ function leftOver(document: Table, ours: Owned, entries: readonly HandlerEntry[]
     .map((handler) => `handler ${handler} would still be served`);
 }
 
-/** containerd accepts a default runtime that does not exist, and then serves no kubelet. */
+/** containerd accepts a default runtime that does not exist, but then serves no kubelet. */
 function badDefault(document: Table): string[] {
   for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
     const containerd = tableAt(document, ["plugins", id, "containerd"]);

@@ -15,16 +15,16 @@ import { type Fenced, joinFence, splitAtFence } from "./fence.ts";
 import { checkDocument, type Dialect, dialect, type HandlerEntry, proxyPluginsOf, renderEntries } from "./tables.ts";
 import { type ContainerdVersion, parseContainerdVersion } from "./version.ts";
 
-/** What else decides how a file is edited. */
+/** Everything besides the bytes and the entries that decides how a file is edited. */
 export interface EditContext {
   /** The edited file, for messages. */
   file: string;
   kind: "root" | "template" | "drop-in";
   /** "1.7.24" */
   containerdVersion: string;
-  /** Template and drop-in: what the distribution has rendered for containerd. */
+  /** For a template or a drop-in: what the distribution rendered for containerd. */
   rendered?: { file: string; bytes: Uint8Array | undefined };
-  /** First line of a template that does not exist. */
+  /** First line of a template that does not exist yet. */
   templateBase?: string | undefined;
 }
 
@@ -35,9 +35,9 @@ export interface Owned {
 }
 
 /**
- * The file with exactly these handlers in its fenced block, and every other byte as it was. No handlers: no block. A
- * file that is not there is made, with the least that containerd needs; `undefined` comes back where nothing is left of
- * a file that was made so. Throws `Refusal` where this cannot be done safely: nothing has been written then.
+ * The file with exactly these handlers in its fenced block, and every other byte unchanged. No handlers: no block. A
+ * missing file is created with the minimum that containerd needs; `undefined` is returned when nothing is left of a file
+ * created this way. Throws `Refusal` if this cannot be done safely, before anything is written.
  */
 export function editConfiguration(
   bytes: Uint8Array | undefined,
@@ -60,7 +60,7 @@ export function ownedBy(bytes: Uint8Array | undefined, file: string): Owned {
   return ownedIn(block === undefined ? {} : parseBlock(block, file));
 }
 
-export function ownedIn(block: Table): Owned {
+function ownedIn(block: Table): Owned {
   const plugins = Object.values(tableAt(block, ["plugins"]) ?? {});
   const handlers = plugins.flatMap((plugin) => Object.keys(tableAt(plugin, ["containerd", "runtimes"]) ?? {}));
   return {
@@ -88,14 +88,14 @@ function editRoot(
   const { file } = context;
   const containerd = parseContainerdVersion(context.containerdVersion);
   if (text === undefined) {
-    // Every 2.x reads version 3, so the file outlives an upgrade and a downgrade.
+    // Every 2.x reads version 3, so the file survives upgrades and downgrades.
     const head = [`version = ${containerd.newestConfiguration === 2 ? 2 : 3}`];
     return withBlock(nothing, head, renderEntries(entries, dialect(parseBlock(head, file), containerd, file)));
   }
   if (text.startsWith("\ufeff") && containerd.newestConfiguration > 2) {
     throw new Refusal(
       "configuration-byte-order-mark",
-      `${file} starts with a byte order mark, with which containerd ${containerd.text} does not load it. Save it as UTF-8 without one first.`,
+      `${file} starts with a byte order mark, so containerd ${containerd.text} does not load it. Save it as UTF-8 without one first.`,
     );
   }
   const fenced = splitAtFence(text, file);
@@ -107,7 +107,7 @@ function editRoot(
   return next;
 }
 
-/** Templates and drop-ins: the rendered file decides which tables are read, and what they may not repeat. */
+/** Templates and drop-ins: the rendered file decides which tables are read, and which must not be repeated. */
 function editRendered(text: string | undefined, entries: readonly HandlerEntry[], context: EditContext): string {
   const { file, kind, templateBase } = context;
   const containerd = parseContainerdVersion(context.containerdVersion);
@@ -119,7 +119,7 @@ function editRendered(text: string | undefined, entries: readonly HandlerEntry[]
     const made = text === undefined && templateBase !== undefined;
     return withBlock(made ? { ...nothing, before: `${templateBase}\n` } : fenced, [], tables);
   }
-  // containerd merges a drop-in rightly where it has the version of the file that imports it.
+  // containerd merges a drop-in correctly only if it has the version of the file that imports it.
   const version = at(rendered, ["version"]);
   const base = text === undefined ? {} : withoutBlock(text, fenced, file);
   const next = withBlock(fenced, version === undefined || "version" in base ? [] : [`version = ${version}`], tables);
@@ -129,10 +129,10 @@ function editRendered(text: string | undefined, entries: readonly HandlerEntry[]
 
 const nothing: Fenced = { before: "", block: undefined, after: "" };
 
-/** The line by which a block shows that we made the file: its `version`. */
+/** The `version` line, by which a block shows that we created the file. */
 const headOf = ({ block }: Fenced): string[] => (block ?? []).filter((line) => /^version = \d+$/.test(line));
 
-/** A file that we made ends with its last table, unless somebody has built on it since: then its head stays. */
+/** A file that we created is removed with its last table, unless somebody has added to it since: then its head stays. */
 function withBlock(fenced: Fenced, head: string[], tables: string[][]): string;
 function withBlock(fenced: Fenced, head: string[], tables: []): string | undefined;
 function withBlock(fenced: Fenced, head: string[], tables: string[][]): string | undefined {
@@ -144,7 +144,7 @@ function withBlock(fenced: Fenced, head: string[], tables: string[][]): string |
 const separated = (tables: readonly (readonly string[])[]): string[] =>
   tables.flatMap((table, index) => (index === 0 ? table : ["", ...table]));
 
-/** The document without our block, proven to mean without it what it meant beside it. */
+/** The document without our block; proves that the rest means the same with and without the block. */
 function withoutBlock(text: string, fenced: Fenced, file: string): Table {
   const base = parseDocument(fenced.before + fenced.after, file);
   if (fenced.block === undefined) return base;
@@ -158,7 +158,7 @@ function withoutBlock(text: string, fenced: Fenced, file: string): Table {
   return base;
 }
 
-/** The dialect for a document, once nothing in it stands in the way of the entries. */
+/** The dialect of a document, after checking that nothing in it conflicts with the entries. */
 function checked(
   document: Table,
   entries: readonly HandlerEntry[],
@@ -188,13 +188,13 @@ function checked(
   if (taken !== undefined) {
     throw new Refusal(
       "handler-exists",
-      `${file} has ${dotted(taken)} already, outside of the contrast-runtime block. Delete that table, or remove the runtime from the install spec.`,
+      `${file} has ${dotted(taken)} already, outside the contrast-runtime block. Delete that table, or remove the runtime from the install spec.`,
     );
   }
   return target;
 }
 
-/** The edited text must parse to what was there and the block's tables, and to nothing else. */
+/** The edited text must parse to what was there plus the block's tables, and nothing else. */
 function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms }: Dialect, file: string): void {
   const { block, before, after } = splitAtFence(text, file);
   const ours = parseBlock(block ?? [], file);
@@ -202,7 +202,7 @@ function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms 
   try {
     whole = parseDocument(text, file);
   } catch (error) {
-    // It parsed without our tables and has none of them: only a table that is closed to additions is left.
+    // The text parsed without our tables and has none of them, so the only cause left is a table closed to additions.
     const closed = inlineTable(before + after, [runtimes, runtimePlatforms ?? [], ["proxy_plugins"]], file);
     if (closed === undefined) throw error;
     throw new Refusal(
@@ -215,7 +215,7 @@ function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms 
   }
 }
 
-/** The first table on one of the paths to which no table can be added. */
+/** The first table on any of the paths to which no table can be added. */
 function inlineTable(text: string, paths: readonly (readonly string[])[], file: string): string[] | undefined {
   for (const path of paths) {
     for (let length = 1; length <= path.length; length++) {
@@ -231,7 +231,7 @@ function inlineTable(text: string, paths: readonly (readonly string[])[], file: 
   return undefined;
 }
 
-/** What the distribution rendered, without what our template or drop-in has brought into it. */
+/** What the distribution rendered, without what our template or drop-in added to it. */
 function renderedDocument({ file, rendered }: EditContext, dropIn: Table): Table {
   if (rendered?.bytes === undefined) {
     throw new Refusal(

@@ -3,18 +3,18 @@ import { Refusal } from "../runtime/refusal.ts";
 import { lineAt } from "./document.ts";
 
 /**
- * The fenced block: the only part of an administrator's file that is ours. Its first line carries a checksum of what
- * stands between the fences, so that a change by somebody else is noticed, and says whether the line end before it is
- * ours as well (the file ended without one): enough to leave, without any memory, the bytes that were there before.
+ * The fenced block: the only part of an administrator's file that is ours. Its first line carries a checksum of the lines
+ * between the fences, so that foreign changes are noticed, and says whether the line end before it is ours too (the file
+ * ended without one). That is enough to restore the original bytes without any other record.
  */
 export const opening = "# BEGIN contrast-runtime";
 const closing = "# END contrast-runtime";
 const openingLine = /^# BEGIN contrast-runtime \(managed, do not edit;( joined;)? ([0-9a-f]{16})\)$/;
 
-/** A text and the block in it. `before + after` is the text without the block. */
+/** A text split at its block. `before + after` is the text without the block. */
 export interface Fenced {
   before: string;
-  /** Lines between the fences, LF; undefined where there is no block. */
+  /** Lines between the fences, without line ends; undefined if there is no block. */
   block: string[] | undefined;
   after: string;
 }
@@ -22,7 +22,7 @@ export interface Fenced {
 const checksum = (lines: readonly string[]): string =>
   createHash("sha256").update(lines.join("\n")).digest("hex").slice(0, 16);
 
-/** Finds the block. Refuses more than one, half a one, and one that somebody edited. */
+/** Finds the block. Refuses several blocks, an incomplete one, and one that somebody edited. */
 export function splitAtFence(text: string, file: string): Fenced {
   const openings = [...text.matchAll(/^[ \t]*# BEGIN contrast-runtime[^\n]*/gm)];
   const closings = [...text.matchAll(/^[ \t]*# END contrast-runtime[^\n]*(?:\n|$)/gm)];
@@ -66,7 +66,7 @@ export function splitAtFence(text: string, file: string): Fenced {
   return { before: joined ? before.replace(/\r?\n$/, "") : before, block: lines, after };
 }
 
-/** The text with these lines in its block: where the block was, else at the end. No lines: no block. */
+/** The text with these lines in its block, where the block was or else at the end. No lines: no block. */
 export function joinFence({ before, after }: Fenced, lines: readonly string[]): string {
   if (lines.length === 0) return before + after;
   const lineEnd = /\r?\n/.exec(before + after)?.[0] ?? "\n";

@@ -6,37 +6,37 @@ import { type UnitState, unitState } from "./restart.ts";
 import { observe, reasons, type ServingState, serves, unlikeBefore } from "./serving.ts";
 import type { HandlerEntry } from "./tables.ts";
 
-/** What a daemon has to show after a restart. */
+/** What a daemon must show after a restart. */
 export interface Expectation {
   /** Served with exactly these options. */
   entries: readonly HandlerEntry[];
-  /** Ours before, and not to be served any more. */
+  /** Ours before; must no longer be served. */
   removed: readonly string[];
-  /** Everything else is as it was; `undefined`: nothing is known of it. */
+  /** Everything else must be as it was here; `undefined`: nothing is known about it. */
   before: ServingState | undefined;
 }
 
 export interface GateTimeouts {
-  /** The longest that the daemon gets until all holds: starts of five minutes have been seen on nodes with many pods. */
+  /** How long the daemon gets until everything holds: on nodes with many pods, starts can take five minutes. */
   totalMs: number;
-  /** How long all must hold, and how long a problem must last that a running daemon does not lose by itself. */
+  /** How long everything must hold, and how long a problem that waiting cannot solve must persist. */
   stableMs: number;
-  /** One call of the CRI. */
+  /** Limit of one CRI call. */
   callMs: number;
   pollMs: number;
 }
 
 export interface GateResult {
   ok: boolean;
-  /** Sentences without an end; empty if ok. */
+  /** Sentences without a full stop; empty if ok. */
   problems: string[];
 }
 
 export const gateTimeouts: GateTimeouts = { totalMs: 300_000, stableMs: 2_000, callMs: 10_000, pollMs: 200 };
 
 /**
- * Waits until the unit is active and stays so, the CRI answers and is ready, our handlers are served with our options
- * and all others as before. Never throws for what it finds: the caller rolls back by the result.
+ * Waits until the unit is active and stays active, the CRI answers and is ready, and our handlers are served with our
+ * options and all others as before. Never throws because of what it finds: the caller decides by the result.
  */
 export async function gate(
   host: Host,
@@ -57,21 +57,21 @@ export async function gate(
       return { ok: look.problems.length === 0, problems: look.problems };
     if (now - started >= timeouts.totalMs) {
       const problems =
-        look.problems.length > 0 ? look.problems : [`${located.unit} does not stay up: it was started again and again`];
+        look.problems.length > 0 ? look.problems : [`${located.unit} does not stay up: it keeps restarting`];
       return { ok: false, problems: problems.map((problem) => `${problem}, after ${timeouts.totalMs / 1000} s`) };
     }
     await host.delay(timeouts.pollMs);
   }
 }
 
-/** Starts by systemd itself after ours, from which on a unit that is down is taken as one that will not come up. */
+/** After this many restarts by systemd itself, a unit that is down is assumed not to come up. */
 const hopeless = 2;
 
 interface Look {
   problems: string[];
-  /** No time will change this: all is well, or the daemon runs and has read another configuration. */
+  /** Waiting will not change this: all is well, or the daemon runs with another configuration. */
   settled: boolean;
-  /** A unit that comes and goes so quickly that no look is like the one before. */
+  /** A unit that restarts so quickly that no two looks are alike. */
   lost: boolean;
   unit: UnitState | undefined;
 }
@@ -92,7 +92,7 @@ async function lookAt(
   try {
     unit = await unitState(host, name);
     if (unit.active !== "active") {
-      const again = unit.restarts > 0 ? `, started again ${unit.restarts} times` : "";
+      const again = unit.restarts > 0 ? `, restarted ${unit.restarts} times` : "";
       const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result}${again})`;
       const settled = unit.active === "failed" || unit.restarts >= hopeless;
       return { problems: [problem], settled, lost: unit.restarts > hopeless, unit };
@@ -106,7 +106,7 @@ async function lookAt(
       ...removed.filter((handler) => handler in state.handlers).map((handler) => `handler ${handler} is still served`),
     ];
     const others = before === undefined ? [] : unlikeBefore(before, state, ours);
-    // Where the distribution restarts by itself, the old daemon answers for a while.
+    // If the distribution restarts containerd itself, the old daemon still answers for a while.
     const network = before?.networkReady === true && !state.networkReady;
     return {
       problems: [...loaded, ...others],

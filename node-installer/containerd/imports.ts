@@ -4,20 +4,20 @@ import type { Host } from "../host/host.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { at, decode, parseDocument, type Table } from "./document.ts";
 
-/** The imports of a file, absolute: relative ones are relative to its folder. */
+/** The imports of a file as absolute paths: relative ones are relative to its folder. */
 export function importsOf(document: unknown, file: string): string[] {
   const imports = at(document, ["imports"]);
   const patterns = Array.isArray(imports) ? imports.filter((path) => typeof path === "string") : [];
   return patterns.map((pattern) => posix.resolve(dirname(file), pattern));
 }
 
-/** A path is a pattern for containerd if it has a star, and only then. */
+/** containerd treats a path as a pattern only if it contains a star. */
 const isPattern = (path: string): boolean => path.includes("*");
 
 export const stands = (pattern: string, path: string): boolean =>
   isPattern(pattern) ? matcher(pattern).test(path) : pattern === path;
 
-/** Go's patterns, where a star stands for a leading dot as well, and braces for themselves. */
+/** Go's patterns, in which a star also matches a leading dot, and braces are literal. */
 function matcher(pattern: string): RegExp {
   const parts = pattern.match(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[\s\S]/g) ?? [];
   const source = parts.map((part) => {
@@ -30,12 +30,12 @@ function matcher(pattern: string): RegExp {
   } catch {
     throw new Refusal(
       "imports-pattern",
-      `"${pattern}" in the imports of containerd's configuration is no pattern: containerd does not load it. Correct it first.`,
+      `"${pattern}" in the imports of containerd's configuration is not a valid pattern, so containerd does not load it. Correct it first.`,
     );
   }
 }
 
-/** The files that the imports of a document stand for; one that is named needs not be there. */
+/** The files that the imports of a document stand for; a file named without a pattern need not exist. */
 export async function importedFiles(host: Host, document: Table, file: string): Promise<string[]> {
   const files: string[] = [];
   for (const path of importsOf(document, file)) files.push(...(isPattern(path) ? await expand(host, path) : [path]));
@@ -59,14 +59,14 @@ async function expand(host: Host, pattern: string): Promise<string[]> {
 }
 
 export interface Import {
-  /** The file that names it. */
+  /** The file that imports it. */
   by: string;
   path: string;
-  /** undefined: it is not there. */
+  /** undefined: the file does not exist. */
   document: Table | undefined;
 }
 
-/** What containerd merges over a document, in its order and each file once: imports have imports, also in circles. */
+/** What containerd merges over a document, in its order, each file once: imports may have imports, even circular ones. */
 export async function readImports(host: Host, document: Table, file: string): Promise<Import[]> {
   const imports: Import[] = [];
   const pending = [{ document, file }];

@@ -10,15 +10,15 @@ import { importsOf, stands } from "./imports.ts";
 import { flagValue, readUnit, type UnitFile } from "./unit.ts";
 import { parseContainerdVersion, versionInOutput } from "./version.ts";
 
-/** Where a node's containerd is, and what makes it serve a handler. Paths are the node's. */
+/** Where a node's containerd is, and which file makes it serve a handler. Paths are the node's. */
 export interface Located {
   distribution: Distribution["name"];
   kind: EditContext["kind"];
-  /** The file to edit, links resolved; it need not exist. */
+  /** The file to edit, with links resolved; it need not exist. */
   file: string;
   /**
-   * The file that containerd reads: `file` itself, by the name that containerd is given (imports are relative to the link,
-   * not to what it leads to), or what the distribution renders from `file`.
+   * The file that containerd reads: `file` itself under the name that containerd is given (imports are relative to the
+   * link, not to its target), or what the distribution renders from `file`.
    */
   configuration: string;
   templateBase: string | undefined;
@@ -26,14 +26,14 @@ export interface Located {
   unit: string;
   socket: string;
   restart: Distribution["restart"];
-  /** `undefined` on a tree without one. */
+  /** `undefined` in a file tree without one. */
   binary: string | undefined;
   /** "1.7.24" */
   version: string;
   dataDirectories: readonly string[];
 }
 
-/** The bytes that an edit starts from; `undefined` where a file is not there. */
+/** The bytes that an edit starts from; `undefined` for a missing file. */
 export interface Configuration {
   edited: Buffer | undefined;
   configuration: Buffer | undefined;
@@ -42,8 +42,8 @@ export interface Configuration {
 type Declared = InstallSpec["distribution"];
 
 /**
- * Finds the node's containerd, and refuses a node that is not what the install spec says or that cannot be served.
- * Reads only; needs neither systemd nor a running containerd.
+ * Finds the node's containerd. Refuses a node that does not match the install spec, and one that is not supported. Only
+ * reads; needs neither systemd nor a running containerd.
  */
 export async function locate(host: Host, declared: Declared): Promise<Located> {
   const distribution = distributions[declared.name];
@@ -83,7 +83,7 @@ export function editContext(located: Located, configuration: Configuration): Edi
   };
 }
 
-/** Each distribution by its evidence on the node; hosts that none of them runs on by their own names. */
+/** Recognizes each distribution by its evidence on the node, and unsupported operating systems by their names. */
 async function crossCheck(host: Host, declared: Declared): Promise<void> {
   const system = /^ID="?([^"\n]*)"?$/m.exec((await readIfThere(host, "/etc/os-release"))?.toString("utf8") ?? "")?.[1];
   const [, reason] = Object.entries(unsupported).find(([id]) => id === system) ?? [];
@@ -109,10 +109,10 @@ async function crossCheck(host: Host, declared: Declared): Promise<void> {
 
 const unsupported: Readonly<Record<string, string>> = {
   talos:
-    "This node runs Talos, which has no systemd and takes containerd's configuration from its machine configuration alone. Add the handler there, or use another operating system.",
+    "This node runs Talos, which has no systemd and takes containerd's configuration only from its machine configuration. Add the handler there, or use another operating system.",
   bottlerocket:
     "This node runs Bottlerocket, which generates containerd's configuration from its API and mounts it read-only. Use another operating system for confidential nodes.",
-  cos: "This node runs Container-Optimized OS, which forgets changes of /etc at each boot and runs no program from a writable disk. Use another node image.",
+  cos: "This node runs Container-Optimized OS, which discards changes to /etc at each boot and runs no program from a writable disk. Use another node image.",
 };
 
 async function findUnit(
@@ -127,7 +127,7 @@ async function findUnit(
     if (file !== undefined) found.push({ name, file });
   }
   if (found.length > 1) {
-    // A server that was an agent once has both units: the one that runs counts.
+    // A server that was once an agent has both units: the running one counts.
     for (const one of found) {
       if ((await host.run("systemctl", ["is-active", "--quiet", one.name])).code === 0) return one;
     }
@@ -139,7 +139,7 @@ async function findUnit(
       "This node runs CRI-O (crio.service), not containerd. contrast-runtime configures containerd only: take the node out of the group.",
     );
   }
-  // A tree for a plan may hold configuration alone.
+  // The file tree of a plan may contain nothing but configuration.
   if (!(await hasSystemd(host)) && declared.containerdVersion !== undefined) {
     return { name: candidates[0] ?? "", file: undefined };
   }
@@ -158,7 +158,7 @@ function checkKillMode(unit: string, file: UnitFile | undefined): void {
   if (file === undefined || file.killMode === "process") return;
   throw new Refusal(
     "kill-mode",
-    `${file.path}: KillMode is ${file.killMode}, so a restart of ${unit} ends every pod on this node. Set KillMode=process in a drop-in (systemctl edit ${unit}), as containerd's own unit has it.`,
+    `${file.path}: KillMode is ${file.killMode}, so a restart of ${unit} kills every pod on this node. Set KillMode=process in a drop-in (systemctl edit ${unit}), as containerd's own unit has it.`,
   );
 }
 
@@ -188,11 +188,11 @@ function socketOf(distribution: Distribution, unit: UnitFile | undefined): strin
   if (isPath(socket)) return socket;
   throw new Refusal(
     "socket-path-unknown",
-    `${unit?.path} starts containerd with --address ${socket}, which is not an absolute path. Set distribution.socket to the socket that this stands for.`,
+    `${unit?.path} starts containerd with --address ${socket}, which is not an absolute path. Set distribution.socket to the absolute path that containerd really uses.`,
   );
 }
 
-/** As a flag gives it: no variable, and nothing that depends on the unit's working directory. */
+/** Whether a flag's value is a path that depends on no variable and on no working directory. */
 const isPath = (flag: string): boolean => flag.startsWith("/") && !flag.includes("$");
 
 type Target = Pick<Located, "kind" | "file" | "configuration" | "templateBase">;
@@ -208,7 +208,7 @@ async function findEdited(
     if (!isPath(path)) {
       throw new Refusal(
         "configuration-path-unknown",
-        `${unit?.path} starts containerd with --config ${path}, which is not an absolute path. Set distribution.configPath to the file that this stands for.`,
+        `${unit?.path} starts containerd with --config ${path}, which is not an absolute path. Set distribution.configPath to the absolute path that containerd really uses.`,
       );
     }
     const file = await writable(host, await host.realpath(path));
@@ -239,21 +239,24 @@ async function findEdited(
     );
   }
   const { template, dropIn } = forVersion;
-  // containerd 1.x replaces a plugin's whole section by a drop-in's, so it gets the template there.
+  // containerd 1.x lets a drop-in replace a plugin's whole section, so there we edit the template.
   const mayDropIn = dropIn !== undefined && parseContainerdVersion(version).newestConfiguration > 2;
   if (mayDropIn && importsOf(document, configuration).some((pattern) => stands(pattern, dropIn))) {
     return { kind: "drop-in", file: dropIn, configuration, templateBase: undefined };
   }
   const file = await ownName(host, template);
   if (edited.templateBase === undefined && (await host.stat(file)) === undefined) {
-    throw new Refusal("template-missing", `${template} is not there, from which ${name} renders. Reinstall ${name}.`);
+    throw new Refusal(
+      "template-missing",
+      `${template}, from which ${name} renders its configuration, is missing. Reinstall ${name}.`,
+    );
   }
   return { kind: "template", file, configuration, templateBase: edited.templateBase };
 }
 
 /**
- * By the path that outlives an upgrade: the folder above may be a link that leads elsewhere after each refresh of a snap,
- * to where the file was copied with our block in it. Only a link in the file's own place is followed.
+ * The path that survives an upgrade: a parent folder may be a link that each refresh of a snap points elsewhere, to a
+ * copy of the file that includes our block. A link is followed only if it is the file itself.
  */
 async function ownName(host: Host, path: string): Promise<string> {
   const target = await host.realpath(path);
@@ -272,23 +275,23 @@ async function checkImported(
   if (text.split(/\r?\n/, 1)[0]?.trim() !== root.firstLine) {
     throw new Refusal(
       "configuration-not-managed",
-      `${root.file} does not start with "${root.firstLine}", so ${name} leaves it to its owner and reads no drop-in. Give the file back to ${name} by that first line, and move what is yours in it to a drop-in.`,
+      `${root.file} does not start with "${root.firstLine}", so ${name} neither manages it nor reads drop-ins. Restore that first line to let ${name} manage the file again, and move your own settings to a drop-in.`,
     );
   }
   if (!importsOf(parseDocument(text, root.file), root.file).includes(configuration)) {
     throw new Refusal(
       "configuration-not-imported",
-      `${root.file} does not import ${configuration}, so no drop-in reaches containerd. Restart ${name} to have it written anew, or upgrade it.`,
+      `${root.file} does not import ${configuration}, so no drop-in reaches containerd. Restart ${name} so that it rewrites the file, or upgrade it.`,
     );
   }
 }
 
-/** Refuses file systems that distributions mount read-only by design, and what no file can take the place of. */
+/** Refuses file systems that distributions mount read-only by design, and paths that are not regular files. */
 async function writable(host: Host, file: string): Promise<string> {
   if (/^\/(usr|snap|nix)\//.test(file)) {
     throw new Refusal(
       "configuration-read-only",
-      `containerd reads ${file}, which belongs to the operating system and is not to be written. Copy it to /etc/containerd/config.toml, start containerd with --config /etc/containerd/config.toml, and set distribution.configPath to it.`,
+      `containerd reads ${file}, which belongs to the operating system and must not be changed. Copy it to /etc/containerd/config.toml, start containerd with --config /etc/containerd/config.toml, and set distribution.configPath to it.`,
     );
   }
   const kind = /^\/(dev|proc|sys)\//.test(file) ? "other" : ((await host.stat(file))?.kind ?? "file");

@@ -10,13 +10,13 @@ export interface UnitState {
   sub: string;
   /** Why it ended last: "success", "exit-code", "timeout", … */
   result: string;
-  /** Restarts by systemd itself since the unit was last started by somebody. */
+  /** Restarts by systemd itself since somebody last started the unit. */
   restarts: number;
   /** New with every start. */
   invocation: string;
 }
 
-/** How long systemd is waited for. A start that takes longer goes on by itself, and the gate looks at what becomes of it. */
+/** How long to wait for systemd. A start that takes longer continues, and the gate looks at the outcome. */
 const restartTimeoutMs = 120_000;
 
 export async function unitState(host: Host, unit: string): Promise<UnitState> {
@@ -35,14 +35,14 @@ export async function unitState(host: Host, unit: string): Promise<UnitState> {
   };
 }
 
-/** Before anything is written: a restart that cannot be asked for would come too late to be refused. */
+/** Called before anything is written: at the restart itself it would be too late to refuse. */
 export async function requireSystemd(host: Host, { unit }: Located): Promise<void> {
   try {
     await unitState(host, unit);
   } catch (error) {
     throw new Refusal(
       "systemd-unreachable",
-      `systemd of this node cannot be asked for ${unit}: ${(error as Error).message}. ` +
+      `This node's systemd cannot be asked about ${unit}: ${(error as Error).message}. ` +
         "The installer's pod needs root, the host's root directory, and the host's process namespace (hostPID).",
       { cause: error },
     );
@@ -50,12 +50,12 @@ export async function requireSystemd(host: Host, { unit }: Located): Promise<voi
 }
 
 /**
- * Restarts containerd once, by the distribution's verb. Whether it came back is for the gate to say: this throws only
- * where systemd cannot be asked at all. A distribution that watches its drop-ins restarts by itself.
+ * Restarts containerd once, with the distribution's verb. The gate decides whether it came back: this throws only if
+ * systemctl cannot be run at all. A distribution that watches its drop-ins restarts containerd itself.
  */
 export async function restart(host: Host, { unit, restart: verb }: Located): Promise<void> {
   if (verb === "itself") return;
-  // A unit that failed, or is about to be started again, may have used up its starts.
+  // A unit that failed, or is about to be restarted, may have reached its start limit.
   if ((await unitState(host, unit)).active !== "active") await host.run("systemctl", ["reset-failed", unit]);
   const { code, stderr } = await host.run("systemctl", ["restart", unit], { timeoutMs: restartTimeoutMs });
   if (code === 127) throw new Error(`systemctl restart ${unit} could not be run: ${stderr.trim()}`);

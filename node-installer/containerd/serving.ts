@@ -2,7 +2,7 @@ import type { Cri } from "./cri.ts";
 import { isTable, sameDocument, type Table, tableAt } from "./document.ts";
 import type { HandlerEntry } from "./tables.ts";
 
-/** What a running containerd serves. Plain JSON: it goes into the journal. */
+/** What a running containerd serves. Plain JSON, because it is stored in the journal. */
 export interface ServingState {
   version: string;
   runtimeReady: boolean;
@@ -14,7 +14,7 @@ export interface ServingState {
   handlers: Record<string, ServedHandler>;
 }
 
-/** The part of a runtime's settings that containerd 1.7 and 2.x report alike; empty values are left out of `options`. */
+/** The settings of a runtime that containerd 1.7 and 2.x report alike; `options` omits empty values. */
 export interface ServedHandler {
   runtimeType: string;
   runtimePath: string;
@@ -25,7 +25,7 @@ export interface ServedHandler {
 }
 
 /**
- * Asks the running daemon over the CRI. The list of runtimes comes from the verbose status, for 1.7 has no other. It
+ * Asks the running daemon over the CRI. The list of runtimes comes from the verbose status, because 1.7 has no other. It
  * proves what the daemon loaded, not that a shim works.
  */
 export async function observe(cri: Cri, timeoutMs: number): Promise<ServingState> {
@@ -57,7 +57,7 @@ function served(runtime: unknown): ServedHandler {
     podAnnotations: strings(settings.PodAnnotations),
     privilegedWithoutHostDevices: settings.privileged_without_host_devices === true,
     snapshotter: text(settings.snapshotter),
-    // containerd 2.x fills in the zero values of options whose type it knows.
+    // containerd 2.x fills in zero values for options whose type it knows.
     options: Object.fromEntries(options.filter(([, value]) => value !== "" && value !== 0 && value !== false)),
   };
 }
@@ -71,20 +71,20 @@ const wanted = ({ entry }: HandlerEntry): ServedHandler => ({
   options: { ...entry.options },
 });
 
-/** What the daemon does not serve as these entries say; empty: a restart would change nothing for them. */
+/** Where the daemon differs from these entries; empty: a restart would change nothing for them. */
 export function serves(state: ServingState, entries: readonly HandlerEntry[]): string[] {
   return entries.flatMap((one) => different(one.handler, wanted(one), state.handlers[one.handler]));
 }
 
-/** What else than our handlers is not as it was. */
+/** What has changed apart from our handlers. */
 export function unlikeBefore(before: ServingState, after: ServingState, ours: ReadonlySet<string>): string[] {
   const foreign = Object.entries(before.handlers).filter(([name]) => !ours.has(name));
   return [
     ...foreign.flatMap(([name, settings]) => different(name, settings, after.handlers[name])),
     ...(before.defaultRuntime === after.defaultRuntime
       ? []
-      : [`the default runtime is "${after.defaultRuntime}", and was "${before.defaultRuntime}"`]),
-    ...(before.networkReady && !after.networkReady ? [`the network is not ready any more (${reasons(after)})`] : []),
+      : [`the default runtime is "${after.defaultRuntime}", but was "${before.defaultRuntime}"`]),
+    ...(before.networkReady && !after.networkReady ? [`the network is no longer ready (${reasons(after)})`] : []),
   ];
 }
 

@@ -3,19 +3,19 @@ import type { ContainerdEntry } from "../runtime/spec.ts";
 import { at, dotted, isTable, renderTable, type Table, tableAt } from "./document.ts";
 import type { ContainerdVersion } from "./version.ts";
 
-/** A handler and what containerd is told of it. */
+/** A handler and its containerd configuration. */
 export interface HandlerEntry {
   handler: string;
   entry: ContainerdEntry;
 }
 
-/** Where a file's runtimes stand: decided by the tables that it has, then by its version. */
+/** Where a file keeps its runtimes: decided by the tables that it has, then by its version. */
 export interface Dialect {
   /** Path of the table of runtimes. */
   runtimes: readonly string[];
-  /** Path of the table that says with which snapshotter a runtime's images are pulled; containerd 1.7 has none. */
+  /** Path of the table of snapshotters with which each runtime's images are pulled; containerd 1.7 has none. */
   runtimePlatforms: readonly string[] | undefined;
-  /** containerd 1.7 forgets its built-in runc as soon as a file names any runtime: write it, where the file names none. */
+  /** containerd 1.7 drops its built-in runc once a file names any runtime: write runc too if the file names none. */
   needsRunc: boolean;
 }
 
@@ -25,7 +25,7 @@ const third = ["plugins", "io.containerd.cri.v1.runtime"] as const;
 const images = ["plugins", "io.containerd.cri.v1.images"] as const;
 const runtimesOf = (plugin: readonly string[]): string[] => [...plugin, "containerd", "runtimes"];
 
-/** The `version` of a file; one without is read as version 1. */
+/** The `version` of a file; a file without one is read as version 1. */
 export function fileVersion(document: Table, containerd: ContainerdVersion, file: string): number {
   const version = Object.hasOwn(document, "version") ? document.version : 1n;
   if (typeof version !== "bigint" || version < 0n) {
@@ -44,9 +44,9 @@ export function fileVersion(document: Table, containerd: ContainerdVersion, file
 }
 
 /**
- * Which tables this containerd reads in this file. A file below the daemon's own version is migrated: tables of the
- * older id move to the newer one, except that `runtimes` there, if present, hides `runtimes` here altogether.
- * containerd 2.0 to 2.2 skip that for version 1, and so ignore its CRI section.
+ * Which tables this containerd reads in this file. containerd migrates a file of an older version: tables under the older
+ * id move to the newer one, but `runtimes` under the newer id, if present, hides `runtimes` under the older one entirely.
+ * containerd 2.0 to 2.2 do not migrate version 1, and so ignore its CRI section.
  */
 export function dialect(document: Table, containerd: ContainerdVersion, file: string): Dialect {
   const version = fileVersion(document, containerd, file);
@@ -72,7 +72,7 @@ export function dialect(document: Table, containerd: ContainerdVersion, file: st
     if (older.length > 1) {
       throw new Refusal(
         "configuration-ambiguous",
-        `${file} has no version, or version 1, and both ${dotted(first)} and ${dotted(second)}: containerd takes one of them by chance. Merge them under version = 2, then run again.`,
+        `${file} has no version, or version 1, and both ${dotted(first)} and ${dotted(second)}: containerd picks one of them unpredictably. Merge them under version = 2, then run again.`,
       );
     }
     if (older[0] !== undefined && !has(runtimesOf(third))) return found(older[0]);
@@ -86,7 +86,7 @@ export function dialect(document: Table, containerd: ContainerdVersion, file: st
   return found(version === 2 ? second : third);
 }
 
-/** The tables of the entries, in canonical order, each as lines. */
+/** The tables of the entries in canonical order, each as lines. */
 export function renderEntries(entries: readonly HandlerEntry[], dialect: Dialect): string[][] {
   if (entries.length === 0) return [];
   const tables: string[][] = [];
@@ -122,7 +122,7 @@ export function renderEntries(entries: readonly HandlerEntry[], dialect: Dialect
   return tables;
 }
 
-/** Name → socket. Two entries may share one, if they agree on its socket. */
+/** Name → socket. Entries may share a proxy plugin if they agree on its socket. */
 export function proxyPluginsOf(entries: readonly HandlerEntry[]): Map<string, string> {
   const plugins = new Map<string, string>();
   for (const { handler, entry } of entries) {
@@ -132,7 +132,7 @@ export function proxyPluginsOf(entries: readonly HandlerEntry[]): Map<string, st
     if (known !== undefined && known !== address) {
       throw new Refusal(
         "proxy-plugin-conflict",
-        `Handler ${handler} wants the proxy plugin ${name} at ${address}, another handler wants it at ${known}. Give each its own name.`,
+        `Handler ${handler} needs the proxy plugin ${name} at ${address}, but another handler needs it at ${known}. Give each its own name.`,
       );
     }
     plugins.set(name, address);
@@ -140,14 +140,14 @@ export function proxyPluginsOf(entries: readonly HandlerEntry[]): Map<string, st
   return new Map([...plugins].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Refuses settings under which no handler of ours could be served, whatever is added. */
+/** Refuses settings with which none of our handlers could be served, whatever is added. */
 export function checkDocument(document: Table, file: string): void {
   const disabled = at(document, ["disabled_plugins"]);
   const cri = Array.isArray(disabled) ? disabled.find((id) => criIds.has(String(id))) : undefined;
   if (cri !== undefined) {
     throw new Refusal(
       "cri-disabled",
-      `${file}: disabled_plugins contains "${cri}", so containerd serves no kubelet. Take it out of the list and restart containerd first.`,
+      `${file}: disabled_plugins contains "${cri}", so containerd serves no kubelet. Remove it from the list and restart containerd first.`,
     );
   }
   const imports = at(document, ["imports"]);

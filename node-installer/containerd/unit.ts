@@ -1,10 +1,10 @@
 import type { Host } from "../host/host.ts";
 
-/** A systemd service as its unit file and the drop-ins beside it say; read from the files, for a tree has no systemd. */
+/** A systemd service as its unit file and drop-ins define it; read from the files, because a file tree has no systemd. */
 export interface UnitFile {
   path: string;
   execStart: string[];
-  /** systemd's default where the unit does not say. */
+  /** systemd's default if the unit does not set it. */
   killMode: string;
 }
 
@@ -17,11 +17,11 @@ const unitFolders = [
   "/lib/systemd/system",
 ];
 
-/** `undefined` where the node has no such unit, or a masked one. */
+/** `undefined` if the node has no such unit, or if it is masked. */
 export async function readUnit(host: Host, name: string): Promise<UnitFile | undefined> {
   for (const folder of unitFolders) {
     const path = `${folder}/${name}`;
-    // So systemd masks a unit; a copy of a node's files has no devices.
+    // systemd masks a unit this way. The link is resolved by name, because a copy of a node's files has no devices.
     if ((await host.realpath(path)) === "/dev/null") return undefined;
     if ((await host.stat(path)) === undefined) continue;
     const texts = [
@@ -33,11 +33,11 @@ export async function readUnit(host: Host, name: string): Promise<UnitFile | und
   return undefined;
 }
 
-/** A link to /dev/null, which masks a drop-in, is as good as an empty one. */
+/** A link to /dev/null, which masks a drop-in, counts as an empty one. */
 const text = async (host: Host, path: string): Promise<string> =>
   (await host.stat(path))?.kind === "file" ? (await host.readFile(path)).toString("utf8") : "";
 
-/** The drop-ins in the order in which they apply: by name, of two with one name the one of the higher folder. */
+/** The drop-ins in the order in which they apply: by name; of two with the same name, the one with higher precedence. */
 async function dropIns(host: Host, name: string): Promise<string[]> {
   const byName = new Map<string, string>();
   for (const folder of unitFolders.toReversed()) {
@@ -49,7 +49,7 @@ async function dropIns(host: Host, name: string): Promise<string[]> {
   return [...byName].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, path]) => path);
 }
 
-/** Later texts override earlier ones; an empty `ExecStart=` takes back those before it. */
+/** Later texts override earlier ones; an empty `ExecStart=` resets those before it. */
 export function mergeUnit(texts: readonly string[]): Partial<Pick<UnitFile, "execStart" | "killMode">> {
   const merged: Partial<Pick<UnitFile, "execStart" | "killMode">> = {};
   for (const unit of texts) {

@@ -15,9 +15,9 @@ import { parseContainerdVersion } from "./version.ts";
 const dumpTimeoutMs = 30_000;
 
 /**
- * Lets the node's own containerd read the configuration that `next` (the new bytes of the edited file; `undefined`: no
- * file) would give it, before anything is replaced. Refuses if containerd does not load it, if anything but our keys
- * differs, and if what the entries name is not on the node. Without a containerd binary only the latter is looked at.
+ * Lets the node's own containerd read the configuration that would result from `next` (the new bytes of the edited file;
+ * `undefined`: no file), before anything is replaced. Refuses if containerd does not load it, if anything but our keys
+ * differs, or if files that the entries name are missing. Without a containerd binary, only the last is checked.
  */
 export async function validate(
   host: Host,
@@ -45,7 +45,7 @@ export async function validate(
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
 }
 
-/** The part that a plan on any tree can say: it reads files, and no payload has to be there. */
+/** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
 export async function validateImports(
   host: Host,
   located: Located,
@@ -67,7 +67,7 @@ function refuse({ file }: Located, problems: readonly string[]): void {
   );
 }
 
-/** The bytes that containerd will read; for what a distribution renders, a prediction that only the dump sees. */
+/** The bytes that containerd will read; if a distribution renders them, a prediction used for the dump only. */
 async function candidateOf(
   host: Host,
   located: Located,
@@ -78,11 +78,11 @@ async function candidateOf(
   if (located.kind === "root") return next;
   const file = located.configuration;
   if (located.kind === "template") {
-    // The block ends the template, so it ends what is rendered from it.
+    // The block is at the end of the template, and so also at the end of what is rendered from it.
     return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version });
   }
   const text = next === undefined ? "" : decode(next, located.file);
-  // Its version is that of the file it is merged into.
+  // The drop-in's version is that of the file it is merged into.
   const { version: _, ...tables } = parseBlock(splitAtFence(text, located.file).block ?? [], located.file);
   const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
   const imports = await importedFiles(host, rendered, file);
@@ -91,7 +91,7 @@ async function candidateOf(
   if (merged === undefined) {
     throw new Refusal(
       "handler-exists",
-      `${file} has a table of ${located.file} already. Delete it where it comes from.`,
+      `${file} already has a table of ${located.file}. Delete it where it comes from.`,
     );
   }
   return Buffer.from(stringify(merged));
@@ -106,7 +106,7 @@ async function dump(host: Host, { binary }: Located, file: string): Promise<Dump
   return outcome(await host.run(binary ?? "", ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
 }
 
-/** Without a file containerd runs on its defaults, though 1.7 does not dump a file that is not there. */
+/** Without a file containerd runs with its defaults, but 1.7 refuses to dump a missing file. */
 async function defaults(host: Host, { binary }: Located): Promise<Dump> {
   return outcome(await host.run(binary ?? "", ["config", "default"], { timeoutMs: dumpTimeoutMs }));
 }
@@ -116,11 +116,11 @@ function outcome({ code, stdout, stderr }: { code: number; stdout: string; stder
   return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
 }
 
-/** In the same folder, for relative imports; under a name that no import of *.toml takes in. */
+/** Placed in the same folder, for relative imports, under a name that no import of *.toml matches. */
 async function dumpCandidate(host: Host, located: Located, candidate: Buffer): Promise<Dump> {
   const folder = dirname(located.configuration);
   const name = `.${posix.basename(located.configuration)}.contrast-runtime-candidate`;
-  // A node without configuration may have no folder for it either; then there is nothing to import from it.
+  // A node without a configuration may not have its folder either; then there is nothing to import from it.
   const path = posix.join((await host.stat(folder)) === undefined ? "/run" : folder, name);
   await host.remove(path);
   try {
@@ -132,14 +132,14 @@ async function dumpCandidate(host: Host, located: Located, candidate: Buffer): P
     if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;
     throw new Refusal(
       "configuration-read-only",
-      `Nothing can be written to ${dirname(path)} (${code}), where containerd's configuration lies. Make the folder writable, or use a node image where it is.`,
+      `Nothing can be written to ${dirname(path)} (${code}), the folder of containerd's configuration. Make the folder writable, or use a node image where it is.`,
     );
   } finally {
     await host.remove(path);
   }
 }
 
-/** What `config dump` accepts and the daemon then dies of, and what hides our tables, if there shall be any. */
+/** What `config dump` accepts but the daemon does not survive, and what hides our tables if there are to be any. */
 async function checkImports(
   host: Host,
   located: Located,
@@ -150,7 +150,7 @@ async function checkImports(
   const imported = new Map<string, Table>();
   for (const { by, path, document: read } of await readImports(host, document, located.configuration)) {
     if (path === located.configuration) {
-      problems.push(`${path} imports itself, so a copy of it cannot be tried: take it out of imports`);
+      problems.push(`${path} imports itself, so a copy of it cannot be tried: remove it from imports`);
     } else if (read === undefined) {
       problems.push(`${by} imports ${path}, which is not there`);
     } else {
@@ -163,8 +163,8 @@ async function checkImports(
 }
 
 /**
- * containerd 1.7 lets an import replace the section of a whole plugin. 2.0 to 2.2 merge them, but before they migrate what
- * is older: by the version and the plugin ids of an import they read the file itself otherwise.
+ * containerd 1.7 lets an import replace a plugin's whole section. 2.0 to 2.2 merge first and migrate older versions after
+ * that, so the version and the plugin ids of an import change how they read the file itself.
  */
 function hidden({ configuration, version }: Located, document: Table, imported: ReadonlyMap<string, Table>): string[] {
   const containerd = parseContainerdVersion(version);
@@ -174,7 +174,7 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
       const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => at(plugins, [id]) !== undefined);
       return cri === undefined
         ? []
-        : `the import ${path} has a table plugins."${cri}", by which containerd ${version} replaces the one of ${configuration}`;
+        : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}`;
     });
   }
   if (containerd.newestConfiguration === 4) return [];
@@ -187,7 +187,7 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
   return own === read
     ? []
     : [
-        `with its imports, ${configuration} is read by containerd ${version} as having its runtimes in ${read}, and not in ${own}: give the file and its imports one version and the same plugin ids`,
+        `because of its imports, containerd ${version} looks for the runtimes of ${configuration} in ${read} instead of ${own}: give the file and its imports one version and the same plugin ids`,
       ];
 }
 

@@ -4,10 +4,10 @@ import type { Cri, Sandbox } from "./cri.ts";
 import type { HandlerEntry } from "./tables.ts";
 
 export interface VerifyTimeouts {
-  /** A confidential VM with much memory takes its time. */
+  /** A confidential VM with a lot of memory starts slowly. */
   startMs: number;
   callMs: number;
-  /** How long it is tried again to remove a sandbox. */
+  /** How long to keep trying to remove a sandbox. */
   removeMs: number;
 }
 
@@ -16,7 +16,7 @@ const verifyTimeouts: VerifyTimeouts = { startMs: 180_000, callMs: 30_000, remov
 /** The kubelet stops every sandbox that it did not start itself, within seconds: it may be gone before we look at it. */
 const attempts = 3;
 
-/** Kubernetes' own namespaces cannot clash with it: no pod has this name there. */
+/** Cannot clash with a pod: Kubernetes has no pod of this name in this namespace. */
 const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", attempt: 0 };
 
 /**
@@ -62,7 +62,7 @@ async function startAndLook(
   }
 }
 
-/** Those of this handler, including what an earlier attempt left behind. */
+/** Removes our sandboxes of this handler, including those left by an earlier attempt. */
 async function removeSandboxes(host: Host, cri: Cri, handler: string, timeouts: VerifyTimeouts): Promise<void> {
   for (const sandbox of await cri.listSandboxes(timeouts.callMs)) {
     if (sandbox.runtimeHandler === handler && isOurs(sandbox)) await removeSandbox(host, cri, sandbox.id, timeouts);
@@ -87,7 +87,7 @@ async function removeSandbox(host: Host, cri: Cri, id: string, { callMs, removeM
 const isOurs = (sandbox: Sandbox): boolean =>
   sandbox.metadata.name === metadata.name && sandbox.metadata.namespace === metadata.namespace;
 
-/** The programs that run as shim of a sandbox: containerd starts each with `-id <sandbox>`. */
+/** The programs that run as a sandbox's shim: containerd starts each with `-id <sandbox>`. */
 async function shimsOf(host: Host, sandbox: string): Promise<string[]> {
   const programs: string[] = [];
   for (const pid of await host.readDirectory("/proc")) {
@@ -99,7 +99,7 @@ async function shimsOf(host: Host, sandbox: string): Promise<string[]> {
   return programs;
 }
 
-/** Processes come and go while one looks. */
+/** Empty for a process that has ended meanwhile. */
 async function commandLine(host: Host, pid: string): Promise<string[]> {
   try {
     return (await host.readFile(`/proc/${pid}/cmdline`)).toString("utf8").split("\0");
@@ -109,8 +109,8 @@ async function commandLine(host: Host, pid: string): Promise<string[]> {
 }
 
 /**
- * The pods on this node that use a handler, as `namespace/name`; also those whose sandbox has ended, for without its
- * handler containerd may not be able to remove it.
+ * The pods on this node that use a handler, as `namespace/name`, including those whose sandbox has ended: without the
+ * handler, containerd may not be able to remove it.
  */
 export async function sandboxesUsing(cri: Cri, handler: string, timeoutMs = verifyTimeouts.callMs): Promise<string[]> {
   const sandboxes = await cri.listSandboxes(timeoutMs);

@@ -1,14 +1,14 @@
 import { Refusal } from "../runtime/refusal.ts";
 
-/** A containerd release, as far as its configuration depends on it. */
+/** A containerd release, as far as it matters for the configuration. */
 export interface ContainerdVersion {
-  /** As the binary or the install spec says it: "1.7.24", "2.2.2-bd1.34". */
+  /** As the binary or the install spec gives it: "1.7.24", "2.2.2-bd1.34". */
   text: string;
   /** The highest `version` of a configuration file that it reads: 2 (1.7), 3 (2.0 to 2.2), 4 (from 2.3). */
   newestConfiguration: 2 | 3 | 4;
 }
 
-/** Refuses what is neither 1.7 nor 2.x. */
+/** Refuses versions other than 1.7 and 2.x. */
 export function parseContainerdVersion(text: string): ContainerdVersion {
   const match = /^v?(\d+)\.(\d+)\.(\d+)/.exec(text);
   if (match === null) {
@@ -27,7 +27,7 @@ export function parseContainerdVersion(text: string): ContainerdVersion {
   if (major > 2 || (major === 1 && minor > 7)) {
     throw new Refusal(
       "containerd-unknown",
-      `containerd ${text} is not known: 1.7 and 2.x are. Upgrade contrast-runtime, or keep the node at a containerd that is known.`,
+      `containerd ${text} is not supported: 1.7 and 2.x are. Upgrade contrast-runtime, or keep the node on a supported containerd.`,
     );
   }
   return { text, newestConfiguration: major === 1 ? 2 : minor <= 2 ? 3 : 4 };

@@ -118,7 +118,7 @@ async function expectRolledOut(count: 1 | 2): Promise<void> {
 
 test("a CRI plugin that does not load: rolled back, reported, and the rollout stops there", async () => {
   await breakBoth("cri", payloads[0]);
-  const { node } = await expectStopped(1, /its CRI plugin does not run/);
+  const { node } = await expectStopped(1, /its CRI plugin is not running/);
   const { code, stderr } = await workers.rollout();
   expect(code).toBe(1);
   expect(stderr).toContain(`${node.name}: failed: The change of ${configPath} failed and was rolled back`);

@@ -82,7 +82,7 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
     expect(state.handlers.runc?.runtimeType).toBe("io.containerd.runc.v2");
   });
 
-  test("says when its CRI plugin does not run", async () => {
+  test("says when its CRI plugin is not running", async () => {
     const broken = `${runc}[plugins."io.containerd.grpc.v1.cri".containerd]\n  default_runtime_name = "gone"\n`;
     expect(await started(minor, broken)).toMatchObject({ name: "CriError", withoutPlugin: true });
   });

@@ -229,7 +229,7 @@ export class MemoryNode {
 
   private call<T>(name: string, answer: () => T): Promise<T> {
     return this.host.point(`probe ${name}`, () => {
-      if (this.loaded === undefined) throw new CriError("containerd answers, but its CRI plugin does not run", true);
+      if (this.loaded === undefined) throw new CriError("containerd answers, but its CRI plugin is not running", true);
       return answer();
     });
   }

@@ -144,7 +144,7 @@ describe("the gate", () => {
       /options of handler .* is \{"ConfigPath":"\/elsewhere"\} instead of/,
     ],
     ["a removed handler is still there", { handlers: [tdx] }, { removed: [tdx.handler] }, /still served/],
-    ["CRI is not served at all", { error: new CriError("its CRI plugin does not run", true) }, {}, /CRI plugin/],
+    ["CRI is not served at all", { error: new CriError("its CRI plugin is not running", true) }, {}, /CRI plugin/],
     [
       "the unit failed",
       { unit: { active: "failed", sub: "failed", restarts: 5, invocation: "a" } },
@@ -194,7 +194,7 @@ describe("the gate", () => {
     [
       "the network went",
       { handlers: [snp, tdx], ready: { RuntimeReady: true, NetworkReady: false } },
-      /network is not ready any more/,
+      /network is no longer ready/,
     ],
   ])("stays shut when %s", async (_, changes, problem) => {
     const before = await observe((await node({ handlers: [tdx] })).cri, 1000);
@@ -218,14 +218,14 @@ describe("the gate", () => {
     later(restless.host, 0, () => {
       restless.daemon.unit.invocation += "x";
     });
-    expect((await pass(restless)).problems.join()).toMatch(/started again and again/);
+    expect((await pass(restless)).problems.join()).toMatch(/keeps restarting/);
 
     const quick = await node({ unit: { active: "activating", sub: "start", restarts: 0, invocation: "a" } });
     later(quick.host, 0, () => {
       quick.daemon.unit.restarts += 1;
     });
     const start = quick.host.time;
-    expect((await pass(quick)).problems.join()).toMatch(/started again 3 times/);
+    expect((await pass(quick)).problems.join()).toMatch(/restarted 3 times/);
     expect(quick.host.time - start).toBeLessThan(timeouts.totalMs / 2);
   });
 
