@@ -4,10 +4,10 @@ import { exitCodeMeanings, exitCodeOf, exitCodes } from "./commands/exit-codes.t
 import { sentence } from "./install/log.ts";
 import { Refusal } from "./runtime/refusal.ts";
 
-/** Each command's module is loaded when it is asked for: a plan on a folder tree needs neither gRPC nor metrics. */
+/** Each command's module is loaded on demand: a plan on a file tree needs neither gRPC nor metrics. */
 const commands: Record<string, { does: string; run: (options: Options) => Promise<number> }> = {
   "check-host": {
-    does: "say what the host lacks for the runtimes of the spec",
+    does: "report what the host lacks for the runtimes in the spec",
     run: async (options) => (await import("./commands/check-host.ts")).checkHostCommand(options),
   },
   plan: {
@@ -15,15 +15,15 @@ const commands: Record<string, { does: string; run: (options: Options) => Promis
     run: async (options) => (await import("./commands/plan.ts")).plan(options),
   },
   install: {
-    does: "bring the node to the spec (--retry: also what failed before)",
+    does: "bring the node in line with the spec (--retry: also if the same change failed before)",
     run: async (options) => (await import("./commands/install.ts")).install(options),
   },
   verify: {
-    does: "prove that the node is as the spec says and starts sandboxes (--deep: read every payload byte)",
+    does: "prove that the node matches the spec and starts sandboxes (--deep: read every payload byte)",
     run: async (options) => (await import("./commands/verify.ts")).verify(options),
   },
   uninstall: {
-    does: "remove everything that was installed, unless a pod uses it (--retry, too)",
+    does: "remove everything that was installed, unless a pod uses it (--retry: as with install)",
     run: async (options) => (await import("./commands/install.ts")).uninstall(options),
   },
   snapshot: {
@@ -31,7 +31,7 @@ const commands: Record<string, { does: string; run: (options: Options) => Promis
     run: async (options) => (await import("./commands/snapshot.ts")).snapshot(options),
   },
   watch: {
-    does: "install, stay, put drift right and follow the spec: what the DaemonSet runs (--no-kubernetes)",
+    does: "install, then follow the spec and repair drift: what the DaemonSet runs (--no-kubernetes)",
     run: async (options) => (await import("./commands/watch.ts")).watch(options),
   },
 };
@@ -79,9 +79,9 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
     if (!Object.hasOwn(commands, command)) {
       throw badArguments(`There is no command "${command}": it is one of ${Object.keys(commands).join(", ")}.`);
     }
-    if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is too much on the command line.`);
-    // Any other command would leave the bundle alone and turn to this machine.
-    if (values.bundle !== undefined && command !== "plan") throw badArguments("--bundle is an option of plan alone.");
+    if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is not expected on the command line.`);
+    // Any other command would ignore the bundle and look at this machine.
+    if (values.bundle !== undefined && command !== "plan") throw badArguments("--bundle is an option of plan only.");
     if (values.spec === undefined) throw badArguments("--spec is missing: give the install spec's file.");
     const options: Options = {
       spec: values.spec,
@@ -103,7 +103,7 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
   }
 }
 
-/** Runs one command and returns its exit code. Mistakes of the user are one sentence, without a stack. */
+/** Runs one command and returns its exit code. A user's mistake is reported in one sentence, without a stack. */
 export async function main(
   args: string[],
   print: Options["print"] = (text) => void process.stdout.write(text),
@@ -118,7 +118,7 @@ export async function main(
     return (await commands[parsed.command]?.run(parsed.options)) ?? exitCodes.unexpected;
   } catch (error) {
     const code = exitCodeOf(error);
-    // What the system refuses is told in its words; a stack is for what should not have happened.
+    // Errors of the operating system are printed in its words; a stack is only for bugs.
     const isBug = error instanceof Error && code === exitCodes.unexpected && !("errno" in error);
     const text = isBug ? (error.stack ?? error.message) : sentence(error);
     printError(`node-installer: ${text}\n`);
@@ -127,7 +127,7 @@ export async function main(
 }
 
 if (import.meta.main) {
-  // Who reads may go away (`| head`, a lost connection): a change that was begun is ended all the same.
+  // The reader may go away (`| head`, a lost connection), but a change that has begun must be completed.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
   process.exitCode = await main(process.argv.slice(2));
 }

@@ -3,7 +3,7 @@ import { readSpec } from "../install/read-spec.ts";
 import { type Options, openHost } from "./context.ts";
 import { exitCodes } from "./exit-codes.ts";
 
-/** Says what the host lacks for the runtimes of the spec; changes nothing. */
+/** Reports what the host lacks for the runtimes of the spec; changes nothing. */
 export async function checkHostCommand(options: Options): Promise<number> {
   const { spec } = await readSpec(options.spec);
   const host = openHost(options);
@@ -12,7 +12,7 @@ export async function checkHostCommand(options: Options): Promise<number> {
   const { hostFindings } = await import("../install/host-findings.ts");
   const findings = await hostFindings(host, located, spec);
   if (options.json) options.print(`${JSON.stringify({ findings }, null, 2)}\n`);
-  else if (findings.length === 0) options.print("This host can run everything that the spec lists.\n");
+  else if (findings.length === 0) options.print("This host can run all runtimes in the spec.\n");
   else {
     for (const { severity, code, message, needsReboot } of findings) {
       options.print(`${severity} (${code}): ${message}${needsReboot ? " Needs a reboot." : ""}\n`);

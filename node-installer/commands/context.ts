@@ -10,7 +10,7 @@ import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 
-/** What the command line says, for every command. */
+/** The command line's options, for every command. */
 export interface Options {
   spec: string;
   hostRoot: string;
@@ -21,7 +21,7 @@ export interface Options {
   kubernetes: boolean;
   bundle: string | undefined;
   output: string | undefined;
-  /** stdout and stderr, for tests too. */
+  /** stdout and stderr, replaceable by tests. */
   print: (text: string) => void;
   printError: (text: string) => void;
 }
@@ -31,7 +31,7 @@ export function openHost(options: Options): Host {
   try {
     isDirectory = statSync(options.hostRoot).isDirectory();
   } catch {
-    // Said below.
+    // Refused below.
   }
   if (!isDirectory) {
     throw new Refusal(
@@ -48,8 +48,8 @@ export interface Opened extends ReadSpec {
 }
 
 /**
- * Spec, host and containerd, with the log on stdout: what the commands that change something begin with. `wish` makes
- * of the spec what the command is to reach.
+ * Opens spec, host and containerd, with the log on stdout, for the commands that change something. `wish` turns the spec
+ * into what the command should achieve.
  */
 export async function open(options: Options, wish = (spec: InstallSpec): InstallSpec => spec): Promise<Opened> {
   const { spec: written, specHash } = await readSpec(options.spec);
@@ -90,6 +90,6 @@ async function requireHost(host: Host, spec: InstallSpec, located: Located, log:
   if (errors.length === 0) return;
   throw new Refusal(
     errors.length === 1 ? (errors[0]?.code ?? "host-unfit") : "host-unfit",
-    `This host cannot run what the spec lists: ${errors.map(({ message }) => message).join(" ")}`,
+    `This host cannot run the runtimes in the spec: ${errors.map(({ message }) => message).join(" ")}`,
   );
 }

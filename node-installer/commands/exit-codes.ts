@@ -14,14 +14,14 @@ export const exitCodes = {
 } as const;
 
 export const exitCodeMeanings: Record<keyof typeof exitCodes, string> = {
-  done: "done, or there was nothing to do (plan, snapshot: made)",
+  done: "done, or nothing to do",
   unexpected:
-    "an error of the machine or of this program; what was begun is finished or taken back by the next run, or by the guard",
+    "an error of the machine or of this program; the next run or the guard finishes or rolls back what was begun",
   badInput: "the command line or the install spec is not valid",
   refused: "refused: nothing was changed, and the reason says what to do",
   rolledBack: "containerd did not pass the gate: rolled back, the node serves as before",
-  rollbackFailed: "neither the change nor the way back passed the gate: look at the node",
-  notAsExpected: "check-host or verify found something that is not as it must be",
+  rollbackFailed: "neither the change nor the rollback passed the gate: look at the node",
+  notAsExpected: "check-host or verify found a problem",
 };
 
 const inputMistakes = new Set(["bad-arguments", "bad-spec"]);

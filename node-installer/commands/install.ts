@@ -20,7 +20,7 @@ export async function install(options: Options): Promise<number> {
 
 export const nothing = (spec: InstallSpec): InstallSpec => ({ ...spec, runtimes: [] });
 
-/** Install with nothing to be there, and nothing at all done while a pod uses what has to go. */
+/** Converges to an empty list of runtimes; does nothing at all while a pod uses one that is to be removed. */
 export async function uninstall(options: Options): Promise<number> {
   const { environment } = await open(options, nothing);
   try {

@@ -10,7 +10,7 @@ import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
 
-/** The document that `plan --json` prints. `content` for text files that shall exist. */
+/** The document that `plan --json` prints. `content` is set for text files that are created or edited. */
 export interface PlanDocument {
   changes: { path: string; action: Change["action"]; content?: string }[];
   bytesToCopy: number;
@@ -41,13 +41,16 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   }
   const parsed = bundleSchema.safeParse(document);
   if (!parsed.success) {
-    throw new Refusal("bad-arguments", `${options.bundle} is not a node's bundle: make one with the command snapshot.`);
+    throw new Refusal(
+      "bad-arguments",
+      `${options.bundle} is not a node's bundle: create one with the command snapshot.`,
+    );
   }
   const host = bundleHost(parsed.data);
   return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), parsed.data) };
 }
 
-export function documentOf(plan: Plan, changes: Change[]): PlanDocument {
+function documentOf(plan: Plan, changes: Change[]): PlanDocument {
   return {
     changes: changes.map(({ path, action, content }) => ({
       path,

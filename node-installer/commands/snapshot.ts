@@ -20,7 +20,7 @@ export async function snapshot(options: Options): Promise<number> {
   return 0;
 }
 
-/** Makes the plan and the host check on a host that notes what they read. A refusal is a fact of the node like any other. */
+/** Runs plan and host check on a host that records what they read. A refusal is a fact about the node like any other. */
 export async function takeSnapshot(host: Host, spec: InstallSpec, node: string): Promise<Bundle> {
   const calls: Bundle["calls"] = {};
   const users: Bundle["users"] = {};
@@ -54,13 +54,13 @@ export async function takeSnapshot(host: Host, spec: InstallSpec, node: string):
   return serving === undefined ? bundle : { ...bundle, serving };
 }
 
-/** A later spec may not list a handler any more: its plan asks which pods use it. */
+/** A later spec may no longer list a handler: its plan then asks which pods use it. */
 async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
   const located = await daemon.locate();
   for (const { handler } of spec.runtimes) await daemon.sandboxesUsing(located, handler);
 }
 
-/** A plan that edits nothing does not look at them; one for a later spec may have to. */
+/** A plan that edits nothing does not read the imports, but one for a later spec may have to. */
 async function recordImports(host: Host, daemon: Daemon): Promise<void> {
   const located = await daemon.locate();
   await validateImports(host, located, (await daemon.read(located)).configuration, []);

@@ -7,8 +7,8 @@ import { type Options, open } from "./context.ts";
 import { exitCodes } from "./exit-codes.ts";
 
 /**
- * Files and configuration as the spec says, the running daemon serves every handler with our options, and a sandbox
- * started through the CRI runs our shim. `--deep` reads every payload byte again. Changes nothing but that sandbox.
+ * Checks that files and configuration match the spec, that the running daemon serves every handler with our options, and
+ * that a sandbox started through the CRI runs our shim. `--deep` reads every payload byte again. Changes nothing else.
  */
 export async function verify(options: Options): Promise<number> {
   const { environment, spec, host } = await open({ ...options, print: () => undefined });
@@ -18,13 +18,13 @@ export async function verify(options: Options): Promise<number> {
     const journal = await readJournal(host, spec.group);
     if (journal.transaction !== undefined) {
       problems.push(
-        `a change of ${journal.file?.path ?? "containerd's file"} begun at ${journal.transaction.startedAt} is not finished`,
+        `a change of ${journal.file?.path ?? "containerd's file"} that began at ${journal.transaction.startedAt} is not finished`,
       );
     }
     const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
     const plan = await makePlan(host, spec, observation);
     for (const { path, action } of await changesOf(host, plan, observation)) {
-      problems.push(`${path} is not as the spec says: installing would ${action} it`);
+      problems.push(`${path} does not match the spec: installing would ${action} it`);
     }
     if (options.deep) {
       for (const runtime of spec.runtimes) problems.push(...(await inspectPayload(host, runtime)));
@@ -36,7 +36,7 @@ export async function verify(options: Options): Promise<number> {
       problems.push(...notServed);
       for (const runtime of notServed.length > 0 ? [] : spec.runtimes) {
         await daemon.verifySandbox(located, entryOf(runtime)).catch((error: unknown) => {
-          problems.push(`a sandbox of ${runtime.handler} does not run: ${sentence(error)}`);
+          problems.push(`a sandbox of ${runtime.handler} cannot run: ${sentence(error)}`);
         });
       }
     }
@@ -46,7 +46,7 @@ export async function verify(options: Options): Promise<number> {
   const handlers = spec.runtimes.map(({ handler }) => handler);
   if (options.json) options.print(`${JSON.stringify({ ok: problems.length === 0, handlers, problems }, null, 2)}\n`);
   else if (problems.length === 0)
-    options.print(`This node is as the spec says and serves ${handlers.join(", ") || "nothing, as listed"}.\n`);
+    options.print(`This node matches the spec and serves ${handlers.join(", ") || "no handler, as specified"}.\n`);
   else options.print(problems.map((problem) => `${problem}\n`).join(""));
   return problems.length === 0 ? 0 : exitCodes.notAsExpected;
 }

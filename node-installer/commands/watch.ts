@@ -7,7 +7,7 @@ import { connectKubernetes, withoutKubernetes } from "../kubernetes/connect.ts";
 import { healthPort } from "../kubernetes/names.ts";
 import { environmentOf, type Options, openHost } from "./context.ts";
 
-/** What the DaemonSet runs. SIGTERM ends it after the change that it is in the middle of, and uninstalls nothing. */
+/** What the DaemonSet runs. SIGTERM ends it after the current change, and uninstalls nothing. */
 export async function watch(options: Options): Promise<number> {
   const first = await readSpec(options.spec);
   const { group, atOnce } = first.spec;

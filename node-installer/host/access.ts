@@ -2,9 +2,9 @@ import { Refusal } from "../runtime/refusal.ts";
 import type { FileAttributes, Host } from "./host.ts";
 
 /**
- * Creates a file beside one, or to take its place, that the same programs may read: mode and owner are not all that says
- * so. SELinux gives a file a label (a new file has its directory's), and an access control list names further users.
- * Node knows neither, the host's own programs do. Refuses where one of them cannot be kept.
+ * Creates a file that is placed beside `model` or replaces it, and that the same programs may read. Mode and owner are not
+ * enough for that: SELinux labels files (a new file gets its directory's label), and access control lists name further
+ * users. Node supports neither, but the host's own programs do. Refuses if one of them cannot be kept.
  */
 export async function createLike(
   host: Host,
@@ -16,7 +16,7 @@ export async function createLike(
   const [hasLabel, hasList] = [await isLabelled(host, model), await hasAccessList(host, model)];
   if (!hasLabel && !hasList) return await host.createFile(path, content, attributes);
   const { mode, uid, gid } = attributes;
-  // Label and list are the owner's to give: ours, before the file becomes somebody else's.
+  // Only the owner may set label and list, so they are set before the file is given to somebody else.
   await host.createFile(path, content, { mode, uid: 0, gid: 0 });
   const keep = async (what: string, command: string, ...args: string[]) => {
     const { code, stderr } = await host.run(command, [...args, path]);
@@ -37,7 +37,7 @@ async function isLabelled(host: Host, path: string): Promise<boolean> {
   return (await host.stat("/sys/fs/selinux/enforce")) !== undefined && (await host.stat(path)) !== undefined;
 }
 
-/** GNU's ls marks the mode of such a file: `-rw-r-----+`. */
+/** GNU ls marks such a file with a plus sign: `-rw-r-----+`. */
 async function hasAccessList(host: Host, path: string): Promise<boolean> {
   const { stdout } = await host.run("ls", ["-ld", path]);
   return /^\S{10}\+/.test(stdout);

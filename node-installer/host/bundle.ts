@@ -3,8 +3,8 @@ import type { FileStat, Host, RunResult } from "./host.ts";
 import { withoutSecrets } from "./secrets.ts";
 
 /**
- * What a plan reads from a node, recorded call by call, so that the very same plan can be made elsewhere. A call that
- * was not recorded is answered as by a node that has no such file or program.
+ * What a plan reads from a node, recorded call by call, so that the same plan can be made elsewhere. A call that was not
+ * recorded is answered as if the node had no such file or program.
  */
 export const bundleSchema = z.strictObject({
   schemaVersion: z.literal(1),
@@ -12,7 +12,7 @@ export const bundleSchema = z.strictObject({
   node: z.string(),
   /** `method path` or `run command arguments`, and the answer. */
   calls: z.record(z.string(), z.json()),
-  /** What the running daemon served (undefined: nothing answered), and the pods of each handler asked for. */
+  /** What the running daemon served (undefined: it did not answer), and the pods of each handler that was asked about. */
   serving: z.json().optional(),
   users: z.record(z.string(), z.array(z.string())),
 });
@@ -24,7 +24,7 @@ type Reader = Pick<Host, "readFile" | "digest" | "stat" | "readDirectory" | "rea
 const key = (method: string, ...parts: string[]) => [method, ...parts].join(" ");
 const absent = (path: string) => Object.assign(new Error(`ENOENT: ${path} is not in the bundle`), { code: "ENOENT" });
 
-/** The host, and every answer that it gives written into `calls`, secrets blotted out. */
+/** The same host, with every answer that it gives recorded in `calls`, secrets redacted. */
 export function recordingHost(host: Host, calls: Record<string, Json>): Host {
   const recorded = async <T>(name: string, call: Promise<T>, encode: (value: T) => Json): Promise<T> => {
     const value = await call;
@@ -52,7 +52,7 @@ export function recordingHost(host: Host, calls: Record<string, Json>): Host {
   return { ...host, ...reader };
 }
 
-/** A host that can only be read, from a bundle. */
+/** A read-only host that answers from a bundle. */
 export function bundleHost(bundle: Bundle): Host {
   const find = (method: string, ...parts: string[]): Json | undefined => bundle.calls[key(method, ...parts)];
   const readOnly = (): never => {
@@ -96,7 +96,7 @@ export function bundleHost(bundle: Bundle): Host {
 function encodeBytes(bytes: Buffer): Json {
   const text = bytes.toString("utf8");
   if (Buffer.from(text).equals(bytes)) return { text: withoutSecrets(text) };
-  // Whatever the encoding, byte for byte: the names and marks that secrets are found by are ASCII.
+  // Byte for byte in any encoding: the names and marks by which secrets are found are ASCII.
   return { base64: Buffer.from(withoutSecrets(bytes.toString("latin1")), "latin1").toString("base64") };
 }
 

@@ -8,7 +8,7 @@ export { gatherHostFacts, type HostFacts, hostFactsSchema } from "./host-facts.t
 
 type Check = (facts: HostFacts, requirements: HostRequirements) => Finding[];
 
-/** Judges facts alone: the same on a node, and on a bundle of a node far away. Errors first, each one once. */
+/** Judges nothing but facts, so it works alike on a node and on the bundle of a remote one. Errors first, no duplicates. */
 export function checkHost(facts: HostFacts, requirements: readonly HostRequirements[]): Finding[] {
   const findings = new Map<string, Finding>();
   for (const requirement of requirements) {
@@ -34,7 +34,7 @@ const checkMounts: Check = ({ mounts, os }) =>
     if (noExec && directory.startsWith("/opt")) {
       return error(
         "no-exec",
-        `${directory} lies on the mount ${mountPoint} with the option noexec, so no shim can run from it: mount it without.`,
+        `${directory} is on ${mountPoint}, which is mounted with noexec, so no shim can run from it: mount it without noexec.`,
       );
     }
     return [];
@@ -49,7 +49,7 @@ const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
     return [
       error(
         "cpu-unsupported",
-        `This CPU is of vendor "${cpu.vendor || "unknown"}": confidential VMs need an AMD or Intel one.`,
+        `This CPU's vendor is "${cpu.vendor || "unknown"}": confidential VMs need an AMD or Intel CPU.`,
       ),
     ];
   }
@@ -58,11 +58,11 @@ const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
       cpu.flags.includes(flag)
         ? error(
             "kvm-missing",
-            `/dev/kvm is missing: load the module with "modprobe ${module}" and name it in /etc/modules-load.d.`,
+            `/dev/kvm is missing: load the module with "modprobe ${module}" and add it to a file in /etc/modules-load.d.`,
           )
         : error(
             "virtualization-off",
-            `The CPU shows no ${flag}: switch on ${setting} in the BIOS. In a virtual machine confidential VMs cannot run at all.`,
+            `The CPU does not report ${flag}: enable ${setting} in the BIOS. In a virtual machine, confidential VMs cannot run at all.`,
             true,
           ),
     );
@@ -72,11 +72,11 @@ const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
       modules.includes("vmw_vsock_vmci_transport")
         ? error(
             "vsock-taken",
-            "The module vmw_vsock_vmci_transport has taken vsock, so vhost_vsock cannot load and no VM can talk to its shim: unload it and add it to a file in /etc/modprobe.d as blacklisted.",
+            "The module vmw_vsock_vmci_transport has taken vsock, so vhost_vsock cannot load and no VM can talk to its shim: unload it and blacklist it in a file in /etc/modprobe.d.",
           )
         : error(
             "vhost-vsock-missing",
-            '/dev/vhost-vsock is missing, over which shim and VM talk: "modprobe vhost_vsock", and name it in /etc/modules-load.d.',
+            '/dev/vhost-vsock, over which shim and VM talk, is missing: run "modprobe vhost_vsock" and add it to a file in /etc/modules-load.d.',
           ),
     );
   }
@@ -84,7 +84,7 @@ const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
     findings.push(
       error(
         "vhost-net-missing",
-        '/dev/vhost-net is missing, which gives VMs their network: "modprobe vhost_net", and name it in /etc/modules-load.d.',
+        '/dev/vhost-net, which gives VMs their network, is missing: run "modprobe vhost_net" and add it to a file in /etc/modules-load.d.',
       ),
     );
   }
@@ -96,12 +96,12 @@ const checkMshv: Check = ({ devices }, { virtualization }) =>
     ? [
         error(
           "mshv-missing",
-          "/dev/mshv is missing: this node is no member of an AKS pool with the workload runtime KataCcIsolation. Take it out of the group, or make the pool anew with it.",
+          "/dev/mshv is missing: this node is not in an AKS pool with the workload runtime KataCcIsolation. Take it out of the group, or recreate the pool with that workload runtime.",
         ),
       ]
     : [];
 
-/** On AKS the hypervisor has the hardware; the node sees nothing of it but /dev/mshv. */
+/** On AKS the hypervisor owns the hardware; the node sees nothing but /dev/mshv. */
 const checkTee: Check = (facts, { tee, virtualization }) => {
   if (virtualization !== "kvm") return [];
   if (tee === "snp") return checkSnp(facts);
@@ -115,30 +115,30 @@ const checkGpu: Check = ({ gpus, devices, iommu }, { gpu }) => {
     findings.push(
       error(
         "iommu-off",
-        "The IOMMU is off, and a GPU is given to a VM through it: switch it on in the BIOS and take iommu=off out of the kernel's command line.",
+        "The IOMMU is off, but a VM can only get a GPU through it: enable it in the BIOS and remove iommu=off from the kernel's command line.",
         true,
       ),
     );
   }
   if (gpus.length === 0) {
     findings.push(
-      error(
-        "gpu-missing",
-        "This node shows no NVIDIA GPU on its PCI bus: take it out of the group of a -gpu platform.",
-      ),
+      error("gpu-missing", "This node has no NVIDIA GPU on its PCI bus: take it out of the group of a -gpu platform."),
     );
   }
   for (const { address, driver } of gpus.filter(({ driver }) => driver !== "vfio-pci")) {
     findings.push(
       error(
         "gpu-not-bound",
-        `The GPU ${address} has the driver "${driver}": bind it, and every device of its IOMMU group, to vfio-pci.`,
+        `The GPU ${address} is bound to the driver "${driver}": bind it and every device of its IOMMU group to vfio-pci.`,
       ),
     );
   }
   if (gpus.length > 0 && !devices.includes("vfio/vfio")) {
     findings.push(
-      error("vfio-missing", '/dev/vfio/vfio is missing: "modprobe vfio_pci", and name it in /etc/modules-load.d.'),
+      error(
+        "vfio-missing",
+        '/dev/vfio/vfio is missing: run "modprobe vfio_pci" and add it to a file in /etc/modules-load.d.',
+      ),
     );
   }
   return findings;
@@ -154,7 +154,7 @@ const checkLimits: Check = ({ inotifyInstances, kubeletRequestTimeout, selinux }
     findings.push(
       warning(
         "inotify-instances",
-        `fs.inotify.max_user_instances is ${inotifyInstances}, which a few VMs use up: set it to ${leastInotifyInstances} in a file of /etc/sysctl.d.`,
+        `fs.inotify.max_user_instances is ${inotifyInstances}, which a few VMs exhaust: set it to ${leastInotifyInstances} in a file in /etc/sysctl.d.`,
       ),
     );
   }
@@ -171,7 +171,7 @@ const checkLimits: Check = ({ inotifyInstances, kubeletRequestTimeout, selinux }
     findings.push(
       warning(
         "selinux-enforcing",
-        "SELinux is enforcing, which no test of this product covers: when something is denied, look into the audit log.",
+        "SELinux is enforcing, which this product is not tested with: if something is denied, look at the audit log.",
       ),
     );
   }

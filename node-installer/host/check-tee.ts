@@ -2,22 +2,22 @@ import { cpuGeneration } from "./cpu-generations.ts";
 import { error, type Finding, warning } from "./finding.ts";
 import type { HostFacts } from "./host-facts.ts";
 
-/** What the kernel writes for a parameter that is on: `Y`, and `1` by older ones. */
+/** What the kernel writes for a parameter that is on: `Y`, or `1` in older kernels. */
 const isOn = (value: string | undefined): boolean => value !== undefined && /^[Yy1]/.test(value);
 
 const hasOption = ({ kernel }: HostFacts, option: RegExp): boolean =>
   kernel.commandLine.split(/\s+/).some((word) => option.test(word));
 
 const bios = {
-  snp: "switch on SMEE, the RMP table's coverage of all memory, IOMMU and SEV-SNP Support, and give SEV-ES a part of the ASID space",
-  tdx: "switch on Total Memory Encryption with multi-tenancy (TME-MT), TDX with a non-zero key split, the SEAM loader and SGX, and fill the memory slots of each socket alike",
+  snp: "enable SMEE, RMP table coverage of all memory, IOMMU and SEV-SNP Support, and give SEV-ES a part of the ASID space",
+  tdx: "enable Total Memory Encryption with multi-tenancy (TME-MT), TDX with a non-zero key split, the SEAM loader and SGX, and populate the memory slots of each socket alike",
 };
 
-/** Why a `1` is not as good as a `Y`: Kata's Go runtime looks for exactly that letter. */
+/** A `1` is not as good as a `Y`, because Kata's Go runtime looks for exactly that letter. */
 const digitWarning = (parameter: string): Finding =>
   warning(
     "parameter-digit",
-    `${parameter} reads "1" instead of "Y": Kata's Go runtime takes that for "not available". A newer kernel writes Y.`,
+    `${parameter} reads "1" instead of "Y": Kata's Go runtime takes that as "not available". Newer kernels write Y.`,
   );
 
 const wrongCpu = ({ cpu }: HostFacts, tee: "snp" | "tdx"): Finding | undefined => {
@@ -25,7 +25,7 @@ const wrongCpu = ({ cpu }: HostFacts, tee: "snp" | "tdx"): Finding | undefined =
   const [vendor, name, needs] =
     tee === "snp"
       ? ["AuthenticAMD", "SEV-SNP", "an AMD EPYC 7003 (Milan) or newer"]
-      : ["GenuineIntel", "TDX", "an Intel Xeon of the 5th generation, a Xeon 6 or newer"];
+      : ["GenuineIntel", "TDX", "a 5th generation Intel Xeon, a Xeon 6 or newer"];
   if (cpu.vendor === vendor && (generation === undefined || generation.tee === tee)) return undefined;
   const what = generation?.name ?? `of vendor "${cpu.vendor || "unknown"}"`;
   return error(
@@ -34,7 +34,7 @@ const wrongCpu = ({ cpu }: HostFacts, tee: "snp" | "tdx"): Finding | undefined =
   );
 };
 
-/** SEV-SNP as the kernel's kvm_amd reports it; where it is off, every cause that can be seen from here. */
+/** SEV-SNP as the kernel's kvm_amd reports it; if it is off, every cause that can be seen from here. */
 export function checkSnp(facts: HostFacts): Finding[] {
   const cpu = wrongCpu(facts, "snp");
   if (cpu !== undefined) return [cpu];
@@ -47,7 +47,7 @@ export function checkSnp(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "no-snp-asids",
-        'No ASIDs are left for SEV-SNP VMs: in the BIOS set "SEV-ES ASID Space Limit Control" to manual and the limit above 1, such as 100.',
+        'No ASIDs are left for SEV-SNP VMs: in the BIOS, set "SEV-ES ASID Space Limit Control" to manual and the limit to more than 1, such as 100.',
         true,
       ),
     );
@@ -56,21 +56,21 @@ export function checkSnp(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "sev-device-missing",
-        '/dev/sev is missing, which starts SEV-SNP VMs: "modprobe ccp", and name it in /etc/modules-load.d.',
+        '/dev/sev, which starts SEV-SNP VMs, is missing: run "modprobe ccp" and add it to a file in /etc/modules-load.d.',
       ),
     );
   }
   return findings;
 }
 
-/** Sources of the rules on the IOMMU: the kernel's iommu_snp_enable() in drivers/iommu/amd/init.c. */
+/** The rules on the IOMMU come from the kernel's iommu_snp_enable() in drivers/iommu/amd/init.c. */
 function whySnpIsOff(facts: HostFacts): Finding[] {
   const { modules, parameters, iommu, kernel } = facts;
   if (!modules.includes("kvm_amd")) {
     return [
       error(
         "kvm-amd-missing",
-        'The module kvm_amd is not loaded: "modprobe kvm_amd sev=1 sev_snp=1"; if that fails, switch on SVM Mode in the BIOS.',
+        'The module kvm_amd is not loaded: run "modprobe kvm_amd sev=1 sev_snp=1"; if that fails, enable SVM Mode in the BIOS.',
       ),
     ];
   }
@@ -78,7 +78,7 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
     return [
       error(
         "kernel-without-snp",
-        `Kernel ${kernel.release} cannot host SEV-SNP VMs: boot 6.11 or newer (or a distribution's with the patches) with CONFIG_KVM_AMD_SEV.`,
+        `Kernel ${kernel.release} cannot host SEV-SNP VMs: boot 6.11 or newer (or a distribution's kernel with the patches) with CONFIG_KVM_AMD_SEV.`,
         true,
       ),
     ];
@@ -88,7 +88,7 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "iommu-off",
-        "The IOMMU is off, and the kernel switches SEV-SNP off with it: switch it on in the BIOS, and take iommu=off and amd_iommu=off out of the kernel's command line.",
+        "The IOMMU is off, so the kernel turns SEV-SNP off too: enable it in the BIOS, and remove iommu=off and amd_iommu=off from the kernel's command line.",
         true,
       ),
     );
@@ -96,7 +96,7 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "iommu-passthrough",
-        "The IOMMU passes DMA through untranslated, so the kernel switches SEV-SNP off: take iommu=pt out of the kernel's command line, or add iommu=nopt where passthrough is the kernel's default.",
+        "The IOMMU passes DMA through untranslated, so the kernel turns SEV-SNP off: remove iommu=pt from the kernel's command line, or add iommu=nopt if passthrough is the kernel's default.",
         true,
       ),
     );
@@ -105,7 +105,7 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "iommu-page-tables",
-        "The IOMMU uses version 2 page tables, with which the kernel switches SEV-SNP off: take amd_iommu=pgtbl_v2 out of its command line.",
+        "The IOMMU uses version 2 page tables, so the kernel turns SEV-SNP off: remove amd_iommu=pgtbl_v2 from its command line.",
         true,
       ),
     );
@@ -114,7 +114,7 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "snp-switched-off",
-        "The kernel's command line switches SEV-SNP off: take kvm_amd.sev=0, kvm_amd.sev_snp=0 and mem_encrypt=off out of it.",
+        "The kernel's command line turns SEV-SNP off: remove kvm_amd.sev=0, kvm_amd.sev_snp=0 and mem_encrypt=off from it.",
         true,
       ),
     );
@@ -123,13 +123,13 @@ function whySnpIsOff(facts: HostFacts): Finding[] {
   return [
     error(
       "snp-off",
-      `SEV-SNP is off (kvm_amd.sev_snp is ${parameters["kvm_amd.sev_snp"]}): in the BIOS ${bios.snp}; then "dmesg | grep -i sev" tells what is still missing.`,
+      `SEV-SNP is off (kvm_amd.sev_snp is ${parameters["kvm_amd.sev_snp"]}): in the BIOS, ${bios.snp}; then "dmesg | grep -i sev" shows what is still missing.`,
       true,
     ),
   ];
 }
 
-/** TDX as the kernel's kvm_intel reports it; where it is off, why. */
+/** TDX as the kernel's kvm_intel reports it; if it is off, why. */
 export function checkTdx(facts: HostFacts): Finding[] {
   const cpu = wrongCpu(facts, "tdx");
   if (cpu !== undefined) return [cpu];
@@ -142,7 +142,7 @@ export function checkTdx(facts: HostFacts): Finding[] {
     findings.push(
       error(
         "no-tdx-keys",
-        "No private keys are left for TDX VMs: in the BIOS give TDX a larger part of the TME-MT/TDX key split.",
+        "No private keys are left for TDX VMs: in the BIOS, give TDX a larger part of the TME-MT/TDX key split.",
         true,
       ),
     );
@@ -151,7 +151,7 @@ export function checkTdx(facts: HostFacts): Finding[] {
     findings.push(
       warning(
         "sgx-off",
-        "SGX is off, without which no TDX quote can be signed: switch on SW Guard Extensions in the BIOS.",
+        "SGX is off, and no TDX quote can be signed without it: enable SW Guard Extensions in the BIOS.",
       ),
     );
   }
@@ -171,20 +171,20 @@ function whyTdxIsOff(facts: HostFacts): Finding {
   if (!cpu.flags.includes("tdx_host_platform")) {
     return error(
       "tdx-not-in-bios",
-      `The kernel sees no TDX (no tdx_host_platform in /proc/cpuinfo): in the BIOS ${bios.tdx}; an older kernel than 6.8 does not look for it.`,
+      `The kernel sees no TDX (no tdx_host_platform in /proc/cpuinfo): in the BIOS, ${bios.tdx}; kernels before 6.8 do not look for it.`,
       true,
     );
   }
   if (!modules.includes("kvm_intel")) {
     return error(
       "kvm-intel-missing",
-      'The module kvm_intel is not loaded: "modprobe kvm_intel tdx=1"; if that fails, switch on VT-x in the BIOS.',
+      'The module kvm_intel is not loaded: run "modprobe kvm_intel tdx=1"; if that fails, enable VT-x in the BIOS.',
     );
   }
   if (!("kvm_intel.tdx" in parameters)) {
     return error(
       "kernel-without-tdx",
-      `Kernel ${kernel.release} cannot host TDX VMs: boot 6.16 or newer, or a distribution's with the patches.`,
+      `Kernel ${kernel.release} cannot host TDX VMs: boot 6.16 or newer, or a distribution's kernel with the patches.`,
       true,
     );
   }
@@ -198,7 +198,7 @@ function whyTdxIsOff(facts: HostFacts): Finding {
   }
   return error(
     "tdx-module-failed",
-    'TDX is switched on, but its module did not start: "dmesg | grep -i tdx" tells why; a BIOS or microcode update is the usual cure.',
+    'TDX is enabled, but its module did not start: "dmesg | grep -i tdx" shows why; a BIOS or microcode update usually helps.',
     true,
   );
 }

@@ -2,7 +2,7 @@ import { createHash, type Hash } from "node:crypto";
 import { constants, copyFile, type FileHandle, open, rm } from "node:fs/promises";
 import { DigestMismatch } from "./host.ts";
 
-/** Large enough to keep a disk busy, small enough that two of them are nothing to a node. */
+/** Large enough to keep a disk busy, small enough that two of them do not matter to a node. */
 const chunkBytes = 1 << 20;
 
 export interface Expected {
@@ -12,9 +12,9 @@ export interface Expected {
 }
 
 /**
- * Copies `source` to the new file `target` and verifies it with one read per byte. Where both lie on one file system
- * that shares extents, the copy is a clone and the read is of the target; else the bytes are hashed as they pass, while
- * the chunk before them is written. fsynced. A target that is not as expected is removed.
+ * Copies `source` to the new file `target`, verifies it with one read per byte, and fsyncs it. If both are on one file
+ * system that shares extents, the target is a clone, which is then read; else each chunk is hashed while the one before it
+ * is written. A target that is not as expected is removed.
  */
 export async function copyVerified(source: string, target: string, expected: Expected): Promise<void> {
   try {
@@ -39,7 +39,7 @@ export async function copyVerified(source: string, target: string, expected: Exp
   }
 }
 
-/** Only root can give files away; an unprivileged plan or test owns what it writes. */
+/** Only root can change a file's owner; an unprivileged plan or test owns what it writes. */
 export function ignoreNotPermitted(error: NodeJS.ErrnoException): void {
   if (error.code !== "EPERM" || process.getuid?.() === 0) throw error;
 }
@@ -92,7 +92,7 @@ async function digest(path: string): Promise<{ size: number; sha256: string }> {
 /** SHA-256 of a file in constant memory. */
 export const fileDigest = digest;
 
-/** Two buffers in turn: a chunk stays untouched until the visit after the next begins. */
+/** Alternates between two buffers: a chunk stays untouched until the visit after the next begins. */
 async function eachChunk(
   file: FileHandle,
   visit: (chunk: Buffer, position: number, hash: Hash) => Promise<void>,

@@ -7,7 +7,7 @@ export interface CpuSignature {
 
 export interface CpuGeneration {
   name: string;
-  /** What its hardware can do, whatever BIOS and kernel switch on. */
+  /** What its hardware can do, whatever BIOS and kernel enable. */
   tee: "snp" | "tdx" | "none";
 }
 
@@ -19,8 +19,8 @@ interface Row extends CpuGeneration {
 }
 
 /**
- * AMD: family and model ranges of the virtee project's `sev` library and of AMD's revision guides. Intel: the kernel's
- * arch/x86/include/asm/intel-family.h. First match counts.
+ * AMD: family and model ranges from the virtee project's `sev` library and AMD's revision guides. Intel: from the kernel's
+ * arch/x86/include/asm/intel-family.h. The first match counts.
  */
 const generations: readonly Row[] = [
   { vendor: "AuthenticAMD", family: 0x17, models: [0x00, 0xff], name: "EPYC 7001 or 7002 (Naples, Rome)", tee: "none" },
@@ -41,7 +41,7 @@ const generations: readonly Row[] = [
   { vendor: "GenuineIntel", family: 6, models: [175, 175], name: "Xeon 6 (Sierra Forest)", tee: "tdx" },
 ];
 
-/** `undefined`: not in the table, which says nothing about newer CPUs. */
+/** `undefined`: not in the table; it may be a newer CPU. */
 export const cpuGeneration = ({ vendor, family, model }: CpuSignature): CpuGeneration | undefined =>
   generations.find(
     (row) => row.vendor === vendor && row.family === family && model >= row.models[0] && model <= row.models[1],

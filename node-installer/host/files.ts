@@ -1,21 +1,20 @@
-import { createHash } from "node:crypto";
 import { posix } from "node:path";
+import { sha256 } from "../runtime/canonical.ts";
 import { createLike } from "./access.ts";
 import type { FileAttributes, Host } from "./host.ts";
 
-/** Where the installer keeps its own things on a node. */
+/** Where the installer keeps its own files on a node. */
 export const stateDirectory = "/var/lib/contrast-runtime";
 export const logPath = "/var/log/contrast-runtime/installer.jsonl";
 export const lockPath = "/run/lock/contrast-runtime.lock";
 
-export const sha256 = (bytes: Buffer | string): string => createHash("sha256").update(bytes).digest("hex");
-/** `undefined` stands for a file that is not there, here as everywhere in these rooms. */
+/** `undefined` stands for a missing file, here and throughout the installer. */
 export const digestOf = (bytes: Buffer | undefined): string | undefined =>
   bytes === undefined ? undefined : sha256(bytes);
 
 export const rootOwned = (mode: number): FileAttributes => ({ mode, uid: 0, gid: 0 });
 
-/** Beside its target, so that the rename stays in one file system; hidden, and matched by no `*.toml`. */
+/** Beside its target, so that the rename stays within one file system; hidden, and not matched by `*.toml`. */
 export const stagedPath = (path: string): string =>
   posix.join(posix.dirname(path), `.${posix.basename(path)}.contrast-staged`);
 
@@ -29,8 +28,8 @@ export async function readIfThere(host: Host, path: string): Promise<Buffer | un
   }
 }
 
-/** Writes the staged form of `path`, in place of one that a killed run left behind. */
-export async function stageFile(
+/** Writes the staged form of `path`, replacing one that a killed run left behind. */
+async function stageFile(
   host: Host,
   path: string,
   content: Buffer | string,
@@ -42,7 +41,7 @@ export async function stageFile(
   return staged;
 }
 
-/** The file holds the old content or the new one, whenever the process or the node dies. */
+/** Whenever the process or the node dies, the file holds either the old content or the new. */
 export async function writeFileAtomically(
   host: Host,
   path: string,
@@ -53,14 +52,14 @@ export async function writeFileAtomically(
   await host.syncDirectory(posix.dirname(path));
 }
 
-/** Raised where somebody else changed a file between our reading and our writing of it: the plan is made anew. */
+/** Somebody else changed a file between our reading and our writing it, so the change must be planned anew. */
 export class FileChanged extends Error {
   override readonly name = "FileChanged";
 }
 
 /**
- * Gives the file other content (or removes it), if it still holds what was read. Otherwise, or when a writer that had
- * the file open already wrote into it meanwhile, the foreign bytes stand and `FileChanged` is thrown.
+ * Gives the file new content (or removes it) if it still holds what was read. If it does not, or if a program that had it
+ * open wrote into it meanwhile, the foreign bytes stay and `FileChanged` is thrown.
  */
 export async function swapFile(
   host: Host,
@@ -95,7 +94,7 @@ export async function swapFile(
   await host.syncDirectory(directory);
 }
 
-/** Moves the file aside before looking at it: what was looked at is what is removed. */
+/** Moves the file aside before the last check, so that exactly what was checked is removed. */
 async function removeExpected(host: Host, path: string, expected: string | undefined): Promise<void> {
   if (expected === undefined) return;
   const aside = stagedPath(path);

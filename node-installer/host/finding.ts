@@ -1,11 +1,11 @@
-/** One thing about a host that keeps a runtime from working (error), or from working well (warning). */
+/** Something about a host that keeps a runtime from working (error), or from working well (warning). */
 export interface Finding {
   /** Kebab-case, stable. */
   code: string;
   severity: "error" | "warning";
-  /** What is, why it matters, and what to do. */
+  /** What is wrong, why it matters, and what to do. */
   message: string;
-  /** What is to be done takes effect only after a reboot, which the installer never does. */
+  /** The fix takes effect only after a reboot, and the installer never reboots. */
   needsReboot: boolean;
 }
 

@@ -3,11 +3,11 @@ import { lockPath, logPath, readIfThere, rootOwned, stateDirectory, writeFileAto
 import type { Host } from "./host.ts";
 
 /**
- * The guard: a script on the host that finishes a rollback when the installer cannot, because its pod, the kubelet or
- * the node died, or because the CRI that would have to start the pod again is what broke. systemd runs it on a timer,
- * and at boot before containerd.
+ * The guard: a script on the host that finishes a rollback if the installer cannot, because its pod, kubelet or the node
+ * died, or because the CRI that would have to restart the pod is what broke. systemd runs it on a timer, and at boot
+ * before containerd.
  *
- * Everything that it has to know is in one plain file, `guard.armed`, which exists exactly while a change of
+ * Everything that it needs to know is in one plain file, `guard.armed`, which exists exactly while a change of
  * containerd's file is not committed: removing it is the commit.
  */
 export const guardName = "contrast-runtime-guard";
@@ -15,12 +15,12 @@ const servicePath = `/etc/systemd/system/${guardName}.service`;
 const timerPath = `/etc/systemd/system/${guardName}.timer`;
 const scriptPath = posix.join(stateDirectory, "guard.sh");
 export const armedPath = posix.join(stateDirectory, "guard.armed");
-/** What `guard.armed` becomes when the guard has acted; its last line is `outcome=…`, unless the disk was full. */
+/** What `guard.armed` becomes once the guard has acted; its last line is `outcome=…`, unless the disk was full. */
 export const firedPath = posix.join(stateDirectory, "guard.fired");
-/** On its way to become that; a guard that was interrupted leaves it behind. */
+/** The staged form of `guard.fired`; an interrupted guard leaves it behind. */
 const firingPath = posix.join(stateDirectory, "guard.firing");
 
-/** As the script names it; a guard that was interrupted leaves it behind. */
+/** The script's staged file; an interrupted guard leaves it behind. */
 export const guardStagedPath = (file: string): string =>
   posix.join(posix.dirname(file), `.${posix.basename(file)}.contrast-guard`);
 
@@ -30,11 +30,11 @@ export interface GuardOrder {
   before: string | undefined;
   after: string | undefined;
   backup: string | undefined;
-  /** What to restart, or undefined where the distribution does so by itself. */
+  /** What to restart; undefined if the distribution does so itself. */
   unit: string | undefined;
 }
 
-/** Lines of `key=value`, read without any quoting. */
+/** Lines of `key=value`, read without quoting. */
 export const formatOrder = (order: GuardOrder): string =>
   [
     `file=${order.file}`,
@@ -52,13 +52,13 @@ export interface GuardPlaces {
 }
 
 /**
- * POSIX sh with what every systemd host has: coreutils, util-linux, grep and sed. It never works against a live installer
- * (the lock), keeps every line of somebody who edited the file meanwhile, needs no free space, and can itself be
- * interrupted anywhere: the order stands until all is done.
+ * POSIX sh with what every systemd host has: coreutils, util-linux, grep and sed. It never interferes with a live installer
+ * (the lock), keeps every line that somebody added to the file meanwhile, needs no free space, and can itself be
+ * interrupted anywhere: the order stands until everything is done.
  */
 export function guardScript(places: GuardPlaces): string {
   return `#!/bin/sh
-# Restores containerd's configuration when the Contrast runtime's installer left a change of it unfinished.
+# Restores containerd's configuration if the Contrast runtime's installer left a change to it unfinished.
 # Written by the installer before each change and removed by it afterwards; see ${places.log}.
 set -u
 state='${places.state}'
@@ -68,7 +68,7 @@ armed="$state/guard.armed"
 mkdir -p "$(dirname '${places.lock}')"
 exec 9>>'${places.lock}'
 if ! flock -n 9; then
-  echo "an installer works on this node: it is left to it"
+  echo "an installer is working on this node: nothing to do"
   exit 0
 fi
 [ -f "$armed" ] || exit 0
@@ -94,7 +94,7 @@ digest() {
 }
 
 current=$(digest "$file")
-# What cannot be read now may be read the next time.
+# What cannot be read now may be readable next time.
 [ -n "$current" ] || exit 1
 directory=$(dirname "$file")
 staged="$directory/.$(basename "$file").contrast-guard"
@@ -102,10 +102,10 @@ rm -f "$staged"
 if [ "$current" = "$before" ]; then
   outcome=unchanged
 elif [ "$current" != "$after" ]; then
-  # Somebody edited the file meanwhile: all of theirs stays, and our block is what it was.
+  # Somebody edited the file meanwhile: their text stays, and our block becomes what it was.
   outcome=foreign
   block='/^# BEGIN contrast-runtime/,/^# END contrast-runtime/'
-  # Without its last line there is no telling where our block ends.
+  # Without its last line, the end of our block is unknown.
   if [ "$current" != absent ] && sed -n "\${block}p" "$file" | tail -n 1 | grep -q '^# END contrast-runtime'; then
     cp -p "$file" "$staged" || exit 1
     sed "\${block}d" "$file" >"$staged" || exit 1
@@ -122,17 +122,17 @@ elif [ "$before" = absent ]; then
   outcome=restored
 else
   if [ "$(digest "$backup")" != "$before" ]; then
-    echo "the backup $backup is not what it was: $file stays as it is" >&2
+    echo "the backup $backup has changed: $file stays as it is" >&2
     exit 1
   fi
-  # A full disk has no room for a copy, but for another name of the backup.
+  # A full disk has no room for a copy, but it has for a hard link to the backup.
   cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
     ln -f "$backup" "$staged" || exit 1
   [ "$(digest "$file")" = "$current" ] && mv -f "$staged" "$file" && sync "$directory" || exit 1
   outcome=restored
 fi
 
-# At boot this runs before containerd is started, and a restart that is waited for would wait for ever.
+# At boot this runs before containerd is started, so waiting for the restart would never end.
 if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
   systemctl reset-failed "$unit" 2>/dev/null
   systemctl --no-block restart "$unit" || exit 1
@@ -144,7 +144,7 @@ printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date 
 if cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing"; then
   mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed"
 else
-  # No room for a word more: an order that stood would restart containerd with every tick.
+  # No room left to write: if the order stood, every tick would restart containerd.
   rm -f "$state/guard.firing"
   mv -f "$armed" "$state/guard.fired"
 fi
@@ -154,11 +154,11 @@ exit 0
 `;
 }
 
-/** Before the disk is mounted that the file lies on, the file would look like one that somebody removed. */
+/** Before the disk that holds the file is mounted, the file would look as if somebody had removed it. */
 const mountOf = (file: string) => `"${posix.dirname(file).replaceAll("%", "%%")}"`;
 
 const serviceUnit = (unit: string, file: string) => `[Unit]
-Description=Gives containerd its configuration back when the Contrast runtime's installer left a change unfinished
+Description=Restores containerd's configuration if the Contrast runtime's installer left a change unfinished
 RequiresMountsFor=${stateDirectory} ${mountOf(file)}
 Before=${unit}
 
@@ -171,7 +171,7 @@ WantedBy=multi-user.target
 `;
 
 const timerUnit = `[Unit]
-Description=Looks after containerd's configuration until the Contrast runtime's installer has committed its change
+Description=Guards containerd's configuration until the Contrast runtime's installer has committed its change
 
 [Timer]
 OnActiveSec=15s
@@ -187,13 +187,13 @@ async function systemctl(host: Host, ...args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`systemctl ${args.join(" ")} failed (exit code ${code}): ${stderr.trim()}`);
 }
 
-/** What `systemctl enable` makes; removed by name too, for it refuses units whose files are gone. */
+/** What `systemctl enable` creates; also removed by name, because `disable` refuses units whose files are gone. */
 const wantedLinks = [
   `/etc/systemd/system/multi-user.target.wants/${guardName}.service`,
   `/etc/systemd/system/timers.target.wants/${guardName}.timer`,
 ];
 
-/** From here on the host brings the old bytes back by itself, unless `commitGuard` comes first. */
+/** From here on the host restores the old bytes itself, unless `commitGuard` comes first. */
 export async function armGuard(host: Host, unit: string, order: GuardOrder): Promise<void> {
   await host.remove(firedPath);
   const script = guardScript({ state: stateDirectory, lock: lockPath, log: logPath });
@@ -201,7 +201,7 @@ export async function armGuard(host: Host, unit: string, order: GuardOrder): Pro
   await writeFileAtomically(host, servicePath, serviceUnit(unit, order.file), rootOwned(0o644));
   await writeFileAtomically(host, timerPath, timerUnit, rootOwned(0o644));
   await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);
-  // A leftover of a killed run may still be active: then its timer would not begin anew.
+  // The timer of a killed run may still be active; it must start anew.
   await systemctl(host, "restart", `${guardName}.timer`);
   await writeFileAtomically(host, armedPath, formatOrder(order), rootOwned(0o600));
 }
@@ -209,11 +209,11 @@ export async function armGuard(host: Host, unit: string, order: GuardOrder): Pro
 /** The commit: the new bytes stay. */
 export async function commitGuard(host: Host): Promise<void> {
   await host.remove(armedPath);
-  // Somebody may have deleted it, with all orders in it.
+  // Somebody may have deleted the directory with everything in it.
   if ((await host.stat(stateDirectory)) !== undefined) await host.syncDirectory(stateDirectory);
 }
 
-/** Whether anything of the guard is on the host. */
+/** Whether any part of the guard is on the host. */
 export async function guardIsThere(host: Host): Promise<boolean> {
   for (const path of [armedPath, firedPath, scriptPath, servicePath, timerPath]) {
     if ((await host.stat(path)) !== undefined) return true;
@@ -221,21 +221,21 @@ export async function guardIsThere(host: Host): Promise<boolean> {
   return false;
 }
 
-/** Takes the guard off the host; only after `commitGuard`. */
+/** Removes the guard from the host; only after `commitGuard`. */
 export async function removeGuard(host: Host): Promise<void> {
   if (!(await guardIsThere(host))) return;
-  // Fails where the units are half there, after a kill: what matters is that their files go.
+  // Fails if a killed run left only part of the units: what matters is that their files are removed.
   await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
   for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firingPath, firedPath])
     await host.remove(path);
-  // It may have been ended in the middle of a look; a unit that failed outlives its file.
+  // The guard may have been stopped while it was running, and a failed unit outlives its file.
   await host.run("systemctl", ["reset-failed", `${guardName}.service`]);
   await host.run("systemctl", ["daemon-reload"]);
 }
 
 /**
  * What the guard did since we armed it, for the log; undefined if it did nothing. restored, unchanged: the old bytes are
- * there. withdrawn: somebody's bytes, with our block as it was. foreign: somebody's, without a block of ours.
+ * in place. withdrawn: somebody else's bytes, with our block as it was. foreign: somebody else's, without our block.
  */
 export async function guardOutcome(host: Host): Promise<string | undefined> {
   const text = (await readIfThere(host, firedPath))?.toString();

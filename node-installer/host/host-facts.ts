@@ -2,7 +2,7 @@ import * as z from "zod";
 import type { Host } from "./host.ts";
 import { readRequestTimeout } from "./kubelet-configuration.ts";
 
-/** What `checkHost` judges: all that it needs to know of a node, and no secret. Part of a node's bundle. */
+/** What `checkHost` judges: all that it needs to know about a node, and no secrets. Part of a node's bundle. */
 export const hostFactsSchema = z.strictObject({
   kernel: z.strictObject({ release: z.string(), commandLine: z.string() }),
   /** ID of os-release, such as "ubuntu". */
@@ -11,7 +11,7 @@ export const hostFactsSchema = z.strictObject({
     vendor: z.string(),
     family: z.int(),
     model: z.int(),
-    /** Those of `cpuFlags` that the kernel shows; it hides what it cannot use. */
+    /** Those of `cpuFlags` that the kernel reports; it hides what it cannot use. */
     flags: z.array(z.string()),
   }),
   /** Those of `modules` that are loaded, or built in with parameters. */
@@ -19,24 +19,24 @@ export const hostFactsSchema = z.strictObject({
   /** "kvm_amd.sev_snp": "Y" */
   parameters: z.record(z.string(), z.string()),
   iommu: z.strictObject({
-    /** Such as "ivhd0" (AMD) or "dmar0" (Intel); none where the IOMMU is off. */
+    /** Such as "ivhd0" (AMD) or "dmar0" (Intel); empty if the IOMMU is off. */
     devices: z.array(z.string()),
     /** Domain type of the first group: "identity" is passthrough. */
     domain: z.string().optional(),
   }),
   /** Those of `devices` that exist. */
   devices: z.array(z.string()),
-  /** Capacities of the misc cgroup: encrypted VMs that the hardware has keys for. */
+  /** Capacities of the misc cgroup: the number of encrypted VMs that the hardware has keys for. */
   misc: z.record(z.string(), z.number()),
   /** fs.inotify.max_user_instances */
   inotifyInstances: z.int().optional(),
-  /** By directory that the installer writes below: the mount that it lies on. */
+  /** By directory that the installer writes to: the mount that it is on. */
   mounts: z.record(z.string(), z.strictObject({ readOnly: z.boolean(), noExec: z.boolean(), mountPoint: z.string() })),
   kubeletRequestTimeout: z.strictObject({ seconds: z.number(), path: z.string() }).optional(),
-  /** Intel's service that signs TDX quotes is installed. */
+  /** Whether Intel's service that signs TDX quotes is installed. */
   quoteService: z.boolean(),
   selinux: z.enum(["enforcing", "permissive"]).optional(),
-  /** NVIDIA's 3D controllers by PCI address, with the driver that has them. */
+  /** NVIDIA's 3D controllers by PCI address, with the driver that they are bound to. */
   gpus: z.array(z.strictObject({ address: z.string(), driver: z.string() })),
 });
 export type HostFacts = z.infer<typeof hostFactsSchema>;
@@ -58,7 +58,7 @@ const nvidia = "0x10de";
 /** PCI class of a GPU without a display output; a display controller's is 0x0300. */
 const gpuClasses = ["0x0302", "0x0300"];
 
-/** Reads only. What cannot be read counts as absent: a check says so in its own words. */
+/** Only reads. What cannot be read counts as absent; each check explains that in its own words. */
 export async function gatherHostFacts(host: Host, writtenDirectories: readonly string[]): Promise<HostFacts> {
   const read = (path: string) => readText(host, path);
   const cpuinfo = (await read("/proc/cpuinfo")).split("\n\n")[0] ?? "";
@@ -122,7 +122,7 @@ async function readParameters(host: Host): Promise<Record<string, string>> {
   return found;
 }
 
-/** Lines `sev_es 99`; cgroup v1 has the controller in a directory of its own. */
+/** Lines like `sev_es 99`; in cgroup v1 the controller has its own directory. */
 async function readMiscCapacity(host: Host): Promise<Record<string, number>> {
   const text =
     (await readText(host, "/sys/fs/cgroup/misc.capacity")) ||
@@ -131,9 +131,9 @@ async function readMiscCapacity(host: Host): Promise<Record<string, number>> {
   return Object.fromEntries(lines.map(([, name = "", capacity]) => [name, Number(capacity)]));
 }
 
-/** The mount that each directory lies on, as a process of the host sees it. */
+/** The mount that each directory is on, as a process of the host sees it. */
 async function readMounts(host: Host, directories: readonly string[]): Promise<HostFacts["mounts"]> {
-  // In a pod only a program that runs in the host's root sees the host's paths there.
+  // In a pod, only a program that runs in the host's root sees the host's paths in it.
   const { code, stdout } = await host.run("cat", ["/proc/self/mountinfo"], { timeoutMs: 10_000 });
   const text = code === 0 ? stdout : await readText(host, "/proc/self/mountinfo");
   const mounts = text.split("\n").flatMap((line) => {
@@ -147,7 +147,7 @@ async function readMounts(host: Host, directories: readonly string[]): Promise<H
   const result: HostFacts["mounts"] = {};
   for (const directory of directories) {
     const path = await host.realpath(directory).catch(() => directory);
-    // The last of equally deep ones lies on top.
+    // Of equally deep mounts, the last is on top.
     const mount = mounts
       .filter(({ mountPoint }) => mountPoint === "/" || path === mountPoint || path.startsWith(`${mountPoint}/`))
       .reduce<(typeof mounts)[number] | undefined>(

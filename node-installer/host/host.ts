@@ -1,23 +1,23 @@
 /**
- * The host as the installer sees it: every read, write, process and clock that it uses. Paths are absolute paths of the
+ * The host as the installer sees it: every read, write, process and clock that it uses. Paths are absolute paths on the
  * node; an implementation resolves them below its host root and never follows a link out of it. Passed in everywhere, so
  * that tests can make each call fail, or end the process before or after it.
  */
 export interface Host {
   readFile(path: string): Promise<Buffer>;
-  /** Follows links inside the host root. `undefined` where nothing is. */
+  /** Follows links inside the host root. `undefined` if nothing exists there. */
   stat(path: string): Promise<FileStat | undefined>;
   /** Size and SHA-256 of a file, in constant memory. */
   digest(path: string): Promise<{ size: number; sha256: string }>;
-  /** Names, sorted; none where no directory is. */
+  /** Sorted names; empty if there is no such directory. */
   readDirectory(path: string): Promise<string[]>;
-  /** The path with every link resolved, as the node sees it. What does not exist resolves to itself. */
+  /** The path with every link resolved, as the node sees it. A missing path resolves to itself. */
   realpath(path: string): Promise<string>;
-  /** Where this process finds the node's path, every link resolved below the host root: for a unix socket, say. */
+  /** Where this process finds the node's path, with every link resolved below the host root; used for sockets. */
   localPath(path: string): Promise<string>;
-  /** With its parents; one that exists stays as it is. */
+  /** Also creates its parents; an existing directory stays as it is. */
   makeDirectory(path: string, mode: number): Promise<void>;
-  /** Creates the file, failing where it exists; writes, fsyncs and closes it. */
+  /** Creates the file and fsyncs it; fails if it exists. */
   createFile(path: string, content: Buffer | string, attributes: FileAttributes): Promise<void>;
   /** For logs: no fsync. Creates the file with mode 0640. */
   appendFile(path: string, content: string): Promise<void>;
@@ -25,19 +25,19 @@ export interface Host {
   rename(from: string, to: string): Promise<void>;
   /**
    * Compare and swap: renames `staged` over `path` if `path` holds the expected bytes (SHA-256; `undefined`: is absent),
-   * else changes nothing and removes nothing. `foreign`: a program that had the old file open wrote into it meanwhile;
-   * its bytes are handed over, so that nothing is lost. Neither path may be a link.
+   * else changes and removes nothing. `foreign`: a program that had the old file open wrote into it meanwhile; its bytes
+   * are returned, so that nothing is lost. Neither path may be a link.
    */
   replaceFile(path: string, staged: string, expected: string | undefined): Promise<ReplaceResult>;
   syncDirectory(path: string): Promise<void>;
-  /** A file or an empty directory; absent is fine. */
+  /** A file or an empty directory; a missing one is no error. */
   remove(path: string): Promise<void>;
   removeTree(path: string): Promise<void>;
   /** Of the file system that holds the path, or its nearest parent that exists. */
   freeSpace(path: string): Promise<{ bytes: number; inodes: number }>;
   /**
-   * Copies a file from the installer's own file system to the host, verifying size and SHA-256 while the bytes pass
-   * (one read per byte), fsynced. Throws `DigestMismatch` and removes the target otherwise.
+   * Copies a file from the installer's own file system to the host and fsyncs it, with size and SHA-256 verified in one
+   * read per byte. On a mismatch, throws `DigestMismatch` and removes the target.
    */
   copyPayloadFile(
     source: string,
@@ -45,17 +45,17 @@ export interface Host {
     expected: { size: number; sha256: string; mode: number },
   ): Promise<void>;
   /**
-   * Runs a program of the host in the host's file system. Never throws for an exit code: 127 where the program is not
-   * there, 124 after the time limit.
+   * Runs a program of the host in the host's file system. Never throws because of an exit code: 127 if there is no such
+   * program, 124 after the time limit.
    */
   run(command: string, args: string[], options?: { timeoutMs?: number }): Promise<RunResult>;
-  /** Exclusive, freed by the kernel when the holder dies, seen by other pods and by `flock` on the host. */
+  /** Exclusive, released by the kernel when the holder dies, visible to other pods and to `flock` on the host. */
   lock(path: string, timeoutMs: number): Promise<Lock>;
-  /** The time of day, which somebody may set meanwhile: for what is written down and compared with others' times. */
+  /** The time of day, which somebody may change: for what is recorded or compared with other clocks. */
   now(): Date;
-  /** Milliseconds of a clock that nobody sets: for how long something takes. */
+  /** Milliseconds of a monotonic clock: for measuring durations. */
   uptime(): number;
-  /** Resolves after the time, or at once where a test's clock says so. */
+  /** Resolves after the time, or at once if a test's clock says so. */
   delay(ms: number): Promise<void>;
 }
 
@@ -86,7 +86,7 @@ export interface FileStat extends FileAttributes {
   dev: bigint;
 }
 
-/** A payload file whose bytes are not those of its manifest. */
+/** A payload file's bytes do not match its manifest. */
 export class DigestMismatch extends Error {
   override readonly name = "DigestMismatch";
 }

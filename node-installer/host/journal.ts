@@ -10,15 +10,15 @@ export const journalPath = posix.join(stateDirectory, "journal.json");
 export const pristinePath = posix.join(stateDirectory, "pristine");
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
-/** Content of a file that may be absent (`null`). */
+/** Content of a file; `null` if it is absent. */
 const contentDigest = digest.nullable();
 const attributes = z.strictObject({ mode: z.int(), uid: z.int(), gid: z.int() });
 
-/** A file as it was placed; later runs compare stat data with it instead of reading gigabytes. */
+/** A file as it was placed; later runs compare stat data instead of reading gigabytes. */
 const placedFile = z.strictObject({ path: z.string(), size: z.int(), mtimeNs: z.string(), ino: z.string() });
 export type PlacedFile = z.infer<typeof placedFile>;
 
-/** A runtime that we placed on this node, whole, so that it can be kept or removed when no spec lists it any more. */
+/** The full spec of a runtime that we placed here, so that it can be kept or removed when no spec lists it any more. */
 const ownedRuntime = z.strictObject({
   runtime: runtimeSpec,
   /** Empty until all of them are placed. */
@@ -30,26 +30,27 @@ export type OwnedRuntime = z.infer<typeof ownedRuntime>;
 
 /**
  * A change of containerd's file that is not committed yet.
- * replacing: the file holds the old bytes or the new ones; nothing is proven. rolling-back: the old bytes are on their
- * way back, and the daemon has to be restarted with them.
+ * replacing: the file holds the old bytes or the new ones; nothing is proven yet. rolling-back: the old bytes are being
+ * restored, and the daemon must be restarted with them.
  */
 const transaction = z.strictObject({
   phase: z.enum(["replacing", "rolling-back"]),
   startedAt: z.iso.datetime(),
-  bootId: z.string(),
+  /** Written by earlier versions; nothing reads it. */
+  bootId: z.string().optional(),
   specHash: digest,
   before: contentDigest,
   after: contentDigest,
-  /** The verified copy of the old bytes; null where there was no file. */
+  /** The verified copy of the old bytes; null if there was no file. */
   backup: nodePath.nullable(),
   /** Handlers in the file before and after. */
   handlersBefore: z.array(z.string()),
   handlersAfter: z.array(z.string()),
   /** What the daemon served before, as the gate understands it. */
   servedBefore: z.json(),
-  /** Whether Kubernetes called the node ready before; absent where that could not be told. */
+  /** Whether Kubernetes reported the node as Ready before; absent if unknown. */
   nodeReadyBefore: z.boolean().optional(),
-  /** Why the change is being rolled back, and the code of that. */
+  /** Why the change is being rolled back, and the code of that reason. */
   reason: z.string().optional(),
   code: z.string().optional(),
 });
@@ -58,16 +59,16 @@ export type Transaction = z.infer<typeof transaction>;
 const journalSchema = z.strictObject({
   schemaVersion: z.literal(1),
   group: z.string(),
-  /** Containerd's file, once we changed it. */
+  /** containerd's file, once we have changed it. */
   file: z
     .strictObject({
       path: nodePath,
-      /** The file without us: digest of `pristinePath`, or null where there was no file. */
+      /** The file without our block: digest of `pristinePath`, or null if there was no file. */
       pristine: contentDigest,
       attributes,
-      /** What we wrote last: as long as the file holds it, nobody else edited it. */
+      /** What we wrote last: as long as the file holds it, nobody else has edited it. */
       written: contentDigest,
-      /** Ours, oldest first; the first one is kept for ever. */
+      /** Ours, oldest first; the first one is kept until uninstallation. */
       backups: z.array(nodePath),
     })
     .optional(),
@@ -76,8 +77,8 @@ const journalSchema = z.strictObject({
   createdDirectories: z.array(nodePath),
   transaction: transaction.optional(),
   /**
-   * The circuit breaker: content that failed, or whose trial ended twice without an answer. It is not tried again by
-   * itself. `attempts` counts trials that were cut off before the gate could speak.
+   * The circuit breaker: content that failed, or whose trial was cut off repeatedly. `final` content is not tried again
+   * without a request. `attempts` counts trials that failed or were cut off before the gate decided.
    */
   failure: z
     .strictObject({
@@ -90,14 +91,14 @@ const journalSchema = z.strictObject({
       final: z.boolean(),
     })
     .optional(),
-  /** Digest of the spec's bytes that the node serves. */
+  /** Digest of the bytes of the spec that the node serves. */
   committed: z.strictObject({ specHash: digest, at: z.iso.datetime() }).optional(),
-  /** The last request for another attempt that was acted upon. */
+  /** The last request for another attempt that was acted on. */
   retryToken: z.string().optional(),
 });
 export type Journal = z.infer<typeof journalSchema>;
 
-export const emptyJournal = (group: string): Journal => ({
+const emptyJournal = (group: string): Journal => ({
   schemaVersion: 1,
   group,
   runtimes: [],

@@ -1,9 +1,9 @@
 import type { Host } from "./host.ts";
 
 /**
- * Where kubelets get their request timeout from, the strongest last: a flag beats files, drop-ins beat the file they
- * complete. `document` files are KubeletConfiguration in YAML or JSON, `flags` files hold command-line flags in any
- * form (systemd environment files, microk8s' args, the `kubelet-arg` lists of k3s and rke2).
+ * Where kubelets get their request timeout from, in ascending precedence: flags override files, drop-ins override the file
+ * they extend. `document` files are KubeletConfiguration in YAML or JSON, `flags` files hold command-line flags in any
+ * form (systemd environment files, MicroK8s' args, the `kubelet-arg` lists of k3s and RKE2).
  */
 const sources: readonly { path: string; kind: "document" | "flags" }[] = [
   { path: "/var/lib/kubelet/config.yaml", kind: "document" },
@@ -22,18 +22,18 @@ const sources: readonly { path: string; kind: "document" | "flags" }[] = [
 ];
 
 const patterns = {
-  // A top-level key with a duration: the same in YAML and JSON, so that no parser is loaded for one line.
+  // A top-level key with a duration looks the same in YAML and JSON, so no parser is needed.
   document: /^\s*"?runtimeRequestTimeout"?\s*:\s*["']?([0-9a-zµ.]+)/m,
   flags: /runtime-request-timeout[=\s]+["']?([0-9a-zµ.]+)/,
 };
 
 export interface RequestTimeout {
   seconds: number;
-  /** The file that says so. */
+  /** The file that sets it. */
   path: string;
 }
 
-/** What kubelet's files say of `runtimeRequestTimeout`; undefined where none does, and kubelet's default of 2 minutes holds. */
+/** `runtimeRequestTimeout` as kubelet's files set it; undefined if none does: kubelet's default is 2 minutes. */
 export async function readRequestTimeout(host: Host): Promise<RequestTimeout | undefined> {
   let found: RequestTimeout | undefined;
   for (const { path, kind } of sources) {
@@ -57,7 +57,7 @@ async function filesAt(host: Host, path: string): Promise<string[]> {
 
 const units: Record<string, number> = { h: 3600, m: 60, s: 1, ms: 1e-3, us: 1e-6, µs: 1e-6, ns: 1e-9 };
 
-/** Go's durations ("5m0s", "1.5h") in seconds; undefined where the text is none. */
+/** A Go duration ("5m0s", "1.5h") in seconds; undefined if the text is not one. */
 export function goDuration(text: string): number | undefined {
   const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)/g)];
   if (parts.length === 0 || parts.map(([part]) => part).join("") !== text) return undefined;

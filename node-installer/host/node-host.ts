@@ -2,9 +2,9 @@ import * as sync from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { sha256 } from "../runtime/canonical.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
-import { sha256 } from "./files.ts";
 import type { FileStat, Host, ReplaceResult } from "./host.ts";
 import { resolvePath } from "./paths.ts";
 import { holdLock, runProgram } from "./programs.ts";
@@ -18,8 +18,8 @@ const absent = (error: unknown): boolean => {
  * The machine itself, seen through `root`: `/` on the node, `/host` in the pod, any folder tree for `plan`.
  *
  * Links are resolved by hand below the root (the kernel would resolve an absolute link against the pod's own root), and
- * the result is opened without following any. Programs of the host run by `chroot`, which needs neither the host's
- * process namespace nor its mount namespace: systemctl reaches systemd by the socket that lies in the host root.
+ * the result is opened without following any. Programs of the host run in a `chroot`, which needs neither the host's
+ * process namespace nor its mount namespace: systemctl reaches systemd through the socket in the host root.
  */
 export function createNodeHost(options: { root: string }): Host {
   const root = sync.realpathSync(options.root);
@@ -32,9 +32,9 @@ export function createNodeHost(options: { root: string }): Host {
       throw error;
     }
   };
-  /** This process's path of what the node calls `path`. */
+  /** This process's path for the node's `path`. */
   const at = async (path: string, followLast = true) => local(await resolvePath(path, readLink, followLast));
-  /** The same, to be read: a pipe would be waited for, and a device may have no end. */
+  /** The same, for reading: only files, because a pipe would block and a device may have no end. */
   const fileAt = async (path: string) => {
     const target = await at(path);
     const stat = await fs.lstat(target);
@@ -87,7 +87,7 @@ export function createNodeHost(options: { root: string }): Host {
       const file = await fs.open(target, "wx", 0o600);
       try {
         await file.writeFile(content);
-        // In this order: only the owner may change a mode, unless with a capability more.
+        // In this order, because changing the mode of somebody else's file takes another capability.
         await file.chmod(attributes.mode & 0o7777);
         await file.chown(attributes.uid, attributes.gid).catch(ignoreNotPermitted);
         await file.sync();
@@ -140,7 +140,7 @@ export function createNodeHost(options: { root: string }): Host {
       for (let current = await resolvePath(path, readLink); ; current = join(current, "..")) {
         try {
           const { bavail, bsize, ffree, files } = await fs.statfs(local(current));
-          // btrfs and some others count no inodes: 0 of 0.
+          // btrfs and some others do not count inodes: they report 0 of 0.
           return { bytes: bavail * bsize, inodes: files === 0 ? Number.POSITIVE_INFINITY : ffree };
         } catch (error) {
           if (!absent(error) || current === "/") throw error;
@@ -164,7 +164,7 @@ export function createNodeHost(options: { root: string }): Host {
   };
 }
 
-/** What fails on a file that is open already does not say which one. */
+/** Errors on a file that is already open do not name it. */
 function naming(path: string, error: unknown): unknown {
   const { errno, path: named, message } = error as NodeJS.ErrnoException;
   if (errno === undefined || named !== undefined) return error;
@@ -186,8 +186,8 @@ function fileStat(stat: sync.BigIntStats): FileStat {
 }
 
 /**
- * Node has no `renameat2(RENAME_EXCHANGE)`, so the comparison and the rename are two system calls that follow each other
- * without a turn of the event loop. A writer that already had the old file open is seen through our own descriptor of it.
+ * Node has no `renameat2(RENAME_EXCHANGE)`, so the comparison and the rename are two system calls in immediate succession,
+ * without a turn of the event loop. What a writer that already had the old file open writes is seen through our descriptor.
  */
 function replaceNow(path: string, staged: string, expected: string | undefined): ReplaceResult {
   if (expected === undefined) {

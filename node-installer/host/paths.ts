@@ -1,16 +1,16 @@
 import { posix } from "node:path";
 import { Refusal } from "../runtime/refusal.ts";
 
-/** What stands at a path that holds no link in its parents: a link's text, or that there is none. */
+/** The target of the link at a path whose parents contain no links; undefined if it is not a link. */
 export type ReadLink = (path: string) => Promise<string | undefined>;
 
-/** As Linux's own limit. */
+/** Linux's own limit. */
 const maximumLinks = 40;
 
 /**
  * The node's path with every link resolved as the node itself would: an absolute link starts again at the host root,
- * and `..` never climbs above it. So no link leads out of the host root, whatever it says. Parts that do not exist stay
- * as they are. With `followLast: false` the last segment may be a link and is kept.
+ * and `..` never climbs above it, so no link leads out of the host root. Parts that do not exist stay as they are. With
+ * `followLast: false` the last segment may be a link and is kept.
  */
 export async function resolvePath(path: string, readLink: ReadLink, followLast = true): Promise<string> {
   if (!path.startsWith("/") || path.includes("\0")) throw new Error(`not an absolute path of the node: ${path}`);
@@ -36,7 +36,7 @@ export async function resolvePath(path: string, readLink: ReadLink, followLast =
     if (links > maximumLinks) {
       throw new Refusal(
         "too-many-links",
-        `There are too many symbolic links in ${path}: one of them leads back to itself, most likely. Correct it first.`,
+        `There are too many symbolic links in ${path}: most likely one of them leads back to itself. Correct it first.`,
       );
     }
     if (target.startsWith("/")) resolved = "/";

@@ -6,8 +6,8 @@ import { Refusal } from "../runtime/refusal.ts";
 import type { Lock, RunResult } from "./host.ts";
 
 /**
- * Programs of the host see the host's own defaults, not the pod's. `SYSTEMD_IGNORE_CHROOT`: systemctl would otherwise
- * guess from /proc/1/root whether it runs in a chroot, and refuse to start anything.
+ * Programs of the host get the host's own defaults, not the pod's environment. `SYSTEMD_IGNORE_CHROOT`: otherwise systemctl
+ * guesses from /proc/1/root whether it runs in a chroot, and refuses to start anything.
  */
 const environment = {
   PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin",
@@ -19,8 +19,8 @@ const environment = {
 };
 
 /**
- * The program and its arguments as this process has to start them. By the host's `env`: the image's chroot is BusyBox's,
- * which would run its own `ls` or `cp` instead of the host's.
+ * The program and its arguments as this process must start them. Goes through the host's `env`, because the image's chroot
+ * is BusyBox's, which would run its own `ls` or `cp` instead of the host's.
  */
 function inRoot(root: string, command: string, args: string[]): { file: string; args: string[] } {
   if (root === "/") return { file: command, args };
@@ -28,11 +28,11 @@ function inRoot(root: string, command: string, args: string[]): { file: string; 
   return { file: "chroot", args: [root, ...words, ...args] };
 }
 
-/** Environment of the started process: `chroot` itself is found by our own PATH, what it starts by the host's. */
+/** Environment of the started process: `chroot` itself is found through our own PATH, what it starts through the host's. */
 const processEnvironment = (root: string) =>
   root === "/" ? environment : { ...environment, PATH: `${environment.PATH}:${process.env.PATH ?? ""}` };
 
-/** A pod that may not chroot shall not look like a host without programs. Others than root only plan, and go without. */
+/** A pod that may not chroot must not look like a host without programs. Without root there are only plans, which cope. */
 function refuseWithoutChroot(stderr: string): void {
   if (process.getuid?.() !== 0 || !/^chroot: can.{1,3}t change root directory/.test(stderr)) return;
   throw Object.assign(new Error(stderr.trim()), { code: "EPERM", errno: -constants.errno.EPERM, syscall: "chroot" });
@@ -43,7 +43,7 @@ export async function runProgram(root: string, command: string, args: string[], 
   const child = spawn(started.file, started.args, {
     env: processEnvironment(root),
     stdio: ["ignore", "pipe", "pipe"],
-    // A group of its own, for the time limit has to end what the program has started, too.
+    // A process group of its own, because the time limit must also end what the program has started.
     detached: true,
   });
   let timedOut = false;
@@ -73,7 +73,7 @@ export async function runProgram(root: string, command: string, args: string[], 
   }
 }
 
-/** Whatever left the group may go on, but nobody waits for its output. */
+/** Processes that left the group may go on, but nothing waits for their output. */
 function endGroup({ pid, stdout, stderr }: ChildProcess): void {
   try {
     if (pid !== undefined) process.kill(-pid, "SIGKILL");
@@ -86,8 +86,8 @@ function endGroup({ pid, stdout, stderr }: ChildProcess): void {
 
 /**
  * Node has no flock(2), so the host's `flock` takes the lock and runs `cat`, which answers once the lock is held and ends
- * with its input: that is, when this process dies in whatever way. The lock lies in the host's /run/lock, so other pods
- * and the guard on the host see the same one.
+ * with its input, that is, when this process ends in any way. The lock is in the host's /run/lock, so other pods and the
+ * guard on the host see the same one.
  */
 export async function holdLock(root: string, path: string, timeoutMs: number): Promise<Lock> {
   const seconds = String(timeoutMs / 1000);
@@ -113,13 +113,13 @@ export async function holdLock(root: string, path: string, timeoutMs: number): P
     if (held.code === 1) {
       throw new Refusal(
         "locked",
-        `Another installer works on this node: ${path} was still held after ${seconds} s. Wait until it is done, then try again.`,
+        `Another installer is working on this node: ${path} was still held after ${seconds} s. Wait until it is done, then try again.`,
       );
     }
     throw new Refusal(
       "lock-impossible",
       `The lock ${path} could not be taken with the host's flock program (${held.reason || `exit code ${held.code}`}). ` +
-        `It needs ${posix.dirname(path)} writable and util-linux's flock on the host${root === "/" ? "" : ` below ${join(root, "/")}`}.`,
+        `This needs a writable ${posix.dirname(path)} and util-linux's flock on the host${root === "/" ? "" : ` below ${join(root, "/")}`}.`,
     );
   }
   return {

@@ -1,7 +1,7 @@
 /**
- * Blots secrets out of a node's files before they leave it, and leaves everything else as it was: a TOML file stays one
- * with the same keys, so that a plan made from it is the node's. Rather too much goes than too little: what a plan
- * decides depends on none of these values.
+ * Redacts secrets in a node's files before they leave it, and keeps everything else: a TOML file stays valid with the same
+ * keys, so that a plan made from it is the node's. It redacts too much rather than too little, because no plan depends on
+ * these values.
  */
 export function withoutSecrets(text: string): string {
   return text
@@ -14,12 +14,12 @@ export function withoutSecrets(text: string): string {
 
 const blot = '"REDACTED"';
 const string = String.raw`"""[\s\S]*?"""|'''[\s\S]*?'''|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'`;
-/** Strings inside may hold the bracket that ends it. */
+/** Strings inside may contain the closing bracket. */
 const array = String.raw`\[(?:${string}|[^\]"'])*\]`;
 /** Also as a part of a longer name: `AWS_SECRET_ACCESS_KEY`, `x-registry-auth`, `K3S_TOKEN`. */
 const secretName = String.raw`[\w.-]*(?:pass(?:word|wd|phrase)|token|secret|auth|credential|api[_-]?key|access[_-]?key|private[_-]?key|header)[\w.-]*`;
 
-/** `key = "…"`, `key: …`, `KEY=…` of TOML, YAML, JSON and systemd. A number or a boolean is no secret, a path may be. */
+/** `key = "…"`, `key: …`, `KEY=…` in TOML, YAML, JSON and systemd. Numbers and booleans are not secret; a path may be. */
 const secretValue = new RegExp(
   String.raw`((?<![\w.-])${secretName}["']?[ \t]*[=:][ \t]*)(${string}|${array}|(?![{\["'])[^\s,;"'}\]]+)`,
   "gi",
@@ -30,7 +30,7 @@ const blotted = (value: string): string => {
   return /^["']/.test(value) ? blot : "REDACTED";
 };
 
-/** `--token abc`, `'--token' 'abc'`; with `=` it is a value as above. */
+/** `--token abc`, `'--token' 'abc'`; with `=` it is matched as above. */
 const flagValue = new RegExp(String.raw`(--?${secretName}["']?[ \t]+["']?)(?!-)[^\s"']+`, "gi");
 
 /** `[host."https://registry".header]`: whatever its keys are called. */

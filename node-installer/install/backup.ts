@@ -1,22 +1,22 @@
 import { posix } from "node:path";
 import { createLike } from "../host/access.ts";
-import { sha256 } from "../host/files.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
+import { sha256 } from "../runtime/canonical.ts";
 
-/** Besides the first one, which is the file as the administrator left it. */
+/** In addition to the first one, which is the file as the administrator left it. */
 const keptBackups = 4;
 
-/** `20260822T100414.123Z`: sorts by time, and no `*.toml` matches what it ends. */
+/** `20260822T100414.123Z`: sorts by time. */
 const timestamp = (date: Date): string => date.toISOString().replaceAll(/[-:]/g, "");
 
-/** Copies the bytes beside their file as `<config-name>.<time>.bak`, never over another backup, and reads them again. */
+/** Copies the bytes to `<config-name>.<time>.bak` beside their file, never over another backup, and verifies the copy. */
 export async function backUp(host: Host, file: string, bytes: Buffer, attributes: FileAttributes): Promise<string> {
   for (;;) {
     const backup = `${file}.${timestamp(host.now())}.bak`;
     try {
       await createLike(host, file, backup, bytes, attributes);
     } catch (error) {
-      // Another one of this very millisecond.
+      // There is another backup of this very millisecond.
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
       await host.delay(1);
       continue;
@@ -30,7 +30,7 @@ export async function backUp(host: Host, file: string, bytes: Buffer, attributes
   }
 }
 
-/** Which backups stay and which go. */
+/** Which backups are kept and which are removed. */
 export function rotate(backups: string[]): { keep: string[]; remove: string[] } {
   const [first, ...others] = backups;
   if (first === undefined) return { keep: [], remove: [] };

@@ -4,8 +4,8 @@ import { removePayload } from "./payload.ts";
 import { record, type Work } from "./work.ts";
 
 /**
- * After the commit: the directories of retired runtimes go, and with the last of them everything that we ever placed,
- * the journal last. A directory that a process still runs from stays, and is tried again by the next run.
+ * After the commit: removes the directories of retired runtimes and, with the last of them, everything that we ever placed,
+ * the journal last. A directory that a process still runs from stays; the next run tries again.
  */
 export async function cleanUp(work: Work): Promise<void> {
   const { environment, plan } = work;
@@ -15,7 +15,7 @@ export async function cleanUp(work: Work): Promise<void> {
       log.warn("payload-in-use", { handler: runtime.handler });
       continue;
     }
-    // Its snapshotter ended with the pod that it ran in, and most programs leave their socket behind.
+    // Its snapshotter ended with its pod, but most programs leave their socket behind.
     if (runtime.containerd.proxyPlugin !== undefined) await host.remove(runtime.containerd.proxyPlugin.address);
     const runtimes = work.journal.runtimes.filter((owned) => owned.runtime.handler !== runtime.handler);
     await record(work, { runtimes });
@@ -26,10 +26,10 @@ export async function cleanUp(work: Work): Promise<void> {
 async function removeState(work: Work): Promise<void> {
   const { host } = work.environment;
   const { file, createdDirectories } = work.journal;
-  // What is in the file now is what the administrator made of it: nothing of it is in a backup alone.
+  // The file is now the administrator's again: no backup holds anything that it lacks.
   for (const backup of file?.backups ?? []) await host.remove(backup);
   for (const directory of createdDirectories.toReversed()) {
-    // Somebody else's files may lie in it by now.
+    // By now it may contain somebody else's files.
     if ((await host.readDirectory(directory)).length === 0) await host.remove(directory);
   }
   await host.remove(pristinePath);

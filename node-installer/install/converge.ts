@@ -12,33 +12,33 @@ import { recordWithout, type Work } from "./work.ts";
 
 export interface Outcome {
   changed: boolean;
-  /** Taken from the node by this change, because the spec lists them no longer. */
+  /** Removed from the node by this change, because the spec no longer lists them. */
   removed: string[];
   /** Served with our options, sorted. */
   handlers: string[];
-  /** No longer listed, but used. */
+  /** No longer listed, but still used. */
   blocked: Plan["blocked"];
 }
 
 export interface ConvergeOptions {
   /** A person asks for another attempt at content that failed. */
   retry?: boolean;
-  /** The same, by a token: another one than the journal has is a request that was not acted upon yet. */
+  /** The same, by a token: one that differs from the journal's is a request that was not acted on yet. */
   retryToken?: string;
-  /** false: drift is put right only as far as containerd need not be restarted. */
+  /** false: drift is repaired only if containerd need not be restarted. */
   mayRestart?: boolean;
-  /** Uninstall: nothing at all changes while a pod uses one of the handlers. */
+  /** For uninstall: nothing at all is changed while a pod uses one of the handlers. */
   refuseBlocked?: boolean;
 }
 
-/** As often is a file planned anew that others keep changing. */
+/** How often a change is planned if other programs keep changing the file. */
 const maximumRounds = 5;
 /** Longer than the guard's script, shorter than a person's patience. */
 const lockTimeoutMs = 30_000;
 
 /**
- * Brings the node to the spec, or finds that it is there: then nothing is written, locked or restarted. Throws
- * `Refusal` (nothing changed), `RolledBack`, `RollbackFailed`, or what the machine did wrong.
+ * Brings the node in line with the spec. If it already is, nothing is written, locked or restarted. Throws `Refusal`
+ * (nothing changed), `RolledBack`, `RollbackFailed`, or an error of the machine.
  */
 export async function converge(environment: Environment, options: ConvergeOptions = {}): Promise<Outcome> {
   const { host, spec } = environment;
@@ -49,7 +49,7 @@ export async function converge(environment: Environment, options: ConvergeOption
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan);
     }
-    // A runtime whose last pod ended leaves by the spec's wish, which is no drift.
+    // Removing a runtime after its last pod ended is what the spec asks for, not drift.
     const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
     if (options.mayRestart === false && drifted) refuseRestart(observation);
   }
@@ -75,7 +75,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
       return finish(environment, observation, plan, done);
     }
     requireServing(observation);
-    // First no new pods, then a look whether there are any.
+    // First keep new pods away, then look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
     requireServing(observation);
@@ -96,7 +96,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
   }
   throw new Refusal(
     "file-contested",
-    `Another program kept changing containerd's configuration on this node: it was planned ${maximumRounds} times. ` +
+    `Another program kept changing containerd's configuration on this node: the change was planned anew ${maximumRounds} times. ` +
       "Find out which one (configuration management, another installer) and stop it while runtimes are installed.",
   );
 }
@@ -106,16 +106,16 @@ async function look(environment: Environment, journal: Journal) {
   return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
 }
 
-/** Of a daemon that does not answer nothing is known, which is enough where it shall serve nothing. */
+/** Nothing is known about a daemon that does not answer, which is enough if it should serve nothing. */
 const isDone = ({ serving }: Observation, plan: Plan): boolean =>
   isEmpty(plan) && (serving !== undefined || plan.entries.length === 0);
 
 async function finish(environment: Environment, observation: Observation, plan: Plan, done?: Plan): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
   const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
-  // A handler that is on its way out takes no new pods.
+  // A handler that is being removed gets no new pods.
   await environment.cluster.reporter.setServed(handlers.filter((handler) => listed.has(handler)));
-  // A node that failed keeps its ticket; when the spec went back to what it serves, there is nothing left to do for it.
+  // A failed node keeps its ticket; if the spec was set back to what the node serves, nothing is left to do for it.
   await environment.cluster.tickets.release();
   if (done !== undefined) environment.log.info("converged", { handlers, blocked: plan.blocked });
   return { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
@@ -136,7 +136,7 @@ function requireServing({ serving, notServing, located }: Observation): void {
   throw new Refusal(
     "cri-broken-before",
     `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +
-      `The node is left alone. Repair the unit ${located.unit} first; the installer then goes on by itself. ` +
+      `The node is left alone. Repair the unit ${located.unit} first; the installer then continues automatically. ` +
       "If containerd listens elsewhere (grpc.address in its configuration), set distribution.socket.",
   );
 }
@@ -156,12 +156,12 @@ function refuseFailed(plan: Plan, { failure }: Journal, specHash: string): void 
   if (failure.specHash !== specHash || failure.content !== (digestOf(plan.next) ?? null)) return;
   throw new Refusal(
     "failed-before",
-    `This very change failed on this node at ${failure.at} and was taken back: ${failure.reason}. ` +
-      "It is not tried again by itself. Change the spec, or ask for another attempt (--retry).",
+    `The same change failed on this node at ${failure.at} and was rolled back: ${failure.reason}. ` +
+      "It is not retried automatically. Change the spec, or ask for another attempt (--retry).",
   );
 }
 
-/** Forgets a failure when a person asks for another attempt; what was asked before a failure is no answer to it. */
+/** Forgets a failure if a person asks for another attempt; a request from before the failure does not count. */
 async function resetBreaker(
   environment: Environment,
   journal: Journal,
@@ -177,12 +177,12 @@ async function resetBreaker(
 function refuseRestart({ located }: Observation): never {
   throw new Refusal(
     "drift-again",
-    `${located.file} or the running containerd drifted from the spec again soon after it was put right. ` +
+    `${located.file} or the running containerd drifted from the spec again soon after it was repaired. ` +
       "Another program seems to change it: find out which one. The installer tries again later.",
   );
 }
 
-/** The listed handlers that the daemon serves at this moment; none where that cannot be told. */
+/** The listed handlers that the daemon serves now; none if that is unknown. */
 export async function servedNow(environment: Environment): Promise<string[]> {
   try {
     const journal = await readJournal(environment.host, environment.spec.group);

@@ -9,25 +9,25 @@ import type { InstallSpec } from "../runtime/spec.ts";
 export type { Expectation };
 
 /**
- * containerd on one host, as the sequence of an installation uses it: the room `../containerd` bound to a host and
- * one connection. An interface, so that tests of the sequence can put a daemon in its place that breaks on command.
+ * containerd on one host, as the steps of an installation use it: the room `../containerd` bound to a host and one
+ * connection. An interface, so that tests can substitute a daemon that breaks on command.
  */
 export interface Daemon {
   locate(): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[]): Promise<void>;
   restart(located: Located): Promise<void>;
-  /** What the running daemon serves; throws where its CRI does not answer. */
+  /** What the running daemon serves; throws if its CRI does not answer. */
   observe(located: Located, timeoutMs: number): Promise<ServingState>;
   gate(located: Located, expectation: Expectation): Promise<GateResult>;
-  /** Starts a sandbox with the handler, finds its shim, removes it; throws where that does not work. */
+  /** Starts a sandbox with the handler, finds its shim, removes the sandbox; throws if any of this fails. */
   verifySandbox(located: Located, entry: HandlerEntry): Promise<void>;
   /** `namespace/name` of the pods that use the handler. */
   sandboxesUsing(located: Located, handler: string): Promise<string[]>;
   close(): void;
 }
 
-/** The real one. Everything that speaks gRPC is loaded when it is first needed: `plan` on a folder tree never does. */
+/** The real one. Everything that speaks gRPC is loaded on first use: `plan` on a file tree never needs it. */
 export function containerdOn(
   host: Host,
   distribution: InstallSpec["distribution"],

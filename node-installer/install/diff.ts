@@ -1,9 +1,9 @@
-/** Lines around a change that are shown with it. */
+/** Unchanged lines shown around a change. */
 const context = 3;
 
 /**
- * A unified diff of two texts, `undefined` standing for no file; empty where they are equal. Lines that are the same at
- * both ends are set aside first, so the quadratic comparison only sees what lies between: for an edit of ours, a block.
+ * A unified diff of two texts, where `undefined` is no file; empty if they are equal. Equal lines at both ends are set
+ * aside first, so the quadratic comparison only sees what is between them: for our edits, a block.
  */
 export function unifiedDiff(path: string, before: string | undefined, after: string | undefined): string {
   if (before === after) return "";
@@ -22,7 +22,7 @@ interface Line {
   next: number;
 }
 
-/** Each line with its end, so that a missing last newline and CRLF are differences too. */
+/** Lines including their line ends, so that CRLF and a missing last newline count as differences. */
 const linesOf = (text: string | undefined): string[] => text?.match(/[^\n]*\n|[^\n]+$/g) ?? [];
 
 function compare(old: string[], next: string[]): Line[] {
@@ -59,7 +59,7 @@ function compare(old: string[], next: string[]): Line[] {
   return lines;
 }
 
-/** Changes with their context; those whose contexts touch share a hunk. */
+/** Changes with their context; changes whose contexts touch share a hunk. */
 function group(lines: Line[]): Line[][] {
   const hunks: { from: number; to: number }[] = [];
   for (const [index, { kind }] of lines.entries()) {
@@ -76,7 +76,7 @@ function formatHunk(lines: Line[]): string {
   const oldCount = lines.filter(({ kind }) => kind !== "+").length;
   const nextCount = lines.filter(({ kind }) => kind !== "-").length;
   const first = lines[0] ?? { old: 1, next: 1 };
-  // A side without lines is numbered by the line before it.
+  // A side without lines has the number of the line before it.
   const range = (start: number, count: number) => `${count === 0 ? start - 1 : start},${count}`;
   const body = lines.map(({ kind, text }) =>
     text.endsWith("\n") ? `${kind}${text.slice(0, -1)}` : `${kind}${text}\n\\ No newline at end of file`,

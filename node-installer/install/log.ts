@@ -7,13 +7,13 @@ export interface Log {
   info(event: string, fields?: Fields): void;
   warn(event: string, fields?: Fields): void;
   error(event: string, fields?: Fields): void;
-  /** From now on (and for what was said before) also on the host: a run that changes nothing writes nothing. */
+  /** Also writes to the host from now on, starting with the lines so far: a run that changes nothing writes nothing. */
   keep(): void;
-  /** Resolves when every line so far is on the host, or could not be written there. */
+  /** Resolves once every line so far is on the host, or could not be written there. */
   flush(): Promise<void>;
 }
 
-/** Bytes, some ten thousand lines. A larger log makes room for a new one, and is kept beside it until that one is as large. */
+/** In bytes; some ten thousand lines. A larger log is renamed, and kept until the new one is just as large. */
 export const largestLog = 4 << 20;
 
 async function makeRoom(host: Host): Promise<void> {
@@ -21,7 +21,7 @@ async function makeRoom(host: Host): Promise<void> {
   if (stat !== undefined && stat.size > largestLog) await host.rename(logPath, `${logPath}.1`);
 }
 
-/** One JSON object a line, on `write` and in the host's log, which outlives the pod. */
+/** One JSON object per line, to `write` and to the host's log, which outlives the pod. */
 export function createLog(host: Host, group: string, write: (line: string) => void): Log {
   let waiting: string[] = [];
   let kept = false;
@@ -30,7 +30,7 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
     if (!kept || waiting.length === 0) return;
     const lines = waiting.join("");
     waiting = [];
-    // A full disk must not stop a rollback: the line is on stdout.
+    // A full disk must not stop a rollback: the line is on stdout anyway.
     writing = writing
       .then(() => host.makeDirectory(posix.dirname(logPath), 0o750))
       .then(() => makeRoom(host))
@@ -43,7 +43,7 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
       const line = `${JSON.stringify({ time: host.now().toISOString(), level, event, group, ...fields })}\n`;
       write(line);
       waiting.push(line);
-      // Years of "nothing to do" must not fill memory either.
+      // Years of "nothing to do" must not fill the memory.
       if (!kept && waiting.length > 200) waiting.shift();
       append();
     };
@@ -60,11 +60,11 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
 }
 
 const notAllowed =
-  "the installer may not do this. Its pod needs the user, capabilities and mounts that the program gives it, and the host's security modules have to allow them";
-const noRoom = "free some space on the node, and the next run goes on";
+  "the installer is not allowed to do this. Its pod needs the user, capabilities and mounts that the program gives it, and the host's security modules must allow them";
+const noRoom = "free some space on the node, and the next run continues";
 const advice: Record<string, string> = { EPERM: notAllowed, EACCES: notAllowed, ENOSPC: noRoom, EDQUOT: noRoom };
 
-/** The sentence of an error, without its stack. */
+/** The message of an error, without its stack. */
 export function sentence(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code = "" } = error as NodeJS.ErrnoException;

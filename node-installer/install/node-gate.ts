@@ -1,7 +1,7 @@
 import type { Host } from "../host/host.ts";
 import type { Reporter } from "../kubernetes/reporter.ts";
 
-/** How long kubelet gets to call the node ready again, and when its silence says that nothing changed. */
+/** How long kubelet gets to report the node as Ready again, and after how long silence means that nothing changed. */
 export interface NodeGateTimeouts {
   totalMs: number;
   quietMs: number;
@@ -9,15 +9,15 @@ export interface NodeGateTimeouts {
 }
 
 /**
- * Kubelet writes a changed condition within ten seconds (new runtime handlers of containerd 2 are such a change), an
- * unchanged one every five minutes only; of a kubelet that died the control plane says so after 40 to 50 s. So a minute
- * without news is good news.
+ * kubelet writes a changed condition within ten seconds (new runtime handlers in containerd 2 are such a change), but an
+ * unchanged one only every five minutes; the control plane reports a dead kubelet after 40 to 50 s. So a minute without
+ * news is good news.
  */
-export const nodeGateTimeouts: NodeGateTimeouts = { totalMs: 120_000, quietMs: 60_000, pollMs: 1_000 };
+const nodeGateTimeouts: NodeGateTimeouts = { totalMs: 120_000, quietMs: 60_000, pollMs: 1_000 };
 
 /**
- * The gate's last part, for a node that was ready before: waits until kubelet says of a time after `since` that it still
- * is. What is wrong, as a sentence without an end, or undefined. An API server that does not answer proves nothing.
+ * The gate's last part, for a node that was Ready before: waits until kubelet reports that it still is, at a time after
+ * `since`. Returns what is wrong, without a full stop, or undefined. An API server that does not answer proves nothing.
  */
 export async function nodeGate(
   host: Host,
@@ -31,11 +31,11 @@ export async function nodeGate(
     const waited = host.uptime() - started;
     if (node?.ready !== false && (isNews(node?.heartbeat, since) || waited >= quietMs)) return undefined;
     if (node?.ready === false && waited >= totalMs) {
-      return `the node was Ready before, and is not ${totalMs / 1000} s after containerd came back (${node.reason})`;
+      return `the node was Ready before, but is not ${totalMs / 1000} s after containerd came back (${node.reason})`;
     }
     await host.delay(pollMs);
   }
 }
 
-/** Both times are of this machine's clock, the heartbeat's without its fraction of a second. */
+/** Both times come from this machine's clock; the heartbeat has no fractions of a second. */
 const isNews = (heartbeat: Date | undefined, since: Date): boolean => heartbeat !== undefined && heartbeat > since;

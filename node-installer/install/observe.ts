@@ -11,40 +11,40 @@ import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import type { Daemon, Expectation } from "./daemon.ts";
 import type { Log } from "./log.ts";
 
-/** Everything that an installation is given: who, where, what, and how to tell. */
+/** Everything that an installation works with. */
 export interface Environment {
   host: Host;
   daemon: Daemon;
   spec: InstallSpec;
   /** SHA-256 of the spec's bytes. */
   specHash: string;
-  /** This process's directory with a folder for each payload. */
+  /** The directory, in this process's file system, with a folder for each payload. */
   payloads: string;
   cluster: Cluster;
   log: Log;
-  /** Refuses where the host cannot run the runtimes. */
+  /** Refuses if the host cannot run the runtimes. */
   checkHost: (located: Located) => Promise<void>;
-  /** Aborted: do not begin the change of containerd's file. One that began is ended. */
+  /** Aborted: do not begin to change containerd's file. A change that has begun is completed. */
   signal?: AbortSignal;
 }
 
-/** The host as it is now, read once for a plan. */
+/** The host as it is now, read once per plan. */
 export interface Observation {
   located: Located;
-  /** Containerd's file that we edit, and the one that containerd reads (the same for most distributions). */
+  /** The file that we edit, and the one that containerd reads (the same for most distributions). */
   edited: Buffer | undefined;
   configuration: Buffer | undefined;
   /** Handlers in our block of the file. */
   present: string[];
   journal: Journal;
-  /** undefined: the CRI does not answer, for the reason beside it. */
+  /** undefined: the CRI does not answer; `notServing` says why. */
   serving: ServingState | undefined;
   notServing: string;
   /** Pods by handler, for handlers that the spec does not list. */
   users: Map<string, string[]>;
 }
 
-/** What the daemon does not serve as it shall: empty, if a restart would change nothing for our handlers. */
+/** Where the daemon differs from what it should serve; empty if a restart would change nothing for our handlers. */
 export const mismatches = (
   serving: ServingState,
   { entries, removed }: Pick<Expectation, "entries" | "removed">,
@@ -88,7 +88,7 @@ export async function observeHost(
   return { located, edited, configuration, present, journal, serving, notServing, users };
 }
 
-/** A file that we changed stays the one that we change, until we have left it. */
+/** A file that we changed stays the one that we edit, until our block is removed from it. */
 async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): Promise<Located> {
   const located = await daemon.locate();
   const owned = journal.file;
@@ -97,10 +97,10 @@ async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): 
     throw new Refusal(
       "file-moved",
       `This node's containerd is configured by ${located.file} now, but the runtimes were installed into ${owned.path}. ` +
-        "Uninstall them first (an empty list of runtimes does so), then install them again.",
+        "Uninstall them first (with an empty list of runtimes), then install them again.",
     );
   }
-  // Its block goes out of a file that containerd does not read: what is compared is that file before and after.
+  // The block is removed from a file that containerd does not read: compare that file before and after.
   return { ...located, file: owned.path, ...(located.kind === "root" && { configuration: owned.path }) };
 }
 

@@ -8,7 +8,7 @@ import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 /** The directory that holds the directories of all handlers. */
 export const runtimesDirectory = "/opt/edgeless";
 
-/** Beside the directories that it becomes part of: a rename is enough. */
+/** Beside the handlers' directories, so that a rename is enough to put files in place. */
 const stagingDirectory = (handler: string) => posix.join(runtimesDirectory, `.staging-${handler}`);
 const targetOf = (handler: string, path: string) => posix.join(runtimeDirectory(handler), path);
 const modeOf = (file: PayloadFile) => Number.parseInt(file.mode, 8);
@@ -20,18 +20,18 @@ const placedAs = (path: string, stat: FileStat): PlacedFile => ({
   ino: String(stat.ino),
 });
 
-/** Files of a runtime that are not on the host as they shall be. */
+/** Files of a runtime that are missing or wrong on the host. */
 export interface PayloadPlan {
   runtime: RuntimeSpec;
   missing: PayloadFile[];
-  /** The journal knows all files of the runtime: they need not be read in full, and have an owner who removes them. */
+  /** The journal knows all files of the runtime: they need not be read in full, and will be removed with it. */
   recorded: boolean;
   bytes: number;
 }
 
 /**
- * Compares stat data with what the journal remembers of each file; a file that it does not know is read in full, so
- * that bytes which are there already (a journal was lost) are not copied again.
+ * Compares each file's stat data with the journal; a file that the journal does not know is read in full, so that bytes
+ * that are already in place (because a journal was lost) are not copied again.
  */
 export async function planPayload(host: Host, runtime: RuntimeSpec, journal: Journal): Promise<PayloadPlan> {
   const known = journal.runtimes.find((owned) => owned.runtime.handler === runtime.handler)?.files ?? [];
@@ -53,7 +53,7 @@ async function isPlaced(host: Host, handler: string, file: PayloadFile, known: P
   return now.mtimeNs === placed.mtimeNs && now.ino === placed.ino;
 }
 
-/** Reads every byte of the payload again; one sentence for each file that is not as its manifest says. */
+/** Reads every byte of the payload again; returns a sentence for each mismatch with the manifest. */
 export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<string[]> {
   const problems: string[] = [];
   for (const file of runtime.files) {
@@ -73,7 +73,7 @@ export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<
 
 /**
  * Copies what is missing: staged, verified while it is read, then renamed into the runtime's own directory. A program
- * that still runs from a replaced file keeps its old one. Returns the stat data of all files for the journal.
+ * that runs from a replaced file keeps the old one. Returns the stat data of all files for the journal.
  */
 export async function placePayload(host: Host, plan: PayloadPlan, payloads: string): Promise<PlacedFile[]> {
   const { runtime, missing } = plan;
@@ -105,7 +105,7 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
   const placed: PlacedFile[] = [];
   for (const file of runtime.files) {
     const stat = await host.stat(targetOf(runtime.handler, file.path));
-    if (stat === undefined) throw new Error(`${targetOf(runtime.handler, file.path)} vanished while it was placed`);
+    if (stat === undefined) throw new Error(`${targetOf(runtime.handler, file.path)} disappeared while it was placed`);
     placed.push(placedAs(file.path, stat));
   }
   return placed;
@@ -117,11 +117,11 @@ const isAbsent = ({ code, path }: NodeJS.ErrnoException, source: string): boolea
 const notInImage = ({ payload }: RuntimeSpec, source: string): Refusal =>
   new Refusal(
     "payload-missing",
-    `The installer's image does not hold the payload ${payload} (there is no ${source}). ` +
-      "Make an image with it (npm run image -- --payload NAME …) and set installerImage to that one's digest.",
+    `The installer's image does not contain the payload ${payload} (there is no ${source}). ` +
+      "Build an image with it (npm run image -- --payload NAME …) and set installerImage to that image's digest.",
   );
 
-/** What a copy that was cut off left behind takes the room that the next one needs. */
+/** Removes what an interrupted copy left behind, because it takes the space that the next one needs. */
 export async function removeStaged(host: Host, { runtime }: PayloadPlan): Promise<void> {
   const staging = stagingDirectory(runtime.handler);
   if ((await host.stat(staging)) !== undefined) await host.removeTree(staging);
@@ -136,7 +136,7 @@ export async function removePayload(host: Host, handler: string): Promise<boolea
   return true;
 }
 
-/** Command lines that name a path below the directory; what else a process has open is not ours to see. */
+/** Command lines that name a path below the directory; what else processes have open is not visible to us. */
 export async function processesBelow(host: Host, directory: string): Promise<string[]> {
   const commands: string[] = [];
   for (const pid of await host.readDirectory("/proc")) {

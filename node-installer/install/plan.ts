@@ -13,30 +13,30 @@ export interface Change {
   path: string;
   action: "create" | "edit" | "delete";
   before: Buffer | undefined;
-  /** undefined for deleted files and for payload files, which are not text. */
+  /** undefined for deleted files, and for payload files because they are not text. */
   content: Buffer | undefined;
 }
 
-/** What has to be done so that the host is as the spec says; pure data, made by reading alone. */
+/** What must be done to bring the host in line with the spec; pure data, made without changing anything. */
 export interface Plan {
   payloads: PayloadPlan[];
   kataConfigurations: { runtime: RuntimeSpec; path: string; before: Buffer | undefined; content: Buffer }[];
-  /** Handlers that containerd's file shall hold, and the bytes that it then has. */
+  /** The handlers that containerd's file should hold, and its resulting bytes. */
   entries: HandlerEntry[];
   next: Buffer | undefined;
   edit: boolean;
   restart: boolean;
-  /** Handlers of ours that shall not be served any more. */
+  /** Our handlers that should no longer be served. */
   removed: string[];
-  /** Runtimes whose directories go after the commit. */
+  /** Runtimes whose directories are removed after the commit. */
   retired: OwnedRuntime[];
-  /** Nothing is left but our own state on the host: it goes. */
+  /** Only our own state is left on the host, and is removed. */
   leave: boolean;
-  /** Not listed any more, but pods use them. */
+  /** No longer listed, but still used. */
   blocked: { handler: string; pods: string[] }[];
 }
 
-export const kataConfigurationPath = ({ handler, kataConfig }: RuntimeSpec): string =>
+const kataConfigurationPath = ({ handler, kataConfig }: RuntimeSpec): string =>
   posix.join(runtimeDirectory(handler), kataConfig.path);
 
 export async function makePlan(host: Host, spec: InstallSpec, observation: Observation): Promise<Plan> {
@@ -54,7 +54,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
   const unlisted = journal.runtimes.filter(({ runtime }) => !listed.has(runtime.handler));
   const isUsed = ({ runtime }: OwnedRuntime) => users.has(runtime.handler);
-  // A journal that was lost and made anew does not know what had been configured before.
+  // A journal that was lost and recreated does not know what was configured before.
   const isConfigured = ({ runtime, configured }: OwnedRuntime) =>
     configured || observation.present.includes(runtime.handler);
   const kept = unlisted.filter((owned) => isConfigured(owned) && isUsed(owned));
@@ -74,7 +74,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     if (kept.includes(owned)) continue;
     const { handler } = owned.runtime;
     const processes = await processesBelow(host, runtimeDirectory(handler));
-    // Out of containerd's file it can go, but its files stay as long as something runs from them.
+    // It can be removed from containerd's file, but its own files stay as long as something runs from them.
     if (processes.length > 0) blocked.push({ handler, pods: processes.map((command) => `process ${command}`) });
     else retired.push(owned);
   }
@@ -85,8 +85,8 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
 }
 
 /**
- * With the last handler the pristine bytes come back, if the file still is what we wrote. If somebody edited it, only
- * our block goes.
+ * Removing the last handler restores the pristine bytes if the file is still what we wrote. If somebody edited it, only
+ * our block is removed.
  */
 async function nextBytes(host: Host, observation: Observation, entries: HandlerEntry[]): Promise<Buffer | undefined> {
   const { file } = observation.journal;
@@ -98,14 +98,14 @@ async function nextBytes(host: Host, observation: Observation, entries: HandlerE
   return edit(observation, entries);
 }
 
-/** A handler in our block that pods use, but whose runtime neither spec nor journal describe: it must not vanish. */
+/** Refuses to remove a handler in our block that pods use, but whose runtime neither spec nor journal describes. */
 function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): void {
   const known = new Set(kept.map(({ runtime }) => runtime.handler));
   for (const [handler, pods] of observation.users) {
     if (known.has(handler) || !observation.present.includes(handler)) continue;
     throw new Refusal(
       "unknown-handler-in-use",
-      `The handler ${handler} is in ${observation.located.file} and used by ${pods.join(", ")}, but this node's journal does not know it ` +
+      `The handler ${handler} is in ${observation.located.file} and is used by ${pods.join(", ")}, but this node's journal does not know it ` +
         "and the spec does not list it. List its runtime again, or delete those pods.",
     );
   }

@@ -12,8 +12,8 @@ import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
 import { makeOwnDirectory, record, type Work, withRuntime } from "./work.ts";
 
 /*
- * The steps before the edit. Nothing that exists is touched: a failure leaves at most files that nothing refers to, which
- * the journal owns.
+ * The steps before the edit. They touch nothing that exists: a failure leaves at most files that nothing refers to, and
+ * the journal knows them.
  */
 
 export async function checkHost({ environment, observation, plan }: Work): Promise<void> {
@@ -27,12 +27,12 @@ export async function checkHost({ environment, observation, plan }: Work): Promi
   await requireRoomForChange(host, located.file);
 }
 
-/** A version that the spec states is enough for a plan; a file that goes to a daemon was read by its binary before. */
+/** For a plan, a version in the spec is enough; but before a daemon gets a file, its binary must have read it. */
 function requireBinary({ binary, file, unit, version }: Located): void {
   if (binary !== undefined) return;
   throw new Refusal(
     "containerd-missing",
-    `No containerd program was found by the unit ${unit}, only the version ${version} that the install spec states, so a change of ${file} cannot be tried before it is made. ` +
+    `No containerd program was found through the unit ${unit}, only the version ${version} in the install spec, so a change of ${file} cannot be tried before it is made. ` +
       "Set distribution.unit to the unit that starts containerd by the program's own path.",
   );
 }
@@ -42,7 +42,7 @@ export async function placePayloads(work: Work): Promise<void> {
   for (const plan of work.plan.payloads) {
     const { handler } = plan.runtime;
     if (plan.missing.length === 0 && plan.recorded) continue;
-    // Owned before the first byte: what a kill leaves behind has an owner who removes it.
+    // Recorded before the first byte is copied, so that what a kill leaves behind is removed later.
     const isKnown = work.journal.runtimes.some(({ runtime }) => runtime.handler === handler);
     if (!isKnown) await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, {}) });
     await makeOwnDirectory(work, posix.dirname(runtimeDirectory(handler)));
@@ -73,7 +73,7 @@ export async function takeTicket({ environment }: Work): Promise<void> {
       signal?.throwIfAborted();
     },
     onWait(waitingFor) {
-      const reason = `Waits for its turn to restart containerd: ${waitingFor}.`;
+      const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;
       log.info("waiting", { reason });
       const handlers = cluster.reporter.served();
       cluster.reporter.report({ state: "waiting", code: "take-ticket", reason, handlers, pods: [], specHash });

@@ -8,14 +8,14 @@ import type { Daemon } from "./daemon.ts";
 import { observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";
 
-/** The plan of a host as it is now; reads only. */
+/** The plan for a host as it is now; only reads. */
 export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
   const journal = await readJournal(host, spec.group);
   try {
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
-    // All of the validation that writes nothing: the node's own containerd reads a candidate, at the installation.
+    // The only part of the validation that writes nothing: the node's own containerd reads a candidate file later.
     if (plan.edit) await validateImports(host, observation.located, observation.configuration, plan.entries);
     return { plan, changes, servingKnown: observation.serving !== undefined };
   } finally {
@@ -23,7 +23,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
   }
 }
 
-/** A daemon that answers what it answered when the bundle was taken. */
+/** A daemon that repeats what it answered when the bundle was taken. */
 export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
   return {
     ...daemon,

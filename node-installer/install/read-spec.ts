@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { z } from "zod";
-import { sha256 } from "../host/files.ts";
+import { sha256 } from "../runtime/canonical.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type InstallSpec, installSpecSchema, runtimeDirectory } from "../runtime/spec.ts";
 
@@ -10,7 +10,7 @@ export interface ReadSpec {
   specHash: string;
 }
 
-/** Reads and checks an install spec; every mistake in it becomes one sentence with its place. */
+/** Reads and checks an install spec; one sentence lists every mistake in it with its place. */
 export async function readSpec(path: string): Promise<ReadSpec> {
   let bytes: Buffer;
   try {
@@ -23,7 +23,7 @@ export async function readSpec(path: string): Promise<ReadSpec> {
   return { spec: parseSpec(bytes.toString(), path), specHash: sha256(bytes) };
 }
 
-export function parseSpec(text: string, path: string): InstallSpec {
+function parseSpec(text: string, path: string): InstallSpec {
   let document: unknown;
   try {
     document = JSON.parse(text);
@@ -45,7 +45,7 @@ export function parseSpec(text: string, path: string): InstallSpec {
 
 const describe = ({ path, message }: z.core.$ZodIssue): string => `${path.join(".") || "the document"}: ${message}`;
 
-/** What the schema cannot say: names that become paths, lines of a unit file or keys must be nothing else. */
+/** What the schema cannot express: names that become paths, lines of a unit file or keys must be nothing but that. */
 function inconsistencies({ runtimes, distribution }: InstallSpec): string[] {
   const problems: string[] = [];
   const seen = new Set<string>();
@@ -86,7 +86,7 @@ function inconsistencies({ runtimes, distribution }: InstallSpec): string[] {
     plain(`${place}.containerd.proxyPlugin.address`, containerd.proxyPlugin?.address);
     const paths = [...files.map(({ path }) => path), kataConfig.path];
     const folder = paths.find((path) => paths.some((other) => other.startsWith(`${path}/`)));
-    if (folder !== undefined) problems.push(`${place}.files: ${folder} is a file, and the folder of another one`);
+    if (folder !== undefined) problems.push(`${place}.files: ${folder} is a file, but also the folder of another file`);
     if (new Set(paths).size < paths.length) problems.push(`${place}.files: a path is listed twice`);
   }
   return problems;

@@ -8,18 +8,18 @@ import { runSteps } from "./steps.ts";
 import { abandon } from "./transaction.ts";
 import { record, type Work } from "./work.ts";
 
-/** A resumed change that is cut off again and again is taken back instead: something about it kills its installer. */
+/** A change that is interrupted even more often is rolled back instead: something about it kills its installer. */
 const maximumResumptions = 2;
 
 /**
- * What every run does first, with the lock held: ends what an earlier one left unfinished. The bytes in containerd's file
- * say how far it came, the journal what it wanted, and `guard.fired` whether the host was quicker.
+ * What every run does first, with the lock held: finishes what an earlier run left unfinished. The bytes in containerd's
+ * file say how far it got, the journal what it wanted, and `guard.fired` whether the guard was quicker.
  */
 export async function recover(environment: Environment, journal: Journal): Promise<void> {
   const { host, log } = environment;
   const { transaction } = journal;
   if (transaction === undefined) {
-    // Killed after the commit: the guard has no order any more.
+    // Killed after the commit: the guard no longer has an order.
     if (await guardIsThere(host)) {
       await commitGuard(host);
       await removeGuard(host);
@@ -47,7 +47,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
   });
   if (fired !== undefined) {
     const reason =
-      transaction.reason ?? "The installer was interrupted, and the guard on the host put the old content back";
+      transaction.reason ?? "The installer was interrupted, and the guard on the host restored the old content";
     const code = transaction.code ?? "interrupted";
     await closeTransaction(work, transaction, { code, reason, final: transaction.phase === "rolling-back" });
     return;
@@ -60,16 +60,16 @@ export async function recover(environment: Environment, journal: Journal): Promi
     await rollBackAgain(work, transaction.reason ?? "The rollback was interrupted");
     return;
   }
-  // The old bytes, or somebody else's: nothing of this change is in the file.
+  // The old bytes, or somebody else's: no part of this change is in the file.
   await abandon(work);
 }
 
-/** The new bytes are in place: they get the trial that was cut off. */
+/** The new bytes are in place: they get the trial that was interrupted. */
 async function resume(work: Work, transaction: Transaction): Promise<void> {
   const { failure } = work.journal;
   const attempts = (failure?.content === transaction.after ? failure.attempts : 0) + 1;
   if (attempts > maximumResumptions) {
-    await rollBackAgain(work, "The installer was cut off during this change several times");
+    await rollBackAgain(work, "The installer was interrupted during this change several times");
     return;
   }
   await record(work, {
@@ -77,7 +77,7 @@ async function resume(work: Work, transaction: Transaction): Promise<void> {
       content: transaction.after,
       specHash: transaction.specHash,
       code: "interrupted",
-      reason: "The installer was cut off during this change",
+      reason: "The installer was interrupted during this change",
       at: work.environment.host.now().toISOString(),
       attempts,
       final: false,
@@ -86,7 +86,7 @@ async function resume(work: Work, transaction: Transaction): Promise<void> {
   try {
     await runSteps(work, "restart");
   } catch (error) {
-    // Closed already: the rounds that follow plan upon what somebody else wrote.
+    // Already closed: the following rounds plan on the basis of what somebody else wrote.
     if (error instanceof FileChanged) return;
     if (!(error instanceof RolledBack)) throw error;
     work.environment.log.error("rolled-back", { reason: error.message });
@@ -102,7 +102,7 @@ async function rollBackAgain(work: Work, reason: string): Promise<void> {
   }
 }
 
-/** The part of the interrupted run's plan that is left. */
+/** The remaining part of the interrupted run's plan. */
 function resumedPlan({ edited, serving, journal }: Observation, transaction: Transaction): Plan {
   const wanted = new Set(transaction.handlersAfter);
   const entries = journal.runtimes

@@ -8,7 +8,7 @@ import { nodeGate } from "./node-gate.ts";
 import { edit, entryOf, mismatches, servedBefore } from "./observe.ts";
 import { record, recordWithout, type Work } from "./work.ts";
 
-/** The change failed, and the node serves as it did before. */
+/** The change failed, and the node serves as before. */
 export class RolledBack extends Error {
   override readonly name = "RolledBack";
   readonly code: string;
@@ -18,19 +18,19 @@ export class RolledBack extends Error {
   }
 }
 
-/** The change failed, and so did the way back: a person has to look at the node. */
+/** The change failed, and so did the rollback: a person must look at the node. */
 export class RollbackFailed extends Error {
   override readonly name = "RollbackFailed";
   readonly code = "rollback-failed";
 }
 
-/** How often a change is tried whose trial was cut off before the gate could speak. */
+/** How often a change is tried if its trial is interrupted before the gate can decide. */
 const maximumAttempts = 2;
 
 /**
- * Takes a begun change back: the exact old bytes, a restart with them, and the same gate with the old expectation.
- * Always throws: `RolledBack` with both results, or `RollbackFailed`, after which the transaction stays open, so that
- * the next run (and the guard) tries again.
+ * Rolls a change back: the exact old bytes, a restart with them, and the same gate with the old expectation. Always
+ * throws: `RolledBack` with both results, or `RollbackFailed`, after which the transaction stays open, so that the next
+ * run (and the guard) tries again.
  */
 export async function rollBack(work: Work, reason: unknown, step: string): Promise<never> {
   const { environment, observation } = work;
@@ -38,7 +38,7 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   const { located } = observation;
   const { transaction } = work.journal;
   if (transaction === undefined) {
-    // Nothing refers to the copy of a file that is not going to be changed.
+    // The file will not be changed, so nothing refers to its backup.
     if (work.backup !== undefined) await environment.host.remove(work.backup).catch(() => undefined);
     throw reason;
   }
@@ -47,13 +47,13 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   log.error("rolling-back", { reason: why });
   cluster.metrics.rollbacks += 1;
   const code = transaction.code ?? (reason instanceof Refusal ? reason.code : `${step}-failed`);
-  // Where containerd never saw the change, its content has not failed.
+  // If containerd never saw the change, its content has not failed.
   let touched = true;
   let isBack = false;
   let node: string | undefined;
   try {
     const rollingBack = { ...transaction, phase: "rolling-back" as const, reason: why, code };
-    // A full disk must not keep the old bytes out. Without this line the next run judges by the bytes that it finds.
+    // A full disk must not prevent the rollback. Without this record, the next run judges by the bytes that it finds.
     await record(work, { transaction: rollingBack }).catch(unwritten);
     const restored = await restoreBytes(work, transaction);
     isBack = true;
@@ -68,19 +68,21 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
     }
   } catch (error) {
     const then = isBack
-      ? "after its old content was put back containerd still is not as before"
-      : "its old content could not be put back, which the guard on the host tries next";
+      ? "after its old content was restored, containerd is still not as before"
+      : "its old content could not be restored, which the guard on the host will try next";
+    const copy =
+      transaction.backup === null ? "there was no file before" : `the old content is also in ${transaction.backup}`;
     throw new RollbackFailed(
-      `The change of ${located.file} failed (${why}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node; the old content is also in ${transaction.backup ?? "no file, for there was none"}.`,
+      `The change of ${located.file} failed (${why}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node; ${copy}.`,
       { cause: error },
     );
   }
-  // A restart alone leaves nothing to put back, and was tried all the same.
+  // A change that only restarts has nothing to restore, but it was tried.
   const final = touched || step === "gate";
   await closeTransaction(work, transaction, { code, reason: why, final }).catch(unwritten);
   const breaker =
-    "The same content is not tried again by itself: change the spec, or ask for another attempt (--retry).";
-  // containerd is as it was: that kubelet is not, no further restart of containerd would mend.
+    "The same content is not retried automatically: change the spec, or ask for another attempt (--retry).";
+  // containerd is as it was; another restart of it would not repair kubelet.
   const serves =
     node === undefined
       ? "The node serves as before."
@@ -92,7 +94,7 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
   );
 }
 
-/** Ends the transaction on disk. The order matters: while the guard's order stands, the transaction does. */
+/** Ends the transaction on disk. The sequence matters: the transaction must exist as long as the guard's order does. */
 export async function closeTransaction(
   work: Work,
   transaction: Transaction,
@@ -116,7 +118,7 @@ export async function closeTransaction(
   await removeGuard(host);
 }
 
-/** Whether bytes had to be put back. Bytes that are neither the old nor our new ones are somebody's: only our block goes. */
+/** Whether bytes had to be restored. Bytes that are neither the old nor our new ones are foreign: only our block changes. */
 async function restoreBytes(work: Work, transaction: Transaction): Promise<boolean> {
   const { host } = work.environment;
   const { located } = work.observation;
@@ -141,7 +143,7 @@ async function restoreBytes(work: Work, transaction: Transaction): Promise<boole
 async function bytesBefore(work: Work, { before, backup }: Transaction): Promise<Buffer | undefined> {
   if (before === null) return undefined;
   const bytes = backup === null ? undefined : await readIfThere(work.environment.host, backup);
-  if (digestOf(bytes) !== before) throw new Error(`the backup ${backup ?? ""} does not hold the old content any more`);
+  if (digestOf(bytes) !== before) throw new Error(`the backup ${backup ?? ""} no longer holds the old content`);
   return bytes;
 }
 
@@ -154,7 +156,7 @@ function expectationBefore(work: Work, transaction: Transaction) {
   const { handlersBefore, handlersAfter } = transaction;
   const before = servedBefore(transaction);
   return {
-    // The old file may name one that the daemon did not serve, and no way back leads to more than there was.
+    // The old file may name a handler that the daemon did not serve, and a rollback cannot restore more than there was.
     entries: entriesBefore(work, transaction).filter(
       (entry) => before === undefined || serves(before, [entry]).length === 0,
     ),
@@ -163,7 +165,7 @@ function expectationBefore(work: Work, transaction: Transaction) {
   };
 }
 
-/** A look, not a gate: spares a daemon that never saw the new bytes a restart. */
+/** A look rather than a gate: spares a daemon that never saw the new bytes a restart. */
 async function servesAsBefore(
   { environment, observation }: Work,
   expectation: ReturnType<typeof expectationBefore>,

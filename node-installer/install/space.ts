@@ -6,7 +6,7 @@ import { type PayloadPlan, runtimesDirectory } from "./payload.ts";
 
 interface Need {
   directory: string;
-  /** "The payload": what needs it, as a sentence begins. */
+  /** What needs the space, at the start of a sentence: "The payload". */
   what: string;
   bytes: number;
   files: number;
@@ -37,7 +37,7 @@ export async function requireRoomForPayloads(host: Host, plans: PayloadPlan[]): 
   const bytes = plans.reduce((sum, plan) => sum + plan.bytes, 0);
   const files = plans.reduce((sum, plan) => sum + plan.missing.length, 0);
   if (files === 0) return;
-  // Each file, its staged form's directories, and some.
+  // Each file, the directories of its staged form, and a margin.
   const inodes = files * 2 + 100;
   await requireFree(host, {
     directory: runtimesDirectory,
@@ -47,11 +47,11 @@ export async function requireRoomForPayloads(host: Host, plans: PayloadPlan[]): 
   });
 }
 
-/** Refuses before anything is changed where journal and guard, or containerd's file and its copies, would not fit. */
+/** Refuses, before anything is changed, if journal and guard, or containerd's file and its copies, would not fit. */
 export async function requireRoomForChange(host: Host, file: string): Promise<void> {
   const size = (await host.stat(file))?.size ?? 0;
   await requireFree(host, { directory: stateDirectory, what: "The installer's journal", bytes: 1 << 20, files: 20 });
-  // Its backup, its candidate, its staged form and the one of a rollback.
+  // Its backup, its candidate, its staged form and that of a rollback.
   const bytes = (1 << 20) + 4 * size;
   await requireFree(host, {
     directory: posix.dirname(file),

@@ -4,12 +4,12 @@ import { backUpFile, checkHost, placePayloads, takeTicket, validate, writeKataCo
 import { commit, editFile, gate, recordCommit, restart, takeBack } from "./transaction.ts";
 import type { Work } from "./work.ts";
 
-/** A part of the sequence. Its share of the plan says whether there is anything to do. */
+/** A part of the sequence. The plan says whether it is needed. */
 export interface Step {
   name: string;
   needed: (work: Work) => boolean;
   apply: (work: Work) => Promise<void>;
-  /** Takes back what `apply`, and the steps before it that have one, did. */
+  /** Undoes what `apply` did, and what the earlier steps with an `undo` did. */
   undo?: (work: Work, reason: unknown, step: string) => Promise<never>;
 }
 
@@ -17,8 +17,8 @@ const changesDaemon = ({ plan }: Work) => plan.edit || plan.restart;
 const always = () => true;
 
 /**
- * The one sequence. All handlers of a node pass it together: one edit, one restart. Until `edit` nothing that exists is
- * touched; from `edit` to `commit` the guard stands by; what comes after can be repeated.
+ * The one sequence. All handlers of a node go through it together: one edit, one restart. Before `edit` nothing that exists
+ * is touched; from `edit` to `commit` the guard stands by; the later steps can be repeated.
  */
 export const steps: Step[] = [
   { name: "check-host", needed: always, apply: checkHost },
@@ -44,8 +44,8 @@ export const steps: Step[] = [
 ];
 
 /**
- * Runs the steps that are needed. A failure between `edit` and the commit is taken back and comes out as `RolledBack`,
- * `RollbackFailed`, or `FileChanged` where another program was quicker; any other comes out as it is.
+ * Runs the steps that are needed. A failure from `edit` to `commit` is rolled back and thrown as `RolledBack`,
+ * `RollbackFailed`, or `FileChanged` if another program was quicker; any other is thrown as it is.
  */
 export async function runSteps(work: Work, from = "check-host"): Promise<void> {
   const { host, log, cluster, specHash } = work.environment;
@@ -53,7 +53,7 @@ export async function runSteps(work: Work, from = "check-host"): Promise<void> {
     if (!step.needed(work)) continue;
     const started = host.uptime();
     const handlers = cluster.reporter.served();
-    const reason = `The step ${step.name} runs.`;
+    const reason = `Running step ${step.name}.`;
     cluster.reporter.report({ state: "working", code: step.name, reason, handlers, pods: [], specHash });
     try {
       await step.apply(work);

@@ -15,13 +15,13 @@ import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
 import { edit, servedBefore } from "./observe.ts";
 import { rollBack } from "./rollback.ts";
-import { bootId, makeOwnDirectory, record, recordWithout, type Work, withRuntime } from "./work.ts";
+import { makeOwnDirectory, record, recordWithout, type Work, withRuntime } from "./work.ts";
 
-/* The steps from the edit to the commit, while the guard stands by, and how they are taken back. */
+/* The steps from the edit to the commit, during which the guard stands by, and how they are rolled back. */
 
 /**
- * Journal, then guard, then the rename. The pristine copy is containerd's file without us: taken again whenever somebody
- * else edited the file since.
+ * Journal, then guard, then the rename. The pristine copy is containerd's file without our block; it is taken anew if
+ * somebody else has edited the file since.
  */
 export async function editFile(work: Work): Promise<void> {
   const { environment, observation, plan, journal } = work;
@@ -38,21 +38,20 @@ export async function editFile(work: Work): Promise<void> {
   const transaction: Transaction = {
     phase: "replacing",
     startedAt: host.now().toISOString(),
-    bootId: await bootId(host),
     specHash: environment.specHash,
     before: before ?? null,
     after: after ?? null,
     backup: work.backup ?? null,
     handlersBefore: observation.present,
     handlersAfter: plan.entries.map(({ handler }) => handler),
-    // Only JSON enters the journal.
+    // The journal holds only JSON.
     servedBefore: JSON.parse(JSON.stringify(observation.serving ?? null)),
     ...(node !== undefined && { nodeReadyBefore: node.ready }),
   };
   await makeOwnDirectory(work, posix.dirname(located.file));
   await record(work, {
     transaction,
-    // Kept runtimes are known already; listed ones may be new, or adopted from a lost journal.
+    // Kept runtimes are already known; listed ones may be new, or adopted after a journal was lost.
     runtimes: environment.spec.runtimes.reduce(
       (runtimes, runtime) => withRuntime(runtimes, runtime, {}),
       work.journal.runtimes,
@@ -109,15 +108,15 @@ export async function gate(work: Work): Promise<void> {
   if (problem !== undefined) throw new Error(problem);
 }
 
-/** A program that wrote its own idea of the file over ours, right after the change: containerd never served ours. */
+/** Whether another program replaced our file right after the change, so that containerd never served ours. */
 async function isOverwritten({ environment, observation, plan }: Work): Promise<boolean> {
   const { file } = observation.located;
   const bytes = await readIfThere(environment.host, file);
-  // Told by the fence alone, for a block that somebody damaged is no block that is gone.
+  // Decided by the fence only, because a damaged block is not a missing one.
   return plan.edit && plan.entries.length > 0 && !bytes?.includes(fence);
 }
 
-/** Nothing is taken back any more when the guard's order is gone; what is left to do can be repeated. */
+/** Once the guard's order is gone, nothing is rolled back any more; the remaining steps can be repeated. */
 export const commit = ({ environment }: Work): Promise<void> => commitGuard(environment.host);
 
 export async function recordCommit(work: Work): Promise<void> {
@@ -141,14 +140,14 @@ export async function recordCommit(work: Work): Promise<void> {
   await cluster.tickets.release();
 }
 
-/** Undoes the steps from the edit to the commit, and says so by what it throws. */
+/** Undoes the steps from the edit to the commit; what it throws tells the outcome. */
 export async function takeBack(work: Work, reason: unknown, step: string): Promise<never> {
   if (!(reason instanceof FileChanged)) return await rollBack(work, reason, step);
   await abandon(work);
   throw reason;
 }
 
-/** Nothing of ours is in the file: there is nothing to take back, and the next plan starts from what is there. */
+/** For a file without our change: there is nothing to roll back, and the next plan starts from what is there. */
 export async function abandon(work: Work): Promise<void> {
   const { host } = work.environment;
   await commitGuard(host);

@@ -11,18 +11,18 @@ import type { Environment } from "./observe.ts";
 import type { ReadSpec } from "./read-spec.ts";
 import { RollbackFailed, RolledBack } from "./rollback.ts";
 
-/** How often is looked at all, at the spec and containerd's file, and how long both must be quiet to be acted upon. */
+/** How often the spec and containerd's file are checked, and how long both must be unchanged before they are acted on. */
 const tickMs = 2_000;
-/** How often the whole plan is made again, which also sees drift of payload files and of the running daemon. */
+/** How often the whole plan is made again, which also detects drift of payload files and of the running daemon. */
 const lookMs = 60_000;
-/** While pods use what shall go: somebody waits for its removal. */
+/** While pods use what should be removed: somebody is waiting for the removal. */
 const blockedLookMs = 5_000;
-/** After a refusal: reading alone, so what a person repaired is seen soon. */
+/** After a failure: a look only reads, and what a person repaired should be noticed soon. */
 const failedLookMs = 15_000;
-/** Between attempts at a way back that failed, each of which restarts containerd; doubles. */
+/** Between attempts at a rollback that failed, each of which restarts containerd; doubles. */
 const firstBackoffMs = 60_000;
 const maximumBackoffMs = 600_000;
-/** Between repairs of drift that needed a restart of containerd; doubles while the drift goes on. */
+/** Between repairs of drift that need a restart of containerd; doubles while the drift continues. */
 const firstRepairMs = 60_000;
 const maximumRepairMs = 1_800_000;
 
@@ -30,15 +30,15 @@ export interface WatchParts {
   host: Host;
   log: Log;
   cluster: Cluster;
-  /** Aborted: the loop ends after the change that is under way. */
+  /** Aborted: the loop ends after the current change. */
   signal: AbortSignal;
   readSpec: () => Promise<ReadSpec>;
   environment: (spec: ReadSpec) => Promise<Environment>;
-  /** Returns at once when the signal is aborted. */
+  /** Returns at once if the signal is aborted. */
   sleep: (ms: number) => Promise<void>;
 }
 
-/** Converges, then stays: follows the spec, puts drift right, and asks for nothing but reads as long as nothing changed. */
+/** Converges, then stays: follows the spec, repairs drift, and only reads as long as nothing changes. */
 export async function watchLoop(parts: WatchParts): Promise<void> {
   const { host, log, cluster, signal } = parts;
   let backoffMs = firstBackoffMs;
@@ -91,17 +91,17 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
   }
   log.info("stopped");
 
-  /** @param retry the token that this attempt acted upon: a later one is still to be acted upon */
+  /** @param retry the token that this attempt acted on; a later one is still pending */
   async function fail(environment: Environment, error: unknown, retry: string | undefined): Promise<void> {
     const { specHash } = environment;
     if (error instanceof ApiError) {
-      report("waiting", "api-unavailable", `Waits for the API server: ${error.message}`, specHash);
+      report("waiting", "api-unavailable", `Waiting for the API server: ${error.message}`, specHash);
       return;
     }
     const said = cluster.reporter.current();
     const isNews = said?.state !== "failed" || said.code !== codeOf(error) || said.reason !== sentence(error);
     if (isNews) log.error("failed", { code: codeOf(error), reason: sentence(error) });
-    // A node of another group: its labels are that group's.
+    // The labels of another group's node belong to that group.
     if (!(error instanceof Refusal && error.code === "other-group")) {
       await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);
     }
@@ -142,7 +142,7 @@ function statusOf({ handlers, blocked }: Outcome, specHash: string, retry: strin
   return { state: "blocked", code: "runtime-in-use", reason, handlers, pods, specHash, ...token };
 }
 
-/** Waits; less, if spec or containerd's file change: until they have been quiet for a tick. */
+/** Waits; returns early if spec or containerd's file changed and have then stayed the same for a tick. */
 async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: number): Promise<void> {
   const fingerprint = async () => {
     const spec = await readSpec().then(({ specHash }) => specHash, sentence);

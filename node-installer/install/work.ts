@@ -1,30 +1,30 @@
 import { posix } from "node:path";
-import type { FileAttributes, Host } from "../host/host.ts";
+import type { FileAttributes } from "../host/host.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
 import type { RuntimeSpec } from "../runtime/spec.ts";
 import type { Environment, Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 
-/** One run of the sequence: what is given, what was seen, what shall be done, and the journal as it grows. */
+/** One run of the sequence: what it was given, what was observed, what is planned, and the journal as it grows. */
 export interface Work {
   environment: Environment;
   observation: Observation;
   plan: Plan;
   journal: Journal;
-  /** Of containerd's file, for what takes its place. */
+  /** The attributes of containerd's file, for its replacement. */
   attributes: FileAttributes;
-  /** Copy of the old bytes beside the file; undefined where there was no file or nothing is edited. */
+  /** Copy of the old bytes beside the file; undefined if there was no file or nothing is edited. */
   backup: string | undefined;
 }
 
-/** Changes the journal on disk, then in memory: what a run believes is what the next one will read. */
+/** Changes the journal on disk, then in memory, so that this run knows no more than the next one will read. */
 export async function record(work: { environment: Environment; journal: Journal }, change: Partial<Journal>) {
   const journal = { ...work.journal, ...change };
   await writeJournal(work.environment.host, journal);
   work.journal = journal;
 }
 
-/** The journal's field is left out, which `undefined` would not say. */
+/** Omits the field, because in a `Partial` spread it cannot be removed. */
 export function without<Key extends keyof Journal>(journal: Journal, key: Key): Omit<Journal, Key> {
   const { [key]: _, ...rest } = journal;
   return rest;
@@ -50,7 +50,7 @@ export function withRuntime(
   return [...runtimes.filter((owned) => owned !== known), changed];
 }
 
-/** Makes a directory and remembers, before it does, which of its parents are ours to remove one day. */
+/** Creates a directory, and records beforehand which of its parents are ours to remove one day. */
 export async function makeOwnDirectory(
   work: { environment: Environment; journal: Journal },
   path: string,
@@ -66,6 +66,3 @@ export async function makeOwnDirectory(
   if (fresh.length > 0) await record(work, { createdDirectories: [...work.journal.createdDirectories, ...fresh] });
   await host.makeDirectory(path, mode);
 }
-
-export const bootId = async (host: Host): Promise<string> =>
-  (await host.readFile("/proc/sys/kernel/random/boot_id").catch(() => Buffer.from("unknown"))).toString().trim();

@@ -219,7 +219,7 @@ describe("a full disk", () => {
       const fault = at("step gate", "before", { command: fill(containerd), survives: true });
       const { code, stderr } = await node.faultyInstaller(spec, { fault });
       expect(code).toBe(5);
-      expect(stderr).toMatch(/could not be put back, which the guard on the host tries next: ENOSPC/);
+      expect(stderr).toMatch(/could not be restored, which the guard on the host will try next: ENOSPC/);
       expect(await node.settled()).toBe(original);
     });
   });

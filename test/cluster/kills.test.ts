@@ -161,7 +161,7 @@ test("an installer that is repeatedly killed at the same place ends with the old
   expect(killed).toBeGreaterThan(1);
   expect(killed).toBeLessThan(6);
   expect(last.code).toBe(3);
-  expect(last.stderr).toContain("was taken back");
+  expect(last.stderr).toContain("was rolled back");
   expect(await node(1).settled()).toBe(old);
 });
 

@@ -120,7 +120,7 @@ const capabilities = podSecurity.container.capabilities.add;
 const withoutOne: { missing: string; says: RegExp; change: (spec: PodSpec) => void }[] = [
   ...capabilities.map((capability) => ({
     missing: capability,
-    says: capability === "SYS_CHROOT" ? /chroot/ : /the installer may not do this/,
+    says: capability === "SYS_CHROOT" ? /chroot/ : /the installer is not allowed to do this/,
     change: ({ containers: [container] }: PodSpec) => {
       const { add } = container?.securityContext.capabilities ?? { add: [] };
       add.splice(add.indexOf(capability), 1);

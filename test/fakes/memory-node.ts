@@ -5,12 +5,13 @@ import { dirname, join } from "node:path";
 import type { Cri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
-import { sha256, stateDirectory } from "../../node-installer/host/files.ts";
+import { stateDirectory } from "../../node-installer/host/files.ts";
 import { armedPath } from "../../node-installer/host/guard.ts";
 import { containerdOn } from "../../node-installer/install/daemon.ts";
 import { createLog } from "../../node-installer/install/log.ts";
 import type { Environment } from "../../node-installer/install/observe.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../node-installer/runtime/spec.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { fakeSystemctl } from "./systemctl.ts";
@@ -45,7 +46,6 @@ export class MemoryNode {
       files: {
         "/etc/systemd/system/containerd.service": "[Service]\nExecStart=/usr/bin/containerd\nKillMode=process\n",
         "/run/systemd/system/mark": "",
-        "/proc/sys/kernel/random/boot_id": "2b1f0c52-0000-4000-8000-000000000000\n",
         ...(file !== undefined && { [configPath]: file }),
       },
       programs: { systemctl: this.systemctl, containerd: this.containerd },

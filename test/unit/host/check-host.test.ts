@@ -317,8 +317,8 @@ describe("GPUs", () => {
 test("every sentence names the value that is wrong and says what to do", async () => {
   const facts = await gather({ ...milan, "/proc/sys/fs/inotify/max_user_instances": "128\n", "/dev/sev": undefined });
   expect(checkHost(facts, [snp]).map(({ message }) => message)).toEqual([
-    '/dev/sev is missing, which starts SEV-SNP VMs: "modprobe ccp", and name it in /etc/modules-load.d.',
-    "fs.inotify.max_user_instances is 128, which a few VMs use up: set it to 8192 in a file of /etc/sysctl.d.",
+    '/dev/sev, which starts SEV-SNP VMs, is missing: run "modprobe ccp" and add it to a file in /etc/modules-load.d.',
+    "fs.inotify.max_user_instances is 128, which a few VMs exhaust: set it to 8192 in a file in /etc/sysctl.d.",
   ]);
 });
 

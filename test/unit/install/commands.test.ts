@@ -133,7 +133,7 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     [
       "a file in a file",
       (valid) => change(valid, { files: [file(valid), { ...file(valid), path: `${file(valid)?.path}/x` }] }),
-      /the folder of another one/,
+      /also the folder of another file/,
     ],
     ["a payload name that is a path", (valid) => change(valid, { payload: "../host" }), /payload/],
     [
@@ -176,7 +176,7 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"/],
     ["a command of JavaScript's own", ["toString", "--spec", "SPEC"], "{}", /no command "toString"/],
     ["an unknown option", ["plan", "--spec", "SPEC", "--force"], "{}", /--force/],
-    ["a bundle to install on", ["install", "--spec", "SPEC", "--bundle", "SPEC"], "{}", /option of plan alone/],
+    ["a bundle to install on", ["install", "--spec", "SPEC", "--bundle", "SPEC"], "{}", /option of plan only/],
     ["no command", [], "{}", /No command/],
   ])("%s", async (_name, args, text, expected) => {
     put("spec.json", text);
@@ -250,7 +250,7 @@ test("an uninstallation asks nothing of the host that the runtimes would need", 
     const { environment } = await open({ ...options, ...rest }, wish);
     await environment.checkHost(await environment.daemon.locate());
   };
-  await expect(check()).rejects.toThrow("This host cannot run what the spec lists");
+  await expect(check()).rejects.toThrow("This host cannot run the runtimes in the spec");
   await check(nothing);
 });
 

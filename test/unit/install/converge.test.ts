@@ -105,7 +105,7 @@ describe("install", () => {
   test("an image without the payload is refused, with what to do", async () => {
     const environment = { ...node.environment(node.spec([node.runtime("00000001")])), payloads: "/no/payloads" };
     const installing = converge(environment);
-    await expect(installing).rejects.toThrow("The installer's image does not hold the payload payload-00000001");
+    await expect(installing).rejects.toThrow("The installer's image does not contain the payload payload-00000001");
     expect(node.host.text(configPath)).toBe(adminsFile);
   });
 
@@ -299,6 +299,20 @@ test("a change that was cut off behind its restart is measured by what the node 
   expect(await refusal(converge(node.environment(spec)))).toBe("failed-before");
   expect(node.host.text(configPath)).toBe(adminsFile);
   expect(node.log.join("")).toContain("handler runc is not served");
+});
+
+test("a change that an earlier version began, with a boot id in its journal, is finished", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  node.host.onPoint = (point, when) => {
+    if (when === "after" && point === "run systemctl restart containerd.service") node.host.kill();
+  };
+  await expect(converge(node.environment(spec))).rejects.toThrow();
+  node.host.revive();
+  const journal = node.host.text(journalPath) ?? "";
+  node.host.put(journalPath, journal.replace('"transaction": {', '"transaction": {"bootId": "2b1f0c52",'));
+  await converge(node.environment(spec));
+  expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
+  expect(node.host.text(journalPath)).not.toContain("bootId");
 });
 
 describe("somebody's request for another attempt", () => {

@@ -59,7 +59,7 @@ test("a node that stays not ready is rolled back, and is ready again", async () 
   kubelet = (starts) => ({ ready: starts !== 2, heartbeat: node.host.now() });
   const { message, code } = await failure();
   expect(code).toBe("gate-failed");
-  expect(message).toContain("the node was Ready before, and is not 120 s after");
+  expect(message).toContain("the node was Ready before, but is not 120 s after");
   expect(message).toContain("KubeletNotReady: no network");
   expect(message).toContain("The node serves as before.");
   expect(node.host.text(configPath)).toBe(adminsFile);
