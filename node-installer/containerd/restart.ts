@@ -8,11 +8,11 @@ export interface UnitState {
   active: string;
   /** "running", "auto-restart", … */
   sub: string;
-  /** Why it ended last: "success", "exit-code", "timeout", … */
+  /** How it ended last: "success", "exit-code", "timeout", … */
   result: string;
   /** Restarts by systemd itself since somebody last started the unit. */
   restarts: number;
-  /** New with every start. */
+  /** New for every start. */
   invocation: string;
 }
 

@@ -6,7 +6,7 @@ import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./f
 import type { Host } from "./host.ts";
 
 export const journalPath = posix.join(stateDirectory, "journal.json");
-/** containerd's file as it is without us. */
+/** containerd's file without our block. */
 export const pristinePath = posix.join(stateDirectory, "pristine");
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
@@ -21,7 +21,7 @@ export type PlacedFile = z.infer<typeof placedFile>;
 /** The full spec of a runtime that we placed here, so that it can be kept or removed when no spec lists it any more. */
 const ownedRuntime = z.strictObject({
   runtime: runtimeSpec,
-  /** Empty until all of them are placed. */
+  /** Empty until all files are placed. */
   files: z.array(placedFile),
   /** Whether containerd's file, as committed, has the handler. */
   configured: z.boolean(),
@@ -73,12 +73,12 @@ const journalSchema = z.strictObject({
     })
     .optional(),
   runtimes: z.array(ownedRuntime),
-  /** Directories that did not exist before us, outermost first. */
+  /** Directories that the installer created, outermost first. */
   createdDirectories: z.array(nodePath),
   transaction: transaction.optional(),
   /**
-   * The circuit breaker: content that failed, or whose trial was cut off repeatedly. `final` content is not tried again
-   * without a request. `attempts` counts trials that failed or were cut off before the gate decided.
+   * The circuit breaker: content that failed, or whose trial was interrupted. If `final`, it is not tried again until the
+   * spec changes or somebody asks for it. `attempts` counts the trials that failed or were interrupted.
    */
   failure: z
     .strictObject({

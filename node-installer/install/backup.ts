@@ -6,7 +6,7 @@ import { sha256 } from "../runtime/canonical.ts";
 /** In addition to the first one, which is the file as the administrator left it. */
 const keptBackups = 4;
 
-/** `20260822T100414.123Z`: sorts by time. */
+/** `20260822T100414.123Z`: sorts by time; `.bak` follows it, so that no `*.toml` matches. */
 const timestamp = (date: Date): string => date.toISOString().replaceAll(/[-:]/g, "");
 
 /** Copies the bytes to `<config-name>.<time>.bak` beside their file, never over another backup, and verifies the copy. */

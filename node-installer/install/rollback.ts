@@ -70,10 +70,9 @@ export async function rollBack(work: Work, reason: unknown, step: string): Promi
     const then = isBack
       ? "after its old content was restored, containerd is still not as before"
       : "its old content could not be restored, which the guard on the host will try next";
-    const copy =
-      transaction.backup === null ? "there was no file before" : `the old content is also in ${transaction.backup}`;
+    const copy = transaction.backup === null ? "" : `; the old content is also in ${transaction.backup}`;
     throw new RollbackFailed(
-      `The change of ${located.file} failed (${why}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node; ${copy}.`,
+      `The change of ${located.file} failed (${why}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node${copy}.`,
       { cause: error },
     );
   }

@@ -90,7 +90,7 @@ export async function gate(work: Work): Promise<void> {
   const result = await daemon.gate(located, {
     entries: plan.entries,
     removed: plan.removed,
-    // As the journal has it: a daemon that a resumed run finds may have been restarted with the new bytes already.
+    // From the journal: in a resumed run, the daemon may already have been restarted with the new bytes.
     before: journal.transaction && servedBefore(journal.transaction),
   });
   if (!result.ok && (await isOverwritten(work)))

@@ -24,7 +24,7 @@ export async function record(work: { environment: Environment; journal: Journal 
   work.journal = journal;
 }
 
-/** Omits the field, because in a `Partial` spread it cannot be removed. */
+/** Leaves the field out, which setting it to `undefined` would not do. */
 export function without<Key extends keyof Journal>(journal: Journal, key: Key): Omit<Journal, Key> {
   const { [key]: _, ...rest } = journal;
   return rest;

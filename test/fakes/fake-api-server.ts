@@ -1,6 +1,6 @@
 /**
- * The few words of the Kubernetes API that an installer speaks, over a map: for what a real API server does only
- * rarely, such as failing in the middle. What the real one decides is tested against the real one.
+ * The few calls of the Kubernetes API that an installer uses, on top of a map: for what a real API server does only rarely,
+ * such as failing halfway. What the real one decides is tested against the real one.
  */
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -16,7 +16,7 @@ export interface FakeApiServer {
   /** "PATCH /api/v1/nodes/a", in order. */
   requests: string[];
   tokens: string[];
-  /** Answers instead of the map, where it returns something; "hang": never. */
+  /** Answers instead of the map if it returns something; "hang": never answers. */
   intercept: (request: string) => { status: number; body: string } | "hang" | undefined;
   writeToken(token: string): Promise<void>;
   close(): Promise<void>;

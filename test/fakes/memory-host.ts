@@ -20,7 +20,7 @@ type Node = FileAttributes & { ino: bigint; mtimeNs: bigint } & (
 /** A program of the in-memory host. */
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
 
-/** The process was killed here: thrown through everything, and every later call of this process throws it too. */
+/** The process was killed here: this and every later call of the process throw it. */
 export class Killed extends Error {
   override readonly name = "Killed";
 }
@@ -29,9 +29,9 @@ const ioError = (code: string, path: string) => Object.assign(new Error(`${code}
 const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
 
 /**
- * A host that is a map. Every call that changes something, or reaches a program, is a **point** where a test can let the
- * call fail or the installer's process end (`onPoint`, called before and after). A killed process stays dead: the next
- * one is `revive()`d over the same files.
+ * A host that is a map. Every call that changes something, or runs a program, is a **point** where a test can make the
+ * call fail or end the installer's process (`onPoint`, called before and after). A killed process stays dead: `revive()`
+ * starts the next one on the same files.
  */
 export class MemoryHost implements Host {
   readonly nodes: Map<string, Node>;
@@ -39,7 +39,7 @@ export class MemoryHost implements Host {
   /** Names of the points passed, in order, such as `rename /etc/containerd/config.toml`. */
   readonly points: string[] = [];
   onPoint: (point: string, when: "before" | "after") => void = () => undefined;
-  /** A clock that moves by what is slept, and a little with every look. */
+  /** A clock that advances by every sleep, and a little with every look. */
   time = Date.UTC(2026, 0, 1);
   /** By how much somebody set the time of day. */
   skew = 0;
@@ -55,7 +55,7 @@ export class MemoryHost implements Host {
     for (const [path, content] of Object.entries(options.files ?? {})) this.put(path, content);
   }
 
-  // What tests arrange and look at: no points, no faults.
+  // What tests set up and look at: no points, no faults.
 
   put(path: string, content: string | Buffer, attributes: FileAttributes = { mode: 0o644, uid: 0, gid: 0 }): void {
     this.parents(path);
@@ -81,19 +81,19 @@ export class MemoryHost implements Host {
     return Object.fromEntries(files.sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  /** The next process on this host: the kernel freed the lock of the one that died. */
+  /** The next process on this host: the kernel has released the lock of the one that died. */
   revive(): void {
     this.dead = false;
     this.locked = false;
     this.onPoint = () => undefined;
   }
 
-  /** From here on the disk is told from what is only in memory. */
+  /** From here on, the disk's content is tracked apart from what is only in memory. */
   settle(): void {
     this.onDisk = new Map(this.nodes);
   }
 
-  /** What a power loss leaves: a directory's entries as they were when the directory was synced last. */
+  /** What a power loss leaves: each directory's entries as they were when it was last synced. */
   losePower(): void {
     this.nodes.clear();
     for (const [path, node] of this.onDisk) this.nodes.set(path, node);
@@ -108,7 +108,7 @@ export class MemoryHost implements Host {
     return !this.dead;
   }
 
-  /** A place outside the host's files where a fault can happen: a call of the CRI, say. */
+  /** A place outside the host's files where a fault can happen, such as a CRI call. */
   async point<T>(name: string, action: () => T | Promise<T>): Promise<T> {
     if (this.dead) throw new Killed("the process was killed");
     this.points.push(name);
@@ -169,7 +169,7 @@ export class MemoryHost implements Host {
       if (this.nodes.has(target)) throw ioError("EEXIST", target);
       if (!this.nodes.has(posix.dirname(target))) throw ioError("ENOENT", target);
       const bytes = Buffer.from(content);
-      // Killed here, the file is there with half of its bytes.
+      // If killed here, the file exists with half of its bytes.
       this.nodes.set(target, { ...node, content: bytes.subarray(0, bytes.length >> 1) });
     });
     await this.point(`fsync ${target}`, () => {
@@ -209,7 +209,7 @@ export class MemoryHost implements Host {
       for (const path of [...this.onDisk.keys()].filter((each) => isEntry(each) && !this.nodes.has(each))) {
         for (const gone of [...this.onDisk.keys()]) if (gone === path || isBelow(gone, path)) this.onDisk.delete(gone);
       }
-      // With the way to it, as Linux' file systems have it.
+      // Includes the path to it, as on Linux file systems.
       const isOnDisk = (path: string) => isEntry(path) || path === target || isBelow(target, path);
       for (const [path, node] of this.nodes) if (isOnDisk(path)) this.onDisk.set(path, node);
     });
@@ -291,7 +291,7 @@ export class MemoryHost implements Host {
   async delay(ms: number): Promise<void> {
     if (this.dead) throw new Killed("the process was killed");
     this.time += ms;
-    // Other promises of the test get their turn.
+    // Lets other promises of the test run.
     await new Promise((resolve) => setImmediate(resolve));
   }
 

@@ -25,8 +25,8 @@ export const adminsFile = `version = 3
 `;
 
 /**
- * A node on a map: systemd, containerd and its CRI as small models around a `MemoryHost`. The containerd here loads its
- * file when it is started, and its CRI stays away when the file has a handler that `breaks`.
+ * A node on a map: systemd, containerd and its CRI as small models around a `MemoryHost`. This containerd loads its file
+ * when it starts, and its CRI is missing if the file has a handler that `breaks`.
  */
 export class MemoryNode {
   readonly host: MemoryHost;
@@ -34,9 +34,9 @@ export class MemoryNode {
   readonly log: string[] = [];
   /** Sandboxes by handler, as `namespace/name`. */
   sandboxes: { handler: string; name: string }[] = [];
-  /** Handlers that containerd's CRI plugin dies of. */
+  /** Handlers that break containerd's CRI plugin. */
   breaks = new Set<string>();
-  /** Runtimes that containerd serves no longer once it loaded one of ours. */
+  /** Runtimes that containerd no longer serves once it has loaded one of ours. */
   displaced = new Set<string>();
   starts = 0;
   private loaded: Table | undefined;
@@ -57,7 +57,7 @@ export class MemoryNode {
     rmSync(this.payloads, { recursive: true });
   }
 
-  /** What the daemon serves of ours; undefined while the CRI is away. */
+  /** Which of our handlers the daemon serves; undefined while the CRI is missing. */
   get served(): string[] | undefined {
     if (this.loaded === undefined) return undefined;
     return Object.keys(this.runtimes).filter((name) => name.startsWith("contrast-"));
@@ -82,7 +82,7 @@ export class MemoryNode {
     };
   }
 
-  /** A runtime of two small files, which the image then has. */
+  /** A runtime of two small files, which are added to the image. */
   runtime(digits: string, content = `shim of ${digits}`): RuntimeSpec {
     const handler = `contrast-cc-metal-qemu-snp-${digits}`;
     const files = [
@@ -122,7 +122,7 @@ export class MemoryNode {
     return { schemaVersion: 1, group, distribution: { name: "containerd" }, atOnce: 1, runtimes, verifySandbox: false };
   }
 
-  /** systemd runs the guard: the very script that is on the host, by sh, over a copy of the files that it works with. */
+  /** systemd runs the guard: the script that is on the host, with sh, on a copy of the files that it works with. */
   runGuard(): void {
     const script = this.host.text(`${stateDirectory}/guard.sh`);
     if (script === undefined || this.host.text(armedPath) === undefined) return;

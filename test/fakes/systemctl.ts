@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** A `systemctl` that only writes down what it is asked, first in the PATH of what is run with it. */
+/** A `systemctl` that only records its arguments, first in the PATH of what is run with it. */
 export function fakeSystemctl(directory: string, exitCode = 0) {
   const calls = join(directory, "systemctl-calls");
   mkdirSync(directory, { recursive: true });

@@ -15,7 +15,7 @@ import type { MemoryHost } from "../../fakes/memory-host.ts";
 import { aks, snp, tdx } from "./entries.ts";
 import { nodeOf } from "./nodes.ts";
 
-/** What a running daemon says of itself, as containerd 1.7 and 2.x word it. */
+/** What a running daemon reports about itself, in the formats of containerd 1.7 and 2.x. */
 interface FakeDaemon {
   unit: { active: string; sub: string; restarts: number; invocation: string };
   handlers: readonly HandlerEntry[];
@@ -201,13 +201,13 @@ describe("the gate", () => {
     expect((await pass(await node(changes), { entries: [snp], before })).problems.join()).toMatch(problem);
   });
 
-  test("does not ask for what was not there before", async () => {
+  test("does not require what was not there before", async () => {
     const ready = { RuntimeReady: true, NetworkReady: false };
     const before = await observe((await node({ ready })).cri, 1000);
     expect((await pass(await node({ ready }), { before })).ok).toBe(true);
   });
 
-  test("waits for a daemon that comes late, and notices one that keeps restarting", async () => {
+  test("waits for a daemon that is slow to start, and notices one that keeps restarting", async () => {
     const late = await node({ error: new CriError("no containerd answers") });
     later(late.host, 30_000, () => {
       late.daemon.error = undefined;
@@ -229,7 +229,7 @@ describe("the gate", () => {
     expect(quick.host.time - start).toBeLessThan(timeouts.totalMs / 2);
   });
 
-  test("waits where the distribution restarts containerd by itself", async () => {
+  test("waits if the distribution restarts containerd itself", async () => {
     const one = await node();
     later(one.host, 5_000, () => {
       one.daemon.handlers = [snp];
@@ -253,7 +253,7 @@ describe("what a daemon serves", () => {
 });
 
 describe("restart", () => {
-  test("once, and a failed unit is allowed to start again first", async () => {
+  test("once, and the start limit of a failed unit is reset first", async () => {
     for (const [active, expected] of [
       ["active", ["restart"]],
       ["failed", ["reset-failed", "restart"]],
@@ -267,7 +267,7 @@ describe("restart", () => {
     }
   });
 
-  test("not where the distribution does it", async () => {
+  test("not if the distribution does it", async () => {
     const { host, located } = await node();
     host.points.length = 0;
     await restart(host, { ...located, restart: "itself" });
@@ -289,7 +289,7 @@ describe("restart", () => {
 describe("a sandbox", () => {
   const shim = (path: string, sandbox: string) => `${path}\0-namespace\0k8s.io\0-id\0${sandbox}\0-address\0/x\0`;
 
-  test("runs our shim, and is gone afterwards, what an earlier try left included", async () => {
+  test("runs our shim and is removed afterwards, as is what an earlier attempt left", async () => {
     const { host, cri, daemon } = await node();
     host.put("/proc/17/cmdline", shim(snp.entry.runtimePath, "box"));
     const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: "x", attempt: 0 };
@@ -298,7 +298,7 @@ describe("a sandbox", () => {
     expect(daemon.sandboxes).toEqual([]);
   });
 
-  test("of another shim is an error, and gone as well", async () => {
+  test("with another shim is an error, and is removed as well", async () => {
     const { host, cri, daemon } = await node();
     host.put("/proc/17/cmdline", shim("/usr/bin/containerd-shim-runc-v2", "box"));
     host.put("/proc/18/cmdline", shim(snp.entry.runtimePath, "another"));
@@ -351,7 +351,7 @@ describe("a sandbox", () => {
     await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no such device/);
   });
 
-  test("of a pod counts as a use, ours does not", async () => {
+  test("of a pod counts as use, our own does not", async () => {
     const { cri, daemon } = await node();
     const of = (name: string, namespace: string, runtimeHandler: string): Sandbox => ({
       id: name,
@@ -370,7 +370,7 @@ describe("a sandbox", () => {
 });
 
 describe("the connection", () => {
-  test("says which of the things that can be wrong is wrong", async () => {
+  test("reports what exactly is wrong", async () => {
     const directory = mkdtempSync(join(tmpdir(), "cri-"));
     const socket = join(directory, "s.sock");
     const cri = openCri(socket);
@@ -382,7 +382,7 @@ describe("the connection", () => {
         error ? reject(error) : resolve(),
       ),
     );
-    // the same connection finds the daemon that came meanwhile
+    // The same connection finds the daemon that has started meanwhile.
     const missing: unknown = await retried(() => cri.version(1000));
     expect(missing).toMatchObject({ name: "CriError", withoutPlugin: true });
     cri.close();
@@ -390,7 +390,7 @@ describe("the connection", () => {
     rmSync(directory, { recursive: true, force: true });
   });
 
-  /** The error of a call, as soon as it is no longer that nobody answers. */
+  /** The error of a call, once it is no longer that nobody answers. */
   async function retried(call: () => Promise<unknown>): Promise<unknown> {
     for (;;) {
       const error = await call().catch((reason: unknown) => reason);

@@ -41,7 +41,7 @@ const v2 = `version = 2
 `;
 
 describe("the block", () => {
-  test("stands at the end, below bytes that are as they were", () => {
+  test("is added at the end, below unchanged bytes", () => {
     expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; 06948a1713e44e2e)
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.contrast-cc-metal-qemu-snp-0123abcd]
 runtime_type = "io.containerd.contrast-cc.v2"
@@ -177,13 +177,13 @@ describe("a file that is not there", () => {
     ["1.7.24", 2],
     ["2.0.5", 3],
     ["2.4.2", 3],
-  ])("is made on %s with version %i, and goes again", (containerd, version) => {
+  ])("is created on %s with version %i, and removed again", (containerd, version) => {
     const made = edit(undefined, [snp], on(containerd)) ?? "";
     expect(toTable(made).version).toBe(BigInt(version));
     expect(edit(edit(made, [tdx, aks], on(containerd)), [], on(containerd))).toBeUndefined();
   });
 
-  test("stays, with its version, if somebody built on it", () => {
+  test("stays, with its version, if somebody added to it", () => {
     const made = `${edit(undefined, [snp], on("2.2.9"))}[debug]\nlevel = "info"\n`;
     const left = edit(made, [], on("2.2.9")) ?? "";
     expect(toTable(left)).toEqual({ version: 3n, debug: { level: "info" } });
@@ -241,7 +241,7 @@ describe("refused before anything is written", () => {
     expect(refused.message).toMatch(/[.:;] \S.*\.$/s);
   });
 
-  test("a proxy plugin that the file has", () => {
+  test("a proxy plugin that the file already has", () => {
     const text = `version = 2\n[proxy_plugins.${aks.entry.snapshotter}]\ntype = "snapshot"\n`;
     expect(refusal(() => edit(text, [aks], on("2.2.9"))).code).toBe("handler-exists");
     expect(edit(text, [snp], on("2.2.9"))).toContain(snp.handler);
@@ -277,7 +277,7 @@ describe("whatever the file", () => {
   );
   const cases = fc.record({ generated: configuration([1, 2, 3, 4]), lists: fc.array(entries, { maxLength: 4 }) });
 
-  test("each edit adds our tables and nothing else, and the way back ends at the first byte", () => {
+  test("each edit adds our tables and nothing else, and removing them restores every byte", () => {
     fc.assert(
       fc.property(cases, ({ generated: { text, version }, lists }) => {
         const context = on(releases[version]);
@@ -300,7 +300,7 @@ describe("whatever the file", () => {
     );
   });
 
-  test("bytes of any kind are edited or refused, never half understood", () => {
+  test("arbitrary bytes are edited or refused, never half understood", () => {
     const bytes = fc.oneof(
       fc.uint8Array({ maxLength: 60 }),
       fc.string({ unit: "binary", maxLength: 80 }).map(Buffer.from),

@@ -48,7 +48,7 @@ describe("each distribution", () => {
   });
 
   test.each(distributionNames)(
-    "%s: the edit comes and goes, and makes what the distribution renders serve the handler",
+    "%s: the edit can be made and undone, and makes what the distribution renders serve the handler",
     async (name) => {
       const host = nodeOf(name);
       const located = await locate(host, { name });
@@ -78,7 +78,7 @@ describe("each distribution", () => {
     expect(located.file).toBe(`${k3sFolder}/${file}`);
   });
 
-  test("k3s: a template that is made takes in the built-in one, and goes with the last handler", async () => {
+  test("k3s: a template that we create includes the built-in one, and is removed with the last handler", async () => {
     const host = nodeOf("k3s");
     const located = await locate(host, { name: "k3s" });
     const configuration = await readConfiguration(host, located);
@@ -91,7 +91,7 @@ describe("each distribution", () => {
     );
   });
 
-  test("a template that is no TOML stays as it is around the block", async () => {
+  test("a template that is not TOML stays as it is around the block", async () => {
     const template = '{{ template "base" . }}\n{{ if .NodeConfig.X }}\n[debug]\n  level = {{ .Level }}\n{{ end }}';
     const host = nodeOf("k3s", { files: { [`${k3sFolder}/config-v3.toml.tmpl`]: template } });
     const located = await locate(host, { name: "k3s" });
@@ -119,7 +119,7 @@ describe("each distribution", () => {
     }
   });
 
-  test("k0s: what it merged of our drop-in is not taken for somebody else's", async () => {
+  test("k0s: what it merged from our drop-in is not mistaken for somebody else's", async () => {
     const merged = `${v2}[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${snp.handler}]\nruntime_type = "x"\n`;
     const host = nodeOf("k0s");
     const located = await locate(host, { name: "k0s" });
@@ -133,7 +133,7 @@ describe("each distribution", () => {
   });
 });
 
-describe("what the node says goes", () => {
+describe("the node decides:", () => {
   test("the unit's configuration, socket and binary, drop-ins of the unit included", async () => {
     const host = nodeOf("containerd", {
       files: {
@@ -148,14 +148,14 @@ describe("what the node says goes", () => {
     });
   });
 
-  test("a drop-in that is masked by a link is as good as none", async () => {
+  test("a drop-in that is masked by a link counts as none", async () => {
     const host = nodeOf("containerd");
     host.put("/usr/lib/systemd/system/containerd.service.d/10.conf", "[Service]\nKillMode=mixed\n");
     host.link("/etc/systemd/system/containerd.service.d/10.conf", "/dev/null");
     expect((await locate(host, { name: "containerd" })).unit).toBe("containerd.service");
   });
 
-  test("the install spec's overrides go before", async () => {
+  test("the install spec's overrides take precedence", async () => {
     const host = nodeOf("containerd", {
       files: { "/etc/systemd/system/mine.service": unitText("/usr/bin/containerd") },
     });
@@ -167,7 +167,7 @@ describe("what the node says goes", () => {
     });
   });
 
-  test("microk8s: a refresh of the snap, which leads `current` elsewhere, changes neither the file nor its name", async () => {
+  test("microk8s: a refresh of the snap, which points `current` elsewhere, changes neither the file nor its name", async () => {
     const tree = trees.microk8s ?? {};
     const entries = Object.entries(tree).map(([path, text]) => [path.replace("/current/", "/100/"), text]);
     const host = nodeOf("microk8s", {
@@ -188,7 +188,7 @@ describe("what the node says goes", () => {
     expect((await locate(host, { name: "containerd" })).file).toBe("/data/c.toml");
   });
 
-  test("of two units the active one", async () => {
+  test("of two units, the active one counts", async () => {
     const host = nodeOf("k3s", {
       files: { "/etc/systemd/system/k3s-agent.service": unitText("/usr/local/bin/k3s agent") },
     });
@@ -204,7 +204,7 @@ describe("what the node says goes", () => {
   });
 });
 
-test("an operating system of any other name is none of the unsupported ones", async () => {
+test("an operating system with any other name is not refused", async () => {
   const files = { "/etc/os-release": "ID=constructor\n" };
   expect((await found("containerd", { files })).unit).toBe("containerd.service");
 });
@@ -261,7 +261,7 @@ describe("refused", () => {
       /configPath/,
     ],
     [
-      "a device in the place of the configuration",
+      "a device in place of the configuration",
       "containerd",
       withUnit(unitText("/usr/bin/containerd --config /dev/null")),
       "configuration-not-a-file",
@@ -315,7 +315,7 @@ describe("refused", () => {
     expect((await refusal(locate(host, { name: "containerd" }))).code).toBe("unit-missing");
   });
 
-  test("another distribution than the node's, naming the value to set", async () => {
+  test("a distribution other than the node's, naming the value to set", async () => {
     for (const actual of Object.keys(trees) as DistributionName[]) {
       for (const declared of distributionNames) {
         if (declared === actual) continue;
@@ -330,7 +330,7 @@ describe("refused", () => {
 });
 
 describe("unit files", () => {
-  test("later texts override, an empty ExecStart takes back", () => {
+  test("later texts override, an empty ExecStart resets", () => {
     const base = "# c\n[Unit]\nKillMode=none\n[Service]\nExecStart=/a b\nKillMode = process\n";
     expect(mergeUnit([base])).toEqual({ execStart: ["/a", "b"], killMode: "process" });
     expect(mergeUnit([base, "[Service]\nKillMode=\nExecStart=\n"])).toEqual({

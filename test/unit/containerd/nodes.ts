@@ -1,6 +1,6 @@
 import { MemoryHost } from "../../fakes/memory-host.ts";
 
-/** Nodes of each distribution, as files: units, configuration, binary. The programs answer as containerd and systemctl do. */
+/** Nodes of each distribution as files: units, configuration, binary. The programs answer like containerd and systemctl. */
 
 const unit = (execStart: string, killMode = "process"): string =>
   `[Unit]\nDescription=x\n[Service]\nType=notify\nExecStart=${execStart}\nKillMode=${killMode}\n[Install]\nWantedBy=multi-user.target\n`;

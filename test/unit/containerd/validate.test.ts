@@ -70,7 +70,7 @@ describe("two dumps", () => {
     else expect(problems).toMatch(problem);
   });
 
-  test("what shall be gone is still there", () => {
+  test("what should be removed is still there", () => {
     const both = edited(base, [snp, tdx]);
     const removed = { handlers: [snp.handler, tdx.handler], proxyPlugins: [] };
     expect(compareDumps(both, both, { entries: [tdx], removed })).toEqual([
@@ -108,7 +108,7 @@ describe("the node's containerd is asked", () => {
     return { host, located, next, check: () => validate(host, located, next, [snp]) };
   }
 
-  test("in the folder of the file, and nothing stays behind", async () => {
+  test("in the file's folder, and nothing stays behind", async () => {
     const { host, check } = await prepared();
     const before = host.tree();
     await check();
@@ -116,7 +116,7 @@ describe("the node's containerd is asked", () => {
     expect(host.points).toContain("write /etc/containerd/.config.toml.contrast-runtime-candidate");
   });
 
-  test("also where there is no file yet, nor a folder for it", async () => {
+  test("even if there is neither a file nor a folder for it yet", async () => {
     const { host, check } = await prepared();
     host.nodes.delete("/etc/containerd/config.toml");
     host.nodes.delete("/etc/containerd");
@@ -155,12 +155,12 @@ describe("the node's containerd is asked", () => {
     else await expect(check()).rejects.toThrow(message);
   });
 
-  test("refused: a pattern that is none", async () => {
+  test("refused: an invalid pattern", async () => {
     const { check } = await prepared({}, `imports = ["[z-a]*.toml"]\n${v3}`);
     await expect(check()).rejects.toThrow('[z-a]*.toml" in the imports of containerd');
   });
 
-  test("refused: what the candidate alone does not load, under the file's own name", async () => {
+  test("refused: a candidate that does not load, with the file's own name in the message", async () => {
     const { host, located, next } = await prepared();
     const broken = Buffer.concat([next ?? Buffer.alloc(0), Buffer.from("# unloadable\n")]);
     await expect(validate(host, located, broken, [snp])).rejects.toThrow(
@@ -184,7 +184,7 @@ describe("the node's containerd is asked", () => {
     await expect(check()).rejects.toThrow(/Nothing can be written to \/etc\/containerd \(EROFS\)/);
   });
 
-  test("imports of a linked file are those beside the link", async () => {
+  test("imports of a linked file are relative to the link", async () => {
     const { host } = await prepared({ files: { "/etc/containerd/conf.d/a.toml": "" } });
     const text = `imports = ["conf.d/a.toml"]\n${v3}`;
     host.nodes.delete("/etc/containerd/config.toml");
@@ -206,7 +206,7 @@ describe("the node's containerd is asked", () => {
     host.put("/etc/containerd/config.toml", 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n');
     const older = { ...located, version: "1.7.24", binary: undefined };
     await expect(validate(host, older, next, [snp])).rejects.toThrow(/99-nvidia\.toml has a table .* replaces/);
-    // Out of what is hidden already they go all the same.
+    // Handlers can be removed even from what is already hidden.
     await validate(host, older, next, []);
     await validate(host, { ...older, version: "2.2.9" }, next, [snp]);
   });
@@ -229,7 +229,7 @@ describe("the node's containerd is asked", () => {
   test.each([
     ["a newer version", "version = 3\n"],
     ["the newer plugin's runtimes", '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.kata]\na = 1\n'],
-  ])("on 2.0 to 2.2 an import with %s, by which the file is read otherwise", async (_, foreign) => {
+  ])("on 2.0 to 2.2 an import with %s, which changes how the file is read", async (_, foreign) => {
     const { host, located, next } = await prepared({ files: { "/etc/containerd/conf.d/a.toml": foreign } });
     host.put("/etc/containerd/config.toml", `version = 2\nimports = ["conf.d/*.toml"]\n`);
     const without = { ...located, binary: undefined };

@@ -104,7 +104,7 @@ describe("hosts", () => {
       snp,
       ["iommu-passthrough (reboot)"],
     ],
-    ["iommu=pt where SEV-SNP works all the same", { ...milan, ...cmdline("iommu=pt iommu=nopt") }, snp, []],
+    ["iommu=pt although SEV-SNP works", { ...milan, ...cmdline("iommu=pt iommu=nopt") }, snp, []],
     ["amd_iommu=off", { ...milanOff, ...cmdline("amd_iommu=off") }, snp, ["iommu-off (reboot)"]],
     [
       "the IOMMU is off in the BIOS",
@@ -269,7 +269,7 @@ describe("hosts", () => {
     ],
     ["an EPYC in a TDX group", milan, tdx, ["cpu-without-tdx"]],
     ["anything at all, for local", { "/proc/self/mountinfo": mountinfo }, local, []],
-    ["a tree that is no host, for local", {}, local, []],
+    ["an empty file tree, for local", {}, local, []],
     [
       "AKS with the Microsoft hypervisor",
       { ...common, "/dev/kvm": undefined, "/dev/mshv": "" },
@@ -322,7 +322,7 @@ test("every sentence names the value that is wrong and says what to do", async (
   ]);
 });
 
-test("facts survive a bundle, and hold none of the files they come from", async () => {
+test("facts survive a bundle, and contain none of the files they come from", async () => {
   const facts = await gather({ ...milan, "/etc/kubernetes/kubelet.conf": "token: secret" });
   const text = JSON.stringify(facts);
   expect(hostFactsSchema.parse(JSON.parse(text))).toEqual(facts);

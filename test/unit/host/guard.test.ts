@@ -18,7 +18,7 @@ import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "..
 import { MemoryHost } from "../../fakes/memory-host.ts";
 import { fakeSystemctl } from "../../fakes/systemctl.ts";
 
-// The script itself, run by the sh of this machine over a folder tree.
+// The script itself, run by this machine's sh on a file tree.
 let root: string;
 let systemctl: ReturnType<typeof fakeSystemctl>;
 const at = (name: string) => join(root, name);
@@ -69,13 +69,13 @@ test("restores the backup with its mode, restarts without waiting, and stands do
   });
 });
 
-test("without an order, that is after the commit, it does nothing", () => {
+test("does nothing without an order, that is, after the commit", () => {
   expect(run().code).toBe(0);
   expect(config()).toBe(next);
   expect(systemctl.calls()).toEqual([]);
 });
 
-test("a backup that is not what it was is never put in place", () => {
+test("a backup that has changed is never put in place", () => {
   arm();
   writeFileSync(at("etc/config.toml.bak"), "\0".repeat(old.length));
   expect(run().code).toBe(1);
@@ -84,7 +84,7 @@ test("a backup that is not what it was is never put in place", () => {
   expect(existsSync(at("state/guard.armed"))).toBe(true);
 });
 
-test("bytes of somebody else stay", () => {
+test("somebody else's bytes stay", () => {
   arm();
   writeFileSync(at("etc/config.toml"), "# foreign\n");
   expect(run().code).toBe(0);
@@ -108,12 +108,12 @@ test("what somebody added to our change stays, and our block is the one from bef
 
 test.each([
   ["without an end", `${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
-  ["whose end stands before it", `# END contrast-runtime\n${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
+  ["whose end comes before it", `# END contrast-runtime\n${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
   [
     "behind a whole one",
     `# BEGIN contrast-runtime (1)\n# END contrast-runtime\n# BEGIN contrast-runtime (2)\n[debug]\n`,
   ],
-])("a block %s takes nothing of somebody else's with it", (_, half) => {
+])("removing a block %s removes nothing of somebody else's", (_, half) => {
   arm();
   writeFileSync(at("etc/config.toml"), half);
   expect(run().code).toBe(0);
@@ -121,7 +121,7 @@ test.each([
   expect(outcome()).toBe("foreign");
 });
 
-test("a last line without an end does not become a part of our block", () => {
+test("a last line without a line end does not become part of our block", () => {
   const block = "# BEGIN contrast-runtime (1)\nold\n# END contrast-runtime\n";
   arm({ before: digest(`${old}${block}`) });
   writeFileSync(at("etc/config.toml.bak"), `${old}${block}`);
@@ -151,7 +151,7 @@ test("a file that cannot be read leaves the order as it stands", () => {
   expect(config()).toBe(old);
 });
 
-test("where there is no room for a copy, the backup takes the file's place under both names", () => {
+test("without room for a copy, the backup is linked to the file's name", () => {
   arm();
   writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
   expect(run().code).toBe(0);
@@ -161,7 +161,7 @@ test("where there is no room for a copy, the backup takes the file's place under
   expect(existsSync(at("state/guard.fired"))).toBe(true);
 });
 
-test("the old bytes are there already: containerd is restarted with them", () => {
+test("if the old bytes are already in place, containerd is restarted with them", () => {
   arm();
   writeFileSync(at("etc/config.toml"), old);
   run();
@@ -169,7 +169,7 @@ test("the old bytes are there already: containerd is restarted with them", () =>
   expect(systemctl.calls()).toContain("--no-block restart containerd.service");
 });
 
-test("a file that we made is removed, a file that we removed comes back", () => {
+test("a file that we created is removed, a file that we removed is restored", () => {
   arm({ before: undefined, backup: undefined });
   run();
   expect(existsSync(at("etc/config.toml"))).toBe(false);
@@ -178,14 +178,14 @@ test("a file that we made is removed, a file that we removed comes back", () => 
   expect(config()).toBe(old);
 });
 
-test("a distribution that restarts by itself is not restarted", () => {
+test("a distribution that restarts containerd itself is not restarted", () => {
   arm({ unit: undefined });
   run();
   expect(config()).toBe(old);
   expect(systemctl.calls().filter((call) => call.includes("restart"))).toEqual([]);
 });
 
-test("leaves the field to a live installer, and acts as soon as it is dead", async () => {
+test("does nothing while an installer is alive, and acts once it is dead", async () => {
   arm();
   mkdirSync(at("run/lock"), { recursive: true });
   const holder = spawn("flock", [places().lock, "cat"], { stdio: ["pipe", "pipe", "inherit"] });
@@ -199,7 +199,7 @@ test("leaves the field to a live installer, and acts as soon as it is dead", asy
   expect(config()).toBe(old);
 });
 
-test("when systemctl fails the order stands, and the next run ends it", () => {
+test("if systemctl fails, the order stands and the next run finishes it", () => {
   arm();
   systemctl = fakeSystemctl(at("bin"), 1);
   expect(run().code).toBe(1);
@@ -210,7 +210,7 @@ test("when systemctl fails the order stands, and the next run ends it", () => {
   expect(existsSync(at("state/guard.armed"))).toBe(false);
 });
 
-test("at boot it waits for the disk of the file, too, and what an interrupted one left goes with the rest", async () => {
+test("waits at boot for the file's disk, and is removed together with what an interrupted guard left", async () => {
   const host = new MemoryHost({ programs: { systemctl: () => ({}) } });
   for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
     await host.makeDirectory(directory, 0o755);

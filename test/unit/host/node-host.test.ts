@@ -49,7 +49,7 @@ describe("links", () => {
     expect(await host.localPath("/etc/absolute")).toBe(at("data/passwd"));
   });
 
-  test("one that would leave the host root finds nothing, and writing through it stays inside", async () => {
+  test("a link that would leave the host root leads to nothing, and writing through it stays inside", async () => {
     symlinkSync("/etc/passwd", at("etc/escape"));
     expect(await host.stat("/etc/escape")).toBeUndefined();
     symlinkSync("/", at("etc/root"));
@@ -57,7 +57,7 @@ describe("links", () => {
     expect(readFileSync(at("etc/new"), "utf8")).toBe("x");
   });
 
-  test("a pipe, a device or a directory in a file's place is refused, and nothing waits for it", async () => {
+  test("a pipe, a device or a directory in place of a file is refused without blocking", async () => {
     spawnSync("mkfifo", [at("etc/pipe")]);
     mkdirSync(at("etc/directory"));
     for (const path of ["/etc/pipe", "/etc/directory"]) {
@@ -72,7 +72,7 @@ describe("links", () => {
     await expect(host.readFile("/etc/a")).rejects.toThrow(/too many symbolic links/);
   });
 
-  test("no path and no links whatever lead above the root", async () => {
+  test("no path and no combination of links leads above the root", async () => {
     const segment = fc.constantFrom("a", "b", "..", ".", "", "c");
     const path = fc.array(segment, { minLength: 1, maxLength: 8 }).map((parts) => `/${parts.join("/")}`);
     const target = fc.oneof(
@@ -100,7 +100,7 @@ describe("writing", () => {
     expect(readdirSync(at("etc/containerd"))).toEqual(["config.toml"]);
   });
 
-  test("compare and swap: other bytes, a new file and a vanished file are left as they are", async () => {
+  test("compare and swap: a changed, a new and a missing file are left as they are", async () => {
     const file = "/etc/containerd/config.toml";
     const swap = (expected: string | undefined) =>
       swapFile(host, file, expected && digest(expected), Buffer.from("ours"), own);
@@ -138,14 +138,14 @@ describe("payload files", () => {
   test.each([
     ["a flipped byte", { sha256: digest(Buffer.alloc(bytes.length)) }],
     ["another size", { size: bytes.length + 1 }],
-  ])("%s is found, and no target stays", async (_name, wrong) => {
+  ])("%s is detected, and no target stays", async (_name, wrong) => {
     writeFileSync(at("source"), bytes);
     const copy = host.copyPayloadFile(at("source"), "/etc/target", { ...expected, ...wrong });
     await expect(copy).rejects.toThrow(DigestMismatch);
     expect(existsSync(at("etc/target"))).toBe(false);
   });
 
-  test("a program that runs is replaced by rename, and keeps running", async () => {
+  test("a running program is replaced by rename, and keeps running", async () => {
     writeFileSync(at("etc/shim"), readFileSync("/bin/sleep"), { mode: 0o755 });
     const running = spawn(at("etc/shim"), ["60"]);
     await once(running, "spawn");
@@ -159,11 +159,11 @@ describe("payload files", () => {
 });
 
 describe("programs and the lock", () => {
-  test("a program that is not there is 127, one that hangs 124", async () => {
+  test("a missing program is 127, one that hangs is 124", async () => {
     const machine = createNodeHost({ root: "/" });
     expect((await machine.run("/no/such/program", [])).code).toBe(127);
     expect((await machine.run("sleep", ["60"], { timeoutMs: 50 })).code).toBe(124);
-    // A wrapper's program has the wrapper's output open, and would be waited for without end.
+    // A wrapper's child keeps the wrapper's output open, which would block forever.
     expect((await machine.run("sh", ["-c", "sleep 60; true"], { timeoutMs: 50 })).code).toBe(124);
     expect(await machine.run("sh", ["-c", "echo out; echo err >&2; exit 3"])).toEqual({
       code: 3,
@@ -173,7 +173,7 @@ describe("programs and the lock", () => {
     expect((await host.run("sh", ["-c", "true"])).code).not.toBe(0);
   });
 
-  test("one holder at a time; a holder that is killed frees it", async () => {
+  test("one holder at a time; killing the holder releases it", async () => {
     const path = at("lock");
     const lock = await holdLock("/", path, 1_000);
     await expect(holdLock("/", path, 50)).rejects.toMatchObject({ code: "locked" });
@@ -194,7 +194,7 @@ describe("programs and the lock", () => {
   });
 });
 
-test("a path that leads through a file is absent, and a directory that is not there yet has its parent's space", async () => {
+test("a path that leads through a file is absent, and a missing directory has its parent's free space", async () => {
   writeFileSync(at("etc/file"), "");
   expect(await host.readDirectory("/etc/file")).toEqual([]);
   expect(await host.stat("/etc/file/below")).toBeUndefined();

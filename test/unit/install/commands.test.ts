@@ -9,7 +9,7 @@ import { main } from "../../../node-installer/main.ts";
 import type { InstallSpec } from "../../../node-installer/runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
 
-// The program's own entry, on a folder tree that looks like a host.
+// The program's own entry point, on a file tree that looks like a host.
 let root: string;
 let node: MemoryNode;
 let spec: InstallSpec;
@@ -72,14 +72,14 @@ describe("plan", () => {
     });
   });
 
-  test("as text: a diff of each text file, the other files by name, and what it comes to", async () => {
+  test("as text: a diff of each text file, the other files by name, and a summary", async () => {
     const { out } = await withSpec("plan");
     expect(out).toContain("--- /etc/containerd/config.toml\n+++ /etc/containerd/config.toml\n@@ -2,3 +2,13 @@\n");
     expect(out).toContain("--- /dev/null\n");
     expect(out).toMatch(/\d+ bytes to copy; containerd restarts once\.\n$/);
   });
 
-  test("writes nothing, and says so when nothing is to be done", async () => {
+  test("writes nothing, and says so if there is nothing to do", async () => {
     const before = readFileSync(at("host/etc/containerd/config.toml"));
     const planned = JSON.parse((await withSpec("plan", "--json")).out);
     expect(readFileSync(at("host/etc/containerd/config.toml"))).toEqual(before);
@@ -94,7 +94,7 @@ describe("plan", () => {
     expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
   });
 
-  test("says what stays because it is used, also where nothing else is to be done", async () => {
+  test("says what stays because it is used, even if there is nothing to do", async () => {
     const [runtime] = spec.runtimes;
     const journal = { schemaVersion: 1, group: spec.group, createdDirectories: [] };
     const owned = { runtime, files: [], configured: false };
@@ -106,7 +106,7 @@ describe("plan", () => {
     expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process ${shim}\nNothing to do `));
   });
 
-  test("of a node's bundle is the plan of the node, and the bundle has no secrets", async () => {
+  test("of a node's bundle equals the node's own plan, and the bundle has no secrets", async () => {
     const secret = `${adminsFile}[plugins."io.containerd.cri.v1.images".registry.configs."r.example".auth]\n  password = "hunter2"\n`;
     put("host/etc/containerd/config.toml", secret);
     const onNode = await withSpec("plan", "--json");
@@ -196,7 +196,7 @@ describe("refusals: exit code 3, nothing changed", () => {
   test.each([
     ["broken TOML", 'version = 3\n[plugins."x"\n'],
     ["an inline table where our table has to go", 'version = 3\nplugins = { "io.containerd.cri.v1.runtime" = {} }\n'],
-    ["no TOML but bytes", "\u0000\u0001"],
+    ["bytes instead of TOML", "\u0000\u0001"],
   ])("%s", async (_name, text) => {
     put("host/etc/containerd/config.toml", text);
     const { code, err, out } = await withSpec("plan");
@@ -205,7 +205,7 @@ describe("refusals: exit code 3, nothing changed", () => {
     expect(readFileSync(at("host/etc/containerd/config.toml"), "utf8")).toBe(text);
   });
 
-  test("a configuration that is no file", async () => {
+  test("a configuration that is not a file", async () => {
     const config = at("host/etc/containerd/config.toml");
     for (const make of [
       () => symlinkSync("config.toml", config),
@@ -219,7 +219,7 @@ describe("refusals: exit code 3, nothing changed", () => {
     }
   });
 
-  test("on 1.7 an import that replaces the table that holds ours, found by the plan already", async () => {
+  test("on 1.7 an import that replaces the table with ours, already found by the plan", async () => {
     spec = { ...spec, distribution: { name: "containerd", containerdVersion: "1.7.24" } };
     const cri = '[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "x"\n';
     put("host/etc/containerd/config.toml", `version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n${cri}`);
@@ -238,11 +238,11 @@ describe("refusals: exit code 3, nothing changed", () => {
   });
 });
 
-test("where nothing is installed there is nothing to uninstall, whether or not a containerd answers", async () => {
+test("if nothing is installed there is nothing to uninstall, whether or not containerd answers", async () => {
   expect(await withSpec("uninstall")).toMatchObject({ code: 0, err: expect.stringContaining("Nothing to do") });
 });
 
-test("an uninstallation asks nothing of the host that the runtimes would need", async () => {
+test("uninstalling does not require of the host what the runtimes would need", async () => {
   put("spec.json", JSON.stringify(spec));
   const options = { spec: at("spec.json"), hostRoot: at("host"), payloads: node.payloads, json: false, retry: false };
   const rest = { deep: false, kubernetes: false, bundle: undefined, output: undefined, print() {}, printError() {} };

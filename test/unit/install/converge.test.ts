@@ -45,7 +45,7 @@ describe("install", () => {
     ).toEqual([]);
   });
 
-  test("a full disk is refused before anything is written, and a copy that nothing refers to does not stay", async () => {
+  test("a full disk is refused before anything is written, and a backup that nothing refers to is removed", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     const { free } = node.host;
     node.host.free = { bytes: 512 << 10, inodes: 1e6 };
@@ -74,7 +74,7 @@ describe("install", () => {
     expect(backups()).toHaveLength(1);
   });
 
-  test("a payload that is not what its manifest says is refused before containerd's file is touched", async () => {
+  test("a payload that does not match its manifest is refused before containerd's file is touched", async () => {
     const runtime = node.runtime("00000001");
     const [shim] = runtime.files;
     if (shim) shim.sha256 = "0".repeat(64);
@@ -92,7 +92,7 @@ describe("install", () => {
     expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
   });
 
-  test("what a copy that was cut off left behind does not take the room of the next one", async () => {
+  test("the remains of an interrupted copy do not take the space of the next one", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     const staged = `/opt/edgeless/.staging-${spec.runtimes[0]?.handler}/share/kata-kernel`;
     node.host.put(staged, "half a ker");
@@ -136,7 +136,7 @@ describe("install", () => {
     expect(node.host.tree()).toEqual(before);
   });
 
-  test("a file that is a link is edited where it points to, and its mode and owner stay", async () => {
+  test("if the file is a link, its target is edited and keeps its mode and owner", async () => {
     node.host.put("/data/containerd.toml", adminsFile, { mode: 0o640, uid: 12, gid: 34 });
     node.host.link(configPath, "/data/containerd.toml");
     await converge(node.environment(node.spec([node.runtime("00000001")])));
@@ -162,7 +162,7 @@ describe("containerd reads another file than the one that the runtimes are in", 
     expect(node.host.tree()).toEqual(before);
   });
 
-  test("uninstalling, which the refusal advises, cleans the old file and leaves the other one alone", async () => {
+  test("uninstalling, as the refusal advises, cleans the old file and leaves the other one alone", async () => {
     await converge(node.environment(node.spec([])));
     expect(node.host.text(configPath)).toBe(adminsFile);
     expect(node.host.text(other)).toBe(otherText);
@@ -186,7 +186,7 @@ describe("a file with more than mode and owner", () => {
     for (const name of ["chcon", "cp", "chown"]) program(name);
   });
 
-  test("gives its SELinux label to its backup and to what takes its place", async () => {
+  test("passes its SELinux label on to its backup and its replacement", async () => {
     node.host.put("/sys/fs/selinux/enforce", "1");
     await install();
     expect(said).toEqual([
@@ -195,7 +195,7 @@ describe("a file with more than mode and owner", () => {
     ]);
   });
 
-  test("gives them its access control list, before they become another user's", async () => {
+  test("passes its access control list on to them before they are given to another user", async () => {
     node.host.put(configPath, adminsFile, { mode: 0o640, uid: 1234, gid: 2345 });
     withList();
     await install();
@@ -208,7 +208,7 @@ describe("a file with more than mode and owner", () => {
   test.each([
     ["SELinux label", "chcon", () => node.host.put("/sys/fs/selinux/enforce", "1")],
     ["access control list", "cp", withList],
-  ])("is not replaced where its %s cannot be kept", async (what, name, prepare) => {
+  ])("is not replaced if its %s cannot be kept", async (what, name, prepare) => {
     prepare();
     program(name, 1);
     await expect(install()).rejects.toThrow(`The ${what} of ${configPath} could not be given`);
@@ -219,7 +219,7 @@ describe("a file with more than mode and owner", () => {
 });
 
 describe("rollback", () => {
-  test("a handler that breaks the CRI: exact bytes back, serving, and not tried again by itself", async () => {
+  test("a handler that breaks the CRI: exact bytes back, serving, and not retried automatically", async () => {
     const good = node.runtime("00000001");
     await converge(node.environment(node.spec([good])));
     const file = node.host.text(configPath);
@@ -235,7 +235,7 @@ describe("rollback", () => {
     expect(node.starts).toBe(starts);
   });
 
-  test("is tried again when somebody asks, by a new token once, or when the spec changes", async () => {
+  test("is retried when somebody asks (with a new token, once) or when the spec changes", async () => {
     const bad = node.runtime("0000000b");
     node.breaks.add(bad.handler);
     const spec = node.spec([bad]);
@@ -249,7 +249,7 @@ describe("rollback", () => {
   });
 });
 
-test("a journal that was lost is made anew, without another restart", async () => {
+test("a lost journal is recreated without another restart", async () => {
   const runtime = node.runtime("00000001");
   const spec = node.spec([runtime]);
   await converge(node.environment(spec));
@@ -269,14 +269,14 @@ test("a journal that was lost is made anew, without another restart", async () =
   expect(Object.keys(node.host.tree()).filter((path) => path.startsWith("/opt/"))).toEqual([]);
 });
 
-test("units of a guard whose directory somebody deleted are taken away", async () => {
+test("the units of a guard whose directory somebody deleted are removed", async () => {
   const unit = "/etc/systemd/system/contrast-runtime-guard.service";
   node.host.put(unit, "");
   await converge(node.environment(node.spec([])));
   expect(Object.keys(node.host.tree())).not.toContain(unit);
 });
 
-test("a handler that no restart makes served was none before it either: reported once, and no restart again and again", async () => {
+test("a handler that is not served even after a restart is reported once, without restarting again and again", async () => {
   const spec = node.spec([node.runtime("00000001")]);
   await converge(node.environment(spec));
   const installed = node.host.text(configPath);
@@ -288,7 +288,7 @@ test("a handler that no restart makes served was none before it either: reported
   expect(node.host.text(configPath)).toBe(installed);
 });
 
-test("a change that was cut off behind its restart is measured by what the node served before it", async () => {
+test("a change that was interrupted after its restart is compared with what the node served before the change", async () => {
   const spec = node.spec([node.runtime("00000001")]);
   node.displaced.add("runc");
   node.host.onPoint = (point, when) => {
@@ -316,7 +316,7 @@ test("a change that an earlier version began, with a boot id in its journal, is 
 });
 
 describe("somebody's request for another attempt", () => {
-  test("that came before the failure is none after it", async () => {
+  test("does not count if it came before the failure", async () => {
     await converge(node.environment(node.spec([node.runtime("00000001")])), { retryToken: "early" });
     const bad = node.runtime("0000000b");
     node.breaks.add(bad.handler);
@@ -329,7 +329,7 @@ describe("somebody's request for another attempt", () => {
 describe("foreign writers", () => {
   const foreign = `${adminsFile}# another installer was here\n`;
 
-  test("an edit between our reading and our rename is kept and planned upon", async () => {
+  test("an edit between our reading and our rename is kept, and the change is planned anew", async () => {
     let done = false;
     node.host.onPoint = (point, when) => {
       if (done || when !== "before" || point !== `rename ${configPath}`) return;
@@ -341,21 +341,21 @@ describe("foreign writers", () => {
     expect(node.served).toHaveLength(1);
   });
 
-  test("an edit right after our rename is kept, and our handlers come back on top of it", async () => {
+  test("an edit right after our rename is kept, and our handlers are added to it again", async () => {
     let done = false;
     node.host.onPoint = (point, when) => {
       if (done || when !== "after" || point !== `rename ${configPath}`) return;
       done = true;
       node.host.put(configPath, foreign);
     };
-    // The daemon is restarted with the foreign bytes, so the gate cannot pass: that is planned anew, not taken back.
+    // The daemon is restarted with the foreign bytes, so the gate cannot pass: the change is planned anew, not rolled back.
     await converge(node.environment(node.spec([node.runtime("00000001")])));
     expect(node.host.text(configPath)?.startsWith(foreign)).toBe(true);
     expect(node.served).toHaveLength(1);
     expect(Object.keys(node.host.tree()).filter((path) => path.includes("guard"))).toEqual([]);
   });
 
-  test("an edit that keeps our block stays, when the change is taken back", async () => {
+  test("an edit that keeps our block survives the rollback", async () => {
     const bad = node.runtime("0000000b");
     node.breaks.add(bad.handler);
     let done = false;
@@ -369,7 +369,7 @@ describe("foreign writers", () => {
     expect(node.served).toEqual([]);
   });
 
-  test("a writer who never stops is named, and his bytes stand", async () => {
+  test("a writer that never stops is reported, and its bytes stay", async () => {
     let count = 0;
     node.host.onPoint = (point, when) => {
       if (when !== "before" || point !== `rename ${configPath}`) return;
@@ -389,7 +389,7 @@ describe("uninstall and retirement", () => {
       Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/contrast-runtime/")),
     );
 
-  test("leaves the host as it was, but for the log", async () => {
+  test("leaves the host as it was, except for the log", async () => {
     const before = ofTheHost();
     const spec = node.spec([node.runtime("00000001"), node.runtime("00000002")]);
     await converge(node.environment(spec));
@@ -400,7 +400,7 @@ describe("uninstall and retirement", () => {
     expect(node.host.nodes.has("/var/lib/contrast-runtime")).toBe(false);
   });
 
-  test("removes the file again where there was none", async () => {
+  test("removes the file again if there was none", async () => {
     node.close();
     node = new MemoryNode("");
     node.host.nodes.delete(configPath);
@@ -421,7 +421,7 @@ describe("uninstall and retirement", () => {
     expect(ofTheHost()).toEqual(before);
   });
 
-  test("an edit of the administrator since then stays", async () => {
+  test("an administrator's later edit stays", async () => {
     const spec = node.spec([node.runtime("00000001")]);
     await converge(node.environment(spec));
     node.host.put(configPath, `# mine\n${node.host.text(configPath)}`);
@@ -450,7 +450,7 @@ describe("uninstall and retirement", () => {
     expect(ofTheHost()).toEqual(before);
   });
 
-  test("a runtime that the spec no longer lists goes when no pod uses it, and stays served until then", async () => {
+  test("a runtime that the spec no longer lists is removed once no pod uses it, and served until then", async () => {
     const [old, next] = [node.runtime("00000001"), node.runtime("00000002")];
     await converge(node.environment(node.spec([old])));
     node.sandboxes.push({ handler: old.handler, name: "default/web" });
@@ -476,7 +476,7 @@ describe("uninstall and retirement", () => {
   });
 });
 
-test("a lost journal: what is there is adopted, not copied again, and the pristine copy is the file without us", async () => {
+test("a lost journal: existing files are adopted, not copied again, and the pristine copy is the file without our block", async () => {
   const spec = node.spec([node.runtime("00000001")]);
   await converge(node.environment(spec));
   for (const path of [...node.host.nodes.keys()]) if (path.startsWith("/var/lib/")) node.host.nodes.delete(path);

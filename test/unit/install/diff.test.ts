@@ -26,7 +26,7 @@ function apply(before: string | undefined, diff: string): string {
   return [...result, ...old.slice(next)].join("");
 }
 
-test("a diff turns the one text into the other, whatever their lines and ends", () => {
+test("a diff turns one text into the other, whatever their lines and line ends", () => {
   const text = fc
     .array(fc.constantFrom("a", "b", "c", "", "@@", "x\r"), { maxLength: 30 })
     .map((lines) => lines.join("\n"));
@@ -45,7 +45,7 @@ test("equal texts have no diff; a new and a removed file are named by /dev/null"
   );
 });
 
-test("far changes are hunks of their own, near ones share one", () => {
+test("distant changes get their own hunks, near ones share one", () => {
   const lines = Array.from({ length: 40 }, (_, index) => `${index}\n`);
   const changed = (...at: number[]) => lines.map((line, index) => (at.includes(index) ? "x\n" : line)).join("");
   const hunks = (after: string) => unifiedDiff("/f", lines.join(""), after).match(/^@@/gm)?.length;

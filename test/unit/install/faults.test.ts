@@ -6,19 +6,19 @@ import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/s
 import { configPath, MemoryNode } from "../../fakes/memory-node.ts";
 
 /**
- * Fault injection: every call that changes the host, and every program and probe, fails once, and the process is killed
- * once before and once after it, and once with everything that was not synced to the disk. Then the host is left to itself (the guard's script runs, nobody resumes), and at last
- * the installer is started again. At every moment when something has settled, the node must serve, with the old bytes
- * or the new ones.
+ * Fault injection: every call that changes the host, and every program and probe, fails once; and the process is killed
+ * once before it, once after it, and once with the loss of everything that was not synced to the disk. Then the host is
+ * left alone (the guard's script runs, no installer), and finally the installer is started again. Whenever things have
+ * settled, the node must serve, with the old bytes or the new ones.
  */
 type Fault = "fails" | "killed before" | "killed after" | "power lost";
 const faults: Fault[] = ["fails", "killed before", "killed after", "power lost"];
 
 interface Scenario {
   name: string;
-  /** Brings the node to where the change begins, and says what shall change. */
+  /** Brings the node to where the change begins, and returns what should change. */
   arrange: (node: MemoryNode) => Promise<InstallSpec>;
-  /** Handlers that are served when all went well. */
+  /** Handlers that are served if all went well. */
   wanted: (spec: InstallSpec) => string[];
 }
 
@@ -99,7 +99,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
     host.revive();
     const states: string[] = [outcome];
 
-    // Nobody resumes: the host alone, at its boot before containerd is started.
+    // No installer runs: only the host, at boot before containerd is started.
     if (fault?.kind === "power lost") host.losePower();
     node.runGuard();
     if (fault?.kind === "power lost") node.start();
@@ -120,7 +120,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
   }
 }
 
-/** The invariant: the CRI answers, file and daemon agree on old or new, and what they name is there. */
+/** The invariant: the CRI answers, file and daemon agree on old or new, and the files they name exist. */
 function settled(node: MemoryNode, old: string | undefined, spec: InstallSpec, scenario: Scenario): string {
   const file = node.host.text(configPath);
   expect(node.served, "the CRI must serve").toBeDefined();
@@ -138,7 +138,7 @@ function settled(node: MemoryNode, old: string | undefined, spec: InstallSpec, s
   return "serves new state";
 }
 
-/** The gate looks many times; a fault at its third look teaches nothing that the first two did not. */
+/** The gate looks many times; a fault at its third look shows nothing that the first two did not. */
 function worthTrying(points: string[]): number[] {
   const seen = new Map<string, number>();
   return points.flatMap((point, index) => {

@@ -3,7 +3,7 @@ import { logPath } from "../../../node-installer/host/files.ts";
 import { createLog, largestLog } from "../../../node-installer/install/log.ts";
 import { MemoryHost } from "../../fakes/memory-host.ts";
 
-test("a log that has grown large makes room, and the lines before stay readable beside it", async () => {
+test("a log that has grown large is renamed, and its lines stay readable", async () => {
   const earlier = `${"x".repeat(largestLog)}\n`;
   const host = new MemoryHost({ files: { [logPath]: earlier, [`${logPath}.1`]: "oldest\n" } });
   const log = createLog(host, "workers", () => undefined);
@@ -16,7 +16,7 @@ test("a log that has grown large makes room, and the lines before stay readable 
   expect(lines.map((line) => JSON.parse(line).event)).toEqual(["step", "planned-anew"]);
 });
 
-test("nothing is written before something is done, and a disk that is full stops nobody", async () => {
+test("nothing is written before something is changed, and a full disk stops nothing", async () => {
   const host = new MemoryHost();
   const log = createLog(host, "workers", () => undefined);
   log.info("converged");

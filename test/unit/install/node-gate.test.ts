@@ -10,7 +10,7 @@ import { adminsFile, configPath, MemoryNode } from "../../fakes/memory-node.ts";
 let node: MemoryNode;
 let cluster: Cluster;
 let spec: InstallSpec;
-/** What kubelet says, by the number of times containerd was started and the milliseconds since its last start. */
+/** What kubelet reports, by how often containerd was started and the milliseconds since its last start. */
 let kubelet: (starts: number, since: number) => Omit<NodeReadiness, "reason"> | undefined;
 beforeEach(() => {
   node = new MemoryNode();
@@ -35,7 +35,7 @@ const failure = async (): Promise<RolledBack> => {
   throw new Error(`not rolled back: ${String(error)}`);
 };
 
-test("kubelet's news after the restart end the gate; it is not left by older ones, nor while the node is not ready", async () => {
+test("a heartbeat from after the restart ends the gate; an older one does not, nor one of a node that is not ready", async () => {
   const began = node.host.time;
   kubelet = (starts, since) => ({
     ready: starts === 1 || since >= 30_000,
@@ -47,7 +47,7 @@ test("kubelet's news after the restart end the gate; it is not left by older one
   expect(node.host.time - began).toBeLessThan(60_000);
 });
 
-test("a kubelet without news is waited for until it would have been found dead", async () => {
+test("a silent kubelet is waited for until it would have been found dead", async () => {
   const began = node.host.time;
   kubelet = () => ({ ready: true, heartbeat: long });
   await install();
@@ -65,7 +65,7 @@ test("a node that stays not ready is rolled back, and is ready again", async () 
   expect(node.host.text(configPath)).toBe(adminsFile);
 });
 
-test("a node that the way back does not make ready is reported so, and containerd is not restarted again and again", async () => {
+test("a node that is not ready even after the rollback is reported, and containerd is not restarted again and again", async () => {
   kubelet = (starts) => ({ ready: starts === 1, heartbeat: node.host.now() });
   expect((await failure()).message).toContain("look at kubelet on this node");
   expect(node.host.text(configPath)).toBe(adminsFile);
@@ -73,7 +73,7 @@ test("a node that the way back does not make ready is reported so, and container
   expect(JSON.parse(node.host.text(journalPath) ?? "")).not.toHaveProperty("transaction");
 });
 
-test("a change that was cut off behind its restart is not committed while the node is not ready", async () => {
+test("a change that was interrupted after its restart is not committed while the node is not ready", async () => {
   kubelet = (starts) => ({ ready: starts !== 2, heartbeat: node.host.now() });
   node.host.onPoint = (point, when) => {
     if (when === "after" && point === "run systemctl restart containerd.service") node.host.kill();
@@ -84,7 +84,7 @@ test("a change that was cut off behind its restart is not committed while the no
   expect(node.host.text(configPath)).toBe(adminsFile);
 });
 
-test.each([-3_600_000, 3_600_000])("a clock that is set by %i ms neither ends the gate nor prolongs it", async (ms) => {
+test.each([-3_600_000, 3_600_000])("setting the clock by %i ms neither ends the gate nor prolongs it", async (ms) => {
   const began = node.host.time;
   kubelet = (starts, since) => {
     if (starts === 2) node.host.skew = ms;
@@ -96,7 +96,7 @@ test.each([-3_600_000, 3_600_000])("a clock that is set by %i ms neither ends th
   expect(node.host.time - began).toBeLessThan(90_000);
 });
 
-test("a node that was not ready before is not judged by it", async () => {
+test("a node that was not ready before need not be ready", async () => {
   kubelet = () => ({ ready: false, heartbeat: node.host.now() });
   await install();
   expect(node.served).toHaveLength(1);

@@ -29,7 +29,7 @@ afterEach(() => node.close());
 const handler = () => spec.runtimes[0]?.handler ?? "";
 const state = () => cluster.reporter.current()?.state;
 
-/** Runs the loop; `onSleep` is called before each wait with their number, and ends the loop by returning true. */
+/** Runs the loop; `onSleep` is called before each wait with its number, and ends the loop by returning true. */
 async function watch(onSleep: (count: number) => boolean, read: () => InstallSpec = () => spec): Promise<void> {
   const stop = new AbortController();
   let count = 0;
@@ -51,7 +51,7 @@ async function watch(onSleep: (count: number) => boolean, read: () => InstallSpe
   });
 }
 
-test("a journal that cannot be read is told, and does not end the loop", async () => {
+test("an unreadable journal is reported, and does not end the loop", async () => {
   await node.host.makeDirectory(journalPath, 0o700);
   await watch((count) => count > 20);
   expect(state()).toBe("failed");
@@ -79,7 +79,7 @@ test("follows a changed spec", async () => {
   expect(node.served).toEqual([next.runtimes[0]?.handler]);
 });
 
-test("puts drift of containerd's file right, once at a time: a program that keeps at it is not fought", async () => {
+test("repairs drift of containerd's file at growing intervals: a program that keeps changing it is not fought", async () => {
   let drifts = 0;
   const began = node.host.time;
   await watch(() => {
@@ -96,7 +96,7 @@ test("puts drift of containerd's file right, once at a time: a program that keep
   expect(cluster.metrics.repairs).toBe(drifts - 1);
 });
 
-test("reports a failed change, does not try it again by itself, and does when asked by a token", async () => {
+test("reports a failed change, and retries it only when asked by a token", async () => {
   node.breaks.add(handler());
   let token: string | undefined;
   cluster.reporter.retryToken = async () => token;
@@ -112,7 +112,7 @@ test("reports a failed change, does not try it again by itself, and does when as
   expect(cluster.reporter.current()?.retry).toBe("again");
 });
 
-test("a change that fails leaves the handlers from before in the status, also of an installer that has just started", async () => {
+test("after a failed change the status keeps the earlier handlers, even in an installer that has just started", async () => {
   await converge(node.environment(spec));
   const served = handler();
   const bad = node.runtime("0000000b");
@@ -122,7 +122,7 @@ test("a change that fails leaves the handlers from before in the status, also of
   expect(cluster.reporter.current()).toMatchObject({ state: "failed", handlers: [served] });
 });
 
-test("without an API server nothing is edited; with it the loop goes on", async () => {
+test("without an API server nothing is edited; once it answers, the loop continues", async () => {
   let up = false;
   cluster.reporter.setServed = async () => {
     if (!up) throw new ApiError(503, "ServiceUnavailable", "no answer");
@@ -149,7 +149,7 @@ test("a spec that cannot be read leaves the node as it is", async () => {
   expect(node.served).toEqual([handler()]);
 });
 
-test("labels of a node whose CRI is down are taken away", async () => {
+test("a node whose CRI is down loses its labels", async () => {
   await converge(node.environment(spec, cluster));
   node.breaks.add(handler());
   node.start();
@@ -167,7 +167,7 @@ test("a node of another group keeps that group's labels", async () => {
   expect(cluster.reporter.current()?.code).toBe("other-group");
 });
 
-test("stopped while it waits for its turn, it has changed nothing", async () => {
+test("if stopped while waiting for its turn, it has changed nothing", async () => {
   let asked = 0;
   cluster.tickets.acquire = async () => {
     asked += 1;
