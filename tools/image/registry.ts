@@ -110,12 +110,9 @@ export class Repository {
     const basic = credentials?.username
       ? `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64")}`
       : undefined;
-    const [scheme = "", parameters = ""] = challenge.split(/ (.*)/s);
-    if (scheme.toLowerCase() === "basic") return basic;
-    if (scheme.toLowerCase() !== "bearer") return undefined;
-    const { realm, service, scope } = Object.fromEntries(
-      [...parameters.matchAll(/([a-z]+)="([^"]*)"/gi)].map((match) => [match[1], match[2]]),
-    ) as Record<string, string | undefined>;
+    const { bearer, isBasic } = readChallenges(challenge);
+    if (bearer === undefined) return isBasic ? basic : undefined;
+    const { realm, service, scope } = bearer;
     if (!realm || !URL.canParse(realm)) return undefined;
     const url = new URL(realm);
     const query = { ...(service ? { service } : {}), scope: scope || `repository:${this.name}:pull,push` };
@@ -139,8 +136,7 @@ export class Repository {
         });
     const text = await readText(response);
     if (response.statusCode !== 200) throw this.#refused("GET", url, response.statusCode ?? 0, text);
-    const { token, access_token } = tokenSchema.parse(JSON.parse(text));
-    return `Bearer ${token ?? access_token}`;
+    return `Bearer ${tokenIn(text, url)}`;
   }
 
   async #token(url: URL, request: Omit<RegistryRequest, "path">): Promise<IncomingMessage> {
@@ -178,6 +174,33 @@ export class Repository {
       `The registry ${this.origin.origin} answered ${status} to ${method} ${url.pathname}${said ? ` (${said})` : ""}. ${advice}`,
     );
   }
+}
+
+/** The parameters of the Bearer challenge, if there is one, and whether Basic is offered: a header may hold several. */
+export function readChallenges(header: string): { bearer: Record<string, string> | undefined; isBasic: boolean } {
+  const challenges = header.split(/(?:^|,)\s*(?=(?:basic|bearer)(?:[\s,]|$))/i);
+  const of = (scheme: string) => challenges.find((challenge) => challenge.toLowerCase().startsWith(scheme));
+  const parameters = of("bearer")?.matchAll(/([a-z]+)="([^"]*)"/gi);
+  return {
+    bearer: parameters && Object.fromEntries([...parameters].map(([, key = "", value = ""]) => [key, value])),
+    isBasic: of("basic") !== undefined,
+  };
+}
+
+function tokenIn(text: string, url: URL): string {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    answer = undefined;
+  }
+  const { token, access_token } = tokenSchema.safeParse(answer).data ?? {};
+  const found = token ?? access_token;
+  if (found !== undefined) return found;
+  throw new Refusal(
+    "registry-token",
+    `${url.origin}${url.pathname}, which the registry names for logging in, answered without a token (${errorWords(text) || "nothing"}). Check the registry's configuration of its token server.`,
+  );
 }
 
 function registryUrl(registry: string): URL {

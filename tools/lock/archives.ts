@@ -71,6 +71,9 @@ export async function openArchives(files: string[], name: string, progress: Prog
       // A directory takes the place of a link or file of a lower layer.
       else if (header.type === "directory") nodes.delete(path);
     });
+    // A file or link takes the place of a directory of a lower layer.
+    const directories = new Set([...nodes.keys()].flatMap(directoriesAbove));
+    for (const path of found.keys()) if (directories.has(path)) forget(path, true);
     for (const [path, node] of found) nodes.set(path, node);
   }
   const resolve = (path: string) => resolveIn(nodes, normalized(path));
@@ -96,6 +99,11 @@ export async function openArchives(files: string[], name: string, progress: Prog
     },
   };
 }
+
+const directoriesAbove = (path: string): string[] => {
+  const segments = path.split("/");
+  return segments.slice(1).map((_, index) => segments.slice(0, index + 1).join("/"));
+};
 
 /** Their bytes in the archive are not the file's: only parts of it, with a map of where they belong. */
 function refuseSparse({ name, type, pax }: Header, file: string): void {

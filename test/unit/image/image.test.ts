@@ -7,6 +7,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { readImageIndex } from "../../../components/config/image-layout.ts";
 import { buildLayer, type Entry, entriesOfTree, sha256 } from "../../../tools/image/layer.ts";
 import { blobPath, readImage, writeImage } from "../../../tools/image/layout.ts";
+import { readChallenges } from "../../../tools/image/registry.ts";
 import { buildSimpleImage } from "../../../tools/image/simple.ts";
 
 let directory: string;
@@ -167,4 +168,23 @@ test("without an image the digest's reader says what to do", async () => {
   await expect(readImageIndex(join(directory, "none"))).rejects.toThrow(
     /There is no image at .*none. Build it with: npm run image/,
   );
+});
+
+test.each([
+  [
+    'Bearer realm="https://auth.example.com/token",service="registry",scope="repository:a/b:pull,push"',
+    { realm: "https://auth.example.com/token", service: "registry", scope: "repository:a/b:pull,push" },
+    false,
+  ],
+  ['Basic realm="registry"', undefined, true],
+  [
+    'basic realm="registry", Bearer realm="https://auth.example.com/token"',
+    { realm: "https://auth.example.com/token" },
+    true,
+  ],
+  ['Bearer realm="https://a.example.com", Basic realm="registry"', { realm: "https://a.example.com" }, true],
+  ["Negotiate", undefined, false],
+  ["Basic", undefined, true],
+])("the challenges of a registry: %s", (header, bearer, isBasic) => {
+  expect(readChallenges(header)).toEqual({ bearer, isBasic });
 });

@@ -112,6 +112,14 @@ test.each(["gnu", "pax", "pax --sparse-version=0.0"])(
   },
 );
 
+test("a file or link takes the place of a directory of a lower layer", async () => {
+  const lower = await packed("lower", { "opt/a/one": "1", "opt/b/two": "2", "opt/bc": "3", "other/one": "4" });
+  const upper = await packed("upper", { "opt/a": "a file", "opt/b": { link: "../other" } });
+  const tree = await openArchives([lower, upper], "image", quiet);
+  expect(tree.paths.toSorted()).toEqual(["opt/a", "opt/b", "opt/bc", "other/one"]);
+  expect(await contentOf(tree, "opt/b/one")).toBe("4");
+});
+
 test("an opaque top hides everything below", async () => {
   const lower = await packed("lower", { "a/hidden": "x", hidden: "x" });
   const upper = await packed("upper", { ".wh..wh..opq": "", own: "own" });
