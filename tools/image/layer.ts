@@ -5,6 +5,7 @@ import { join, posix } from "node:path";
 import { PassThrough, Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress } from "node:zlib";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Entry, tar } from "./tar.ts";
 
@@ -117,5 +118,3 @@ export class Meter extends Transform {
     return this.#digest;
   }
 }
-
-export const sha256 = (content: Buffer | string): string => createHash("sha256").update(content).digest("hex");

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -8,10 +7,11 @@ import {
   descriptorSchema,
   readImageIndex,
 } from "../../components/config/image-layout.ts";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import { withLock } from "../programs/mutex.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { explainFullDisk } from "./full-disk.ts";
-import { buildLayer, type Compression, type Entry, type Layer, layerKey, sha256 } from "./layer.ts";
+import { buildLayer, type Compression, type Entry, type Layer, layerKey } from "./layer.ts";
 
 /** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
 const imageManifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
@@ -141,7 +141,7 @@ async function hasSize(file: string, size: number): Promise<boolean> {
 
 async function writeJson(layoutDir: string, mediaType: string, value: unknown): Promise<Descriptor> {
   const content = Buffer.from(JSON.stringify(value));
-  const digest = `sha256:${createHash("sha256").update(content).digest("hex")}`;
+  const digest = `sha256:${sha256(content)}`;
   await replaceFile(blobPath(layoutDir, digest), content);
   return { mediaType, digest, size: content.length };
 }

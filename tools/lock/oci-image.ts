@@ -1,7 +1,7 @@
 import { z } from "zod";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { readText } from "../image/http.ts";
-import { sha256 } from "../image/layer.ts";
 import { Repository } from "../image/registry.ts";
 import type { Progress } from "../programs/progress.ts";
 import { download } from "./download.ts";
