@@ -39,13 +39,23 @@ async function withDockerConfig(config: unknown): Promise<void> {
   vi.stubEnv("REGISTRY_USERNAME", "");
 }
 
+const manifest = (method: "GET" | "HEAD") => ({
+  method,
+  path: `manifests/${digest}`,
+  headers: { accept: "application/vnd.oci.image.manifest.v1+json" },
+});
+
 async function pull(registry: string, repository: string, ca?: string): Promise<string> {
-  const answer = await new Repository({ registry, repository, ca }).send(
-    { method: "GET", path: `manifests/${digest}`, headers: { accept: "application/vnd.oci.image.manifest.v1+json" } },
-    [200],
-  );
-  return await readText(answer);
+  return await readText(await new Repository({ registry, repository, ca }).send(manifest("GET"), [200]));
 }
+
+/** What the registry accepts from whoever reads the pushed image, once it has asked for a login. */
+async function acceptedLogin(registry: string, repository: string): Promise<string | undefined> {
+  const reader = new Repository({ registry, repository });
+  (await reader.send(manifest("HEAD"), [200])).resume();
+  return reader.authorization;
+}
+const basic = `Basic ${Buffer.from(`${user.name}:${user.password}`).toString("base64")}`;
 
 test("a pushed image is there by its digest, and a second push asks one question", async () => {
   const { url, host, requests } = registries.open;
@@ -78,10 +88,12 @@ test("a password from the environment, and from docker's configuration", async (
   vi.stubEnv("REGISTRY_USERNAME", user.name);
   vi.stubEnv("REGISTRY_PASSWORD", user.password);
   await pushImage({ layoutDir, registry: url, repository: "one" }, quiet);
+  expect(await acceptedLogin(url, "one")).toBe(basic);
   await withDockerConfig({
     auths: { [host]: { auth: Buffer.from(`${user.name}:${user.password}`).toString("base64") } },
   });
   await pushImage({ layoutDir, registry: url, repository: "two" }, quiet);
+  expect(await acceptedLogin(url, "two")).toBe(basic);
 });
 
 test("a credential helper of docker's configuration", async () => {
@@ -95,6 +107,7 @@ test("a credential helper of docker's configuration", async () => {
   await withDockerConfig({ credHelpers: { [host]: "test" } });
   vi.stubEnv("PATH", `${bin}:${process.env.PATH}`);
   await pushImage({ layoutDir, registry: url, repository: "three" }, quiet);
+  expect(await acceptedLogin(url, "three")).toBe(basic);
 });
 
 test("without credentials the error names the registry, the status and what to do", async () => {
