@@ -61,13 +61,14 @@ export async function planFleet(
   bundles: Iterable<BundleText>,
   names?: string[],
 ): Promise<FleetPlan> {
+  const wanted = names && new Set(names);
   const missing = new Set(names);
-  const kinds = new Map<string, KindPlan>();
+  const kinds = new Map<string, KindPlan>([[unreadable.code, unreadable]]);
   const outcomes = new Map<string, Outcome>();
   let nodes = 0;
   for (const bundle of bundles) {
     const { kind, node, free } = kindOf(bundle);
-    if (names && !names.includes(node)) continue;
+    if (wanted && !wanted.has(node)) continue;
     missing.delete(node);
     let made = kinds.get(kind);
     if (made === undefined) {
@@ -99,12 +100,12 @@ const frequencies = /(cpu MHz|bogomips)[\\t\s]*: [\d.]+/g;
 /**
  * A digest that bundles of equal nodes share: without name, time and free space, and with inodes and times renamed by
  * their order, which keeps every equality among them. On the text, because reading a thousand of them costs
- * more than planning ten.
+ * more than planning ten. What does not begin like one is of the kind `unreadable`.
  */
 function kindOf({ file, text }: BundleText): { kind: string; node: string; free: FreeSpace | undefined } {
   const [match, node] = head.exec(text) ?? [];
   if (match === undefined || node === undefined) {
-    return { kind: "unreadable", node: posix.basename(file, ".json"), free: undefined };
+    return { kind: unreadable.code, node: posix.basename(file, ".json"), free: undefined };
   }
   const [freeText = "", free] = space.exec(text) ?? [];
   const names = new Map<string, string>();
@@ -196,7 +197,7 @@ export function fleetSentence({ nodes, outcomes, missing }: FleetPlan): string {
     return number === 0 ? [] : [`${number} ${words[outcome][number === 1 ? 0 : 1]}`];
   });
   const others =
-    nodes > 0 && missing.length > 0 ? ` There is no bundle of ${`${missing.length} more`}: ${few(missing)}.` : "";
+    nodes > 0 && missing.length > 0 ? ` There is no bundle of ${missing.length} more: ${few(missing)}.` : "";
   return `${count(nodes, "node")}: ${parts.length > 0 ? parts.join(", ") : "no bundle of any was given"}.${others}`;
 }
 
