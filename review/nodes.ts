@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { skipNodesAnnotation } from "../node-installer/kubernetes/names.ts";
-import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type Card, type GroupChange, nodesOf, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { code, count, exchange, few, known, type Line, list, predicted, unknown } from "./lines.ts";
@@ -73,10 +73,12 @@ function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
   const lines = leafChanges(settings(specBefore), settings(specAfter)).map(({ path, before, after }) =>
     known(`Group ${code(group)}: ${code(path)} ${exchange(before, after)}.`),
   );
-  const runtimes = specAfter.runtimes.flatMap(({ payload: _, ...now }) => {
+  // Payloads that only have another name are told elsewhere.
+  const unnamed = ({ payload: _, ...rest }: RuntimeSpec) => rest;
+  const runtimes = specAfter.runtimes.flatMap((now) => {
     const old = runtimeOf(specBefore, now.handler);
-    // Payloads that only have another name are told elsewhere.
-    return leafChanges(old && { ...old, payload: undefined }, old && now).map(({ path, before, after }) =>
+    if (old === undefined) return [];
+    return leafChanges(unnamed(old), unnamed(now)).map(({ path, before, after }) =>
       known(`Group ${code(group)}, ${code(now.handler)}: ${code(path)} ${exchange(before, after)}.`),
     );
   });

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { chunksOf, hex, sha256, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
+import { chunksOf, hex, largestWhole, sha256, sliceSource, toHex } from "../node-installer/measure/bytes.ts";
 import { readIgvm } from "../node-installer/measure/igvm.ts";
 import { measureIgvm } from "../node-installer/measure/igvm-digest.ts";
 import {
@@ -95,9 +95,6 @@ function number(text: string, what: string): number {
     throw new Refusal("usage", `${what} is "${text}", expected a number such as 4 or 0x4.`);
   return value;
 }
-
-/** Firmware, IGVM files and documents are far smaller. */
-const largestWhole = 1 << 30;
 
 const readWhole = (path: string) =>
   withFile(path, (source) => {

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { parse, TomlError } from "smol-toml";
 import { Refusal } from "../runtime/refusal.ts";
+import { tomlProblem } from "../runtime/toml-problem.ts";
 
 /** A parsed TOML table. Integers are bigint, dates are `TomlDate`. */
 export type Table = { [key: string]: unknown };
@@ -46,10 +47,9 @@ export function parseDocument(text: string, file: string): Table {
     return parse(text, { integersAsBigInt: true }) as Table;
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    const reason = error.message.split("\n", 1)[0]?.replace("Invalid TOML document: ", "") ?? "";
     throw new Refusal(
       "configuration-invalid",
-      `${file}, line ${error.line}, column ${error.column}: ${reason}. containerd cannot load this file: correct it first.`,
+      `${file}, line ${error.line}, column ${error.column}: ${tomlProblem(error)}. containerd cannot load this file: correct it first.`,
     );
   }
 }

@@ -27,6 +27,9 @@ export function* chunksOf(source: ByteSource, chunkSize = 1 << 20): Generator<Ui
 }
 
 /** A file that is not what it claims to be. The message names the kind of file, what is wrong and at which byte offset. */
+/** Firmware, IGVM files and documents are read whole; real ones have a few hundred MiB at most. */
+export const largestWhole = 1 << 30;
+
 export class FormatError extends Refusal {
   readonly offset: number;
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { FileRole } from "../runtime/manifest.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { type ByteSource, chunksOf, FormatError, hex, sliceSource, toHex, View } from "./bytes.ts";
+import { type ByteSource, chunksOf, FormatError, hex, largestWhole, sliceSource, toHex, View } from "./bytes.ts";
 import { verityTarget } from "./command-line.ts";
 import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
@@ -55,9 +55,6 @@ function digests(source: ByteSource, ...algorithms: string[]): string[] {
   for (const chunk of chunksOf(source)) for (const each of hashes) each.update(chunk);
   return hashes.map((each) => each.digest("hex"));
 }
-
-/** Firmware and IGVM files are read whole; real ones have a few hundred MiB at most. */
-const largestWhole = 1 << 30;
 
 function wholeOf(source: ByteSource, file: string): Uint8Array {
   if (source.size > largestWhole)

@@ -4,6 +4,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { parse, TomlError } from "smol-toml";
 import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
+import { tomlProblem } from "../runtime/toml-problem.ts";
 import { toHex, View } from "./bytes.ts";
 
 /** Pod annotations that change Kata's configuration of the VM start with this. */
@@ -63,10 +64,8 @@ export function parseInitdata(document: string): Initdata {
     parsed = parse(document);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    // Only its first line: the parser quotes the document, which may be long, or secret.
-    const problem = error.message.split("\n", 1)[0]?.replace("Invalid TOML document: ", "");
     const where = `line ${error.line}, column ${error.column}`;
-    throw new Refusal("initdata", `The initdata document is not TOML: ${problem} (${where}).`);
+    throw new Refusal("initdata", `The initdata document is not TOML: ${tomlProblem(error)} (${where}).`);
   }
   const result = initdataSchema.safeParse({ algorithm: "sha256", ...(parsed as object) });
   if (!result.success) {

@@ -7,8 +7,8 @@ import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 
 /**
- * Debian packages from the mirror that this machine's apt uses (otherwise deb.debian.org), verified by the mirror's signed
- * metadata. Exact versions disappear from the mirrors, so only the suite can be pinned.
+ * Debian packages from the mirror that this machine's apt uses, verified by the mirror's signed metadata. Exact versions
+ * disappear from the mirrors, so only the suite can be pinned.
  */
 export interface DebianPackages {
   /** As a file name: names the cache's entry. */
@@ -127,7 +127,10 @@ async function sourceLine(suite: string): Promise<string> {
   return `deb [signed-by=${keyring}] ${await mirror()} ${suite} main\n`;
 }
 
-/** Where this machine's apt gets Debian's main archive from; Ubuntu's mirrors do not have it. */
+/**
+ * Where this machine's apt gets Debian's main archive from. Ubuntu's mirrors do not have it: there, the address that Debian
+ * itself gives to everybody.
+ */
 async function mirror(): Promise<string> {
   const { stdout } = await run("apt-get", [
     "indextargets",
