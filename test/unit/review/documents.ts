@@ -1,7 +1,9 @@
-import { renderSpec } from "../../../node-installer/runtime/render.ts";
-import type { RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
+import type { Manifest } from "../../../node-installer/runtime/manifest.ts";
+import { deriveRuntime, renderSpec } from "../../../node-installer/runtime/render.ts";
+import type { PlatformName, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
 import { type Preview, readPreview } from "../../../review/preview.ts";
 import { type Summary, summarize } from "../../../review/summary.ts";
+import { fixtureManifest } from "../runtime/fixtures.ts";
 
 /** A step as the engine prints it; the URN's project and stack are added. */
 export interface DocumentStep {
@@ -125,4 +127,17 @@ const launchCard = (launches: Record<string, LaunchState>) => ({
     kata: "contrast-go 3.28.0",
     ...state,
   })),
+});
+
+/** The runtime of a platform and a payload: a fixture by its name, or a manifest. */
+export const runtime = (manifest: Manifest | string = "contrast-go", platform: PlatformName = "metal-qemu-snp") =>
+  deriveRuntime({ platform, manifest: typeof manifest === "string" ? fixtureManifest(manifest) : manifest });
+export const go = runtime();
+export const next = runtime("contrast-go-next");
+export const otherKernel = runtime({
+  ...fixtureManifest("contrast-go"),
+  name: "patched",
+  files: fixtureManifest("contrast-go").files.map((file) =>
+    file.role === "kernel" ? { ...file, sha256: "9".repeat(64) } : file,
+  ),
 });
