@@ -130,20 +130,8 @@ export async function removeStaged(host: Host, { runtime }: PayloadPlan): Promis
 /** Removes a runtime's directory, unless a process still runs from it. Returns whether it is gone. */
 export async function removePayload(host: Host, handler: string): Promise<boolean> {
   const directory = runtimeDirectory(handler);
-  if ((await processesBelow(host, directory)).length > 0) return false;
+  if ((await host.runningBelow(directory)).length > 0) return false;
   await host.removeTree(stagingDirectory(handler));
   await host.removeTree(directory);
   return true;
-}
-
-/** Command lines that name a path below the directory; what else processes have open is not visible to us. */
-export async function processesBelow(host: Host, directory: string): Promise<string[]> {
-  const commands: string[] = [];
-  for (const pid of await host.readDirectory("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    // A process may end between the two calls.
-    const command = await host.readFile(`/proc/${pid}/cmdline`).catch(() => Buffer.alloc(0));
-    if (command.includes(`${directory}/`)) commands.push(command.toString().replaceAll("\0", " ").trim());
-  }
-  return commands;
 }

@@ -6,7 +6,7 @@ import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts
 import { Refusal } from "../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
-import { type PayloadPlan, planPayload, processesBelow } from "./payload.ts";
+import { type PayloadPlan, planPayload } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
 export interface Change {
@@ -73,9 +73,9 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   for (const owned of unlisted) {
     if (kept.includes(owned)) continue;
     const { handler } = owned.runtime;
-    const processes = await processesBelow(host, runtimeDirectory(handler));
+    const running = await host.runningBelow(runtimeDirectory(handler));
     // It can be removed from containerd's file, but its own files stay as long as something runs from them.
-    if (processes.length > 0) blocked.push({ handler, pods: processes.map((command) => `process ${command}`) });
+    if (running.length > 0) blocked.push({ handler, pods: running.map(({ pid, name }) => `process ${name} (${pid})`) });
     else retired.push(owned);
   }
   const leave =

@@ -7,6 +7,7 @@ import {
   type FileStat,
   type Host,
   type ReplaceResult,
+  type RunningProgram,
   type RunResult,
 } from "../../node-installer/host/host.ts";
 import { resolvePath } from "../../node-installer/host/paths.ts";
@@ -44,6 +45,8 @@ export class MemoryHost implements Host {
   /** By how much somebody set the time of day. */
   skew = 0;
   free = { bytes: 1e12, inodes: 1e6 };
+  /** What runs on the host, by the path of its program. */
+  readonly running: (RunningProgram & { program: string })[] = [];
   private onDisk = new Map<string, Node>();
   private locked = false;
   private dead = false;
@@ -143,6 +146,11 @@ export class MemoryHost implements Host {
       .filter((name) => name !== "/" && posix.dirname(name) === directory)
       .map((name) => posix.basename(name))
       .sort();
+  }
+
+  async runningBelow(directory: string): Promise<RunningProgram[]> {
+    const below = `${await this.realpath(directory)}/`;
+    return this.running.filter(({ program }) => program.startsWith(below)).map(({ pid, name }) => ({ pid, name }));
   }
 
   realpath(path: string): Promise<string> {

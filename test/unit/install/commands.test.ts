@@ -99,11 +99,16 @@ describe("plan", () => {
     const journal = { schemaVersion: 1, group: spec.group, createdDirectories: [] };
     const owned = { runtime, files: [], configured: false };
     put("host/var/lib/contrast-runtime/journal.json", JSON.stringify({ ...journal, runtimes: [owned] }));
-    const shim = `/opt/edgeless/${runtime?.handler}/bin/shim`;
-    put("host/proc/7/cmdline", `${shim}\0`);
+    const shim = `host/opt/edgeless/${runtime?.handler}/bin/shim`;
+    put(shim, "the shim");
+    put("host/proc/7/comm", "shim\u001b[2K\n");
+    symlinkSync(at(shim), at("host/proc/7/exe"));
+    // What it says of itself decides nothing.
+    put("host/proc/8/cmdline", `/${shim}\0`);
+    put("host/proc/8/comm", "shim\n");
     spec = { ...spec, runtimes: [] };
     const { out } = await withSpec("plan");
-    expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process ${shim}\nNothing to do `));
+    expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process shim \\(7\\)\nNothing to do `));
   });
 
   test("of a node's bundle equals the node's own plan, and the bundle has no secrets", async () => {

@@ -467,11 +467,21 @@ describe("uninstall and retirement", () => {
   test("files stay as long as a process runs from them", async () => {
     const runtime = node.runtime("00000001");
     await converge(node.environment(node.spec([runtime])));
-    node.host.put("/proc/77/cmdline", `${runtime.containerd.runtimePath}\0-id\0x`);
-    expect((await converge(node.environment(node.spec([])))).blocked).toHaveLength(1);
+    node.host.running.push({ pid: 77, name: "shim", program: runtime.containerd.runtimePath });
+    const { blocked } = await converge(node.environment(node.spec([])));
+    expect(blocked).toEqual([{ handler: runtime.handler, pods: ["process shim (77)"] }]);
     expect(await node.host.stat(runtime.containerd.runtimePath)).toBeDefined();
-    node.host.nodes.delete("/proc/77/cmdline");
+    node.host.running.length = 0;
     await converge(node.environment(node.spec([])));
+    expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+
+  test("a process that only says so keeps no files", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.host.put("/proc/77/cmdline", `sh\0-c\0sleep ${runtime.containerd.runtimePath}`);
+    node.host.link("/proc/77/exe", "/bin/sh");
+    expect((await converge(node.environment(node.spec([])))).blocked).toEqual([]);
     expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
   });
 });
