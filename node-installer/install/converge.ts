@@ -1,8 +1,9 @@
 import { serves } from "../containerd/serving.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
-import { digestOf, FileChanged, lockPath } from "../host/files.ts";
+import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
+import { lockNode } from "../host/node-lock.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type Environment, entryOf, type Observation, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
@@ -54,7 +55,7 @@ export async function converge(environment: Environment, options: ConvergeOption
     if (options.mayRestart === false && drifted) refuseRestart(observation);
   }
   environment.log.keep();
-  const lock = await host.lock(lockPath, lockTimeoutMs);
+  const lock = await lockNode(host, lockTimeoutMs);
   try {
     await recover(environment, await readJournal(host, spec.group));
     return await rounds(environment, options);

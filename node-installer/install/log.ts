@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { logPath } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
+import { isRootsDirectory } from "../host/owners.ts";
 
 type Fields = Record<string, unknown>;
 export interface Log {
@@ -15,6 +16,13 @@ export interface Log {
 
 /** In bytes; some ten thousand lines. A larger log is renamed, and kept until the new one is just as large. */
 export const largestLog = 4 << 20;
+
+/** Others may write to /var/log on some distributions: in a directory of theirs, the log's name could lead anywhere. */
+async function writeLines(host: Host, lines: string): Promise<void> {
+  if (!(await isRootsDirectory(host, posix.dirname(logPath)))) return;
+  await makeRoom(host);
+  await host.appendFile(logPath, lines);
+}
 
 async function makeRoom(host: Host): Promise<void> {
   const stat = await host.stat(logPath);
@@ -33,8 +41,7 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
     // A full disk must not stop a rollback: the line is on stdout anyway.
     writing = writing
       .then(() => host.makeDirectory(posix.dirname(logPath), 0o750))
-      .then(() => makeRoom(host))
-      .then(() => host.appendFile(logPath, lines))
+      .then(() => writeLines(host, lines))
       .catch(() => undefined);
   };
   const say =

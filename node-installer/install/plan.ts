@@ -3,10 +3,11 @@ import type { HandlerEntry } from "../containerd/tables.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
+import { distrusted } from "../host/owners.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
-import { type PayloadPlan, planPayload } from "./payload.ts";
+import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
 export interface Change {
@@ -20,6 +21,8 @@ export interface Change {
 /** What must be done to bring the host in line with the spec; pure data, made without changing anything. */
 export interface Plan {
   payloads: PayloadPlan[];
+  /** Sentences: why what lies in our directories cannot be trusted. Nothing is changed as long as there are any. */
+  untrusted: string[];
   kataConfigurations: { runtime: RuntimeSpec; path: string; before: Buffer | undefined; content: Buffer }[];
   /** The handlers that containerd's file should hold, and its resulting bytes. */
   entries: HandlerEntry[];
@@ -48,7 +51,10 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     const path = kataConfigurationPath(runtime);
     const content = Buffer.from(runtime.kataConfig.content);
     const before = await readIfThere(host, path);
-    if (before === undefined || !before.equals(content)) kataConfigurations.push({ runtime, path, before, content });
+    const stat = await host.stat(path);
+    const isOurs = stat !== undefined && stat.mode === 0o644 && stat.uid === 0 && stat.gid === 0;
+    if (before === undefined || !before.equals(content) || !isOurs)
+      kataConfigurations.push({ runtime, path, before, content });
   }
 
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
@@ -78,10 +84,24 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     if (running.length > 0) blocked.push({ handler, pods: running.map(({ pid, name }) => `process ${name} (${pid})`) });
     else retired.push(owned);
   }
+  const runtimes = [...spec.runtimes, ...retired.map(({ runtime }) => runtime)];
+  const untrusted = await distrusted(host, runtimes.flatMap(payloadDirectories), runtimesDirectory);
   const leave =
     spec.runtimes.length === 0 && journal.runtimes.length === 0 && (await host.stat(journalPath)) !== undefined;
   const restart = changed || !served;
-  return { payloads, kataConfigurations, entries, next, edit: changed, restart, removed, retired, leave, blocked };
+  return {
+    payloads,
+    untrusted,
+    kataConfigurations,
+    entries,
+    next,
+    edit: changed,
+    restart,
+    removed,
+    retired,
+    leave,
+    blocked,
+  };
 }
 
 /**
@@ -114,6 +134,7 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
 export const isEmpty = (plan: Plan): boolean =>
   !plan.edit &&
   !plan.restart &&
+  plan.untrusted.length === 0 &&
   plan.kataConfigurations.length === 0 &&
   plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&

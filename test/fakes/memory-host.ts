@@ -48,7 +48,7 @@ export class MemoryHost implements Host {
   /** What runs on the host, by the path of its program. */
   readonly running: (RunningProgram & { program: string })[] = [];
   private onDisk = new Map<string, Node>();
-  private locked = false;
+  private readonly locked = new Set<string>();
   private dead = false;
   private nextIno = 1n;
 
@@ -87,7 +87,7 @@ export class MemoryHost implements Host {
   /** The next process on this host: the kernel has released the lock of the one that died. */
   revive(): void {
     this.dead = false;
-    this.locked = false;
+    this.locked.clear();
     this.onPoint = () => undefined;
   }
 
@@ -276,11 +276,11 @@ export class MemoryHost implements Host {
 
   async lock(path: string): Promise<{ release(): Promise<void> }> {
     return this.point(`lock ${path}`, () => {
-      if (this.locked) throw ioError("EWOULDBLOCK", path);
-      this.locked = true;
+      if (this.locked.has(path)) throw ioError("EWOULDBLOCK", path);
+      this.locked.add(path);
       return {
         release: async () => {
-          this.locked = false;
+          this.locked.delete(path);
         },
       };
     });
