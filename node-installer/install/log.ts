@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import { logPath } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { isRootsDirectory } from "../host/owners.ts";
+import { printable } from "../runtime/printable.ts";
 
 type Fields = Record<string, unknown>;
 export interface Log {
@@ -29,6 +30,9 @@ async function makeRoom(host: Host): Promise<void> {
   if (stat !== undefined && stat.size > largestLog) await host.rename(logPath, `${logPath}.1`);
 }
 
+const longest = 4_000;
+const fit = (_key: string, value: unknown): unknown => (typeof value === "string" ? printable(value, longest) : value);
+
 /** One JSON object per line, to `write` and to the host's log, which outlives the pod. */
 export function createLog(host: Host, group: string, write: (line: string) => void): Log {
   let waiting: string[] = [];
@@ -47,7 +51,7 @@ export function createLog(host: Host, group: string, write: (line: string) => vo
   const say =
     (level: string) =>
     (event: string, fields: Fields = {}) => {
-      const line = `${JSON.stringify({ time: host.now().toISOString(), level, event, group, ...fields })}\n`;
+      const line = `${JSON.stringify({ time: host.now().toISOString(), level, event, group, ...fields }, fit)}\n`;
       write(line);
       waiting.push(line);
       // Years of "nothing to do" must not fill the memory.
@@ -71,9 +75,10 @@ const notAllowed =
 const noRoom = "free some space on the node, and the next run continues";
 const advice: Record<string, string> = { EPERM: notAllowed, EACCES: notAllowed, ENOSPC: noRoom, EDQUOT: noRoom };
 
-/** The message of an error, without its stack. */
+/** The message of an error as one printable line, without its stack. Parts of it may be a program's or a server's words. */
 export function sentence(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
+  if (!(error instanceof Error)) return printable(String(error), longest);
   const { code = "" } = error as NodeJS.ErrnoException;
-  return code in advice ? `${error.message}: ${advice[code]}` : error.message;
+  const message = printable(error.message, longest);
+  return code in advice ? `${message}: ${advice[code]}` : message;
 }

@@ -4,6 +4,7 @@ import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
+import { listed } from "../runtime/printable.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
@@ -125,7 +126,7 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
     if (known.has(handler) || !observation.present.includes(handler)) continue;
     throw new Refusal(
       "unknown-handler-in-use",
-      `The handler ${handler} is in ${observation.located.file} and is used by ${pods.join(", ")}, but this node's journal does not know it ` +
+      `The handler ${handler} is in ${observation.located.file} and is used by ${listed(pods)}, but this node's journal does not know it ` +
         "and the spec does not list it. List its runtime again, or delete those pods.",
     );
   }
