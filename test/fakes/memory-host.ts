@@ -12,7 +12,8 @@ import {
 } from "../../node-installer/host/host.ts";
 import { resolvePath } from "../../node-installer/host/paths.ts";
 
-type Node = FileAttributes & { ino: bigint; mtimeNs: bigint } & (
+/** `ctimeNs`, if it is not the time of modification. */
+type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } & (
     | { kind: "file"; content: Buffer }
     | { kind: "directory" }
     | { kind: "link"; target: string }
@@ -135,9 +136,9 @@ export class MemoryHost implements Host {
   async stat(path: string): Promise<FileStat | undefined> {
     const node = this.nodes.get(await this.realpath(path));
     if (node === undefined || node.kind === "link") return undefined;
-    const { kind, mode, uid, gid, ino, mtimeNs } = node;
+    const { kind, mode, uid, gid, ino, mtimeNs, ctimeNs = mtimeNs } = node;
     const size = kind === "file" ? node.content.length : 0;
-    return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs: mtimeNs, size, dev: 1n };
+    return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs, size, dev: 1n };
   }
 
   async readDirectory(path: string): Promise<string[]> {

@@ -1,5 +1,15 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -88,7 +98,6 @@ describe("plan", () => {
     const directory = at(`host/opt/edgeless/${runtime?.handler}`);
     cpSync(join(node.payloads, "payload-00000001"), directory, { recursive: true });
     // Modes are part of a payload.
-    const { chmodSync } = await import("node:fs");
     for (const { path, mode } of runtime?.files ?? []) chmodSync(join(directory, path), Number.parseInt(mode, 8));
     const { out } = await withSpec("plan", "--json");
     expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
@@ -194,6 +203,30 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
   test("a host root that is not there", async () => {
     put("spec.json", JSON.stringify(spec));
     expect((await run("plan", "--spec", at("spec.json"), "--host-root", at("none"))).code).toBe(2);
+  });
+});
+
+describe("verify", () => {
+  test("says whose files and directories are not root's, with and without --deep", async () => {
+    const [runtime] = spec.runtimes;
+    if (runtime === undefined) throw new Error("the spec has no runtime");
+    const directory = `host/opt/edgeless/${runtime.handler}`;
+    cpSync(join(node.payloads, "payload-00000001"), at(directory), { recursive: true });
+    for (const { path, mode } of runtime.files) chmodSync(at(`${directory}/${path}`), Number.parseInt(mode, 8));
+    const path = `/opt/edgeless/${runtime.handler}/share/kata-kernel`;
+    const saysSo = async (...words: string[]) => {
+      const { out } = await withSpec("verify", "--json", ...words);
+      return (JSON.parse(out) as { problems: string[] }).problems.filter((problem) =>
+        /kata-kernel|belongs/.test(problem),
+      );
+    };
+    expect(await saysSo("--deep")).toEqual([]);
+    chownSync(at(`host${path}`), 65534, 65534);
+    expect(await saysSo()).toEqual([`${path} does not match the spec: installing would edit it`]);
+    expect(await saysSo("--deep")).toContain(`${path} belongs to 65534:65534 instead of root (0:0)`);
+    chownSync(at(`host${path}`), 0, 0);
+    chmodSync(at("host/opt/edgeless"), 0o777);
+    expect(await saysSo()).toEqual([expect.stringMatching(/^\/opt\/edgeless belongs to 0:0 with mode 0777/)]);
   });
 });
 
