@@ -118,6 +118,17 @@ describe("plan", () => {
     spec = { ...spec, runtimes: [] };
     const { out } = await withSpec("plan");
     expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process shim \\(7\\)\nNothing to do `));
+
+    // The same elsewhere, from a bundle that holds no process's arguments; an earlier version's does not say who runs what.
+    put("host/proc/7/cmdline", "shim\0--password\0hunter2");
+    await withSpec("snapshot", "--output", at("bundle.json"));
+    const bundle = JSON.parse(readFileSync(at("bundle.json"), "utf8")) as { calls: Record<string, unknown> };
+    expect(JSON.stringify(bundle)).not.toMatch(/cmdline|hunter2/);
+    const planOf = (name: string) => run("plan", "--spec", at("spec.json"), "--bundle", at(name));
+    expect((await planOf("bundle.json")).out).toBe(out);
+    for (const key of Object.keys(bundle.calls)) if (key.startsWith("runningBelow")) delete bundle.calls[key];
+    put("earlier.json", JSON.stringify(bundle));
+    expect((await planOf("earlier.json")).code).toBe(0);
   });
 
   test("of a node's bundle equals the node's own plan, and the bundle has no secrets", async () => {
