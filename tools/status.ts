@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { installerName, systemNamespace } from "../node-installer/kubernetes/names.ts";
+import { listed, printable } from "../node-installer/runtime/printable.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { describeError, loadKubeConfig, within } from "./fleet/client.ts";
 import { parseOptions, runCommand } from "./fleet/command-line.ts";
@@ -58,15 +59,17 @@ async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promi
 export function statusTable(fleets: Fleet[]): string {
   const header = ["NODE", "GROUP", "STATE", "CONTAINERD", "TICKET", "HANDLERS", "REASON"];
   const rows = fleets.flatMap((fleet) =>
-    fleet.nodes.map((node) => [
-      node.name,
-      fleet.group,
-      stateOf(node, fleet),
-      node.containerRuntime.replace(/^containerd:\/\//, ""),
-      fleet.tickets.some(({ holder }) => holder === node.name) ? "held" : "-",
-      node.status?.handlers.join(",") || "-",
-      reasonOf(node, fleet),
-    ]),
+    fleet.nodes.map((node) =>
+      [
+        node.name,
+        fleet.group,
+        stateOf(node, fleet),
+        node.containerRuntime.replace(/^containerd:\/\//, ""),
+        fleet.tickets.some(({ holder }) => holder === node.name) ? "held" : "-",
+        listed(node.status?.handlers ?? []).replaceAll(", ", ",") || "-",
+        reasonOf(node, fleet),
+      ].map((cell) => printable(cell, 4_000)),
+    ),
   );
   const widths = header.map((_, column) => Math.max(...[header, ...rows].map((row) => row[column]?.length ?? 0)));
   return [header, ...rows]
@@ -104,9 +107,9 @@ function reasonOf(node: FleetNode, fleet: Fleet): string {
   if (!ready) return `The node is NotReady${status === undefined ? "" : "; its last report may be outdated"}.`;
   if (pod === undefined) return "The group's DaemonSet no longer selects this node.";
   if (status === undefined) return pod.problem || "The installer has not reported yet.";
-  const pods = status.pods.length > 0 ? ` Pods: ${status.pods.join(", ")}.` : "";
+  const pods = status.pods.length > 0 ? ` Pods: ${listed(status.pods)}.` : "";
   const old = status.specHash === fleet.specHash ? "" : "About an earlier spec: ";
-  return `${old}${status.reason}${pods}`.replaceAll(/\s+/g, " ");
+  return `${old}${status.reason}${pods}`;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { converge } from "../install/converge.ts";
+import { listed } from "../runtime/printable.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, open } from "./context.ts";
 
@@ -7,7 +8,7 @@ export async function install(options: Options): Promise<number> {
   try {
     const { changed, handlers, blocked } = await converge(environment, { retry: options.retry });
     const kept = blocked.map(
-      ({ handler, pods }) => ` ${handler} is no longer listed, but stays while used by ${pods.join(", ")}.`,
+      ({ handler, pods }) => ` ${handler} is no longer listed, but stays while used by ${listed(pods)}.`,
     );
     options.printError(
       `${changed ? "Installed" : "Nothing to do"}: this node serves ${handlers.join(", ") || "none of the handlers"}.${kept.join("")}\n`,

@@ -6,6 +6,7 @@ import { unifiedDiff } from "../install/diff.ts";
 import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
 import { planFor, replayingDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
+import { listed } from "../runtime/printable.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
@@ -63,7 +64,7 @@ function documentOf(plan: Plan, changes: Change[]): PlanDocument {
 }
 
 function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
-  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${pods.join(", ")}\n`);
+  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`);
   if (changes.length === 0 && !plan.restart) {
     const asked = servingKnown ? "" : " (no running containerd was asked)";
     return `${blocked.join("")}Nothing to do${asked}.\n`;

@@ -23,6 +23,7 @@ export async function verify(options: Options): Promise<number> {
     }
     const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
     const plan = await makePlan(host, spec, observation);
+    problems.push(...plan.untrusted);
     for (const { path, action } of await changesOf(host, plan, observation)) {
       problems.push(`${path} does not match the spec: installing would ${action} it`);
     }

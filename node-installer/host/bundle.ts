@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { FileStat, Host, RunResult } from "./host.ts";
+import type { FileStat, Host, RunningProgram, RunResult } from "./host.ts";
 import { withoutSecrets } from "./secrets.ts";
 
 /**
@@ -19,7 +19,10 @@ export const bundleSchema = z.strictObject({
 export type Bundle = z.infer<typeof bundleSchema>;
 type Json = z.infer<ReturnType<typeof z.json>>;
 
-type Reader = Pick<Host, "readFile" | "digest" | "stat" | "readDirectory" | "realpath" | "freeSpace" | "run">;
+type Reader = Pick<
+  Host,
+  "readFile" | "digest" | "stat" | "readDirectory" | "runningBelow" | "realpath" | "freeSpace" | "run"
+>;
 
 const key = (method: string, ...parts: string[]) => [method, ...parts].join(" ");
 const absent = (path: string) => Object.assign(new Error(`ENOENT: ${path} is not in the bundle`), { code: "ENOENT" });
@@ -36,6 +39,10 @@ export function recordingHost(host: Host, calls: Record<string, Json>): Host {
     digest: (path) => recorded(key("digest", path), host.digest(path), (value) => ({ ...value })),
     stat: (path) => recorded(key("stat", path), host.stat(path), encodeStat),
     readDirectory: (path) => recorded(key("readDirectory", path), host.readDirectory(path), (names) => names),
+    runningBelow: (path) =>
+      recorded(key("runningBelow", path), host.runningBelow(path), (running) =>
+        running.map(({ pid, name }) => ({ pid, name })),
+      ),
     realpath: (path) => recorded(key("realpath", path), host.realpath(path), (target) => target),
     freeSpace: (path) =>
       recorded(key("freeSpace", path), host.freeSpace(path), ({ bytes, inodes }) => ({
@@ -71,6 +78,7 @@ export function bundleHost(bundle: Bundle): Host {
     },
     stat: async (path) => decodeStat(find("stat", path)),
     readDirectory: async (path) => (find("readDirectory", path) ?? []) as string[],
+    runningBelow: async (path) => (find("runningBelow", path) ?? []) as unknown as RunningProgram[],
     realpath: async (path) => (find("realpath", path) ?? path) as string,
     localPath: async (path) => (find("realpath", path) ?? path) as string,
     freeSpace: async (path) =>

@@ -6,7 +6,7 @@ import type { FileAttributes, Host } from "./host.ts";
 /** Where the installer keeps its own files on a node. */
 export const stateDirectory = "/var/lib/contrast-runtime";
 export const logPath = "/var/log/contrast-runtime/installer.jsonl";
-export const lockPath = "/run/lock/contrast-runtime.lock";
+export const lockPath = "/run/contrast-runtime/lock";
 
 /** `undefined` stands for a missing file, here and throughout the installer. */
 export const digestOf = (bytes: Buffer | undefined): string | undefined =>

@@ -13,7 +13,7 @@ import type { Host } from "./host.ts";
 export const guardName = "contrast-runtime-guard";
 const servicePath = `/etc/systemd/system/${guardName}.service`;
 const timerPath = `/etc/systemd/system/${guardName}.timer`;
-const scriptPath = posix.join(stateDirectory, "guard.sh");
+export const guardScriptPath = posix.join(stateDirectory, "guard.sh");
 export const armedPath = posix.join(stateDirectory, "guard.armed");
 /** What `guard.armed` becomes once the guard has acted; its last line is `outcome=…`, unless the disk was full. */
 export const firedPath = posix.join(stateDirectory, "guard.fired");
@@ -51,9 +51,12 @@ export interface GuardPlaces {
   log: string;
 }
 
+/** Twice as long as an installer's pod may take to end; then whoever holds the lock has stopped working. */
+const patienceSeconds = 1_800;
+
 /**
  * POSIX sh with what every systemd host has: coreutils, util-linux, grep and sed. It never interferes with a live installer
- * (the lock), keeps every line that somebody added to the file meanwhile, needs no free space, and can itself be
+ * (the lock; unless it has hung for half an hour), keeps every line that somebody added to the file meanwhile, needs no free space, and can itself be
  * interrupted anywhere: the order stands until everything is done.
  */
 export function guardScript(places: GuardPlaces): string {
@@ -61,6 +64,7 @@ export function guardScript(places: GuardPlaces): string {
 # Restores containerd's configuration if the Contrast runtime's installer left a change to it unfinished.
 # Written by the installer before each change and removed by it afterwards; see ${places.log}.
 set -u
+umask 077
 state='${places.state}'
 armed="$state/guard.armed"
 [ -f "$armed" ] || exit 0
@@ -68,8 +72,12 @@ armed="$state/guard.armed"
 mkdir -p "$(dirname '${places.lock}')"
 exec 9>>'${places.lock}'
 if ! flock -n 9; then
-  echo "an installer is working on this node: nothing to do"
-  exit 0
+  since=$(stat -c %Y "$armed") || exit 0
+  if [ $(($(date +%s) - since)) -lt ${patienceSeconds} ]; then
+    echo "an installer is working on this node: nothing to do"
+    exit 0
+  fi
+  echo "the lock is held, but nothing has been finished for ${patienceSeconds} s: acting without it" >&2
 fi
 [ -f "$armed" ] || exit 0
 
@@ -139,8 +147,9 @@ if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
 fi
 
 echo "guard: $file: $outcome"
-mkdir -p "$(dirname '${places.log}')"
-printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>'${places.log}'
+log=$(dirname '${places.log}')
+mkdir -p "$log"
+[ ! -O "$log" ] || [ -L "$log" ] || printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>'${places.log}'
 if cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing"; then
   mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed"
 else
@@ -164,7 +173,7 @@ Before=${unit}
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh ${scriptPath}
+ExecStart=/bin/sh ${guardScriptPath}
 
 [Install]
 WantedBy=multi-user.target
@@ -197,7 +206,7 @@ const wantedLinks = [
 export async function armGuard(host: Host, unit: string, order: GuardOrder): Promise<void> {
   await host.remove(firedPath);
   const script = guardScript({ state: stateDirectory, lock: lockPath, log: logPath });
-  await writeFileAtomically(host, scriptPath, script, rootOwned(0o700));
+  await writeFileAtomically(host, guardScriptPath, script, rootOwned(0o700));
   await writeFileAtomically(host, servicePath, serviceUnit(unit, order.file), rootOwned(0o644));
   await writeFileAtomically(host, timerPath, timerUnit, rootOwned(0o644));
   await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);
@@ -215,7 +224,7 @@ export async function commitGuard(host: Host): Promise<void> {
 
 /** Whether any part of the guard is on the host. */
 export async function guardIsThere(host: Host): Promise<boolean> {
-  for (const path of [armedPath, firedPath, scriptPath, servicePath, timerPath]) {
+  for (const path of [armedPath, firedPath, guardScriptPath, servicePath, timerPath]) {
     if ((await host.stat(path)) !== undefined) return true;
   }
   return false;
@@ -226,7 +235,7 @@ export async function removeGuard(host: Host): Promise<void> {
   if (!(await guardIsThere(host))) return;
   // Fails if a killed run left only part of the units: what matters is that their files are removed.
   await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
-  for (const path of [...wantedLinks, timerPath, servicePath, scriptPath, firingPath, firedPath])
+  for (const path of [...wantedLinks, timerPath, servicePath, guardScriptPath, firingPath, firedPath])
     await host.remove(path);
   // The guard may have been stopped while it was running, and a failed unit outlives its file.
   await host.run("systemctl", ["reset-failed", `${guardName}.service`]);

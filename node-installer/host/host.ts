@@ -11,6 +11,11 @@ export interface Host {
   digest(path: string): Promise<{ size: number; sha256: string }>;
   /** Sorted names; empty if there is no such directory. */
   readDirectory(path: string): Promise<string[]>;
+  /**
+   * The processes that execute a file below the directory, as the kernel says; see running.ts. Throws `Refusal` if that
+   * cannot be told.
+   */
+  runningBelow(directory: string): Promise<RunningProgram[]>;
   /** The path with every link resolved, as the node sees it. A missing path resolves to itself. */
   realpath(path: string): Promise<string>;
   /** Where this process finds the node's path, with every link resolved below the host root; used for sockets. */
@@ -57,6 +62,12 @@ export interface Host {
   uptime(): number;
   /** Resolves after the time, or at once if a test's clock says so. */
   delay(ms: number): Promise<void>;
+}
+
+export interface RunningProgram {
+  pid: number;
+  /** What the process calls itself, for people only: 15 characters that it can choose. */
+  name: string;
 }
 
 export interface Lock {

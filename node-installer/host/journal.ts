@@ -15,7 +15,14 @@ const contentDigest = digest.nullable();
 const attributes = z.strictObject({ mode: z.int(), uid: z.int(), gid: z.int() });
 
 /** A file as it was placed; later runs compare stat data instead of reading gigabytes. */
-const placedFile = z.strictObject({ path: z.string(), size: z.int(), mtimeNs: z.string(), ino: z.string() });
+const placedFile = z.strictObject({
+  path: z.string(),
+  size: z.int(),
+  mtimeNs: z.string(),
+  /** Unlike the time of modification, nobody can set it back. Absent in journals of earlier versions. */
+  ctimeNs: z.string().optional(),
+  ino: z.string(),
+});
 export type PlacedFile = z.infer<typeof placedFile>;
 
 /** The full spec of a runtime that we placed here, so that it can be kept or removed when no spec lists it any more. */

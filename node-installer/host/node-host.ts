@@ -8,6 +8,7 @@ import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
 import type { FileStat, Host, ReplaceResult } from "./host.ts";
 import { resolvePath } from "./paths.ts";
 import { holdLock, runProgram } from "./programs.ts";
+import { runningBelow } from "./running.ts";
 
 const absent = (error: unknown): boolean => {
   const { code } = error as NodeJS.ErrnoException;
@@ -56,6 +57,7 @@ export function createNodeHost(options: { root: string }): Host {
 
     digest: async (path) => fileDigest(await fileAt(path)),
     localPath: (path) => at(path),
+    runningBelow: async (directory) => runningBelow(root, await at(directory)),
     realpath: (path) => resolvePath(path, readLink),
 
     async stat(path) {

@@ -86,8 +86,8 @@ function endGroup({ pid, stdout, stderr }: ChildProcess): void {
 
 /**
  * Node has no flock(2), so the host's `flock` takes the lock and runs `cat`, which answers once the lock is held and ends
- * with its input, that is, when this process ends in any way. The lock is in the host's /run/lock, so other pods and the
- * guard on the host see the same one.
+ * with its input, that is, when this process ends in any way. The lock is in the host's /run, so other pods and the guard
+ * on the host see the same one.
  */
 export async function holdLock(root: string, path: string, timeoutMs: number): Promise<Lock> {
   const seconds = String(timeoutMs / 1000);

@@ -1,8 +1,10 @@
 import { serves } from "../containerd/serving.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
-import { digestOf, FileChanged, lockPath } from "../host/files.ts";
+import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
+import { lockNode } from "../host/node-lock.ts";
+import { listed } from "../runtime/printable.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type Environment, entryOf, type Observation, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
@@ -54,7 +56,7 @@ export async function converge(environment: Environment, options: ConvergeOption
     if (options.mayRestart === false && drifted) refuseRestart(observation);
   }
   environment.log.keep();
-  const lock = await host.lock(lockPath, lockTimeoutMs);
+  const lock = await lockNode(host, lockTimeoutMs);
   try {
     await recover(environment, await readJournal(host, spec.group));
     return await rounds(environment, options);
@@ -144,10 +146,10 @@ function requireServing({ serving, notServing, located }: Observation): void {
 function refuseIfBlocked(plan: Plan, { refuseBlocked }: ConvergeOptions): void {
   const [first] = plan.blocked;
   if (!refuseBlocked || first === undefined) return;
-  const users = plan.blocked.map(({ handler, pods }) => `${handler} (${pods.join(", ")})`);
+  const users = plan.blocked.map(({ handler, pods }) => `${handler} (${listed(pods)})`);
   throw new Refusal(
     "runtime-in-use",
-    `Pods on this node still use ${users.join("; ")}. Nothing was removed. Delete those pods, or move them to other nodes, then uninstall again.`,
+    `Still used on this node: ${users.join("; ")}. Nothing was removed. Delete those pods, or move them to other nodes, and end those processes; then uninstall again.`,
   );
 }
 

@@ -1,4 +1,5 @@
 import { join, posix } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import type { FileStat, Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
 import type { PayloadFile } from "../runtime/manifest.ts";
@@ -17,6 +18,7 @@ const placedAs = (path: string, stat: FileStat): PlacedFile => ({
   path,
   size: stat.size,
   mtimeNs: String(stat.mtimeNs),
+  ctimeNs: String(stat.ctimeNs),
   ino: String(stat.ino),
 });
 
@@ -30,27 +32,45 @@ export interface PayloadPlan {
 }
 
 /**
- * Compares each file's stat data with the journal; a file that the journal does not know is read in full, so that bytes
- * that are already in place (because a journal was lost) are not copied again.
+ * Compares each file's stat data with the journal; a file that the journal does not know as it is now is read in full, so
+ * that right bytes (whose journal was lost, or whose time of change is another) are not copied again. A file that is not
+ * root's is not in place, whatever it holds: its owner can change it at any time.
  */
 export async function planPayload(host: Host, runtime: RuntimeSpec, journal: Journal): Promise<PayloadPlan> {
   const known = journal.runtimes.find((owned) => owned.runtime.handler === runtime.handler)?.files ?? [];
   const missing: PayloadFile[] = [];
+  let recorded = known.length === runtime.files.length;
   for (const file of runtime.files) {
-    if (!(await isPlaced(host, runtime.handler, file, known))) missing.push(file);
+    const target = targetOf(runtime.handler, file.path);
+    const stat = await host.stat(target);
+    if (stat === undefined || attributeProblems(target, file, stat).length > 0) missing.push(file);
+    else if (
+      isDeepStrictEqual(
+        known.find(({ path }) => path === file.path),
+        placedAs(file.path, stat),
+      )
+    )
+      continue;
+    else if ((await host.digest(target)).sha256 !== file.sha256) missing.push(file);
+    else recorded = false;
   }
-  const recorded = known.length === runtime.files.length;
   return { runtime, missing, recorded, bytes: missing.reduce((sum, file) => sum + file.size, 0) };
 }
 
-async function isPlaced(host: Host, handler: string, file: PayloadFile, known: PlacedFile[]): Promise<boolean> {
-  const target = targetOf(handler, file.path);
-  const stat = await host.stat(target);
-  if (stat?.kind !== "file" || stat.size !== file.size || stat.mode !== modeOf(file)) return false;
-  const placed = known.find((candidate) => candidate.path === file.path);
-  if (placed === undefined) return (await host.digest(target)).sha256 === file.sha256;
-  const now = placedAs(file.path, stat);
-  return now.mtimeNs === placed.mtimeNs && now.ino === placed.ino;
+/** What is wrong with a file, apart from its bytes. */
+function attributeProblems(target: string, file: PayloadFile, { kind, size, mode, uid, gid }: FileStat): string[] {
+  if (kind !== "file") return [`${target} is not a file`];
+  return [
+    ...(size === file.size ? [] : [`${target} has ${size} bytes instead of ${file.size}`]),
+    ...(mode === modeOf(file) ? [] : [`${target} has mode ${mode.toString(8)} instead of ${file.mode}`]),
+    ...(uid === 0 && gid === 0 ? [] : [`${target} belongs to ${uid}:${gid} instead of root (0:0)`]),
+  ];
+}
+
+/** The directories that decide what a handler's files are; see owners.ts. */
+export function payloadDirectories({ handler, files, kataConfig }: RuntimeSpec): string[] {
+  const parents = [...files, kataConfig].map(({ path }) => posix.dirname(targetOf(handler, path)));
+  return [...new Set([...parents, stagingDirectory(handler)])];
 }
 
 /** Reads every byte of the payload again; returns a sentence for each mismatch with the manifest. */
@@ -63,8 +83,8 @@ export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<
       problems.push(`${target} is missing`);
       continue;
     }
-    if (stat.mode !== modeOf(file))
-      problems.push(`${target} has mode ${stat.mode.toString(8)} instead of ${file.mode}`);
+    problems.push(...attributeProblems(target, file, stat));
+    if (stat.kind !== "file") continue;
     const { sha256 } = await host.digest(target);
     if (sha256 !== file.sha256) problems.push(`${target} has SHA-256 ${sha256} instead of ${file.sha256}`);
   }
@@ -130,20 +150,8 @@ export async function removeStaged(host: Host, { runtime }: PayloadPlan): Promis
 /** Removes a runtime's directory, unless a process still runs from it. Returns whether it is gone. */
 export async function removePayload(host: Host, handler: string): Promise<boolean> {
   const directory = runtimeDirectory(handler);
-  if ((await processesBelow(host, directory)).length > 0) return false;
+  if ((await host.runningBelow(directory)).length > 0) return false;
   await host.removeTree(stagingDirectory(handler));
   await host.removeTree(directory);
   return true;
-}
-
-/** Command lines that name a path below the directory; what else processes have open is not visible to us. */
-export async function processesBelow(host: Host, directory: string): Promise<string[]> {
-  const commands: string[] = [];
-  for (const pid of await host.readDirectory("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    // A process may end between the two calls.
-    const command = await host.readFile(`/proc/${pid}/cmdline`).catch(() => Buffer.alloc(0));
-    if (command.includes(`${directory}/`)) commands.push(command.toString().replaceAll("\0", " ").trim());
-  }
-  return commands;
 }

@@ -3,10 +3,12 @@ import type { HandlerEntry } from "../containerd/tables.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
+import { distrusted } from "../host/owners.ts";
+import { listed } from "../runtime/printable.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
-import { type PayloadPlan, planPayload, processesBelow } from "./payload.ts";
+import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
 export interface Change {
@@ -20,6 +22,8 @@ export interface Change {
 /** What must be done to bring the host in line with the spec; pure data, made without changing anything. */
 export interface Plan {
   payloads: PayloadPlan[];
+  /** Sentences: why what lies in our directories cannot be trusted. Nothing is changed as long as there are any. */
+  untrusted: string[];
   kataConfigurations: { runtime: RuntimeSpec; path: string; before: Buffer | undefined; content: Buffer }[];
   /** The handlers that containerd's file should hold, and its resulting bytes. */
   entries: HandlerEntry[];
@@ -48,7 +52,10 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     const path = kataConfigurationPath(runtime);
     const content = Buffer.from(runtime.kataConfig.content);
     const before = await readIfThere(host, path);
-    if (before === undefined || !before.equals(content)) kataConfigurations.push({ runtime, path, before, content });
+    const stat = await host.stat(path);
+    const isOurs = stat !== undefined && stat.mode === 0o644 && stat.uid === 0 && stat.gid === 0;
+    if (before === undefined || !before.equals(content) || !isOurs)
+      kataConfigurations.push({ runtime, path, before, content });
   }
 
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
@@ -73,15 +80,29 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   for (const owned of unlisted) {
     if (kept.includes(owned)) continue;
     const { handler } = owned.runtime;
-    const processes = await processesBelow(host, runtimeDirectory(handler));
+    const running = await host.runningBelow(runtimeDirectory(handler));
     // It can be removed from containerd's file, but its own files stay as long as something runs from them.
-    if (processes.length > 0) blocked.push({ handler, pods: processes.map((command) => `process ${command}`) });
+    if (running.length > 0) blocked.push({ handler, pods: running.map(({ pid, name }) => `process ${name} (${pid})`) });
     else retired.push(owned);
   }
+  const runtimes = [...spec.runtimes, ...retired.map(({ runtime }) => runtime)];
+  const untrusted = await distrusted(host, runtimes.flatMap(payloadDirectories), runtimesDirectory);
   const leave =
     spec.runtimes.length === 0 && journal.runtimes.length === 0 && (await host.stat(journalPath)) !== undefined;
   const restart = changed || !served;
-  return { payloads, kataConfigurations, entries, next, edit: changed, restart, removed, retired, leave, blocked };
+  return {
+    payloads,
+    untrusted,
+    kataConfigurations,
+    entries,
+    next,
+    edit: changed,
+    restart,
+    removed,
+    retired,
+    leave,
+    blocked,
+  };
 }
 
 /**
@@ -105,7 +126,7 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
     if (known.has(handler) || !observation.present.includes(handler)) continue;
     throw new Refusal(
       "unknown-handler-in-use",
-      `The handler ${handler} is in ${observation.located.file} and is used by ${pods.join(", ")}, but this node's journal does not know it ` +
+      `The handler ${handler} is in ${observation.located.file} and is used by ${listed(pods)}, but this node's journal does not know it ` +
         "and the spec does not list it. List its runtime again, or delete those pods.",
     );
   }
@@ -114,6 +135,7 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
 export const isEmpty = (plan: Plan): boolean =>
   !plan.edit &&
   !plan.restart &&
+  plan.untrusted.length === 0 &&
   plan.kataConfigurations.length === 0 &&
   plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&

@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import type { Located } from "../containerd/locate.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
+import { notRoots } from "../host/owners.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { runtimeDirectory } from "../runtime/spec.ts";
@@ -19,6 +20,7 @@ import { makeOwnDirectory, record, type Work, withRuntime } from "./work.ts";
 export async function checkHost({ environment, observation, plan }: Work): Promise<void> {
   const { host } = environment;
   const { located } = observation;
+  if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
   await requireSystemd(host, located);
   if (plan.edit) requireBinary(located);
   await environment.checkHost(located);

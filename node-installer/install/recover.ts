@@ -112,6 +112,7 @@ function resumedPlan({ edited, serving, journal }: Observation, transaction: Tra
   const served = serving !== undefined && mismatches(serving, { entries, removed }).length === 0;
   return {
     payloads: [],
+    untrusted: [],
     kataConfigurations: [],
     entries,
     next: edited,

@@ -9,7 +9,7 @@ import {
   swapFile,
   writeFileAtomically,
 } from "../host/files.ts";
-import { armGuard, commitGuard, removeGuard } from "../host/guard.ts";
+import { armGuard, commitGuard, guardOutcome, removeGuard } from "../host/guard.ts";
 import { pristinePath, type Transaction, writeJournal } from "../host/journal.ts";
 import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
@@ -117,7 +117,14 @@ async function isOverwritten({ environment, observation, plan }: Work): Promise<
 }
 
 /** Once the guard's order is gone, nothing is rolled back any more; the remaining steps can be repeated. */
-export const commit = ({ environment }: Work): Promise<void> => commitGuard(environment.host);
+export async function commit({ environment: { host } }: Work): Promise<void> {
+  if ((await guardOutcome(host)) !== undefined) {
+    throw new Error(
+      "the guard on the host undid the change meanwhile, because it was not finished within half an hour",
+    );
+  }
+  await commitGuard(host);
+}
 
 export async function recordCommit(work: Work): Promise<void> {
   const { environment, plan, journal } = work;

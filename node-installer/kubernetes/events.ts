@@ -1,4 +1,5 @@
 import { sha256 } from "../runtime/canonical.ts";
+import { printable } from "../runtime/printable.ts";
 import { type Api, isStatus } from "./api.ts";
 
 /** Events about cluster-scoped objects live in this namespace; the API refuses them elsewhere. */
@@ -29,7 +30,7 @@ export async function recordEvent(
   event: NodeEvent,
   time: Date,
 ): Promise<void> {
-  const message = event.message.length > maxMessage ? `${event.message.slice(0, maxMessage - 1)}…` : event.message;
+  const message = printable(event.message, maxMessage);
   const identity = JSON.stringify([node.name, node.uid, event.reason, message]);
   const name = `${eventComponent}.${sha256(identity).slice(0, 16)}`;
   const now = time.toISOString().replace(/\.\d{3}Z$/, "Z");

@@ -36,6 +36,8 @@ export const podSecurity = {
     "capabilities.SYS_CHROOT":
       "systemctl, flock and the node's own containerd (for `config dump`) run in the host's root directory. They reach systemd " +
       "through the socket there; nsenter is not needed.",
+    "capabilities.SYS_PTRACE":
+      "Not needed: which program another process executes, which only a tracer may see, is asked of systemd (systemd-run).",
     "volumes.host":
       "The directories of containerd's configuration, its imports and links differ by distribution and are found on the node; " +
       "the host's /proc and /sys are read too.",

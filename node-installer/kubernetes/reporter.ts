@@ -5,7 +5,7 @@ import { setServedLabels } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
 import { retryAnnotation, statusAnnotation } from "./names.ts";
 import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
-import { type NodeStatus, publishedStatus } from "./status.ts";
+import { boundedStatus, type NodeStatus, publishedStatus } from "./status.ts";
 
 /** How the installer tells the cluster about its node. */
 export interface Reporter {
@@ -98,7 +98,8 @@ export function nodeReporter(options: ReporterOptions): Reporter {
       served = handlers;
     },
     served: () => [...served],
-    report(next) {
+    report(given) {
+      const next = boundedStatus(given);
       if (isDeepStrictEqual(next, status)) return;
       countOutcome(options.metrics, next, now());
       const event = eventOf(next);
@@ -157,7 +158,8 @@ export function localReporter(metrics: InstallerMetrics, now: () => Date): Repor
       served = handlers;
     },
     served: () => [...served],
-    report(next) {
+    report(given) {
+      const next = boundedStatus(given);
       if (!isDeepStrictEqual(next, status)) countOutcome(metrics, next, now());
       status = next;
     },

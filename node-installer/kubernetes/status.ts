@@ -1,4 +1,6 @@
 import * as z from "zod";
+import { printable } from "../runtime/printable.ts";
+import { handlerName } from "../runtime/spec.ts";
 
 /**
  * working: a step runs. waiting: for a ticket, or for an API server that does not answer. blocked: the spec is served,
@@ -32,17 +34,35 @@ export type PublishedStatus = z.infer<typeof publishedStatusSchema>;
 /** Node annotations share 256 KiB: a long list of pods or a whole log must not fill them. */
 const maxReason = 2048;
 const maxPods = 50;
+const maxAnnotation = 64 << 10;
 
-export function publishedStatus(status: NodeStatus, time: Date): PublishedStatus {
-  const reason = status.reason.length > maxReason ? `${status.reason.slice(0, maxReason - 1)}…` : status.reason;
-  return { ...status, reason, pods: status.pods.slice(0, maxPods), time: time.toISOString() };
+/** Reasons and users are partly others' words: programs', processes', the API server's. */
+export function boundedStatus(status: NodeStatus): NodeStatus {
+  const pods = status.pods.map((pod) => printable(pod, 400));
+  // The last one may already say how many more there are.
+  if (pods.length > maxPods + 1) pods.splice(maxPods, pods.length, `… and ${pods.length - maxPods} more`);
+  return { ...status, reason: printable(status.reason, maxReason), pods };
 }
 
-/** The status in a node's annotation; undefined if there is none or it is not one of ours. */
+export const publishedStatus = (status: NodeStatus, time: Date): PublishedStatus => ({
+  ...boundedStatus(status),
+  time: time.toISOString(),
+});
+
+/** Everything in it is the node's word, and whoever controls a node can write any annotation. */
+const foreignStatusSchema = publishedStatusSchema.extend({
+  code: z.string().regex(/^[a-z0-9][a-z0-9-]{0,99}$/),
+  handlers: z.array(handlerName).max(1_000),
+  specHash: z.string().regex(/^([0-9a-f]{64})?$/),
+  retry: z.string().max(1_000).optional(),
+});
+
+/** The status in a node's annotation, fit to be printed; undefined if there is none or it is not one of ours. */
 export function parseStatus(annotation: string | undefined): PublishedStatus | undefined {
-  if (annotation === undefined) return undefined;
+  if (annotation === undefined || annotation.length > maxAnnotation) return undefined;
   try {
-    return publishedStatusSchema.safeParse(JSON.parse(annotation)).data;
+    const { time, ...status } = foreignStatusSchema.parse(JSON.parse(annotation));
+    return { ...boundedStatus(status), time };
   } catch {
     return undefined;
   }

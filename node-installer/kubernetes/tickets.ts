@@ -1,3 +1,4 @@
+import { printable } from "../runtime/printable.ts";
 import { type Api, isStatus } from "./api.ts";
 import { ticketNames } from "./names.ts";
 import { readOwnNode } from "./node.ts";
@@ -91,7 +92,7 @@ export function leaseTickets(
     },
     async annotate(reason) {
       for (const lease of (await readAll()).filter(mine)) {
-        const annotations = { [ticketReasonAnnotation]: reason.slice(0, 1024) };
+        const annotations = { [ticketReasonAnnotation]: printable(reason, 1024) };
         await api.mergePatch(`${collection}/${lease.metadata.name}`, { metadata: { annotations } });
       }
     },

@@ -11,7 +11,7 @@ import { buildPrograms } from "../../tools/build.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
-import { until, useCluster } from "./harness.ts";
+import { busyboxPod, until, useCluster } from "./harness.ts";
 import { NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
@@ -160,7 +160,55 @@ test("with all of them it installs, and the file keeps its owner, its mode and i
   expect(await accessList()).toBe(access);
 });
 
-test("with all of them it uninstalls", async () => {
+/** The most that a tenant may do where Pod Security is "restricted". */
+const restricted = {
+  automountServiceAccountToken: false,
+  securityContext: {
+    runAsUser: 65534,
+    runAsGroup: 65534,
+    runAsNonRoot: true,
+    seccompProfile: { type: "RuntimeDefault" },
+  },
+};
+
+/** A pod that says in its arguments and by its own file system that it runs from the runtime's directory. */
+async function startTenant(directory: string): Promise<void> {
+  const labels = { "pod-security.kubernetes.io/enforce": "restricted" };
+  await cluster().apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: "tenant", labels } });
+  // Busybox takes its own name for a command, unless that is "busybox".
+  const command = `cp /bin/busybox ${directory}/ &&
+    exec ${directory}/busybox sh -c 'trap exit TERM; while :; do sleep 1; done' ${directory}/bin/shim`;
+  const mount = { name: "own", mountPath: directory };
+  const pod = busyboxPod(cluster(), "tenant", restricted, command);
+  const containers = pod.spec.containers.map((container) => ({
+    ...container,
+    securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
+    volumeMounts: [mount],
+  }));
+  const metadata = { ...pod.metadata, namespace: "tenant" };
+  const spec = { ...pod.spec, nodeName: node, containers, volumes: [{ name: "own", emptyDir: {} }] };
+  await cluster().apply({ ...pod, metadata, spec });
+  await cluster().kubectl("wait", "pod/tenant", "-n", "tenant", "--for=condition=Ready", "--timeout=60s");
+  await until("the tenant's program runs", async () => {
+    const { stdout } = await cluster().tryOnNode(node, ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
+    return stdout.includes(`${directory}/busybox sh -c`) || undefined;
+  });
+}
+
+test("while a program of the runtime runs, it is not uninstalled, and the program is named without its arguments", async () => {
+  const directory = `/opt/edgeless/${payload.runtime.handler}`;
+  await startTenant(directory);
+  // As root with all capabilities, like a shim, so the installer's container may not look at it.
+  await cluster().onNode(node, "cp", "/bin/sleep", `${directory}/bin/left-behind`);
+  await cluster().onNode(node, "systemd-run", "--unit=left-behind", `${directory}/bin/left-behind`, "1000000");
+  const { code, output } = await run("uninstall-used", "uninstall");
+  expect(code, output).toBe(3);
+  expect(output).toMatch(/process left-behind \(\d+\)/);
+  expect(output).not.toMatch(/busybox|1000000|while :/);
+  await cluster().onNode(node, "systemctl", "stop", "left-behind.service");
+});
+
+test("with all of them it uninstalls, although a tenant's pod says that it runs from the runtime's directory", async () => {
   const { code, output } = await run("uninstall", "uninstall");
   expect(code, output).toBe(0);
   expect(await cluster().onNode(node, "cat", configuration)).not.toContain(payload.runtime.handler);

@@ -7,11 +7,13 @@ import {
   type FileStat,
   type Host,
   type ReplaceResult,
+  type RunningProgram,
   type RunResult,
 } from "../../node-installer/host/host.ts";
 import { resolvePath } from "../../node-installer/host/paths.ts";
 
-type Node = FileAttributes & { ino: bigint; mtimeNs: bigint } & (
+/** `ctimeNs`, if it is not the time of modification. */
+type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } & (
     | { kind: "file"; content: Buffer }
     | { kind: "directory" }
     | { kind: "link"; target: string }
@@ -44,8 +46,10 @@ export class MemoryHost implements Host {
   /** By how much somebody set the time of day. */
   skew = 0;
   free = { bytes: 1e12, inodes: 1e6 };
+  /** What runs on the host, by the path of its program. */
+  readonly running: (RunningProgram & { program: string })[] = [];
   private onDisk = new Map<string, Node>();
-  private locked = false;
+  private readonly locked = new Set<string>();
   private dead = false;
   private nextIno = 1n;
 
@@ -84,7 +88,7 @@ export class MemoryHost implements Host {
   /** The next process on this host: the kernel has released the lock of the one that died. */
   revive(): void {
     this.dead = false;
-    this.locked = false;
+    this.locked.clear();
     this.onPoint = () => undefined;
   }
 
@@ -132,9 +136,9 @@ export class MemoryHost implements Host {
   async stat(path: string): Promise<FileStat | undefined> {
     const node = this.nodes.get(await this.realpath(path));
     if (node === undefined || node.kind === "link") return undefined;
-    const { kind, mode, uid, gid, ino, mtimeNs } = node;
+    const { kind, mode, uid, gid, ino, mtimeNs, ctimeNs = mtimeNs } = node;
     const size = kind === "file" ? node.content.length : 0;
-    return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs: mtimeNs, size, dev: 1n };
+    return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs, size, dev: 1n };
   }
 
   async readDirectory(path: string): Promise<string[]> {
@@ -143,6 +147,11 @@ export class MemoryHost implements Host {
       .filter((name) => name !== "/" && posix.dirname(name) === directory)
       .map((name) => posix.basename(name))
       .sort();
+  }
+
+  async runningBelow(directory: string): Promise<RunningProgram[]> {
+    const below = `${await this.realpath(directory)}/`;
+    return this.running.filter(({ program }) => program.startsWith(below)).map(({ pid, name }) => ({ pid, name }));
   }
 
   realpath(path: string): Promise<string> {
@@ -268,11 +277,11 @@ export class MemoryHost implements Host {
 
   async lock(path: string): Promise<{ release(): Promise<void> }> {
     return this.point(`lock ${path}`, () => {
-      if (this.locked) throw ioError("EWOULDBLOCK", path);
-      this.locked = true;
+      if (this.locked.has(path)) throw ioError("EWOULDBLOCK", path);
+      this.locked.add(path);
       return {
         release: async () => {
-          this.locked = false;
+          this.locked.delete(path);
         },
       };
     });

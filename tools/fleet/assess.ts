@@ -1,5 +1,6 @@
 import { ticketNames } from "../../node-installer/kubernetes/names.ts";
 import type { NodeState } from "../../node-installer/kubernetes/status.ts";
+import { listed, printable } from "../../node-installer/runtime/printable.ts";
 import { leftOn, remedy } from "./left.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 
@@ -89,16 +90,15 @@ function tooFewOf(nodes: NodeProgress[], counted: number, group: string, minimum
     return `${matched} group ${group}, but at least ${minimum} must: check the group's node selector.`;
   }
   const dead = nodes.filter(({ state }) => state === "ignored" || state === "skipped").map(({ name }) => name);
-  const names = dead.length > 10 ? `${dead.slice(0, 10).join(", ")}, …` : dead.join(", ");
   return (
     `${counted} of ${nodes.length} nodes of group ${group} can become ready, but at least ${minimum} must. NotReady since ` +
-    `before this began, or named as nodes not to wait for: ${names}.`
+    `before this began, or named as nodes not to wait for: ${listed(dead)}.`
   );
 }
 
 export function sentence({ name, state, reason, pods }: NodeProgress): string {
-  const users = pods.length > 0 ? ` Pods: ${pods.join(", ")}.` : "";
-  return `${name}: ${state}: ${reason}${users}`;
+  const users = pods.length > 0 ? ` Pods: ${listed(pods)}.` : "";
+  return printable(`${name}: ${state}: ${reason}${users}`, 4_000);
 }
 
 /** For a node that left the group with something installed. Without an installer, nothing there is changed or repaired. */

@@ -1,4 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
@@ -46,18 +47,22 @@ export const isNotFound = (error: unknown): boolean =>
 /** One line about an error of the Kubernetes client, whose own message contains the whole response with its headers. */
 export function describeError(error: unknown): string {
   if (typeof error === "object" && error !== null && "body" in error) {
-    const body =
-      typeof error.body === "string" ? parseMessage(error.body) : (error.body as { message?: string }).message;
-    if (body !== undefined) return body;
+    const body = typeof error.body === "string" ? parseMessage(error.body) : messageOf(error.body);
+    if (body !== undefined) return printable(body);
   }
-  if (!(error instanceof Error)) return String(error);
+  if (!(error instanceof Error)) return printable(String(error));
   const cause = error.cause instanceof Error ? `: ${error.cause.message}` : "";
-  return `${error.message.split("\n")[0]}${cause}`;
+  return printable(`${error.message.split("\n")[0]}${cause}`);
+}
+
+function messageOf(body: unknown): string | undefined {
+  const message = typeof body === "object" && body !== null && "message" in body ? body.message : undefined;
+  return typeof message === "string" ? message : undefined;
 }
 
 function parseMessage(body: string): string | undefined {
   try {
-    return (JSON.parse(body) as { message?: string }).message;
+    return messageOf(JSON.parse(body));
   } catch {
     return undefined;
   }

@@ -1,4 +1,5 @@
-import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
+import { inspect, type ParseArgsOptionsConfig, parseArgs } from "node:util";
+import { printableLines } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { exitCodes } from "./follow.ts";
 
@@ -41,7 +42,7 @@ export async function runCommand(args: string[], usage: string, body: () => Prom
     return await body();
   } catch (error) {
     if (error instanceof UsageError) console.error(`${error.message}\n\n${usage}`);
-    else console.error(error instanceof Refusal ? error.message : error);
+    else console.error(printableLines(error instanceof Refusal ? error.message : inspect(error), 60, 2_000));
     if (error instanceof UsageError) return exitCodes.usage;
     return error instanceof Refusal && unreachable.has(error.code) ? exitCodes.unreachable : exitCodes.failed;
   }

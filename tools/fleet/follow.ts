@@ -1,3 +1,4 @@
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
 import { describeError } from "./client.ts";
@@ -113,7 +114,7 @@ function printChanges(assessment: Assessment, said: Said, print: (line: string) 
     const fresh = isNew(name, byKubelet ? line : `${line} ${reason}`);
     if (said.states.get(name) === line) continue;
     said.states.set(name, line);
-    if (fresh || !byKubelet) print(shorten(`${name}: ${state}: ${reason}`));
+    if (fresh || !byKubelet) print(printable(`${name}: ${state}: ${reason}`, 200));
   }
   for (const name of said.states.keys()) {
     if (nodes.some((node) => node.name === name)) continue;
@@ -123,11 +124,6 @@ function printChanges(assessment: Assessment, said: Said, print: (line: string) 
   }
   return moved;
 }
-
-const shorten = (line: string): string => {
-  const oneLine = line.replaceAll(/\s+/g, " ");
-  return oneLine.length > 200 ? `${oneLine.slice(0, 199)}…` : oneLine;
-};
 
 function outcome({ failures, nodes }: Assessment): Outcome {
   return { exitCode: failures.length > 0 ? exitCodes.failed : exitCodes.done, failures, nodes };

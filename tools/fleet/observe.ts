@@ -11,6 +11,7 @@ import {
 } from "../../node-installer/kubernetes/names.ts";
 import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { isNotFound } from "./client.ts";
 
@@ -196,13 +197,13 @@ export function installerPod(pod: V1Pod, newestRevision: string | undefined): In
   );
   const unscheduled = conditions.filter(({ type, status }) => type === "PodScheduled" && status === "False");
   const problem = [...unscheduled, ...stopped].map(({ reason, message }) =>
-    [reason, message].filter(Boolean).join(": "),
+    printable([reason, message].filter(Boolean).join(": ")),
   )[0];
   return {
     name: pod.metadata?.name ?? "",
     current: pod.metadata?.labels?.["controller-revision-hash"] === newestRevision,
     ready: conditions.some(({ type, status }) => type === "Ready" && status === "True"),
-    problem: problem ?? (phase === "Running" ? "" : `pod ${phase}`),
+    problem: problem ?? (phase === "Running" ? "" : printable(`pod ${phase}`)),
   };
 }
 
@@ -231,7 +232,7 @@ function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>,
   return {
     name,
     ready: isNodeReady(node),
-    containerRuntime: node.status?.nodeInfo?.containerRuntimeVersion || "unknown",
+    containerRuntime: printable(node.status?.nodeInfo?.containerRuntimeVersion || "unknown", 100),
     status: parseStatus(node.metadata?.annotations?.[statusAnnotation(group)]),
     selected: pod !== undefined || selected,
     pod,

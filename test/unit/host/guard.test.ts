@@ -1,7 +1,8 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,6 +10,8 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -197,6 +200,45 @@ test("does nothing while an installer is alive, and acts once it is dead", async
   await once(holder, "close");
   run();
   expect(config()).toBe(old);
+});
+
+test("acts without the lock once whoever holds it has not finished for half an hour", async () => {
+  arm();
+  mkdirSync(at("run/lock"), { recursive: true });
+  const holder = spawn("flock", [places().lock, "cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  holder.stdin.write("held\n");
+  await once(holder.stdout, "data");
+  const ago = (seconds: number) => utimesSync(at("state/guard.armed"), 0, Date.now() / 1000 - seconds);
+  ago(1_700);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  ago(1_801);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  holder.stdin.end();
+  await once(holder, "close");
+});
+
+test("makes the lock's directory root's alone, so that nobody else can hold the lock or create it first", () => {
+  arm();
+  run();
+  expect(statSync(at("run/lock")).mode & 0o777).toBe(0o700);
+  chmodSync(root, 0o755);
+  const stranger = { uid: 65534, gid: 65534 };
+  expect(spawnSync("flock", ["--nonblock", places().lock, "true"], stranger).status).not.toBe(0);
+  rmSync(places().lock);
+  expect(spawnSync("flock", ["--nonblock", places().lock, "true"], stranger).status).not.toBe(0);
+  expect(spawnSync("sh", ["-c", `exec 3<'${places().lock}'`], stranger).status).not.toBe(0);
+  expect(existsSync(places().lock)).toBe(false);
+});
+
+test("does not write its log into a directory that is a link", () => {
+  arm();
+  mkdirSync(at("elsewhere"));
+  symlinkSync(at("elsewhere"), at("log"));
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(readdirSync(at("elsewhere"))).toEqual([]);
 });
 
 test("if systemctl fails, the order stands and the next run finishes it", () => {

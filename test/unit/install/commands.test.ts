@@ -1,5 +1,15 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -88,7 +98,6 @@ describe("plan", () => {
     const directory = at(`host/opt/edgeless/${runtime?.handler}`);
     cpSync(join(node.payloads, "payload-00000001"), directory, { recursive: true });
     // Modes are part of a payload.
-    const { chmodSync } = await import("node:fs");
     for (const { path, mode } of runtime?.files ?? []) chmodSync(join(directory, path), Number.parseInt(mode, 8));
     const { out } = await withSpec("plan", "--json");
     expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
@@ -99,11 +108,27 @@ describe("plan", () => {
     const journal = { schemaVersion: 1, group: spec.group, createdDirectories: [] };
     const owned = { runtime, files: [], configured: false };
     put("host/var/lib/contrast-runtime/journal.json", JSON.stringify({ ...journal, runtimes: [owned] }));
-    const shim = `/opt/edgeless/${runtime?.handler}/bin/shim`;
-    put("host/proc/7/cmdline", `${shim}\0`);
+    const shim = `host/opt/edgeless/${runtime?.handler}/bin/shim`;
+    put(shim, "the shim");
+    put("host/proc/7/comm", "shim\u001b[2K\n");
+    symlinkSync(at(shim), at("host/proc/7/exe"));
+    // What it says of itself decides nothing.
+    put("host/proc/8/cmdline", `/${shim}\0`);
+    put("host/proc/8/comm", "shim\n");
     spec = { ...spec, runtimes: [] };
     const { out } = await withSpec("plan");
-    expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process ${shim}\nNothing to do `));
+    expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process shim \\(7\\)\nNothing to do `));
+
+    // The same elsewhere, from a bundle that holds no process's arguments; an earlier version's does not say who runs what.
+    put("host/proc/7/cmdline", "shim\0--password\0hunter2");
+    await withSpec("snapshot", "--output", at("bundle.json"));
+    const bundle = JSON.parse(readFileSync(at("bundle.json"), "utf8")) as { calls: Record<string, unknown> };
+    expect(JSON.stringify(bundle)).not.toMatch(/cmdline|hunter2/);
+    const planOf = (name: string) => run("plan", "--spec", at("spec.json"), "--bundle", at(name));
+    expect((await planOf("bundle.json")).out).toBe(out);
+    for (const key of Object.keys(bundle.calls)) if (key.startsWith("runningBelow")) delete bundle.calls[key];
+    put("earlier.json", JSON.stringify(bundle));
+    expect((await planOf("earlier.json")).code).toBe(0);
   });
 
   test("of a node's bundle equals the node's own plan, and the bundle has no secrets", async () => {
@@ -189,6 +214,30 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
   test("a host root that is not there", async () => {
     put("spec.json", JSON.stringify(spec));
     expect((await run("plan", "--spec", at("spec.json"), "--host-root", at("none"))).code).toBe(2);
+  });
+});
+
+describe("verify", () => {
+  test("says whose files and directories are not root's, with and without --deep", async () => {
+    const [runtime] = spec.runtimes;
+    if (runtime === undefined) throw new Error("the spec has no runtime");
+    const directory = `host/opt/edgeless/${runtime.handler}`;
+    cpSync(join(node.payloads, "payload-00000001"), at(directory), { recursive: true });
+    for (const { path, mode } of runtime.files) chmodSync(at(`${directory}/${path}`), Number.parseInt(mode, 8));
+    const path = `/opt/edgeless/${runtime.handler}/share/kata-kernel`;
+    const saysSo = async (...words: string[]) => {
+      const { out } = await withSpec("verify", "--json", ...words);
+      return (JSON.parse(out) as { problems: string[] }).problems.filter((problem) =>
+        /kata-kernel|belongs/.test(problem),
+      );
+    };
+    expect(await saysSo("--deep")).toEqual([]);
+    chownSync(at(`host${path}`), 65534, 65534);
+    expect(await saysSo()).toEqual([`${path} does not match the spec: installing would edit it`]);
+    expect(await saysSo("--deep")).toContain(`${path} belongs to 65534:65534 instead of root (0:0)`);
+    chownSync(at(`host${path}`), 0, 0);
+    chmodSync(at("host/opt/edgeless"), 0o777);
+    expect(await saysSo()).toEqual([expect.stringMatching(/^\/opt\/edgeless belongs to 0:0 with mode 0777/)]);
   });
 });
 

@@ -467,11 +467,21 @@ describe("uninstall and retirement", () => {
   test("files stay as long as a process runs from them", async () => {
     const runtime = node.runtime("00000001");
     await converge(node.environment(node.spec([runtime])));
-    node.host.put("/proc/77/cmdline", `${runtime.containerd.runtimePath}\0-id\0x`);
-    expect((await converge(node.environment(node.spec([])))).blocked).toHaveLength(1);
+    node.host.running.push({ pid: 77, name: "shim", program: runtime.containerd.runtimePath });
+    const { blocked } = await converge(node.environment(node.spec([])));
+    expect(blocked).toEqual([{ handler: runtime.handler, pods: ["process shim (77)"] }]);
     expect(await node.host.stat(runtime.containerd.runtimePath)).toBeDefined();
-    node.host.nodes.delete("/proc/77/cmdline");
+    node.host.running.length = 0;
     await converge(node.environment(node.spec([])));
+    expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+
+  test("a process that only says so keeps no files", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.host.put("/proc/77/cmdline", `sh\0-c\0sleep ${runtime.containerd.runtimePath}`);
+    node.host.link("/proc/77/exe", "/bin/sh");
+    expect((await converge(node.environment(node.spec([])))).blocked).toEqual([]);
     expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
   });
 });
@@ -488,4 +498,112 @@ test("a lost journal: existing files are adopted, not copied again, and the pris
   await converge(node.environment(node.spec([])), { refuseBlocked: true });
   expect(node.host.text(configPath)).toBe(adminsFile);
   expect(journal.runtimes).toHaveLength(2);
+});
+
+describe("whose the payload is", () => {
+  const runtimes = "/opt/edgeless";
+  const setUp = async () => {
+    const runtime = node.runtime("00000001");
+    const spec = node.spec([runtime]);
+    await converge(node.environment(spec));
+    node.host.points.length = 0;
+    return {
+      spec,
+      shim: runtime.containerd.runtimePath,
+      configuration: `${runtimes}/${runtime.handler}/etc/configuration.toml`,
+    };
+  };
+  const change = (path: string, rest: object) => {
+    const known = node.host.nodes.get(path);
+    if (known === undefined) throw new Error(`there is no ${path}`);
+    node.host.nodes.set(path, { ...known, ...rest });
+  };
+  const copied = () => node.host.points.filter((point) => point.startsWith("copy "));
+
+  test.each([
+    ["of somebody else", { uid: 65534 }],
+    ["of another group", { gid: 65534 }],
+    ["that others may write", { mode: 0o777 }],
+  ])("a file %s is replaced, although its bytes are right", async (_name, attributes) => {
+    const { spec, shim } = await setUp();
+    change(shim, attributes);
+    await converge(node.environment(spec));
+    expect(copied()).toHaveLength(1);
+    expect(await node.host.stat(shim)).toMatchObject({ uid: 0, gid: 0, mode: 0o755 });
+    expect(node.starts).toBe(2);
+  });
+
+  test("so is such a file that was there before anything was installed", async () => {
+    const runtime = node.runtime("00000001");
+    node.host.put(runtime.containerd.runtimePath, "shim of 00000001", { mode: 0o755, uid: 65534, gid: 65534 });
+    await converge(node.environment(node.spec([runtime])));
+    expect(await node.host.stat(runtime.containerd.runtimePath)).toMatchObject({ uid: 0, gid: 0 });
+  });
+
+  test("Kata's configuration is written again if it is not root's", async () => {
+    const { spec, configuration } = await setUp();
+    change(configuration, { uid: 65534, mode: 0o666 });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(await node.host.stat(configuration)).toMatchObject({ uid: 0, mode: 0o644 });
+  });
+
+  test("a rewritten file is replaced, although its time of modification was set back", async () => {
+    const { spec, shim } = await setUp();
+    change(shim, { content: Buffer.from("evil of 00000001"), ctimeNs: 1n });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(node.host.text(shim)).toBe("shim of 00000001");
+  });
+
+  test("right bytes whose times changed, or are not in an earlier version's journal, are read once and kept", async () => {
+    const { spec, shim } = await setUp();
+    change(shim, { ctimeNs: 1n });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(copied()).toEqual([]);
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: false });
+    const journal = (node.host.text(journalPath) ?? "").replaceAll(/ *"ctimeNs": "\d+",\n/g, "");
+    expect(journal).not.toContain("ctimeNs");
+    node.host.put(journalPath, journal, { mode: 0o600, uid: 0, gid: 0 });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(copied()).toEqual([]);
+    expect(node.host.text(journalPath)).toContain("ctimeNs");
+  });
+
+  test.each([
+    ["before the first installation", false],
+    ["on a node that serves", true],
+  ])("a directory that others can write to is refused, and nothing is changed: %s", async (_name, installed) => {
+    const { spec } = await setUp();
+    if (!installed) await converge(node.environment(node.spec([])));
+    if (!installed) await node.host.makeDirectory(runtimes, 0o755);
+    change(runtimes, { uid: 65534, mode: 0o777 });
+    const before = Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/"));
+    expect(await refusal(converge(node.environment(spec)))).toBe("not-roots");
+    expect(await refusal(converge(node.environment(node.spec([node.runtime("00000002")]))))).toBe("not-roots");
+    expect(Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/"))).toEqual(before);
+    change(runtimes, { uid: 0, mode: 0o755 });
+    await converge(node.environment(spec));
+    expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
+  });
+
+  test("nothing is removed below a directory that others can write to", async () => {
+    const { shim } = await setUp();
+    change(runtimes, { mode: 0o777 });
+    expect(await refusal(converge(node.environment(node.spec([]))))).toBe("not-roots");
+    expect(await node.host.stat(shim)).toBeDefined();
+  });
+});
+
+test("a change that the guard undid meanwhile is not committed", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  node.host.onPoint = (point, when) => {
+    if (point !== "probe Status" || when !== "after" || node.starts < 2) return;
+    node.host.onPoint = () => undefined;
+    // The installer hung for longer than the guard waits.
+    node.host.put("/var/lib/contrast-runtime/guard.fired", "outcome=restored\n");
+    node.host.put(configPath, adminsFile);
+    node.host.nodes.delete("/var/lib/contrast-runtime/guard.armed");
+  };
+  await expect(converge(node.environment(spec))).rejects.toThrow(/rolled back: the guard on the host undid the change/);
+  expect(node.served).toEqual([]);
+  expect(node.host.text(configPath)).toBe(adminsFile);
 });

@@ -110,6 +110,22 @@ describe("a node's status", () => {
     expect(parseStatus(JSON.stringify(long))).toEqual(long);
   });
 
+  test("what programs, processes and servers said is published as one line without control characters", () => {
+    const hostile = "containerd: \u001b[2K\u001b[32mnode-1: ready\u001b]0;owned\u0007\nnext\u202e";
+    const published = publishedStatus(status("failed", hostile, { pods: [`process ${hostile} (7)`] }), new Date(0));
+    expect(published.reason).toBe("containerd: node-1: ready next");
+    expect(published.pods).toEqual(["process containerd: node-1: ready next (7)"]);
+    reporter.report(status("failed", hostile));
+    expect(reporter.current()?.reason).toBe("containerd: node-1: ready next");
+  });
+
+  test("users that do not fit are counted, also after they have been read", () => {
+    const many = publishedStatus(status("blocked", "used", { pods: Array(80).fill("ns/pod") }), new Date(0));
+    expect(many.pods).toHaveLength(51);
+    expect(many.pods.at(-1)).toBe("… and 30 more");
+    expect(parseStatus(JSON.stringify(many))).toEqual(many);
+  });
+
   test.each([undefined, "", "{", "[]", '{"state":"fine"}'])(
     "an annotation that is not ours counts as absent: %j",
     (annotation) => {

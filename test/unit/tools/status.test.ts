@@ -1,6 +1,10 @@
 import { expect, test } from "vitest";
+import { parseStatus } from "../../../node-installer/kubernetes/status.ts";
+import { unfinished } from "../../../tools/fleet/assess.ts";
+import { describeError } from "../../../tools/fleet/client.ts";
+import { exitCodes, followFleet } from "../../../tools/fleet/follow.ts";
 import { allReady, statusTable } from "../../../tools/status.ts";
-import { fleet, node, status, ticket } from "./fleet-fixture.ts";
+import { fleet, node, status, ticket, wanted } from "./fleet-fixture.ts";
 
 test("the status table has a row per node, even for nodes without a report", () => {
   const pod = { name: "p", current: true, ready: false, problem: "ImagePullBackOff: not found" };
@@ -32,4 +36,58 @@ test("the status is good only if every node is ready now, except for dead ones t
   for (const other of [dead, stale, node("b", "failed"), node("b", undefined)])
     expect(allReady([fleet([node("a", "ready"), other])])).toBe(false);
   expect(allReady([fleet([node("a", "ready"), dead], { skipNodes: ["b"] })])).toBe(true);
+});
+
+/** What somebody with a node's credentials may write into its annotations: everything. */
+const hostile = "\u001b[2K\u001b[1A\u001b]8;;https://evil.example\u0007gate\u001b]8;;\u0007\nnode-2: ready\u202e";
+const harmless = "gate node-2: ready";
+const annotation = (rest: object) => JSON.stringify({ ...status("failed"), ...rest });
+/** As it arrives from the API server: a node with this annotation. */
+const read = (text: string) => node("node-1", "blocked", { status: parseStatus(text) });
+
+test("a node's words reach no terminal as anything but words: status, rollout and uninstallation", async () => {
+  const nodes = [read(annotation({ reason: hostile, pods: [hostile] }))];
+  const said = [statusTable([fleet(nodes)]), ...unfinished(fleet(nodes), wanted())];
+  const outcome = await followFleet({
+    observe: async () => fleet(nodes),
+    wanted: wanted(),
+    stallMs: 1_000,
+    print: (line) => said.push(line),
+    clock: () => 0,
+    delay: async () => undefined,
+  });
+  said.push(...outcome.failures);
+  expect(outcome.exitCode).toBe(exitCodes.failed);
+  expect(said.filter((line) => line.includes(harmless)).length).toBeGreaterThan(3);
+  for (const line of said) expect(line.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\p{Cf}]|evil/u);
+  // The table alone has several lines: its header and one for the node.
+  expect(said.map((line) => line.split("\n").length)).toEqual([2, ...said.slice(1).map(() => 1)]);
+});
+
+test.each([
+  ["a megabyte of reason", annotation({ reason: "x".repeat(1 << 20) })],
+  ["a state that there is not", annotation({ state: "ready\u001b[2K" })],
+  ["a code that is none", annotation({ code: hostile })],
+  ["a handler that is none", annotation({ handlers: [hostile] })],
+  ["a hash that is none", annotation({ specHash: hostile })],
+  ["a time that is none", annotation({ time: hostile })],
+  ["handlers without end", annotation({ handlers: Array(5_000).fill("contrast-cc-x-00000000") })],
+])("an annotation with %s is no report", (_name, text) => {
+  expect(parseStatus(text)).toBeUndefined();
+});
+
+test("a list of users says how many it does not show", () => {
+  const pods = Array.from({ length: 40 }, (_, index) => `shop/cart-${index}`);
+  const blocked = [read(JSON.stringify(status("blocked", { pods })))];
+  expect(statusTable([fleet(blocked)])).toContain("shop/cart-9 … and 30 more.");
+  expect(unfinished(fleet(blocked), wanted()).join()).toContain("shop/cart-9 … and 30 more.");
+});
+
+test.each([
+  [Object.assign(new Error("x"), { body: JSON.stringify({ message: hostile }) }), harmless],
+  [Object.assign(new Error("x"), { body: { message: hostile } }), harmless],
+  [new Error("first", { cause: new Error(hostile) }), `first: ${harmless}`],
+  [hostile, harmless],
+])("an API server's words, too: %#", (error, shown) => {
+  expect(describeError(error)).toBe(shown);
 });
