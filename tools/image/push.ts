@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
+import { discard, nextUrl } from "./http.ts";
 import { blobPath, readImage } from "./layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "./registry.ts";
 
@@ -39,7 +40,7 @@ export async function pushImage(
     },
     [201],
   );
-  answer.resume();
+  discard(answer);
   return reference;
 }
 
@@ -68,7 +69,7 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
     { method: "POST", path: `blobs/uploads/?mount=${blob.digest}`, headers: { "content-length": "0" } },
     [201, 202],
   );
-  begin.resume();
+  discard(begin);
   if (begin.statusCode === 201) return;
   const location = begin.headers.location;
   if (!location)
@@ -76,7 +77,7 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
       "registry-refused",
       `The registry ${repository.origin.origin} began an upload without saying where to.`,
     );
-  const target = new URL(location, repository.origin);
+  const target = nextUrl(location, repository.origin);
   target.searchParams.set("digest", blob.digest);
   const done = await repository.send(
     {
@@ -88,12 +89,12 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
     },
     [201],
   );
-  done.resume();
+  discard(done);
 }
 
 async function has(repository: Repository, path: string, headers: Record<string, string> = {}): Promise<boolean> {
   const answer = await repository.send({ method: "HEAD", path, headers }, [200, 404]);
-  answer.resume();
+  discard(answer);
   return answer.statusCode === 200;
 }
 
