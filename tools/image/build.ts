@@ -5,12 +5,15 @@ import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { projectDirectory } from "../project.ts";
-import { baseEntries, baseInputs } from "./base.ts";
+import { baseEntries, baseInputs, readPins } from "./base.ts";
 import type { Entry } from "./layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "./layout.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
 export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+
+/** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
+export const baseAnnotation = "runtime.contrast.edgeless.systems/base";
 
 /** A payload on this machine: the directory holds manifest.json and files/. */
 export interface LocalPayload {
@@ -57,9 +60,10 @@ export async function buildImage(
   progress: Progress = toStderr,
 ): Promise<BuiltImage> {
   const { layoutDir = installerLayout, program, payloads } = options;
+  const pins = await readPins();
   const content: ImageContent = {
     layers: [
-      { name: "node", entries: await baseEntries(progress), compression: "zstd" },
+      { name: "node", entries: await baseEntries(pins, progress), compression: "zstd" },
       ...payloads.map((payload) => ({
         name: `payload ${payload.manifest.name}`,
         entries: payloadEntries(payload),
@@ -75,7 +79,7 @@ export async function buildImage(
     annotations: {
       "org.opencontainers.image.title": "contrast-node-installer",
       "org.opencontainers.image.licenses": "Apache-2.0",
-      "org.opencontainers.image.base.name": await baseInputs(),
+      [baseAnnotation]: await baseInputs(pins),
     },
   };
   return await writeImage(layoutDir, content, progress);
