@@ -14,7 +14,10 @@ const descriptor = z.object({
 const manifestSchema = z.object({ config: descriptor, layers: z.array(descriptor).min(1) });
 const indexSchema = z.object({
   manifests: z.array(
-    descriptor.extend({ platform: z.object({ architecture: z.string(), os: z.string() }).optional() }),
+    descriptor.extend({
+      artifactType: z.string().optional(),
+      platform: z.object({ architecture: z.string(), os: z.string() }).optional(),
+    }),
   ),
 });
 const accepted = [
@@ -78,7 +81,8 @@ export async function imageManifest(
   const document = imageJson(text, name);
   const index = indexSchema.safeParse(document);
   if (index.success) {
-    const { manifests } = index.data;
+    // An image layout lists what is attached to its image, too.
+    const manifests = index.data.manifests.filter(({ artifactType }) => artifactType === undefined);
     const mine =
       manifests.find(({ platform }) => platform?.os === "linux" && platform.architecture === "amd64") ??
       manifests.find(({ platform }) => platform === undefined && manifests.length === 1);
