@@ -14,9 +14,13 @@ export const descriptorSchema = z.object({
 });
 export type Descriptor = z.infer<typeof descriptorSchema>;
 
-const indexSchema = z.object({ schemaVersion: z.literal(2), manifests: z.array(descriptorSchema).length(1) });
+/** Beside the image, the index names what is attached to it; that has an artifact type. */
+const indexSchema = z.object({
+  schemaVersion: z.literal(2),
+  manifests: z.array(descriptorSchema.extend({ artifactType: z.string().optional() })),
+});
 
-/** The manifest that the layout's index.json names. @throws Refusal if there is no image, or more than one */
+/** The image's manifest, as the layout's index.json names it. @throws Refusal if there is no image, or more than one */
 export async function readImageIndex(layoutDir: string): Promise<Descriptor> {
   let text: string;
   try {
@@ -26,12 +30,13 @@ export async function readImageIndex(layoutDir: string): Promise<Descriptor> {
     throw new Refusal("image-missing", `There is no image at ${layoutDir}. Build it with: npm run image`);
   }
   try {
-    const [manifest] = indexSchema.parse(JSON.parse(text)).manifests;
-    if (manifest) return manifest;
+    const { manifests } = indexSchema.parse(JSON.parse(text));
+    const [manifest, ...others] = manifests.filter(({ artifactType }) => artifactType === undefined);
+    if (manifest && others.length === 0) return manifest;
   } catch (error) {
     throw brokenImage(layoutDir, `index.json is not the index of one image (${(error as Error).message})`);
   }
-  throw brokenImage(layoutDir, "index.json names no image");
+  throw brokenImage(layoutDir, "index.json does not name one image");
 }
 
 export const brokenImage = (layoutDir: string, what: string): Refusal =>

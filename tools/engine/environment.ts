@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { chmod, mkdir, readFile } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parse } from "yaml";
@@ -39,7 +39,7 @@ export async function engineEnvironment(
   prefix: string[] = [],
 ): Promise<EngineEnvironment> {
   const engine = await resolveEngine(progress);
-  await mkdir(stateDirectory, { recursive: true });
+  await closedDirectory(stateDirectory);
   await releaseStaleLocks(stateDirectory, await projectName(), stack, progress);
   await installLauncher(packageRoot);
   const env = baseEnvironment(engine, stateDirectory);
@@ -56,6 +56,16 @@ export async function engineEnvironment(
     prefix,
     plugins,
   };
+}
+
+/**
+ * Makes the directory, and closes it to other users: with the empty passphrase, whoever reads the stacks' files has their
+ * secrets. One that is somebody else's (the clone's owner's, where root runs this) is closed as well; where that may not
+ * be done, the engine cannot write there either and says so.
+ */
+export async function closedDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await chmod(directory, 0o700).catch(() => {});
 }
 
 /** The way into the network of the stack's local cluster, if it has one that runs. @throws Refusal unless run as root */

@@ -1,16 +1,21 @@
-import { readdir } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { projectDirectory } from "../project.ts";
-import { baseEntries, baseInputs } from "./base.ts";
+import { packageRoot, projectDirectory } from "../project.ts";
+import { baseEntries, baseInputs, readPins } from "./base.ts";
 import type { Entry } from "./layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "./layout.ts";
+import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./parts.ts";
+import { referrersOf } from "./sbom.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
 export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+
+/** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
+export const baseAnnotation = "runtime.contrast.edgeless.systems/base";
 
 /** A payload on this machine: the directory holds manifest.json and files/. */
 export interface LocalPayload {
@@ -53,13 +58,24 @@ const payloadEntries = ({ manifest, directory }: LocalPayload): Entry[] =>
  * because it changes most often, and nodes unpack again whatever lies above a changed layer.
  */
 export async function buildImage(
-  options: { layoutDir?: string; program: string; payloads: LocalPayload[] },
+  options: { layoutDir?: string; program: string; bundled?: NpmPackage[]; payloads: LocalPayload[] },
   progress: Progress = toStderr,
 ): Promise<BuiltImage> {
-  const { layoutDir = installerLayout, program, payloads } = options;
+  const { layoutDir = installerLayout, program, bundled = [], payloads } = options;
+  const pins = await readPins();
+  const { version } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8")) as { version: string };
+  const parts: ImageParts = {
+    version,
+    source: await sourceState(),
+    node: await nodeOfImage(),
+    bundled,
+    debian: pins,
+    payloads: payloads.map(({ manifest }) => manifest),
+    sourceDateEpoch: process.env.SOURCE_DATE_EPOCH ? Number(process.env.SOURCE_DATE_EPOCH) : undefined,
+  };
   const content: ImageContent = {
     layers: [
-      { name: "node", entries: await baseEntries(progress), compression: "zstd" },
+      { name: "node", entries: await baseEntries(pins, progress), compression: "zstd" },
       ...payloads.map((payload) => ({
         name: `payload ${payload.manifest.name}`,
         entries: payloadEntries(payload),
@@ -75,8 +91,9 @@ export async function buildImage(
     annotations: {
       "org.opencontainers.image.title": "contrast-node-installer",
       "org.opencontainers.image.licenses": "Apache-2.0",
-      "org.opencontainers.image.base.name": await baseInputs(),
+      [baseAnnotation]: await baseInputs(pins),
     },
+    referrers: (digest) => referrersOf(digest, parts),
   };
   return await writeImage(layoutDir, content, progress);
 }

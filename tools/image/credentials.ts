@@ -2,8 +2,10 @@ import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { run } from "../programs/run.ts";
+import { isPrivate } from "./http.ts";
 
 export interface Credentials {
   username?: string;
@@ -24,8 +26,12 @@ const dockerConfigSchema = z.object({
 /**
  * The user's credentials for a registry: REGISTRY_USERNAME and REGISTRY_PASSWORD, else what `docker login` (or podman,
  * skopeo, oras with the same file) left. Undefined where there are none.
+ *
+ * @throws Refusal where stored ones would go over the network without TLS: what was stored for a name is not meant for
+ *   whoever answers to it there. Those of the environment are given for this very command.
  */
-export async function registryCredentials(host: string, env = process.env): Promise<Credentials | undefined> {
+export async function registryCredentials(origin: URL, env = process.env): Promise<Credentials | undefined> {
+  const { host } = origin;
   if (env.REGISTRY_USERNAME) return { username: env.REGISTRY_USERNAME, password: env.REGISTRY_PASSWORD ?? "" };
   const file = join(env.DOCKER_CONFIG || join(homedir(), ".docker"), "config.json");
   let text: string;
@@ -41,6 +47,11 @@ export async function registryCredentials(host: string, env = process.env): Prom
   const names =
     host === "registry-1.docker.io" ? ["https://index.docker.io/v1/", "docker.io"] : [host, `https://${host}`];
   for (const name of names) {
+    if (!isPrivate(origin) && (name in credHelpers || name in auths))
+      throw new Refusal(
+        "login-without-tls",
+        `${file} has a login for ${host}, which is not sent to ${origin.origin}: others could read it there. Use https, or give REGISTRY_USERNAME and REGISTRY_PASSWORD for this command.`,
+      );
     const helper = credHelpers[name] ?? credsStore;
     if (helper && (credHelpers[name] || name in auths)) return await fromHelper(helper, name);
     const entry = auths[name];
@@ -59,10 +70,12 @@ async function fromHelper(helper: string, name: string): Promise<Credentials> {
   const program = `docker-credential-${helper}`;
   const { code, stdout, stderr } = await run(program, ["get"], { input: name });
   const answer = helperAnswer.safeParse(parseJson(stdout));
+  // Helpers complain on standard output, but what one prints there when it succeeds may be the secret.
+  const said = printable(stderr || (code === 0 ? "" : stdout), 300);
   if (code !== 0 || !answer.success)
     throw new Refusal(
       "credential-helper",
-      `${program} gave no credentials for ${name}: ${(stderr || stdout).trim() || `exit ${code}`}. Log in again.`,
+      `${program} gave no credentials for ${name}: ${said || `exit ${code}, and no answer that Docker's protocol knows`}. Log in again.`,
     );
   const { Username, Secret } = answer.data;
   return Username === "<token>" ? { identityToken: Secret } : { username: Username, password: Secret };

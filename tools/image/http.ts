@@ -1,10 +1,11 @@
 import { once } from "node:events";
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
-import { isIP } from "node:net";
+import { BlockList, isIP, isIPv6 } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { rootCertificates } from "node:tls";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 
 /**
@@ -20,6 +21,40 @@ export interface HttpRequest {
   body?: () => Readable | Buffer;
   /** Certificate authorities in PEM, trusted besides the usual ones. */
   ca?: string | undefined;
+}
+
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8);
+loopback.addAddress("::1", "ipv6");
+
+/** Whether what is sent there stays on this machine. `localhost` counts: RFC 6761 has every resolver answer a loopback address. */
+export function isLoopback({ hostname }: URL): boolean {
+  const address = hostname.replace(/^\[|\]$/g, "");
+  return address === "localhost" || (isIP(address) > 0 && loopback.check(address, isIPv6(address) ? "ipv6" : "ipv4"));
+}
+
+/** Whether nobody on the way can read what is sent there. */
+export const isPrivate = (url: URL): boolean => url.protocol === "https:" || isLoopback(url);
+
+/**
+ * Where a server says to go on. Never from https to http: whoever listens there would read what TLS was to hide (signed
+ * addresses, tokens, the upload), and could answer in the server's place.
+ *
+ * @param location a Location header's value, absolute or relative to `from`
+ */
+export function nextUrl(location: string, from: URL): URL {
+  const next = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  if (!next || !/^https?:$/.test(next.protocol))
+    throw new Refusal(
+      "redirects",
+      `${from.origin} sends on to "${printable(location, 200)}", which is no web address.`,
+    );
+  if (from.protocol === "https:" && next.protocol === "http:")
+    throw new Refusal(
+      "redirects",
+      `${from.origin} sends on to ${next.origin}, without TLS: refused. If that server is behind a proxy that ends TLS, let the proxy tell it so (X-Forwarded-Proto: https).`,
+    );
+  return next;
 }
 
 /** Without a byte for this long, the connection counts as dead. A registry may take minutes to store what it got. */
@@ -64,10 +99,10 @@ export async function send(request: HttpRequest, redirects = 0): Promise<Incomin
     location &&
     (method === "GET" || method === "HEAD")
   ) {
-    response.resume();
+    discard(response);
     if (redirects === maximalRedirects)
       throw new Refusal("redirects", `${url.origin} redirects more than ${maximalRedirects} times.`);
-    const next = new URL(location, url);
+    const next = nextUrl(location, url);
     const { authorization: _, ...anonymous } = headers;
     return await send(
       { ...request, url: next, headers: next.origin === url.origin ? headers : anonymous },
@@ -77,8 +112,21 @@ export async function send(request: HttpRequest, redirects = 0): Promise<Incomin
   return response;
 }
 
+/** Longer answers than this are no manifests, tokens or error messages. */
+const longestAnswer = 1 << 20;
+
+/** Reads on to the end of a body that nobody needs, so that its connection can be used again; not of an endless one. */
+export function discard(response: IncomingMessage): void {
+  let size = 0;
+  response.on("error", () => {});
+  response.on("data", (chunk: Buffer) => {
+    size += chunk.length;
+    if (size > longestAnswer) response.destroy();
+  });
+}
+
 /** The body as text, at most a mebibyte of it. */
-export async function readText(response: IncomingMessage, limit = 1 << 20): Promise<string> {
+export async function readText(response: IncomingMessage, limit = longestAnswer): Promise<string> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {

@@ -12,11 +12,17 @@ import { withLock } from "../programs/mutex.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { explainFullDisk } from "./full-disk.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey } from "./layer.ts";
+import type { Referrer } from "./sbom.ts";
 
 /** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
 const imageManifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
+const layoutIndexSchema = z.object({
+  manifests: z.array(descriptorSchema.extend({ artifactType: z.string().optional() })),
+});
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json";
+/** What an artifact has in the place of a configuration: "{}". */
+const emptyType = "application/vnd.oci.empty.v1+json";
 const configType = "application/vnd.oci.image.config.v1+json";
 
 export const blobPath = (layoutDir: string, digest: string): string =>
@@ -34,6 +40,16 @@ export interface ImageContent {
   layers: { name: string; entries: Entry[]; compression: Compression }[];
   config: ImageConfig;
   annotations?: Record<string, string>;
+  /** What is attached to the image of this digest. It changes nothing of the image itself. */
+  referrers?: (digest: string) => Referrer[];
+}
+
+/** A manifest on disk, and the blobs that it names. */
+export interface StoredManifest {
+  manifest: Descriptor;
+  content: Buffer;
+  /** Configuration first. */
+  blobs: Descriptor[];
 }
 
 export interface BuiltImage {
@@ -82,15 +98,47 @@ async function write(layoutDir: string, content: ImageContent, progress: Progres
     layers: layers.map(({ mediaType, digest, size }) => ({ mediaType, digest, size })),
     ...(content.annotations ? { annotations: content.annotations } : {}),
   });
+  const attached: { descriptors: Descriptor[]; manifest: unknown }[] = [];
+  for (const referrer of content.referrers?.(manifest.digest) ?? [])
+    attached.push(await writeReferrer(layoutDir, manifest, referrer));
+  const index = {
+    schemaVersion: 2,
+    // Tools that expect one image in a layout find it by this name where there are referrers, too.
+    manifests: [
+      attached.length > 0
+        ? { ...manifest, annotations: { "org.opencontainers.image.ref.name": "installer" } }
+        : manifest,
+      ...attached.map((one) => one.manifest),
+    ],
+  };
   await replaceFile(join(layoutDir, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
-  await replaceFile(join(layoutDir, "index.json"), JSON.stringify({ schemaVersion: 2, manifests: [manifest] }));
+  await replaceFile(join(layoutDir, "index.json"), JSON.stringify(index));
   await replaceFile(recordFile, JSON.stringify(record));
-  const used = new Set([manifest, config, ...layers].map(({ digest }) => digest.slice("sha256:".length)));
+  const descriptors = [manifest, config, ...layers, ...attached.flatMap((one) => one.descriptors)];
+  const used = new Set(descriptors.map(({ digest }) => digest.slice("sha256:".length)));
   for (const name of await readdir(blobs)) if (!used.has(name)) await rm(join(blobs, name));
   return {
     digest: manifest.digest,
     layers: layers.map(({ name, digest, size, cached }) => ({ name, digest, size, cached })),
   };
+}
+
+/** An artifact as the image specification has it: a manifest of an empty configuration and the document as its layer. */
+async function writeReferrer(layoutDir: string, image: Descriptor, referrer: Referrer) {
+  const { artifactType, content, annotations } = referrer;
+  const config = await writeBlob(layoutDir, emptyType, "{}");
+  const document = await writeBlob(layoutDir, artifactType, content);
+  const { mediaType, digest, size } = image;
+  const written = await writeJson(layoutDir, manifestType, {
+    schemaVersion: 2,
+    mediaType: manifestType,
+    artifactType,
+    config,
+    layers: [document],
+    subject: { mediaType, digest, size },
+    annotations,
+  });
+  return { descriptors: [config, document, written], manifest: { ...written, artifactType, annotations } };
 }
 
 function imageConfiguration(config: ImageConfig, layers: Layer[]): unknown {
@@ -109,11 +157,17 @@ function imageConfiguration(config: ImageConfig, layers: Layer[]): unknown {
   };
 }
 
-/** The image's manifest: its descriptor and bytes, and the blobs that it names (configuration first). */
-export async function readImage(
-  layoutDir: string,
-): Promise<{ manifest: Descriptor; content: Buffer; blobs: Descriptor[] }> {
-  const manifest = await readImageIndex(layoutDir);
+/** The image: its manifest's descriptor and bytes, and the blobs that it names; and what is attached to it. */
+export async function readImage(layoutDir: string): Promise<StoredManifest & { referrers: StoredManifest[] }> {
+  const image = await readImageIndex(layoutDir);
+  const { manifests } = layoutIndexSchema.parse(JSON.parse(await readFile(join(layoutDir, "index.json"), "utf8")));
+  const referrers: StoredManifest[] = [];
+  for (const { artifactType, mediaType, digest, size } of manifests)
+    if (artifactType !== undefined) referrers.push(await readStored(layoutDir, { mediaType, digest, size }));
+  return { ...(await readStored(layoutDir, image)), referrers };
+}
+
+async function readStored(layoutDir: string, manifest: Descriptor): Promise<StoredManifest> {
   const content = await readFile(blobPath(layoutDir, manifest.digest)).catch((error: NodeJS.ErrnoException) => {
     throw brokenImage(layoutDir, `the manifest ${manifest.digest} cannot be read (${error.code})`);
   });
@@ -139,8 +193,11 @@ async function hasSize(file: string, size: number): Promise<boolean> {
   return (await stat(file).catch(() => undefined))?.size === size;
 }
 
-async function writeJson(layoutDir: string, mediaType: string, value: unknown): Promise<Descriptor> {
-  const content = Buffer.from(JSON.stringify(value));
+const writeJson = (layoutDir: string, mediaType: string, value: unknown): Promise<Descriptor> =>
+  writeBlob(layoutDir, mediaType, JSON.stringify(value));
+
+async function writeBlob(layoutDir: string, mediaType: string, text: string): Promise<Descriptor> {
+  const content = Buffer.from(text);
   const digest = `sha256:${sha256(content)}`;
   await replaceFile(blobPath(layoutDir, digest), content);
   return { mediaType, digest, size: content.length };

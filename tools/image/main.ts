@@ -7,6 +7,7 @@ import { type Progress, seconds, toStderr } from "../programs/progress.ts";
 import { isPackage, packageRoot } from "../project.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import type { BuiltImage } from "./layout.ts";
+import { bundledPackagesFile } from "./parts.ts";
 import { pushImage, reportFailure } from "./push.ts";
 
 const usage = `Usage: npm run image [-- OPTIONS]
@@ -22,7 +23,8 @@ export async function buildInstallerImage(
   const begin = Date.now();
   const program = await installerProgram();
   const payloads = await localPayloads(options.payloads);
-  const image = await buildImage({ program, payloads }, progress);
+  const bundled = JSON.parse(await readFile(bundledPackagesFile, "utf8"));
+  const image = await buildImage({ program, bundled, payloads }, progress);
   const megabytes = image.layers.reduce((sum, layer) => sum + layer.size, 0) / 1e6;
   const fresh = image.layers.filter(({ cached }) => !cached).length;
   progress(

@@ -3,17 +3,19 @@
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
+import { z } from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { blobPath, readImage } from "./layout.ts";
+import { discard, nextUrl, readText } from "./http.ts";
+import { blobPath, readImage, type StoredManifest } from "./layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "./registry.ts";
 
 /** How many blobs are on their way at a time. */
 const parallel = 3;
 
 /**
- * Pushes what the registry does not have yet; returns "host/repository@sha256:…".
+ * Pushes what the registry does not have yet of the image and of what is attached to it; returns "host/repository@sha256:…".
  * @throws Refusal that names the registry, its answer and what to do
  */
 export async function pushImage(
@@ -21,26 +23,69 @@ export async function pushImage(
   progress: Progress = toStderr,
 ): Promise<string> {
   const repository = new Repository(options);
-  const { manifest, content, blobs } = await readImage(options.layoutDir);
-  const reference = `${repository.reference}@${manifest.digest}`;
-  if (await has(repository, `manifests/${manifest.digest}`, { accept: manifest.mediaType })) return reference;
+  const { referrers, ...image } = await readImage(options.layoutDir);
+  await pushManifest(repository, options.layoutDir, image, progress);
+  for (const referrer of referrers) await pushManifest(repository, options.layoutDir, referrer, progress);
+  if (referrers.length > 0) await listReferrers(repository, image.manifest.digest, referrers);
+  return `${repository.reference}@${image.manifest.digest}`;
+}
+
+/** Pushes what the registry does not have yet of a manifest and its blobs. */
+async function pushManifest(
+  repository: Repository,
+  layoutDir: string,
+  { manifest, content, blobs }: StoredManifest,
+  progress: Progress,
+): Promise<void> {
+  if (await has(repository, `manifests/${manifest.digest}`, { accept: manifest.mediaType })) return;
   const queue = [...blobs];
   const worker = async () => {
-    for (let blob = queue.shift(); blob; blob = queue.shift())
-      await pushBlob(repository, options.layoutDir, blob, progress);
+    for (let blob = queue.shift(); blob; blob = queue.shift()) await pushBlob(repository, layoutDir, blob, progress);
   };
   await Promise.all(Array.from({ length: parallel }, worker));
-  const answer = await repository.send(
-    {
-      method: "PUT",
-      path: `manifests/${manifest.digest}`,
-      headers: { "content-type": manifest.mediaType, "content-length": String(content.length) },
-      body: () => content,
-    },
-    [201],
-  );
-  answer.resume();
-  return reference;
+  await putManifest(repository, manifest.digest, manifest.mediaType, content);
+}
+
+async function putManifest(repository: Repository, name: string, mediaType: string, content: Buffer): Promise<void> {
+  const headers = { "content-type": mediaType, "content-length": String(content.length) };
+  discard(await repository.send({ method: "PUT", path: `manifests/${name}`, headers, body: () => content }, [201]));
+}
+
+const indexType = "application/vnd.oci.image.index.v1+json";
+const referrersSchema = z.object({ manifests: z.array(z.looseObject({ digest: z.string() })) });
+
+/**
+ * Registries of the distribution specification 1.1 list a subject's referrers by themselves. For all others there is an
+ * index with the tag `sha256-<hex>`, where clients then look ("Referrers Tag Schema"): what is missing there is added.
+ */
+async function listReferrers(repository: Repository, subject: string, referrers: StoredManifest[]): Promise<void> {
+  const own = await repository.send({ method: "GET", path: `referrers/${subject}` }, [200, 400, 404, 405]);
+  discard(own);
+  if (own.statusCode === 200) return;
+  const tag = subject.replace(":", "-");
+  const get = { method: "GET", path: `manifests/${tag}`, headers: { accept: indexType } } as const;
+  const answer = await repository.send(get, [200, 404]);
+  const text = await readText(answer);
+  const listed = answer.statusCode === 200 ? listedReferrers(text, repository, tag) : [];
+  const missing = referrers.filter(({ manifest }) => !listed.some(({ digest }) => digest === manifest.digest));
+  if (missing.length === 0) return;
+  const described = missing.map(({ manifest, content }) => {
+    const { artifactType, annotations } = JSON.parse(content.toString()) as Record<string, unknown>;
+    return { ...manifest, artifactType, annotations };
+  });
+  const index = { schemaVersion: 2, mediaType: indexType, manifests: [...listed, ...described] };
+  await putManifest(repository, tag, indexType, Buffer.from(JSON.stringify(index)));
+}
+
+function listedReferrers(text: string, repository: Repository, tag: string) {
+  try {
+    return referrersSchema.parse(JSON.parse(text)).manifests;
+  } catch {
+    throw new Refusal(
+      "referrers-tag",
+      `${repository.reference}:${tag}, where what is attached to the image is listed, is no index. Delete that tag and push again.`,
+    );
+  }
 }
 
 async function pushBlob(
@@ -68,7 +113,7 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
     { method: "POST", path: `blobs/uploads/?mount=${blob.digest}`, headers: { "content-length": "0" } },
     [201, 202],
   );
-  begin.resume();
+  discard(begin);
   if (begin.statusCode === 201) return;
   const location = begin.headers.location;
   if (!location)
@@ -76,7 +121,7 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
       "registry-refused",
       `The registry ${repository.origin.origin} began an upload without saying where to.`,
     );
-  const target = new URL(location, repository.origin);
+  const target = nextUrl(location, repository.origin);
   target.searchParams.set("digest", blob.digest);
   const done = await repository.send(
     {
@@ -88,12 +133,12 @@ async function upload(repository: Repository, layoutDir: string, blob: Descripto
     },
     [201],
   );
-  done.resume();
+  discard(done);
 }
 
 async function has(repository: Repository, path: string, headers: Record<string, string> = {}): Promise<boolean> {
   const answer = await repository.send({ method: "HEAD", path, headers }, [200, 404]);
-  answer.resume();
+  discard(answer);
   return answer.statusCode === 200;
 }
 

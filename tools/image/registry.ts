@@ -1,9 +1,10 @@
 import type { IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
 import { z } from "zod";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type Credentials, registryCredentials } from "./credentials.ts";
-import { connectionProblem, readText, send } from "./http.ts";
+import { connectionProblem, discard, isLoopback, isPrivate, readText, send } from "./http.ts";
 
 export interface RegistryOptions {
   /** "https://ghcr.io", "http://10.0.0.1:5000"; without a scheme https. */
@@ -25,7 +26,9 @@ export interface RegistryRequest {
 
 export const attempts = 4;
 const transient = new Set([429, 500, 502, 503, 504]);
-const tokenSchema = z.object({ token: z.string().optional(), access_token: z.string().optional() });
+/** What can stand in a header (RFC 6750: token68), and no server would send more. */
+const token = z.string().regex(/^[!-~]{1,16384}$/);
+const tokenSchema = z.object({ token: token.optional(), access_token: token.optional() });
 
 /** One repository of a registry (OCI distribution API, version 2), with whatever authentication it asks for. */
 export class Repository {
@@ -62,8 +65,9 @@ export class Repository {
    */
   async send(request: RegistryRequest, expected: number[]): Promise<IncomingMessage> {
     const url = request.path instanceof URL ? request.path : new URL(`/v2/${this.name}/${request.path}`, this.origin);
-    // Where a registry sends an upload to a store of another host, that has its own way to know who asks.
-    const isOwn = url.host === this.origin.host;
+    // Where a registry sends an upload to a store of another host, that has its own way to know who asks. Scheme and port
+    // are part of whom we talk to: another port is another server, and without TLS it may be anybody.
+    const isOwn = url.origin === this.origin.origin;
     const last = request.once ? 1 : attempts;
     for (let attempt = 1, challenged = false; ; attempt++) {
       let response: IncomingMessage;
@@ -96,7 +100,7 @@ export class Repository {
         if (this.#authorization) continue;
       }
       if (transient.has(status) && attempt < last) {
-        response.resume();
+        discard(response);
         await pause(attempt, Number(response.headers["retry-after"]));
         continue;
       }
@@ -105,7 +109,7 @@ export class Repository {
   }
 
   async #authorize(challenge: string): Promise<string | undefined> {
-    this.#credentials ??= registryCredentials(this.origin.host);
+    this.#credentials ??= registryCredentials(this.origin);
     const credentials = await this.#credentials;
     const basic = credentials?.username
       ? `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64")}`
@@ -115,6 +119,11 @@ export class Repository {
     const { realm, service, scope } = bearer;
     if (!realm || !URL.canParse(realm)) return undefined;
     const url = new URL(realm);
+    if (!mayAskForToken(url, this.origin))
+      throw new Refusal(
+        "registry-realm",
+        `The registry ${this.origin.origin} wants a login at ${url.origin}, where nothing that is sent is hidden from others: refused. Its token server must be https.`,
+      );
     const query = { ...(service ? { service } : {}), scope: scope || `repository:${this.name}:pull,push` };
     const response = credentials?.identityToken
       ? await this.#token(url, {
@@ -158,9 +167,10 @@ export class Repository {
   }
 
   #refused(method: string, url: URL, status: number, body: string): Refusal {
+    const ways = isPrivate(this.origin) ? `docker login ${this.origin.host}, or ` : "";
     const advice =
       status === 401 || status === 403
-        ? `Log in (docker login ${this.origin.host}, or REGISTRY_USERNAME and REGISTRY_PASSWORD) with a user who may use the repository ${this.name}.`
+        ? `Log in (${ways}REGISTRY_USERNAME and REGISTRY_PASSWORD) with a user who may use the repository ${this.name}.`
         : status === 404
           ? `Check the registry's address and that the repository ${this.name} and the digest exist.`
           : status === 413
@@ -168,12 +178,24 @@ export class Repository {
             : status === 507 || /no space/i.test(body)
               ? "The registry's disk is full."
               : "See the registry's own log, and run the command again.";
-    const said = errorWords(body);
+    const said = printable(errorWords(body), 300);
     return new Refusal(
       transient.has(status) ? "registry-busy" : "registry-refused",
-      `The registry ${this.origin.origin} answered ${status} to ${method} ${url.pathname}${said ? ` (${said})` : ""}. ${advice}`,
+      `The registry ${this.origin.origin} answered ${status} to ${method} ${printable(url.pathname, 300)}${said ? ` (${said})` : ""}. ${advice}`,
     );
   }
+}
+
+/**
+ * Whether user and password, and the token that they buy, may pass between us and the server that a registry names for
+ * logging in. It often is another host (Docker Hub's is auth.docker.io), and who gives a registry a password trusts it to
+ * choose one; but nobody on the way may read along, so it must be https. Only a registry that is spoken to without TLS
+ * itself may name a plain server: on its own host, for there the way is as open already, or on this machine.
+ */
+export function mayAskForToken(realm: URL, registry: URL): boolean {
+  if (realm.protocol === "https:") return true;
+  if (realm.protocol !== "http:" || registry.protocol !== "http:") return false;
+  return realm.hostname === registry.hostname || (isLoopback(realm) && isLoopback(registry));
 }
 
 /** The parameters of the Bearer challenge, if there is one, and whether Basic is offered: a header may hold several. */
@@ -199,7 +221,7 @@ function tokenIn(text: string, url: URL): string {
   if (found !== undefined) return found;
   throw new Refusal(
     "registry-token",
-    `${url.origin}${url.pathname}, which the registry names for logging in, answered without a token (${errorWords(text) || "nothing"}). Check the registry's configuration of its token server.`,
+    `${url.origin}${url.pathname}, which the registry names for logging in, answered without a token (${printable(errorWords(text), 300) || "nothing"}). Check the registry's configuration of its token server.`,
   );
 }
 
@@ -222,7 +244,7 @@ function errorWords(body: string): string {
     const { errors } = JSON.parse(body) as { errors: { code?: string; message?: string }[] };
     return errors.map(({ code, message }) => [code, message].filter(Boolean).join(": ")).join("; ");
   } catch {
-    return body.replace(/\s+/g, " ").trim().slice(0, 200);
+    return body.slice(0, 1000);
   }
 }
 

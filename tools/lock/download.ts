@@ -5,7 +5,7 @@ import type { IncomingMessage } from "node:http";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { connectionProblem, send } from "../image/http.ts";
+import { connectionProblem, discard, send } from "../image/http.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import { withLock } from "../programs/mutex.ts";
 import { type Progress, whileWaiting } from "../programs/progress.ts";
@@ -14,6 +14,8 @@ export interface Download {
   url: string;
   /** Hex; what the whole file must have. */
   sha256: string;
+  /** Bytes, where they are known: a server that sends more is not listened to. */
+  size?: number;
   headers?: Record<string, string>;
   ca?: string | undefined;
   /** Where downloads are kept; by default in the cache. */
@@ -90,11 +92,15 @@ async function fetchRest(part: string, have: number, wanted: Download, progress:
     await rm(part, { force: true });
     return await fetchRest(part, 0, wanted, progress);
   }
+  if (wanted.size !== undefined && (total ?? wanted.size) !== wanted.size) {
+    response.destroy();
+    throw new Refusal("digest-mismatch", `${url} has ${total} bytes, but ${wanted.size} were expected.`);
+  }
   if (total !== undefined) await requireRoom(part, total - from, url);
   const etag = response.headers.etag;
   const strong = etag && !etag.startsWith("W/") ? etag : response.headers["last-modified"];
   await writeFile(`${part}.json`, JSON.stringify({ url, ...(strong ? { validator: strong } : {}) }));
-  const size = await append(part, from, response, total, progress, basename(new URL(url).pathname));
+  const size = await append(part, from, response, total ?? wanted.size, progress, basename(new URL(url).pathname));
   return total === undefined || size >= total;
 }
 
@@ -110,7 +116,7 @@ function placeOf(response: IncomingMessage, have: number, url: string): { from?:
   // All bytes are here already: the digest decides whether they are the right ones.
   if (status === 416 && Number(size) === have) return { from: have, total: have };
   if (status === 206 || status === 416) return {};
-  response.resume();
+  discard(response);
   if (transient.includes(status)) throw new Error(`the server answered ${status}`);
   const advice =
     status === 404 || status === 410
@@ -133,12 +139,13 @@ async function append(
   let at = from;
   const line = () => progress(`  ${name}: ${megabytes(at)}${total ? ` of ${megabytes(total)}` : ""} MB`);
   try {
-    if (response.statusCode === 416) response.resume();
+    if (response.statusCode === 416) discard(response);
     else
       await whileWaiting(5, line, async () => {
         for await (const chunk of response as AsyncIterable<Buffer>) {
           await handle.write(chunk, 0, chunk.length, at);
           at += chunk.length;
+          if (total !== undefined && at > total) break;
         }
       });
     return at;

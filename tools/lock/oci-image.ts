@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { readText } from "../image/http.ts";
+import { discard, readText } from "../image/http.ts";
 import { Repository } from "../image/registry.ts";
 import type { Progress } from "../programs/progress.ts";
 import { download } from "./download.ts";
@@ -14,7 +14,10 @@ const descriptor = z.object({
 const manifestSchema = z.object({ config: descriptor, layers: z.array(descriptor).min(1) });
 const indexSchema = z.object({
   manifests: z.array(
-    descriptor.extend({ platform: z.object({ architecture: z.string(), os: z.string() }).optional() }),
+    descriptor.extend({
+      artifactType: z.string().optional(),
+      platform: z.object({ architecture: z.string(), os: z.string() }).optional(),
+    }),
   ),
 });
 const accepted = [
@@ -46,12 +49,12 @@ export async function fetchImage(
   const files: string[] = [];
   const read = async (wanted: string) => await manifestText(source, wanted);
   const { layers } = await imageManifest(await read(digest), read, reference);
-  for (const { digest: layer } of layers) {
+  for (const { digest: layer, size } of layers) {
     // Asked for by itself first: this is what a registry answers with its demand for a login.
-    (await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200])).resume();
+    discard(await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200]));
     const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
     const headers = source.authorization ? { authorization: source.authorization } : {};
-    files.push(await download({ url, sha256: layer.slice("sha256:".length), headers, ...options }, progress));
+    files.push(await download({ url, sha256: layer.slice("sha256:".length), size, headers, ...options }, progress));
   }
   return files;
 }
@@ -78,7 +81,8 @@ export async function imageManifest(
   const document = imageJson(text, name);
   const index = indexSchema.safeParse(document);
   if (index.success) {
-    const { manifests } = index.data;
+    // An image layout lists what is attached to its image, too.
+    const manifests = index.data.manifests.filter(({ artifactType }) => artifactType === undefined);
     const mine =
       manifests.find(({ platform }) => platform?.os === "linux" && platform.architecture === "amd64") ??
       manifests.find(({ platform }) => platform === undefined && manifests.length === 1);

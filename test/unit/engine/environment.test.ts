@@ -1,5 +1,8 @@
+import { chmod, mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
-import { baseEnvironment } from "../../../tools/engine/environment.ts";
+import { baseEnvironment, closedDirectory } from "../../../tools/engine/environment.ts";
 
 afterEach(() => vi.unstubAllEnvs());
 
@@ -11,6 +14,20 @@ test("a state directory of any name is a URL that the engine reads as that direc
   const { href, pathname, hash } = new URL(environment(state).PULUMI_BACKEND_URL ?? "");
   expect([decodeURIComponent(pathname), hash]).toEqual([state, ""]);
   expect(href).toMatch(/^file:\/\/\//);
+});
+
+test("the stacks' files, whose passphrase may be empty, are in a directory that is closed to other users", async () => {
+  const parent = await mkdtemp(join(tmpdir(), "state-"));
+  const mode = async () => (await stat(join(parent, "state"))).mode & 0o777;
+  try {
+    await closedDirectory(join(parent, "state"));
+    expect(await mode()).toBe(0o700);
+    await chmod(join(parent, "state"), 0o755);
+    await closedDirectory(join(parent, "state"));
+    expect(await mode()).toBe(0o700);
+  } finally {
+    await rm(parent, { recursive: true });
+  }
 });
 
 test("no proxy of the machine comes between the engine and its language host", () => {

@@ -68,6 +68,24 @@ test("a file is downloaded once, and only the right bytes get its name", async (
   expect(await readdir(directory)).toEqual([`sha256-${sha256}`]);
 });
 
+test("more bytes than a registry's manifest says are not taken, announced or not", async () => {
+  const size = 1_000_000;
+  handler = serve;
+  await expect(download({ url, sha256, size, directory }, () => {})).rejects.toThrow(/6000000 bytes, but 1000000 were/);
+  let sent = 0;
+  handler = (_, response) => {
+    const more = () => {
+      if (response.destroyed) return;
+      sent += 1 << 16;
+      response.write(Buffer.alloc(1 << 16), () => setImmediate(more));
+    };
+    more();
+  };
+  await expect(download({ url, sha256, size, directory }, () => {})).rejects.toThrow(/was expected/);
+  expect(sent).toBeLessThan(100_000_000);
+  expect(await readdir(directory)).toEqual([]);
+});
+
 test("a connection that breaks off is continued where it stopped, in the same run", async () => {
   const breaking = [breakOff(2_000_000), breakOff(2_000_000), serve];
   handler = (...args) => breaking.shift()?.(...args);
