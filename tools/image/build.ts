@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { checkCollected } from "../lock/measurement.ts";
 import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { projectDirectory } from "../project.ts";
@@ -57,6 +58,7 @@ export async function buildImage(
   progress: Progress = toStderr,
 ): Promise<BuiltImage> {
   const { layoutDir = installerLayout, program, payloads } = options;
+  for (const { directory, manifest } of payloads) checkCollected(join(directory, "files"), manifest);
   const content: ImageContent = {
     layers: [
       { name: "node", entries: await baseEntries(progress), compression: "zstd" },
