@@ -30,9 +30,9 @@ interface Variant {
  */
 const variants: Variant[] = [
   { flavour: "contrast-go", from: "3.28.0", below: "3.29.0", vcpus: false },
-  { flavour: "contrast-go", from: "3.30.0", below: "4.0.0", vcpus: false },
+  { flavour: "contrast-go", from: "3.30.0", below: "3.33.0", vcpus: false },
   { flavour: "kata-go", from: "3.27.0", below: "3.32.0", vcpus: true },
-  { flavour: "kata-go", from: "3.32.0", below: "4.2.0", vcpus: false },
+  { flavour: "kata-go", from: "3.32.0", below: "4.1.1", vcpus: false },
 ];
 
 /** Keys that decide nothing about the command line. One that is neither here nor read below could decide anything. */

@@ -52,6 +52,7 @@ export function checkCollected(directory: string, manifest: Manifest): void {
 
 /** Every value of a document by its path, such as `snp.sections.0.gpa`. */
 function leaves(value: unknown, path = ""): Map<string, string> {
+  if (value === undefined) return new Map();
   if (typeof value !== "object" || value === null) return new Map([[path, JSON.stringify(value)]]);
   return new Map(
     Object.entries(value).flatMap(([key, child]) => [...leaves(child, path === "" ? key : `${path}.${key}`)]),

@@ -5,7 +5,7 @@ import { collectInputs } from "../../../node-installer/measure/collect.ts";
 import { verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
 import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
-import { kataVerityTable, withVcpus } from "../../../node-installer/measure/kata-command-line.ts";
+import { kataVerityTable } from "../../../node-installer/measure/kata-command-line.ts";
 import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
 import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
