@@ -78,7 +78,9 @@ test.each(["firmware", "kernel", "initrd", "rootfs"])("a manifest with another %
   const { code, problem } = await measure(path, "--platform", "metal-qemu-snp");
   rmSync(directory, { recursive: true });
   expect(code).toBe(1);
-  expect(problem).toMatch(new RegExp(`The ${role} .* has the SHA-256 9{64}, but the measurement's inputs were collected`));
+  expect(problem).toMatch(
+    new RegExp(`The ${role} .* has the SHA-256 9{64}, but the measurement's inputs were collected`),
+  );
 });
 
 test("the stack's output has the review card's value for one vCPU, and those up to eight", () => {
