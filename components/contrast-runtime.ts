@@ -8,7 +8,7 @@ import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavo
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { deriveRuntime } from "../node-installer/runtime/render.ts";
+import { deriveRuntime, launchInputs } from "../node-installer/runtime/render.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
@@ -178,16 +178,14 @@ function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
     runtimes.map(({ platform, manifest }, i) => {
       const handler = specs[i]?.handler ?? "";
       const launch = launchValues(platform, manifest);
+      const inputs = launchInputs({ platform, manifest });
       const card = {
         handler,
         payload: manifest.name,
         kata: flavourTitles[manifest.flavour as FlavourName],
         kataVersion: manifest.kataVersion,
-        ...(manifest.measurement !== undefined &&
-          Object.keys(launch).length > 0 && {
-            launch,
-            measured: measuredInputs(manifest.measurement, platforms[platform].tee),
-          }),
+        ...(inputs !== undefined &&
+          Object.keys(launch).length > 0 && { launch, measured: measuredInputs(inputs, platforms[platform].tee) }),
       };
       return [handler, card] as const;
     }),

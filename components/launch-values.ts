@@ -7,17 +7,18 @@ import {
 import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
+import { launchInputs } from "../node-installer/runtime/render.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
 
 /** Undefined if the manifest says nothing about measurements. Throws `Refusal` if the payload cannot be such a guest. */
 export function valuesOf(
   platform: PlatformName,
-  { measurement, flavour }: Manifest,
+  manifest: Manifest,
   vcpus: readonly number[],
 ): ReferenceValues | undefined {
   const { tee } = platforms[platform];
-  if (tee === "none" || measurement === undefined) return undefined;
-  return referenceValues(measurement, { tee, models: cpuModelsOf(flavour), vcpus });
+  const inputs = tee === "none" ? undefined : launchInputs({ platform, manifest });
+  return inputs && referenceValues(inputs, { tee, models: cpuModelsOf(manifest.flavour), vcpus });
 }
 
 /**

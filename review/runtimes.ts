@@ -150,9 +150,7 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
       // Also of values that cannot be predicted it is known that they change.
       const told = Object.keys(launchBefore).length > 0;
       const reasons = told ? reasonsOf(platform, cardBefore.measured, cardAfter.measured) : [];
-      if (values.length === 0 && reasons.length === 0) {
-        return [known(`Verifiers see the same launch values of ${code(handler)} as of ${code(old)}.`)];
-      }
+      if (values.length === 0 && reasons.length === 0) return sameValues(handler, old, cardAfter.launch);
       return [
         ...values.map(([value, digest]) => valueLine(handler, value, launchBefore[value], digest)),
         ...reasons.map((reason) => known(`${code(handler)}: ${reason}`)),
@@ -166,6 +164,20 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
     }),
   );
   return [...lines, ...own.flatMap((step) => correctedLines(read(step.before), read(step.after)))];
+}
+
+/** Nothing that is known differs; of a value that nobody can compute it is not known. */
+function sameValues(handler: string, old: string | undefined, launch: Record<string, string>): Line[] {
+  const isUnknown = (value: string) => launch[value]?.startsWith("not predictable") === true;
+  const names = Object.keys(launch);
+  const same = names.filter((value) => !isUnknown(value));
+  const open = names.filter(isUnknown);
+  const of = `of ${code(handler)} as of ${code(old)}`;
+  return [
+    ...(open.length === 0 ? [known(`Verifiers see the same launch values ${of}.`)] : []),
+    ...(open.length > 0 && same.length > 0 ? [known(`Verifiers see the same ${list(same)} ${of}.`)] : []),
+    ...(open.length > 0 ? [unknown(`Whether verifiers see the same ${list(open)} ${of}: not predictable.`)] : []),
+  ];
 }
 
 type LaunchCard = z.infer<typeof cards>["runtimes"][number];

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { FileRole } from "../runtime/manifest.ts";
+import type { FileRole, GuestImage } from "../runtime/manifest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type ByteSource, chunksOf, FormatError, hex, largestWhole, sliceSource, toHex, View } from "./bytes.ts";
 import { verityTarget } from "./command-line.ts";
@@ -7,7 +7,6 @@ import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
 import { measureIgvm } from "./igvm-digest.ts";
 import type { MeasurementInputs, RootfsInputs } from "./inputs.ts";
-import { type GuestBoot, kataCommandLine } from "./kata-command-line.ts";
 import { initrdFormat, readKernel } from "./linux.ts";
 import { readFirmware } from "./ovmf.ts";
 import { type Partition, partitionTypes, readFilesystem, readPartitions } from "./partitions.ts";
@@ -17,15 +16,12 @@ import { compareHashTree, hashTreeSize, type VerityParameters } from "./verity.t
 import { hasVeritySuperblock, parseKernelVerityParams, readVeritySuperblock } from "./verity-superblock.ts";
 
 export interface CollectOptions {
-  /** See runtime/flavours.ts; with the version it decides the command line that Kata passes. */
-  flavour: string;
-  kataVersion: string;
   /** What the manifest says about the guest image. */
-  guest?: GuestBoot;
-  /** The measured command line, if the payload's builder published it; otherwise Kata's own, where that is known. */
-  commandLine?: string;
+  guest?: GuestImage | undefined;
+  /** The measured command line, if the payload's builder published it. */
+  commandLine?: string | undefined;
   /** SEV_FEATURES of the guest; 0x1 unless the host kernel is 6.6 or 6.7 (0x21). */
-  guestFeatures?: number;
+  guestFeatures?: number | undefined;
 }
 
 /**
@@ -34,10 +30,10 @@ export interface CollectOptions {
  */
 export function collectInputs(
   files: Partial<Record<FileRole, ByteSource>>,
-  options: CollectOptions,
+  options: CollectOptions = {},
 ): MeasurementInputs {
   const { firmware, kernel, initrd, igvm, rootfs } = files;
-  const commandLine = options.commandLine ?? (options.guest && kataCommandLine(options, options.guest));
+  const { commandLine } = options;
   const inIgvm = igvm && collectIgvm(igvm);
   const boot = inIgvm?.commandLine === undefined ? options : { ...options, commandLine: inIgvm.commandLine };
   return {
@@ -56,6 +52,8 @@ function digests(source: ByteSource, ...algorithms: string[]): string[] {
   return hashes.map((each) => each.digest("hex"));
 }
 
+const sha256Of = (source: ByteSource): string => digests(source, "sha256")[0] ?? "";
+
 function wholeOf(source: ByteSource, file: string): Uint8Array {
   if (source.size > largestWhole)
     throw new FormatError(file, 0, `${source.size} bytes is more than ${largestWhole}, which no such file has`);
@@ -66,9 +64,8 @@ const headOf = (source: ByteSource) => source.read(0, Math.min(source.size, 6553
 
 function collectKernel(source: ByteSource): NonNullable<MeasurementInputs["kernel"]> {
   const { version, commandLineLimit, efiStub } = readKernel(headOf(source), source.size);
-  const [sha256 = ""] = digests(source, "sha256");
   return {
-    sha256,
+    sha256: sha256Of(source),
     efiStub,
     ...(version === undefined ? {} : { version }),
     ...(commandLineLimit === undefined ? {} : { commandLineLimit }),
@@ -81,10 +78,12 @@ function collectInitrd(source: ByteSource): NonNullable<MeasurementInputs["initr
   return { sha256, sha384, format };
 }
 
-function collectFirmware(source: ByteSource, guestFeatures: number): Pick<MeasurementInputs, "snp" | "tdx"> {
+type FirmwareInputs = Pick<MeasurementInputs, "firmware" | "snp" | "tdx">;
+
+function collectFirmware(source: ByteSource, guestFeatures: number): FirmwareInputs {
   const bytes = wholeOf(source, "firmware");
   const firmware = readFirmware(bytes);
-  const inputs: Pick<MeasurementInputs, "snp" | "tdx"> = {};
+  const inputs: FirmwareInputs = { firmware: { sha256: sha256Of(source) } };
   if (firmware.sev !== undefined && firmware.resetEip !== undefined) {
     const launch = firmwareLaunch(bytes, firmware);
     inputs.snp = {
@@ -106,6 +105,7 @@ function collectFirmware(source: ByteSource, guestFeatures: number): Pick<Measur
 function collectIgvm(source: ByteSource): NonNullable<MeasurementInputs["igvm"]> {
   const { launchDigest, vcpus, commandLine, policy, idBlock } = measureIgvm(readIgvm(wholeOf(source, "IGVM file")));
   return {
+    sha256: sha256Of(source),
     launchDigest,
     vcpus,
     ...(commandLine === undefined ? {} : { commandLine }),
@@ -125,6 +125,10 @@ function collectIgvm(source: ByteSource): NonNullable<MeasurementInputs["igvm"]>
 }
 
 function collectRootfs(source: ByteSource, options: CollectOptions): RootfsInputs {
+  return { sha256: sha256Of(source), ...collectPartitions(source, options) };
+}
+
+function collectPartitions(source: ByteSource, options: CollectOptions): RootfsInputs {
   const partitions = readPartitions(source);
   const byType = (type: string, index: number): Partition | undefined =>
     partitions.find((each) => each.type === type) ?? partitions.find((each) => each.index === index);

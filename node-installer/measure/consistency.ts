@@ -1,28 +1,78 @@
+import type { FileRole, GuestImage, PayloadFile } from "../runtime/manifest.ts";
 import { toHex } from "./bytes.ts";
 import { lastValue, parseCommandLine, verityTarget } from "./command-line.ts";
 import type { MeasurementInputs } from "./inputs.ts";
-import { type GuestBoot, type KataBuild, kataCommandLine, kataParameters } from "./kata-command-line.ts";
+import { type KataBuild, kataParameters } from "./kata-command-line.ts";
 import { sevSectionType } from "./ovmf.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
 export interface ConsistencyOptions extends KataBuild {
   inputs: MeasurementInputs;
   tee: "snp" | "tdx" | "none";
+  /** The payload's files, as they will be on nodes. */
+  files: PayloadFile[];
   /** What Kata's configuration will say about the guest image. */
-  guest?: GuestBoot;
+  guest?: GuestImage | undefined;
+  /** The command line that Kata passes by that configuration, where it is known; see kata-command-line.ts. */
+  passed?: string | undefined;
 }
 
 /**
- * Checks that the parts of a payload belong together: root hash, command line and Kata's configuration, firmware and TEE.
- * Each problem is a sentence. If there is none, a guest of these parts boots and measures as predicted.
+ * Checks that the parts of a payload belong together: files and what was collected from them, root hash, command line and
+ * Kata's configuration, firmware and TEE. Each problem is a sentence. If there is none, a guest of these parts boots and
+ * measures as predicted.
  */
-export function checkConsistency({ inputs, tee, guest, ...build }: ConsistencyOptions): string[] {
+export function checkConsistency(options: ConsistencyOptions): string[] {
+  const { tee, guest, files, passed } = options;
+  const inputs = withCommandLine(options.inputs, passed);
   return [
+    ...fileProblems(inputs, files),
     ...firmwareProblems(inputs, tee),
-    ...commandLineProblems(inputs, build, guest),
+    ...commandLineProblems(inputs, options),
     ...verityProblems(inputs, guest),
     ...filesystemProblems(inputs, guest),
   ];
+}
+
+/** The inputs with the command line that Kata passes, unless the payload's builder says which it is or no kernel is measured. */
+export const withCommandLine = (inputs: MeasurementInputs, passed: string | undefined): MeasurementInputs =>
+  inputs.commandLine === undefined && inputs.kernel !== undefined && passed !== undefined
+    ? { ...inputs, commandLine: passed }
+    : inputs;
+
+/** The files that a launch measures, and the inputs that were collected from each. */
+const collected = {
+  firmware: ({ firmware, snp, tdx }) => firmware ?? snp ?? tdx,
+  kernel: ({ kernel }) => kernel,
+  initrd: ({ initrd }) => initrd,
+  igvm: ({ igvm }) => igvm,
+  rootfs: ({ rootfs }) => rootfs,
+} satisfies Partial<Record<FileRole, (inputs: MeasurementInputs) => object | undefined>>;
+export const measuredRoles = Object.keys(collected) as (keyof typeof collected)[];
+
+/** Values that were collected from other files are those of no guest. */
+function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[] {
+  const unknown: string[] = [];
+  const problems = measuredRoles.flatMap((role) => {
+    const file = files.find((each) => each.role === role);
+    const from: object | undefined = collected[role](inputs);
+    if (file === undefined)
+      return from === undefined
+        ? []
+        : [`The measurement has inputs of role ${role}, but the payload has no such file.`];
+    const sha256 = from !== undefined && "sha256" in from ? from.sha256 : undefined;
+    if (sha256 === undefined) unknown.push(role);
+    return sha256 === undefined || sha256 === file.sha256
+      ? []
+      : [
+          `The ${role} (${file.path}) has the SHA-256 ${file.sha256}, but the measurement's inputs were collected from one with ${sha256}.`,
+        ];
+  });
+  if (unknown.length > 0)
+    problems.push(
+      `The manifest does not say from which ${unknown.join(", ")} its measurement's inputs were collected, as those of earlier versions did not.`,
+    );
+  return problems;
 }
 
 function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["tee"]): string[] {
@@ -55,7 +105,8 @@ function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["te
   return missing;
 }
 
-function commandLineProblems(inputs: MeasurementInputs, build: KataBuild, guest: GuestBoot | undefined): string[] {
+function commandLineProblems(inputs: MeasurementInputs, options: ConsistencyOptions): string[] {
+  const { guest, passed, flavour, kataVersion } = options;
   const { commandLine, kernel } = inputs;
   if (commandLine === undefined) return [];
   const problems: string[] = [];
@@ -63,13 +114,15 @@ function commandLineProblems(inputs: MeasurementInputs, build: KataBuild, guest:
   const length = Buffer.byteLength(commandLine);
   if (limit !== undefined && length > limit)
     problems.push(`The kernel command line has ${length} bytes, but the kernel takes ${limit}: it would be truncated.`);
-  if (guest === undefined) return problems;
-  const passed = kataCommandLine(build, guest);
   if (passed !== undefined && passed !== commandLine) {
     problems.push(
-      `The measured kernel command line is not the one that Kata ${build.kataVersion} (${build.flavour}) passes: ${firstDifference(commandLine, passed)}.`,
+      `The measured kernel command line is not the one that Kata ${kataVersion} (${flavour}) passes: ${firstDifference(commandLine, passed)}.`,
     );
-  } else if (passed === undefined && !isPart(kataParameters(guest.kernelParams), kataParameters(commandLine))) {
+  } else if (
+    passed === undefined &&
+    guest !== undefined &&
+    !isPart(kataParameters(guest.kernelParams), kataParameters(commandLine))
+  ) {
     problems.push(
       `The measured kernel command line does not contain the configuration's kernel_params "${guest.kernelParams}".`,
     );
@@ -93,7 +146,7 @@ function firstDifference(measured: string, passed: string): string {
 const measuredLine = ({ igvm, commandLine }: MeasurementInputs) => igvm?.commandLine ?? commandLine;
 
 /** Every place that states the rootfs image's dm-verity parameters, against the image itself. */
-function verityProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined): string[] {
+function verityProblems(inputs: MeasurementInputs, guest: GuestImage | undefined): string[] {
   const verity = inputs.rootfs?.verity;
   const commandLine = measuredLine(inputs) ?? guest?.kernelParams ?? "";
   const problems: string[] = [];
@@ -151,7 +204,7 @@ function verityProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined)
   return problems;
 }
 
-function filesystemProblems(inputs: MeasurementInputs, guest: GuestBoot | undefined): string[] {
+function filesystemProblems(inputs: MeasurementInputs, guest: GuestImage | undefined): string[] {
   const actual = inputs.rootfs?.filesystem?.type;
   if (actual === undefined) return [];
   const stated = [

@@ -5,6 +5,8 @@ import { verityAlgorithms } from "./verity.ts";
 const hexOf = (bytes: number) =>
   z.string().regex(new RegExp(`^[0-9a-f]{${bytes * 2}}$`), { error: `must be ${bytes} bytes in lower-case hex` });
 const address = z.int().min(0);
+/** Of the file that the inputs were collected from. Absent in manifests of earlier versions, which are refused for it. */
+const collectedFrom = hexOf(32).optional();
 
 /** Same limits as in the reader of firmware: hashing takes time per page, and an unknown type has no digest. */
 const sections = z
@@ -36,6 +38,7 @@ const snpInputs = z.strictObject({
 });
 
 const igvmInputs = z.strictObject({
+  sha256: collectedFrom,
   launchDigest: hexOf(48),
   /** vCPUs whose initial state is in the file. */
   vcpus: z.int().min(0),
@@ -59,6 +62,7 @@ const igvmInputs = z.strictObject({
 });
 
 const rootfsInputs = z.strictObject({
+  sha256: collectedFrom,
   filesystem: z.strictObject({ type: z.enum(["ext4", "erofs", "squashfs"]), size: z.int().min(0) }).optional(),
   verity: z
     .strictObject({
@@ -81,7 +85,10 @@ const rootfsInputs = z.strictObject({
  * can be read by eye; reference-values.ts says what it means.
  */
 export const measurementInputs = z.strictObject({
-  /** The guest's whole kernel command line as the VMM passes it, `{vcpus}` for its vCPUs; absent where Kata's is not known. */
+  /**
+   * The guest's whole kernel command line as the VMM passes it, `{vcpus}` for its vCPUs, where the payload's builder
+   * published it. Absent: what Kata makes of the configuration that is rendered, where that is known.
+   */
   commandLine: z.string().optional(),
   kernel: z
     .strictObject({
@@ -93,6 +100,8 @@ export const measurementInputs = z.strictObject({
     })
     .optional(),
   initrd: z.strictObject({ sha256: hexOf(32), sha384: hexOf(48), format: z.string() }).optional(),
+  /** What it means for a launch is in snp and tdx. */
+  firmware: z.strictObject({ sha256: hexOf(32) }).optional(),
   snp: snpInputs.optional(),
   /** MRTD for either order in which VMMs add pages; see tdx.ts. */
   tdx: z.strictObject({ mrtd: z.strictObject({ singlePass: hexOf(48), twoPass: hexOf(48) }) }).optional(),

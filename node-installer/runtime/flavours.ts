@@ -58,10 +58,11 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
   },
   "kata-go": {
     "aks-clh-snp": noIgvm,
-    "metal-qemu-snp": supported("3.24.0", noInitrd, noIdBlock, cpuModel, kubeletRoot),
-    "metal-qemu-tdx": supported("3.25.0", noInitrd, kubeletRoot),
-    "metal-qemu-snp-gpu": supported("3.24.0", noInitrd, noIdBlock, cpuModel, kubeletRoot, gpuUntried),
-    "metal-qemu-tdx-gpu": supported("3.25.0", noInitrd, kubeletRoot, gpuUntried),
+    // Since 3.27.0 Kata knows the key that binds the guest image to the launch measurement (kernel_verity_params).
+    "metal-qemu-snp": supported("3.27.0", noInitrd, noIdBlock, cpuModel, kubeletRoot),
+    "metal-qemu-tdx": supported("3.27.0", noInitrd, kubeletRoot),
+    "metal-qemu-snp-gpu": supported("3.27.0", noInitrd, noIdBlock, cpuModel, kubeletRoot, gpuUntried),
+    "metal-qemu-tdx-gpu": supported("3.27.0", noInitrd, kubeletRoot, gpuUntried),
     local: notHere("kata-go", "local"),
   },
   "kata-rs": {

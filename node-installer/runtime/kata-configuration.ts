@@ -14,7 +14,16 @@ export interface KataConfigurationInput {
   guest: GuestImage | undefined;
 }
 
-type Value = string | number | boolean | string[];
+export type Value = string | number | boolean | string[];
+export type Table = Record<string, Value>;
+
+/** Kata's configuration as a TOML parser gives it back: a table for the VMM, for the agent and for the runtime. */
+export interface KataConfiguration {
+  hypervisor: { qemu: Table } | { clh: Table };
+  /** Kept even when empty: without this table, Kata assumes another agent. */
+  agent: { kata: Table };
+  runtime: Table;
+}
 
 /** One key of the file: its value here, and which readers know it, from which Kata version on. */
 interface Row {
@@ -32,27 +41,41 @@ const go = { ...qemuGo, ...clh };
 const all = { ...qemu, ...clh };
 
 /**
- * Renders Kata's configuration file. Only keys whose value matters here are written; for the others, the reader's built-in
- * default applies. Sources: the templates of Kata 3.24 to 4.1 (src/runtime/config, src/runtime-rs/config), the list of
- * differences between both runtimes (docs/migrating-config-go-runtime-to-runtime-rs.md), and the keys that Contrast sets.
+ * What Kata's configuration file says; kataConfigurationText prints it, and measure/kata-command-line.ts says what guests
+ * get of it. Only keys whose value matters here are in it; for the others, the reader's built-in default applies. Sources:
+ * the templates of Kata 3.24 to 4.1 (src/runtime/config, src/runtime-rs/config), the list of differences between both
+ * runtimes (docs/migrating-config-go-runtime-to-runtime-rs.md), and the keys that Contrast sets.
  */
-export function renderKataConfiguration(input: KataConfigurationInput): string {
+export function kataConfiguration(input: KataConfigurationInput): KataConfiguration {
   const reader = readerOf(input);
-  const known = rows(input).filter((row) => {
-    const since = row.knownBy[reader];
-    return since !== undefined && row.value !== undefined && (since === always || isAtLeast(input.kataVersion, since));
+  const known = rows(input).flatMap(({ table, key, value, knownBy }) => {
+    const since = knownBy[reader];
+    const isKnown = since !== undefined && (since === always || isAtLeast(input.kataVersion, since));
+    return isKnown && value !== undefined ? [{ table, key, value }] : [];
   });
-  const tables = [
-    { heading: reader.startsWith("clh") ? "hypervisor.clh" : "hypervisor.qemu", table: "hypervisor" },
-    // Kept even when empty: without this table, Kata assumes another agent.
-    { heading: "agent.kata", table: "agent" },
-    { heading: "runtime", table: "runtime" },
-  ] as const;
+  const table = (name: Row["table"]): Table =>
+    Object.fromEntries(known.filter((row) => row.table === name).map(({ key, value }) => [key, value]));
+  return {
+    hypervisor: reader.startsWith("clh") ? { clh: table("hypervisor") } : { qemu: table("hypervisor") },
+    agent: { kata: table("agent") },
+    runtime: table("runtime"),
+  };
+}
+
+/** The table of the VMM, whichever it is. */
+export const hypervisorOf = ({ hypervisor }: KataConfiguration): Table =>
+  "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh;
+
+/** The file: parsed as TOML it is the configuration again. Keys are sorted. */
+export function kataConfigurationText(configuration: KataConfiguration): string {
+  const tables: [heading: string, table: Table][] = [
+    ["qemu" in configuration.hypervisor ? "hypervisor.qemu" : "hypervisor.clh", hypervisorOf(configuration)],
+    ["agent.kata", configuration.agent.kata],
+    ["runtime", configuration.runtime],
+  ];
   return tables
-    .map(({ heading, table }) => {
-      const lines = known
-        .filter((row) => row.table === table)
-        .map((row) => `${row.key} = ${toml(row.value as Value)}\n`);
+    .map(([heading, table]) => {
+      const lines = Object.entries(table).map(([key, value]) => `${key} = ${toml(value)}\n`);
       return `[${heading}]\n${lines.sort().join("")}`;
     })
     .join("\n");
@@ -102,9 +125,9 @@ function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[]
     hypervisor("rootfs_type", guest?.rootfsType, all),
     // Measured, therefore replaced as a whole and closed to annotations.
     hypervisor("kernel_params", guest?.kernelParams, all),
-    hypervisor("kernel_verity_params", guest?.kernelVerityParams, {
-      "qemu contrast-go": "3.29.0",
-      "qemu kata-go": "3.29.0",
+    hypervisor("kernel_verity_params", guest?.kernelVerityParams || undefined, {
+      "qemu contrast-go": "3.27.0",
+      "qemu kata-go": "3.27.0",
       "qemu kata-rs": always,
     }),
     hypervisor("enable_annotations", enabledAnnotations(platform, flavour), all),
@@ -131,6 +154,12 @@ function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[]
     agent("dial_timeout", startSeconds, go),
     agent("reconnect_timeout_ms", startSeconds * 1000, { "qemu kata-rs": always }),
     agent("create_container_timeout", createSeconds, { "qemu kata-rs": always }),
+    // Measured, as it becomes a kernel parameter. The values of the builders' own files: Contrast's for all, upstream's by template.
+    agent("launch_process_timeout", platform.gpu && flavour !== "contrast-go" ? 15 : 6, {
+      "qemu contrast-go": "3.29.0",
+      "qemu kata-go": "3.29.0",
+      "qemu kata-rs": always,
+    }),
 
     runtime("name", "virt_container", { "qemu kata-rs": always }),
     runtime("hypervisor_name", "qemu", { "qemu kata-rs": always }),

@@ -1,9 +1,16 @@
 import { basename } from "node:path/posix";
-import { checkConsistency } from "../measure/consistency.ts";
+import { checkConsistency, withCommandLine } from "../measure/consistency.ts";
+import type { MeasurementInputs } from "../measure/inputs.ts";
+import { bindsRootfs, kataCommandLine } from "../measure/kata-command-line.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
-import { renderKataConfiguration } from "./kata-configuration.ts";
+import {
+  hypervisorOf,
+  type KataConfiguration,
+  kataConfiguration,
+  kataConfigurationText,
+} from "./kata-configuration.ts";
 import type { FileRole, Manifest, PayloadFile } from "./manifest.ts";
 import { type Platform, platforms } from "./platforms.ts";
 import { Refusal } from "./refusal.ts";
@@ -20,46 +27,74 @@ import {
  * What a payload becomes on a platform: handler, files, Kata configuration, containerd entry. Pure, so that program,
  * plan and tests derive the same name from the same bytes. Throws `Refusal` where the payload cannot serve the platform.
  */
-export function deriveRuntime({
-  platform: name,
-  manifest,
-}: {
-  platform: PlatformName;
-  manifest: Manifest;
-}): RuntimeSpec {
+export function deriveRuntime(runtime: { platform: PlatformName; manifest: Manifest }): RuntimeSpec {
+  return derive(runtime).spec;
+}
+
+/**
+ * What a guest's launch measurements are computed from: the manifest's inputs, with the command line that Kata makes of the
+ * configuration that is rendered, where that is known. Undefined if the manifest says nothing of measurements. Throws
+ * `Refusal` like deriveRuntime.
+ */
+export function launchInputs(runtime: { platform: PlatformName; manifest: Manifest }): MeasurementInputs | undefined {
+  const { passed } = derive(runtime);
+  const { measurement } = runtime.manifest;
+  return measurement && withCommandLine(measurement, passed);
+}
+
+/** The runtime, and the command line that Kata passes to its guests where that is known. */
+function derive({ platform: name, manifest }: { platform: PlatformName; manifest: Manifest }): {
+  spec: RuntimeSpec;
+  passed: string | undefined;
+} {
   const platform = platforms[name];
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   checkFiles(name, platform, manifest, files);
-  checkMeasurement(platform, manifest);
 
-  const contents = (handler: string): RuntimeContents => {
-    const directory = runtimeDirectory(handler);
-    const path = (role: FileRole) => {
-      const file = files.find((file) => file.role === role);
-      return file && `${directory}/${file.path}`;
-    };
-    const content = renderKataConfiguration({
-      platform,
-      flavour,
-      kataVersion: manifest.kataVersion,
-      path,
-      guest: manifest.guest,
-    });
-    return {
-      files,
-      kataConfig: { path: platform.kataConfigPath, content },
-      containerd: containerdEntry(handler, platform, path),
-    };
+  const pathOf = (handler: string) => (role: FileRole) => {
+    const file = files.find((file) => file.role === role);
+    return file && `${runtimeDirectory(handler)}/${file.path}`;
   };
+  const configuration = (handler: string): KataConfiguration => {
+    const { kataVersion, guest } = manifest;
+    return kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest });
+  };
+  const contents = (handler: string): RuntimeContents => ({
+    files,
+    kataConfig: { path: platform.kataConfigPath, content: kataConfigurationText(configuration(handler)) },
+    containerd: containerdEntry(handler, platform, pathOf(handler)),
+  });
   const handler = deriveHandler(name, contents);
-  return { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host };
+  const passed = kataCommandLine(manifest, configuration(handler));
+  checkBinding(platform, manifest, configuration(handler));
+  checkMeasurement(platform, manifest, passed);
+  const spec = { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host };
+  return { spec, passed };
+}
+
+/** A guest that takes any root file system is not confidential. An IGVM file binds its own. */
+function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration: KataConfiguration): void {
+  if (vmm !== "qemu" || tee === "none") return;
+  const { name, kataVersion, flavour, guest } = manifest;
+  const given = guest?.kernelVerityParams ?? "";
+  if (given !== "" && hypervisorOf(configuration).kernel_verity_params !== given)
+    throw new Refusal(
+      "kata-too-old",
+      `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. Lock a newer payload.`,
+    );
+  if (!bindsRootfs(configuration))
+    throw new Refusal(
+      "unbound-image",
+      `Nothing binds the guest image of payload ${name} to the launch measurement: neither guest.kernelParams (such as roothash=…) nor guest.kernelVerityParams names its root hash. Lock it again with what the image's builder published.`,
+    );
 }
 
 /** What the lock command read from the files must be a guest that boots and measures as its reference values say. */
-function checkMeasurement({ tee }: Platform, { name, measurement, guest, flavour, kataVersion }: Manifest): void {
+function checkMeasurement({ tee }: Platform, manifest: Manifest, passed: string | undefined): void {
+  const { name, measurement, files, guest, flavour, kataVersion } = manifest;
   if (measurement === undefined || tee === "none") return;
-  const problems = checkConsistency({ inputs: measurement, tee, flavour, kataVersion, ...(guest && { guest }) });
+  const problems = checkConsistency({ inputs: measurement, tee, files, guest, passed, flavour, kataVersion });
   if (problems.length > 0)
     throw new Refusal(
       "inconsistent-payload",

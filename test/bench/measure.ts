@@ -93,7 +93,7 @@ async function launchDigests(progress: Progress): Promise<Benchmark[]> {
   const inputs = JSON.stringify(
     collectInputs(
       { firmware: sourceOf(firmware), kernel: sourceOf(kernel), initrd: sourceOf(initrd) },
-      { flavour: "contrast-go", kataVersion: "3.28.0", commandLine: `${commandLine} nr_cpus={vcpus}` },
+      { commandLine: `${commandLine} nr_cpus={vcpus}` },
     ),
   );
   const vcpus = Array.from({ length: 64 }, (_, index) => index + 1);

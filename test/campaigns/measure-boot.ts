@@ -4,10 +4,11 @@ import { spawn } from "node:child_process";
 import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { kataCommandLine, withVcpus } from "../../node-installer/measure/kata-command-line.ts";
+import { withVcpus } from "../../node-installer/measure/kata-command-line.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
 import { debianTree } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
+import { passedLine } from "../unit/measure/pod-vm.ts";
 
 const up = "is up, on a verified root file system";
 /** The kernel's own message. */
@@ -18,7 +19,7 @@ const share = (name: string) => join(directory, "files/share", name);
 if (manifest.guest === undefined) throw new Error("the local payload's manifest has no guest image");
 // QEMU only shows the serial console here; the parameter is part of the measured command line like any other.
 const kata = { flavour: "kata-go", kataVersion: "3.30.0" };
-const commandLine = withVcpus(kataCommandLine(kata, { ...manifest.guest, kernelParams: "console=ttyS0" }) ?? "", 1);
+const commandLine = withVcpus(passedLine(kata, { ...manifest.guest, kernelParams: "console=ttyS0" }) ?? "", 1);
 const tree = await debianTree(
   { name: "qemu", suite: "trixie", packages: ["qemu-system-x86"], finish: "true" },
   toStderr,

@@ -2,6 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { checkCollected } from "../lock/measurement.ts";
 import { readManifest } from "../lock/payload-directory.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { packageRoot, projectDirectory } from "../project.ts";
@@ -62,6 +63,7 @@ export async function buildImage(
   progress: Progress = toStderr,
 ): Promise<BuiltImage> {
   const { layoutDir = installerLayout, program, bundled = [], payloads } = options;
+  for (const { directory, manifest } of payloads) checkCollected(join(directory, "files"), manifest);
   const pins = await readPins();
   const { version } = JSON.parse(await readFile(join(packageRoot, "package.json"), "utf8")) as { version: string };
   const parts: ImageParts = {

@@ -93,7 +93,7 @@ export async function ensureLocalPayload(
             reference: "Debian trixie: containerd, qemu-system-x86, ovmf, linux-image-cloud-amd64, busybox-static",
           },
           guest,
-          measurement: measurementOf(files, described, { flavour: "none", kataVersion: "none", guest }),
+          measurement: measurementOf(files, described, { guest }),
         },
         files: described,
       };

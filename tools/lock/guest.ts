@@ -1,5 +1,6 @@
 import { parse } from "@iarna/toml";
 import { z } from "zod";
+import { namesRootHash } from "../../node-installer/measure/kata-command-line.ts";
 import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
 import { type GuestImage, guestImage } from "../../node-installer/runtime/manifest.ts";
 import { platforms } from "../../node-installer/runtime/platforms.ts";
@@ -58,7 +59,7 @@ export function completeGuest(
   const kernelVerityParams = first("kernelVerityParams") ?? "";
   // An IGVM file holds kernel and command line, and in it the root hash.
   const igvm = vmm === "cloud-hypervisor";
-  if (!igvm && kernelVerityParams === "" && !/\b(roothash|usrhash|root_hash)=|dm-verity/.test(kernelParams))
+  if (!igvm && kernelVerityParams === "" && !namesRootHash(kernelParams))
     throw new Refusal(
       "verity-unknown",
       "The root hash of the guest image is not known: its source publishes none. Give what the image's builder published, as --kernel-verity-params root_hash=…,salt=…,data_blocks=…,data_block_size=…,hash_block_size=… or in --kernel-params (… roothash=<hex>).",

@@ -54,12 +54,7 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         ...configurations.map((path) => guestOfConfiguration(texts.get(path) ?? "", path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
-      const measurement = measurementOf(target, files, {
-        flavour,
-        kataVersion,
-        ...(guest ? { guest } : {}),
-        ...(request.commandLine === undefined ? {} : { commandLine: request.commandLine }),
-      });
+      const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine });
       return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
     },
     progress,

@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import type { ByteSource } from "../../node-installer/measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../node-installer/measure/collect.ts";
+import { measuredRoles } from "../../node-installer/measure/consistency.ts";
 import type { MeasurementInputs } from "../../node-installer/measure/inputs.ts";
-import type { FileRole } from "../../node-installer/runtime/manifest.ts";
+import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { withFile } from "../file-source.ts";
 
 /** The inputs of launch measurements, from a payload's files below a directory. @throws Refusal for a file that is damaged */
@@ -11,7 +13,7 @@ export function measurementOf(
   files: { role: FileRole; path: string }[],
   options: CollectOptions,
 ): MeasurementInputs {
-  const measured: FileRole[] = ["firmware", "kernel", "initrd", "igvm", "rootfs"];
+  const measured: FileRole[] = measuredRoles;
   const open = (
     [next, ...others]: { role: FileRole; path: string }[],
     sources: Partial<Record<FileRole, ByteSource>>,
@@ -22,5 +24,37 @@ export function measurementOf(
   return open(
     files.filter(({ role }) => measured.includes(role)),
     {},
+  );
+}
+
+/**
+ * Collects the inputs of a payload's measurement from its files again. Throws a `Refusal` that names what differs from the
+ * manifest's: the values that previews publish would be those of other files.
+ */
+export function checkCollected(directory: string, manifest: Manifest): void {
+  const { name, measurement, files, guest } = manifest;
+  if (measurement === undefined) return;
+  const { commandLine, snp } = measurement;
+  const found = leaves(measurementOf(directory, files, { guest, commandLine, guestFeatures: snp?.guestFeatures }));
+  const locked = leaves(measurement);
+  const differences = [...new Set([...locked.keys(), ...found.keys()])]
+    .filter((path) => locked.get(path) !== found.get(path))
+    .map(
+      (path) =>
+        `${path} is ${found.get(path) ?? "absent"} in the files, but ${locked.get(path) ?? "absent"} in the manifest`,
+    );
+  if (differences.length > 0)
+    throw new Refusal(
+      "measurement-differs",
+      `The files of payload ${name} (${directory}) do not give the measurement in its manifest: ${differences.join("; ")}. Lock it again.`,
+    );
+}
+
+/** Every value of a document by its path, such as `snp.sections.0.gpa`. */
+function leaves(value: unknown, path = ""): Map<string, string> {
+  if (value === undefined) return new Map();
+  if (typeof value !== "object" || value === null) return new Map([[path, JSON.stringify(value)]]);
+  return new Map(
+    Object.entries(value).flatMap(([key, child]) => [...leaves(child, path === "" ? key : `${path}.${key}`)]),
   );
 }

@@ -66,9 +66,22 @@ test("its Node runs on what the image holds, resolves names, and can run program
 test("a payload whose file was changed after it was locked is not put into an image", async () => {
   const changed = { ...payload, directory: join(directory, "changed") };
   await cp(payload.directory, changed.directory, { recursive: true });
-  await writeFile(join(changed.directory, "files", "share/OVMF.fd"), Buffer.alloc(4_194_304));
+  await writeFile(join(changed.directory, "files", "bin/qemu-system-x86_64"), "another");
   await expect(build("changed-image", changed)).rejects.toThrow(
-    /OVMF.fd has the SHA-256 [0-9a-f]{64}, but its manifest says/,
+    /qemu-system-x86_64 has the SHA-256 [0-9a-f]{64}, but its manifest says/,
+  );
+});
+
+test("a payload whose files do not give the measurement in its manifest is not put into an image", async () => {
+  const { manifest } = payload;
+  const { measurement } = manifest;
+  const kernel = measurement?.kernel ?? { sha256: "", efiStub: false };
+  const edited = {
+    ...manifest,
+    measurement: { ...measurement, kernel: { ...kernel, sha256: "9".repeat(64) }, initrd: undefined },
+  };
+  await expect(build("edited", { ...payload, manifest: edited })).rejects.toThrow(
+    `kernel.sha256 is "${kernel.sha256}" in the files, but "${"9".repeat(64)}" in the manifest; initrd.sha256 is "${measurement?.initrd?.sha256}" in the files, but absent in the manifest;`,
   );
 });
 

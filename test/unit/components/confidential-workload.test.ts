@@ -9,7 +9,8 @@ import {
   policyAnnotation,
   policyDigest,
 } from "../../../node-installer/measure/initdata.ts";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
+import { deriveRuntime, launchInputs } from "../../../node-installer/runtime/render.ts";
 import { record } from "../../recorded-program.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 
@@ -89,6 +90,18 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
     );
     expect(annotations[`${hypervisorAnnotations}snp_guest_policy_${product}`]).toBe("196608");
   }
+  // The digest is that of the line that Kata makes of the file on the node, as for the reference values.
+  const later = { ...manifest, kataVersion: "3.31.0" };
+  const inputs = launchInputs({ platform: "metal-qemu-snp", manifest: later });
+  expect(inputs?.commandLine).toContain(" agent.launch_process_timeout=6 ");
+  const [milan] = referenceValues(inputs ?? {}, { tee: "snp", models: ["EPYC-Milan"], vcpus: [2] }).snp;
+  const block = (await annotationsOf({ manifest: later }))[`${hypervisorAnnotations}snp_id_block_Milan`] ?? "";
+  expect(Buffer.from(block, "base64").toString("hex", 0, 48)).toBe(milan?.measurement);
+  expect(block).not.toBe(annotations[`${hypervisorAnnotations}snp_id_block_Milan`]);
+  // Where the line is not known no guest could be expected: none is refused by a guess.
+  expect(Object.keys(await annotationsOf({ manifest: { ...manifest, kataVersion: "4.0.0" } }))).toEqual([
+    initdataAnnotation,
+  ]);
   // Upstream Kata would refuse pods that have them.
   expect(Object.keys(await annotationsOf({ manifest: fixtureManifest("kata-go") }))).toEqual([initdataAnnotation]);
 });

@@ -5,7 +5,7 @@ import { collectInputs } from "../../../node-installer/measure/collect.ts";
 import { verityTarget } from "../../../node-installer/measure/command-line.ts";
 import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
 import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
-import { kataCommandLine, kataVerityTable, withVcpus } from "../../../node-installer/measure/kata-command-line.ts";
+import { kataVerityTable } from "../../../node-installer/measure/kata-command-line.ts";
 import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
 import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
@@ -16,10 +16,21 @@ import {
   trusteeReferenceValues,
 } from "../../../node-installer/measure/verifiers.ts";
 import { signatureOf } from "../../../node-installer/measure/vmsa.ts";
-import { contrastGuest, igvmOf, igvmPage, initrd, kernel, podVm, rootfs } from "./pod-vm.ts";
+import {
+  contrast,
+  contrastGuest,
+  filesOf,
+  igvmOf,
+  igvmPage,
+  initrd,
+  kernel,
+  passedLine,
+  podVm,
+  problemsOf,
+  rootfs,
+} from "./pod-vm.ts";
 import { vector } from "./vectors.ts";
 
-const contrast = { flavour: "contrast-go", kataVersion: "3.28.0" };
 const models = ["EPYC-v4", "EPYC-Milan", "EPYC-Genoa"];
 
 test("values from a manifest's JSON are those from the files", () => {
@@ -79,13 +90,15 @@ test("a platform without a TEE has no values, and an unknown command line is rep
 });
 
 test("IGVM payloads have one value, the file's", () => {
-  const inputs = collectInputs({ igvm: sourceOf(vector("igvm-tooling-test_bzImage-x64-enc.igvm")) }, { ...contrast });
+  const igvm = vector("igvm-tooling-test_bzImage-x64-enc.igvm");
+  const inputs = collectInputs({ igvm: sourceOf(igvm) });
+  const files = filesOf({ igvm });
   expect(measurementInputs.parse(inputs).igvm?.policy).toBe("0x3001f");
   expect(referenceValues(inputs, { tee: "snp", models }).snp).toEqual([
     { vcpus: 1, measurement: inputs.igvm?.launchDigest },
   ]);
-  expect(checkConsistency({ inputs, tee: "snp", ...contrast })).toEqual([]);
-  expect(checkConsistency({ inputs, tee: "tdx", ...contrast })).toEqual([
+  expect(checkConsistency({ inputs, files, tee: "snp", ...contrast })).toEqual([]);
+  expect(checkConsistency({ inputs, files, tee: "tdx", ...contrast })).toEqual([
     "The payload has an IGVM file for SEV-SNP, but the platform is TDX.",
   ]);
 });
@@ -110,9 +123,9 @@ test("an IGVM file's own command line binds the rootfs image", () => {
   const build = { flavour: "contrast-go", kataVersion: "3.2.0.azl2" };
   const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams: "" };
   const problems = (image: Buffer) => {
-    const inputs = collectInputs({ igvm: sourceOf(igvm), rootfs: sourceOf(image) }, { ...build, guest });
+    const inputs = collectInputs({ igvm: sourceOf(igvm), rootfs: sourceOf(image) }, { guest });
     expect(measurementInputs.parse(inputs).igvm?.commandLine).toBe(commandLine);
-    return checkConsistency({ inputs, tee: "snp", ...build, guest });
+    return checkConsistency({ inputs, files: filesOf({ igvm, rootfs: image }), tee: "snp", ...build, guest });
   };
   expect(problems(made.image)).toEqual([]);
   const other = rootfs({ fill: 2 });
@@ -152,9 +165,8 @@ test("the shapes that Contrast and Trustee take", () => {
 });
 
 test("parts that belong together pass every check", () => {
-  const { inputs, guest } = podVm();
   for (const tee of ["snp", "tdx", "none"] as const) {
-    expect(checkConsistency({ inputs, tee, ...contrast, guest })).toEqual([]);
+    expect(problemsOf(podVm(), tee)).toEqual([]);
   }
   // As upstream Kata: no superblock, the runtime sets dm-verity up.
   const made = rootfs();
@@ -169,7 +181,7 @@ test("parts that belong together pass every check", () => {
     sectors: 512,
     hashStart: 0,
   });
-  expect(checkConsistency({ ...upstream, ...build, tee: "snp" })).toEqual([]);
+  expect(problemsOf(upstream)).toEqual([]);
 });
 
 const other = "ff".repeat(32);
@@ -194,12 +206,11 @@ test.each([
   ],
   [
     "a command line with another blank",
-    { commandLine: `${kataCommandLine(contrast, contrastGuest(rootfs().root))} ` },
+    { commandLine: `${passedLine(contrast, contrastGuest(rootfs().root))} ` },
     /\(contrast-go\) passes: they differ only in their blanks or quotes\.$/,
   ],
 ])("%s is named", (_, changes, sentence) => {
-  const { inputs, guest } = podVm(changes);
-  expect(checkConsistency({ inputs, tee: "snp", ...contrast, guest }).join("\n")).toMatch(sentence);
+  expect(problemsOf(podVm(changes)).join("\n")).toMatch(sentence);
 });
 
 test("a dm-verity table that is not the image's is named", () => {
@@ -208,7 +219,7 @@ test("a dm-verity table that is not the image's is named", () => {
   const table = kataVerityTable(verityParams);
   const problems = (commandLine: string) => {
     const guest = { rootfsType: "erofs" as const, kernelParams: "", kernelVerityParams: "" };
-    return checkConsistency({ ...podVm({ ...build, image, commandLine, guest }), tee: "snp", ...build, guest });
+    return problemsOf(podVm({ ...build, image, commandLine, guest }));
   };
   expect(problems(table)).toEqual([]);
   expect(problems(table.replace("0 512 verity", "0 504 verity"))).toEqual([
@@ -220,19 +231,20 @@ test("a dm-verity table that is not the image's is named", () => {
 });
 
 test("a hash tree that ends before the file system does is named", () => {
-  const { inputs, guest } = podVm();
+  const vm = podVm();
+  const { inputs } = vm;
   const filesystem = { type: "erofs" as const, size: 266_240 };
   const grown = { ...inputs, rootfs: { ...inputs.rootfs, filesystem } };
-  expect(checkConsistency({ inputs: grown, tee: "snp", ...contrast, guest })).toEqual([
+  expect(problemsOf(vm, "snp", grown)).toEqual([
     "The rootfs image's dm-verity tree covers 262144 bytes, but its erofs has 266240: the guest could not mount it.",
   ]);
 });
 
 test("firmware of the wrong kind is named", () => {
-  const { inputs, guest } = podVm();
+  const vm = podVm();
+  const { inputs } = vm;
   const { snp, tdx, ...rest } = inputs;
-  const check = (inputs: typeof rest, tee: "snp" | "tdx") =>
-    checkConsistency({ inputs, tee, ...contrast, guest }).join("\n");
+  const check = (inputs: typeof rest, tee: "snp" | "tdx") => problemsOf(vm, tee, inputs).join("\n");
   expect(check({ ...rest, ...(tdx && { tdx }) }, "snp")).toMatch(/no SEV metadata/);
   expect(check({ ...rest, ...(snp && { snp }) }, "tdx")).toMatch(/no TDX metadata/);
   const plain = {
@@ -288,62 +300,12 @@ test("an input that is new or no longer known is a reason, too", () => {
   ]);
 });
 
-test("Kata's command line, as measured for Contrast", () => {
-  expect(kataCommandLine(contrast, contrastGuest("00"))).toBe(
-    "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 root=/dev/vda1 rootflags=ro rootfstype=erofs console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none init=/nix/store/x/init roothash=00 cgroup_no_v1=all",
-  );
-  for (const build of [
-    { flavour: "kata-rs", kataVersion: "4.1.0" },
-    { ...contrast, kataVersion: "5.0.0" },
-    { ...contrast, kataVersion: "none" },
-  ]) {
-    expect(kataCommandLine(build, contrastGuest("00"))).toBeUndefined();
-  }
-});
-
-test("Kata passes on kernel_params as it parsed them", () => {
-  const passed = (kernelParams: string) =>
-    kataCommandLine(contrast, { ...contrastGuest("00"), kernelParams })?.split(" scsi_mod.scan=none")[1];
-  expect(passed("")).toBe("");
-  expect(passed(' quiet  a="b  c"\n x= "d  e=f" =g  = k== ')).toBe(' quiet a="b  c" x "d  e=f" g k==');
-  // If the whole command line is not known, it must contain all of them.
+test("a command line that is given contains the configuration's kernel_params", () => {
   const rs = { flavour: "kata-rs", kataVersion: "4.1.0" };
   const guest = { ...contrastGuest(rootfs().root), kernelParams: `roothash=${rootfs().root}  quiet ` };
-  const problems = (commandLine: string) =>
-    checkConsistency({ ...podVm({ ...rs, commandLine, guest }), tee: "snp", ...rs, guest });
+  const problems = (commandLine: string) => problemsOf(podVm({ ...rs, commandLine, guest }));
   expect(problems(`console=hvc0 roothash=${rootfs().root} quiet panic=1`)).toEqual([]);
   expect(problems(`console=hvc0 roothash=${rootfs().root} quieter`)).toEqual([
     expect.stringMatching(/^The measured kernel command line does not contain the configuration's kernel_params/),
   ]);
-});
-
-/** The command line of a running guest of upstream Kata and the RTMR2 in the quote that Intel's hardware signed for it. */
-const quoted = {
-  verity:
-    "root_hash=768cd7e848f6cb7eb4f59467b26ee5c5e45ece570cb96a5c952d97dbc89bb150,salt=63f8dacc786bd19f307be8668c7792a8fe07818df4aae55b63e76c4931d35c76,data_blocks=96512,data_block_size=4096,hash_block_size=4096",
-  commandLine:
-    'tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 dm-mod.create="dm-verity,,,ro,0 772096 verity 1 /dev/vda1 /dev/vda2 4096 4096 96512 0 sha256 768cd7e848f6cb7eb4f59467b26ee5c5e45ece570cb96a5c952d97dbc89bb150 63f8dacc786bd19f307be8668c7792a8fe07818df4aae55b63e76c4931d35c76" root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4 console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 nr_cpus=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none agent.launch_process_timeout=6 cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1',
-  rtmr2: "b595f9f179d8b699d1420000d36c1fba82e9853545e719caa6ddbb82fa2041a23b4459876af4a253a1c20c5956529b9a",
-};
-
-test("upstream Kata's command line and RTMR2 are those of a TDX quote, and differ by vCPU count", () => {
-  const guest = {
-    rootfsType: "ext4" as const,
-    kernelParams: "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1",
-    kernelVerityParams: quoted.verity,
-  };
-  const commandLine = kataCommandLine({ flavour: "kata-go", kataVersion: "3.30.0" }, guest) ?? "";
-  expect(withVcpus(commandLine, 1)).toBe(quoted.commandLine);
-  const { initrd: _, ...inputs } = podVm().inputs;
-  const { tdx } = referenceValues({ ...inputs, commandLine }, { tee: "tdx", vcpus: [1, 2] });
-  expect(tdx.map((row) => [row.vcpus, row.rtmrs[2] === quoted.rtmr2])).toEqual([
-    [1, true],
-    [2, false],
-  ]);
-  // For SNP, too, a row of the table is what the command line with that count gives.
-  const { snp } = referenceValues({ ...inputs, commandLine }, { tee: "snp", vcpus: [1, 3] });
-  for (const row of snp) {
-    const fixed = { ...inputs, commandLine: withVcpus(commandLine, row.vcpus) };
-    expect(referenceValues(fixed, { tee: "snp", vcpus: [row.vcpus] }).snp).toEqual([row]);
-  }
 });

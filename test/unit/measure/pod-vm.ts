@@ -1,10 +1,16 @@
 import { crc32 } from "node:zlib";
 import { sha256, sourceOf } from "../../../node-installer/measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../../node-installer/measure/collect.ts";
-import type { GuestBoot } from "../../../node-installer/measure/kata-command-line.ts";
+import { checkConsistency, withCommandLine } from "../../../node-installer/measure/consistency.ts";
+import { type KataBuild, kataCommandLine } from "../../../node-installer/measure/kata-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../node-installer/measure/partitions.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../node-installer/measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
+import type { FlavourName } from "../../../node-installer/runtime/flavours.ts";
+import { kataConfiguration } from "../../../node-installer/runtime/kata-configuration.ts";
+import type { FileRole, GuestImage, PayloadFile } from "../../../node-installer/runtime/manifest.ts";
+import { platforms } from "../../../node-installer/runtime/platforms.ts";
+import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
 import { vector } from "./vectors.ts";
 
 /** The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
@@ -140,32 +146,75 @@ export function igvmOf(version: 1 | 2, parts: readonly IgvmPart[], data = Buffer
   return Buffer.concat([fixed, headers, data]);
 }
 
-export const contrastGuest = (root: string): GuestBoot => ({
+export const contrastGuest = (root: string): GuestImage => ({
   rootfsType: "erofs",
   kernelParams: `init=/nix/store/x/init roothash=${root} cgroup_no_v1=all`,
   kernelVerityParams: "",
 });
 
-/** The inputs of a whole pod VM as Contrast builds it. */
+export const contrast = { flavour: "contrast-go", kataVersion: "3.28.0" };
+
+/** What is rendered for a payload with these parts. */
+export const configurationFor = (
+  { flavour, kataVersion }: KataBuild,
+  guest: GuestImage,
+  platform: PlatformName = "metal-qemu-snp",
+) =>
+  kataConfiguration({
+    platform: platforms[platform],
+    flavour: flavour as FlavourName,
+    kataVersion,
+    path: (role) => `/opt/edgeless/handler/${role}`,
+    guest,
+  });
+
+/** The command line that Kata makes of what is rendered. */
+export const passedLine = (build: KataBuild, guest: GuestImage): string | undefined =>
+  kataCommandLine(build, configurationFor(build, guest));
+
+/** The manifest's entries of files with these contents. */
+export const filesOf = (parts: Partial<Record<FileRole, Uint8Array>>): PayloadFile[] =>
+  Object.entries(parts).map(([role, bytes]) => ({
+    role: role as FileRole,
+    path: `share/${role}`,
+    mode: "0644",
+    size: bytes.length,
+    sha256: Buffer.from(sha256(bytes)).toString("hex"),
+  }));
+
+/** The inputs of a whole pod VM as Contrast builds it, and what is rendered for it. */
 export function podVm(
-  changes: { firmware?: Buffer; kernel?: Buffer; initrd?: Buffer; image?: Buffer } & Partial<CollectOptions> = {},
+  changes: { firmware?: Buffer; kernel?: Buffer; initrd?: Buffer; image?: Buffer } & Partial<
+    CollectOptions & KataBuild
+  > = {},
 ) {
   const made = rootfs({ superblock: true });
   const parts = { firmware: firmware(), kernel: kernel(), initrd, image: made.image, ...changes };
   const guest = changes.guest ?? contrastGuest(made.root);
-  const inputs = collectInputs(
+  const build = { flavour: parts.flavour ?? contrast.flavour, kataVersion: parts.kataVersion ?? contrast.kataVersion };
+  const collected = collectInputs(
     {
       firmware: sourceOf(parts.firmware),
       kernel: sourceOf(parts.kernel),
       initrd: sourceOf(parts.initrd),
       rootfs: sourceOf(parts.image),
     },
-    {
-      flavour: changes.flavour ?? "contrast-go",
-      kataVersion: changes.kataVersion ?? "3.28.0",
-      guest,
-      ...(changes.commandLine === undefined ? {} : { commandLine: changes.commandLine }),
-    },
+    { guest, commandLine: changes.commandLine },
   );
-  return { parts, guest, inputs, root: made.root, kernelSha256: sha256(parts.kernel) };
+  const passed = passedLine(build, guest);
+  const files = filesOf({
+    firmware: parts.firmware,
+    kernel: parts.kernel,
+    initrd: parts.initrd,
+    rootfs: parts.image,
+  });
+  const inputs = withCommandLine(collected, passed);
+  return { parts, files, guest, build, passed, inputs, root: made.root, kernelSha256: sha256(parts.kernel) };
 }
+
+/** What is wrong with a pod VM, or with one whose inputs are others. */
+export const problemsOf = (
+  { files, guest, build, passed, inputs }: ReturnType<typeof podVm>,
+  tee: "snp" | "tdx" | "none" = "snp",
+  others = inputs,
+): string[] => checkConsistency({ inputs: others, files, guest, passed, ...build, tee });

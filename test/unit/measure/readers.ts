@@ -52,7 +52,7 @@ export const readers = {
   "disk image": { sample: rootfs().image, read: (bytes) => readPartitions(sourceOf(bytes)) },
   "rootfs image": {
     sample: rootfs({ superblock: true }).image,
-    read: (bytes) => collectInputs({ rootfs: sourceOf(bytes) }, { flavour: "contrast-go", kataVersion: "3.28.0" }),
+    read: (bytes) => collectInputs({ rootfs: sourceOf(bytes) }),
   },
   "file system": { sample: erofs().subarray(0, 8192), read: (bytes) => readFilesystem(sourceOf(bytes)) },
   "verity superblock": {

@@ -134,10 +134,10 @@ export const runtime = (manifest: Manifest | string = "contrast-go", platform: P
   deriveRuntime({ platform, manifest: typeof manifest === "string" ? fixtureManifest(manifest) : manifest });
 export const go = runtime();
 export const next = runtime("contrast-go-next");
+const contrastGo = fixtureManifest("contrast-go");
 export const otherKernel = runtime({
-  ...fixtureManifest("contrast-go"),
+  ...contrastGo,
   name: "patched",
-  files: fixtureManifest("contrast-go").files.map((file) =>
-    file.role === "kernel" ? { ...file, sha256: "9".repeat(64) } : file,
-  ),
+  files: contrastGo.files.map((file) => (file.role === "kernel" ? { ...file, sha256: "9".repeat(64) } : file)),
+  measurement: { ...contrastGo.measurement, kernel: { sha256: "9".repeat(64), efiStub: true } },
 });

@@ -170,6 +170,24 @@ describe("attestation", () => {
     ]);
   });
 
+  test("of values that nobody can compute it is not said that verifiers see the same", () => {
+    const unknown = "not predictable: covers the kernel command line";
+    const steps = groupSteps({ runtimes: [go] }, { runtimes: [next] });
+    const lines = (launch: Record<string, string>) =>
+      linesOf(
+        summaryOf(launchStep({ [go.handler]: { launch } }, { [next.handler]: { launch } }), ...steps),
+        "Attestation",
+      );
+    const of = `of \`${next.handler}\` as of \`${go.handler}\``;
+    expect(lines({ "SNP launch digest": unknown })).toEqual([
+      `unknown: Whether verifiers see the same SNP launch digest ${of}: not predictable.`,
+    ]);
+    expect(lines({ MRTD: old, RTMR0: unknown, RTMR1: unknown })).toEqual([
+      `known: Verifiers see the same MRTD ${of}.`,
+      `unknown: Whether verifiers see the same RTMR0 and RTMR1 ${of}: not predictable.`,
+    ]);
+  });
+
   test("a runtime that another group has already is nothing new to verifiers", () => {
     const cards = { [go.handler]: { launch: { "EPYC-Milan launch digest": old } } };
     const steps = groupSteps(undefined, { group: "second", runtimes: [go] });

@@ -49,7 +49,43 @@ describe("Kata configuration", () => {
     const manifest = fixtureManifest("kata-go");
     const at = (kataVersion: string) =>
       deriveRuntime({ platform: "metal-qemu-snp", manifest: { ...manifest, kataVersion } });
-    expect(at("3.28.0").kataConfig.content).not.toContain("kernel_verity_params");
-    expect(at("3.29.0").kataConfig.content).toContain("kernel_verity_params");
+    expect(at("3.28.0").kataConfig.content).not.toContain("launch_process_timeout");
+    expect(at("3.29.0").kataConfig.content).toContain("launch_process_timeout = 6\n");
+  });
+
+  const versions = ["3.17.0", "3.24.0", "3.26.0", "3.27.0", "3.28.0", "3.29.0", "3.30.0", "3.32.0", "4.0.0", "4.1.0"];
+  const confidential = supported.filter(({ platform }) => platform.startsWith("metal"));
+
+  test.each(confidential)("$platform with $flavour: what binds the guest image is in the file", (pair) => {
+    const { measurement: _, ...manifest } = fixtureManifest(pair.flavour);
+    const root = "ab".repeat(32);
+    const kernelVerityParams = `root_hash=${root},salt=${root},data_blocks=8,data_block_size=4096,hash_block_size=4096`;
+    const written = versions.filter((kataVersion) => {
+      const guest = { rootfsType: "erofs" as const, kernelParams: "quiet", kernelVerityParams };
+      try {
+        const { kataConfig } = deriveRuntime({
+          platform: pair.platform,
+          manifest: { ...manifest, kataVersion, guest },
+        });
+        expect(parsed(kataConfig.content).hypervisor.qemu.kernel_verity_params).toBe(kernelVerityParams);
+        return true;
+      } catch (error) {
+        expect(error).toMatchObject({ code: "kata-too-old" });
+        return false;
+      }
+    });
+    const first = pair.flavour === "kata-rs" ? "4.0.0" : "3.27.0";
+    expect(written).toEqual(versions.slice(versions.indexOf(first)));
+    // Where the guest sets dm-verity up itself, the root hash is a parameter of its kernel.
+    const bound = { rootfsType: "erofs" as const, kernelParams: `roothash=${root}`, kernelVerityParams: "" };
+    const derive = (guest: typeof bound) =>
+      deriveRuntime({ platform: pair.platform, manifest: { ...manifest, kataVersion: "4.1.0", guest } });
+    expect(parsed(derive(bound).kataConfig.content).hypervisor.qemu.kernel_params).toContain(`roothash=${root}`);
+    expect(() => derive({ ...bound, kernelParams: "quiet" })).toThrow(
+      /^Nothing binds the guest image of payload .* to the launch measurement: /,
+    );
   });
 });
+
+const parsed = (text: string) =>
+  toml.parse(text) as unknown as { hypervisor: { qemu: { kernel_params?: string; kernel_verity_params?: string } } };

@@ -42,8 +42,9 @@ describe("handlers", () => {
   });
 
   test("every property of every file counts", () => {
-    const { files } = fixtureManifest("contrast-go");
-    const before = derive("metal-qemu-snp", "contrast-go").handler;
+    // Without measurement: one of other files would be refused.
+    const { files } = fixtureManifest("kata-go");
+    const before = derive("metal-qemu-snp", "kata-go").handler;
     fc.assert(
       fc.property(fc.nat(files.length - 1), fc.constantFrom("sha256", "size", "mode", "path"), (index, key) => {
         const changed = files.map((file, i) => {
@@ -53,7 +54,7 @@ describe("handlers", () => {
           if (key === "mode") return { ...file, mode: file.mode === "0755" ? ("0644" as const) : ("0755" as const) };
           return { ...file, path: `${file.path}.new` };
         });
-        expect(derive("metal-qemu-snp", "contrast-go", { files: changed }).handler).not.toBe(before);
+        expect(derive("metal-qemu-snp", "kata-go", { files: changed }).handler).not.toBe(before);
       }),
     );
   });
@@ -96,8 +97,11 @@ describe("containerd entries", () => {
 describe("what a pair cannot do is refused", () => {
   const withoutGuest = fixtureManifest("kata-go");
   delete withoutGuest.guest;
-  const { files, guest = { rootfsType: "erofs", kernelParams: "", kernelVerityParams: "" } } =
-    fixtureManifest("contrast-go");
+  const {
+    files,
+    guest = { rootfsType: "erofs", kernelParams: "", kernelVerityParams: "" },
+    measurement,
+  } = fixtureManifest("contrast-go");
   const cases: [string, () => unknown, string][] = [
     [
       "an unknown flavour",
@@ -117,7 +121,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "a Kata that is too old",
       () => derive("metal-qemu-snp", "kata-go", { kataVersion: "3.8.0" }),
-      "Kata 3.8.0 is too old for metal-qemu-snp with flavour kata-go: 3.24.0 or later is needed. Lock a newer payload.",
+      "Kata 3.8.0 is too old for metal-qemu-snp with flavour kata-go: 3.27.0 or later is needed. Lock a newer payload.",
     ],
     [
       "a payload without firmware",
@@ -144,8 +148,35 @@ describe("what a pair cannot do is refused", () => {
     ],
     [
       "parts of two builds",
-      () => derive("metal-qemu-snp", "contrast-go", { guest: { ...guest, kernelParams: "init=/other" } }),
-      'The parts of payload fixture-contrast-go do not belong together. The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 26 is measured as "init=/nix/store/fixture/init", but passed as "init=/other". Lock it again with parts of the same build.',
+      () =>
+        derive("metal-qemu-snp", "contrast-go", { guest: { ...guest, kernelParams: `roothash=${"ab".repeat(32)}` } }),
+      `The parts of payload fixture-contrast-go do not belong together. The kernel command line (roothash) says root hash ${"ab".repeat(32)}, but the rootfs image has ${"ef".repeat(32)}. Lock it again with parts of the same build.`,
+    ],
+    [
+      "another command line than what Kata makes of the file",
+      () => derive("metal-qemu-snp", "contrast-go", { measurement: { ...measurement, commandLine: "quiet" } }),
+      'The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable".',
+    ],
+    ...(["firmware", "kernel", "initrd", "rootfs"] as const).map((role): [string, () => unknown, string] => [
+      `a ${role} that its measurement was not collected from`,
+      () =>
+        derive("metal-qemu-snp", "contrast-go", {
+          files: files.map((file) => (file.role === role ? { ...file, sha256: "9".repeat(64) } : file)),
+        }),
+      `has the SHA-256 ${"9".repeat(64)}, but the measurement's inputs were collected from one with ${files.find((file) => file.role === role)?.sha256}. Lock it again`,
+    ]),
+    [
+      "an initrd that is measured but not there",
+      () => derive("metal-qemu-snp", "contrast-go", { files: files.filter(({ role }) => role !== "initrd") }),
+      "The measurement has inputs of role initrd, but the payload has no such file.",
+    ],
+    [
+      "a manifest from before it said what its measurement was collected from",
+      () => {
+        const { firmware: _, rootfs: { sha256: __, ...rootfs } = {}, ...old } = measurement ?? {};
+        return derive("metal-qemu-snp", "contrast-go", { measurement: { ...old, rootfs } });
+      },
+      "The manifest does not say from which firmware, rootfs its measurement's inputs were collected, as those of earlier versions did not. Lock it again",
     ],
     [
       "one runtime twice",

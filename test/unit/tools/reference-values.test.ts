@@ -1,4 +1,6 @@
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { launchTable, launchValues } from "../../../components/launch-values.ts";
 import { manifestSchema } from "../../../node-installer/runtime/manifest.ts";
@@ -65,6 +67,20 @@ test.each([
   const { code, problem } = await measure(...args);
   expect(code).toBe(expected);
   expect(problem).toContain(sentence);
+});
+
+test.each(["firmware", "kernel", "initrd", "rootfs"])("a manifest with another %s gives no values", async (role) => {
+  const manifest = manifestOf("fixture-contrast-go");
+  const files = manifest.files.map((file) => (file.role === role ? { ...file, sha256: "9".repeat(64) } : file));
+  const directory = mkdtempSync(join(tmpdir(), "manifest-"));
+  const path = join(directory, "manifest.json");
+  writeFileSync(path, JSON.stringify({ ...manifest, files }));
+  const { code, problem } = await measure(path, "--platform", "metal-qemu-snp");
+  rmSync(directory, { recursive: true });
+  expect(code).toBe(1);
+  expect(problem).toMatch(
+    new RegExp(`The ${role} .* has the SHA-256 9{64}, but the measurement's inputs were collected`),
+  );
 });
 
 test("the stack's output has the review card's value for one vCPU, and those up to eight", () => {
