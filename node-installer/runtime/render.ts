@@ -1,7 +1,8 @@
 import { basename } from "node:path/posix";
 import { checkConsistency } from "../measure/consistency.ts";
+import { podAnnotations } from "./annotations.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
-import { supportedPair } from "./flavours.ts";
+import { type FlavourName, supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import { renderKataConfiguration } from "./kata-configuration.ts";
 import type { FileRole, Manifest, PayloadFile } from "./manifest.ts";
@@ -49,7 +50,7 @@ export function deriveRuntime({
     return {
       files,
       kataConfig: { path: platform.kataConfigPath, content },
-      containerd: containerdEntry(handler, platform, path),
+      containerd: containerdEntry(handler, platform, flavour, path),
     };
   };
   const handler = deriveHandler(name, contents);
@@ -102,6 +103,7 @@ export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
 function containerdEntry(
   handler: string,
   platform: Platform,
+  flavour: FlavourName,
   path: (role: FileRole) => string | undefined,
 ): ContainerdEntry {
   const snapshotterFile = path("snapshotter");
@@ -110,7 +112,7 @@ function containerdEntry(
   return {
     runtimeType: "io.containerd.contrast-cc.v2",
     runtimePath: path("shim") ?? "",
-    podAnnotations: [...platform.podAnnotations],
+    podAnnotations: podAnnotations(platform, flavour),
     privilegedWithoutHostDevices: true,
     ...(snapshotter && {
       snapshotter: `${snapshotter}-${handler}`,

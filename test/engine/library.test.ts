@@ -3,6 +3,7 @@ import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compilePackage } from "../../tools/package.ts";
 import { check, run } from "../../tools/programs/run.ts";
+import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
@@ -12,7 +13,7 @@ import { type EngineProject, engineProject } from "./harness.ts";
  */
 
 const clone = resolve(import.meta.dirname, "..", "..");
-const handler = "contrast-cc-metal-qemu-snp-2932281f";
+const handler = fixtureHandler("contrast-go");
 
 const program = `
 import { readFileSync } from "node:fs";

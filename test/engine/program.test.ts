@@ -1,6 +1,7 @@
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
@@ -38,7 +39,7 @@ describe("a stack on a cluster", () => {
     groups: { workers: group(changes) },
     ...rest,
   });
-  const [old, next, rs] = ["2932281f", "5c72a3fb", "48f37c2c"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
+  const [old, next, rs] = ["contrast-go", "contrast-go-next", "kata-rs"].map((name) => fixtureHandler(name));
   const installer = "contrast-installer-workers";
 
   /** Every change of a group's spec means new content, pods that see it, and a rollout that waits for it. */

@@ -5,7 +5,7 @@ import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contras
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
-import { fixtureManifest } from "../runtime/fixtures.ts";
+import { fixtureHandler, fixtureManifest } from "../runtime/fixtures.ts";
 
 const image = `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`;
 
@@ -53,8 +53,8 @@ describe("a runtime on two groups", () => {
   test("has one RuntimeClass per handler and one installer per group", () => {
     const names = (type: string) => plan.filter((resource) => resource.type.endsWith(type)).map(({ name }) => name);
     expect(names(":RuntimeClass")).toEqual([
-      "contrast-cc-metal-qemu-snp-2932281f",
-      "contrast-cc-metal-qemu-tdx-5c44ca4f",
+      fixtureHandler("contrast-go", "metal-qemu-snp"),
+      fixtureHandler("contrast-go", "metal-qemu-tdx"),
     ]);
     expect(names(":DaemonSet")).toEqual([
       "contrast-installer-others",

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { type ConfigurationSource, readConfiguration } from "../../../components/config/read.ts";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { fixtureHandler } from "../runtime/fixtures.ts";
 
 const fx = "test/fixtures/manifests/fixture-";
 const digest = `sha256:${"a".repeat(64)}`;
@@ -599,7 +600,7 @@ const table: [string, Entries, string[], string[]?][] = [
     "a runtime twice",
     g({ runtimes: [rt, rt] }),
     [
-      "groups.workers.runtimes: lists contrast-cc-metal-qemu-snp-2932281f (metal-qemu-snp, fixture-contrast-go) twice. Remove one.",
+      `groups.workers.runtimes: lists ${fixtureHandler("contrast-go")} (metal-qemu-snp, fixture-contrast-go) twice. Remove one.`,
     ],
   ],
   [
@@ -611,7 +612,7 @@ const table: [string, Entries, string[], string[]?][] = [
       },
     }),
     [
-      "groups.b.runtimes: gives contrast-cc-metal-qemu-snp-2932281f a different overhead than group a. A handler has one RuntimeClass, and that has one overhead.",
+      `groups.b.runtimes: gives ${fixtureHandler("contrast-go")} a different overhead than group a. A handler has one RuntimeClass, and that has one overhead.`,
     ],
   ],
   [

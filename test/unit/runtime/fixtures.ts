@@ -1,9 +1,15 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Manifest, manifestSchema } from "../../../node-installer/runtime/manifest.ts";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
 
 /** A committed manifest of files that do not exist. */
 export const fixtureManifest = (name: string): Manifest =>
   manifestSchema.parse(
     JSON.parse(readFileSync(join(import.meta.dirname, `../../fixtures/manifests/fixture-${name}.json`), "utf8")),
   );
+
+/** Its handler; which one that is, the golden of handlers says. */
+export const fixtureHandler = (name: string, platform: PlatformName = "metal-qemu-snp"): string =>
+  deriveRuntime({ platform, manifest: fixtureManifest(name) }).handler;

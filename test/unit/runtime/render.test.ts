@@ -86,9 +86,9 @@ describe("containerd entries", () => {
 
   test("metal runs no snapshotter on the host, and GPUs are announced by CDI annotations", () => {
     expect(derive("metal-qemu-snp", "contrast-go").containerd).not.toHaveProperty("snapshotter");
-    expect(derive("metal-qemu-snp-gpu", "contrast-go").containerd.podAnnotations).toEqual([
+    expect(derive("metal-qemu-tdx-gpu", "contrast-go").containerd.podAnnotations).toEqual([
       "cdi.k8s.io/*",
-      "io.katacontainers.*",
+      "io.katacontainers.config.hypervisor.cc_init_data",
     ]);
   });
 });
