@@ -30,7 +30,7 @@ const runtime = new ContrastRuntime("confidential", {
       group: "snp",
       distribution: { name: "containerd" },
       nodeSelector: { "example.com/pool": "snp" },
-      runtimes: [{ platform: "metal-qemu-snp", manifest }],
+      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories: ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"] }],
       minimumNodes: 0,
     },
   ],

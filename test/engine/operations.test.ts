@@ -3,7 +3,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { fixtureHandler } from "../unit/runtime/fixtures.ts";
+import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
@@ -23,7 +23,13 @@ const configuration = (cluster: object, payload = "contrast-go"): Configuration 
     workers: {
       distribution: "containerd",
       nodes: { selector: { "example.com/pool": "snp" } },
-      runtimes: [{ platform: "metal-qemu-snp", payload: fixture(payload) }],
+      runtimes: [
+        {
+          platform: "metal-qemu-snp",
+          payload: fixture(payload),
+          acknowledgedAdvisories: fixtureAdvisories[payload] ?? [],
+        },
+      ],
       minimumNodes: 0,
     },
   },

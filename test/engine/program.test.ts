@@ -1,7 +1,7 @@
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fixtureHandler } from "../unit/runtime/fixtures.ts";
+import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
@@ -25,7 +25,11 @@ afterAll(async () => {
 
 describe("a stack on a cluster", () => {
   const stack = "edits";
-  const runtime = (name = "contrast-go") => ({ platform: "metal-qemu-snp", payload: fixture(name) });
+  const runtime = (name = "contrast-go") => ({
+    platform: "metal-qemu-snp",
+    payload: fixture(name),
+    acknowledgedAdvisories: fixtureAdvisories[name] ?? [],
+  });
   const group = (changes: object = {}) => ({
     distribution: "containerd",
     nodes: { selector: { "example.com/pool": "snp" } },
@@ -199,7 +203,13 @@ describe("an AKS stack, on the stand-in for Azure", () => {
       cc: {
         distribution: "aks",
         nodes: { pool: { name: "cc", ...pool } },
-        runtimes: [{ platform: "aks-clh-snp", payload: fixture("contrast-aks") }],
+        runtimes: [
+          {
+            platform: "aks-clh-snp",
+            payload: fixture("contrast-aks"),
+            acknowledgedAdvisories: fixtureAdvisories["contrast-aks"],
+          },
+        ],
         minimumNodes: 0,
       },
     },

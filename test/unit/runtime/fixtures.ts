@@ -13,3 +13,10 @@ export const fixtureManifest = (name: string): Manifest =>
 /** Its handler; which one that is, the golden of handlers says. */
 export const fixtureHandler = (name: string, platform: PlatformName = "metal-qemu-snp"): string =>
   deriveRuntime({ platform, manifest: fixtureManifest(name) }).handler;
+
+/** The known holes of its Kata that a stack must acknowledge, by fixture. */
+export const fixtureAdvisories: Record<string, string[]> = {
+  "contrast-go": ["GHSA-fmg6-v47x-52wr", "GHSA-q49m-57vm-c8cc"],
+  "contrast-go-next": ["GHSA-fmg6-v47x-52wr"],
+  "contrast-aks": ["GHSA-fmg6-v47x-52wr", "GHSA-5fc8-gg7w-3g5c"],
+};

@@ -135,7 +135,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "an unknown guest image",
       () => deriveRuntime({ platform: "metal-qemu-snp", manifest: withoutGuest }),
-      'Payload fixture-kata-go (kata-go, Kata 3.32.0) does not say how its guest image boots (manifest key "guest"), which metal-qemu-snp needs. Lock it again.',
+      'Payload fixture-kata-go (kata-go, Kata 4.1.0) does not say how its guest image boots (manifest key "guest"), which metal-qemu-snp needs. Lock it again.',
     ],
     [
       "image and initrd upstream",
