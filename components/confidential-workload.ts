@@ -10,7 +10,7 @@ import {
   type PreparedWorkload,
   prepareWorkload,
 } from "../node-installer/measure/workload.ts";
-import { enabledAnnotations } from "../node-installer/runtime/kata-configuration.ts";
+import { hypervisorAnnotations } from "../node-installer/runtime/annotations.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
@@ -25,6 +25,11 @@ export interface ConfidentialWorkloadArgs {
   template: pulumi.Input<k8s.core.v1.PodTemplateSpec>;
   /** Policy and data files for the guest; on AKS only the policy. The host can read them. */
   initdata: pulumi.Input<Initdata>;
+  /**
+   * Initdata without "policy.rego" is refused unless this is true: then the policy in the guest's image decides, and the
+   * one in upstream Kata's lets the host run programs in the containers. Nothing for AKS, where a policy is needed.
+   */
+  withoutPolicy?: boolean;
   /** For AKS: the layers of every image of the template, by its reference, as `contrast-runtime measure layers` prints them. */
   layers?: pulumi.Input<Record<string, LayerRoot[]>>;
 }
@@ -48,15 +53,15 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
   readonly reference: pulumi.Output<ReferenceTable | undefined>;
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
-    const { platform, manifest } = args;
-    const { handler } = withoutStack(() => deriveRuntime({ platform, manifest }));
+    const { platform, manifest, withoutPolicy = false } = args;
+    const { handler, containerd } = withoutStack(() => deriveRuntime({ platform, manifest }));
+    const { podAnnotations } = containerd;
     const { host, snapshotter } = platforms[platform];
     if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
       throw new pulumi.RunError(
         `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
       );
-    const annotations = enabledAnnotations(platforms[platform], manifest.flavour);
-    const hasIdBlocks = annotations.some((name) => name.startsWith("snp_id_block"));
+    const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
     // Annotated because Pulumi's inferred type, which lifts every property, says less.
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
       .all([args.template, args.initdata, args.layers])
@@ -65,7 +70,8 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
           prepareWorkload(template as PodTemplate, {
             handler,
             initdata,
-            enabledAnnotations: annotations,
+            podAnnotations,
+            withoutPolicy,
             guestPull: host.guestPull,
             ...(snapshotter === undefined ? {} : { layers }),
             ...(hasIdBlocks && {

@@ -4,6 +4,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
 import { measuredInputs } from "../node-installer/measure/changes.ts";
 import type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
+import { advisoryName, assess, explainOpen } from "../node-installer/runtime/advisories.ts";
 import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
 import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
@@ -22,6 +23,8 @@ export interface RuntimeArgs {
   platform: PlatformName;
   /** What the lock command wrote. */
   manifest: Manifest;
+  /** Known holes of its Kata that are put up with, by GHSA or CVE id; without them such a payload is refused. */
+  acknowledgedAdvisories?: string[];
   /** Overhead of the RuntimeClass; by default the platform's own. */
   memory?: string | undefined;
   cpu?: string | undefined;
@@ -161,7 +164,18 @@ function derived(group: NodeGroupArgs): DerivedGroup {
       "no-private-key",
       `Group ${group.group} lists hosts, but no sshPrivateKey to reach them with. List nodes that are already set up in nodeNames.`,
     );
+  for (const [i, runtime] of group.runtimes.entries()) checkAdvisories(`Group ${group.group}, runtimes[${i}]`, runtime);
   return { ...group, specs: group.runtimes.map(deriveRuntime) };
+}
+
+/** Throws `Refusal` where the payload's Kata has a hole that nobody acknowledged, or an acknowledgement says nothing. */
+function checkAdvisories(where: string, { platform, manifest, acknowledgedAdvisories }: RuntimeArgs): void {
+  const { open, mistakes } = assess({ platform, manifest }, acknowledgedAdvisories);
+  const payload = `payload ${manifest.name} holds Kata ${manifest.kataVersion}, which has known holes`;
+  const say = (ids: string[]) => `acknowledgedAdvisories: ${JSON.stringify(ids)} in the runtime's arguments`;
+  if (open.length > 0) throw new Refusal("known-advisories", `${where}: ${payload}. ${explainOpen(open, say)}`);
+  const [mistake] = mistakes;
+  if (mistake) throw new Refusal("acknowledgement", `${where}.acknowledgedAdvisories: ${mistake.message}`);
 }
 
 const pullSecretName = "contrast-installer-pull";
@@ -175,8 +189,9 @@ const podSecurityLabels = {
 /** Each runtime once: its payload, what a verifier will see of its guests, and the inputs that this depends on. */
 function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
   const cards = groups.flatMap(({ runtimes, specs }) =>
-    runtimes.map(({ platform, manifest }, i) => {
+    runtimes.map(({ platform, manifest, acknowledgedAdvisories }, i) => {
       const handler = specs[i]?.handler ?? "";
+      const { acknowledged, closed } = assess({ platform, manifest }, acknowledgedAdvisories);
       const launch = launchValues(platform, manifest);
       const inputs = launchInputs({ platform, manifest });
       const card = {
@@ -184,6 +199,12 @@ function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
         payload: manifest.name,
         kata: flavourTitles[manifest.flavour as FlavourName],
         kataVersion: manifest.kataVersion,
+        ...(acknowledged.length > 0 && {
+          acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+        }),
+        ...(closed.length > 0 && {
+          closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+        }),
         ...(inputs !== undefined &&
           Object.keys(launch).length > 0 && { launch, measured: measuredInputs(inputs, platforms[platform].tee) }),
       };

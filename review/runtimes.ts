@@ -4,11 +4,12 @@ import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, exchange, known, type Line, list, predicted, unknown } from "./lines.ts";
+import { code, exchange, known, type Line, list, predicted, quoted, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
-export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[] {
+export function runtimeLines(changes: GroupChange[], preview: Preview): Line[] {
+  const { steps } = preview;
   const lines = changes.flatMap((change) => {
     const { group, added, removed, replaced } = change;
     const isReplaced = ({ handler }: RuntimeCard) =>
@@ -38,7 +39,34 @@ export function runtimeLines(changes: GroupChange[], { steps }: Preview): Line[]
       predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
     ];
   });
-  return [...lines, ...classes];
+  return [...lines, ...kataLines(changes, preview), ...classes];
+}
+
+/** Which Kata new runtimes hold, and which of its known holes the stack puts up with, in those that stay as well. */
+function kataLines(changes: GroupChange[], { steps, known: inputs }: Preview): Line[] {
+  if (steps.length === 0) return [];
+  const goes = (urn: string) => steps.some((step) => step.urn === urn && step.after === undefined);
+  const components = [...inputs].filter(
+    ([urn]) => urn.includes("contrast-runtime:index:ContrastRuntime::") && !goes(urn),
+  );
+  const all = components.flatMap(([, its]) => cards.safeParse(its).data?.runtimes ?? []);
+  const added = new Set(changes.flatMap((change) => change.added.map(({ handler }) => handler)));
+  return all.flatMap(({ handler, kata, kataVersion, acknowledged, closed }) => {
+    const isNew = added.has(handler);
+    const holes = acknowledged.map((hole) =>
+      known(
+        `${code(handler)} ${isNew ? "has" : "still has"} a known hole that the stack acknowledges: ${quoted(hole)}`,
+      ),
+    );
+    if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return holes;
+    return [
+      known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
+      ...holes,
+      ...closed.map((hole) =>
+        known(`${code(handler)}: a known hole of this Kata cannot be used here. ${quoted(hole)}`),
+      ),
+    ];
+  });
 }
 
 const at = (group: string) => `Group ${code(group)}`;
@@ -119,6 +147,9 @@ export const cards = z.object({
       launch: z.record(z.string(), z.string()).default({}),
       measured: z.record(z.string(), z.string()).default({}),
       kata: z.string().optional(),
+      kataVersion: z.string().optional(),
+      acknowledged: z.array(z.string()).default([]),
+      closed: z.array(z.string()).default([]),
     }),
   ),
 });

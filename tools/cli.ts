@@ -67,7 +67,7 @@ export async function main(args: string[]): Promise<number> {
     const verb = Object.hasOwn(verbs, name) ? verbs[name] : undefined;
     if (verb !== undefined) return (await verb.load()).main(args.slice(words));
   }
-  const { nearest } = await import("../components/config/mistakes.ts");
+  const { nearest } = await import("../node-installer/runtime/nearest.ts");
   const guess = nearest(first, Object.keys(verbs));
   console.error(`There is no verb "${first}"${guess === undefined ? "." : `; did you mean "${guess}"?`}\n\n${usage}`);
   return exitCodes.usage;

@@ -1,3 +1,4 @@
+import { type Assessment, assess, explainOpen } from "../../node-installer/runtime/advisories.ts";
 import { type Manifest, manifestSchema } from "../../node-installer/runtime/manifest.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { deriveRuntime } from "../../node-installer/runtime/render.ts";
@@ -9,6 +10,7 @@ import type { GroupShape } from "./schema.ts";
 export interface RuntimeConfiguration {
   platform: PlatformName;
   manifest: Manifest;
+  acknowledgedAdvisories: string[];
   overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
 }
 
@@ -17,15 +19,41 @@ type ReadText = (path: string) => Promise<string>;
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
 export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
   const read = await Promise.all(
-    runtimes.map(async ({ platform, payload, overhead = { teeKeys: false } }, i) => {
+    runtimes.map(async ({ platform, payload, overhead = { teeKeys: false }, acknowledgedAdvisories }, i) => {
+      const key = `groups.${group}.runtimes[${i}]`;
       const manifest = await readManifest(payload, platform, readText);
-      if (typeof manifest !== "string") return [{ platform, manifest, overhead }];
-      const key = `groups.${group}.runtimes[${i}].payload`;
-      mistakes.push({ key, message: `${JSON.stringify(payload)} ${manifest}` });
-      return [];
+      if (typeof manifest === "string") {
+        mistakes.push({ key: `${key}.payload`, message: `${JSON.stringify(payload)} ${manifest}` });
+        return [];
+      }
+      mistakes.push(
+        ...advisoryMistakes(key, payload, manifest, assess({ platform, manifest }, acknowledgedAdvisories)),
+      );
+      return [{ platform, manifest, acknowledgedAdvisories, overhead }];
     }),
   );
   return read.flat();
+}
+
+/** A payload with a known hole is used only where the stack says that this is known. */
+function advisoryMistakes(
+  key: string,
+  payload: string,
+  { kataVersion }: Manifest,
+  { open, mistakes }: Assessment,
+): Mistake[] {
+  const list = (ids: string[]) => `acknowledgedAdvisories: [${ids.join(", ")}]`;
+  return [
+    ...(open.length === 0
+      ? []
+      : [
+          {
+            key: `${key}.payload`,
+            message: `${JSON.stringify(payload)} holds Kata ${kataVersion}, which has known holes. ${explainOpen(open, (ids) => `add "${list(ids)}" to the runtime`)}`,
+          },
+        ]),
+    ...mistakes.map(({ index, message }) => ({ key: `${key}.acknowledgedAdvisories[${index}]`, message })),
+  ];
 }
 
 /** The manifest, or what is wrong with it. */

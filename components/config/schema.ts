@@ -224,6 +224,8 @@ const runtime = z.strictObject({
     .string()
     .min(1, must("must be the path of a manifest"))
     .describe("the path of a manifest below the project"),
+  /** Known holes of the payload's Kata that are put up with, by GHSA or CVE id; see advisories.ts. */
+  acknowledgedAdvisories: z.array(z.string()).default([]),
   overhead: z
     .strictObject({
       memory: memory.optional(),

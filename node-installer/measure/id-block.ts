@@ -1,6 +1,6 @@
+import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { sha384, toHex } from "./bytes.ts";
-import { hypervisorAnnotations } from "./initdata.ts";
 import { type Point, recoverKeys } from "./p384.ts";
 
 /** What an SNP ID block fixes about a guest (firmware ABI, publication 56860, table 75). Ids and digest as hex. */

@@ -7,13 +7,6 @@ import { Refusal } from "../runtime/refusal.ts";
 import { tomlProblem } from "../runtime/toml-problem.ts";
 import { toHex, View } from "./bytes.ts";
 
-/** Pod annotations that change Kata's configuration of the VM start with this. */
-export const hypervisorAnnotations = "io.katacontainers.config.hypervisor.";
-/** The pod annotation that carries initdata to Kata. */
-export const initdataAnnotation = `${hypervisorAnnotations}cc_init_data`;
-/** What Kata had before initdata: base64 of the policy, whose SHA-256 becomes HOSTDATA. */
-export const policyAnnotation = "io.katacontainers.config.agent.policy";
-
 /** Kubernetes allows 256 KiB of annotations on an object; no policy unpacks to more than this. */
 const largestDocument = 16 << 20;
 

@@ -1,14 +1,18 @@
+import {
+  deviceAnnotations,
+  initdataAnnotation,
+  kataAnnotations,
+  policyAnnotation,
+  reachesShim,
+} from "../runtime/annotations.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { toHex } from "./bytes.ts";
 import {
   encodeInitdata,
   fitDigest,
-  hypervisorAnnotations,
   type Initdata,
-  initdataAnnotation,
   initdataDigest,
   initdataDocument,
-  policyAnnotation,
   policyDigest,
 } from "./initdata.ts";
 
@@ -52,8 +56,10 @@ export interface WorkloadOptions {
   handler: string;
   /** Policy and data files for the guest. */
   initdata: Initdata;
-  /** Hypervisor annotations that Kata's configuration allows; without "cc_init_data", guests get only their policy. */
-  enabledAnnotations: readonly string[];
+  /** What containerd hands to the shim; see `podAnnotations`. Without that of initdata, guests get only their policy. */
+  podAnnotations: readonly string[];
+  /** The guest's own default policy is wanted: initdata without "policy.rego" is a mistake otherwise. */
+  withoutPolicy?: boolean;
   /** The guest pulls the images, so pod pull secrets do not reach the program that needs them. */
   guestPull: boolean;
   /** For AKS, whose guests mount layers by their root hashes: those of every image of the template, by its reference. */
@@ -123,12 +129,10 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
       key === name ? "another document than the one given" : "something other than what belongs to this guest";
     problems.push(`metadata.annotations["${key}"] is set to ${other}`);
   }
-  for (const key of Object.keys(annotations)) {
-    if (
-      key.startsWith(hypervisorAnnotations) &&
-      !options.enabledAnnotations.includes(key.slice(hypervisorAnnotations.length))
-    )
-      problems.push(`metadata.annotations["${key}"] is set, but the runtime refuses pods that have it`);
+  for (const [key, text] of Object.entries(annotations)) {
+    if (!key.startsWith(kataAnnotations) && !key.startsWith(deviceAnnotations)) continue;
+    if (!reachesShim(options.podAnnotations, key))
+      problems.push(`metadata.annotations["${key}"] is ${shown(text)}, but ${withheld(key, options)}`);
   }
   const size = Object.entries(annotations).reduce(
     (sum, [key, text]) => sum + Buffer.byteLength(key) + Buffer.byteLength(text),
@@ -161,6 +165,17 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   };
 }
 
+const shown = (text: string): string => JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+
+/** Why an annotation for the shim is not one of this runtime's, and what to do. */
+function withheld(key: string, { podAnnotations }: WorkloadOptions): string {
+  if (key === policyAnnotation) return 'this guest takes its policy from initdata: set initdata.data["policy.rego"]';
+  if (key === initdataAnnotation) return "this Kata is older than initdata and takes only a policy: remove it";
+  if (key.startsWith(deviceAnnotations)) return "the platform has no devices to give to its guests: remove it";
+  const own = podAnnotations.filter((pattern) => pattern.startsWith(kataAnnotations)).join(", ");
+  return `containerd hands nothing of ${kataAnnotations}* to this runtime except ${own}: remove it`;
+}
+
 const unfit = (handler: string, problems: string[]) =>
   new Refusal(
     "workload",
@@ -169,10 +184,18 @@ const unfit = (handler: string, problems: string[]) =>
 
 /** The annotation with which the guest gets its policy and data files, and the digest that stands for them. */
 function guestData(
-  { initdata, enabledAnnotations }: WorkloadOptions,
+  { initdata, podAnnotations, withoutPolicy = false }: WorkloadOptions,
   problems: string[],
 ): { name: string; value: string; digest: Uint8Array } {
-  if (enabledAnnotations.includes("cc_init_data")) {
+  const given = initdata.data["policy.rego"];
+  if (given !== undefined && withoutPolicy)
+    problems.push('withoutPolicy is true, but initdata.data has a "policy.rego": remove one of them');
+  if (given?.trim() === "") problems.push('initdata.data["policy.rego"] is empty, which is no policy');
+  if (podAnnotations.includes(initdataAnnotation)) {
+    if (given === undefined && !withoutPolicy)
+      problems.push(
+        "initdata.data has no \"policy.rego\": the one in the guest's image then decides, and upstream Kata's lets the host do anything, such as run programs in the containers. Add one (genpolicy writes it), or say withoutPolicy: true",
+      );
     const document = initdataDocument(initdata);
     return { name: initdataAnnotation, value: encodeInitdata(document), digest: initdataDigest(document).digest };
   }

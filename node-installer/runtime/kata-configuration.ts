@@ -1,3 +1,4 @@
+import { enabledAnnotations } from "./annotations.ts";
 import { type FlavourName, isAtLeast } from "./flavours.ts";
 import type { FileRole, GuestImage } from "./manifest.ts";
 import type { Platform } from "./platforms.ts";
@@ -177,19 +178,6 @@ function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[]
       "qemu kata-go": "3.28.0",
     }),
   ];
-}
-
-/**
- * The hypervisor annotations that pods may have; Kata refuses a pod with any other. Initdata is passed by annotation where
- * Kata supports it; so are Contrast's ID blocks, one per CPU model, because a node's model is not known at rendering.
- */
-export function enabledAnnotations({ tee, vmm }: Platform, flavour: string): string[] {
-  if (vmm === "cloud-hypervisor") return [];
-  if (tee !== "snp" || flavour.startsWith("kata-")) return ["cc_init_data"];
-  const perModel = ["Genoa", "Milan"].flatMap((model) =>
-    ["snp_guest_policy", "snp_id_auth", "snp_id_block"].map((key) => `${key}_${model}`),
-  );
-  return ["cc_init_data", ...perModel];
 }
 
 /** One value as TOML: a JSON string is a TOML basic string, and numbers stay greppable (2048, not 2_048). */

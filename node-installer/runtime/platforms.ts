@@ -24,8 +24,6 @@ export interface Platform {
   /** What a payload must contain at least. */
   requiredRoles: readonly FileRole[];
   host: HostRequirements;
-  /** Pod annotations that containerd passes on to the shim. */
-  podAnnotations: readonly string[];
   /** The snapshotter that the host runs for this platform; absent where guests pull their images. */
   snapshotter?: string;
 }
@@ -33,8 +31,6 @@ export interface Platform {
 /** Measured by Contrast: 70 MiB for the shim, 100 MiB for the VMM. */
 const shimAndVmmMiB = 170;
 
-const kataAnnotations = ["io.katacontainers.*"];
-const gpuAnnotations = ["cdi.k8s.io/*", ...kataAnnotations];
 const metalRoles = ["shim", "vmm", "firmware", "kernel", "rootfs"] as const;
 
 const metal = (tee: "snp" | "tdx", gpu: boolean): Platform => {
@@ -54,7 +50,6 @@ const metal = (tee: "snp" | "tdx", gpu: boolean): Platform => {
     extendedResource: tee === "snp" ? "sev-snp.amd.com/esids" : "tdx.intel.com/keys",
     requiredRoles: metalRoles,
     host: { tee, virtualization: "kvm", gpu, guestPull: true },
-    podAnnotations: gpu ? gpuAnnotations : kataAnnotations,
   };
 };
 
@@ -72,7 +67,6 @@ export const platforms: Record<PlatformName, Platform> = {
     nodeSelector: { "kubernetes.azure.com/kata-cc-isolation": "true" },
     requiredRoles: ["shim", "vmm", "igvm", "rootfs", "snapshotter"],
     host: { tee: "snp", virtualization: "mshv", gpu: false, guestPull: false },
-    podAnnotations: kataAnnotations,
     snapshotter: "tardev",
   },
   "metal-qemu-snp": metal("snp", false),
@@ -92,6 +86,5 @@ export const platforms: Record<PlatformName, Platform> = {
     nodeSelector: {},
     requiredRoles: ["shim"],
     host: { tee: "none", virtualization: "none", gpu: false, guestPull: false },
-    podAnnotations: [],
   },
 };

@@ -2,8 +2,9 @@ import { basename } from "node:path/posix";
 import { checkConsistency, withCommandLine } from "../measure/consistency.ts";
 import type { MeasurementInputs } from "../measure/inputs.ts";
 import { bindsRootfs, kataCommandLine } from "../measure/kata-command-line.ts";
+import { podAnnotations } from "./annotations.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
-import { supportedPair } from "./flavours.ts";
+import { type FlavourName, supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import {
   hypervisorOf,
@@ -63,7 +64,7 @@ function derive({ platform: name, manifest }: { platform: PlatformName; manifest
   const contents = (handler: string): RuntimeContents => ({
     files,
     kataConfig: { path: platform.kataConfigPath, content: kataConfigurationText(configuration(handler)) },
-    containerd: containerdEntry(handler, platform, pathOf(handler)),
+    containerd: containerdEntry(handler, platform, flavour, pathOf(handler)),
   });
   const handler = deriveHandler(name, contents);
   const passed = kataCommandLine(manifest, configuration(handler));
@@ -137,6 +138,7 @@ export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
 function containerdEntry(
   handler: string,
   platform: Platform,
+  flavour: FlavourName,
   path: (role: FileRole) => string | undefined,
 ): ContainerdEntry {
   const snapshotterFile = path("snapshotter");
@@ -145,7 +147,7 @@ function containerdEntry(
   return {
     runtimeType: "io.containerd.contrast-cc.v2",
     runtimePath: path("shim") ?? "",
-    podAnnotations: [...platform.podAnnotations],
+    podAnnotations: podAnnotations(platform, flavour),
     privilegedWithoutHostDevices: true,
     ...(snapshotter && {
       snapshotter: `${snapshotter}-${handler}`,

@@ -3,6 +3,7 @@ import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compilePackage } from "../../tools/package.ts";
 import { check, run } from "../../tools/programs/run.ts";
+import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
@@ -12,7 +13,7 @@ import { type EngineProject, engineProject } from "./harness.ts";
  */
 
 const clone = resolve(import.meta.dirname, "..", "..");
-const handler = "contrast-cc-metal-qemu-snp-2932281f";
+const handler = fixtureHandler("contrast-go");
 
 const program = `
 import { readFileSync } from "node:fs";
@@ -29,7 +30,7 @@ const runtime = new ContrastRuntime("confidential", {
       group: "snp",
       distribution: { name: "containerd" },
       nodeSelector: { "example.com/pool": "snp" },
-      runtimes: [{ platform: "metal-qemu-snp", manifest }],
+      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories: ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"] }],
       minimumNodes: 0,
     },
   ],

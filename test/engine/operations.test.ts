@@ -3,6 +3,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
@@ -12,7 +13,7 @@ import { type Configuration, configure, fixture, image, operations, programProje
  * nodes: they find out what others changed, import what exists, and render YAML for another tool to apply.
  */
 
-const [old, next] = ["2932281f", "5c72a3fb"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`) as [string, string];
+const [old, next] = [fixtureHandler("contrast-go"), fixtureHandler("contrast-go-next")];
 const system = "contrast-runtime-system";
 
 const configuration = (cluster: object, payload = "contrast-go"): Configuration => ({
@@ -22,7 +23,13 @@ const configuration = (cluster: object, payload = "contrast-go"): Configuration 
     workers: {
       distribution: "containerd",
       nodes: { selector: { "example.com/pool": "snp" } },
-      runtimes: [{ platform: "metal-qemu-snp", payload: fixture(payload) }],
+      runtimes: [
+        {
+          platform: "metal-qemu-snp",
+          payload: fixture(payload),
+          acknowledgedAdvisories: fixtureAdvisories[payload] ?? [],
+        },
+      ],
       minimumNodes: 0,
     },
   },

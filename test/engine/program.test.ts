@@ -1,6 +1,7 @@
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
@@ -24,7 +25,11 @@ afterAll(async () => {
 
 describe("a stack on a cluster", () => {
   const stack = "edits";
-  const runtime = (name = "contrast-go") => ({ platform: "metal-qemu-snp", payload: fixture(name) });
+  const runtime = (name = "contrast-go") => ({
+    platform: "metal-qemu-snp",
+    payload: fixture(name),
+    acknowledgedAdvisories: fixtureAdvisories[name] ?? [],
+  });
   const group = (changes: object = {}) => ({
     distribution: "containerd",
     nodes: { selector: { "example.com/pool": "snp" } },
@@ -38,7 +43,7 @@ describe("a stack on a cluster", () => {
     groups: { workers: group(changes) },
     ...rest,
   });
-  const [old, next, rs] = ["2932281f", "5c72a3fb", "48f37c2c"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
+  const [old, next, rs] = ["contrast-go", "contrast-go-next", "kata-rs"].map((name) => fixtureHandler(name));
   const installer = "contrast-installer-workers";
 
   /** Every change of a group's spec means new content, pods that see it, and a rollout that waits for it. */
@@ -198,7 +203,13 @@ describe("an AKS stack, on the stand-in for Azure", () => {
       cc: {
         distribution: "aks",
         nodes: { pool: { name: "cc", ...pool } },
-        runtimes: [{ platform: "aks-clh-snp", payload: fixture("contrast-aks") }],
+        runtimes: [
+          {
+            platform: "aks-clh-snp",
+            payload: fixture("contrast-aks"),
+            acknowledgedAdvisories: fixtureAdvisories["contrast-aks"],
+          },
+        ],
         minimumNodes: 0,
       },
     },

@@ -8,6 +8,7 @@ import { parse, stringify } from "yaml";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { expectGolden } from "../golden-file.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
+import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
@@ -41,6 +42,7 @@ async function configure(payloads: string[], installer = image("a")): Promise<vo
         runtimes: payloads.map((payload) => ({
           platform: "metal-qemu-snp",
           payload: `test/fixtures/manifests/fixture-${payload}.json`,
+          acknowledgedAdvisories: fixtureAdvisories[payload] ?? [],
         })),
         minimumNodes: 0,
       },

@@ -110,7 +110,7 @@ export class MemoryNode {
       containerd: {
         runtimeType: "io.containerd.contrast-cc.v2",
         runtimePath: `${directory}/bin/containerd-shim-contrast-cc-v2`,
-        podAnnotations: ["io.katacontainers.*"],
+        podAnnotations: ["io.katacontainers.config.hypervisor.cc_init_data"],
         privilegedWithoutHostDevices: true,
         options: { ConfigPath: `${directory}/etc/configuration.toml` },
       },

@@ -4,11 +4,16 @@ import type { Progress } from "../programs/progress.ts";
 import { download } from "./download.ts";
 
 /**
- * SHA-256 of release assets, flat file hashes as kubespray publishes them for the installation of Kata
- * (roles/kubespray_defaults/vars/main/checksums.yml). Of other releases no digest is published outside the release itself:
- * there the user says what to expect.
+ * SHA-256 of release assets. Up to 3.32 as kubespray publishes them for the installation of Kata
+ * (roles/kubespray_defaults/vars/main/checksums.yml); of 4.1 and 4.2 as several independent installers pin them after
+ * GitHub's own record of the release, each digest in at least two of them. Of any other release the user says what to
+ * expect: the release is attested (`gh attestation verify FILE --repo kata-containers/kata-containers`).
  */
 const knownDigests: Record<string, string> = {
+  "kata-static-4.2.0-amd64.tar.zst": "b828904fa3f1e49ddd7dc799c72cb1503cd1e772d354c3987c8d4189b2a623a8",
+  "kata-go-static-4.2.0-amd64.tar.zst": "7dda31ca54b397cbf8165f620d6041872d3c45b7a77383ce0e86f76a06e103d0",
+  "kata-static-4.1.0-amd64.tar.zst": "3dc6b69c4acb787b967b04b64599a20d02a8beb1a8eaab3084110df9d0b08c96",
+  "kata-go-static-4.1.0-amd64.tar.zst": "8b32080424c884238ee8d52060fdfd060fbe2b5fdfa4eb9ff2772b382b432b55",
   "kata-static-3.32.0-amd64.tar.zst": "1449ecea50bd91fa73a94648db195d18950fe869ba4b1f12d05f55f1fa7c1b01",
   "kata-static-3.31.0-amd64.tar.zst": "68c2786a0b97023f62f3eca02dc868b78a794e5469d4ddd6cc9e0bd4a7212b0b",
   "kata-static-3.30.0-amd64.tar.zst": "e65aa5e5bd9f4d59bcd12a8c44a00966406e7329511dd3f756026b6eedc8ad26",
@@ -21,21 +26,23 @@ export interface KataRelease {
   flavour: FlavourName;
   /** Instead of GitHub: the directory that holds the release's assets. */
   mirror?: string | undefined;
-  /** One per asset, in order, for releases that are not in the table above. */
-  sha256?: string[] | undefined;
+  /** Of the asset, for releases that are not in the table above. */
+  sha256?: string | undefined;
   ca?: string | undefined;
   directory?: string;
 }
 
-/** Names of the assets that together hold what a payload needs. From 4.1 on the Go runtime has an asset of its own. */
-export function releaseAssets(version: string, flavour: FlavourName): string[] {
+/**
+ * The asset that holds what a payload needs. From 4.1 on the Go runtime has one of its own, with everything beside it that
+ * its guests need (Kata's tools/packaging/kata-deploy/local-build/kata-release-tarball-inputs.sh).
+ */
+export function releaseAsset(version: string, flavour: FlavourName): string {
   const suffix = isAtLeast(version, "3.21.0") ? "tar.zst" : "tar.xz";
-  const names =
-    flavour === "kata-go" && isAtLeast(version, "4.1.0") ? ["kata-static", "kata-go-static"] : ["kata-static"];
-  return names.map((name) => `${name}-${version}-amd64.${suffix}`);
+  const name = flavour === "kata-go" && isAtLeast(version, "4.1.0") ? "kata-go-static" : "kata-static";
+  return `${name}-${version}-amd64.${suffix}`;
 }
 
-/** Downloads the release's archives; returns them and what a manifest says of their source. */
+/** Downloads the release's archive; returns it and what a manifest says of its source. */
 export async function fetchKataRelease(
   release: KataRelease,
   progress: Progress,
@@ -48,20 +55,19 @@ export async function fetchKataRelease(
   ).replace(/\/$/, "");
   if (!/^https?:\/\//.test(mirror) || !URL.canParse(mirror))
     throw new Refusal("mirror-malformed", `--mirror "${mirror}" is no URL: expected https://… or http://….`);
-  const malformed = release.sha256?.find((digest) => !/^[0-9a-f]{64}$/.test(digest));
-  if (malformed !== undefined)
-    throw new Refusal("digest-malformed", `--sha256 "${malformed}" is no SHA-256: expected 64 lower-case hex digits.`);
-  const assets = releaseAssets(version, flavour);
-  const wanted = assets.map((asset, index) => {
-    const sha256 = release.sha256?.[index] ?? knownDigests[asset];
-    if (!sha256)
-      throw new Refusal(
-        "digest-unknown",
-        `No digest of ${asset} is known here. Give it with --sha256 (${assets.length > 1 ? `one for each of ${assets.join(", ")}, in this order` : "64 hex digits"}), from a source that you trust, such as the release's attestation.`,
-      );
-    return { url: `${mirror}/${asset}`, sha256, ca, ...(directory ? { directory } : {}) };
-  });
-  const archives: string[] = [];
-  for (const one of wanted) archives.push(await download(one, progress));
-  return { archives, reference: wanted.map(({ url, sha256 }) => `${url}#sha256=${sha256}`).join(" ") };
+  if (release.sha256 !== undefined && !/^[0-9a-f]{64}$/.test(release.sha256))
+    throw new Refusal(
+      "digest-malformed",
+      `--sha256 "${release.sha256}" is no SHA-256: expected 64 lower-case hex digits.`,
+    );
+  const asset = releaseAsset(version, flavour);
+  const sha256 = release.sha256 ?? knownDigests[asset];
+  if (!sha256)
+    throw new Refusal(
+      "digest-unknown",
+      `No digest of ${asset} is known here. Download it, check it with "gh attestation verify ${asset} --repo kata-containers/kata-containers", and give what sha256sum says of it with --sha256.`,
+    );
+  const url = `${mirror}/${asset}`;
+  const archive = await download({ url, sha256, ca, ...(directory ? { directory } : {}) }, progress);
+  return { archives: [archive], reference: `${url}#sha256=${sha256}` };
 }

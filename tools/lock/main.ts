@@ -3,7 +3,8 @@ import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
-import { type FlavourName, flavourNames } from "../../node-installer/runtime/flavours.ts";
+import { type Assessment, advisoryName, assess, explainOpen } from "../../node-installer/runtime/advisories.ts";
+import { type FlavourName, flavourNames, supportedPair } from "../../node-installer/runtime/flavours.ts";
 import {
   type FileRole,
   fileRoles,
@@ -29,7 +30,7 @@ const usage = `Usage: npm run lock -- SOURCE --platform PLATFORM --kata-version 
 Sources
   kata-release   a release of Kata Containers, from GitHub
                    --mirror URL       directory that holds the release's assets instead
-                   --sha256 HEX       digest of the asset, where none is known (once per asset)
+                   --sha256 HEX       digest of the asset, where none is known here
   oci-image      an image, such as Contrast's node installer
                    --image REFERENCE  registry/repository@sha256:…
                    --root PATH        directory in the image that is laid out like a runtime's (default: found)
@@ -51,6 +52,8 @@ Options
                          those parameters, where the source does not say them
   --command-line TEXT    the guest's whole kernel command line as it is measured, {vcpus} in the place of its number of vCPUs;
                          for Kata versions whose command line is not known here. Without it, values that cover it are not predicted
+  --acknowledge ID       a known hole of this Kata that you put up with, by its GHSA or CVE id (repeatable); the stack's runtime
+                         must say the same. Without it, a Kata with one that can be used here is not locked
   --output FILE          the manifest to commit (default: node-installer/payloads/NAME.json)
   --payloads DIRECTORY   where the files go (default: .local/payloads, from where the image is built)
   --ca FILE              certificate of the server's authority (PEM)
@@ -65,7 +68,7 @@ const options = {
   "kata-version": text,
   name: text,
   mirror: text,
-  sha256: list,
+  sha256: text,
   image: text,
   root: text,
   from: text,
@@ -77,6 +80,7 @@ const options = {
   "kernel-params": text,
   "kernel-verity-params": text,
   "command-line": text,
+  acknowledge: list,
   output: text,
   payloads: text,
   ca: text,
@@ -164,7 +168,7 @@ function namedFile(argument: string): { role: FileRole; path: string } {
 export async function lock(
   argv: string[],
   progress: Progress,
-): Promise<{ manifest: Manifest; before: Manifest | undefined; output: string; directory: string }> {
+): Promise<{ manifest: Manifest; before: Manifest | undefined; output: string; directory: string; holes: string[] }> {
   const { values, positionals } = parseArgs({ args: argv, options, allowPositionals: true });
   if (positionals.length > 1) throw new UsageError(`"${positionals[1]}" was not expected.`);
   if (positionals[0] === "fetch") return await fetchCommitted(values, progress);
@@ -174,12 +178,38 @@ export async function lock(
     .find((option) => values[option] !== undefined && !optionsOf[source].includes(option));
   if (elsewhere) throw new UsageError(`--${elsewhere} is not for ${source}.`);
   const common = request(source, values);
+  const holes = acknowledgedHoles(common, values);
   // One that is no manifest, as after a merge that went wrong, is written anew.
   const before = await readFile(common.output, "utf8")
     .then((content) => manifestSchema.safeParse(JSON.parse(content)).data)
     .catch(() => undefined);
   const manifest = await lockFrom(source, values, common, progress);
-  return { manifest, before, output: common.output, directory: common.directory };
+  return { manifest, before, output: common.output, directory: common.directory, holes };
+}
+
+/** What is known of this Kata and put up with, or cannot be used here: a line each. @throws Refusal for anything else */
+function acknowledgedHoles(
+  { platform, flavour, kataVersion, guest }: Omit<LockRequest, "layout" | "source">,
+  { acknowledge = [] }: Values,
+): string[] {
+  supportedPair(platform, flavour, kataVersion);
+  const manifest = { flavour, kataVersion, guest: { kernelParams: guest.kernelParams ?? "" } };
+  const { open, acknowledged, closed, mistakes }: Assessment = assess({ platform, manifest }, acknowledge);
+  const [mistake] = mistakes;
+  if (mistake) throw new UsageError(`--acknowledge ${mistake.message}`);
+  const words = (ids: string[]) => ids.map((id) => `--acknowledge ${id}`).join(" ");
+  if (open.length > 0)
+    throw new Refusal(
+      "known-advisories",
+      `Kata ${kataVersion} (${flavour}) has known holes and was not locked. ${explainOpen(open, (ids) => `${words(ids)} here, and acknowledgedAdvisories: [${ids.join(", ")}] at the stack's runtime`)}`,
+    );
+  return [
+    ...acknowledged.map((hole) => `Known hole, acknowledged: ${advisoryName(hole)}. ${hole.allows} See ${hole.source}`),
+    ...closed.map(({ advisory, why }) => `Known hole that cannot be used here: ${advisoryName(advisory)}: ${why}.`),
+    ...(acknowledged.length === 0
+      ? []
+      : [`The stack's runtime says so, too: acknowledgedAdvisories: [${acknowledged.map(({ id }) => id).join(", ")}]`]),
+  ];
 }
 
 async function fetchCommitted(values: Values, progress: Progress) {
@@ -192,7 +222,7 @@ async function fetchCommitted(values: Values, progress: Progress) {
   const directory = join(values.payloads ?? join(projectDirectory, ".local", "payloads"), manifest.data.name);
   const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
   await refetch(manifest.data, { directory, ca }, progress);
-  return { manifest: manifest.data, before: manifest.data, output, directory };
+  return { manifest: manifest.data, before: manifest.data, output, directory, holes: [] };
 }
 
 function parseJson(text: string, file: string): unknown {
@@ -310,10 +340,10 @@ export async function main(argv: string[], progress: Progress = toStderr): Promi
     return argv.length === 0 ? 2 : 0;
   }
   try {
-    const { output, directory, manifest, before } = await lock(argv, progress);
+    const { output, directory, manifest, before, holes } = await lock(argv, progress);
     const size = manifest.files.reduce((sum, file) => sum + file.size, 0);
     console.log(`Locked ${manifest.name}: ${manifest.files.length} files, ${(size / 1e6).toFixed(0)} MB.`);
-    for (const line of changes(before, manifest)) console.log(line);
+    for (const line of [...changes(before, manifest), ...holes]) console.log(line);
     console.log(`Manifest: ${output} (commit it)\nFiles:    ${directory}`);
     return 0;
   } catch (error) {

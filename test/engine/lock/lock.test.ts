@@ -48,7 +48,17 @@ const here = () => [
   "fixture",
 ];
 const release = (...more: string[]) => [
-  ...["kata-release", "--platform", "metal-qemu-snp", "--kata-version", "3.99.0", "--mirror", server.mirror],
+  ...[
+    "kata-release",
+    "--platform",
+    "metal-qemu-snp",
+    "--kata-version",
+    "3.99.0",
+    "--acknowledge",
+    "CVE-2026-77176",
+    "--mirror",
+    server.mirror,
+  ],
   ...["--sha256", fixture.sha256, "--rootfs-type", "erofs", ...here(), ...more],
 ];
 const payloadFile = (path: string) => join(directory, "payloads", "fixture", "files", path);
@@ -178,6 +188,8 @@ test("an image by digest, from a real registry", async () => {
       "metal-qemu-snp",
       "--kata-version",
       "3.99.0",
+      "--acknowledge",
+      "CVE-2026-77176",
       "--image",
       `http://${reference}`,
       ...here(),
@@ -211,7 +223,15 @@ test("files of this machine and of a node give the same payload", async () => {
     join(runtime, "etc/configuration-qemu-snp.toml"),
     `[hypervisor.qemu]\nrootfs_type = "erofs"\nkernel_params = "init=/init"\nkernel_verity_params = "${fixture.verityParams}"\n`,
   );
-  const common = ["--platform", "metal-qemu-snp", "--kata-version", "3.99.0", ...here()];
+  const common = [
+    "--platform",
+    "metal-qemu-snp",
+    "--kata-version",
+    "3.99.0",
+    "--acknowledge",
+    "CVE-2026-77176",
+    ...here(),
+  ];
   const files = await lock(["files", ...common, "--from", runtime], quiet);
   expect(files.manifest.guest).toEqual({
     rootfsType: "erofs",

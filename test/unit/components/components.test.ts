@@ -5,14 +5,16 @@ import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contras
 import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
 import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
-import { fixtureManifest } from "../runtime/fixtures.ts";
+import { fixtureAdvisories, fixtureHandler, fixtureManifest } from "../runtime/fixtures.ts";
 
 const image = `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`;
 
 const group = (platform: PlatformName, fixture: string, changes: Partial<NodeGroupArgs> = {}): NodeGroupArgs => ({
   group: "workers",
   distribution: { name: "containerd" },
-  runtimes: [{ platform, manifest: fixtureManifest(fixture) }],
+  runtimes: [
+    { platform, manifest: fixtureManifest(fixture), acknowledgedAdvisories: fixtureAdvisories[fixture] ?? [] },
+  ],
   ...changes,
 });
 
@@ -53,8 +55,8 @@ describe("a runtime on two groups", () => {
   test("has one RuntimeClass per handler and one installer per group", () => {
     const names = (type: string) => plan.filter((resource) => resource.type.endsWith(type)).map(({ name }) => name);
     expect(names(":RuntimeClass")).toEqual([
-      "contrast-cc-metal-qemu-snp-2932281f",
-      "contrast-cc-metal-qemu-tdx-5c44ca4f",
+      fixtureHandler("contrast-go", "metal-qemu-snp"),
+      fixtureHandler("contrast-go", "metal-qemu-tdx"),
     ]);
     expect(names(":DaemonSet")).toEqual([
       "contrast-installer-others",
@@ -73,6 +75,44 @@ describe("a runtime on two groups", () => {
   });
 });
 
+describe("a payload with known holes", () => {
+  const refused = (acknowledgedAdvisories: string[]) => {
+    const runtimes = [
+      { platform: "metal-qemu-snp" as const, manifest: fixtureManifest("contrast-go"), acknowledgedAdvisories },
+    ];
+    return () => register([group("metal-qemu-snp", "contrast-go", { runtimes })]);
+  };
+  const cardOf = async (fixture: string) =>
+    (await register([group("metal-qemu-snp", fixture)])).find(({ type }) => type.endsWith(":ContrastRuntime"))?.inputs
+      .runtimes as Record<string, unknown>[];
+
+  test("is refused unless each is acknowledged, before anything is registered", async () => {
+    await expect(refused([])).rejects.toThrow(
+      /^Group workers, runtimes\[0\]: payload fixture-contrast-go holds Kata 3\.28\.0, which has known holes\. GHSA-fmg6-v47x-52wr .*acknowledgedAdvisories: \["GHSA-fmg6-v47x-52wr","GHSA-q49m-57vm-c8cc"\] in the runtime's arguments\.$/,
+    );
+    await expect(refused(["CVE-2026-77176"])).rejects.toThrow(/has known holes\. GHSA-q49m-57vm-c8cc/);
+    await expect(refused(["CVE-2026-77176", "CVE-2026-41326", "CVE-2025-58354"])).rejects.toThrow(
+      'runtimes[0].acknowledgedAdvisories: "CVE-2025-58354" does not apply to Kata 3.28.0',
+    );
+  });
+
+  test("the review card names what is acknowledged and what cannot be used here", async () => {
+    const [card] = await cardOf("contrast-go");
+    expect(card).toMatchObject({
+      kataVersion: "3.28.0",
+      acknowledged: [
+        expect.stringMatching(/^GHSA-fmg6-v47x-52wr \(CVE-2026-77176\): The host mounts/),
+        expect.stringMatching(/^GHSA-q49m-57vm-c8cc \(CVE-2026-41326\): The host writes/),
+      ],
+    });
+    expect(card?.closed).toContain(
+      "GHSA-mp2j-xm59-qfgw (CVE-2026-50540): containerd hands that annotation to no runtime of this product.",
+    );
+    const [fixed] = await cardOf("kata-rs");
+    expect(fixed).not.toHaveProperty("acknowledged");
+  });
+});
+
 describe("an installer", () => {
   test("has no memory limit, and its spec in a ConfigMap of that content", async () => {
     const plan = await register([group("local", "local")]);
@@ -88,6 +128,7 @@ describe("an installer", () => {
     const runtimes = ["contrast-go", "kata-rs"].map((fixture) => ({
       platform: "metal-qemu-snp" as const,
       manifest: fixtureManifest(fixture),
+      acknowledgedAdvisories: fixtureAdvisories[fixture] ?? [],
     }));
     const tolerations = ["b", "a"].map((key) => ({ key, operator: "Exists", value: undefined }));
     const nodeNames = ["n2", "n1"];

@@ -2,14 +2,13 @@ import * as pulumi from "@pulumi/pulumi";
 import { expect, test } from "vitest";
 import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../components/confidential-workload.ts";
 import { launchValues } from "../../../components/launch-values.ts";
+import { decodeInitdata, policyDigest } from "../../../node-installer/measure/initdata.ts";
+import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
 import {
-  decodeInitdata,
   hypervisorAnnotations,
   initdataAnnotation,
   policyAnnotation,
-  policyDigest,
-} from "../../../node-installer/measure/initdata.ts";
-import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
+} from "../../../node-installer/runtime/annotations.ts";
 import { deriveRuntime, launchInputs } from "../../../node-installer/runtime/render.ts";
 import { record } from "../../recorded-program.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
@@ -104,6 +103,13 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
   ]);
   // Upstream Kata would refuse pods that have them.
   expect(Object.keys(await annotationsOf({ manifest: fixtureManifest("kata-go") }))).toEqual([initdataAnnotation]);
+});
+
+test("pods without a policy are ready once the program says so by name", async () => {
+  const initdata = { algorithm: "sha256" as const, data: {} };
+  const { card } = await workload(args({ initdata, withoutPolicy: true }));
+  expect(card.initdata.digest).toMatch(/^[0-9a-f]{64}$/);
+  expect(card).not.toHaveProperty("policyDigest");
 });
 
 test("on AKS the card has the roots of the images' layers, if it is known how nodes compute them", async () => {

@@ -2,13 +2,23 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { type ConfigurationSource, readConfiguration } from "../../../components/config/read.ts";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { fixtureAdvisories, fixtureHandler } from "../runtime/fixtures.ts";
 
 const fx = "test/fixtures/manifests/fixture-";
 const digest = `sha256:${"a".repeat(64)}`;
 const image = `ghcr.io/edgeless/contrast-node-installer@${digest}`;
 const metal = { kind: "kubeconfig", name: "prod" };
 const aks = { kind: "aks", subscriptionId: "00000000-0000-0000-0000-000000000000", resourceGroup: "rg", name: "c" };
-const rt = { platform: "metal-qemu-snp", payload: `${fx}contrast-go.json` };
+const rt = {
+  platform: "metal-qemu-snp",
+  payload: `${fx}contrast-go.json`,
+  acknowledgedAdvisories: fixtureAdvisories["contrast-go"],
+};
+const aksRuntime = {
+  platform: "aks-clh-snp",
+  payload: `${fx}contrast-aks.json`,
+  acknowledgedAdvisories: fixtureAdvisories["contrast-aks"],
+};
 const host = { name: "n1", address: "10.0.0.1", hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" };
 const ssh = { privateKey: "k" };
 
@@ -25,7 +35,7 @@ const aksGroup = (nodes: object, cluster: object = {}) =>
   base({
     cluster: { ...aks, ...cluster },
     groups: {
-      cc: { distribution: "aks", nodes, runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] },
+      cc: { distribution: "aks", nodes, runtimes: [aksRuntime] },
     },
   });
 
@@ -322,7 +332,7 @@ const table: [string, Entries, string[], string[]?][] = [
     base({
       cluster: aks,
       groups: {
-        w: { distribution: "containerd", runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] },
+        w: { distribution: "containerd", runtimes: [aksRuntime] },
       },
     }),
     [
@@ -420,7 +430,7 @@ const table: [string, Entries, string[], string[]?][] = [
   ],
   [
     "aks platform off aks",
-    g({ runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }] }),
+    g({ runtimes: [aksRuntime] }),
     [
       'groups.workers.runtimes[0].platform: "aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local.',
     ],
@@ -596,10 +606,31 @@ const table: [string, Entries, string[], string[]?][] = [
     ],
   ],
   [
+    "a payload whose Kata has known holes",
+    g({ runtimes: [{ platform: "metal-qemu-snp", payload: `${fx}contrast-go-next.json` }] }),
+    [
+      'groups.workers.runtimes[0].payload: "test/fixtures/manifests/fixture-contrast-go-next.json" holds Kata 3.29.0, which has known holes. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths of its choice over certain files of a container, although a policy made with this release\'s genpolicy protects it. Policies made with the rules of 4.1.0 or later forbid it. See https://github.com/kata-containers/kata-containers/security/advisories/GHSA-fmg6-v47x-52wr. Lock a payload of Kata 4.1.0 or later and list it beside this one; while workloads still need this one, say that you know: add "acknowledgedAdvisories: [GHSA-fmg6-v47x-52wr]" to the runtime.',
+    ],
+  ],
+  [
+    "acknowledgements that say nothing",
+    g({
+      runtimes: [
+        { ...rt, acknowledgedAdvisories: ["CVE-2026-77176", "CVE-2026-41326", "CVE-2026-4132", "CVE-2025-58354"] },
+        { platform: "metal-qemu-snp", payload: `${fx}kata-go.json`, acknowledgedAdvisories: ["CVE-2026-77176"] },
+      ],
+    }),
+    [
+      'groups.workers.runtimes[0].acknowledgedAdvisories[2]: "CVE-2026-4132" is no advisory that is known here. Did you mean CVE-2026-41326? Those of Kata 3.28.0 (contrast-go) on metal-qemu-snp: kata-4.3.0-annotation-allowlist, GHSA-fmg6-v47x-52wr, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x, GHSA-rr59-xxvx-96qr, GHSA-q49m-57vm-c8cc.',
+      'groups.workers.runtimes[0].acknowledgedAdvisories[3]: "CVE-2025-58354" does not apply to Kata 3.28.0 (contrast-go) on metal-qemu-snp: remove it. Those that do: kata-4.3.0-annotation-allowlist, GHSA-fmg6-v47x-52wr, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x, GHSA-rr59-xxvx-96qr, GHSA-q49m-57vm-c8cc.',
+      'groups.workers.runtimes[1].acknowledgedAdvisories[0]: "CVE-2026-77176" does not apply to Kata 4.1.0 (kata-go) on metal-qemu-snp: remove it. Those that do: kata-4.3.0-annotation-allowlist.',
+    ],
+  ],
+  [
     "a runtime twice",
     g({ runtimes: [rt, rt] }),
     [
-      "groups.workers.runtimes: lists contrast-cc-metal-qemu-snp-2932281f (metal-qemu-snp, fixture-contrast-go) twice. Remove one.",
+      `groups.workers.runtimes: lists ${fixtureHandler("contrast-go")} (metal-qemu-snp, fixture-contrast-go) twice. Remove one.`,
     ],
   ],
   [
@@ -611,7 +642,7 @@ const table: [string, Entries, string[], string[]?][] = [
       },
     }),
     [
-      "groups.b.runtimes: gives contrast-cc-metal-qemu-snp-2932281f a different overhead than group a. A handler has one RuntimeClass, and that has one overhead.",
+      `groups.b.runtimes: gives ${fixtureHandler("contrast-go")} a different overhead than group a. A handler has one RuntimeClass, and that has one overhead.`,
     ],
   ],
   [

@@ -42,11 +42,11 @@ const v2 = `version = 2
 
 describe("the block", () => {
   test("is added at the end, below unchanged bytes", () => {
-    expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; 06948a1713e44e2e)
+    expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; eeb8af751719ed27)
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.contrast-cc-metal-qemu-snp-0123abcd]
 runtime_type = "io.containerd.contrast-cc.v2"
 runtime_path = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/bin/containerd-shim-contrast-cc-v2"
-pod_annotations = ["io.katacontainers.*"]
+pod_annotations = ["io.katacontainers.config.hypervisor.cc_init_data"]
 privileged_without_host_devices = true
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.contrast-cc-metal-qemu-snp-0123abcd.options]

@@ -8,7 +8,7 @@ export function entryOf(platform: string, digits: string, withSnapshotter = fals
     entry: {
       runtimeType: "io.containerd.contrast-cc.v2",
       runtimePath: `/opt/edgeless/${handler}/bin/containerd-shim-contrast-cc-v2`,
-      podAnnotations: ["io.katacontainers.*"],
+      podAnnotations: ["io.katacontainers.config.hypervisor.cc_init_data"],
       privilegedWithoutHostDevices: true,
       options: { ConfigPath: `/opt/edgeless/${handler}/etc/configuration.toml` },
       ...(withSnapshotter

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { FileTree } from "../../../tools/lock/archives.ts";
 import { completeGuest, guestOfConfiguration } from "../../../tools/lock/guest.ts";
-import { fetchKataRelease, releaseAssets } from "../../../tools/lock/kata-release.ts";
+import { fetchKataRelease, releaseAsset } from "../../../tools/lock/kata-release.ts";
 import { choose, kataRelease, runtimeDirectoryLayout } from "../../../tools/lock/layouts.ts";
 
 const tree = (...paths: string[]): FileTree => ({
@@ -94,22 +94,22 @@ test("AKS: IGVM and snapshotter; everything that is missing is said at once", ()
 });
 
 test.each([
-  ["3.20.0", "kata-go", ["kata-static-3.20.0-amd64.tar.xz"]],
-  ["3.32.0", "kata-go", ["kata-static-3.32.0-amd64.tar.zst"]],
-  ["4.0.0", "kata-go", ["kata-static-4.0.0-amd64.tar.zst"]],
-  ["4.1.0", "kata-rs", ["kata-static-4.1.0-amd64.tar.zst"]],
-  ["4.1.0", "kata-go", ["kata-static-4.1.0-amd64.tar.zst", "kata-go-static-4.1.0-amd64.tar.zst"]],
-] as const)("assets of Kata %s for %s", (version, flavour, assets) => {
-  expect(releaseAssets(version, flavour)).toEqual(assets);
+  ["3.20.0", "kata-go", "kata-static-3.20.0-amd64.tar.xz"],
+  ["3.32.0", "kata-go", "kata-static-3.32.0-amd64.tar.zst"],
+  ["4.0.0", "kata-go", "kata-static-4.0.0-amd64.tar.zst"],
+  ["4.1.0", "kata-rs", "kata-static-4.1.0-amd64.tar.zst"],
+  ["4.1.0", "kata-go", "kata-go-static-4.1.0-amd64.tar.zst"],
+] as const)("the asset of Kata %s for %s", (version, flavour, asset) => {
+  expect(releaseAsset(version, flavour)).toBe(asset);
 });
 
 test("a release without a known digest, or with a malformed one, is not even asked for", async () => {
-  const fetchIt = (version: string, sha256?: string[]) =>
+  const fetchIt = (version: string, sha256?: string) =>
     fetchKataRelease({ version, flavour: "kata-go", sha256, mirror: "http://127.0.0.1:1" }, () => {});
-  await expect(fetchIt("4.1.0")).rejects.toThrow(
-    /No digest of kata-static-4.1.0-amd64.tar.zst is known here.*one for each of/,
+  await expect(fetchIt("4.3.0")).rejects.toThrow(
+    "No digest of kata-go-static-4.3.0-amd64.tar.zst is known here. Download it, check it with",
   );
-  await expect(fetchIt("3.32.0", ["ABC"])).rejects.toThrow('--sha256 "ABC" is no SHA-256');
+  await expect(fetchIt("3.32.0", "ABC")).rejects.toThrow('--sha256 "ABC" is no SHA-256');
   await expect(fetchIt("latest")).rejects.toThrow('"latest" is no Kata release');
 });
 

@@ -2,7 +2,8 @@ import { expect, test, vi } from "vitest";
 import { main as image } from "../../../tools/image/main.ts";
 import { main as lock } from "../../../tools/lock/main.ts";
 
-const release = ["kata-release", "--platform=metal-qemu-snp", "--kata-version=3.30.0"];
+const release = ["kata-release", "--platform=metal-qemu-snp", "--kata-version=4.2.0"];
+const old = ["kata-release", "--platform=metal-qemu-snp", "--kata-version=3.30.0"];
 
 test.each<[command: typeof lock, args: string[], code: number, said: string]>([
   [lock, [], 2, ""],
@@ -15,6 +16,26 @@ test.each<[command: typeof lock, args: string[], code: number, said: string]>([
   [lock, [...release, "--tag=1"], 2, "Unknown option '--tag'"],
   [lock, [...release, "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
   [lock, [...release, "--mirror=mirror"], 1, '--mirror "mirror" is no URL: expected https://… or http://….'],
+  [
+    lock,
+    old,
+    1,
+    "Kata 3.30.0 (kata-go) has known holes and was not locked. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host",
+  ],
+  [lock, [...old, "--acknowledge=CVE-2026-50540"], 1, "Kata 3.30.0 (kata-go) has known holes"],
+  [lock, [...old, "--acknowledge=CVE-2026-77176", "--mirror=m"], 1, '--mirror "m" is no URL'],
+  [
+    lock,
+    [...release, "--acknowledge=GHSA-fmg6-v47x-52wr"],
+    2,
+    '--acknowledge "GHSA-fmg6-v47x-52wr" does not apply to Kata 4.2.0 (kata-go) on metal-qemu-snp: remove it.',
+  ],
+  [
+    lock,
+    [...old, "--acknowledge=CVE-2026-7717"],
+    2,
+    '--acknowledge "CVE-2026-7717" is no advisory that is known here. Did you mean CVE-2026-77176?',
+  ],
   // What is at --output does not matter before there is something to write there.
   [
     lock,

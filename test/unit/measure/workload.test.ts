@@ -1,18 +1,17 @@
 import { expect, test } from "vitest";
+import { decodeInitdata, parseInitdata, policyDigest } from "../../../node-installer/measure/initdata.ts";
+import { type PodTemplate, prepareWorkload } from "../../../node-installer/measure/workload.ts";
 import {
-  decodeInitdata,
   hypervisorAnnotations,
   initdataAnnotation,
-  parseInitdata,
   policyAnnotation,
-  policyDigest,
-} from "../../../node-installer/measure/initdata.ts";
-import { type PodTemplate, prepareWorkload } from "../../../node-installer/measure/workload.ts";
+} from "../../../node-installer/runtime/annotations.ts";
 
 const image = `registry.example/app@sha256:${"a1".repeat(32)}`;
 const handler = "contrast-cc-metal-qemu-snp-01234567";
 const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy\n" } };
-const options = { handler, initdata, enabledAnnotations: ["cc_init_data", "snp_id_block_Milan"], guestPull: true };
+const podAnnotations = [initdataAnnotation, `${hypervisorAnnotations}snp_id_block_Milan`];
+const options = { handler, initdata, podAnnotations, guestPull: true };
 const container = (name: string, cpu: string | number, more: object = {}) => ({
   name,
   image,
@@ -89,7 +88,7 @@ test("requests and limits are equal by value, not by spelling", () => {
 });
 
 test("a Kata from before initdata gets the policy by its own annotation, and nothing else", () => {
-  const aks = { ...options, enabledAnnotations: [], guestPull: false };
+  const aks = { ...options, podAnnotations: [policyAnnotation], guestPull: false };
   const rego = "package agent_policy\n";
   const spec = { containers: [container("web", "1")] };
   const { template, initdata: digests, policyDigest: policy } = prepareWorkload({ spec }, aks);
@@ -101,9 +100,64 @@ test("a Kata from before initdata gets the policy by its own annotation, and not
   for (const problem of [
     'initdata.data has no "policy.rego"',
     'initdata.data["aa.toml"] does not reach the guest',
-    `metadata.annotations["${initdataAnnotation}"] is set, but the runtime refuses pods that have it`,
+    `metadata.annotations["${initdataAnnotation}"] is "H4sI", but this Kata is older than initdata and takes only a policy: remove it`,
   ])
     expect(() => prepareWorkload(old, { ...aks, initdata: more })).toThrow(problem);
+});
+
+test.each([
+  ["io.katacontainers.config_path", "/var/lib/kubelet/pods/1/volumes/a.toml"],
+  ["io.katacontainers.config.agent.kernel_modules", "evil"],
+  ["io.katacontainers.config.runtime.experimental_force_guest_pull", "false"],
+  ["io.katacontainers.config.runtime.disable_new_netns", "true"],
+  ["io.katacontainers.config.runtime.sandbox_bind_mounts", "/"],
+  ["io.katacontainers.config.hypervisor.kernel_params", "agent.debug_console"],
+  ["io.katacontainers.config.hypervisor.cc_init_data2", "H4sI"],
+  ["io.katacontainers.container.resource.swappiness", "1"],
+  ["io.katacontainers.pkg.oci.bundle_path", "/"],
+  ["io.katacontainers.", ""],
+])("an annotation that is not the runtime's is refused with its value: %s", (key, value) => {
+  const template = { metadata: { annotations: { [key]: value } }, spec: { containers: [container("web", "1")] } };
+  const problem = `metadata.annotations["${key}"] is ${JSON.stringify(value)}, but containerd hands nothing of io.katacontainers.* to this runtime except ${podAnnotations.join(", ")}: remove it.`;
+  for (const each of [options, { ...options, annotationsFor: () => ({}) }])
+    expect(() => prepareWorkload(template, each)).toThrow(problem);
+  expect(() =>
+    prepareWorkload({ ...template, metadata: { annotations: { [key]: "x".repeat(9_999) } } }, options),
+  ).toThrow(`is "${"x".repeat(60)}…", but`);
+});
+
+test("a policy beside initdata would be another one: it is refused, and so are devices that the platform does not have", () => {
+  const spec = { containers: [container("web", "1")] };
+  const prepare = (annotations: Record<string, string>, more: object = {}) =>
+    prepareWorkload({ metadata: { annotations }, spec }, { ...options, ...more });
+  expect(() => prepare({ [policyAnnotation]: "cGFj" })).toThrow(
+    `metadata.annotations["${policyAnnotation}"] is "cGFj", but this guest takes its policy from initdata: set initdata.data["policy.rego"].`,
+  );
+  const gpu = { "cdi.k8s.io/gpu": "nvidia.com/pgpu=0" };
+  expect(() => prepare(gpu)).toThrow("the platform has no devices to give to its guests: remove it");
+  const onGpu = prepare(gpu, { podAnnotations: ["cdi.k8s.io/*", ...podAnnotations] });
+  expect(onGpu.template.metadata?.annotations).toMatchObject(gpu);
+  // Not for the shim at all.
+  expect(prepare({ "example.com/io.katacontainers.config_path": "1" }).vcpus).toBe(2);
+});
+
+test("initdata without a policy is refused, unless that is said by name", () => {
+  const spec = { containers: [container("web", "1")] };
+  const prepare = (data: Record<string, string>, more: object = {}) =>
+    prepareWorkload({ spec }, { ...options, initdata: { ...initdata, data }, ...more });
+  expect(() => prepare({})).toThrow(
+    /- initdata\.data has no "policy\.rego": the one in the guest's image then decides, .*or say withoutPolicy: true\.$/,
+  );
+  expect(() => prepare({ "aa.toml": "" })).toThrow('initdata.data has no "policy.rego"');
+  expect(prepare({}, { withoutPolicy: true })).not.toHaveProperty("policyDigest");
+  for (const empty of ["", " \n"])
+    expect(() => prepare({ "policy.rego": empty })).toThrow('initdata.data["policy.rego"] is empty');
+  expect(() => prepare(initdata.data, { withoutPolicy: true })).toThrow(
+    'withoutPolicy is true, but initdata.data has a "policy.rego": remove one of them.',
+  );
+  // Where the policy is all that a guest gets, nothing makes up for it.
+  const aks = { podAnnotations: [policyAnnotation], guestPull: false, withoutPolicy: true };
+  expect(() => prepare({}, aks)).toThrow('initdata.data has no "policy.rego", without which no container may start');
 });
 
 test("all mistakes are named with their fields' paths at once", () => {
@@ -137,7 +191,7 @@ test("all mistakes are named with their fields' paths at once", () => {
     'spec.runtimeClassName is "kata"',
     "spec.hostNetwork is true",
     "spec.resources is set",
-    'metadata.annotations["io.katacontainers.config.hypervisor.default_vcpus"] is set, but',
+    'metadata.annotations["io.katacontainers.config.hypervisor.default_vcpus"] is "4", but containerd hands nothing of',
     "spec.imagePullSecrets do not reach the guest",
     'spec.containers[0].image is "app:latest"',
     "spec.containers[1].resources.limits.memory is missing",

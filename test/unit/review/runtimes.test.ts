@@ -247,3 +247,42 @@ describe("attestation", () => {
     ]);
   });
 });
+
+describe("the Kata of a runtime", () => {
+  const card = (handlers: Record<string, object>) => ({
+    runtimes: Object.entries(handlers).map(([handler, more]) => ({ handler, payload: "p", ...more })),
+  });
+  const component = (before: object, after: object | undefined) => ({
+    op: after ? "update" : "delete",
+    type: "contrast-runtime:index:ContrastRuntime",
+    name: "runtime",
+    before: card(before as Record<string, object>),
+    ...(after && { after: card(after as Record<string, object>) }),
+  });
+  const hole = "GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts `this`\u202e.";
+  const old = { kata: "Contrast's", kataVersion: "3.28.0", acknowledged: [hole] };
+  const fresh = { kata: "upstream Kata's Go runtime", kataVersion: "4.1.0", closed: ["CVE-1: that is off."] };
+  const kataLines = (...steps: Parameters<typeof summaryOf>) =>
+    linesOf(summaryOf(...steps), "Runtimes").filter((line) => /Kata|hole/.test(line));
+
+  test("a new one: version, build, and what is known of it; one that stays: what the stack still puts up with", () => {
+    const states = component({ [go.handler]: old }, { [go.handler]: old, [next.handler]: fresh });
+    expect(kataLines(...groupSteps({ runtimes: [go] }, { runtimes: [go, next] }), states)).toEqual([
+      `known: \`${go.handler}\` still has a known hole that the stack acknowledges: \`GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts  this \\u{202e}.\``,
+      `known: \`${next.handler}\` holds Kata \`4.1.0\` (\`upstream Kata's Go runtime\`).`,
+      `known: \`${next.handler}\`: a known hole of this Kata cannot be used here. \`CVE-1: that is off.\``,
+    ]);
+  });
+
+  test("an acknowledgement that comes with a new runtime", () => {
+    const states = component({}, { [go.handler]: old });
+    expect(kataLines(...groupSteps({ runtimes: [] }, { runtimes: [go] }), states)).toEqual([
+      `known: \`${go.handler}\` holds Kata \`3.28.0\` (\`Contrast's\`).`,
+      expect.stringContaining(`known: \`${go.handler}\` has a known hole that the stack acknowledges:`),
+    ]);
+  });
+
+  test("of what goes there is nothing to say", () => {
+    expect(kataLines(component({ [go.handler]: old }, undefined))).toEqual([]);
+  });
+});

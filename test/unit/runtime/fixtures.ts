@@ -1,9 +1,22 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Manifest, manifestSchema } from "../../../node-installer/runtime/manifest.ts";
+import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
 
 /** A committed manifest of files that do not exist. */
 export const fixtureManifest = (name: string): Manifest =>
   manifestSchema.parse(
     JSON.parse(readFileSync(join(import.meta.dirname, `../../fixtures/manifests/fixture-${name}.json`), "utf8")),
   );
+
+/** Its handler; which one that is, the golden of handlers says. */
+export const fixtureHandler = (name: string, platform: PlatformName = "metal-qemu-snp"): string =>
+  deriveRuntime({ platform, manifest: fixtureManifest(name) }).handler;
+
+/** The known holes of its Kata that a stack must acknowledge, by fixture. */
+export const fixtureAdvisories: Record<string, string[]> = {
+  "contrast-go": ["GHSA-fmg6-v47x-52wr", "GHSA-q49m-57vm-c8cc"],
+  "contrast-go-next": ["GHSA-fmg6-v47x-52wr"],
+  "contrast-aks": ["GHSA-fmg6-v47x-52wr", "GHSA-5fc8-gg7w-3g5c"],
+};

@@ -87,9 +87,9 @@ describe("containerd entries", () => {
 
   test("metal runs no snapshotter on the host, and GPUs are announced by CDI annotations", () => {
     expect(derive("metal-qemu-snp", "contrast-go").containerd).not.toHaveProperty("snapshotter");
-    expect(derive("metal-qemu-snp-gpu", "contrast-go").containerd.podAnnotations).toEqual([
+    expect(derive("metal-qemu-tdx-gpu", "contrast-go").containerd.podAnnotations).toEqual([
       "cdi.k8s.io/*",
-      "io.katacontainers.*",
+      "io.katacontainers.config.hypervisor.cc_init_data",
     ]);
   });
 });
@@ -139,7 +139,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "an unknown guest image",
       () => deriveRuntime({ platform: "metal-qemu-snp", manifest: withoutGuest }),
-      'Payload fixture-kata-go (kata-go, Kata 3.32.0) does not say how its guest image boots (manifest key "guest"), which metal-qemu-snp needs. Lock it again.',
+      'Payload fixture-kata-go (kata-go, Kata 4.1.0) does not say how its guest image boots (manifest key "guest"), which metal-qemu-snp needs. Lock it again.',
     ],
     [
       "image and initrd upstream",
