@@ -15,6 +15,7 @@ import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { checkArguments, workloadRuntime } from "./arguments.ts";
 import { valuesOf } from "./launch-values.ts";
 import { withoutStack } from "./refusals.ts";
 
@@ -49,6 +50,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
     const { platform, manifest } = args;
+    checkArguments(`ConfidentialWorkload ${name}`, workloadRuntime, { platform, manifest });
     const { handler } = withoutStack(() => deriveRuntime({ platform, manifest }));
     const { host, snapshotter } = platforms[platform];
     if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))

@@ -187,7 +187,8 @@ describe("rollout and uninstall", () => {
 });
 
 describe("hosts", () => {
-  const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey: "ssh-ed25519 AAAA" });
+  const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA";
+  const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey });
   const hosts = (changes: Partial<NodeGroupArgs> = {}) =>
     group("metal-qemu-snp", "contrast-go", {
       hosts: [host("n2"), host("n1")],
@@ -199,7 +200,7 @@ describe("hosts", () => {
   test("are reached with their host keys checked; what is secret stays so", async () => {
     const plan = await register([hosts()]);
     const join = find(plan, "remote:Command", "n1-join");
-    expect(join.inputs.connection).toMatchObject({ secret: { host: "n1.example.com", hostKey: "ssh-ed25519 AAAA" } });
+    expect(join.inputs.connection).toMatchObject({ secret: { host: "n1.example.com", hostKey } });
     expect(join.inputs.stdin).toEqual({ secret: "the-join-command" });
     const shown = JSON.stringify(plan, (key, value) => (key === "secret" ? undefined : value));
     expect(shown).not.toContain("the-key");
