@@ -106,18 +106,23 @@ export class NodeInstaller extends pulumi.ComponentResource {
     const { namespace, group, atOnce = 1 } = this.#args;
     const identity = installerIdentity({ namespace, group, atOnce });
     const [name, options] = [this.#object, this.#options];
-    return [
-      new ServiceAccount(name, identity.serviceAccount, options),
-      new ClusterRole(name, identity.clusterRole, options),
-      new ClusterRoleBinding(name, identity.clusterRoleBinding, options),
-      new Role(`${name}-tickets`, identity.ticketRole, options),
-      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, options),
-      new Role(`${name}-events`, identity.eventRole, options),
-      new RoleBinding(`${name}-events`, identity.eventRoleBinding, options),
+    const policies = [
       ...identity.policies.map((policy) => new ValidatingAdmissionPolicy(policy.metadata.name, policy, options)),
       ...identity.policyBindings.map(
         (binding) => new ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
       ),
+    ];
+    // A right exists only while what confines it does: made after it, and deleted before it.
+    const confined = { ...options, dependsOn: policies };
+    return [
+      ...policies,
+      new ServiceAccount(name, identity.serviceAccount, options),
+      new ClusterRole(name, identity.clusterRole, options),
+      new ClusterRoleBinding(name, identity.clusterRoleBinding, confined),
+      new Role(`${name}-tickets`, identity.ticketRole, options),
+      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, confined),
+      new Role(`${name}-events`, identity.eventRole, options),
+      new RoleBinding(`${name}-events`, identity.eventRoleBinding, confined),
     ];
   }
 

@@ -16,7 +16,7 @@ interface EventObject {
   count?: number;
 }
 
-const maxMessage = 1024;
+export const maxMessage = 1024;
 const path = `/api/v1/namespaces/${eventNamespace}/events`;
 
 /**
@@ -46,6 +46,8 @@ export async function recordEvent(
       firstTimestamp: now,
       lastTimestamp: now,
       source: { component: eventComponent, host: node.name },
+      reportingComponent: eventComponent,
+      reportingInstance: node.name,
     });
   } catch (error) {
     if (!isStatus(error, 409)) throw error;

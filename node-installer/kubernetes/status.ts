@@ -32,10 +32,17 @@ export type PublishedStatus = z.infer<typeof publishedStatusSchema>;
 /** Node annotations share 256 KiB: a long list of pods or a whole log must not fill them. */
 const maxReason = 2048;
 const maxPods = 50;
+/** A namespace and a name. */
+const maxPod = 320;
 
 export function publishedStatus(status: NodeStatus, time: Date): PublishedStatus {
   const reason = status.reason.length > maxReason ? `${status.reason.slice(0, maxReason - 1)}…` : status.reason;
-  return { ...status, reason, pods: status.pods.slice(0, maxPods), time: time.toISOString() };
+  return {
+    ...status,
+    reason,
+    pods: status.pods.slice(0, maxPods).map((pod) => pod.slice(0, maxPod)),
+    time: time.toISOString(),
+  };
 }
 
 /** The status in a node's annotation; undefined if there is none or it is not one of ours. */

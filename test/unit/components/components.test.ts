@@ -155,6 +155,19 @@ test("a payload that cannot serve a platform is a user's error, which the engine
   expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(pulumi.RunError);
 });
 
+test("a right exists only while what confines it does: each binding of RBAC is made after every policy", async () => {
+  const plan = await register([group("local", "local")]);
+  const ofType = (pattern: RegExp) => plan.filter(({ type }) => pattern.test(type));
+  const policies = ofType(/:ValidatingAdmissionPolicy(Binding)?$/);
+  const rights = ofType(/:(ClusterRoleBinding|RoleBinding)$/);
+  expect(policies).toHaveLength(6);
+  expect(rights).toHaveLength(3);
+  for (const right of rights) {
+    const before = right.options.dependsOn as string[];
+    for (const { name } of policies) expect(before.filter((urn) => urn.endsWith(name)).length).toBeGreaterThan(0);
+  }
+});
+
 describe("rollout and uninstall", () => {
   test("have no triggers, and uninstall has one verb whose text no edit changes", async () => {
     const before = await register([group("local", "local")]);
