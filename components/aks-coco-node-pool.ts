@@ -3,6 +3,7 @@ import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/contain
 import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
 import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
+import { aksCocoNodePoolArgs, checkArguments } from "./arguments.ts";
 
 export interface AksCocoNodePoolArgs {
   resourceGroup: string;
@@ -29,6 +30,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
   readonly nodeSelector: Record<string, string>;
 
   constructor(name: string, args: AksCocoNodePoolArgs, opts?: pulumi.ComponentResourceOptions) {
+    checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
     // The order of zones has no meaning, but another one would replace the pool.
     const zones = args.zones?.toSorted();
     super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);

@@ -1,6 +1,7 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+import { bareMetalNodesArgs, checkArguments, registryOf } from "./arguments.ts";
 import {
   checkScript,
   joinScript,
@@ -9,6 +10,7 @@ import {
   unprepareScript,
   unregistryScript,
 } from "./bare-metal-scripts.ts";
+import { outdated } from "./certificates.ts";
 import { quote } from "./shell.ts";
 
 export interface HostArgs {
@@ -28,7 +30,10 @@ export interface BareMetalNodesArgs {
   distribution: DistributionName;
   /** Those of every runtime that the hosts should serve. */
   requirements: HostRequirements[];
-  /** Shell script, run once as root on a host that is in no cluster yet. */
+  /**
+   * Shell script, run once as root on a host that is in no cluster yet: the one argument that is a program by nature. It is
+   * passed on standard input, as it is.
+   */
   joinCommand?: pulumi.Input<string> | undefined;
   /** The image that the hosts will pull, and its registry's CA certificate in PEM, if that is not a public one. */
   image: pulumi.Input<string>;
@@ -48,11 +53,15 @@ export class BareMetalNodes extends pulumi.ComponentResource {
   /** The last command of each host, for whatever must wait for the hosts. */
   readonly ready: pulumi.Resource[];
 
-  constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(name: string, given: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
+    const { registryCa } = checkArguments(`BareMetalNodes ${name}`, bareMetalNodesArgs, given);
+    const args = { ...given, registryCa };
     const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(args.requirements);
     const cards = hosts.map((host) => card(host, args.ignore));
     super("contrast-runtime:index:BareMetalNodes", name, { hosts: cards, ...requirements }, opts);
+    for (const sentence of args.registryCa === undefined ? [] : outdated(args.registryCa, new Date()))
+      pulumi.log.warn(`registryCa: ${sentence} Hosts trust no registry by it.`, this);
     this.ready = hosts.flatMap((host) => this.#host(host, args, requirements));
     this.nodeNames = hosts.map((host) => host.name);
     this.registerOutputs({ nodeNames: this.nodeNames });
@@ -106,7 +115,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const check = run("check", { create: "sh -s", stdin: checkScript(requirements) }, [prepare]);
     const ready = [check];
     if (registryCa !== undefined) {
-      const registry = pulumi.output(args.image).apply((image) => image.slice(0, image.indexOf("/")));
+      const registry = pulumi.output(args.image).apply(registryOf);
       const stdin = registry.apply((host) => registryScript(host, registryCa));
       ready.push(run("registry", { create: "sh -s", stdin, delete: registry.apply(unregistryScript) }, [check]));
     }

@@ -1,9 +1,14 @@
+import { tomlString } from "../node-installer/measure/initdata.ts";
 import { distributions } from "../node-installer/runtime/distributions.ts";
 import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+import { quote } from "./shell.ts";
 
 /*
  * What is run on a host over SSH, in POSIX shell, because a host need not have anything else before it joins. Every script
  * can run again at any time. ROOT is empty on hosts; in tests it is a directory.
+ *
+ * A value reaches a script as a quoted word and in no other way: no here-document, whose end a content could name, and
+ * nothing between the script's own quotes. Not base64 either, because reviewers read what is written.
  */
 
 const preamble = `set -eu
@@ -35,11 +40,11 @@ if [ -z "$root" ]; then
   sysctl --quiet --write "fs.inotify.max_user_instances=$instances" || problem "the sysctl fs.inotify.max_user_instances cannot be set to $instances"
 ${load.join("")}fi
 [ -z "$failed" ] || exit 1
-${write(files.sysctl, "fs.inotify.max_user_instances = $instances", "expand")}${
-  modules.length > 0 ? write(files.modules, modules.join("\n")) : ""
-}${options.length > 0 ? write(files.options, options.join("\n")) : ""}${limitFiles(distribution)
+${write(files.sysctl, [quote(marker), '"fs.inotify.max_user_instances = $instances"'])}${
+  modules.length > 0 ? write(files.modules, marked(modules)) : ""
+}${options.length > 0 ? write(files.options, marked(options)) : ""}${limitFiles(distribution)
   // Guests' memory may be pinned, on behalf of containerd. Takes effect with its next restart.
-  .map((path) => write(path, "[Service]\nLimitMEMLOCK=infinity"))
+  .map((path) => write(path, marked(["[Service]", "LimitMEMLOCK=infinity"])))
   .join("")}[ -n "$root" ] || systemctl daemon-reload
 `;
 }
@@ -47,12 +52,11 @@ ${write(files.sysctl, "fs.inotify.max_user_instances = $instances", "expand")}${
 /** Removes the files; what they set stays until the next boot, or the next restart of containerd. */
 export function unprepareScript(distribution: DistributionName): string {
   const limits = limitFiles(distribution);
-  const directories = limits.map((path) => path.slice(0, path.lastIndexOf("/")));
   return [
     `root=\${ROOT:-}`,
-    ...[...Object.values(files), ...limits].map((file) => `rm -f "$root${file}"`),
+    ...[...Object.values(files), ...limits].map((file) => `rm -f ${onHost(file)}`),
     // The directory may hold somebody else's files, or not exist.
-    ...directories.map((directory) => `rmdir "$root${directory}" 2>/dev/null || true`),
+    ...limits.map((file) => `rmdir ${onHost(parentOf(file))} 2>/dev/null || true`),
     '[ -n "$root" ] || systemctl daemon-reload',
   ].join("; ");
 }
@@ -100,36 +104,43 @@ sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
 echo "joined; the command's output is on the host, in $log"`;
 }
 
-/** Makes the host's containerd trust the registry's CA, where its `config_path` is the usual /etc/containerd/certs.d. */
-export function registryScript(registry: string, certificate: string): string {
-  const directory = registryDirectory(registry);
-  const hosts = `${directory}/hosts.toml`;
+/**
+ * Makes the host's containerd trust the registry's CA, where its `config_path` is the usual /etc/containerd/certs.d.
+ *
+ * @param registry host[:port]
+ * @param certificates in PEM, as certificates.ts writes it
+ */
+export function registryScript(registry: string, certificates: string): string {
+  const { ca, hosts } = registryFiles(registry);
+  const url = tomlString(`https://${registry}`);
   return `${preamble}
-if [ -e "$root${hosts}" ] && ! grep -q "^${marker}$" "$root${hosts}"; then
-  problem "${hosts} already exists and is not ours: make it trust the registry's CA, and remove registry.ca from the stack"
+hosts=${quote(hosts)}
+if [ -e "$root$hosts" ] && ! grep -Fqx ${quote(marker)} "$root$hosts"; then
+  problem "$hosts already exists and is not ours: make it trust the registry's CA, and remove registry.ca from the stack"
   exit 1
 fi
-${write(`${directory}/ca.crt`, certificate.trimEnd())}${write(hosts, `server = "https://${registry}"\n\n[host."https://${registry}"]\n  ca = "${directory}/ca.crt"`)}`;
+${write(ca, certificates.trimEnd().split("\n").map(quote))}${write(hosts, marked([`server = ${url}`, "", `[host.${url}]`, `  ca = ${tomlString(ca)}`]))}`;
 }
 
 /** Removes what `registryScript` wrote. */
 export function unregistryScript(registry: string): string {
-  const directory = registryDirectory(registry);
-  return `root=\${ROOT:-}; rm -f "$root${directory}/ca.crt" "$root${directory}/hosts.toml"; rmdir "$root${directory}" 2>/dev/null || true`;
+  const { ca, hosts } = registryFiles(registry);
+  return `root=\${ROOT:-}; rm -f ${onHost(ca)} ${onHost(hosts)}; rmdir ${onHost(parentOf(ca))} 2>/dev/null || true`;
 }
 
-const registryDirectory = (registry: string) => `/etc/containerd/certs.d/${registry}`;
+function registryFiles(registry: string) {
+  const directory = `/etc/containerd/certs.d/${registry}`;
+  return { ca: `${directory}/ca.crt`, hosts: `${directory}/hosts.toml` };
+}
 
-/** @param values "expand" if the content contains variables of the script */
-const write = (
-  path: string,
-  content: string,
-  values?: "expand",
-): string => `mkdir -p "$root${path.slice(0, path.lastIndexOf("/"))}"
-cat > "$root${path}.new" <<${values ? "CONTENT" : "'CONTENT'"}
-${path.endsWith(".crt") ? "" : `${marker}\n`}${content}
-CONTENT
-mv "$root${path}.new" "$root${path}"
+const onHost = (path: string): string => `"$root"${quote(path)}`;
+const parentOf = (path: string): string => path.slice(0, path.lastIndexOf("/"));
+const marked = (lines: string[]): string[] => [marker, ...lines].map(quote);
+
+/** @param lines each as a word of the shell */
+const write = (path: string, lines: string[]): string => `mkdir -p ${onHost(parentOf(path))}
+printf '%s\\n' ${lines.join(" \\\n  ")} > ${onHost(`${path}.new`)}
+mv ${onHost(`${path}.new`)} ${onHost(path)}
 `;
 
 const device = (path: string, remedy: string): string =>

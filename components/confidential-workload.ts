@@ -15,6 +15,7 @@ import type { Manifest } from "../node-installer/runtime/manifest.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { deriveRuntime } from "../node-installer/runtime/render.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { checkArguments, workloadRuntime } from "./arguments.ts";
 import { valuesOf } from "./launch-values.ts";
 import { withoutStack } from "./refusals.ts";
 
@@ -54,6 +55,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
     const { platform, manifest, withoutPolicy = false } = args;
+    checkArguments(`ConfidentialWorkload ${name}`, workloadRuntime, { platform, manifest });
     const { handler, containerd } = withoutStack(() => deriveRuntime({ platform, manifest }));
     const { podAnnotations } = containerd;
     const { host, snapshotter } = platforms[platform];

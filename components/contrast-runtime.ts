@@ -12,6 +12,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { deriveRuntime, launchInputs } from "../node-installer/runtime/render.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
+import { checkArguments, contrastRuntimeArgs } from "./arguments.ts";
 import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
 import type { NodeSelectionArgs } from "./installer-pod.ts";
 import { launchTable, launchValues } from "./launch-values.ts";
@@ -66,6 +67,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   readonly referenceValues: Record<string, ReferenceTable>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
+    checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
     const groups = withoutStack(() => args.groups.map(derived));
     const handlers = Object.fromEntries(
       groups.map(({ group, specs }) => [group, specs.map(({ handler }) => handler).sort()]),

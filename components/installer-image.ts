@@ -2,6 +2,7 @@ import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
+import { quote } from "./shell.ts";
 
 const repository = "contrast-node-installer";
 
@@ -19,7 +20,12 @@ export function installerImage(
   if (localDigest === undefined || registry === undefined)
     throw new Error("an image that was built here needs a local cluster");
   const push = new Command("installer-image", {
-    create: pulumi.interpolate`contrast-runtime image push --layout ${imageLayout} --registry http://${registry} --repository ${repository}`,
+    create: registry.apply((host) =>
+      ["contrast-runtime", "image", "push", "--layout", imageLayout, "--registry", `http://${host}`]
+        .concat("--repository", repository)
+        .map(quote)
+        .join(" "),
+    ),
     // A different image is a different input, so it is pushed again.
     environment: { IMAGE_DIGEST: localDigest },
   });

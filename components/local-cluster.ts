@@ -1,5 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { checkArguments, localClusterArgs } from "./arguments.ts";
 import { quote } from "./shell.ts";
 
 export interface LocalClusterArgs {
@@ -32,6 +33,7 @@ export class LocalCluster extends pulumi.ComponentResource {
   readonly images: pulumi.Output<Record<string, string>>;
 
   constructor(name: string, args: LocalClusterArgs, options?: pulumi.ComponentResourceOptions) {
+    checkArguments(`LocalCluster ${name}`, localClusterArgs, args);
     super("contrast-runtime:index:LocalCluster", name, args, options);
     const command = (verb: string) => `contrast-runtime local-cluster ${verb} --name ${quote(args.name)}`;
     const nodes = args.nodes?.length ? ` --nodes ${quote(JSON.stringify(args.nodes))}` : "";

@@ -14,6 +14,7 @@ import { installerName, skipNodesAnnotation, specKey } from "../node-installer/k
 import { canonicalJson } from "../node-installer/runtime/canonical.ts";
 import { renderSpec } from "../node-installer/runtime/render.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
 import {
   definedOnly,
   inOrder,
@@ -23,6 +24,7 @@ import {
   type TolerationArgs,
 } from "./installer-pod.ts";
 import { withoutStack } from "./refusals.ts";
+import { quote } from "./shell.ts";
 
 export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
@@ -84,6 +86,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
   readonly #options: pulumi.CustomResourceOptions;
 
   constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
+    checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
     super("contrast-runtime:index:NodeInstaller", name, reviewCard(args), opts);
     this.#args = args;
     this.#object = installerName(args.group);
@@ -103,18 +106,23 @@ export class NodeInstaller extends pulumi.ComponentResource {
     const { namespace, group, atOnce = 1 } = this.#args;
     const identity = installerIdentity({ namespace, group, atOnce });
     const [name, options] = [this.#object, this.#options];
-    return [
-      new ServiceAccount(name, identity.serviceAccount, options),
-      new ClusterRole(name, identity.clusterRole, options),
-      new ClusterRoleBinding(name, identity.clusterRoleBinding, options),
-      new Role(`${name}-tickets`, identity.ticketRole, options),
-      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, options),
-      new Role(`${name}-events`, identity.eventRole, options),
-      new RoleBinding(`${name}-events`, identity.eventRoleBinding, options),
+    const policies = [
       ...identity.policies.map((policy) => new ValidatingAdmissionPolicy(policy.metadata.name, policy, options)),
       ...identity.policyBindings.map(
         (binding) => new ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
       ),
+    ];
+    // A right exists only while what confines it does: made after it, and deleted before it.
+    const confined = { ...options, dependsOn: policies };
+    return [
+      ...policies,
+      new ServiceAccount(name, identity.serviceAccount, options),
+      new ClusterRole(name, identity.clusterRole, options),
+      new ClusterRoleBinding(name, identity.clusterRoleBinding, confined),
+      new Role(`${name}-tickets`, identity.ticketRole, options),
+      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, confined),
+      new Role(`${name}-events`, identity.eventRole, options),
+      new RoleBinding(`${name}-events`, identity.eventRoleBinding, confined),
     ];
   }
 
@@ -183,8 +191,8 @@ export class NodeInstaller extends pulumi.ComponentResource {
       nodeNames: nodeNames?.toSorted(),
       tolerations: inOrder(tolerations),
     });
-    const skip = ignoreNodes.length > 0 ? ` --skip-nodes ${ignoreNodes.toSorted().join(",")}` : "";
-    const leave = onDestroy === "leave" ? " --nodes-may-leave" : "";
+    const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
+    const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
     // A preview knows it only if a server could be asked.
     const revision = daemonSet.metadata.apply(({ generation }: { generation?: number }) =>
       generation === undefined ? (pulumi.unknown as never) : `${generation}`,
@@ -193,9 +201,10 @@ export class NodeInstaller extends pulumi.ComponentResource {
       `${group}-rollout`,
       {
         // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
-        create:
-          `contrast-runtime rollout --namespace ${namespace} --group ${group} --spec-hash ${specHash}` +
-          ` --minimum-nodes ${minimumNodes} --stall-timeout ${stallTimeout}${skip}${leave}`,
+        create: command(
+          ...["rollout", "--namespace", namespace, "--group", group, "--spec-hash", specHash],
+          ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
+        ),
         // Not read by the command, but they run it again when pods or nodes change. The revision does so on the way back
         // from a failed rollout, too, when the engine still remembers the inputs of the one before.
         environment: this.#environment({
@@ -220,7 +229,10 @@ export class NodeInstaller extends pulumi.ComponentResource {
     return new Command(
       `${group}-uninstall`,
       {
-        delete: `contrast-runtime uninstall --namespace ${namespace} --group ${group}${onDestroy === "leave" ? " --leave" : ""}`,
+        delete: command(
+          ...["uninstall", "--namespace", namespace, "--group", group],
+          ...(onDestroy === "leave" ? ["--leave"] : []),
+        ),
         environment: this.#environment({}),
       },
       { parent: this, dependsOn: [daemonSet] },
@@ -232,6 +244,9 @@ export class NodeInstaller extends pulumi.ComponentResource {
     return kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
   }
 }
+
+/** The bin is called by name, so that the command is the same on every machine. */
+const command = (...words: string[]): string => ["contrast-runtime", ...words].map(quote).join(" ");
 
 /** What a reviewer should see first, in the engine's diff of the component. */
 function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {

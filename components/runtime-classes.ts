@@ -2,6 +2,7 @@ import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import { handlerLabel, type PlatformName } from "../node-installer/runtime/spec.ts";
+import { checkArguments, runtimeClassesArgs } from "./arguments.ts";
 
 export interface RuntimeClassArgs {
   handler: string;
@@ -22,7 +23,9 @@ export class RuntimeClasses extends pulumi.ComponentResource {
   /** Names of the classes, sorted: what a pod writes in `runtimeClassName`. */
   readonly names: string[];
 
-  constructor(name: string, { classes }: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
+  constructor(name: string, args: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
+    const { classes } = args;
+    checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
     super("contrast-runtime:index:RuntimeClasses", name, { classes: sorted.map(card) }, opts);
     for (const args of sorted) {

@@ -1,5 +1,6 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
+import { snapshotterSecurity } from "../node-installer/kubernetes/pod-security.ts";
 import { distributions } from "../node-installer/runtime/distributions.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
@@ -70,12 +71,7 @@ function container(
     ],
     env: Object.entries(program.env).map(([key, value]) => ({ name: key, value })),
     resources: { requests: { cpu: "20m", memory: "800Mi" } },
-    securityContext: {
-      runAsUser: 0,
-      runAsGroup: 0,
-      seLinuxOptions: { type: "spc_t" },
-      appArmorProfile: { type: "Unconfined" },
-    },
+    securityContext: snapshotterSecurity.container,
     volumeMounts: [
       { name: "host", mountPath: "/host" },
       { name: volume, mountPath: dataDirectory(spec) },

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { dnsLabel } from "../../node-installer/runtime/spec.ts";
+import { labels } from "./kubernetes-names.ts";
 
 /** Minor versions that a node of a local cluster can have. */
 export const containerdVersions = ["1.7", "2.0", "2.1", "2.2", "2.3", "2.4"] as const;
@@ -11,7 +12,7 @@ export const nodeOptions = z.strictObject({
   name: dnsLabel(40),
   /** Minor version of the node's containerd. */
   containerd: z.enum(containerdVersions).default(defaultContainerdVersion),
-  labels: z.record(z.string(), z.string()).default({}),
+  labels: labels.default({}),
 });
 export type NodeOptions = z.output<typeof nodeOptions>;
 

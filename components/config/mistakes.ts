@@ -41,7 +41,8 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   if (issue.code === "invalid_key")
     return issue.issues.flatMap((inner) => ({ key, message: `${show(issue.path.at(-1))} ${inner.message}.` }));
   const allowed = allowedValues(issue);
-  const shown = (at && isSecret(at)) || (encrypted && expectsParts(issue)) ? "[secret]" : show(value);
+  const hidden = (at && isSecret(at)) || (encrypted && expectsParts(issue)) || holdsKey(value);
+  const shown = hidden ? "[secret]" : show(value);
   const wanted = allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`;
   // YAML's `key:` with nothing after it is null.
   if (value === undefined || value === null)
@@ -56,6 +57,9 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. ${wanted}` }];
   return [{ key, message: `${shown} ${issue.message}.` }];
 }
+
+/** A private key that was put in the wrong place is no less secret there. */
+const holdsKey = (value: unknown): boolean => typeof value === "string" && value.includes("PRIVATE KEY-----");
 
 const expectsParts = (issue: Issue): boolean =>
   issue.code === "invalid_type" && ["object", "array", "record"].includes(issue.expected);

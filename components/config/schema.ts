@@ -1,5 +1,8 @@
 import { z } from "zod";
-import { distributionNames, dnsLabel, nodePath, platformNames } from "../../node-installer/runtime/spec.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../node-installer/runtime/spec.ts";
+import { authorities } from "../certificates.ts";
+import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
 /*
@@ -9,25 +12,15 @@ import { clusterOptions } from "./local-cluster.ts";
 
 const must = (error: string) => ({ error });
 /** A value that must be encrypted in the stack file, and that no message repeats. */
-const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
+export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
 /** A file is given by its content: its path would be another file, or none, on other machines. */
-const secretContent = (error: string) =>
+export const secretContent = (error: string) =>
   z
     .string()
     .min(1, must("must not be empty"))
     .refine((text) => !/^(~|\.{1,2})?\/[^\n]*\n?$/.test(text), must(error))
     .meta({ secret: true });
 
-/** A Kubernetes name, which may have several labels. */
-const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
-const nodeName = z
-  .string()
-  .regex(domain, must("must be a node's name: at most 253 lower-case letters, digits, inner dots and dashes"));
-const labelValue = z
-  .string()
-  .regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, must("must be a valid label value"));
-const labelKey = /^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
-const labels = z.record(z.string().regex(labelKey, must("must be a valid label key")), labelValue);
 const whole = (least: number, most: number) =>
   z
     .int(must("must be a whole number"))
@@ -43,6 +36,20 @@ const uuid = z
   .regex(
     /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i,
     must("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"),
+  );
+
+/** Azure's own rules; both become parts of paths in its API. */
+export const azureResourceGroup = z
+  .string()
+  .regex(
+    /^(?!.*\.$)[\p{L}\p{N}._()-]{1,90}$/u,
+    must("must be a resource group: letters, digits and ._()-, at most 90, no dot at the end"),
+  );
+export const aksClusterName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$/,
+    must("must be an AKS cluster's name: letters, digits, inner _ and -, at most 63"),
   );
 
 const clusterSchema = z
@@ -61,8 +68,8 @@ const clusterSchema = z
     z.strictObject({
       kind: z.literal("aks"),
       subscriptionId: uuid,
-      resourceGroup: z.string().min(1, must("must not be empty")),
-      name: z.string().min(1, must("must not be empty")),
+      resourceGroup: azureResourceGroup,
+      name: aksClusterName,
       /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
       credentials: z.enum(["user", "admin"]).default("user"),
       /** Acknowledges that Microsoft retired KataCcIsolation. */
@@ -84,6 +91,17 @@ const clusterSchema = z
 /** Without a dot, a port or localhost, containerd would take the first component for a Docker Hub user. */
 const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
 
+/** Certificates in PEM; the output is their canonical form, and nothing else of the text. */
+export const registryCa = z.string().transform((pem, { addIssue }) => {
+  try {
+    return authorities(pem);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    addIssue({ code: "custom", message: error.message, input: pem });
+    return z.NEVER;
+  }
+});
+
 const registrySchema = z
   .strictObject({
     /** Replaces the registry's host in `installerImage`: a mirror in a closed network. */
@@ -95,49 +113,41 @@ const registrySchema = z
       )
       .optional(),
     /** PEM. Hosts that are reached over SSH are made to trust it for this registry. */
-    ca: z
-      .string()
-      .regex(
-        /^-----BEGIN CERTIFICATE-----\n[\s\S]+\n-----END CERTIFICATE-----\n?$/,
-        must("must be a certificate in PEM"),
-      )
-      .optional(),
+    ca: registryCa.optional(),
     /** Content of a .dockerconfigjson. */
     pullSecret: secret.optional(),
   })
   .default({});
 
 const reference = new RegExp(`^${registryHost}(/[a-z0-9._-]+)+`);
-const installerImageSchema = z
-  .string()
-  .check(({ value, issues }) => {
+/** registry/repository@sha256:…, or one other word */
+const image = (word?: string, meaning = "") =>
+  z.string().check(({ value, issues }) => {
     const rest = value.replace(reference, "");
-    if (value === "local" || digest.test(rest)) return;
-    issues.push({ code: "custom", message: imageMistake(value, rest), input: value });
-  })
-  .default("local");
+    if (value === word || digest.test(rest)) return;
+    issues.push({ code: "custom", message: imageMistake(value, rest, meaning), input: value });
+  });
+export const imageReference = image();
+const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built').default("local");
 
 const digest = /^@sha256:[0-9a-f]{64}$/;
 
-function imageMistake(value: string, rest: string): string {
+function imageMistake(value: string, rest: string, meaning: string): string {
   if (rest === value && digest.test(value.slice(value.indexOf("@"))) && /^[a-z0-9._/-]+@/.test(value))
     return "does not say which registry: must begin with a host, such as docker.io/";
   if (rest.startsWith(":"))
     return rest.includes("@")
       ? "has a tag besides the digest, which alone counts: leave out the tag"
       : "names an image by tag, which may be a different image tomorrow: must end in @sha256:<64 hex digits>";
-  return 'must be registry/repository@sha256:<64 hex digits>, or "local" for the image that `npm run image` built';
+  return `must be registry/repository@sha256:<64 hex digits>${meaning}`;
 }
 
-const distribution = z
+export const distribution = z
   .strictObject({
     name: z.enum(distributionNames),
     configPath: nodePath.optional(),
     socket: nodePath.optional(),
-    unit: z
-      .string()
-      .regex(/^[A-Za-z0-9@._-]+\.service$/, must("must be the name of a systemd service"))
-      .optional(),
+    unit: unitName.optional(),
     containerdVersion: z
       .string()
       .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
@@ -156,10 +166,10 @@ function isHostKey(text: string): boolean {
   );
 }
 
-const host = z.strictObject({
+export const host = z.strictObject({
   /** The node's name in the cluster. */
   name: nodeName,
-  address: z.string().regex(/^[A-Za-z0-9.:-]+$/, must("must be a host name or an IP address")),
+  address: z.string().regex(/^[A-Za-z0-9:][A-Za-z0-9.:-]*$/, must("must be a host name or an IP address")),
   port: whole(1, 65535).default(22),
   /** As in known_hosts: type and key. For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes. */
   hostKey: z
@@ -170,7 +180,7 @@ const host = z.strictObject({
     ),
 });
 
-const pool = z.strictObject({
+export const pool = z.strictObject({
   /** AKS allows twelve lower-case letters and digits. */
   name: z
     .string()
@@ -191,12 +201,14 @@ const pool = z.strictObject({
   labels: labels.optional(),
 });
 
-const user = z
+export const user = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9._-]*$/, must("must be a user's name"))
   .default("root");
 
-const nodes = z.strictObject({
+export const privateKey = secretContent("must be the private key itself, not its path");
+
+export const nodes = z.strictObject({
   /** At most one of these four; without any: every node of the cluster. */
   selector: labels
     .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
@@ -205,16 +217,23 @@ const nodes = z.strictObject({
   hosts: z.array(host).min(1, must("must list at least one host")).optional(),
   pool: pool.optional(),
   /** How the hosts are reached. */
-  ssh: z.strictObject({ user, privateKey: secretContent("must be the private key itself, not its path") }).optional(),
+  ssh: z.strictObject({ user, privateKey }).optional(),
   /** Run once, as root, on a host whose node is not in the cluster yet. */
   joinCommand: secret.optional(),
 });
 
-const toleration = z.strictObject({
+export const toleration = z.strictObject({
   key: z.string().regex(labelKey, must("must be a valid taint key")).optional(),
   operator: z.enum(["Exists", "Equal"]).default("Equal"),
   value: labelValue.optional(),
   effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
+});
+
+export const overhead = z.strictObject({
+  memory: memory.optional(),
+  cpu: cpu.optional(),
+  /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
+  teeKeys: z.boolean().default(false),
 });
 
 const runtime = z.strictObject({
@@ -226,14 +245,7 @@ const runtime = z.strictObject({
     .describe("the path of a manifest below the project"),
   /** Known holes of the payload's Kata that are put up with, by GHSA or CVE id; see advisories.ts. */
   acknowledgedAdvisories: z.array(z.string()).default([]),
-  overhead: z
-    .strictObject({
-      memory: memory.optional(),
-      cpu: cpu.optional(),
-      /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
-      teeKeys: z.boolean().default(false),
-    })
-    .optional(),
+  overhead: overhead.optional(),
 });
 
 export const groupSchema = z.strictObject({
@@ -249,7 +261,7 @@ export const groupSchema = z.strictObject({
   /** Seconds without progress after which the rollout gives up. */
   stallTimeout: whole(1, 86_400).default(600),
   tolerations: z.array(toleration).default([]),
-  priorityClass: z.string().regex(domain, must("must be a PriorityClass's name")).default("system-node-critical"),
+  priorityClass: objectName("PriorityClass").default("system-node-critical"),
   verifySandbox: z.boolean().default(false),
   /** What happens on the nodes when the group leaves the stack. */
   onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),

@@ -69,6 +69,7 @@ export async function validate({ environment, observation, plan }: Work): Promis
 export async function takeTicket({ environment }: Work): Promise<void> {
   const { cluster, host, log, signal, specHash } = environment;
   signal?.throwIfAborted();
+  await cluster.confinement.require(true);
   await waitForTicket(cluster.tickets, {
     async delay(ms) {
       await host.delay(ms);

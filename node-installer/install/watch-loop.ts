@@ -58,6 +58,7 @@ export async function watchLoop(parts: WatchParts): Promise<void> {
         const isDrift = convergedSpec === specHash;
         const mayRestart = !isDrift || host.uptime() >= nextRepair;
         retry = await cluster.reporter.retryToken();
+        await cluster.confinement.require();
         const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
         if (outcome.changed && isDrift && outcome.removed.length === 0) {
           cluster.metrics.repairs += 1;

@@ -1,5 +1,6 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
+import { type Confinement, clusterConfinement } from "./confinement.ts";
 import { type InstallerMetrics, newMetrics } from "./metrics.ts";
 import { systemNamespace } from "./names.ts";
 import { localReporter, nodeReporter, type Reporter } from "./reporter.ts";
@@ -11,13 +12,20 @@ export interface Cluster {
   nodeName: string | undefined;
   reporter: Reporter;
   tickets: Tickets;
+  confinement: Confinement;
   metrics: InstallerMetrics;
 }
 
 /** Outside a cluster: labels, Events and status go nowhere, and every ticket is granted. */
 export function withoutKubernetes(now: () => Date): Cluster {
   const metrics = newMetrics();
-  return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics };
+  return {
+    nodeName: undefined,
+    reporter: localReporter(metrics, now),
+    tickets: grantedTickets,
+    confinement: { require: async () => {} },
+    metrics,
+  };
 }
 
 export interface ConnectOptions {
@@ -50,6 +58,7 @@ export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEn
     nodeName,
     reporter: nodeReporter({ api, nodeName, metrics, ...options }),
     tickets: leaseTickets(api, { namespace, nodeName, ...options }),
+    confinement: clusterConfinement({ api, namespace, nodeName, ...options }),
     metrics,
   };
 }

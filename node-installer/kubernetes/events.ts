@@ -17,7 +17,7 @@ interface EventObject {
   count?: number;
 }
 
-const maxMessage = 1024;
+export const maxMessage = 1024;
 const path = `/api/v1/namespaces/${eventNamespace}/events`;
 
 /**
@@ -47,6 +47,8 @@ export async function recordEvent(
       firstTimestamp: now,
       lastTimestamp: now,
       source: { component: eventComponent, host: node.name },
+      reportingComponent: eventComponent,
+      reportingInstance: node.name,
     });
   } catch (error) {
     if (!isStatus(error, 409)) throw error;

@@ -1,6 +1,7 @@
-import { eventComponent, eventNamespace } from "./events.ts";
-import { handlerLabelPrefix, installerName, statusAnnotation, ticketNames } from "./names.ts";
+import { eventComponent, eventNamespace, maxMessage } from "./events.ts";
+import { handlerLabelPrefix, installerName, policyNames, statusAnnotation, ticketNames } from "./names.ts";
 import { admissionPolicy } from "./policy.ts";
+import { maxTicketReason, ticketReasonAnnotation } from "./tickets.ts";
 
 /**
  * The API server copies these from a pod's bound token (Kubernetes ≥ 1.30): the node that the pod runs on. A token
@@ -32,7 +33,7 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
   const rbac = "rbac.authorization.k8s.io" as const;
   const apiVersion = `${rbac}/v1` as const;
   const user = `system:serviceaccount:${namespace}:${name}`;
-  const policies = [nodePolicy(name, user, group), eventPolicy(name, user), ticketPolicy(name, user, group, atOnce)];
+  const policies = [nodePolicy(user, group), eventPolicy(user, group), ticketPolicy(user, group, atOnce)];
   return {
     serviceAccount: {
       apiVersion: "v1" as const,
@@ -94,8 +95,15 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
   };
 }
 
+/** Far more than a node serves at a time, and than two groups of upgrades leave behind. */
+const maxHandlerLabels = 64;
+/** `handlerName` in ../runtime/spec.ts, as a label. */
+const handlerLabelPattern = `^${handlerLabelPrefix.replaceAll(".", "[.]")}contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$`;
+/** `publishedStatus` shortens its reason and its list of pods to less, however long names are. */
+const maxStatus = 128 * 1024;
+
 /** Only its own node, and of that only handler labels and the group's status annotation. */
-function nodePolicy(name: string, user: string, group: string) {
+function nodePolicy(user: string, group: string) {
   const map = (object: string, field: string) => `${object}.metadata.?${field}.orValue({})`;
   const onlyChanges = (field: string, allowed: string): string => {
     const [after, before] = [`variables.${field}`, `variables.old_${field}`];
@@ -105,7 +113,7 @@ function nodePolicy(name: string, user: string, group: string) {
     );
   };
   return admissionPolicy({
-    name: `${name}-node`,
+    name: policyNames(group).node,
     user,
     rule: { apiGroup: "", resource: "nodes", operations: ["UPDATE"] },
     variables: {
@@ -132,6 +140,28 @@ function nodePolicy(name: string, user: string, group: string) {
         message: `An installer may only change the labels ${handlerLabelPrefix}*.`,
       },
       {
+        // Which handlers a group has changes with every update, so only their form is known here.
+        expression:
+          `variables.labels.all(key, !key.startsWith('${handlerLabelPrefix}') || key in variables.old_labels || ` +
+          `(variables.labels[key] == 'true' && key.matches('${handlerLabelPattern}'))) && ` +
+          `variables.labels.filter(key, key.startsWith('${handlerLabelPrefix}')).size() <= ` +
+          `[${maxHandlerLabels}, variables.old_labels.filter(key, key.startsWith('${handlerLabelPrefix}')).size()].max()`,
+        message: `An installer may only add labels of handlers with the value true, up to ${maxHandlerLabels}.`,
+      },
+      {
+        expression: `size(variables.annotations[?'${statusAnnotation(group)}'].orValue('')) <= ${maxStatus}`,
+        message: `An installer may only write a status of at most ${maxStatus} characters.`,
+      },
+      {
+        // Entries come and go when labels change hands, but no change of ours takes the kubelet's.
+        expression:
+          "oldObject.metadata.?managedFields.orValue([]).all(old, old.?subresource.orValue('') == '' || " +
+          "object.metadata.?managedFields.orValue([]).exists(entry, entry.manager == old.manager && " +
+          "entry.?subresource.orValue('') == old.subresource)) && " +
+          "(oldObject.metadata.?managedFields.orValue([]).size() == 0 || object.metadata.?managedFields.orValue([]).size() > 0)",
+        message: "An installer may only change managedFields by changing fields.",
+      },
+      {
         expression: onlyChanges("annotations", `key == '${statusAnnotation(group)}'`),
         message: `An installer may only change the annotation ${statusAnnotation(group)}.`,
       },
@@ -139,14 +169,20 @@ function nodePolicy(name: string, user: string, group: string) {
   });
 }
 
+/** A finalizer would keep an object, and its namespace, after everybody else let go of it. */
+const bareMetadata = (object: string): string =>
+  `${object}.metadata.?finalizers.orValue([]).size() == 0 && ${object}.metadata.?labels.orValue({}).size() == 0`;
+
 /** Only Events that this node's installer writes about this node. */
-function eventPolicy(name: string, user: string) {
+function eventPolicy(user: string, group: string) {
   const own = (event: string) =>
     `${event}.involvedObject.kind == 'Node' && ${event}.involvedObject.name == variables.nodeName && ` +
     `${event}.involvedObject.uid == variables.nodeUid && ${event}.source.component == '${eventComponent}' && ` +
-    `${event}.source.host == variables.nodeName`;
+    `${event}.source.host == variables.nodeName && ` +
+    `${event}.?reportingComponent.orValue('') in ['', '${eventComponent}'] && ` +
+    `${event}.?reportingInstance.orValue('') in ['', variables.nodeName]`;
   return admissionPolicy({
-    name: `${name}-events`,
+    name: policyNames(group).events,
     user,
     rule: { apiGroup: "", resource: "events", operations: ["CREATE", "UPDATE"] },
     variables: nodeClaim,
@@ -156,18 +192,34 @@ function eventPolicy(name: string, user: string) {
         expression: `${own("object")} && (oldObject == null || (${own("oldObject")}))`,
         message: "An installer may only write its own Events about its own node.",
       },
+      {
+        expression:
+          "!has(object.related) && !has(object.series) && object.?action.orValue('') == '' && " +
+          "object.?involvedObject.namespace.orValue('') == '' && object.?involvedObject.fieldPath.orValue('') == ''",
+        message: "An installer may only write Events that are about nothing but its own node.",
+      },
+      {
+        expression:
+          `size(object.?message.orValue('')) <= ${maxMessage} && size(object.?reason.orValue('')) <= 128 && ` +
+          `${bareMetadata("object")} && object.metadata.?annotations.orValue({}).size() == 0 && ` +
+          "object.metadata.?ownerReferences.orValue([]).size() == 0",
+        message: `An installer may only write Events of at most ${maxMessage} characters, without labels, annotations, owners and finalizers.`,
+      },
     ],
   });
 }
 
 /** Only the group's tickets: a free one may be created, and after that only its holder may touch it. */
-function ticketPolicy(name: string, user: string, group: string, atOnce: number) {
+function ticketPolicy(user: string, group: string, atOnce: number) {
   const names = ticketNames(group, atOnce).map((ticket) => `'${ticket}'`);
-  const own = (lease: string) =>
-    `${lease}.spec.?holderIdentity.orValue('') == variables.nodeName && ` +
-    `${lease}.metadata.?ownerReferences.orValue([]).exists(owner, owner.uid == variables.nodeUid)`;
+  // With another owner, or one that it blocks, the garbage collector would not free it when the node is deleted.
+  const own =
+    "object.spec.?holderIdentity.orValue('') == variables.nodeName && " +
+    "object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(owner, " +
+    "owner.apiVersion == 'v1' && owner.kind == 'Node' && owner.name == variables.nodeName && " +
+    "owner.uid == variables.nodeUid && !owner.?controller.orValue(false) && !owner.?blockOwnerDeletion.orValue(false))";
   return admissionPolicy({
-    name: `${name}-tickets`,
+    name: policyNames(group).tickets,
     user,
     rule: { apiGroup: "coordination.k8s.io", resource: "leases", operations: ["CREATE", "UPDATE", "DELETE"] },
     variables: nodeClaim,
@@ -182,8 +234,16 @@ function ticketPolicy(name: string, user: string, group: string, atOnce: number)
         message: "An installer may not touch another node's ticket.",
       },
       {
-        expression: `object == null || (${own("object")} && object.metadata.ownerReferences.size() == 1)`,
+        expression: `object == null || (${own})`,
         message: "A ticket must name the installer's own node as its holder and its only owner.",
+      },
+      {
+        expression:
+          `object == null || (${bareMetadata("object")} && object.metadata.?annotations.orValue({}).all(key, ` +
+          `key == '${ticketReasonAnnotation}' && size(object.metadata.annotations[key]) <= ${maxTicketReason}) && ` +
+          "!has(object.spec.leaseDurationSeconds) && !has(object.spec.renewTime) && !has(object.spec.leaseTransitions) && " +
+          "object.spec.?strategy.orValue('') == '' && object.spec.?preferredHolder.orValue('') == '')",
+        message: "A ticket must have nothing but its holder, its time and a short reason: no finalizers, no labels.",
       },
     ],
   });

@@ -6,6 +6,13 @@ export const systemNamespace = "contrast-runtime-system";
 /** DaemonSet, ServiceAccount, roles and policies of a node group. */
 export const installerName = (group: string): string => `contrast-installer-${group}`;
 
+/** The admission policies of a group, and their bindings. */
+export const policyNames = (group: string) => ({
+  node: `${installerName(group)}-node`,
+  events: `${installerName(group)}-events`,
+  tickets: `${installerName(group)}-tickets`,
+});
+
 /** The Leases that are a group's tickets: `contrast-installer-<group>-<0 … atOnce-1>`. */
 export const ticketNames = (group: string, atOnce: number): string[] =>
   Array.from({ length: atOnce }, (_, index) => `${installerName(group)}-${index}`);

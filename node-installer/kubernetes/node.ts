@@ -41,7 +41,7 @@ export function readinessOf(node: NodeObject): NodeReadiness | undefined {
   };
 }
 
-const nodePath = (name: string): string => `/api/v1/nodes/${encodeURIComponent(name)}`;
+export const nodePath = (name: string): string => `/api/v1/nodes/${encodeURIComponent(name)}`;
 
 /**
  * Reads the node by an empty patch. The installer's role has no `get` on nodes, because RBAC cannot narrow that to one

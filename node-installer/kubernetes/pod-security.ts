@@ -58,3 +58,23 @@ export const podSecurity = {
       "Needed for the node's label, status, Events and ticket; what the token may do is in identity.ts.",
   },
 };
+
+/**
+ * The same for a snapshotter that runs beside the installer. It keeps layers in its own directory, listens on a socket,
+ * and asks containerd for layers: the mounts that it answers with are made by containerd and the shim. Source: Microsoft's
+ * tardev-snapshotter, src/snapshotter.rs; its unit on AKS restricts nothing.
+ */
+export const snapshotterSecurity = {
+  container: {
+    ...podSecurity.container,
+    runAsUser: 0,
+    runAsGroup: 0,
+    capabilities: { drop: ["ALL"], add: ["DAC_OVERRIDE"] },
+  },
+  reasons: {
+    runAsUser: "containerd's directories and its socket belong to root.",
+    "capabilities.DAC_OVERRIDE":
+      "containerd unpacks layers into directories that the snapshotter removes; what is in them has the owners and modes of the image.",
+    readOnlyRootFilesystem: "It writes below its data directory only, temporary files included.",
+  },
+};

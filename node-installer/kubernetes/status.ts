@@ -34,11 +34,13 @@ export type PublishedStatus = z.infer<typeof publishedStatusSchema>;
 /** Node annotations share 256 KiB: a long list of pods or a whole log must not fill them. */
 const maxReason = 2048;
 const maxPods = 50;
+/** A namespace and a name. */
+const maxPod = 320;
 const maxAnnotation = 64 << 10;
 
 /** Reasons and users are partly others' words: programs', processes', the API server's. */
 export function boundedStatus(status: NodeStatus): NodeStatus {
-  const pods = status.pods.map((pod) => printable(pod, 400));
+  const pods = status.pods.map((pod) => printable(pod, maxPod));
   // The last one may already say how many more there are.
   if (pods.length > maxPods + 1) pods.splice(maxPods, pods.length, `… and ${pods.length - maxPods} more`);
   return { ...status, reason: printable(status.reason, maxReason), pods };

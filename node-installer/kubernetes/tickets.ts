@@ -28,11 +28,16 @@ export interface Lease {
 
 /** Lease annotation with the sentence of a node that failed and therefore keeps its ticket. */
 export const ticketReasonAnnotation = "runtime.contrast.edgeless.systems/reason";
+/** Characters. */
+export const maxTicketReason = 1024;
 
 /**
  * A ticket is a Lease that exists exactly as long as somebody holds it: creating it decides a race, deleting it gives it
  * back, and the cluster's garbage collector frees it when its owner, the Node, is deleted. No installer ever has
  * to judge whether another node is gone, so none needs the right to take another's ticket.
+ *
+ * Admission sees one object at a time, so it cannot keep a node from holding several. An installer never does, and gives
+ * back what it has too much; of one that would not, the others say how many it holds, and a rollout takes them away.
  */
 export function leaseTickets(
   api: Api,
@@ -76,6 +81,15 @@ export function leaseTickets(
     }
   };
 
+  const giveBack = async ({ metadata }: Lease): Promise<void> => {
+    try {
+      await api.delete(`${collection}/${metadata.name}`, { uid: metadata.uid });
+    } catch (error) {
+      // Already deleted, or another object by now: the collector was quicker, and somebody else may hold it.
+      if (!isStatus(error, 404, 409)) throw error;
+    }
+  };
+
   return {
     async acquire() {
       holdsNone = false;
@@ -83,32 +97,36 @@ export function leaseTickets(
       const { uid } = node.metadata;
       // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
       const ours = (lease: Lease) => lease.metadata.ownerReferences?.some((owner) => owner.uid === uid) === true;
-      if (leases.some((lease) => mine(lease) && ours(lease))) return { held: true };
+      const [held, ...tooMany] = leases.filter((lease) => mine(lease) && ours(lease)).filter(mine);
+      for (const lease of tooMany) await giveBack(lease);
+      if (held !== undefined) return { held: true };
       for (const [index, name] of names.entries()) {
         if (leases[index] === undefined && (await take(name, uid))) return { held: true };
       }
-      const holders = (await readAll()).flatMap((lease) => lease?.spec?.holderIdentity ?? []);
-      return { held: false, holders };
+      return { held: false, holders: holdersOf(await readAll()) };
     },
     async annotate(reason) {
       for (const lease of (await readAll()).filter(mine)) {
-        const annotations = { [ticketReasonAnnotation]: printable(reason, 1024) };
+        const annotations = { [ticketReasonAnnotation]: printable(reason, maxTicketReason) };
         await api.mergePatch(`${collection}/${lease.metadata.name}`, { metadata: { annotations } });
       }
     },
     async release() {
       if (holdsNone) return;
-      for (const { metadata } of (await readAll()).filter(mine)) {
-        try {
-          await api.delete(`${collection}/${metadata.name}`, { uid: metadata.uid });
-        } catch (error) {
-          // Already deleted, or another object by now: the collector was quicker, and somebody else may hold it.
-          if (!isStatus(error, 404, 409)) throw error;
-        }
-      }
+      for (const lease of (await readAll()).filter(mine)) await giveBack(lease);
       holdsNone = true;
     },
   };
+}
+
+/** Each holder once; one that holds several is named as such. */
+function holdersOf(leases: (Lease | undefined)[]): string[] {
+  const counts = new Map<string, number>();
+  for (const holder of leases.flatMap((lease) => lease?.spec?.holderIdentity ?? []))
+    counts.set(holder, (counts.get(holder) ?? 0) + 1);
+  return [...counts].map(([holder, count]) =>
+    count === 1 ? holder : `${holder} (which holds ${count} tickets, although a node needs one)`,
+  );
 }
 
 /** Without an API server there is nobody to take turns with. */

@@ -42,7 +42,7 @@ export function initdataDocument({ algorithm, data }: Initdata): string {
 }
 
 /** JSON's escapes are all valid in TOML's basic strings, which also require DEL to be escaped. */
-const tomlString = (text: string) => JSON.stringify(text).replaceAll("\x7f", "\\u007F");
+export const tomlString = (text: string) => JSON.stringify(text).replaceAll("\x7f", "\\u007F");
 
 /** Readable if TOML can hold the text literally: a newline right after the opening quotes is not part of it. */
 function tomlText(text: string): string {

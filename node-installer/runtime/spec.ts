@@ -25,10 +25,15 @@ export const dnsLabel = (longest: number) =>
     error: `must be lower-case letters, digits and inner dashes, beginning with a letter, at most ${longest} characters`,
   });
 
-/** Absolute path on the node, normalized. */
-export const nodePath = z
+/** Absolute path on the node, normalized. Becomes a line of a unit file, a key of TOML and a word of a script. */
+export const nodePath = z.string().regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/"'\\\p{Cc}\p{Zl}\p{Zp}]+)+$/u, {
+  error: "must be an absolute path without . or .. segments, quotes, backslashes and control characters",
+});
+
+/** A systemd service; nothing that systemctl would take for an option. */
+export const unitName = z
   .string()
-  .regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/\0]+)+$/, { error: "must be an absolute path without . or .. segments" });
+  .regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, { error: "must be the name of a systemd service" });
 
 /**
  * What containerd is told about a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
@@ -47,7 +52,7 @@ export const containerdEntry = z.strictObject({
 export type ContainerdEntry = z.infer<typeof containerdEntry>;
 
 /** What a host must have before a runtime is installed on it; each is checked and reported by `check-host`. */
-const hostRequirements = z.strictObject({
+export const hostRequirements = z.strictObject({
   tee: z.enum(["none", "snp", "tdx"]),
   /** "kvm" for QEMU, "mshv" for AKS, "none" for `local`. */
   virtualization: z.enum(["none", "kvm", "mshv"]),
@@ -83,7 +88,7 @@ export const installSpecSchema = z.strictObject({
     /** Overrides of the distribution's own values; see distributions.ts. */
     configPath: nodePath.optional(),
     socket: nodePath.optional(),
-    unit: z.string().optional(),
+    unit: unitName.optional(),
     /** The declared containerd version ("2.4.2"), for `plan` on a tree without a containerd binary. */
     containerdVersion: z.string().optional(),
   }),

@@ -2,13 +2,15 @@ import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parseAllDocuments } from "yaml";
 import { type Api, ApiError, apiClient } from "../../node-installer/kubernetes/api.ts";
+import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
 import { installerIdentity } from "../../node-installer/kubernetes/identity.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { statusAnnotation, systemNamespace } from "../../node-installer/kubernetes/names.ts";
 import { type NodeObject, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
-import { leaseTickets } from "../../node-installer/kubernetes/tickets.ts";
+import { leaseTickets, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
+import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { type ApiServer, startApiServer, until } from "./api-server.ts";
 
 const namespace = systemNamespace;
@@ -18,6 +20,8 @@ const label = `runtime.contrast.edgeless.systems/${handler}`;
 const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
 const rbac = "/apis/rbac.authorization.k8s.io/v1";
 const admission = "/apis/admissionregistration.k8s.io/v1";
+
+const identity = installerIdentity({ namespace, group, atOnce: 2 });
 
 let server: ApiServer;
 let admin: Api;
@@ -38,7 +42,6 @@ beforeAll(async () => {
       ),
     );
   }
-  const identity = installerIdentity({ namespace, group, atOnce: 1 });
   await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, identity.serviceAccount);
   await admin.create(`${rbac}/clusterroles`, identity.clusterRole);
   await admin.create(`${rbac}/clusterrolebindings`, identity.clusterRoleBinding);
@@ -106,11 +109,15 @@ const nodeEvent = (node: string, uid: string, component = "contrast-installer") 
   message: "stolen",
   source: { component, host: node },
 });
-const lease = (name: string, holderIdentity: string, uid: string) => ({
-  metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Node", name: holderIdentity, uid }] },
-  spec: { holderIdentity },
+const lease = (name: string, holderIdentity: string, uid: string, metadata: object = {}, spec: object = {}) => ({
+  metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Node", name: holderIdentity, uid }], ...metadata },
+  spec: { holderIdentity, ...spec },
 });
 const node = (name: string) => admin.get<NodeObject>(`/api/v1/nodes/${name}`);
+const manyLabels = (count: number) =>
+  Object.fromEntries(
+    Array.from({ length: count }, (_, i) => [`${label.slice(0, -8)}${i.toString(16).padStart(8, "0")}`, "true"]),
+  );
 const ticketsOf = (api: Api, nodeName: string) =>
   leaseTickets(api, { namespace, group, atOnce: 1, nodeName, now: () => new Date() });
 
@@ -211,7 +218,16 @@ describe("what a stolen token cannot do", () => {
     "take a ticket that no node owns": () =>
       one.create(leases, { metadata: { name: `${serviceAccount}-0` }, spec: { holderIdentity: "node-1" } }),
     "take a ticket beyond the group's": async () =>
-      one.create(leases, lease(`${serviceAccount}-1`, "node-1", (await node("node-1")).metadata.uid)),
+      one.create(leases, lease(`${serviceAccount}-2`, "node-1", (await node("node-1")).metadata.uid)),
+    "label its own node with a value of its choice": patch(own, { metadata: { labels: { [label]: "false" } } }),
+    "label its own node with what is no handler": patch(own, {
+      metadata: { labels: { "runtime.contrast.edgeless.systems/anything": "true" } },
+    }),
+    "label its own node as serving thousands of handlers": patch(own, { metadata: { labels: manyLabels(2000) } }),
+    "fill its node's annotations": patch(own, {
+      metadata: { annotations: { [statusAnnotation(group)]: "x".repeat(200_000) } },
+    }),
+    "forget who set what on its node": patch(own, { metadata: { managedFields: [{}] } }),
     "create a Lease in kube-system": () =>
       one.create("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", lease("kube-scheduler", "node-1", "x")),
     "read pods": () => one.get(`/api/v1/namespaces/${namespace}/pods`),
@@ -223,6 +239,65 @@ describe("what a stolen token cannot do", () => {
   test.each(Object.entries(attempts))("%s", async (_, attempt) => {
     await expect(attempt()).rejects.toMatchObject({ status: 403 });
   });
+
+  const owner = async (changes: object = {}) => ({
+    ...{ apiVersion: "v1", kind: "Node", name: "node-1", uid: (await node("node-1")).metadata.uid },
+    ...changes,
+  });
+  const ticketWith: Record<string, () => Promise<[object, object?]>> = {
+    "a finalizer, which would keep it and its namespace for ever": async () => [
+      { finalizers: ["stolen.example.com/x"] },
+    ],
+    "an owner of another kind": async () => [{ ownerReferences: [await owner({ kind: "Pod" })] }],
+    "an owner of another API": async () => [{ ownerReferences: [await owner({ apiVersion: "x.example.com/v1" })] }],
+    "an owner of another name": async () => [{ ownerReferences: [await owner({ name: "node-2" })] }],
+    "a second owner": async () => [
+      { ownerReferences: [await owner(), await owner({ uid: (await node("node-2")).metadata.uid })] },
+    ],
+    "an owner that it blocks": async () => [{ ownerReferences: [await owner({ blockOwnerDeletion: true })] }],
+    "a controller": async () => [{ ownerReferences: [await owner({ controller: true })] }],
+    labels: async () => [{ labels: { a: "b" } }],
+    "another annotation": async () => [{ annotations: { note: "x" } }],
+    "a long reason": async () => [{ annotations: { [ticketReasonAnnotation]: "x".repeat(2000) } }],
+    "a duration": async () => [{}, { leaseDurationSeconds: 1 }],
+  };
+  test.each(Object.entries(ticketWith))("take a ticket with %s", async (_, changes) => {
+    const [metadata, spec] = await changes();
+    const { uid } = (await node("node-1")).metadata;
+    const ticket = lease(`${serviceAccount}-0`, "node-1", uid, metadata, spec);
+    await expect(one.create(leases, ticket)).rejects.toMatchObject({ status: 403 });
+    // Nor can a ticket that it holds become one.
+    expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
+    await expect(one.mergePatch(`${leases}/${serviceAccount}-0`, ticket)).rejects.toMatchObject({ status: 403 });
+    await ticketsOf(one, "node-1").release();
+  });
+
+  const eventWith: Record<string, object> = {
+    "another's component in the newer field": { reportingComponent: "kubelet" },
+    "another instance": { reportingInstance: "node-2" },
+    "another node related to it": { related: { apiVersion: "v1", kind: "Node", name: "node-2" } },
+    "an action": { action: "Delete" },
+    "a series": { series: { count: 3, lastObservedTime: "2026-01-01T00:00:00.000000Z" } },
+    "a part of the node": { involvedObject: { fieldPath: "spec.x" } },
+    "a long message": { message: "x".repeat(1025) },
+    "a finalizer": { metadata: { finalizers: ["stolen.example.com/x"] } },
+    labels: { metadata: { labels: { a: "b" } } },
+    annotations: { metadata: { annotations: { a: "b".repeat(1000) } } },
+  };
+  test.each(Object.entries(eventWith))(
+    "write an Event with %s",
+    async (_, changes: Partial<ReturnType<typeof nodeEvent>>) => {
+      const event = nodeEvent("node-1", (await node("node-1")).metadata.uid);
+      const changed = {
+        ...event,
+        ...changes,
+        metadata: { ...event.metadata, ...changes.metadata },
+        involvedObject: { ...event.involvedObject, ...changes.involvedObject },
+      };
+      await one.create(events, event);
+      await expect(one.create(events, changed)).rejects.toMatchObject({ status: 403 });
+    },
+  );
 
   test("take, change or give back another node's ticket", async () => {
     expect(await ticketsOf(two, "node-2").acquire()).toEqual({ held: true });
@@ -247,6 +322,62 @@ describe("what a stolen token cannot do", () => {
   test("others are not bound by the installers' policies", async () => {
     await admin.mergePatch(other, { metadata: { labels: { zone: "c" } } });
     expect((await node("node-2")).metadata.labels?.zone).toBe("c");
+  });
+});
+
+const confinementOf = (api: Api) =>
+  clusterConfinement({ api, group, namespace, nodeName: "node-1", now: () => new Date(), delay: async () => {} });
+
+test("several tickets of one node, which no policy can see, are given back but for one", async () => {
+  const { uid } = (await node("node-1")).metadata;
+  for (const index of [0, 1]) await one.create(leases, lease(`${serviceAccount}-${index}`, "node-1", uid));
+  const other = leaseTickets(two, { namespace, group, atOnce: 2, nodeName: "node-2", now: () => new Date() });
+  const holder = "node-1 (which holds 2 tickets, although a node needs one)";
+  expect(await other.acquire()).toEqual({ held: false, holders: [holder] });
+  const own = leaseTickets(one, { namespace, group, atOnce: 2, nodeName: "node-1", now: () => new Date() });
+  expect(await own.acquire()).toEqual({ held: true });
+  expect(await other.acquire()).toEqual({ held: true });
+  await own.release();
+  await other.release();
+});
+
+describe("an installer whose policies are not in force does nothing", () => {
+  test("with all of them it works, and what it tried left nothing behind", async () => {
+    const before = await node("node-1");
+    await confinementOf(one).require();
+    expect((await node("node-1")).metadata.annotations).toEqual(before.metadata.annotations);
+    for (const path of [leases, events]) {
+      const { items } = await admin.get<{ items: NodeObject[] }>(path);
+      expect(items.filter(({ metadata }) => metadata.name.includes("probe"))).toEqual([]);
+    }
+  });
+
+  const gone = identity.policyBindings.flatMap(({ metadata: { name } }) => [
+    [name, "its binding", `${admission}/validatingadmissionpolicybindings`],
+    [name, "the policy", `${admission}/validatingadmissionpolicies`],
+  ]) as [string, string, string][];
+  test.each(gone)("without %s (%s)", async (name, _, path) => {
+    const object = await admin.get<{ metadata: { resourceVersion?: string; uid?: string } }>(`${path}/${name}`);
+    await admin.delete(`${path}/${name}`);
+    const attempt = () => confinementOf(one).require(true);
+    await until("the policy no longer acts", () =>
+      attempt().then(
+        () => false,
+        (error: unknown) => {
+          if (!(error instanceof Refusal)) throw error;
+          return error.code === "unconfined" && error.message.includes(`${name} and their bindings`);
+        },
+      ),
+    );
+    const { resourceVersion: _version, uid: _uid, ...metadata } = object.metadata;
+    await admin.create(path, { ...object, metadata });
+    await until("the policy acts again", () => attempt().then(() => true));
+  });
+
+  test("without rights at all the error is the API server's, not a missing policy", async () => {
+    await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: "stranger" } });
+    const stranger = await clientWithToken(undefined, "stranger");
+    await expect(confinementOf(stranger).require()).rejects.toMatchObject({ status: 403 });
   });
 });
 

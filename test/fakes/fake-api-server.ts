@@ -16,6 +16,8 @@ export interface FakeApiServer {
   /** "PATCH /api/v1/nodes/a", in order. */
   requests: string[];
   tokens: string[];
+  /** Names of admission policies that are in force. What they refuse is as the real API server was seen to refuse it. */
+  policies: Set<string>;
   /** Answers instead of the map if it returns something; "hang": never answers. */
   intercept: (request: string) => { status: number; body: string } | "hang" | undefined;
   writeToken(token: string): Promise<void>;
@@ -72,9 +74,19 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     return { status: 200, body: JSON.stringify(objects.get(path) ?? {}) };
   };
 
+  /** Only a probe is ever tried: refused by the policy for its kind, else allowed; either way nothing is kept. */
+  const dryRun = (path: string): { status: number; body: string } => {
+    const kind = path.includes("/nodes/") ? "-node" : path.endsWith("/events") ? "-events" : "-tickets";
+    const policy = [...fake.policies].find((name) => name.endsWith(kind));
+    if (policy === undefined) return { status: 200, body: "{}" };
+    const message = `forbidden: ValidatingAdmissionPolicy '${policy}' with binding '${policy}' denied request: An installer may only …`;
+    return { status: 403, body: JSON.stringify({ kind: "Status", reason: "Forbidden", message }) };
+  };
+
   const fake: FakeApiServer = {
     address: { baseUrl: "", tokenFile: join(directory, "token"), caFile: join(directory, "ca.crt") },
     objects,
+    policies: new Set(),
     requests: [],
     tokens: [],
     intercept: () => undefined,
@@ -90,7 +102,9 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     fake.requests.push(name);
     fake.tokens.push(request.headers.authorization ?? "");
     const body = await readBody(request);
-    const reply = fake.intercept(name) ?? answer(request.method ?? "", request.url?.split("?")[0] ?? "", body);
+    const [path = "", query = ""] = (request.url ?? "").split("?");
+    const isDryRun = new URLSearchParams(query).get("dryRun") === "All";
+    const reply = fake.intercept(name) ?? (isDryRun ? dryRun(path) : answer(request.method ?? "", path, body));
     if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -4,7 +4,8 @@ import type { Fleet } from "./observe.ts";
 
 /**
  * A node that died holding a ticket never returns it, and the other nodes would wait for it. Naming the node as dead says
- * that no installer works there any more; if the node comes back, it asks for a ticket like any other.
+ * that no installer works there any more; if the node comes back, it asks for a ticket like any other. A node that holds
+ * several, which no installer of ours does, keeps the first of them.
  */
 export async function freeTickets(
   kubeconfig: KubeConfig,
@@ -15,11 +16,18 @@ export async function freeTickets(
   const { CoordinationV1Api } = await import("@kubernetes/client-node");
   const leases = kubeconfig.makeApiClient(CoordinationV1Api);
   const ready = new Set(fleet.nodes.filter((node) => node.ready).map(({ name }) => name));
-  for (const { name, uid, holder } of fleet.tickets) {
-    if (!skipNodes.has(holder) || ready.has(holder)) continue;
+  const holders = new Set<string>();
+  for (const { name, uid, holder } of fleet.tickets.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+    const isDead = skipNodes.has(holder) && !ready.has(holder);
+    const isOneTooMany = holders.has(holder);
+    holders.add(holder);
+    if (!isDead && !isOneTooMany) continue;
+    const why = isDead
+      ? "it is named as a node not to wait for"
+      : "it holds more than one, which no installer does: look at who uses that node's token";
     try {
       await leases.deleteNamespacedLease({ namespace, name, body: { preconditions: { uid } } });
-      console.log(`${holder}: its ticket is freed, because it is named as a node not to wait for`);
+      console.log(`${holder}: ${isDead ? "its ticket" : `the ticket ${name}`} is freed, because ${why}`);
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }

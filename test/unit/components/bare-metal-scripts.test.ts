@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { parse } from "smol-toml";
 import { afterEach, describe, expect, test } from "vitest";
 import {
   checkScript,
@@ -186,6 +187,31 @@ describe("preparing a host", () => {
     expect(readFileSync(join(root, directory, "hosts.toml"), "utf8")).toContain(`ca = "${directory}/ca.crt"`);
 
     expect(run(root, "", unregistryScript("mirror.example:5000")).status).toBe(0);
+    expect(filesOf(root)).toEqual([]);
+  });
+
+  test.each([
+    ["the end of a here-document", 'CONTENT\ntouch "$ROOT/executed"'],
+    ["a quote", "'; touch \"$ROOT/executed\"; '"],
+    ["a substitution", '$(touch "$ROOT/executed")`touch "$ROOT/executed"`'],
+    ["an option", "-n\n--\n%s\\n\\c"],
+  ])("a certificate's text is data, even with %s in it", (_, hostile) => {
+    const root = host({});
+    const { status, stderr } = run(root, registryScript("mirror.example", `first\n${hostile}\nlast\n`));
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const directory = "/etc/containerd/certs.d/mirror.example";
+    expect(readFileSync(join(root, directory, "ca.crt"), "utf8")).toBe(`first\n${hostile}\nlast\n`);
+    expect(filesOf(root)).toEqual([`${directory}/ca.crt`, `${directory}/hosts.toml`]);
+  });
+
+  test("so is a registry's name: in the script, as a path, and in containerd's file", () => {
+    const registry = `a"]'; touch "$ROOT/executed" #\nserver = "evil`;
+    const root = host({});
+    expect(run(root, registryScript(registry, "certificate"))).toMatchObject({ status: 0, stderr: "" });
+    const directory = join(root, "/etc/containerd/certs.d", registry);
+    const hosts = parse(readFileSync(join(directory, "hosts.toml"), "utf8"));
+    expect(hosts).toMatchObject({ server: `https://${registry}`, host: { [`https://${registry}`]: {} } });
+    expect(run(root, "", unregistryScript(registry)).status).toBe(0);
     expect(filesOf(root)).toEqual([]);
   });
 

@@ -196,6 +196,19 @@ test("a payload that cannot serve a platform is a user's error, which the engine
   expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(pulumi.RunError);
 });
 
+test("a right exists only while what confines it does: each binding of RBAC is made after every policy", async () => {
+  const plan = await register([group("local", "local")]);
+  const ofType = (pattern: RegExp) => plan.filter(({ type }) => pattern.test(type));
+  const policies = ofType(/:ValidatingAdmissionPolicy(Binding)?$/);
+  const rights = ofType(/:(ClusterRoleBinding|RoleBinding)$/);
+  expect(policies).toHaveLength(6);
+  expect(rights).toHaveLength(3);
+  for (const right of rights) {
+    const before = right.options.dependsOn as string[];
+    for (const { name } of policies) expect(before.filter((urn) => urn.endsWith(name)).length).toBeGreaterThan(0);
+  }
+});
+
 describe("rollout and uninstall", () => {
   test("have no triggers, and uninstall has one verb whose text no edit changes", async () => {
     const before = await register([group("local", "local")]);
@@ -228,7 +241,8 @@ describe("rollout and uninstall", () => {
 });
 
 describe("hosts", () => {
-  const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey: "ssh-ed25519 AAAA" });
+  const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA";
+  const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey });
   const hosts = (changes: Partial<NodeGroupArgs> = {}) =>
     group("metal-qemu-snp", "contrast-go", {
       hosts: [host("n2"), host("n1")],
@@ -240,7 +254,7 @@ describe("hosts", () => {
   test("are reached with their host keys checked; what is secret stays so", async () => {
     const plan = await register([hosts()]);
     const join = find(plan, "remote:Command", "n1-join");
-    expect(join.inputs.connection).toMatchObject({ secret: { host: "n1.example.com", hostKey: "ssh-ed25519 AAAA" } });
+    expect(join.inputs.connection).toMatchObject({ secret: { host: "n1.example.com", hostKey } });
     expect(join.inputs.stdin).toEqual({ secret: "the-join-command" });
     const shown = JSON.stringify(plan, (key, value) => (key === "secret" ? undefined : value));
     expect(shown).not.toContain("the-key");

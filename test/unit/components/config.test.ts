@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { type ConfigurationSource, readConfiguration } from "../../../components/config/read.ts";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { certificate } from "../../fixtures/certificates.ts";
 import { fixtureAdvisories, fixtureHandler } from "../runtime/fixtures.ts";
 
 const fx = "test/fixtures/manifests/fixture-";
@@ -214,11 +215,13 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "a CA that is not a certificate",
     base({ registry: { ca: "x" } }),
-    ['registry.ca: "x" must be a certificate in PEM.'],
+    [
+      'registry.ca: "x" has no certificate. Expected certificates of authorities in PEM (BEGIN CERTIFICATE … END CERTIFICATE).',
+    ],
   ],
   [
     "a CA that reaches no node",
-    base({ registry: { ca: "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n" } }),
+    base({ registry: { ca: certificate("authority") } }),
     [
       "registry.ca: reaches nodes by SSH only, and no group has nodes.hosts. Let the nodes' own set-up trust it, and remove it here.",
     ],
@@ -261,7 +264,9 @@ const table: [string, Entries, string[], string[]?][] = [
   [
     "socket",
     g({ distribution: { name: "k3s", socket: "run/x" } }),
-    ['groups.workers.distribution.socket: "run/x" must be an absolute path without . or .. segments.'],
+    [
+      'groups.workers.distribution.socket: "run/x" must be an absolute path without . or .. segments, quotes, backslashes and control characters.',
+    ],
   ],
   [
     "old containerd",

@@ -137,6 +137,33 @@ test("without an API server nothing is edited; once it answers, the loop continu
   expect(node.served).toEqual([handler()]);
 });
 
+test("an installer that may do more than it should does nothing, says so, and starts once it is confined", async () => {
+  let confined = false;
+  let asked = 0;
+  cluster.confinement.require = async () => {
+    asked += 1;
+    if (!confined) throw new Refusal("unconfined", "This installer's token may do more than it should.");
+  };
+  await watch(() => {
+    if (confined) return state() === "ready";
+    expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "unconfined" });
+    expect(node.host.text(configPath)).toBe(adminsFile);
+    confined = true;
+    return false;
+  });
+  expect(node.served).toEqual([handler()]);
+  expect(asked).toBeGreaterThan(2);
+});
+
+test("it looks again before each ticket: a policy may have been deleted while payloads were copied", async () => {
+  cluster.confinement.require = async (now) => {
+    if (now) throw new Refusal("unconfined", "This installer's token may do more than it should.");
+  };
+  await watch(() => true);
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "unconfined" });
+  expect(node.host.text(configPath)).toBe(adminsFile);
+});
+
 test("a spec that cannot be read leaves the node as it is", async () => {
   await converge(node.environment(spec, cluster));
   await watch(

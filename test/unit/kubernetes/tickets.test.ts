@@ -51,6 +51,20 @@ test("a recreated node of the same name does not have its predecessor's ticket",
   expect(await after.acquire()).toEqual({ held: false, holders: ["a"] });
 });
 
+test("of several tickets it keeps one; of another's several, it says so", async () => {
+  const [a, b] = [await ticketsOf("a", 2), await ticketsOf("b", 2)];
+  await a.acquire();
+  const [[path, lease] = ["", undefined]] = [...server.objects].filter(([key]) => key.startsWith(leases));
+  if (lease === undefined) throw new Error("there is no ticket");
+  const name = "contrast-installer-g-1";
+  server.objects.set(path.replace(/0$/, "1"), { ...lease, metadata: { ...lease.metadata, name, uid: "second" } });
+  const holders = ["a (which holds 2 tickets, although a node needs one)"];
+  expect(await b.acquire()).toEqual({ held: false, holders });
+  expect(await a.acquire()).toEqual({ held: true });
+  expect(held()).toEqual(["a"]);
+  expect(await b.acquire()).toEqual({ held: true });
+});
+
 test("releasing a ticket that somebody else holds by now does not take it from them", async () => {
   const a = await ticketsOf("a");
   await a.acquire();

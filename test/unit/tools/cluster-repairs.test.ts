@@ -58,6 +58,17 @@ describe("the ticket of a dead node", () => {
     expect(server.objects.has(`${leases}/${name}`)).toBe(true);
   });
 
+  test("of a living node is freed when it is one too many", async () => {
+    const second = { ...ticket("alive"), name: "contrast-installer-metal-1", uid: "2" };
+    server.objects.set(`${leases}/${second.name}`, { metadata: { name: second.name, uid: second.uid } });
+    const several = fleet([node("alive", "working")], { tickets: [second, ticket("alive")] });
+    await freeTickets(kubeconfig, namespace, several, new Set());
+    expect([...server.objects.keys()]).toEqual([`${leases}/${name}`]);
+    expect(lines).toEqual([
+      expect.stringMatching(/^alive: the ticket contrast-installer-metal-1 is freed, because it holds more/),
+    ]);
+  });
+
   test("may already be gone", async () => {
     server.objects.clear();
     await free("dead", ["dead"]);
