@@ -62,7 +62,15 @@ export const manifestSchema = z.strictObject({
   flavour: z.string(),
   /** Version of the Kata release, such as "3.32.0"; "none" for `local`. */
   kataVersion: z.string(),
-  source: z.strictObject({ kind: z.enum(["kata-release", "oci-image", "files", "node"]), reference: z.string() }),
+  source: z.strictObject({
+    kind: z.enum(["kata-release", "oci-image", "files", "node"]),
+    reference: z.string(),
+    /** Whose signature the lock command checked: "cosign key sha256:<hex of the key>". Without it, nobody's. */
+    signature: z
+      .string()
+      .regex(/^cosign key sha256:[0-9a-f]{64}$/)
+      .optional(),
+  }),
   /** Sorted by path. */
   files: z.array(payloadFile).min(1),
   /** What Kata's configuration says about the guest image, as its builder published it. Every VM platform needs it. */

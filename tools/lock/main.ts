@@ -18,6 +18,7 @@ import { type PlatformName, platformNames } from "../../node-installer/runtime/s
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { projectDirectory } from "../project.ts";
 import { openArchives, openFiles } from "./archives.ts";
+import { fingerprint, publisherKey } from "./cosign.ts";
 import { fetchKataRelease } from "./kata-release.ts";
 import { type LockRequest, lockPayload } from "./lock.ts";
 import { withNodeFiles } from "./node.ts";
@@ -34,6 +35,7 @@ Sources
   oci-image      an image, such as Contrast's node installer
                    --image REFERENCE  registry/repository@sha256:…
                    --root PATH        directory in the image that is laid out like a runtime's (default: found)
+                   --cosign-key FILE  the publisher's public key (PEM): refused unless it signed the image
   files          files of this machine
                    --from DIRECTORY   laid out like a runtime's directory
   from-node      files of a node that has them
@@ -70,6 +72,7 @@ const options = {
   mirror: text,
   sha256: text,
   image: text,
+  "cosign-key": text,
   root: text,
   from: text,
   via: text,
@@ -94,7 +97,7 @@ type Source = (typeof sources)[number];
 /** Options that only some sources take: whoever gives one elsewhere expects something that would not happen. */
 const optionsOf: Record<Source, (keyof Values)[]> = {
   "kata-release": ["mirror", "sha256", "ca"],
-  "oci-image": ["image", "root", "ca"],
+  "oci-image": ["image", "root", "cosign-key", "ca"],
   files: ["from"],
   "from-node": ["via", "root"],
 };
@@ -256,10 +259,13 @@ async function lockFrom(
   }
   if (source === "oci-image") {
     const reference = required(values, "image");
-    const tree = await openArchives(await fetchImage(reference, { ca }, progress), reference, progress);
+    const keyFile = values["cosign-key"];
+    const signer = keyFile === undefined ? undefined : publisherKey(await readFile(keyFile, "utf8"), keyFile);
+    const tree = await openArchives(await fetchImage(reference, { ca, signer }, progress), reference, progress);
+    const signature = signer ? { signature: `cosign key ${fingerprint(signer)}` } : {};
     const root = values.root ?? onlyRoot(tree.paths, reference);
     return await lockPayload(
-      { ...common, layout: { root: withoutSlashes(root) }, source: { kind: "oci-image", reference } },
+      { ...common, layout: { root: withoutSlashes(root) }, source: { kind: "oci-image", reference, ...signature } },
       tree,
       progress,
     );
@@ -323,6 +329,27 @@ function onlyRoot(paths: string[], image: string): string {
   );
 }
 
+/** Whose word for the files was taken, and how somebody checks the publisher's signature where that was not done here. */
+export function vouched({ source }: Manifest): string[] {
+  const { kind, reference, signature } = source;
+  if (signature !== undefined) return [`Signature: checked when it was locked (${signature})`];
+  if (kind === "oci-image")
+    return ["Signature: not checked. If the publisher signs with a cosign key, give it: --cosign-key FILE"];
+  if (kind !== "kata-release") return [];
+  // Only what no shell reads otherwise is put into a command: a manifest may be somebody else's.
+  const archives = reference
+    .split(" ")
+    .map((asset) => asset.split("#sha256=")[0] ?? "")
+    .filter((url) => /^https?:\/\/[A-Za-z0-9._~:/@%+-]+$/.test(url));
+  return [
+    "Signature: not checked; each archive has the SHA-256 that is known here or that you gave. To check GitHub's attestation of a release:",
+    ...archives.map((url) => {
+      const file = url.slice(url.lastIndexOf("/") + 1);
+      return `  curl -fLO '${url}' && gh attestation verify '${file}' --repo kata-containers/kata-containers`;
+    }),
+  ];
+}
+
 /** What the new manifest changes in the committed one, a line per file. */
 function changes(before: Manifest | undefined, after: Manifest): string[] {
   if (!before) return [];
@@ -343,7 +370,7 @@ export async function main(argv: string[], progress: Progress = toStderr): Promi
     const { output, directory, manifest, before, holes } = await lock(argv, progress);
     const size = manifest.files.reduce((sum, file) => sum + file.size, 0);
     console.log(`Locked ${manifest.name}: ${manifest.files.length} files, ${(size / 1e6).toFixed(0)} MB.`);
-    for (const line of [...changes(before, manifest), ...holes]) console.log(line);
+    for (const line of [...changes(before, manifest), ...holes, ...vouched(manifest)]) console.log(line);
     console.log(`Manifest: ${output} (commit it)\nFiles:    ${directory}`);
     return 0;
   } catch (error) {

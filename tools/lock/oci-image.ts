@@ -1,9 +1,11 @@
+import type { KeyObject } from "node:crypto";
 import { z } from "zod";
 import { sha256 } from "../../node-installer/runtime/canonical.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
 import { discard, readText } from "../image/http.ts";
 import { Repository } from "../image/registry.ts";
 import type { Progress } from "../programs/progress.ts";
+import { requireSignature } from "./cosign.ts";
 import { download } from "./download.ts";
 
 const descriptor = z.object({
@@ -31,11 +33,12 @@ const accepted = [
  * Downloads an image's layers, by digest only: a tag may be another image tomorrow. Layers that are in the cache are not
  * fetched again, and one that broke off is continued.
  *
+ * @param options.signer the publisher's key: nothing is downloaded unless it signed the digest (see cosign.ts)
  * @param reference "registry/repository@sha256:<64 hex digits>", the registry with http:// where it has no TLS
  */
 export async function fetchImage(
   reference: string,
-  options: { ca?: string | undefined; directory?: string },
+  options: { ca?: string | undefined; directory?: string; signer?: KeyObject | undefined },
   progress: Progress,
 ): Promise<string[]> {
   const [, registry = "", repository = "", digest = ""] =
@@ -46,6 +49,8 @@ export async function fetchImage(
       `The image "${reference}" must be registry/repository@sha256:<64 hex digits>.`,
     );
   const source = new Repository({ registry, repository, ca: options.ca });
+  const { signer, ...where } = options;
+  if (signer) await requireSignature(source, digest, signer);
   const files: string[] = [];
   const read = async (wanted: string) => await manifestText(source, wanted);
   const { layers } = await imageManifest(await read(digest), read, reference);
@@ -54,7 +59,7 @@ export async function fetchImage(
     discard(await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200]));
     const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
     const headers = source.authorization ? { authorization: source.authorization } : {};
-    files.push(await download({ url, sha256: layer.slice("sha256:".length), size, headers, ...options }, progress));
+    files.push(await download({ url, sha256: layer.slice("sha256:".length), size, headers, ...where }, progress));
   }
   return files;
 }
