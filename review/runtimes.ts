@@ -62,9 +62,13 @@ function kataLines(changes: GroupChange[], { steps, known: inputs }: Preview): L
     return [
       known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
       ...holes,
-      ...closed.map((hole) =>
-        known(`${code(handler)}: a known hole of this Kata cannot be used here. ${quoted(hole)}`),
-      ),
+      ...(closed.length > 0
+        ? [
+            known(
+              `Of the known holes of its Kata, ${code(handler)} leaves no way to use these: ${closed.map(quoted).join(" ")}`,
+            ),
+          ]
+        : []),
     ];
   });
 }

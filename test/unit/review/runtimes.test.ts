@@ -261,7 +261,11 @@ describe("the Kata of a runtime", () => {
   });
   const hole = "GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts `this`\u202e.";
   const old = { kata: "Contrast's", kataVersion: "3.28.0", acknowledged: [hole] };
-  const fresh = { kata: "upstream Kata's Go runtime", kataVersion: "4.1.0", closed: ["CVE-1: that is off."] };
+  const fresh = {
+    kata: "upstream Kata's Go runtime",
+    kataVersion: "4.1.0",
+    closed: ["CVE-1: that is off.", "CVE-2: so is that."],
+  };
   const kataLines = (...steps: Parameters<typeof summaryOf>) =>
     linesOf(summaryOf(...steps), "Runtimes").filter((line) => /Kata|hole/.test(line));
 
@@ -270,7 +274,7 @@ describe("the Kata of a runtime", () => {
     expect(kataLines(...groupSteps({ runtimes: [go] }, { runtimes: [go, next] }), states)).toEqual([
       `known: \`${go.handler}\` still has a known hole that the stack acknowledges: \`GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts  this \\u{202e}.\``,
       `known: \`${next.handler}\` holds Kata \`4.1.0\` (\`upstream Kata's Go runtime\`).`,
-      `known: \`${next.handler}\`: a known hole of this Kata cannot be used here. \`CVE-1: that is off.\``,
+      `known: Of the known holes of its Kata, \`${next.handler}\` leaves no way to use these: \`CVE-1: that is off.\` \`CVE-2: so is that.\``,
     ]);
   });
 
