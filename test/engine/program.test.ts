@@ -38,7 +38,7 @@ describe("a stack on a cluster", () => {
     groups: { workers: group(changes) },
     ...rest,
   });
-  const [old, next, rs] = ["2932281f", "5c72a3fb", "48f37c2c"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
+  const [old, next, rs] = ["2932281f", "47da001e", "01e023f3"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`);
   const installer = "contrast-installer-workers";
 
   /** Every change of a group's spec means new content, pods that see it, and a rollout that waits for it. */
