@@ -12,7 +12,7 @@ import { type Configuration, configure, fixture, image, operations, programProje
  * nodes: they find out what others changed, import what exists, and render YAML for another tool to apply.
  */
 
-const [old, next] = ["2932281f", "5c72a3fb"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`) as [string, string];
+const [old, next] = ["2932281f", "47da001e"].map((hash) => `contrast-cc-metal-qemu-snp-${hash}`) as [string, string];
 const system = "contrast-runtime-system";
 
 const configuration = (cluster: object, payload = "contrast-go"): Configuration => ({
