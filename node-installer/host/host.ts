@@ -49,6 +49,11 @@ export interface Host {
    * program, 124 after the time limit.
    */
   run(command: string, args: string[], options?: { timeoutMs?: number }): Promise<RunResult>;
+  /**
+   * Only of a host that is a node's bundle: processes that ran from a directory when it was taken. What is known of
+   * processes is counted on the node and never leaves it.
+   */
+  processesBelow?(directory: string): Promise<string[]>;
   /** Exclusive, released by the kernel when the holder dies, visible to other pods and to `flock` on the host. */
   lock(path: string, timeoutMs: number): Promise<Lock>;
   /** The time of day, which somebody may change: for what is recorded or compared with other clocks. */

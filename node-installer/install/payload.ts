@@ -138,6 +138,7 @@ export async function removePayload(host: Host, handler: string): Promise<boolea
 
 /** Command lines that name a path below the directory; what else processes have open is not visible to us. */
 export async function processesBelow(host: Host, directory: string): Promise<string[]> {
+  if (host.processesBelow !== undefined) return host.processesBelow(directory);
   const commands: string[] = [];
   for (const pid of await host.readDirectory("/proc")) {
     if (!/^\d+$/.test(pid)) continue;

@@ -1,5 +1,6 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
+import { bundleAccess, type MayReadBundle } from "./bundle-access.ts";
 import { type InstallerMetrics, newMetrics } from "./metrics.ts";
 import { systemNamespace } from "./names.ts";
 import { localReporter, nodeReporter, type Reporter } from "./reporter.ts";
@@ -12,12 +13,14 @@ export interface Cluster {
   reporter: Reporter;
   tickets: Tickets;
   metrics: InstallerMetrics;
+  /** Who may have this node's bundle; outside a cluster nobody asks. */
+  mayReadBundle: MayReadBundle;
 }
 
 /** Outside a cluster: labels, Events and status go nowhere, and every ticket is granted. */
 export function withoutKubernetes(now: () => Date): Cluster {
   const metrics = newMetrics();
-  return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics };
+  return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics, mayReadBundle: async () => false };
 }
 
 export interface ConnectOptions {
@@ -51,5 +54,6 @@ export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEn
     reporter: nodeReporter({ api, nodeName, metrics, ...options }),
     tickets: leaseTickets(api, { namespace, nodeName, ...options }),
     metrics,
+    mayReadBundle: bundleAccess(api, namespace, nodeName),
   };
 }
