@@ -104,7 +104,8 @@ const identities =
  */
 function kindOf(text: string, node: string): { kind: string; free: FreeSpace | undefined } {
   const [match, name] = head.exec(text.slice(0, 1000)) ?? [];
-  if (match === undefined || name !== node || text.length > longestBundle) return { kind: unreadable.code, free: undefined };
+  if (match === undefined || name !== node || text.length > longestBundle)
+    return { kind: unreadable.code, free: undefined };
   const [freeText = "", free] = space.exec(text) ?? [];
   const parsed = free === undefined ? undefined : freeSpaceAnswer.safeParse(jsonOf(free));
   if (parsed?.success === false) return { kind: unreadable.code, free: undefined };

@@ -67,9 +67,7 @@ async function expand(host: Host, pattern: string): Promise<string[]> {
   for (const segment of pattern.split("/").filter((part) => part !== "")) {
     const next: string[] = [];
     for (const folder of found) {
-      const names = /[*?[\\]/.test(segment)
-        ? (await host.readDirectory(folder)).filter(matcher(segment))
-        : [segment];
+      const names = /[*?[\\]/.test(segment) ? (await host.readDirectory(folder)).filter(matcher(segment)) : [segment];
       next.push(...names.map((name) => posix.join(folder, name)));
     }
     found = next;

@@ -22,9 +22,7 @@ export function outline(bytes: Uint8Array, file: string): Buffer {
   try {
     parseDocument(before + after, file);
     const { output, at } = withoutValues(before + after, before.length);
-    const result = block
-      ? joinFence({ before: output.slice(0, at), block, after: output.slice(at) }, block)
-      : output;
+    const result = block ? joinFence({ before: output.slice(0, at), block, after: output.slice(at) }, block) : output;
     parseDocument(output, file);
     return Buffer.from(result);
   } catch (error) {

@@ -80,7 +80,11 @@ function serviceSettings(unit: string): { key: string; value: string }[] {
 export function outlineUnit(unit: string): string {
   const lines = serviceSettings(unit).flatMap(({ key, value }) => {
     if (key === "KillMode") return [`KillMode=${value === "" || killModes.includes(value) ? value : "unknown"}`];
-    return key === "ExecStart" ? [`ExecStart=${value === "" ? "" : outlineCommand(mergeUnit([`[Service]\nExecStart=${value}`]).execStart ?? [])}`] : [];
+    return key === "ExecStart"
+      ? [
+          `ExecStart=${value === "" ? "" : outlineCommand(mergeUnit([`[Service]\nExecStart=${value}`]).execStart ?? [])}`,
+        ]
+      : [];
   });
   return ["[Service]", ...lines, ""].join("\n");
 }

@@ -74,9 +74,7 @@ export const bundleSchema = z.strictObject({
   node: z.string().max(253),
   calls,
   /** What the running daemon served of our handlers (undefined: it did not answer). */
-  serving: z
-    .strictObject({ handlers: z.record(z.string(), servedHandler) })
-    .optional(),
+  serving: z.strictObject({ handlers: z.record(z.string(), servedHandler) }).optional(),
   /** By handler that was asked about: how many pods use it. */
   users: count,
   /** By directory that was asked about: how many processes run from it. */

@@ -1,8 +1,8 @@
 import { posix } from "node:path";
 import { outline } from "../containerd/outline.ts";
+import type { ServingState } from "../containerd/serving.ts";
 import { outlineUnit } from "../containerd/unit.ts";
 import { versionInOutput } from "../containerd/version.ts";
-import type { ServingState } from "../containerd/serving.ts";
 import type { Answer, Bundle, Calls, Leaving } from "../host/bundle.ts";
 import { cpuFlags } from "../host/host-facts.ts";
 import { journalPath, outlineJournal } from "../host/journal.ts";
@@ -29,7 +29,10 @@ export function servedOfOurs({ handlers }: ServingState): NonNullable<Bundle["se
             privilegedWithoutHostDevices: served.privilegedWithoutHostDevices,
             snapshotter: like(/^[\w-]{0,64}$/, served.snapshotter),
             options: Object.fromEntries(
-              Object.entries(served.options).map(([key, value]) => [key === "ConfigPath" ? key : "other", below(value)]),
+              Object.entries(served.options).map(([key, value]) => [
+                key === "ConfigPath" ? key : "other",
+                below(value),
+              ]),
             ),
           },
         ]),
@@ -106,7 +109,8 @@ function outlineOf(path: string, bytes: Buffer): Buffer {
   return kubelet === undefined ? outline(bytes, path) : Buffer.from(kubelet);
 }
 
-const parameters = /^(?:(?:amd_|intel_)?iommu|iommu\.passthrough|kvm[-_]amd\.sev(?:[-_]snp)?|mem_encrypt|kvm[-_]intel\.tdx)$/;
+const parameters =
+  /^(?:(?:amd_|intel_)?iommu|iommu\.passthrough|kvm[-_]amd\.sev(?:[-_]snp)?|mem_encrypt|kvm[-_]intel\.tdx)$/;
 const settings = new Set(["off", "on", "pt", "nopt", "pgtbl_v1", "pgtbl_v2", "0", "1", "y", "Y", "n", "N"]);
 
 /** The parameters that the host check looks at; of their values those that mean something to it. */
@@ -124,7 +128,11 @@ function outlineParameters(text: string): string {
 function outlineProcessor(text: string): string {
   const lines = (text.split("\n\n", 1)[0] ?? "").split("\n").flatMap((line) => {
     const [name = "", value = ""] = line.split(":", 2).map((part) => part.trim());
-    if (name === "flags") return `flags\t: ${value.split(" ").filter((flag) => cpuFlags.includes(flag)).join(" ")}`;
+    if (name === "flags")
+      return `flags\t: ${value
+        .split(" ")
+        .filter((flag) => cpuFlags.includes(flag))
+        .join(" ")}`;
     return /^(?:vendor_id|cpu family|model)$/.test(name) && /^\w{1,32}$/.test(value) ? `${name}\t: ${value}` : [];
   });
   return `${lines.join("\n")}\n`;
@@ -132,13 +140,19 @@ function outlineProcessor(text: string): string {
 
 /** Mount points and whether they are read-only or noexec; not what is mounted there, nor from where. */
 function outlineMounts(text: string): string {
-  const options = (words = "") => words.split(",").filter((option) => ["ro", "rw", "noexec"].includes(option)).join();
+  const options = (words = "") =>
+    words
+      .split(",")
+      .filter((option) => ["ro", "rw", "noexec"].includes(option))
+      .join();
   return text
     .split("\n")
     .flatMap((line) => {
       const [before = "", after = ""] = line.split(" - ", 2);
       const [, , , , mountPoint, own] = before.split(" ");
-      return mountPoint === undefined ? [] : `0 0 0:0 / ${mountPoint} ${options(own)} - - - ${options(after.split(" ")[2])}\n`;
+      return mountPoint === undefined
+        ? []
+        : `0 0 0:0 / ${mountPoint} ${options(own)} - - - ${options(after.split(" ")[2])}\n`;
     })
     .join("");
 }

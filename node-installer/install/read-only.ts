@@ -30,7 +30,14 @@ export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
     async observe(): Promise<ServingState> {
       if (bundle.serving === undefined) throw new Error("nothing answered when the bundle was taken");
       // What is left out decides nothing that a plan is about.
-      return { version: "", runtimeReady: true, networkReady: true, messages: [], defaultRuntime: "", ...bundle.serving };
+      return {
+        version: "",
+        runtimeReady: true,
+        networkReady: true,
+        messages: [],
+        defaultRuntime: "",
+        ...bundle.serving,
+      };
     },
     sandboxesUsing: async (_located, handler) => named(bundle.users, handler, "pods"),
   };

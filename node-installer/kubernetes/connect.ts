@@ -20,7 +20,13 @@ export interface Cluster {
 /** Outside a cluster: labels, Events and status go nowhere, and every ticket is granted. */
 export function withoutKubernetes(now: () => Date): Cluster {
   const metrics = newMetrics();
-  return { nodeName: undefined, reporter: localReporter(metrics, now), tickets: grantedTickets, metrics, mayReadBundle: async () => false };
+  return {
+    nodeName: undefined,
+    reporter: localReporter(metrics, now),
+    tickets: grantedTickets,
+    metrics,
+    mayReadBundle: async () => false,
+  };
 }
 
 export interface ConnectOptions {

@@ -8,7 +8,24 @@ const seconds = Number(process.argv[2] ?? 60);
 const slowest = 5_000;
 const spec = specOf("00000001");
 const samples = [await bundleOf({}), await bundleOf({ installed: spec }), await bundleOf({ file: "a = [1]\n" })];
-const pieces = ["{", "}", "[", '"', ":", ",", "null", "-1", "1e999", "__proto__", "constructor", "..", "*", "\\n", "\\u0000", "true"];
+const pieces = [
+  "{",
+  "}",
+  "[",
+  '"',
+  ":",
+  ",",
+  "null",
+  "-1",
+  "1e999",
+  "__proto__",
+  "constructor",
+  "..",
+  "*",
+  "\\n",
+  "\\u0000",
+  "true",
+];
 
 const edit = fc.record({
   at: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -16,12 +33,14 @@ const edit = fc.record({
   piece: fc.oneof(fc.constantFrom(...pieces), fc.string({ maxLength: 20 })),
   times: fc.oneof({ weight: 9, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.nat(20_000) }),
 });
-const damaged = fc.tuple(fc.constantFrom(...samples), fc.array(edit, { minLength: 1, maxLength: 4 })).map(([sample, edits]) =>
-  edits.reduce((text, { at, length, piece, times }) => {
-    const start = Math.floor(at * text.length);
-    return text.slice(0, start) + piece.repeat(times) + text.slice(start + length);
-  }, sample.text),
-);
+const damaged = fc
+  .tuple(fc.constantFrom(...samples), fc.array(edit, { minLength: 1, maxLength: 4 }))
+  .map(([sample, edits]) =>
+    edits.reduce((text, { at, length, piece, times }) => {
+      const start = Math.floor(at * text.length);
+      return text.slice(0, start) + piece.repeat(times) + text.slice(start + length);
+    }, sample.text),
+  );
 
 const [good] = samples;
 if (good === undefined) throw new Error("there is a sample");

@@ -13,7 +13,10 @@ const file = "/etc/containerd/config.toml";
 const outlined = (text: string) => outline(Buffer.from(text), file).toString();
 
 test.each([
-  ["a password", 'version = 3\n[plugins."io.containerd.cri.v1.images".registry.configs."r.example".auth]\npassword = "CANARY"\n'],
+  [
+    "a password",
+    'version = 3\n[plugins."io.containerd.cri.v1.images".registry.configs."r.example".auth]\npassword = "CANARY"\n',
+  ],
   ["a header of any name, in one line", 'header = { X-Api = "CANARY", y = ["a]", \'CANARY\'] }\n'],
   ["text over several lines", 'a = """\nCANARY\n\\"""CANARY"""\n[b]\n'],
   ["literal text with quotes at its end", "a = '''\nCANARY'''''\n[b]\n"],
@@ -67,7 +70,10 @@ const shape = (document: unknown): unknown =>
 test("any valid file keeps its tables, keys and types, and loses every value", () => {
   fc.assert(
     fc.property(fc.uniqueArray(table, { selector: ([name]) => name, maxLength: 4 }), (tables) => {
-      const lines = tables.flatMap(([name, pairs]) => [`[${name}] # CANARY`, ...pairs.map(([key, is]) => `${key} = ${is}`)]);
+      const lines = tables.flatMap(([name, pairs]) => [
+        `[${name}] # CANARY`,
+        ...pairs.map(([key, is]) => `${key} = ${is}`),
+      ]);
       const whole = `${lines.join("\n")}\n`;
       parseDocument(whole, file);
       const clean = outlined(whole);

@@ -41,10 +41,16 @@ test.each([
   ["a file that is a number", (text: string) => text.replace(/("readFile [^"]*": )\{[^}]*\}/, "$1 7")],
   ["a file without content", (text: string) => text.replace(/("readFile [^"]*": )\{[^}]*\}/, "$1{}")],
   ["a call that there is not", (text: string) => text.replace('"calls": {', '"calls": {"exec x": 1,')],
-  ["a depth that nothing has", (text: string) => text.replace('"calls": {', `"calls": {"a": ${"[".repeat(1e5)}${"]".repeat(1e5)},`)],
+  [
+    "a depth that nothing has",
+    (text: string) => text.replace('"calls": {', `"calls": {"a": ${"[".repeat(1e5)}${"]".repeat(1e5)},`),
+  ],
   ["names that lead back", (text: string) => text.replace('"calls": {', '"calls": {"readDirectory /": [".."],')],
   ["another node's name", (text: string) => text.replace('"node": "node-1"', '"node": "node-2"')],
-  ["nine megabytes", (text: string) => text.replace('"calls": {', `"calls": {"readFile /x": {"text": "${"x".repeat(9e6)}"},`)],
+  [
+    "nine megabytes",
+    (text: string) => text.replace('"calls": {', `"calls": {"readFile /x": {"text": "${"x".repeat(9e6)}"},`),
+  ],
 ])("a bundle with %s is that node's outcome, and the others are planned", async (_, damage) => {
   const good = likeness(await bundleOf({}), 1);
   const bad = damage(good.text);

@@ -19,7 +19,14 @@ let taken = 0;
 async function serve(mayRead: (token: string) => Promise<boolean> = async () => true): Promise<string> {
   taken = 0;
   const take = async () => `{"bundle":${++taken}}`;
-  health = await serveHealth({ port: 0, group: "g", nodeName: "a", status: () => status, metrics, bundle: { mayRead, take } });
+  health = await serveHealth({
+    port: 0,
+    group: "g",
+    nodeName: "a",
+    status: () => status,
+    metrics,
+    bundle: { mayRead, take },
+  });
   return `http://127.0.0.1:${health.port}`;
 }
 const get = async (url: string, options?: RequestInit) => {
@@ -92,7 +99,12 @@ const account = "system:serviceaccount:ns:bundle-reader";
 const mine = { authenticated: true, audiences: [bundleAudience("a")], user: { username: account } };
 test.each([
   ["the reader's own", token(600), mine, true],
-  ["one of another account", token(600), { ...mine, user: { username: "system:serviceaccount:tenant:bundle-reader" } }, false],
+  [
+    "one of another account",
+    token(600),
+    { ...mine, user: { username: "system:serviceaccount:tenant:bundle-reader" } },
+    false,
+  ],
   ["one for another node", token(600), { ...mine, audiences: [bundleAudience("b")] }, false],
   ["one whose audience the API server does not tell", token(600), { ...mine, audiences: undefined }, false],
   ["one that the API server does not know", token(600), { authenticated: false }, false],

@@ -1,6 +1,6 @@
 import { takeSnapshot } from "../../../node-installer/commands/snapshot.ts";
-import { containerdOn, type Daemon } from "../../../node-installer/install/daemon.ts";
 import { converge } from "../../../node-installer/install/converge.ts";
+import { containerdOn, type Daemon } from "../../../node-installer/install/daemon.ts";
 import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
 import type { BundleText } from "../../../review/fleet-plan.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
