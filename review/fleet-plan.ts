@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { posix } from "node:path";
-import { type Bundle, bundleHost, bundleSchema } from "../node-installer/host/bundle.ts";
+import { bundleHost, freeSpaceAnswer, longestBundle, parseBundle } from "../node-installer/host/bundle.ts";
 import type { Host } from "../node-installer/host/host.ts";
 import { containerdOn } from "../node-installer/install/daemon.ts";
 import { hostFindings } from "../node-installer/install/host-findings.ts";
@@ -14,7 +14,7 @@ import { code, count, few, list, quoted } from "./lines.ts";
 
 /** What an install spec would do to one node. */
 export interface NodePlan {
-  /** refused: nothing is changed there, and the rollout fails. unknown: the node's bundle cannot be read. */
+  /** refused: nothing is changed there, and the rollout fails. unknown: the node's bundle makes no plan. */
   outcome: "refused" | "unknown" | "restart" | "change" | "unchanged";
   /** Kebab-case and the same for all nodes that have the same reason. */
   code: string;
@@ -38,7 +38,7 @@ export interface FleetPlan {
 
 /** A bundle as it lies on the disk. */
 export interface BundleText {
-  /** For messages. */
+  /** Ends in `NODE.json`. */
   file: string;
   text: string;
 }
@@ -67,13 +67,13 @@ export async function planFleet(
   const outcomes = new Map<string, Outcome>();
   let nodes = 0;
   for (const bundle of bundles) {
-    const { kind, node, free } = kindOf(bundle);
+    const node = posix.basename(bundle.file, ".json");
     if (wanted && !wanted.has(node)) continue;
     missing.delete(node);
+    const { kind, free } = kindOf(bundle.text, node);
     let made = kinds.get(kind);
     if (made === undefined) {
-      const read = parseBundle(bundle);
-      made = read === undefined ? unreadable : await planNode(spec, read);
+      made = await planNode(spec, bundle.text);
       kinds.set(kind, made);
     }
     const { outcome, code, reason } = (await withoutSpace(made.payloads, free)) ?? made;
@@ -90,29 +90,29 @@ export async function planFleet(
   return { group: spec.group, nodes, outcomes: sorted, missing: [...missing].sort() };
 }
 
-const head = /"takenAt":\s*"[^"]*",\s*"node":\s*"([^"]*)"/;
-const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s*(\\{[^}]*\\})`);
+const head = /"takenAt":\s{0,9}"[^"]{0,40}",\s{0,9}"node":\s{0,9}"([^"]{0,253})"/;
+const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s{0,9}(\\{[^}]{0,200}\\})`);
 /** Inodes and times, of files and in the node's journal: a plan asks at most whether two of them are the same. */
-const identities = /((?:mtimeNs|ctimeNs|ino|dev)\\*":\s*\\*")(\d+)|()(\d{4}-\d\d-\d\dT[\d:.]+Z|\d{8}T\d{6})/g;
-/** What /proc/cpuinfo measures anew each time. */
-const frequencies = /(cpu MHz|bogomips)[\\t\s]*: [\d.]+/g;
+const identities =
+  /((?:mtimeNs|ctimeNs|ino|dev)\\{0,3}":\s{0,9}\\{0,3}")(\d{1,30})|()(\d{4}-\d\d-\d\dT[\d:.]{1,20}Z|\d{8}T\d{6})/g;
 
 /**
  * A digest that bundles of equal nodes share: without name, time and free space, and with inodes and times renamed by
  * their order, which keeps every equality among them. On the text, because reading a thousand of them costs
- * more than planning ten. What does not begin like one is of the kind `unreadable`.
+ * more than planning ten. What does not begin like a bundle of this node is of the kind `unreadable`: a node that gives
+ * out another's name speaks for neither.
  */
-function kindOf({ file, text }: BundleText): { kind: string; node: string; free: FreeSpace | undefined } {
-  const [match, node] = head.exec(text) ?? [];
-  if (match === undefined || node === undefined) {
-    return { kind: unreadable.code, node: posix.basename(file, ".json"), free: undefined };
-  }
+function kindOf(text: string, node: string): { kind: string; free: FreeSpace | undefined } {
+  const [match, name] = head.exec(text.slice(0, 1000)) ?? [];
+  if (match === undefined || name !== node || text.length > longestBundle)
+    return { kind: unreadable.code, free: undefined };
   const [freeText = "", free] = space.exec(text) ?? [];
+  const parsed = free === undefined ? undefined : freeSpaceAnswer.safeParse(jsonOf(free));
+  if (parsed?.success === false) return { kind: unreadable.code, free: undefined };
   const names = new Map<string, string>();
   const same = text
     .replace(match, "")
     .replace(freeText, "")
-    .replaceAll(frequencies, "")
     .replaceAll(identities, (_, key = "", number, _none, time) => {
       const value: string = number ?? time;
       const name = names.get(value) ?? `#${names.size}`;
@@ -120,7 +120,15 @@ function kindOf({ file, text }: BundleText): { kind: string; node: string; free:
       return key + name;
     });
   const kind = createHash("sha256").update(same).digest("base64");
-  return { kind, node, free: free === undefined ? undefined : (JSON.parse(free) as FreeSpace) };
+  return { kind, free: parsed?.data };
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 type FreeSpace = Awaited<ReturnType<Host["freeSpace"]>>;
@@ -141,14 +149,6 @@ function refused(error: unknown): NodePlan {
   return { outcome: "refused", code: error.code, reason: error.message };
 }
 
-function parseBundle({ text }: BundleText): Bundle | undefined {
-  try {
-    return bundleSchema.safeParse(JSON.parse(text)).data;
-  } catch {
-    return undefined;
-  }
-}
-
 const unreadable: KindPlan = {
   outcome: "unknown",
   code: "bundle-unreadable",
@@ -156,8 +156,10 @@ const unreadable: KindPlan = {
   payloads: [],
 };
 
-/** The very code that runs on nodes, on a node's bundle. */
-async function planNode(spec: InstallSpec, bundle: Bundle): Promise<KindPlan> {
+/** The very code that runs on nodes, on a node's bundle. Whatever is in that, it is the plan of this node alone. */
+async function planNode(spec: InstallSpec, text: string): Promise<KindPlan> {
+  const bundle = parseBundle(text);
+  if (bundle === undefined) return unreadable;
   const host = bundleHost(bundle);
   const daemon = replayingDaemon(containerdOn(host, spec.distribution), bundle);
   try {
@@ -178,9 +180,20 @@ async function planNode(spec: InstallSpec, bundle: Bundle): Promise<KindPlan> {
     ].join("; ");
     return { outcome: plan.restart ? "restart" : "change", code: reason, reason, payloads: plan.payloads };
   } catch (error) {
+    if (!(error instanceof Refusal)) return failed(error);
+    if (error.code === "bundle-incomplete") return { ...refused(error), outcome: "unknown", payloads: [] };
     return { ...refused(error), payloads: [] };
   }
 }
+
+/** A fault of ours, or a bundle that no schema foresaw: said of this node, and the others are planned. */
+function failed(error: unknown): KindPlan {
+  const reason = `planning it failed: ${String((error as Error).message ?? error).slice(0, 200)}`;
+  return { outcome: "unknown", code: planFailed, reason, payloads: [] };
+}
+
+/** The code of nodes whose plan ended in an error that is no refusal. */
+export const planFailed = "plan-failed";
 
 const words: Record<NodePlan["outcome"], [one: string, many: string]> = {
   refused: ["is refused", "are refused"],

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { bundleHost, bundleSchema } from "../host/bundle.ts";
+import { bundleHost, parseBundle } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
@@ -32,23 +32,23 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
     const host = openHost(options);
     return { host, daemon: containerdOn(host, spec.distribution) };
   }
-  let document: unknown;
+  let text: string;
   try {
-    document = JSON.parse(await readFile(options.bundle, "utf8"));
+    text = await readFile(options.bundle, "utf8");
   } catch (error) {
     throw new Refusal("bad-arguments", `The bundle ${options.bundle} cannot be read: ${(error as Error).message}.`, {
       cause: error,
     });
   }
-  const parsed = bundleSchema.safeParse(document);
-  if (!parsed.success) {
+  const bundle = parseBundle(text);
+  if (bundle === undefined) {
     throw new Refusal(
       "bad-arguments",
-      `${options.bundle} is not a node's bundle: create one with the command snapshot.`,
+      `${options.bundle} is not a node's bundle of this version: create one with the command snapshot.`,
     );
   }
-  const host = bundleHost(parsed.data);
-  return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), parsed.data) };
+  const host = bundleHost(bundle);
+  return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), bundle) };
 }
 
 function documentOf(plan: Plan, changes: Change[]): PlanDocument {

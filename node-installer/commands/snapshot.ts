@@ -1,15 +1,16 @@
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { validateImports } from "../containerd/validate.ts";
-import { type Bundle, recordingHost } from "../host/bundle.ts";
+import { type Bundle, type Calls, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
-import { withoutSecrets } from "../host/secrets.ts";
+import { pristinePath } from "../host/journal.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
-import { sentence } from "../install/log.ts";
+import { hostFacts } from "../install/host-findings.ts";
+import { leaving, servedOfOurs } from "../install/leaving.ts";
 import { runtimesDirectory } from "../install/payload.ts";
 import { planFor } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
+import { type InstallSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
 
 export async function snapshot(options: Options): Promise<number> {
@@ -20,42 +21,62 @@ export async function snapshot(options: Options): Promise<number> {
   return 0;
 }
 
-/** Runs plan and host check on a host that records what they read. A refusal is a fact about the node like any other. */
-export async function takeSnapshot(host: Host, spec: InstallSpec, node: string): Promise<Bundle> {
-  const calls: Bundle["calls"] = {};
+/**
+ * Runs plan and host check on a host that records what of their readings may leave it. What fails on the node fails alike
+ * where the bundle is read, so that failures are no part of it.
+ */
+export async function takeSnapshot(
+  host: Host,
+  spec: InstallSpec,
+  node: string,
+  daemonOn: (host: Host) => Daemon = (recording) => containerdOn(recording, spec.distribution),
+): Promise<Bundle> {
+  const calls: Calls = {};
   const users: Bundle["users"] = {};
+  const processes: Bundle["processes"] = {};
   let serving: Bundle["serving"];
-  const recording = recordingHost(host, calls);
-  const daemon = containerdOn(recording, spec.distribution);
+  const left = leaving(spec.runtimes.map(({ kataConfig }) => kataConfig.content));
+  const recording: Host = {
+    ...recordingHost(host, calls, left),
+    // Asked of the node itself, so that of its processes only their number is recorded.
+    async runningBelow(directory) {
+      const found = await host.runningBelow(directory);
+      processes[directory] = found.length;
+      return found;
+    },
+  };
+  const daemon = daemonOn(recording);
   const listening: Daemon = {
     ...daemon,
     async observe(located, timeoutMs) {
       const state = await daemon.observe(located, timeoutMs);
-      serving = JSON.parse(JSON.stringify(state));
+      serving = servedOfOurs(state);
       return state;
     },
     async sandboxesUsing(located, handler) {
       const pods = await daemon.sandboxesUsing(located, handler);
-      users[handler] = pods;
+      users[handler] = pods.length;
       return pods;
     },
   };
-  const ignore = (error: unknown) => {
-    calls[`note ${Object.keys(calls).length}`] = withoutSecrets(sentence(error));
-  };
-  await recordUsers(listening, spec).catch(ignore);
-  await recordImports(recording, daemon).catch(ignore);
-  await planFor(recording, listening, spec).catch(ignore);
-  await readHostFacts(recording, daemon).catch(ignore);
-  await recording.freeSpace(runtimesDirectory).catch(ignore);
-  for (const path of ["/etc/os-release", "/proc/version"]) await recording.readFile(path).catch(() => undefined);
-  await recording.readDirectory(runtimesDirectory);
-  const bundle = { schemaVersion: 1 as const, takenAt: host.now().toISOString(), node, calls, users };
+  const failed = () => undefined;
+  await recordUsers(recording, listening, spec).catch(failed);
+  await recordImports(recording, daemon).catch(failed);
+  await planFor(recording, listening, spec).catch(failed);
+  await daemon
+    .locate()
+    .then((located) => hostFacts(recording, located))
+    .catch(failed);
+  await recording.freeSpace(runtimesDirectory).catch(failed);
+  await recording.readFile(pristinePath).catch(failed);
+  left.finish(calls);
+  const bundle = { schemaVersion: 2 as const, takenAt: host.now().toISOString(), node, calls, users, processes };
   return serving === undefined ? bundle : { ...bundle, serving };
 }
 
-/** A later spec may no longer list a handler: its plan then asks which pods use it. */
-async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
+/** A later spec may no longer list a handler: its plan then asks what uses it. */
+async function recordUsers(host: Host, daemon: Daemon, spec: InstallSpec): Promise<void> {
+  for (const { handler } of spec.runtimes) await host.runningBelow(runtimeDirectory(handler));
   const located = await daemon.locate();
   for (const { handler } of spec.runtimes) await daemon.sandboxesUsing(located, handler);
 }
@@ -64,15 +85,4 @@ async function recordUsers(daemon: Daemon, spec: InstallSpec): Promise<void> {
 async function recordImports(host: Host, daemon: Daemon): Promise<void> {
   const located = await daemon.locate();
   await validateImports(host, located, (await daemon.read(located)).configuration, []);
-}
-
-async function readHostFacts(host: Host, daemon: Daemon): Promise<void> {
-  const located = await daemon.locate();
-  await host.run("systemctl", [
-    "show",
-    located.unit,
-    "--property=Id,FragmentPath,DropInPaths,ActiveState,SubState,NRestarts,KillMode",
-  ]);
-  const { hostFacts } = await import("../install/host-findings.ts");
-  await hostFacts(host, located);
 }

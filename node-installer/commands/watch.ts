@@ -58,10 +58,13 @@ export async function watch(options: Options): Promise<number> {
       nodeName: cluster.nodeName ?? hostname(),
       status: () => cluster.reporter.current(),
       metrics: cluster.metrics,
-      async snapshot() {
-        const { takeSnapshot } = await import("./snapshot.ts");
-        const { spec } = await readSpec(options.spec);
-        return `${JSON.stringify(await takeSnapshot(host, spec, cluster.nodeName ?? hostname()))}\n`;
+      bundle: {
+        mayRead: cluster.mayReadBundle,
+        async take() {
+          const { takeSnapshot } = await import("./snapshot.ts");
+          const { spec } = await readSpec(options.spec);
+          return `${JSON.stringify(await takeSnapshot(host, spec, cluster.nodeName ?? hostname()))}\n`;
+        },
       },
     });
   }

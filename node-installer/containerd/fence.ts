@@ -66,6 +66,13 @@ export function splitAtFence(text: string, file: string): Fenced {
   return { before: joined ? before.replace(/\r?\n$/, "") : before, block: lines, after };
 }
 
+/** A comment that marks a block, without anything that was written beside the mark; undefined: another comment. */
+export function markOnly(comment: string): string | undefined {
+  if (comment.startsWith(opening)) return openingLine.test(comment) ? comment : `${opening} (damaged)`;
+  if (comment.startsWith(closing)) return comment.trimEnd() === closing ? closing : `${closing} (damaged)`;
+  return undefined;
+}
+
 /** The text with these lines in its block, where the block was or else at the end. No lines: no block. */
 export function joinFence({ before, after }: Fenced, lines: readonly string[]): string {
   if (lines.length === 0) return before + after;

@@ -14,25 +14,45 @@ export function importsOf(document: unknown, file: string): string[] {
 /** containerd treats a path as a pattern only if it contains a star. */
 const isPattern = (path: string): boolean => path.includes("*");
 
-export const stands = (pattern: string, path: string): boolean =>
-  isPattern(pattern) ? matcher(pattern).test(path) : pattern === path;
+export const stands = (pattern: string, path: string): boolean => {
+  if (!isPattern(pattern)) return pattern === path;
+  const [expected, actual] = [pattern.split("/").map(matcher), path.split("/")];
+  return expected.length === actual.length && expected.every((matches, index) => matches(actual[index] ?? ""));
+};
 
-/** Go's patterns, in which a star also matches a leading dot, and braces are literal. */
-function matcher(pattern: string): RegExp {
-  const parts = pattern.match(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[\s\S]/g) ?? [];
-  const source = parts.map((part) => {
-    if (part === "*") return "[^/]*";
-    if (part === "?") return "[^/]";
-    return /^\[.+\]$/.test(part) ? part : part.replace(/^\\(?=.)/, "").replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+/**
+ * Go's patterns for one name, in which a star also matches a leading dot, and braces are literal. Only the last star is
+ * ever tried again, so that no pattern takes longer than its length times the name's.
+ */
+function matcher(pattern: string): (name: string) => boolean {
+  const parts = pattern.match(/\\.|\[\^?(?:\\.|[^\]\\])+\]|[\s\S]/gu) ?? [];
+  const tokens = parts.map((part): "*" | ((char: string) => boolean) => {
+    if (part === "*") return "*";
+    if (part === "?") return () => true;
+    if (!/^\[.+\]$/s.test(part)) return (char) => char === part.replace(/^\\(?=.)/s, "");
+    try {
+      const one = new RegExp(`^${part}$`, "s");
+      return (char) => one.test(char);
+    } catch {
+      throw new Refusal(
+        "imports-pattern",
+        `"${pattern}" in the imports of containerd's configuration is not a valid pattern, so containerd does not load it. Correct it first.`,
+      );
+    }
   });
-  try {
-    return new RegExp(`^${source.join("")}$`);
-  } catch {
-    throw new Refusal(
-      "imports-pattern",
-      `"${pattern}" in the imports of containerd's configuration is not a valid pattern, so containerd does not load it. Correct it first.`,
-    );
-  }
+  return (name) => {
+    const chars = [...name];
+    let star: { token: number; char: number } | undefined;
+    let token = 0;
+    for (let char = 0; char < chars.length; ) {
+      const expected = tokens[token];
+      if (expected === "*") star = { token: token++, char };
+      else if (expected?.(chars[char] ?? "")) [token, char] = [token + 1, char + 1];
+      else if (star !== undefined) [token, char] = [star.token + 1, ++star.char];
+      else return false;
+    }
+    return tokens.slice(token).every((rest) => rest === "*");
+  };
 }
 
 /** The files that the imports of a document stand for; a file named without a pattern need not exist. */
@@ -47,9 +67,7 @@ async function expand(host: Host, pattern: string): Promise<string[]> {
   for (const segment of pattern.split("/").filter((part) => part !== "")) {
     const next: string[] = [];
     for (const folder of found) {
-      const names = /[*?[\\]/.test(segment)
-        ? (await host.readDirectory(folder)).filter((name) => matcher(segment).test(name))
-        : [segment];
+      const names = /[*?[\\]/.test(segment) ? (await host.readDirectory(folder)).filter(matcher(segment)) : [segment];
       next.push(...names.map((name) => posix.join(folder, name)));
     }
     found = next;
@@ -69,10 +87,12 @@ export interface Import {
 /** What containerd merges over a document, in its order, each file once: imports may have imports, even circular ones. */
 export async function readImports(host: Host, document: Table, file: string): Promise<Import[]> {
   const imports: Import[] = [];
+  const known = new Set<string>();
   const pending = [{ document, file }];
   for (let next = pending.shift(); next !== undefined; next = pending.shift()) {
     for (const path of await importedFiles(host, next.document, next.file)) {
-      if (imports.some((one) => one.path === path) || (path === file && next.file !== file)) continue;
+      if (known.has(path) || (path === file && next.file !== file)) continue;
+      known.add(path);
       const bytes = path === file ? undefined : await readIfThere(host, path);
       const read = bytes === undefined ? undefined : parseDocument(decode(bytes, path), path);
       imports.push({ by: next.file, path, document: read });

@@ -53,16 +53,56 @@ async function dropIns(host: Host, name: string): Promise<string[]> {
 export function mergeUnit(texts: readonly string[]): Partial<Pick<UnitFile, "execStart" | "killMode">> {
   const merged: Partial<Pick<UnitFile, "execStart" | "killMode">> = {};
   for (const unit of texts) {
-    let section = "";
-    for (const line of unit.replaceAll(/\\\r?\n/g, " ").split(/\r?\n/)) {
-      const [, header, key, value = ""] = /^\s*(?:\[(.+)\]|([A-Za-z]+)\s*=\s*(.*?))\s*$/.exec(line) ?? [];
-      if (header !== undefined) section = header;
-      if (section !== "Service") continue;
+    for (const { key, value } of serviceSettings(unit)) {
       if (key === "KillMode") merged.killMode = value === "" ? "control-group" : value;
       if (key === "ExecStart") merged.execStart = value === "" ? [] : words(value.replace(/^[-@:+!|]+/, ""));
     }
   }
   return merged;
+}
+
+function serviceSettings(unit: string): { key: string; value: string }[] {
+  let section = "";
+  return unit
+    .replaceAll(/\\\r?\n/g, " ")
+    .split(/\r?\n/)
+    .flatMap((line) => {
+      const [, header, key, value = ""] = /^(?:\[(.+)\]|([A-Za-z]+)\s*=(.*))$/.exec(line.trim()) ?? [];
+      if (header !== undefined) section = header;
+      return key !== undefined && section === "Service" ? [{ key, value: value.trim() }] : [];
+    });
+}
+
+/**
+ * A unit file without what its administrator wrote into it: of the service's settings only how it is killed, and of its
+ * command only containerd itself and the flags that say where it is and what it reads.
+ */
+export function outlineUnit(unit: string): string {
+  const lines = serviceSettings(unit).flatMap(({ key, value }) => {
+    if (key === "KillMode") return [`KillMode=${value === "" || killModes.includes(value) ? value : "unknown"}`];
+    return key === "ExecStart"
+      ? [
+          `ExecStart=${value === "" ? "" : outlineCommand(mergeUnit([`[Service]\nExecStart=${value}`]).execStart ?? [])}`,
+        ]
+      : [];
+  });
+  return ["[Service]", ...lines, ""].join("\n");
+}
+
+const killModes = ["control-group", "mixed", "process", "none"];
+const pathFlags = [
+  ["--address", "a", "address"],
+  ["--config", "c", "config"],
+] as const;
+
+function outlineCommand(command: readonly string[]): string {
+  const program = command.find((word) => /(^|\/)containerd$/.test(word));
+  const flags = pathFlags.flatMap(([flag, ...names]) => {
+    const value = flagValue(command, ...names);
+    if (value === undefined) return [];
+    return [flag, /^[\w/][\w/.@%${}:-]{0,254}$|^\$[\w{}/.-]{1,254}$/.test(value) ? `"${value}"` : "unreadable"];
+  });
+  return [program !== undefined && /^[\w/.-]{1,255}$/.test(program) ? program : "-", ...flags].join(" ");
 }
 
 const words = (command: string): string[] =>

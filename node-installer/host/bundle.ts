@@ -1,67 +1,159 @@
 import * as z from "zod";
-import type { FileStat, Host, RunningProgram, RunResult } from "./host.ts";
-import { withoutSecrets } from "./secrets.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { FileStat, Host, RunResult } from "./host.ts";
+
+const digits = z.string().regex(/^-?\d{1,30}$/);
+const size = z.number().nonnegative();
+const path = z.string().startsWith("/").max(4096);
+
+/** What each call of a host is answered with, as JSON. */
+const answers = {
+  /** `omitted`: longer than anything that a plan should have to read. */
+  readFile: z.union([
+    z.strictObject({ text: z.string() }),
+    z.strictObject({ base64: z.base64() }),
+    z.strictObject({ omitted: z.literal(true) }),
+  ]),
+  digest: z.strictObject({ size: z.int().nonnegative(), sha256: z.string().regex(/^[0-9a-f]{64}$/) }),
+  stat: z
+    .strictObject({
+      kind: z.enum(["file", "directory", "other"]),
+      size: z.int().nonnegative(),
+      mode: z.int(),
+      uid: z.int(),
+      gid: z.int(),
+      mtimeNs: digits,
+      ctimeNs: digits,
+      ino: digits,
+      dev: digits,
+    })
+    .nullable(),
+  /** A name that is given twice, or leads back, would multiply what a pattern stands for. */
+  readDirectory: z
+    .array(z.string().regex(/^(?!\.{1,2}$)[^/\0]{1,255}$/))
+    .refine((names) => new Set(names).size === names.length, { error: "names are given twice" }),
+  realpath: path,
+  freeSpace: z.strictObject({ bytes: size, inodes: size }),
+  run: z.strictObject({ code: z.int(), stdout: z.string(), stderr: z.string() }),
+};
+type Method = keyof typeof answers;
+export type Answer = z.infer<(typeof answers)[Method]>;
+/** By `method path`, or `run command arguments`. */
+export type Calls = Record<string, Answer>;
+export const freeSpaceAnswer = answers.freeSpace;
+
+const calls = z.record(z.string(), z.unknown()).transform((recorded, context): Calls => {
+  const read: Calls = Object.create(null);
+  for (const [name, answer] of Object.entries(recorded)) {
+    const [method = ""] = name.split(" ", 1);
+    const parsed = Object.hasOwn(answers, method) ? answers[method as Method].safeParse(answer) : undefined;
+    if (parsed?.success) read[name] = parsed.data;
+    else context.addIssue({ code: "custom", message: `${name.slice(0, 100)} is not answered as such a call is` });
+  }
+  return read;
+});
+
+const names = z.array(z.string().max(1024)).max(1000);
+const servedHandler = z.strictObject({
+  runtimeType: z.string(),
+  runtimePath: z.string(),
+  podAnnotations: names,
+  privilegedWithoutHostDevices: z.boolean(),
+  snapshotter: z.string(),
+  options: z.record(z.string(), z.string()),
+});
+const count = z.record(z.string(), z.int().nonnegative());
 
 /**
  * What a plan reads from a node, recorded call by call, so that the same plan can be made elsewhere. A call that was not
- * recorded is answered as if the node had no such file or program.
+ * recorded is answered as if the node had no such file or program. What a recording leaves out is not decided here.
  */
 export const bundleSchema = z.strictObject({
-  schemaVersion: z.literal(1),
+  schemaVersion: z.literal(2),
   takenAt: z.iso.datetime(),
-  node: z.string(),
-  /** `method path` or `run command arguments`, and the answer. */
-  calls: z.record(z.string(), z.json()),
-  /** What the running daemon served (undefined: it did not answer), and the pods of each handler that was asked about. */
-  serving: z.json().optional(),
-  users: z.record(z.string(), z.array(z.string())),
+  node: z.string().max(253),
+  calls,
+  /** What the running daemon served of our handlers (undefined: it did not answer). */
+  serving: z.strictObject({ handlers: z.record(z.string(), servedHandler) }).optional(),
+  /** By handler that was asked about: how many pods use it. */
+  users: count,
+  /** By directory that was asked about: how many processes run from it. */
+  processes: count,
 });
 export type Bundle = z.infer<typeof bundleSchema>;
-type Json = z.infer<ReturnType<typeof z.json>>;
 
-type Reader = Pick<
-  Host,
-  "readFile" | "digest" | "stat" | "readDirectory" | "runningBelow" | "realpath" | "freeSpace" | "run"
->;
+/** Characters of a bundle that is read: twice what an installer lets leave its node. */
+export const longestBundle = 8 << 20;
 
-const key = (method: string, ...parts: string[]) => [method, ...parts].join(" ");
-const absent = (path: string) => Object.assign(new Error(`ENOENT: ${path} is not in the bundle`), { code: "ENOENT" });
+/** The bundle in a text that anybody may have written; undefined: it is none. */
+export function parseBundle(text: string): Bundle | undefined {
+  if (text.length > longestBundle) return undefined;
+  try {
+    return bundleSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    // Not JSON, or nested more deeply than any.
+    return undefined;
+  }
+}
 
-/** The same host, with every answer that it gives recorded in `calls`, secrets redacted. */
-export function recordingHost(host: Host, calls: Record<string, Json>): Host {
-  const recorded = async <T>(name: string, call: Promise<T>, encode: (value: T) => Json): Promise<T> => {
+/** Decides what of an answer leaves the node; undefined: nothing, and the call is not recorded. */
+export interface Leaving {
+  /** Whether anything about this path does: that it exists, its attributes, the names in it. */
+  about(path: string): boolean;
+  file(path: string, bytes: Buffer): Buffer | "omitted" | undefined;
+  digest(path: string): boolean;
+  output(command: string, args: readonly string[], result: RunResult): RunResult | undefined;
+}
+
+type Reader = Pick<Host, "readFile" | "digest" | "stat" | "readDirectory" | "realpath" | "freeSpace" | "run">;
+
+const key = (method: Method, ...parts: string[]) => [method, ...parts].join(" ");
+const absent = (missing: string) =>
+  Object.assign(new Error(`ENOENT: ${missing} is not in the bundle`), { code: "ENOENT" });
+
+/** The same host, with what may leave it of every answer recorded in `calls`. */
+export function recordingHost(host: Host, calls: Calls, leaving: Leaving): Host {
+  const recorded = async <T>(name: string, call: Promise<T>, encode: (value: T) => Answer | undefined): Promise<T> => {
     const value = await call;
-    calls[name] = encode(value);
+    const answer = encode(value);
+    if (answer !== undefined) calls[name] = answer;
     return value;
   };
+  const about = <T>(method: Method, path: string, call: Promise<T>, encode: (value: T) => Answer): Promise<T> =>
+    recorded(key(method, path), call, (value) => (leaving.about(path) ? encode(value) : undefined));
   const reader: Reader = {
-    readFile: (path) => recorded(key("readFile", path), host.readFile(path), encodeBytes),
-    digest: (path) => recorded(key("digest", path), host.digest(path), (value) => ({ ...value })),
-    stat: (path) => recorded(key("stat", path), host.stat(path), encodeStat),
-    readDirectory: (path) => recorded(key("readDirectory", path), host.readDirectory(path), (names) => names),
-    runningBelow: (path) =>
-      recorded(key("runningBelow", path), host.runningBelow(path), (running) =>
-        running.map(({ pid, name }) => ({ pid, name })),
+    readFile: (path) =>
+      recorded(key("readFile", path), host.readFile(path), (bytes) => {
+        const left = leaving.file(path, bytes);
+        if (left === "omitted") return { omitted: true };
+        return left && encodeBytes(left);
+      }),
+    digest: (path) =>
+      recorded(key("digest", path), host.digest(path), ({ size, sha256 }) =>
+        leaving.digest(path) ? { size, sha256 } : undefined,
       ),
-    realpath: (path) => recorded(key("realpath", path), host.realpath(path), (target) => target),
+    stat: (path) => about("stat", path, host.stat(path), encodeStat),
+    readDirectory: (path) => about("readDirectory", path, host.readDirectory(path), (names) => names),
+    realpath: (path) => about("realpath", path, host.realpath(path), (target) => target),
     freeSpace: (path) =>
-      recorded(key("freeSpace", path), host.freeSpace(path), ({ bytes, inodes }) => ({
+      about("freeSpace", path, host.freeSpace(path), ({ bytes, inodes }) => ({
         bytes,
         inodes: Math.min(inodes, 1e15),
       })),
     run: (command, args, options) =>
-      recorded(key("run", command, ...args), host.run(command, args, options), ({ code, stdout, stderr }) => ({
-        code,
-        stdout: withoutSecrets(stdout),
-        stderr: withoutSecrets(stderr),
-      })),
+      recorded(key("run", command, ...args), host.run(command, args, options), (result) =>
+        leaving.output(command, args, result),
+      ),
   };
   return { ...host, ...reader };
 }
 
 /** A read-only host that answers from a bundle. */
 export function bundleHost(bundle: Bundle): Host {
-  const find = (method: string, ...parts: string[]): Json | undefined => bundle.calls[key(method, ...parts)];
+  const find = <M extends Method>(method: M, ...parts: string[]) => {
+    const name = key(method, ...parts);
+    return Object.hasOwn(bundle.calls, name) ? (bundle.calls[name] as z.infer<(typeof answers)[M]>) : undefined;
+  };
   const readOnly = (): never => {
     throw new Error("a bundle can only be read");
   };
@@ -69,22 +161,26 @@ export function bundleHost(bundle: Bundle): Host {
     async readFile(path) {
       const found = find("readFile", path);
       if (found === undefined) throw absent(path);
-      return decodeBytes(found);
+      if ("text" in found) return Buffer.from(found.text);
+      if ("base64" in found) return Buffer.from(found.base64, "base64");
+      throw new Refusal(
+        "bundle-incomplete",
+        `The bundle does not hold ${path}, which is too long for it: run "node-installer plan" on the node itself.`,
+      );
     },
     async digest(path) {
       const found = find("digest", path);
       if (found === undefined) throw absent(path);
-      return found as { size: number; sha256: string };
+      return found;
     },
     stat: async (path) => decodeStat(find("stat", path)),
-    readDirectory: async (path) => (find("readDirectory", path) ?? []) as string[],
-    runningBelow: async (path) => (find("runningBelow", path) ?? []) as unknown as RunningProgram[],
-    realpath: async (path) => (find("realpath", path) ?? path) as string,
-    localPath: async (path) => (find("realpath", path) ?? path) as string,
-    freeSpace: async (path) =>
-      (find("freeSpace", path) ?? { bytes: 0, inodes: 0 }) as { bytes: number; inodes: number },
+    readDirectory: async (path) => find("readDirectory", path) ?? [],
+    realpath: async (path) => find("realpath", path) ?? path,
+    localPath: async (path) => find("realpath", path) ?? path,
+    freeSpace: async (path) => find("freeSpace", path) ?? { bytes: 0, inodes: 0 },
     run: async (command, args) =>
-      (find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" }) as unknown as RunResult,
+      find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" },
+    runningBelow: async (directory) => named(bundle.processes, directory, "process"),
     makeDirectory: readOnly,
     createFile: readOnly,
     appendFile: readOnly,
@@ -101,32 +197,26 @@ export function bundleHost(bundle: Bundle): Host {
   };
 }
 
-function encodeBytes(bytes: Buffer): Json {
+/** What stands in for names that stay on the node: their number. */
+export function named(counts: Record<string, number>, of: string, what: "pod" | "process"): string[] {
+  const number = Object.hasOwn(counts, of) ? (counts[of] ?? 0) : 0;
+  return number === 0 ? [] : [`${number} ${what}${number === 1 ? "" : what === "pod" ? "s" : "es"}`];
+}
+
+function encodeBytes(bytes: Buffer): Answer {
   const text = bytes.toString("utf8");
-  if (Buffer.from(text).equals(bytes)) return { text: withoutSecrets(text) };
-  // Byte for byte in any encoding: the names and marks by which secrets are found are ASCII.
-  return { base64: Buffer.from(withoutSecrets(bytes.toString("latin1")), "latin1").toString("base64") };
+  return Buffer.from(text).equals(bytes) ? { text } : { base64: bytes.toString("base64") };
 }
 
-function decodeBytes(value: Json): Buffer {
-  const { text, base64 } = value as { text?: string; base64?: string };
-  return text === undefined ? Buffer.from(base64 ?? "", "base64") : Buffer.from(text);
-}
-
-function encodeStat(stat: FileStat | undefined): Json {
+function encodeStat(stat: FileStat | undefined): Answer {
   if (stat === undefined) return null;
-  const { mtimeNs, ctimeNs, ino, dev, ...rest } = stat;
-  return { ...rest, mtimeNs: String(mtimeNs), ctimeNs: String(ctimeNs), ino: String(ino), dev: String(dev) };
+  const { kind, size, mode, uid, gid, mtimeNs, ctimeNs, ino, dev } = stat;
+  const times = { mtimeNs: String(mtimeNs), ctimeNs: String(ctimeNs), ino: String(ino), dev: String(dev) };
+  return { kind, size, mode, uid, gid, ...times };
 }
 
-function decodeStat(value: Json | undefined): FileStat | undefined {
-  if (value === undefined || value === null) return undefined;
-  const stat = value as unknown as Record<"mtimeNs" | "ctimeNs" | "ino" | "dev", string> & FileStat;
-  const big = {
-    mtimeNs: BigInt(stat.mtimeNs),
-    ctimeNs: BigInt(stat.ctimeNs),
-    ino: BigInt(stat.ino),
-    dev: BigInt(stat.dev),
-  };
-  return { ...stat, ...big };
+function decodeStat(stat: z.infer<typeof answers.stat> | undefined): FileStat | undefined {
+  if (stat === undefined || stat === null) return undefined;
+  const { mtimeNs, ctimeNs, ino, dev } = stat;
+  return { ...stat, mtimeNs: BigInt(mtimeNs), ctimeNs: BigInt(ctimeNs), ino: BigInt(ino), dev: BigInt(dev) };
 }

@@ -41,7 +41,8 @@ export const hostFactsSchema = z.strictObject({
 });
 export type HostFacts = z.infer<typeof hostFactsSchema>;
 
-const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"];
+/** The processor's flags that a check looks at. */
+export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"];
 const modules = [
   "kvm",
   "kvm_amd",

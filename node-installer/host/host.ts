@@ -12,10 +12,10 @@ export interface Host {
   /** Sorted names; empty if there is no such directory. */
   readDirectory(path: string): Promise<string[]>;
   /**
-   * The processes that execute a file below the directory, as the kernel says; see running.ts. Throws `Refusal` if that
-   * cannot be told.
+   * The processes that execute a file below the directory, as the kernel says (see running.ts), for people:
+   * `process NAME (PID)`. A node's bundle knows only how many there were. Throws `Refusal` if it cannot be told.
    */
-  runningBelow(directory: string): Promise<RunningProgram[]>;
+  runningBelow(directory: string): Promise<string[]>;
   /** The path with every link resolved, as the node sees it. A missing path resolves to itself. */
   realpath(path: string): Promise<string>;
   /** Where this process finds the node's path, with every link resolved below the host root; used for sockets. */
@@ -62,12 +62,6 @@ export interface Host {
   uptime(): number;
   /** Resolves after the time, or at once if a test's clock says so. */
   delay(ms: number): Promise<void>;
-}
-
-export interface RunningProgram {
-  pid: number;
-  /** What the process calls itself, for people only: 15 characters that it can choose. */
-  name: string;
 }
 
 export interface Lock {

@@ -149,3 +149,41 @@ export async function writeJournal(host: Host, journal: Journal): Promise<void> 
   await host.makeDirectory(stateDirectory, 0o700);
   await writeFileAtomically(host, journalPath, `${JSON.stringify(journal, null, 1)}\n`, rootOwned(0o600));
 }
+
+/**
+ * Of a journal only what a plan reads; the digests of containerd's file are replaced by those of the forms in which it
+ * leaves the node, and by one of nothing where it does not. A journal that cannot be read leaves as another such one.
+ */
+export function outlineJournal(text: string, digestOf: (digest: string) => string | undefined): string {
+  const journal = parseJournal(text);
+  if (journal === undefined) return "not a journal that this version understands";
+  const { schemaVersion, group, file, runtimes } = journal;
+  const leaving = (digest: string | null) => (digest === null ? null : (digestOf(digest) ?? "0".repeat(64)));
+  const kept: Journal = {
+    schemaVersion,
+    group,
+    ...(file && {
+      file: {
+        path: file.path,
+        pristine: leaving(file.pristine),
+        attributes: file.attributes,
+        written: leaving(file.written),
+        backups: [],
+      },
+    }),
+    runtimes: runtimes.map((owned) => ({
+      ...owned,
+      runtime: { ...owned.runtime, kataConfig: { ...owned.runtime.kataConfig, content: "" } },
+    })),
+    createdDirectories: [],
+  };
+  return `${JSON.stringify(kept, null, 1)}\n`;
+}
+
+function parseJournal(text: string): Journal | undefined {
+  try {
+    return journalSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}

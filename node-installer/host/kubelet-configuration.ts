@@ -23,9 +23,18 @@ const sources: readonly { path: string; kind: "document" | "flags" }[] = [
 
 const patterns = {
   // A top-level key with a duration looks the same in YAML and JSON, so no parser is needed.
-  document: /^\s*"?runtimeRequestTimeout"?\s*:\s*["']?([0-9a-zµ.]+)/m,
-  flags: /runtime-request-timeout[=\s]+["']?([0-9a-zµ.]+)/,
+  document: /^[ \t]*"?runtimeRequestTimeout"?[ \t]*:\s*["']?([0-9a-zµ.]{1,40})/m,
+  flags: /runtime-request-timeout[=\s]+["']?([0-9a-zµ.]{1,40})/,
 };
+
+/** Of a file of the kubelet's nothing but its request timeout; undefined: no such file. */
+export function outlineKubelet(path: string, text: string): string | undefined {
+  const source = sources.find((one) => path === one.path || path.startsWith(`${one.path}/`));
+  if (source === undefined) return undefined;
+  const [, duration] = patterns[source.kind].exec(text) ?? [];
+  if (duration === undefined || goDuration(duration) === undefined) return "";
+  return source.kind === "document" ? `runtimeRequestTimeout: ${duration}\n` : `runtime-request-timeout=${duration}\n`;
+}
 
 export interface RequestTimeout {
   seconds: number;

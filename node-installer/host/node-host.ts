@@ -8,7 +8,7 @@ import { copyVerified, fileDigest, ignoreNotPermitted } from "./copy.ts";
 import type { FileStat, Host, ReplaceResult } from "./host.ts";
 import { resolvePath } from "./paths.ts";
 import { holdLock, runProgram } from "./programs.ts";
-import { runningBelow } from "./running.ts";
+import { described, runningBelow } from "./running.ts";
 
 const absent = (error: unknown): boolean => {
   const { code } = error as NodeJS.ErrnoException;
@@ -57,7 +57,7 @@ export function createNodeHost(options: { root: string }): Host {
 
     digest: async (path) => fileDigest(await fileAt(path)),
     localPath: (path) => at(path),
-    runningBelow: async (directory) => runningBelow(root, await at(directory)),
+    runningBelow: async (directory) => (await runningBelow(root, await at(directory))).map(described),
     realpath: (path) => resolvePath(path, readLink),
 
     async stat(path) {

@@ -2,7 +2,6 @@ import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { printable } from "../runtime/printable.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import type { RunningProgram } from "./host.ts";
 import { runProgram } from "./programs.ts";
 
 /*
@@ -54,6 +53,14 @@ async function identitiesBelow(directory: string): Promise<string[]> {
   }
   return identities;
 }
+
+export interface RunningProgram {
+  pid: number;
+  /** What the process calls itself, for people only: 15 characters that it can choose. */
+  name: string;
+}
+
+export const described = ({ pid, name }: RunningProgram): string => `process ${name} (${pid})`;
 
 type Programs = Map<number, string>;
 

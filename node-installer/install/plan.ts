@@ -82,7 +82,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     const { handler } = owned.runtime;
     const running = await host.runningBelow(runtimeDirectory(handler));
     // It can be removed from containerd's file, but its own files stay as long as something runs from them.
-    if (running.length > 0) blocked.push({ handler, pods: running.map(({ pid, name }) => `process ${name} (${pid})`) });
+    if (running.length > 0) blocked.push({ handler, pods: running });
     else retired.push(owned);
   }
   const runtimes = [...spec.runtimes, ...retired.map(({ runtime }) => runtime)];

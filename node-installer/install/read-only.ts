@@ -1,6 +1,6 @@
 import type { ServingState } from "../containerd/serving.ts";
 import { validateImports } from "../containerd/validate.ts";
-import type { Bundle } from "../host/bundle.ts";
+import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
@@ -27,10 +27,18 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
 export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
   return {
     ...daemon,
-    async observe() {
+    async observe(): Promise<ServingState> {
       if (bundle.serving === undefined) throw new Error("nothing answered when the bundle was taken");
-      return bundle.serving as unknown as ServingState;
+      // What is left out decides nothing that a plan is about.
+      return {
+        version: "",
+        runtimeReady: true,
+        networkReady: true,
+        messages: [],
+        defaultRuntime: "",
+        ...bundle.serving,
+      };
     },
-    sandboxesUsing: async (_located, handler) => bundle.users[handler] ?? [],
+    sandboxesUsing: async (_located, handler) => named(bundle.users, handler, "pod"),
   };
 }

@@ -1,5 +1,6 @@
 import { Refusal } from "../runtime/refusal.ts";
 import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
+import { bundleAccess, type MayReadBundle } from "./bundle-access.ts";
 import { type Confinement, clusterConfinement } from "./confinement.ts";
 import { type InstallerMetrics, newMetrics } from "./metrics.ts";
 import { systemNamespace } from "./names.ts";
@@ -14,6 +15,8 @@ export interface Cluster {
   tickets: Tickets;
   confinement: Confinement;
   metrics: InstallerMetrics;
+  /** Who may have this node's bundle; outside a cluster nobody asks. */
+  mayReadBundle: MayReadBundle;
 }
 
 /** Outside a cluster: labels, Events and status go nowhere, and every ticket is granted. */
@@ -25,6 +28,7 @@ export function withoutKubernetes(now: () => Date): Cluster {
     tickets: grantedTickets,
     confinement: { require: async () => {} },
     metrics,
+    mayReadBundle: async () => false,
   };
 }
 
@@ -60,5 +64,6 @@ export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEn
     tickets: leaseTickets(api, { namespace, nodeName, ...options }),
     confinement: clusterConfinement({ api, namespace, nodeName, ...options }),
     metrics,
+    mayReadBundle: bundleAccess(api, namespace, nodeName),
   };
 }

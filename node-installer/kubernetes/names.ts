@@ -29,8 +29,17 @@ export const retryAnnotation = (group: string): string => `retry.runtime.contras
 /** DaemonSet annotation: comma-separated names of dead nodes that an uninstallation does not wait for. */
 export const skipNodesAnnotation = "runtime.contrast.edgeless.systems/skip-nodes";
 
-/** Port of /healthz, /readyz and /metrics on the pod. */
+/** Port of /healthz, /readyz, /metrics and /bundle on the pod. */
 export const healthPort = 8099;
+
+/** The ServiceAccount, in the installers' namespace and without any rights, whose tokens nodes give their bundles for. */
+export const bundleReader = "bundle-reader";
+
+/** A token for one node's bundle is refused by every other node, and by the API server. */
+export const bundleAudience = (nodeName: string): string => `bundle.runtime.contrast.edgeless.systems/${nodeName}`;
+
+/** The API server keeps the header Authorization to itself; this one reaches the pod behind its proxy. */
+export const bundleTokenHeader = "x-contrast-bundle-token";
 
 /** The key of the spec's ConfigMap, and the name of the DaemonSet's volume that mounts it. */
 export const specKey = "spec.json";

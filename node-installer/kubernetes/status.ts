@@ -10,7 +10,7 @@ import { handlerName } from "../runtime/spec.ts";
 export const nodeStates = ["working", "waiting", "blocked", "ready", "failed"] as const;
 export type NodeState = (typeof nodeStates)[number];
 
-/** What an installer says about its node: the body of /readyz, and (with a time) the node's status annotation. */
+/** What an installer says about its node: with a time, the node's status annotation. */
 export const nodeStatusSchema = z.object({
   state: z.enum(nodeStates),
   /** Kebab-case: a `Refusal`'s code, or the name of the step. */

@@ -1,10 +1,14 @@
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
+import { connect } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, stringify } from "yaml";
+import { type Api, apiClient } from "../../node-installer/kubernetes/api.ts";
+import { bundleAccess } from "../../node-installer/kubernetes/bundle-access.ts";
+import { serveHealth } from "../../node-installer/kubernetes/health.ts";
+import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
+import { bundleAudience, bundleTokenHeader, healthPort } from "../../node-installer/kubernetes/names.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { expectGolden } from "../golden-file.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
@@ -153,21 +157,33 @@ describe("a stack's life", () => {
 test("bundles are collected by an identity that can do nothing else", async () => {
   await server.kubectl("create", "namespace", "contrast-runtime-system").catch(() => {});
   await server.kubectl("apply", "-f", join(clone, "examples/ci/fleet-reader.yaml"));
-  const { text } = await bundleOf({}, "node-1");
+  const { text } = await bundleOf({}, "node-one");
   // The API server's proxy goes to a pod's address; it refuses the loopback.
   const address = Object.values(networkInterfaces())
     .flat()
     .find((entry) => entry && !entry.internal && entry.family === "IPv4")?.address;
   if (address === undefined)
     throw new Error("this machine has no address but the loopback's, so that no pod can be reached");
+  const admin = await apiAddress();
   const asked: string[] = [];
-  const health = createServer((request, response) => {
-    asked.push(`${request.method} ${request.url}`);
-    response.setHeader("content-type", "application/json");
-    response.end(request.url === "/snapshot" ? text : "{}");
-  }).listen(8099, address);
-  await new Promise((done, failed) => health.once("listening", done).once("error", failed));
-  expect((health.address() as AddressInfo).port).toBe(8099);
+  const health = await serveHealth({
+    port: healthPort,
+    group: "workers",
+    nodeName: "node-one",
+    status: () => undefined,
+    metrics: newMetrics(),
+    bundle: {
+      async mayRead(token) {
+        asked.push(token);
+        return bundleAccess(admin, "contrast-runtime-system", "node-one")(token);
+      },
+      take: async () => text,
+    },
+  });
+  const direct = (token?: string) =>
+    fetch(`http://${address}:${healthPort}/bundle`, {
+      headers: token === undefined ? {} : { [bundleTokenHeader]: token },
+    }).then(({ status }) => status);
   try {
     for (const [name, ip] of [
       ["one", address],
@@ -198,21 +214,57 @@ test("bundles are collected by an identity that can do nothing else", async () =
         .catch(() => "no");
       expect(answer.trim(), verb).toBe("no");
     }
-    const admin = project.env.KUBECONFIG;
+    const before = project.env.KUBECONFIG;
     project.env.KUBECONFIG = file("reader");
     const { code, stdout, stderr } = await review("collect", "--output", file("collected"));
-    project.env.KUBECONFIG = admin ?? "";
-    expect(asked).toEqual(["GET /snapshot"]);
+    project.env.KUBECONFIG = before ?? "";
+    expect(asked).toHaveLength(1);
+    expect(await direct()).toBe(401);
+    const make = async (account: string, node: string) =>
+      (
+        await server.kubectl(
+          ...["-n", "contrast-runtime-system", "create", "token", account, "--audience", bundleAudience(node)],
+        )
+      ).trim();
+    expect(await direct(token)).toBe(403);
+    expect(await direct(await make("fleet-reader", "node-one"))).toBe(403);
+    expect(await direct(await make("bundle-reader", "node-two"))).toBe(403);
+    expect(await direct(await make("bundle-reader", "node-one"))).toBe(200);
     expect(stdout).toContain("1 bundle in");
     expect(stderr).toMatch(/No bundle of node node-two \(group workers\): the API server answered/);
     expect(code).toBe(1);
     expect(await readdir(file("collected"))).toEqual(["workers"]);
     expect(await readFile(join(file("collected"), "workers", "node-one.json"), "utf8")).toBe(text);
   } finally {
-    health.close();
+    await health.close();
     await rm(file("collected"), { recursive: true, force: true });
   }
 });
+
+/** The API server as an installer reaches it, with all rights. */
+async function apiAddress(): Promise<Api> {
+  const { clusters, users } = JSON.parse(server.kubeconfig);
+  const [tokenFile, caFile] = [file("token"), file("ca.crt")];
+  await writeFile(tokenFile, users[0].user.token);
+  const url = new URL(clusters[0].cluster.server);
+  const certificate = await new Promise<string>((done, failed) => {
+    const socket = connect({ host: url.hostname, port: Number(url.port), rejectUnauthorized: false }, () => {
+      const chain = [];
+      for (
+        let one = socket.getPeerCertificate(true), seen = new Set();
+        one?.raw && !seen.has(one.fingerprint256);
+        one = one.issuerCertificate
+      ) {
+        seen.add(one.fingerprint256);
+        chain.push(`-----BEGIN CERTIFICATE-----\n${one.raw.toString("base64")}\n-----END CERTIFICATE-----\n`);
+      }
+      socket.end();
+      done(chain.join(""));
+    }).once("error", failed);
+  });
+  await writeFile(caFile, certificate);
+  return apiClient({ baseUrl: clusters[0].cluster.server, tokenFile, caFile });
+}
 
 /** An installer's pod in the API, running on a node that does not exist. */
 async function makePod(name: string, nodeName: string, podIP: string): Promise<void> {

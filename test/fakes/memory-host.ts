@@ -7,10 +7,10 @@ import {
   type FileStat,
   type Host,
   type ReplaceResult,
-  type RunningProgram,
   type RunResult,
 } from "../../node-installer/host/host.ts";
 import { resolvePath } from "../../node-installer/host/paths.ts";
+import { described, type RunningProgram } from "../../node-installer/host/running.ts";
 
 /** `ctimeNs`, if it is not the time of modification. */
 type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } & (
@@ -149,9 +149,9 @@ export class MemoryHost implements Host {
       .sort();
   }
 
-  async runningBelow(directory: string): Promise<RunningProgram[]> {
+  async runningBelow(directory: string): Promise<string[]> {
     const below = `${await this.realpath(directory)}/`;
-    return this.running.filter(({ program }) => program.startsWith(below)).map(({ pid, name }) => ({ pid, name }));
+    return this.running.filter(({ program }) => program.startsWith(below)).map(described);
   }
 
   realpath(path: string): Promise<string> {

@@ -119,16 +119,12 @@ describe("plan", () => {
     const { out } = await withSpec("plan");
     expect(out).toMatch(new RegExp(`^stays: ${runtime?.handler}, used by process shim \\(7\\)\nNothing to do `));
 
-    // The same elsewhere, from a bundle that holds no process's arguments; an earlier version's does not say who runs what.
+    // The same elsewhere, from a bundle that holds nothing of a process but that there is one.
     put("host/proc/7/cmdline", "shim\0--password\0hunter2");
     await withSpec("snapshot", "--output", at("bundle.json"));
-    const bundle = JSON.parse(readFileSync(at("bundle.json"), "utf8")) as { calls: Record<string, unknown> };
-    expect(JSON.stringify(bundle)).not.toMatch(/cmdline|hunter2/);
-    const planOf = (name: string) => run("plan", "--spec", at("spec.json"), "--bundle", at(name));
-    expect((await planOf("bundle.json")).out).toBe(out);
-    for (const key of Object.keys(bundle.calls)) if (key.startsWith("runningBelow")) delete bundle.calls[key];
-    put("earlier.json", JSON.stringify(bundle));
-    expect((await planOf("earlier.json")).code).toBe(0);
+    expect(readFileSync(at("bundle.json"), "utf8")).not.toMatch(/cmdline|hunter2|shim \(7\)/);
+    const elsewhere = await run("plan", "--spec", at("spec.json"), "--bundle", at("bundle.json"));
+    expect(elsewhere.out).toBe(out.replace("process shim (7)", "1 process"));
   });
 
   test("of a node's bundle equals the node's own plan, and the bundle has no secrets", async () => {
@@ -141,7 +137,11 @@ describe("plan", () => {
     rmSync(at("host"), { recursive: true });
     const elsewhere = await run("plan", "--json", "--spec", at("spec.json"), "--bundle", at("bundle.json"));
     expect(elsewhere.err).toBe("");
-    expect(elsewhere.out).toBe(onNode.out.replace("hunter2", "REDACTED"));
+    const [there, here] = [JSON.parse(onNode.out), JSON.parse(elsewhere.out)];
+    const block = (text: string) => text.slice(text.indexOf("# BEGIN contrast-runtime"));
+    expect(block(here.changes[0].content)).toBe(block(there.changes[0].content));
+    there.changes[0].content = here.changes[0].content;
+    expect(here).toEqual(there);
   });
 });
 

@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type ApiError, apiClient } from "../../../node-installer/kubernetes/api.ts";
 import { connectKubernetes, withoutKubernetes } from "../../../node-installer/kubernetes/connect.ts";
-import { serveHealth } from "../../../node-installer/kubernetes/health.ts";
 import { labelChanges } from "../../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../../node-installer/kubernetes/metrics.ts";
 import { retryAnnotation, statusAnnotation } from "../../../node-installer/kubernetes/names.ts";
@@ -184,48 +183,6 @@ test("readiness is what the kubelet says, with its reason and time, and unknown 
   server.intercept = () => ({ status: 503, body: "" });
   expect(await reporter.nodeReady()).toBeUndefined();
   expect(await withoutKubernetes(() => new Date(0)).reporter.nodeReady()).toBeUndefined();
-});
-
-test("health: alive from the start, ready when the spec is served, with reason and metrics", async () => {
-  const health = await serveHealth({
-    port: 0,
-    group: "g",
-    nodeName: "a",
-    status: () => reporter.current(),
-    metrics,
-    snapshot: async () => '{"bundle":1}',
-  });
-  const get = async (path: string) => {
-    const response = await fetch(`http://127.0.0.1:${health.port}${path}`);
-    return { status: response.status, text: await response.text() };
-  };
-  try {
-    expect((await get("/healthz")).status).toBe(200);
-    expect(await get("/readyz")).toMatchObject({ status: 503, text: expect.stringContaining('"starting"') });
-    reporter.report(status("failed", "The gate refused it."));
-    const failed = await get("/readyz?verbose");
-    expect(failed.status).toBe(503);
-    expect(JSON.parse(failed.text)).toMatchObject({
-      node: "a",
-      group: "g",
-      state: "failed",
-      reason: "The gate refused it.",
-    });
-    for (const state of ["ready", "blocked"] as const) {
-      reporter.report(status(state, state, { handlers: [one] }));
-      expect((await get("/readyz")).status).toBe(200);
-    }
-    metrics.restarts = 2;
-    const { text } = await get("/metrics");
-    expect(text).toContain('contrast_installer_containerd_restarts_total{group="g"} 2');
-    expect(text).toContain('contrast_installer_failures_total{code="gate-failed",group="g"} 1');
-    expect(text).toContain(`contrast_installer_handler_served{handler="${one}",group="g"} 1`);
-    expect(text).toContain('contrast_installer_state{state="blocked",group="g"} 1');
-    expect(await get("/snapshot")).toEqual({ status: 200, text: '{"bundle":1}' });
-    expect((await get("/etc/passwd")).status).toBe(404);
-  } finally {
-    await health.close();
-  }
 });
 
 test("outside a cluster every ticket is granted and nothing is reported", async () => {

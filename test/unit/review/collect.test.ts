@@ -12,7 +12,9 @@ const pod = (name: string) => ({
 
 test("a node whose answer does not end gives no bundle, and the others do", async () => {
   const server = createServer((request, response) => {
-    if (request.url?.endsWith("/proxy/snapshot") !== true)
+    if (request.url?.endsWith("/serviceaccounts/bundle-reader/token"))
+      return response.end(JSON.stringify({ status: { token: "t" } }));
+    if (request.url?.endsWith("/proxy/bundle") !== true)
       return response.end(JSON.stringify({ items: [pod("one"), pod("two")] }));
     if (request.url.includes("/two:")) return response.end("{}");
     const more = () => {
@@ -32,7 +34,7 @@ test("a node whose answer does not end gives no bundle, and the others do", asyn
     const collected: Collected[] = [];
     await collectBundles(kubeconfig, "contrast-runtime-system", async (one) => void collected.push(one));
     expect(collected.sort((a, b) => (a.node < b.node ? -1 : 1))).toEqual([
-      { group: "workers", node: "node-of-one", problem: "the answer is longer than 64 MB" },
+      { group: "workers", node: "node-of-one", problem: "the answer is longer than 8 MiB" },
       { group: "workers", node: "node-of-two", bundle: "{}" },
     ]);
   } finally {

@@ -114,7 +114,7 @@ describe("the fleet plan", () => {
 
   test("bundles that cannot be read are an outcome of their own, and stop no plan", async () => {
     const good = await bundleOf({});
-    const newer = { file: "y.json", text: good.text.replace('"schemaVersion": 1', '"schemaVersion": 9') };
+    const newer = { file: "node-1.json", text: good.text.replace('"schemaVersion": 2', '"schemaVersion": 9') };
     // As another program writes it again, which the recognition of equal nodes does not read: no other may get its plan.
     const { takenAt, ...rest } = JSON.parse(good.text);
     const rewritten = { file: "bundles/node-6.json", text: JSON.stringify({ ...rest, takenAt }) };
