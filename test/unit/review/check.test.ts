@@ -54,9 +54,9 @@ describe("check", () => {
       summaryOf({ op: "update", type: "aws:a:B", name: "x", before: {}, after: {}, paths }),
     );
     if (!a || !b) throw new Error("two summaries");
-    expect(differences(approve(a), b)).toEqual([
+    expect(differences(approve(a), b)).toContain(
       "`B` `x`: approved with a change of `count`; now it changes `count`, `vmSize`.",
-    ]);
+    );
   });
 
   test("a second operation under one name does not hide behind the first", () => {
