@@ -99,11 +99,11 @@ function operationDifferences(approved: Comparable[], fresh: Comparable[]): stri
 function placeDifferences(old: Comparable, current: Comparable): string[] {
   const short = (urn: string | undefined) => urn?.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") ?? "nothing";
   const moved = (what: string, from: string | undefined, to: string | undefined) =>
-    from === to ? [] : [`${what} ${code(short(to))}, and was approved ${what} ${code(short(from))}.`];
+    from === to ? [] : [`is ${what} ${code(short(to))}, approved as ${what} ${code(short(from))}.`];
   const isMoved = old.parent !== current.parent || old.provider !== current.provider;
   return [
-    ...moved("is below", old.parent, current.parent),
-    ...moved("is made by", old.provider, current.provider),
+    ...moved("below", old.parent, current.parent),
+    ...moved("made by", old.provider, current.provider),
     ...(!isMoved && old.urn !== current.urn
       ? [`has another URN: ${code(short(current.urn))}, approved as ${code(short(old.urn))}.`]
       : []),
