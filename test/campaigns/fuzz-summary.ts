@@ -90,7 +90,7 @@ const wrong = result.failed && !result.interrupted;
 console.log(
   `${wrong ? "FAILED" : "ok    "} summary: ${runs} previews, ${refused} refused, longest ${longest.toFixed(1)} ms`,
 );
-if (wrong) console.log(fc.defaultReportMessage(result).slice(0, 5_000));
+if (wrong) console.log(fc.defaultReportMessage(result)?.slice(0, 5_000));
 process.exitCode = wrong ? 1 : 0;
 
 /** Puts the value, or a key of that text, somewhere into the tree. */
