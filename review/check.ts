@@ -100,6 +100,8 @@ function placeDifferences(old: Comparable, current: Comparable): string[] {
   const short = (urn: string | undefined) => urn?.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") ?? "nothing";
   const moved = (what: string, from: string | undefined, to: string | undefined) =>
     from === to ? [] : [`is ${what} ${code(short(to))}, approved as ${what} ${code(short(from))}.`];
+  // A preview without --refresh does not show the settings of a provider that stays the same.
+  const areKnown = old.providerInputs !== undefined && current.providerInputs !== undefined;
   const isMoved = old.parent !== current.parent || old.provider !== current.provider;
   return [
     ...moved("below", old.parent, current.parent),
@@ -107,7 +109,7 @@ function placeDifferences(old: Comparable, current: Comparable): string[] {
     ...(!isMoved && old.urn !== current.urn
       ? [`has another URN: ${code(short(current.urn))}, approved as ${code(short(old.urn))}.`]
       : []),
-    ...(!isMoved && old.providerInputs !== current.providerInputs
+    ...(!isMoved && areKnown && old.providerInputs !== current.providerInputs
       ? [`is made by ${code(short(current.provider))}, whose settings differ from those of the approved preview.`]
       : []),
   ];

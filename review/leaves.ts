@@ -64,6 +64,8 @@ function isSame(before: unknown, after: unknown, path: string): boolean {
 function isLeftOut(value: unknown, path: string): boolean {
   if (value === false) return /(^|\.)(hostIPC|hostNetwork|hostPID|privileged|readOnly|stdin|tty)$/.test(path);
   if (!isTree(value) || Object.keys(value).length > 0) return false;
+  // Of a provider: what the engine is told of its plugin.
+  if (path === "__internal") return true;
   return /(^|\.)(tolerations|imagePullSecrets|matchConstraints\.(namespaceSelector|objectSelector)|metadata\.(labels|annotations))$/.test(
     path,
   );

@@ -23,7 +23,7 @@ export interface Operation {
   urn: string;
   /** URN of its parent. */
   parent?: string;
-  /** URN of its provider, and SHA-256 of the provider's inputs like that of its own. */
+  /** URN of its provider, and SHA-256 of the provider's inputs like that of its own, where the preview shows them. */
   provider?: string;
   providerInputs?: string;
   /** Property paths that differ; empty where the engine compares no further. */
@@ -51,7 +51,8 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
   const ledger = new Ledger(preview);
   const section = (title: string, lines: Told[]) => ({ title, lines: ledger.enter(lines) });
   const { steps } = preview;
-  // In this order, since the last tell what those above have left.
+  // In this order, since each tells what those before have left.
+  const specs = section("Install specs", specLines(groups, preview, ledger));
   const domain = [
     section("Runtimes", runtimeLines(groups, preview)),
     section("Attestation", attestationLines(groups, preview)),
@@ -63,7 +64,7 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
   const details = [
     section("Changed from outside", preview.drift.flatMap(driftLines)),
     section("Left behind by an update that failed", preview.leftBehind.map(leftBehindLine)),
-    section("Install specs", specLines(groups, preview, ledger)),
+    specs,
     section(
       "Resource by resource",
       steps.flatMap((step) => differenceLines(step, ledger)),
