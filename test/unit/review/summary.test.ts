@@ -256,6 +256,38 @@ describe("the rest", () => {
     expect(renderMarkdown(summarize(readPreview(failed))).length).toBeLessThan(65_536);
   });
 
+  test("where a comment has no room it says what is left out and where it is, and security comes first", () => {
+    const steps: DocumentStep[] = Array.from({ length: 500 }, (_, number) => ({
+      ...{ op: "create", type: "command:remote:Command", name: `n${number}` },
+      after: { create: "sh -s", stdin: `${`echo ${number}\n`.repeat(300)}# the end` },
+    }));
+    const pod = (hostNetwork: boolean) => ({ spec: { template: { spec: { hostNetwork } } } });
+    const change = {
+      op: "update",
+      type: "kubernetes:apps/v1:DaemonSet",
+      name: "d",
+      before: pod(false),
+      after: pod(true),
+    };
+    const group = groupSteps(undefined, { runtimes: [go] });
+    const markdown = renderMarkdown(summaryOf(...steps, ...group, change));
+    expect(markdown.length).toBeLessThan(65_536);
+    expect(markdown).toMatch(
+      /Too long for a comment.*Not everything is shown of: .*Commands.*It is in the stored summary/,
+    );
+    expect(markdown.indexOf("### Security")).toBeLessThan(markdown.indexOf("### Runtimes"));
+    expect(markdown).toContain("pod's `hostNetwork` `false` → `true`");
+    expect(markdown).toMatch(/… \d+ more lines not shown; SHA-256 of all: [0-9a-f]{64}/);
+  });
+
+  test("a script in a block cannot end it", () => {
+    const after = { create: "```\n# HOSTILE\n````\n\u001b[2K\u202e" };
+    const markdown = renderMarkdown(summaryOf({ op: "create", type: "command:remote:Command", name: "c", after }));
+    expect(markdown).toContain(
+      "\n  `````diff\n  + create:\n  +   ```\n  +   # HOSTILE\n  +   ````\n  +   \\u{1b}[2K\\u{202e}\n  `````\n",
+    );
+  });
+
   test("many hosts push nothing out that concerns security", () => {
     const hosts = Array.from({ length: 1_000 }, (_, at) => ({
       name: `host-${at}`,
