@@ -171,7 +171,8 @@ function resolve({ op, urn, before, after, paths }: RawStep): Step {
     urn,
     type: types.slice(types.lastIndexOf("$") + 1),
     name: name.join("::"),
-    parent: after?.parent ?? before?.parent,
+    // The engine's events have empty texts where the document has none.
+    parent: after?.parent || before?.parent || undefined,
     provider: providerOf(after) ?? providerOf(before),
     before: old && (old.inputs ?? {}),
     after: now && (now.inputs ?? {}),
@@ -181,7 +182,7 @@ function resolve({ op, urn, before, after, paths }: RawStep): Step {
 }
 
 /** A reference is the provider's URN and its id, which a preview may not know. */
-const providerOf = (state: State): string | undefined => state?.provider?.replace(/::[^:]*$/, "");
+const providerOf = (state: State): string | undefined => state?.provider?.replace(/::[^:]*$/, "") || undefined;
 
 /** What a resource is told by its options in the program. What the engine notes down by itself is none of them. */
 const optionNames = [

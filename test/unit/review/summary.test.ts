@@ -105,6 +105,18 @@ describe("the rest", () => {
     for (const { steps } of previews) expect(steps[0]?.paths).toEqual(["kubeconfig"]);
   });
 
+  test("no parent and no provider are the same in both forms of a preview", () => {
+    const urn = "urn:pulumi:production::contrast-runtime::contrast-runtime:index:ContrastRuntime::runtime";
+    const told = { parent: "", provider: "", inputs: {} };
+    const step = { op: "create", urn, newState: { inputs: {} } };
+    const metadata = { op: "create", urn, new: told };
+    const [one, two] = [
+      JSON.stringify({ steps: [step] }),
+      `${JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } })}\n{"sequence":2,"summaryEvent":{}}`,
+    ].map((text) => canonical(summarize(readPreview(text))));
+    expect(two).toBe(one);
+  });
+
   test("what is not a preview is refused", () => {
     for (const text of ["", "not JSON", '{"steps": 5}', '{"sequence": 0, "resourcePreEvent": {}}'])
       expect(() => readPreview(text)).toThrow(/pulumi preview --json|Invalid|is not/);
