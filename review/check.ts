@@ -4,13 +4,19 @@ import { code } from "./lines.ts";
 import type { Operation, Summary } from "./summary.ts";
 
 const approvedSchema = z.object({
-  schemaVersion: z.literal(1),
+  schemaVersion: z.literal(2),
   project: z.string(),
   stack: z.string(),
   sections: z.array(
     z.object({
       title: z.string(),
-      lines: z.array(z.object({ certainty: z.enum(["known", "predicted", "unknown"]), text: z.string() })),
+      lines: z.array(
+        z.object({
+          certainty: z.enum(["known", "predicted", "unknown"]),
+          text: z.string(),
+          block: z.string().optional(),
+        }),
+      ),
     }),
   ),
   operations: z.array(
@@ -18,6 +24,10 @@ const approvedSchema = z.object({
       op: z.string(),
       type: z.string(),
       name: z.string(),
+      urn: z.string(),
+      parent: z.string().optional(),
+      provider: z.string().optional(),
+      providerInputs: z.string().optional(),
       changed: z.array(z.string()),
       inputs: z.string().optional(),
     }),
@@ -37,6 +47,13 @@ export function readApproved(text: string, file: string): Approved {
   }
   const parsed = approvedSchema.safeParse(document);
   if (parsed.success) return parsed.data;
+  if (z.object({ schemaVersion: z.literal(1) }).safeParse(document).success) {
+    throw new Refusal(
+      "old-approval",
+      `${file} was written by an earlier version, which did not note down under which parent and by which provider each resource is made. ` +
+        "Preview again on the pull request and have that approved.",
+    );
+  }
   throw new Refusal(
     "bad-approval",
     `${file} is not an approved summary: give the file that "contrast-runtime review summary --canonical FILE" wrote.`,
@@ -66,6 +83,8 @@ function operationDifferences(approved: Comparable[], fresh: Comparable[]): stri
     if (old && current === undefined) return [`Approved, but no longer planned: ${old.op} of ${thing(old)}.`];
     if (!old || !current) return [];
     if (old.op !== current.op) return [`${thing(current)}: approved as ${old.op}, now planned as ${current.op}.`];
+    const places = placeDifferences(old, current).map((difference) => `${thing(current)} ${difference}`);
+    if (places.length > 0) return places;
     if (old.inputs !== current.inputs) return [`${thing(current)} now gets inputs that differ from the approved ones.`];
     const paths = [old.changed, current.changed].map(
       (all) => all.map(code).join(", ") || "nothing that the engine names",
@@ -74,6 +93,26 @@ function operationDifferences(approved: Comparable[], fresh: Comparable[]): stri
       ? []
       : [`${thing(current)}: approved with a change of ${paths[0]}; now it changes ${paths[1]}.`];
   });
+}
+
+/** Whose child it is, and by which provider it is made: in the cluster, or the account, that this leads to. */
+function placeDifferences(old: Comparable, current: Comparable): string[] {
+  const short = (urn: string | undefined) => urn?.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") ?? "nothing";
+  const moved = (what: string, from: string | undefined, to: string | undefined) =>
+    from === to ? [] : [`is ${what} ${code(short(to))}, approved as ${what} ${code(short(from))}.`];
+  // A preview without --refresh does not show the settings of a provider that stays the same.
+  const areKnown = old.providerInputs !== undefined && current.providerInputs !== undefined;
+  const isMoved = old.parent !== current.parent || old.provider !== current.provider;
+  return [
+    ...moved("below", old.parent, current.parent),
+    ...moved("made by", old.provider, current.provider),
+    ...(!isMoved && old.urn !== current.urn
+      ? [`has another URN: ${code(short(current.urn))}, approved as ${code(short(old.urn))}.`]
+      : []),
+    ...(!isMoved && areKnown && old.providerInputs !== current.providerInputs
+      ? [`is made by ${code(short(current.provider))}, whose settings differ from those of the approved preview.`]
+      : []),
+  ];
 }
 
 /** Two may have one name: below two parents, or one of them left behind by an update that failed. */
@@ -94,7 +133,10 @@ type Sections = Pick<Approved, "sections">;
 function lineDifferences(approved: Sections, fresh: Sections): string[] {
   const lines = ({ sections }: Sections) =>
     sections.flatMap((section) =>
-      section.lines.map(({ certainty, text }) => `${section.title}: ${text} (${certainty})`),
+      section.lines.map(
+        ({ certainty, text, block }) =>
+          `${section.title}: ${text} (${certainty})${block === undefined ? "" : `\n${block}`}`,
+      ),
     );
   const [before, now] = [lines(approved), lines(fresh)];
   return [

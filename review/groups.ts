@@ -22,6 +22,8 @@ export type RuntimeCard = Card["runtimes"][number];
 /** What a preview plans for one node group. */
 export interface GroupChange {
   group: string;
+  /** URN of its NodeInstaller. */
+  urn: string;
   before: Card | undefined;
   after: Card | undefined;
   /** The install spec, where it changes. */
@@ -51,7 +53,7 @@ export function groupChanges({ steps, known }: Preview): GroupChange[] {
     if (group === undefined) return [];
     const runtimesBefore = before?.runtimes ?? specBefore?.runtimes ?? [];
     const runtimesAfter = after?.runtimes ?? specAfter?.runtimes ?? [];
-    return [{ group, before, after, specBefore, specAfter, ...compare(runtimesBefore, runtimesAfter) }];
+    return [{ group, urn, before, after, specBefore, specAfter, ...compare(runtimesBefore, runtimesAfter) }];
   });
 }
 

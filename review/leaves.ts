@@ -2,23 +2,78 @@ export interface Leaf {
   path: string;
   before: unknown;
   after: unknown;
+  /** The values are secret, or the engine does not show them. */
+  isHidden?: boolean;
 }
 
 /** Leaves of two trees that differ, by path such as `spec.containers[0].image`. */
 export function leafChanges(before: unknown, after: unknown, path = ""): Leaf[] {
   if (isTree(before) && isTree(after) && Array.isArray(before) === Array.isArray(after)) {
-    const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
-    const child = (key: string) => (Array.isArray(before) ? `${path}[${key}]` : path === "" ? key : `${path}.${key}`);
-    return keys.flatMap((key) => leafChanges(before[key], after[key], child(key)));
+    return keysOf(before, after).flatMap((key) =>
+      leafChanges(own(before, key), own(after, key), childPath(path, key, Array.isArray(before))),
+    );
   }
-  return JSON.stringify(plain(before)) === JSON.stringify(plain(after)) ? [] : [{ path, before, after }];
+  return isSame(before, after, path) ? [] : [{ path, before, after }];
 }
 
-/** Kubernetes leaves out what is false or empty, and so does a refreshed state. */
-const plain = (value: unknown): unknown =>
-  value === false || value === null || (isTree(value) && Object.keys(value).length === 0) ? undefined : value;
+/** The same, down to the last leaf of what is only in one of them; a list of plain values is one leaf. */
+export function allLeaves(before: unknown, after: unknown, path = ""): Leaf[] {
+  const [old, now] = [isNode(before), isNode(after)];
+  if (!old && !now) return isSame(before, after, path) ? [] : [{ path, before, after }];
+  if (isTree(before) && isTree(after) && Array.isArray(before) !== Array.isArray(after)) {
+    return [...allLeaves(before, undefined, path), ...allLeaves(undefined, after, path)];
+  }
+  // A plain value in the place of a tree; an empty tree is the same tree with nothing in it.
+  const plain = (value: unknown) => (isTree(value) && (old || now) && !isPlainList(value) ? undefined : value);
+  const [from, to] = [plain(before), plain(after)];
+  const [tree, other] = [old ? before : {}, now ? after : {}] as [Record<string, unknown>, Record<string, unknown>];
+  const isList = Array.isArray(old ? before : after);
+  return [
+    ...(isSame(from, to, path) ? [] : [{ path, before: from, after: to }]),
+    ...keysOf(tree, other).flatMap((key) => allLeaves(own(tree, key), own(other, key), childPath(path, key, isList))),
+  ];
+}
+
+const isPlainList = (value: object) => Array.isArray(value) && value.length > 0 && !value.some(isTree);
+
+const keysOf = (before: object, after: object) => [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
+
+/** What every object inherits is no value of a document. */
+const own = (tree: Record<string, unknown>, key: string) => (Object.hasOwn(tree, key) ? tree[key] : undefined);
+
+/** As the engine writes them: a key that is no plain word stands in brackets, so that no two paths are one text. */
+const childPath = (path: string, key: string, isList: boolean): string => {
+  if (isList) return `${path}[${key}]`;
+  if (!/^[\w$-]+$/.test(key)) return `${path}[${JSON.stringify(key)}]`;
+  return path === "" ? key : `${path}.${key}`;
+};
+
+/** Whether a path is another, or below it. */
+export const isBelow = (path: string, parent: string): boolean =>
+  parent === "" || path === parent || (path.startsWith(parent) && /[.[]/.test(path[parent.length] ?? ""));
+
+function isSame(before: unknown, after: unknown, path: string): boolean {
+  const plain = (value: unknown) => (value === null || isLeftOut(value, path) ? undefined : value);
+  return JSON.stringify(plain(before)) === JSON.stringify(plain(after));
+}
+
+/**
+ * What Kubernetes leaves out, and so does a refreshed state, because it is what counts without it, too. Of other fields
+ * that is not so: a service account without `automountServiceAccountToken: false` has its token mounted.
+ */
+function isLeftOut(value: unknown, path: string): boolean {
+  if (value === false) return /(^|\.)(hostIPC|hostNetwork|hostPID|privileged|readOnly|stdin|tty)$/.test(path);
+  if (!isTree(value) || Object.keys(value).length > 0) return false;
+  // Of a provider: what the engine is told of its plugin.
+  if (path === "__internal") return true;
+  return /(^|\.)(tolerations|imagePullSecrets|matchConstraints\.(namespaceSelector|objectSelector)|metadata\.(labels|annotations))$/.test(
+    path,
+  );
+}
 
 const isTree = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
+const isNode = (value: unknown): value is Record<string, unknown> =>
+  isTree(value) && (Array.isArray(value) ? value.some(isTree) : Object.keys(value).length > 0);
 
 /** What a list holds; of a list that only the update will know, the text that stands for it. */
 export const items = <T = unknown>(value: unknown): T[] =>

@@ -1,3 +1,5 @@
+import { sha256 } from "../node-installer/runtime/canonical.ts";
+
 /**
  * How sure a line is. known: the engine's diff says it. predicted: our own table says what follows from the diff.
  * unknown: it may happen, and neither can say whether or how much.
@@ -8,32 +10,64 @@ export interface Line {
   certainty: Certainty;
   /** One sentence or more, with Markdown's code spans. Never the value of a secret. */
   text: string;
+  /** What differs, a line each, for a code block: "- before", "+ after", "  the same". No character in it is invisible. */
+  block?: string;
+}
+
+/** A line, and what of the preview it says: whatever no line claims is listed as not explained. */
+export interface Told extends Line {
+  claims?: Claim[];
+}
+
+/** Paths of one step, each with everything below it. */
+export interface Claim {
+  step: { urn: string; op: string };
+  paths: string[];
 }
 
 /** With a value that only the update will know, a line is not known either. */
-export const known = (text: string): Line => ({ certainty: text.includes(unknownText) ? "unknown" : "known", text });
+export const known = (text: string, block?: string): Line => ({
+  certainty: `${text}${block}`.includes(unknownText) ? "unknown" : "known",
+  text,
+  ...(block && { block }),
+});
 export const predicted = (text: string): Line => ({ certainty: "predicted", text });
-export const unknown = (text: string): Line => ({ certainty: "unknown", text });
+export const unknown = (text: string, block?: string): Line => ({
+  certainty: "unknown",
+  text,
+  ...(block && { block }),
+});
+
+/** The line tells these paths of the step, and may tell others of other steps already. */
+export const claim = (line: Told, { urn, op }: Claim["step"], paths: string[]): Told => ({
+  ...line,
+  claims: [...(line.claims ?? []), { step: { urn, op }, paths }],
+});
 
 /** What the engine writes in the place of a value that only the update will know. */
 export const notKnownYet = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
 const unknownText = "not known yet";
 
+/** Characters of a value in a sentence, at most. What is cut says so, with the digest of the whole. */
+export const longestValue = 200;
+
 /** As a code span: nothing in a value can end the span or the line, or show its characters in another order. */
-export const code = (value: unknown): string => span(textOf(value), 200);
+export const code = (value: unknown): string => span(textOf(value), longestValue);
 
 /** A whole sentence that somebody else wrote, as a code span. */
 export const quoted = (sentence: string): string => span(textOf(sentence.replaceAll(/\s+/g, " ")), 1_000);
 
 const span = (text: string, most: number): string =>
-  `\`${text === "" ? '""' : text.length > most ? `${text.slice(0, most)}…` : text}\``;
+  text.length > most
+    ? `\`${text.slice(0, most)}…\` (${count(text.length - most, "more character")}, SHA-256 of all ${sha256(text)})`
+    : `\`${text === "" ? '""' : text}\``;
 
 /** "`a` → `b`"; of long values the part where they begin to differ. */
 export function exchange(before: unknown, after: unknown): string {
   const [old, now] = [textOf(before), textOf(after)];
   let same = 0;
   while (same < old.length && old[same] === now[same]) same += 1;
-  const from = Math.max(old.length, now.length) > 200 ? Math.max(0, same - 50) : 0;
+  const from = Math.max(old.length, now.length) > longestValue ? Math.max(0, same - 50) : 0;
   const part = (text: string) => code(from > 0 ? `…${text.slice(from)}` : text);
   return `${part(old)} → ${part(now)}`;
 }
@@ -41,8 +75,15 @@ export function exchange(before: unknown, after: unknown): string {
 const textOf = (value: unknown): string =>
   (typeof value === "string" ? value : (JSON.stringify(value) ?? "nothing"))
     .replaceAll(/[`\r\n]+/g, " ")
-    .replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (each) => `\\u{${each.codePointAt(0)?.toString(16)}}`)
+    .replaceAll(invisible, escaped)
     .replaceAll(notKnownYet, unknownText);
+
+/** One line of a code block: of its characters none is hidden, ends the line or changes the order of others. */
+export const visible = (text: string): string =>
+  text.replaceAll(invisible, escaped).replaceAll(notKnownYet, unknownText);
+
+const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+const escaped = (each: string) => `\\u{${each.codePointAt(0)?.toString(16)}}`;
 
 export const count = (number: number, word: string): string => `${number} ${word}${number === 1 ? "" : "s"}`;
 

@@ -1,5 +1,6 @@
+import { bounded } from "./blocks.ts";
 import { type FleetPlan, fleetSentence, outcomeSentence } from "./fleet-plan.ts";
-import { code, count, type Line } from "./lines.ts";
+import { code, count, type Line, list } from "./lines.ts";
 import type { Operation, Summary } from "./summary.ts";
 
 /** GitHub takes 65 536 characters in a comment; GitLab takes more. */
@@ -9,8 +10,20 @@ const longest = 60_000;
 export const marker = (stack: string): string =>
   `<!-- contrast-runtime review of ${stack.replaceAll(/[^\w.-]/g, "_")} -->`;
 
-/** Lines of a section, at most; the next where a comment would be too long. */
-const allowed = [Number.POSITIVE_INFINITY, 300, 100, 30, 10];
+/** Lines of a section and lines of a difference, at most; the next where a comment would be too long. */
+const allowed = [
+  { lines: Number.POSITIVE_INFINITY, block: Number.POSITIVE_INFINITY },
+  { lines: 300, block: 40 },
+  { lines: 100, block: 15 },
+  { lines: 30, block: 6 },
+  { lines: 10, block: 3 },
+];
+type Allowed = (typeof allowed)[number];
+
+/** Where a comment cannot hold everything, these come first. */
+const firstSections = ["Not explained here", "Security", "Commands"];
+
+const stored = "the stored summary (`--canonical`; in the workflows the artifact of this run)";
 
 /** The comment of a pull request. */
 export function renderMarkdown(summary: Summary): string {
@@ -18,42 +31,80 @@ export function renderMarkdown(summary: Summary): string {
   const head = [marker(stack), `## What this does to stack ${code(stack)}`];
   if (errors.length > 0) {
     const failed = "**The preview failed.** Nothing can be said before it works:";
-    return `${cut([...head, failed, ...errors.map(fenced)].join("\n\n"))}\n`;
+    return `${cut([...head, failed, ...errors.map(message)])}\n`;
   }
-  const nothing = operations.length === 0 ? "Nothing changes." : "Nothing changes that this summary explains.";
   const legend =
     sections.length > 0
       ? ["*known*: in the engine's diff. *predicted*: follows from it. *unknown*: neither says."]
-      : [];
-  const warned = warnings.length > 0 ? ["### The engine warns", ...warnings.map(fenced)] : [];
-  const textOf = (most: number) => {
-    const body = sections.length === 0 ? [nothing] : sections.map((each) => section(each, most));
-    return [...head, ...legend, ...body, ...fleets.map(fleetSection), ...warned].join("\n\n");
-  };
-  const texts = allowed.map(textOf);
-  // A section that is long must not push others out: what concerns security comes late.
-  const text = texts.find(({ length }) => length <= longest) ?? texts.at(-1) ?? "";
-  if (operations.length === 0) return `${cut(text)}\n`;
-  const table = operationTable(operations);
-  const number = `${count(operations.length, "operation")} of the engine, too many for a comment: the stored summary has them.`;
-  return `${text.length + table.length <= longest ? `${text}\n\n${table}` : `${cut(text)}\n\n${number}`}\n`;
+      : ["Nothing changes."];
+  const warned = warnings.length > 0 ? ["### The engine warns", ...warnings.map(message)] : [];
+  const rest = [...fleets.map(fleetSection), ...warned];
+  const whole = [...head, ...legend, ...sections.map((each) => section(each, allowed[0] as Allowed)), ...rest];
+  const table = operations.length === 0 ? [] : [operationTable(operations)];
+  const number = `${count(operations.length, "operation")} of the engine, too many for a comment: ${stored} has them.`;
+  if (lengthOf([...whole, ...table]) <= longest) return `${[...whole, ...table].join("\n\n")}\n`;
+  if (lengthOf([...whole, number]) <= longest) return `${[...whole, number].join("\n\n")}\n`;
+  // A section that is long must not push others out, least of all those that concern security.
+  const rank = ({ title }: { title: string }) =>
+    firstSections.includes(title) ? firstSections.indexOf(title) : firstSections.length;
+  const ranked = sections.toSorted((a, b) => rank(a) - rank(b));
+  const texts = allowed.slice(1).map((most) => {
+    const short = ranked.filter((each) => isShortened(each, most)).map(({ title }) => title);
+    const left =
+      short.length > 0
+        ? [`**Too long for a comment.** Not everything is shown of: ${list(short)}. It is in ${stored}.`]
+        : [];
+    return [...head, ...left, ...legend, ...ranked.map((each) => section(each, most)), ...rest];
+  });
+  const text = texts.find((parts) => lengthOf([...parts, number]) <= longest) ?? texts.at(-1) ?? [];
+  return `${cut([...text, number])}\n`;
 }
 
-function section({ title, lines }: Summary["sections"][number], most: number): string {
-  const rest = lines.length - most;
+const lengthOf = (parts: string[]): number => parts.reduce((sum, { length }) => sum + length + 2, 1);
+
+const isShortened = ({ lines }: Summary["sections"][number], most: Allowed): boolean =>
+  lines.length > most.lines || lines.some(({ block = "" }) => block.split("\n").length > most.block);
+
+function section({ title, lines }: Summary["sections"][number], most: Allowed): string {
+  const rest = lines.length - most.lines;
   const more = rest > 0 ? [`- … and ${count(rest, "line")} more. The stored summary has all of them.`] : [];
-  return [`### ${title}\n`, ...lines.slice(0, most).map(item), ...more].join("\n");
+  return [`### ${title}\n`, ...lines.slice(0, most.lines).map((line) => item(line, most.block)), ...more]
+    .join("\n")
+    .trimEnd();
 }
 
-const item = ({ certainty, text }: Line): string => `- *${certainty}* — ${text}`;
+function item({ certainty, text, block }: Line, most: number): string {
+  const line = `- *${certainty}* — ${text}`;
+  return block === undefined ? line : `${line}\n\n${fenced(bounded(block.split("\n"), most), "diff", "  ")}\n`;
+}
 
-const cut = (text: string): string =>
-  text.length <= longest
-    ? text
-    : `${text.slice(0, text.lastIndexOf("\n", longest))}\n\n*Cut here; the stored summary has all of it.*`;
+/** Whole parts, as many as fit; what is left out is named by its heading. */
+function cut(parts: string[]): string {
+  const kept: string[] = [];
+  const left: string[] = [];
+  const note = 1_000;
+  for (const part of parts) {
+    if (lengthOf([...kept, part]) <= longest - note) kept.push(part);
+    else left.push(/^### ([^\n]{1,60})/.exec(part)?.[1] ?? "a part without a heading");
+  }
+  if (left.length === 0) return kept.join("\n\n");
+  const names = [...new Set(left)];
+  const named = `${names.slice(0, 10).join(", ")}${names.length > 10 ? ` and ${names.length - 10} more` : ""}`;
+  return [...kept, `**Cut here.** Left out: ${named}. All of it is in ${stored}.`].join("\n\n");
+}
 
 /** Of a message that is long, the start: it says what went wrong. */
-const fenced = (message: string): string => `\`\`\`\n${message.replaceAll("```", "'''").slice(0, 5_000)}\n\`\`\``;
+function message(text: string): string {
+  const most = 5_000;
+  return fenced(text.length > most ? `${text.slice(0, most)}\n… ${text.length - most} more characters` : text, "", "");
+}
+
+/** Longer than any row of backticks in it, so that nothing in it ends it. */
+function fenced(text: string, language: string, indent: string): string {
+  const longestRow = Math.max(2, ...[...text.matchAll(/`+/g)].map(([row]) => row.length));
+  const fence = "`".repeat(longestRow + 1);
+  return [`${fence}${language}`, ...text.split(/\r?\n|\r/), fence].map((line) => `${indent}${line}`).join("\n");
+}
 
 function fleetSection(fleet: FleetPlan): string {
   const rows = fleet.outcomes.map((outcome) => `- *predicted* — ${outcomeSentence(outcome)}`);
@@ -62,7 +113,8 @@ function fleetSection(fleet: FleetPlan): string {
 
 function operationTable(operations: Operation[]): string {
   const rows = operations.map(
-    ({ op, type, name, changed }) => `| ${op} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
+    ({ op, type, name, changed }) =>
+      `| ${word(op)} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
   );
   return [
     `<details><summary>${count(operations.length, "operation")} of the engine</summary>`,
@@ -74,6 +126,9 @@ function operationTable(operations: Operation[]): string {
     "</details>",
   ].join("\n");
 }
+
+/** The engine's own words need no quotes. */
+const word = (op: string): string => (/^[a-z-]+$/.test(op) ? op : cell(op));
 
 /** A bar ends a table's cell in a code span, too. */
 const cell = (text: string): string => code(text).replaceAll("|", "\\|");

@@ -4,7 +4,7 @@ import { skipNodesAnnotation } from "../node-installer/kubernetes/names.ts";
 import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type Card, type GroupChange, nodesOf, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, count, exchange, few, known, type Line, list, predicted, unknown } from "./lines.ts";
+import { claim, code, count, exchange, known, type Line, predicted, type Told, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 export const hosts = z.object({
@@ -13,7 +13,7 @@ export const hosts = z.object({
 export const localNodes = z.object({ nodes: z.array(z.object({ name: z.string() })) });
 
 /** Nodes, hosts and pools that come, go or are made anew. */
-export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
+export function nodeLines(changes: GroupChange[], { steps }: Preview): Told[] {
   return [
     ...changes.flatMap(selectionLines),
     ...takeoverLines(changes),
@@ -21,8 +21,7 @@ export function nodeLines(changes: GroupChange[], { steps }: Preview): Line[] {
     ...changes.flatMap(settingLines),
     ...steps.flatMap(daemonSetLines),
     ...steps.flatMap(hostLines),
-    ...commandLines(steps),
-    ...steps.flatMap(poolLines),
+    ...steps.flatMap((step) => poolLines(step).map((line) => claim(line, step, [`(${step.op})`, "count"]))),
   ];
 }
 
@@ -86,11 +85,18 @@ function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
 }
 
 /** What is in no card: dead nodes, and taints that keep no installer off any more. */
-function daemonSetLines({ type, name, before, after }: Step): Line[] {
+function daemonSetLines(step: Step): Told[] {
+  const { type, name, before, after } = step;
   if (type !== "kubernetes:apps/v1:DaemonSet" || !after) return [];
   const { joined, left } = difference(skippedNodes(before), skippedNodes(after));
   const waits = (nodes: string[], text: string) =>
-    nodes.length === 0 ? [] : [known(`${code(name)}: rollout and removal ${text} ${few(nodes)}.`)];
+    nodes.length === 0
+      ? []
+      : [
+          claim(known(`${code(name)}: rollout and removal ${text} ${nodes.map(code).join(", ")}.`), step, [
+            `metadata.annotations[${JSON.stringify(skipNodesAnnotation)}]`,
+          ]),
+        ];
   return [
     ...waits(joined, "do not wait for"),
     ...waits(left, "wait again for"),
@@ -179,26 +185,6 @@ function hostLines({ type, name, before, after }: Step): Line[] {
       known(`Host ${code(host.name)} is at ${code(host.address)} instead of ${code(addressOf(old, host.name))}.`),
     ),
   ];
-}
-
-/** What is run on hosts that were there before: another user, key, script or join command runs the commands it concerns. */
-function commandLines(steps: Step[]): Line[] {
-  const concerns = new Map<string, string[]>();
-  for (const { type, op, name } of steps) {
-    const [, host, concern] = /^(.+)-(prepare|check|registry|join)$/.exec(name) ?? [];
-    if (type !== "command:remote:Command" || op !== "update" || !host || !concern) continue;
-    concerns.set(host, [...(concerns.get(host) ?? []), concern]);
-  }
-  const hosts = new Map<string, string[]>();
-  for (const [host, names] of concerns) {
-    const commands = list(names.sort().map(code));
-    hosts.set(commands, [...(hosts.get(commands) ?? []), host]);
-  }
-  return [...hosts].map(([commands, names]) =>
-    known(
-      `On ${count(names.length, "host")} that ${names.length === 1 ? "is" : "are"} there already, SSH runs ${commands}: ${few(names)}.`,
-    ),
-  );
 }
 
 /** The table of what Azure does to the nodes of a pool, by the operation on it. */

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { leafChanges } from "./leaves.ts";
+import { allLeaves, isBelow, type Leaf, leafChanges } from "./leaves.ts";
 
 /** Inputs of a resource as the engine prints them: secrets are the text "[secret]". */
 export type Inputs = Record<string, unknown>;
@@ -14,11 +14,15 @@ export interface Step {
   name: string;
   /** URN of the parent. */
   parent: string | undefined;
+  /** URN of the provider; absent for components and providers. */
+  provider: string | undefined;
   /** Absent for what is created, or deleted. */
   before: Inputs | undefined;
   after: Inputs | undefined;
   /** Property paths that differ, as the provider names them; whole properties where it says no more. */
   paths: string[];
+  /** What the engine itself is told of it, such as `protect`, on both sides; empty where there is only one. */
+  options: { before: Inputs; after: Inputs };
 }
 
 /** The engine's preview, as far as a review needs it. */
@@ -38,11 +42,15 @@ export interface Preview {
   warnings: string[];
 }
 
+/** Not z.record, which leaves out a key called __proto__. */
+const inputs = z.custom<Inputs>((value) => typeof value === "object" && value !== null && !Array.isArray(value));
+
 const state = z
-  .object({
+  .looseObject({
     type: z.string().optional(),
     parent: z.string().optional(),
-    inputs: z.record(z.string(), z.unknown()).optional(),
+    provider: z.string().optional(),
+    inputs: inputs.optional(),
     /** Replaced, and to be deleted. */
     delete: z.boolean().optional(),
   })
@@ -57,7 +65,7 @@ const digest = z.object({
         urn: z.string(),
         oldState: state,
         newState: state,
-        detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+        detailedDiff: inputs.nullish(),
         diffReasons: z.array(z.string()).nullish(),
       }),
     )
@@ -71,7 +79,7 @@ const metadata = z.object({
     urn: z.string(),
     old: state,
     new: state,
-    detailedDiff: z.record(z.string(), z.unknown()).nullish(),
+    detailedDiff: inputs.nullish(),
     diffs: z.array(z.string()).nullish(),
   }),
 });
@@ -96,12 +104,15 @@ interface RawStep {
  */
 export function readPreview(text: string): Preview {
   const { raw, errors, warnings } = text.trimStart().startsWith('{"sequence"') ? readEvents(text) : readDigest(text);
+  if (raw.some(({ before, after }) => isTooDeep(before) || isTooDeep(after))) {
+    throw notAPreview(`a resource has values in more than ${deepest} levels`);
+  }
   // Where nothing changes, the stack itself still stays the same.
   if (raw.length === 0 && errors.length === 0) throw notAPreview("it has no step, not even the stack's own");
   const [, stackName = "", project = ""] = /^urn:pulumi:([^:]+)::([^:]+)::/.exec(raw[0]?.urn ?? "") ?? [];
   const steps = raw
-    .filter(({ op, urn }) => !silent.has(op) && !urn.includes("::pulumi:pulumi:Stack::"))
     .map(resolve)
+    .filter((step) => !isSilent(step))
     // A replacement that goes first is deleted and created under one URN.
     .sort((a, b) => compare(`${a.urn} ${a.op}`, `${b.urn} ${b.op}`));
   const known = new Map(
@@ -140,21 +151,124 @@ function driftOf(step: Step, states: Map<string, Inputs>): Step[] {
 
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-/** A replacement is three steps, of which `replace` says it all; what stays the same, or is only read, changes nothing. */
-const silent = new Set(["refresh", "same", "create-replacement", "delete-replaced", "read", "read-replacement"]);
+/** A replacement is three steps, of which `replace` says it all. */
+const partial = new Set(["refresh", "create-replacement", "delete-replaced", "read-replacement"]);
+
+/** What stays the same, or is read as it was before, changes nothing, unless the engine is told otherwise of it. */
+function isSilent({ op, type, before, after, options }: Step): boolean {
+  if (partial.has(op)) return true;
+  // The stack itself is made of what is listed.
+  if (type === "pulumi:pulumi:Stack") return true;
+  if (op === "same") return allLeaves(options.before, options.after).length === 0;
+  return op === "read" && before !== undefined && after !== undefined && allLeaves(before, after).length === 0;
+}
 
 function resolve({ op, urn, before, after, paths }: RawStep): Step {
   const [, , types = "", ...name] = urn.split("::");
+  const [old, now] = [before ?? undefined, after && op !== "delete" ? after : undefined];
   return {
     op,
     urn,
     type: types.slice(types.lastIndexOf("$") + 1),
     name: name.join("::"),
-    parent: after?.parent ?? before?.parent,
-    before: before ? (before.inputs ?? {}) : undefined,
-    after: after && op !== "delete" ? (after.inputs ?? {}) : undefined,
+    // The engine's events have empty texts where the document has none.
+    parent: after?.parent || before?.parent || undefined,
+    provider: providerOf(after) ?? providerOf(before),
+    before: old && (old.inputs ?? {}),
+    after: now && (now.inputs ?? {}),
     paths: paths.toSorted(),
+    options: old && now ? { before: optionsOf(old), after: optionsOf(now) } : { before: {}, after: {} },
   };
+}
+
+/** A reference is the provider's URN and its id, which a preview may not know. */
+const providerOf = (state: State): string | undefined => state?.provider?.replace(/::[^:]*$/, "") || undefined;
+
+/** What a resource is told by its options in the program. What the engine notes down by itself is none of them. */
+const optionNames = [
+  ...["parent", "protect", "retainOnDelete", "deletedWith", "external", "importID", "aliases", "ignoreChanges"],
+  ...["replaceOnChanges", "replaceWith", "deleteBeforeReplace", "customTimeouts", "resourceHooks"],
+];
+
+function optionsOf(state: NonNullable<State>): Inputs {
+  const provider = providerOf(state);
+  const told = optionNames.flatMap((name) => {
+    const value = state[name];
+    return isNothing(value) ? [] : [[name, value] as const];
+  });
+  return { ...(provider !== undefined && { provider }), ...Object.fromEntries(told) };
+}
+
+const isNothing = (value: unknown) =>
+  value === undefined || value === null || value === false || value === "" || JSON.stringify(value) === "[]";
+
+const deepest = 64;
+
+/** Without recursion, which is what such a value would exhaust. */
+function isTooDeep(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > deepest) return true;
+    level = level.flatMap((each) => (typeof each === "object" && each !== null ? Object.values(each) : []));
+  }
+  return false;
+}
+
+/**
+ * Everything that one step changes: its own operation as `(create)`, each leaf of its inputs, its options as `options.…`,
+ * and paths whose values the engine does not show. An update that shows nothing at all has one leaf without a path.
+ */
+export function changesOf(step: Step): Leaf[] {
+  const { op, before, after, options, paths, type } = step;
+  // What goes says nothing more; what it runs when it goes is in the commands' own line.
+  const leaves = op === "delete" ? [] : allLeaves(before ?? {}, after ?? {}).filter((leaf) => !isImplied(step, leaf));
+  const told = allLeaves(options.before, options.after, "options");
+  const named = paths.filter((path) => !isInput(path, leaves));
+  const hidden = [...new Set(named)].map((path) => {
+    const [from, to] = [valueAt(before, path), valueAt(after, path)];
+    const isShown = JSON.stringify(from) !== JSON.stringify(to);
+    return isShown ? { path, before: from, after: to } : { path, before: undefined, after: undefined, isHidden: true };
+  });
+  const all = [...leaves, ...hidden, ...told].map((leaf) =>
+    isSecret(type, leaf.path) ? { ...leaf, isHidden: true } : leaf,
+  );
+  if (op !== "update" && op !== "same") return [{ path: `(${op})`, before: undefined, after: undefined }, ...all];
+  return all.length > 0 ? all : [{ path: "", before: undefined, after: undefined, isHidden: true }];
+}
+
+/** Whether a path that the engine names is one of these leaves, or above or below one. It quotes keys in its own ways. */
+function isInput(path: string, leaves: Leaf[]): boolean {
+  const plain = (text: string) => text.replaceAll(/\["([^"\\]*)"\]/g, ".$1").replaceAll(/\[(\d+)\]/g, ".$1");
+  const named = plain(path);
+  return leaves.some((leaf) => {
+    const own = plain(leaf.path);
+    return isBelow(own, named) || isBelow(named, own);
+  });
+}
+
+function valueAt(inputs: Inputs | undefined, path: string): unknown {
+  const keys = path.match(/[^.[\]"]+/g) ?? [];
+  return keys.reduce<unknown>(
+    (value, key) =>
+      typeof value === "object" && value !== null && Object.hasOwn(value, key) ? (value as Inputs)[key] : undefined,
+    inputs,
+  );
+}
+
+/** What type and name say already: of an object of Kubernetes its version, its kind, and a name that is the resource's. */
+function isImplied({ type, name }: Step, { path, before, after }: Leaf): boolean {
+  const [, group = "", version, kind] = /^kubernetes:([^/:]+)\/([^/:]+):([^/:]+)$/.exec(type) ?? [];
+  if (before !== undefined || kind === undefined) return false;
+  if (path === "kind") return after === kind;
+  if (path === "metadata.name") return after === name;
+  return path === "apiVersion" && after === (group === "core" ? version : `${group}/${version}`);
+}
+
+/** Of what Kubernetes or a provider keeps secret, whether or not the program says so. */
+function isSecret(type: string, path: string): boolean {
+  if (/^kubernetes:core\/v1:Secret(Patch)?$/.test(type)) return /^(data|stringData)(\.|\[|$)/.test(path);
+  if (type === "kubernetes:core/v1:SecretList") return /^items\[\d+\]\.(data|stringData)(\.|\[|$)/.test(path);
+  return type === "pulumi:providers:kubernetes" && path === "kubeconfig";
 }
 
 interface Read {

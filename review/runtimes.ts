@@ -4,11 +4,11 @@ import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, exchange, known, type Line, list, predicted, quoted, unknown } from "./lines.ts";
+import { claim, code, exchange, known, type Line, list, predicted, quoted, type Told, unknown } from "./lines.ts";
 import type { Inputs, Preview } from "./preview.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
-export function runtimeLines(changes: GroupChange[], preview: Preview): Line[] {
+export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
   const { steps } = preview;
   const lines = changes.flatMap((change) => {
     const { group, added, removed, replaced } = change;
@@ -25,17 +25,21 @@ export function runtimeLines(changes: GroupChange[], preview: Preview): Line[] {
       ...renamedPayloads(change),
     ];
   });
-  const classes = steps.flatMap(({ type, op, name, before, after }) => {
+  const classes = steps.flatMap((step): Told[] => {
+    const { type, op, name, before, after } = step;
     if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || !before || !after) return [];
     const others = leafChanges({ ...before, overhead: undefined }, { ...after, overhead: undefined }).map(
-      ({ path, before: from, after: to }) => known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
+      ({ path, before: from, after: to }) =>
+        claim(known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`), step, [path]),
     );
-    if (op === "replace") others.push(known(`RuntimeClass ${code(name)} is deleted and created again.`));
+    if (op === "replace") {
+      others.push(claim(known(`RuntimeClass ${code(name)} is deleted and created again.`), step, ["(replace)"]));
+    }
     const [old, now] = [overhead(before), overhead(after)];
     if (old === now) return others;
     return [
       ...others,
-      known(`RuntimeClass ${code(name)}: overhead ${exchange(old, now)}.`),
+      claim(known(`RuntimeClass ${code(name)}: overhead ${exchange(old, now)}.`), step, ["overhead.podFixed"]),
       predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
     ];
   });

@@ -1,21 +1,34 @@
 import { platforms } from "../node-installer/runtime/platforms.ts";
 import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { textDifference } from "./blocks.ts";
+import { fieldsOf } from "./fields.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
-import { items, leafChanges } from "./leaves.ts";
-import { code, exchange, known, type Line, predicted, unknown } from "./lines.ts";
+import { isBelow, items, type Leaf, leafChanges } from "./leaves.ts";
+import type { Ledger } from "./ledger.ts";
+import { claim, code, exchange, known, type Line, longestValue, predicted, type Told, unknown } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
+import { bindingLines, ruleLines } from "./rights.ts";
+
+const daemonSetType = "kubernetes:apps/v1:DaemonSet";
+const podPath = "spec.template.spec";
 
 /** What a reviewer who answers for security has to see, whatever else changes. */
-export function securityLines(changes: GroupChange[], { steps }: Preview): Line[] {
+export function securityLines(changes: GroupChange[], { steps }: Preview, ledger: Ledger): Told[] {
+  const groups = changes.flatMap((change) => groupLines(change, steps));
+  // What these tell is not told again.
+  ledger.enter(groups);
   return [
-    ...changes.flatMap(groupLines),
-    ...steps.flatMap((step) => (rows[step.type] ?? otherRow(step.type))?.(step) ?? []),
+    ...groups,
+    ...steps.flatMap((step) => {
+      const lines = Object.hasOwn(rows, step.type) ? rows[step.type] : undefined;
+      return [...optionLines(step, ledger), ...(lines?.(step, ledger) ?? [])];
+    }),
     // Last, since they are the most.
     ...steps.flatMap((step) => (step.type === "contrast-runtime:index:BareMetalNodes" ? hostKeyLines(step) : [])),
   ];
 }
 
-function groupLines({ group, before, after, added }: GroupChange): Line[] {
+function groupLines({ group, urn, before, after, added }: GroupChange, steps: Step[]): Told[] {
   const lines = added.flatMap(({ handler, platform }) => {
     const row = platforms[platform as PlatformName];
     if (row?.insecure)
@@ -30,12 +43,54 @@ function groupLines({ group, before, after, added }: GroupChange): Line[] {
   });
   if (!after?.image || before?.image === after.image) return lines;
   const text = before?.image ? exchange(before.image, after.image) : code(after.image);
-  return [...lines, known(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`)];
+  const line = known(`Group ${code(group)}: the installer, which is root on its nodes, is ${text}.`);
+  // The card only says so; of the pods themselves it is told where theirs is the same.
+  const pods = steps.filter(({ type, parent }) => type === daemonSetType && parent === urn);
+  return [
+    ...lines,
+    pods.reduce<Told>((told, step) => claim(told, step, imagePaths(step, before?.image, after.image)), line),
+  ];
+}
+
+function imagePaths({ before, after }: Step, from: unknown, to: unknown): string[] {
+  return leafChanges(podSpec(before) ?? {}, podSpec(after) ?? {}).flatMap((leaf) =>
+    /^containers\[\d+\]\.image$/.test(leaf.path) && leaf.before === from && leaf.after === to
+      ? [`${podPath}.${leaf.path}`]
+      : [],
+  );
+}
+
+/** Whose it is, who makes it, and what keeps it from going: of any resource. */
+function optionLines(step: Step, ledger: Ledger): Told[] {
+  const leaves = ledger
+    .changes(step)
+    .filter(({ path }) => /^options\.(parent|provider|protect|retainOnDelete|deletedWith)$/.test(path));
+  const short = (value: unknown) =>
+    typeof value === "string" ? value.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") : value;
+  return leaves.map(({ path, before, after }) =>
+    claim(
+      known(`${thing(step)}: option ${code(path.slice("options.".length))} ${exchange(short(before), short(after))}.`),
+      step,
+      [path],
+    ),
+  );
+}
+
+const thing = ({ type, name }: Step) => `${type.split(":").at(-1)} ${code(name)}`;
+
+/** One leaf's difference; of long texts every part that differs, in a block. */
+export function changeLine(sentence: string, { path, before, after, isHidden }: Leaf): Line {
+  if (isHidden) return known(`${sentence}${code(path)} changes.`);
+  const isLong = [before, after].some((value) => typeof value === "string" && value.length > longestValue);
+  if (!isLong || typeof before !== "string" || typeof after !== "string") {
+    return known(`${sentence}${code(path)} ${exchange(before, after)}.`);
+  }
+  return known(`${sentence}${code(path)} changes:`, textDifference(before, after).join("\n"));
 }
 
 /** By type of resource. Everything here is in the diff. */
-const rows: Record<string, (step: Step) => Line[]> = {
-  "kubernetes:apps/v1:DaemonSet": podLines,
+const rows: Record<string, (step: Step, ledger: Ledger) => Told[]> = {
+  [daemonSetType]: podLines,
   "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole": ruleLines,
   "kubernetes:rbac.authorization.k8s.io/v1:Role": ruleLines,
   "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding": bindingLines,
@@ -43,41 +98,44 @@ const rows: Record<string, (step: Step) => Line[]> = {
   "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy": policyLines,
   "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicyBinding": policyLines,
   "kubernetes:core/v1:Namespace": namespaceLines,
-  "kubernetes:core/v1:Secret": ({ op, name }) => [known(`Secret ${code(name)}: ${op}. Its value is not shown.`)],
-  "command:remote:Command": trustLines,
+  "kubernetes:core/v1:ServiceAccount": accountLines,
+  "kubernetes:core/v1:Secret": (step) => [
+    claim(known(`Secret ${code(step.name)}: ${step.op}. Its value is not shown.`), step, [
+      `(${step.op})`,
+      "data",
+      "stringData",
+    ]),
+  ],
   "pulumi:providers:kubernetes": clusterLines,
+  "pulumi:providers:azure-native": providerLines,
 };
 
-/** Leaves of the pod template that others explain: the image, which nodes, and the spec's name. */
-const explained = /^containers\[\d+\]\.image$|^nodeSelector|^affinity|^volumes\[\d+\]\.configMap\.name$|^tolerations/;
-/** Names of leaves that say nothing about what a pod may do. */
-const harmless = /^(containers\[\d+\]\.(livenessProbe|readinessProbe|resources)|terminationGracePeriodSeconds)/;
-
-function podLines({ op, name, before, after }: Step): Line[] {
+function podLines(step: Step, ledger: Ledger): Told[] {
+  const { op, name, before, after } = step;
   const [old, now] = [podSpec(before), podSpec(after)];
   if (op === "delete" || !now) return [];
-  const changed = leafChanges(old ?? {}, now);
   const tolerations = (spec: Inputs | undefined) => items(spec?.tolerations).map((entry) => JSON.stringify(entry));
   const [toleratedBefore, toleratedAfter] = [tolerations(old), tolerations(now)];
-  const lines = [
+  const tolerated = [
     ...toleratedAfter
       .filter((entry) => !toleratedBefore.includes(entry))
       .map((entry) => known(`DaemonSet ${code(name)} tolerates ${code(entry)}.`)),
     ...toleratedBefore
       .filter((entry) => !toleratedAfter.includes(entry))
       .map((entry) => known(`DaemonSet ${code(name)} no longer tolerates ${code(entry)}.`)),
-  ];
-  if (!old) return [...lines, privileges(name, now)];
-  return [
-    ...lines,
-    ...changed
-      .filter(({ path }) => !explained.test(path) && !harmless.test(path))
-      .map(({ path, before: from, after: to }) => {
-        // The value of a variable may be confidential, though none is today.
-        const hidden = /\.env\[/.test(path);
-        return known(`DaemonSet ${code(name)}: pod's ${code(path)} ${hidden ? "changes" : exchange(from, to)}.`);
-      }),
-  ];
+  ].map((line) => claim(line, step, [`${podPath}.tolerations`]));
+  if (!old) return [...tolerated, privileges(step, now), ...containerLines(step, {}, now)];
+  return [...tolerated, ...containerLines(step, old, now), ...podChanges(step, old, now, ledger, tolerated.length > 0)];
+}
+
+/** Every leaf of the pod: what a pod may do is decided in too many places for a list of those that matter. */
+function podChanges(step: Step, old: Inputs, now: Inputs, ledger: Ledger, isTolerated: boolean): Told[] {
+  const left = ledger.rest(step).map(({ path }) => path);
+  const fields = fieldsOf[daemonSetType];
+  return leafChanges(old, now)
+    .filter(({ path }) => fields?.test(`${podPath}.${path}`) && !(isTolerated && isBelow(path, "tolerations")))
+    .filter(({ path }) => left.some((each) => isBelow(each, `${podPath}.${path}`)))
+    .map((leaf) => claim(changeLine(`DaemonSet ${code(step.name)}: pod's `, leaf), step, [`${podPath}.${leaf.path}`]));
 }
 
 const podSpec = (inputs: Inputs | undefined): Inputs | undefined =>
@@ -85,15 +143,41 @@ const podSpec = (inputs: Inputs | undefined): Inputs | undefined =>
 
 interface Container {
   name?: string;
+  image?: unknown;
+  command?: unknown;
+  args?: unknown;
   securityContext?: { privileged?: boolean; capabilities?: { add?: string[] } };
 }
 
-function privileges(name: string, spec: Inputs): Line {
+/** What runs in each container that is new; the rest of it is listed with the other differences. */
+function containerLines(step: Step, old: Inputs, now: Inputs): Told[] {
+  return ["initContainers", "containers"].flatMap((kind) =>
+    items<Container>(now[kind]).flatMap((container, index) => {
+      const isNew = index >= items(old[kind]).length;
+      if (!isNew || typeof container !== "object" || container === null) return [];
+      const { name, image, command, args } = container;
+      const runs = `runs ${command === undefined ? "what the image says" : code(command)}${args === undefined ? "" : ` with ${code(args)}`}`;
+      const line = known(`DaemonSet ${code(step.name)}: container ${code(name)} is ${code(image)} and ${runs}.`);
+      const paths = ["name", "image", "command", "args"].filter(
+        (key) => code((container as Inputs)[key]).length < longestValue,
+      );
+      return [
+        claim(
+          line,
+          step,
+          paths.map((key) => `${podPath}.${kind}[${index}].${key}`),
+        ),
+      ];
+    }),
+  );
+}
+
+function privileges(step: Step, spec: Inputs): Told {
   const containers = [...items<Container>(spec.initContainers), ...items<Container>(spec.containers)];
   const paths = items<{ hostPath?: { path: string } }>(spec.volumes).flatMap(({ hostPath }) => hostPath?.path ?? []);
   const words = [
     ...containers.flatMap((container) => {
-      if (typeof container !== "object") return [`containers ${container}`];
+      if (typeof container !== "object" || container === null) return [`containers ${container}`];
       const { privileged = false, capabilities } = container.securityContext ?? {};
       const which = containers.length > 1 ? `${container.name}: ` : "";
       const added = items(capabilities?.add ?? "the runtime's own").join(", ");
@@ -102,89 +186,55 @@ function privileges(name: string, spec: Inputs): Line {
     ...["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true),
     ...paths.map((path) => `the node's ${path}`),
   ];
-  return known(`DaemonSet ${code(name)} is new; its pods have: ${words.map(code).join("; ")}.`);
+  const line = known(`DaemonSet ${code(step.name)} is new; its pods have: ${words.map(code).join("; ")}.`);
+  return step.op === "create" ? claim(line, step, ["(create)"]) : line;
 }
 
-function ruleLines({ op, type, name, before, after }: Step): Line[] {
+const identityChain = /^(contrast-runtime:index:ContrastRuntime\$)?contrast-runtime:index:NodeInstaller\$[^$]+$/;
+
+/** A policy that refuses nothing is none: what makes it one is said in a sentence, the rest is shown as it is. */
+function policyLines(step: Step, ledger: Ledger): Told[] {
+  const { op, type, urn, name, after } = step;
   const kind = type.split(":").at(-1);
-  if (op === "delete") return [known(`${kind} ${code(name)} is removed.`)];
-  const [old, now] = [rightsOf(before), rightsOf(after)];
-  return [
-    ...rightsBeyond(now, old).map((right) => known(`${kind} ${code(name)} allows: ${right}.`)),
-    ...rightsBeyond(old, now).map((right) => known(`${kind} ${code(name)} no longer allows: ${right}.`)),
-  ];
-}
-
-/** One verb on one resource, or on one object of it. */
-interface Right {
-  verb: string;
-  /** "leases of coordination.k8s.io" */
-  resource: string;
-  /** "" for every one. */
-  name: string;
-}
-
-function rightsOf(inputs: Inputs | undefined): Right[] {
-  const list = (rule: Inputs, key: string) => items<string>(rule[key]);
-  const orAll = (names: string[]) => (names.length > 0 ? names : [""]);
-  return items<Inputs>(inputs?.rules).flatMap((rule) =>
-    orAll(list(rule, "apiGroups")).flatMap((group) =>
-      [...list(rule, "resources"), ...list(rule, "nonResourceURLs")].flatMap((resource) =>
-        orAll(list(rule, "resourceNames")).flatMap((name) =>
-          list(rule, "verbs").map((verb) => ({ verb, resource: group ? `${resource} of ${group}` : resource, name })),
-        ),
-      ),
-    ),
-  );
-}
-
-/** The rights of the one that the other lacks, verbs and names together where they go together. */
-function rightsBeyond(rights: Right[], others: Right[]): string[] {
-  const held = new Set(others.map((right) => JSON.stringify(right)));
-  const extra = rights.filter((right) => !held.has(JSON.stringify(right)));
-  const verbs = Map.groupBy(extra, ({ resource, name }) => JSON.stringify([resource, name]));
-  const names = Map.groupBy(verbs.values(), (same) =>
-    JSON.stringify([same.map(({ verb }) => verb), same[0]?.resource, same[0]?.name === ""]),
-  );
-  return [...names.values()].map((alike) => {
-    const [first = []] = alike;
-    const named = alike.flatMap(([right]) => right?.name || []);
-    const objects = named.length > 0 ? ` named ${named.join(", ")}` : "";
-    return code(`${first.map(({ verb }) => verb).join(", ")} ${first[0]?.resource}${objects}`);
-  });
-}
-
-function bindingLines({ op, type, name, before, after }: Step): Line[] {
-  const kind = type.split(":").at(-1);
-  const text = (inputs: Inputs | undefined) => {
-    const { roleRef, subjects } = (inputs ?? {}) as { roleRef?: { name?: string }; subjects?: unknown };
-    return `${items<Inputs>(subjects)
-      .map((subject) => code(`${subject.kind} ${subject.namespace ?? ""}/${subject.name}`))
-      .join(", ")} has ${code(roleRef?.name)}`;
-  };
-  if (op === "delete") return [known(`${kind} ${code(name)} is removed.`)];
-  const [old, now] = [text(before), text(after)];
-  return old === now && before ? [] : [known(`${kind} ${code(name)}: ${now}${before ? ` (before: ${old})` : ""}.`)];
-}
-
-function policyLines({ op, type, name, before, after }: Step): Line[] {
-  const kind = type.split(":").at(-1);
-  if (op === "create")
-    return kind?.endsWith("Binding")
+  const limits = identityChain.test(urn.split("::")[2] ?? "") ? ", which limits what installers may do," : "";
+  if (op === "delete") return [claim(known(`${kind} ${code(name)}${limits} is removed.`), step, ["(delete)"])];
+  const spec = (after?.spec ?? {}) as Inputs;
+  const isWeak = [
+    spec.failurePolicy === "Ignore" ? "lets everything through when it fails" : "",
+    kind === "ValidatingAdmissionPolicyBinding" && !items(spec.validationActions).includes("Deny")
+      ? `refuses nothing: its actions are ${code(spec.validationActions)}`
+      : "",
+  ].filter((weakness) => weakness !== "");
+  const warnings = isWeak.map((weakness) => known(`${kind} ${code(name)} ${weakness}.`));
+  if (op === "create") {
+    const made = kind?.endsWith("Binding")
       ? []
-      : [known(`${kind} ${code(name)}, which limits what installers may do, is new.`)];
-  if (op === "delete") return [known(`${kind} ${code(name)}, which limits what installers may do, is removed.`)];
-  const changed = leafChanges(before ?? {}, after ?? {});
-  return changed.map(({ path, before: from, after: to }) =>
-    known(`${kind} ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
-  );
+      : [claim(known(`${kind} ${code(name)}${limits} is new.`), step, ["(create)"])];
+    return [...made, ...warnings];
+  }
+  const told = ledger.changes(step).filter(({ path }) => fieldsOf[type]?.test(path) && !path.startsWith("("));
+  return [...warnings, ...told.map((leaf) => claim(changeLine(`${kind} ${code(name)}: `, leaf), step, [leaf.path]))];
 }
 
-function namespaceLines({ op, name, before, after }: Step): Line[] {
-  if (op === "delete") return [known(`Namespace ${code(name)} is deleted with everything in it.`)];
+function namespaceLines(step: Step): Told[] {
+  const { op, name, before, after } = step;
+  if (op === "delete") {
+    return [claim(known(`Namespace ${code(name)} is deleted with everything in it.`), step, ["(delete)"])];
+  }
   return leafChanges(before ?? {}, after ?? {})
-    .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
-    .map(({ path, before: from, after: to }) => known(`Namespace ${code(name)}: ${code(path)} ${exchange(from, to)}.`));
+    .filter(({ path }) => before !== undefined && path.includes("pod-security.kubernetes.io"))
+    .map((leaf) => claim(changeLine(`Namespace ${code(name)}: `, leaf), step, [leaf.path]));
+}
+
+function accountLines(step: Step): Told[] {
+  const { name, before, after } = step;
+  if (after === undefined) return [];
+  const mounts = (inputs: Inputs | undefined) => inputs !== undefined && inputs.automountServiceAccountToken !== false;
+  if (mounts(before) === mounts(after) || (before === undefined && !mounts(after))) return [];
+  const text = mounts(after) ? "is mounted into its pods unless they say otherwise" : "is no longer mounted by itself";
+  const field = "automountServiceAccountToken";
+  const change = before === undefined ? code(after[field]) : exchange(before[field], after[field]);
+  return [claim(known(`ServiceAccount ${code(name)}: its token ${text} (${code(field)} ${change}).`), step, [field])];
 }
 
 function hostKeyLines({ before, after }: Step): Line[] {
@@ -202,37 +252,40 @@ function hostKeyLines({ before, after }: Step): Line[] {
   });
 }
 
-function trustLines({ op, name }: Step): Line[] {
-  if (!name.endsWith("-registry") || op === "delete") return [];
-  return [known(`Host ${code(name.replace(/-registry$/, ""))} is told which authority to trust for the registry.`)];
-}
-
-const otherRow = (type: string) => (type.startsWith("pulumi:providers:") ? providerLines : undefined);
-
-/** Of other providers: which account or subscription, and by which version of the plugin. */
-function providerLines({ type, name, before, after, paths }: Step): Line[] {
+/** Which account or subscription, and by which version of the plugin. */
+function providerLines(step: Step, ledger: Ledger): Told[] {
+  const { type, name, before, after } = step;
   if (!before || !after) return [];
   const provider = `Provider ${code(name)} (${code(type.split(":").at(-1))})`;
-  const settings = leafChanges(before, after);
-  const hidden = paths.filter((path) => !settings.some((setting) => setting.path.startsWith(path)));
-  return [
-    ...settings.map(({ path, before: from, after: to }) => known(`${provider}: ${code(path)} ${exchange(from, to)}.`)),
-    ...hidden.map((path) => known(`${provider}: ${code(path)} changes.`)),
-  ];
+  return ledger
+    .changes(step)
+    .filter(({ path }) => fieldsOf[type]?.test(path) && !path.startsWith("(") && path !== "")
+    .map((leaf) => claim(changeLine(`${provider}: `, leaf), step, [leaf.path]));
 }
 
-function clusterLines(step: Step): Line[] {
-  const { name, before, after, paths } = step;
+function clusterLines(step: Step, ledger: Ledger): Told[] {
+  const { type, name, before, after, paths } = step;
   if (!before || !after) return [];
-  if (isAnotherCluster(step)) return anotherCluster(before, after);
+  if (isAnotherCluster(step)) {
+    const [first, ...others] = anotherCluster(before, after);
+    const told = ["(replace)", "clusterIdentifier", "renderYamlToDirectory"];
+    return first ? [claim(first, step, told), ...others] : [];
+  }
+  const leaves = ledger.changes(step).filter(({ path }) => fieldsOf[type]?.test(path));
   // Credentials are secrets, which are the same text on both sides: where no path is named, they are all that can differ.
-  const [settings, isTold] = [leafChanges(before, after), paths.length === 0 || paths.includes("kubeconfig")];
+  const settings = leaves.filter(({ path, isHidden }) => !isHidden && !path.startsWith("("));
+  const differs = before.kubeconfig !== after.kubeconfig;
+  const isTold = differs || paths.includes("kubeconfig") || (step.op === "update" && settings.length === 0);
   return [
-    ...settings.map(({ path, before: from, after: to }) =>
-      known(`Provider ${code(name)}: ${code(path)} ${exchange(from, to)}.`),
-    ),
+    ...settings.map((leaf) => claim(changeLine(`Provider ${code(name)}: `, leaf), step, [leaf.path])),
     ...(isTold
-      ? [unknown(`Provider ${code(name)} gets different credentials; whether they lead to the same cluster.`)]
+      ? [
+          claim(
+            unknown(`Provider ${code(name)} gets different credentials; whether they lead to the same cluster.`),
+            step,
+            ["kubeconfig", ...(leaves.length === 0 ? [""] : [])],
+          ),
+        ]
       : []),
   ];
 }

@@ -1,19 +1,31 @@
 import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
+import { differenceBlock } from "./blocks.ts";
+import { commandLines } from "./commands.ts";
+import { components, fieldsOf } from "./fields.ts";
 import type { FleetPlan } from "./fleet-plan.ts";
 import { card, configMapType, groupChanges, installerType, readSpec, specMap } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
-import { code, known, type Line, notKnownYet, predicted, unknown } from "./lines.ts";
+import { Ledger } from "./ledger.ts";
+import { claim, code, known, type Line, notKnownYet, predicted, type Told, unknown } from "./lines.ts";
 import { hosts, localNodes, nodeLines } from "./nodes.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 import { restartLines } from "./restarts.ts";
 import { attestationLines, cards, runtimeLines } from "./runtimes.ts";
 import { securityLines } from "./security.ts";
+import { specLines } from "./specs.ts";
 
 /** One resource that the engine will change. */
 export interface Operation {
   op: string;
   type: string;
   name: string;
+  /** Its own URN: the types of all that it is below. */
+  urn: string;
+  /** URN of its parent. */
+  parent?: string;
+  /** URN of its provider, and SHA-256 of the provider's inputs like that of its own, where the preview shows them. */
+  provider?: string;
+  providerInputs?: string;
   /** Property paths that differ; empty where the engine compares no further. */
   changed: string[];
   /** SHA-256 of the planned inputs in canonical JSON, secrets as "[secret]"; absent for what goes. */
@@ -36,37 +48,63 @@ export interface Summary {
 /** What a preview comes to, in the words of the domain. Pure. */
 export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
   const groups = groupChanges(preview);
-  const sections = [
-    { title: "Runtimes", lines: runtimeLines(groups, preview) },
-    { title: "Attestation", lines: attestationLines(groups, preview) },
-    { title: "Nodes", lines: nodeLines(groups, preview) },
-    { title: "Restarts of containerd", lines: restartLines(groups, preview) },
-    { title: "Security", lines: securityLines(groups, preview) },
-    { title: "Changed from outside", lines: preview.drift.flatMap(driftLines) },
-    { title: "Left behind by an update that failed", lines: preview.leftBehind.map(leftBehindLine) },
-    { title: "Not known here", lines: preview.steps.flatMap((step) => [...otherLines(step), ...unreadLines(step)]) },
+  const ledger = new Ledger(preview);
+  const section = (title: string, lines: Told[]) => ({ title, lines: ledger.enter(lines) });
+  const { steps } = preview;
+  // In this order, since each tells what those before have left.
+  const specs = section("Install specs", specLines(groups, preview, ledger));
+  const domain = [
+    section("Runtimes", runtimeLines(groups, preview)),
+    section("Attestation", attestationLines(groups, preview)),
+    section("Nodes", nodeLines(groups, preview)),
+    section("Restarts of containerd", restartLines(groups, preview)),
+    section("Security", securityLines(groups, preview, ledger)),
+    section("Commands", commandLines(preview, ledger)),
   ];
+  const details = [
+    section("Changed from outside", preview.drift.flatMap(driftLines)),
+    section("Left behind by an update that failed", preview.leftBehind.map(leftBehindLine)),
+    specs,
+    section(
+      "Resource by resource",
+      steps.flatMap((step) => differenceLines(step, ledger)),
+    ),
+  ];
+  const left = section(
+    "Not explained here",
+    steps.flatMap((step) => [...unexplainedLines(step, ledger), ...unreadLines(step)]),
+  );
+  const sections = [...domain, left, ...details];
   return {
     project: preview.project,
     stack: preview.stack,
     sections: sections.filter(({ lines }) => lines.length > 0),
-    operations: [...preview.steps, ...preview.leftBehind].map(operation).sort(byTypeAndName),
+    operations: [...steps, ...preview.leftBehind].map((step) => operation(step, preview)).sort(byTypeAndName),
     errors: preview.errors,
     warnings: [...new Set(preview.warnings)].sort(),
     fleets,
   };
 }
 
-const operation = ({ op, type, name, paths, after }: Step): Operation => ({
-  op,
-  type,
-  name,
-  changed: paths,
-  ...(after !== undefined && { inputs: sha256(canonicalJson(after)) }),
-});
+function operation({ op, urn, type, name, parent, provider, paths, after }: Step, { known }: Preview): Operation {
+  const providerInputs = provider === undefined ? undefined : known.get(provider);
+  return {
+    op,
+    type,
+    name,
+    urn,
+    ...(parent !== undefined && { parent }),
+    ...(provider !== undefined && { provider }),
+    ...(providerInputs !== undefined && { providerInputs: sha256(canonicalJson(providerInputs)) }),
+    changed: paths,
+    ...(after !== undefined && { inputs: sha256(canonicalJson(after)) }),
+  };
+}
 
 const byTypeAndName = (a: Operation, b: Operation): number => {
-  const [x, y] = [`${a.type} ${a.name} ${a.op}`, `${b.type} ${b.name} ${b.op}`];
+  const key = ({ type, name, op, urn, parent, provider }: Operation) =>
+    [type, name, op, urn, parent, provider].join(" ");
+  const [x, y] = [key(a), key(b)];
   return x < y ? -1 : x > y ? 1 : 0;
 };
 
@@ -87,21 +125,50 @@ const leftBehindLine = ({ type, name }: Step): Line =>
     `${code(type.split(":").at(-1))} ${code(name)}: an earlier update replaced it and did not delete the old one, which is deleted now.`,
   );
 
-/** Of what this program makes, everything is explained above or says for itself what it is. */
-const ours =
-  /^(contrast-runtime:index:|kubernetes:(core\/v1:(Namespace|ConfigMap|ServiceAccount|Secret)|apps\/v1:DaemonSet|node\.k8s\.io\/v1:RuntimeClass|rbac\.|admissionregistration\.)|command:|pulumi:providers:|azure-native:containerservice:AgentPool)/;
+/** What is left of types whose fields are known: the differences themselves. */
+function differenceLines(step: Step, ledger: Ledger): Told[] {
+  const isComponent = components.has(step.type);
+  const fields = isComponent ? /(?:)/ : Object.hasOwn(fieldsOf, step.type) ? fieldsOf[step.type] : undefined;
+  const own = ledger.rest(step).filter(({ path }) => path !== "" && fields?.test(path));
+  if (own.length === 0) return [];
+  const shown = own.filter((leaf) => !leaf.path.startsWith("(") && !(isComponent && ledger.shows(leaf)));
+  const text = `${kindOf(step.type)} ${code(step.name)}${isComponent ? ", a component," : ""} ${verbs[step.op] ?? step.op}`;
+  return [
+    claim(
+      known(`${text}${shown.length > 0 ? ":" : "."}`, differenceBlock(shown)),
+      step,
+      own.map(({ path }) => path),
+    ),
+  ];
+}
 
-/** Of these types it says so only of what our components make, and of the push of an image that was built here. */
-const anybodys = /^(command:|kubernetes:core\/v1:(ConfigMap|ServiceAccount)$)/;
+const kindOf = (type: string): string =>
+  type.startsWith("pulumi:providers:") ? "Provider" : (type.split(":").at(-1) ?? type);
 
-const otherLines = ({ op, urn, type, name }: Step): Line[] => {
-  if (anybodys.test(type) && !urn.includes("::contrast-runtime:index:") && name !== "installer-image") {
-    return [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: it is none of this product's.`)];
-  }
-  return ours.test(type)
-    ? []
-    : [unknown(`What the ${op} of ${code(name)} (${code(type)}) does: this summary does not know that type.`)];
+const verbs: Record<string, string> = {
+  create: "is new",
+  update: "changes",
+  delete: "is removed",
+  replace: "is deleted and made again",
+  import: "is imported",
+  same: "stays as it is, but not for the engine",
 };
+
+/** Whatever is left: nobody thought of it. */
+function unexplainedLines(step: Step, ledger: Ledger): Told[] {
+  const rest = ledger.rest(step);
+  if (rest.length === 0) return [];
+  const { op, type, name } = step;
+  const shown = rest.filter(({ path }) => !path.startsWith("("));
+  const isNothing = shown.every(({ path, isHidden }) => path === "" && isHidden);
+  const which = isNothing && op !== "delete" ? " The engine shows nothing of what differs." : "";
+  return [
+    unknown(
+      `What the ${op} of ${code(name)} (${code(type)}) does is not explained here.${which}`,
+      differenceBlock(shown.filter(({ path }) => path !== "")),
+    ),
+  ];
+}
 
 /** What the lines above are made of. */
 const read: Record<string, (inputs: Inputs) => boolean> = {
@@ -129,5 +196,5 @@ const unreadLines = ({ type, name, before, after }: Step): Line[] =>
  * of steps.
  */
 export function canonical({ project, stack, sections, operations, errors }: Summary): string {
-  return `${canonicalJson({ schemaVersion: 1, project, stack, sections, operations, errors }, 2)}\n`;
+  return `${canonicalJson({ schemaVersion: 2, project, stack, sections, operations, errors }, 2)}\n`;
 }

@@ -3,11 +3,12 @@ import { rules } from "./rules.ts";
 
 new PolicyPack("contrast-runtime", {
   enforcementLevel: "mandatory",
-  policies: rules.map(({ name, description, check }) => ({
+  policies: rules.map(({ name, description, configSchema, check }) => ({
     name,
     description,
-    validateResource: ({ type, name: resource, urn, props }, reportViolation) => {
-      for (const sentence of check({ type, name: resource, urn, props })) reportViolation(sentence);
+    ...(configSchema && { configSchema }),
+    validateResource: ({ type, name: resource, urn, props, getConfig }, reportViolation) => {
+      for (const sentence of check({ type, name: resource, urn, props }, getConfig())) reportViolation(sentence);
     },
   })),
 });

@@ -14,42 +14,120 @@ export interface Rule {
   /** Kebab-case, stable: what a stack's policy configuration names. */
   name: string;
   description: string;
+  /** What a stack's policy configuration may say to it, as JSON schema properties. */
+  configSchema?: { properties: Record<string, { type: "array"; items: { type: "string" } }> };
   /** One sentence for each violation. */
-  check: (resource: Resource) => string[];
+  check: (resource: Resource, config?: { stacks?: string[] }) => string[];
 }
 
 type Tree = Record<string, unknown>;
 const tree = (value: unknown): Tree => (typeof value === "object" && value !== null ? (value as Tree) : {});
 const items = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 
-/** Of a Pod, or of whatever holds a pod template: DaemonSet, Deployment, Job, CronJob, … */
-function podSpecs(type: string, props: Tree): Tree[] {
-  if (!type.startsWith("kubernetes:")) return [];
-  const spec = tree(props.spec);
-  const job = tree(tree(spec.jobTemplate).spec);
-  return type.endsWith(":Pod") ? [spec] : [tree(tree(spec.template).spec), tree(tree(job.template).spec)];
+const containerLists = ["initContainers", "containers", "ephemeralContainers"];
+
+/** Whatever holds containers, wherever it stands: in pods, their templates, patches and lists of them. */
+function podSpecs(value: unknown): Tree[] {
+  const [here, children] = [tree(value), [] as unknown[]];
+  for (const key of Object.keys(here)) {
+    try {
+      children.push(here[key]);
+    } catch {
+      // Only the update will know it, and is looked at then.
+    }
+  }
+  const isSpec = containerLists.some((list) => Object.keys(here).includes(list));
+  return [...(isSpec ? [here] : []), ...children.flatMap(podSpecs)];
 }
+
+const containersOf = (spec: Tree): Tree[] =>
+  containerLists
+    .flatMap((list) => items(spec[list]))
+    .filter((each) => typeof each === "object")
+    .map(tree);
+
+/** Patches, and resources of other providers, need not say it. */
+const mayHaveNoImage = (type: string) => !type.startsWith("kubernetes:") || type.endsWith("Patch");
 
 const pinnedImages: Rule = {
   name: "pinned-images",
   description: "Every container's image is named by digest.",
-  check: ({ type, props }) =>
-    podSpecs(type, props)
-      .flatMap((spec) => [...items(spec.initContainers), ...items(spec.containers)].map(tree))
+  check: ({ type, props }) => {
+    const specs = podSpecs(props);
+    const images = specs
+      .flatMap(containersOf)
+      .filter(({ image }) => image !== undefined || !mayHaveNoImage(type))
+      .map(({ name, image }) => ({ what: `Container "${name}" runs the image`, image }));
+    const volumes = specs
+      .flatMap((spec) => items(spec.volumes).map(tree))
+      .filter(({ image }) => image !== undefined)
+      .map(({ name, image }) => ({ what: `Volume "${name}" is the image`, image: tree(image).reference }));
+    return [...images, ...volumes]
       .filter(({ image }) => !/@sha256:[0-9a-f]{64}$/.test(String(image)))
       .map(
-        ({ name, image }) =>
-          `Container "${name}" runs the image "${image}", which may be another image tomorrow. Name it by digest: …@sha256:<64 hex digits>.`,
-      ),
+        ({ what, image }) =>
+          `${what} "${image}", which may be another image tomorrow. Name it by digest: …@sha256:<64 hex digits>.`,
+      );
+  },
 };
 
-const sshTypes = new Set(["command:remote:Command", "command:remote:CopyFile", "command:remote:CopyToRemote"]);
+/** The pods that work on nodes, which is what the product is for. Their privileges are in pod-security.ts. */
+const ownPods =
+  /^(contrast-runtime:index:ContrastRuntime\$)?contrast-runtime:index:NodeInstaller\$kubernetes:apps\/v1:DaemonSet$/;
+
+const confinedPods: Rule = {
+  name: "confined-pods",
+  description: "No pods but the installers' reach the node that they run on.",
+  check: ({ urn, props }) => {
+    if (ownPods.test(urn.split("::")[2] ?? "")) return [];
+    return podSpecs(props).flatMap((spec) => {
+      const host = ["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true);
+      const paths = items(spec.volumes).map((volume) => tree(tree(volume).hostPath).path);
+      const privileged = containersOf(spec).filter(({ securityContext }) => tree(securityContext).privileged === true);
+      const reasons = [
+        ...host,
+        ...paths.filter((path) => path !== undefined).map((path) => `the node's directory ${path}`),
+        ...privileged.map(({ name }) => `privileged container "${name}"`),
+      ];
+      return reasons.map((reason) => `A pod has ${reason}, which makes it root on its node. Remove it.`);
+    });
+  },
+};
+
+const opaqueTypes = /^kubernetes:helm\.sh\/[^:]+:Release$/;
+
+const readableManifests: Rule = {
+  name: "readable-manifests",
+  description: "Nothing is deployed that policies cannot look into.",
+  check: ({ type }) =>
+    opaqueTypes.test(type)
+      ? [
+          "A Helm release is rendered by Helm while it is deployed, so neither this pack nor a preview can look into it. " +
+            "Use kubernetes.helm.v4.Chart, whose objects are resources.",
+        ]
+      : [],
+};
+
+/** `curl … | sh`, `sh -c "$(curl …)"`, `bash <(wget …)`: by accident, that is; who wants to hide it can. */
+const runsDownload =
+  /\b(curl|wget)\b[^;&]*\|\s*(sudo\s+(-\S+\s+)*)?(\S*\/)?(env\s+)?(ba|da|k|z)?sh\b|[$<]\(\s*(curl|wget)\b|`\s*(curl|wget)\b/;
+
+const checkedPrograms: Rule = {
+  name: "checked-programs",
+  description: "No command runs what it has just downloaded.",
+  check: ({ type, props }) =>
+    type.startsWith("command:")
+      ? ["create", "update", "delete", "stdin"]
+          .filter((verb) => runsDownload.test(String(props[verb] ?? "")))
+          .map((verb) => `Its ${verb} runs what it downloads, whatever that is by then. Check a digest first.`)
+      : [],
+};
 
 const hostKeys: Rule = {
   name: "host-keys",
   description: "Every host that is reached by SSH is known by its key.",
   check: ({ type, props }) => {
-    if (!sshTypes.has(type)) return [];
+    if (!type.startsWith("command:remote:")) return [];
     const connection = tree(props.connection);
     const hops = connection.proxy === undefined ? [connection] : [connection, tree(connection.proxy)];
     return hops
@@ -81,28 +159,35 @@ const privateApiServer: Rule = {
   },
 };
 
-/** `dev`, `dev-anna`, `dev.lab` */
-const isDevelopment = (urn: string): boolean => /^urn:pulumi:dev([-._][^:]*)?::/.test(urn);
+const stackOf = (urn: string): string => /^urn:pulumi:([^:]+)::/.exec(urn)?.[1] ?? "";
 
 const secureRuntimes: Rule = {
   name: "secure-runtimes",
-  description: "Runtimes without a TEE are in dev stacks only.",
-  check: ({ type, urn, props }) => {
-    if (isDevelopment(urn)) return [];
-    const handlers =
-      type === "kubernetes:node.k8s.io/v1:RuntimeClass"
-        ? [String(props.handler)].filter((handler) => handler.startsWith("contrast-insecure-"))
-        : type === "contrast-runtime:index:NodeInstaller"
-          ? items(props.runtimes)
-              .map(tree)
-              .filter(({ platform }) => platforms[platform as PlatformName]?.insecure)
-              .map(({ handler }) => String(handler))
-          : [];
+  description: "Runtimes without a TEE are in the stack dev only, and in those that the policy's configuration names.",
+  configSchema: { properties: { stacks: { type: "array", items: { type: "string" } } } },
+  check: ({ type, urn, props }, { stacks = [] } = {}) => {
+    // By its whole name: "dev-production" begins like a stack for developing, too.
+    if (["dev", ...stacks].includes(stackOf(urn))) return [];
+    const handlers = /^kubernetes:node\.k8s\.io\/[^:]+:RuntimeClass(Patch)?$/.test(type)
+      ? [String(props.handler)].filter((handler) => handler.startsWith("contrast-insecure-"))
+      : type === "contrast-runtime:index:NodeInstaller"
+        ? items(props.runtimes)
+            .map(tree)
+            .filter(({ handler, platform }) => String(handler).startsWith("contrast-insecure-") || !isSecure(platform))
+            .map(({ handler }) => String(handler))
+        : [];
     return handlers.map(
       (handler) =>
-        `The runtime ${handler} has no TEE: nothing in its pods is confidential. Use another platform, or a stack called dev or dev-….`,
+        `The runtime ${handler} has no TEE: nothing in its pods is confidential. Use another platform, the stack dev, or name ` +
+        `the stack ${stackOf(urn)} in this policy's configuration ("secure-runtimes": {"stacks": […]}).`,
     );
   },
 };
 
-export const rules: Rule[] = [pinnedImages, hostKeys, privateApiServer, secureRuntimes];
+/** A platform that nobody here knows is none. */
+const isSecure = (platform: unknown): boolean =>
+  Object.hasOwn(platforms, String(platform)) && !platforms[platform as PlatformName].insecure;
+
+export const rules: Rule[] = [
+  ...[pinnedImages, confinedPods, readableManifests, checkedPrograms, hostKeys, privateApiServer, secureRuntimes],
+];

@@ -54,9 +54,56 @@ describe("check", () => {
       summaryOf({ op: "update", type: "aws:a:B", name: "x", before: {}, after: {}, paths }),
     );
     if (!a || !b) throw new Error("two summaries");
-    expect(differences(approve(a), b)).toEqual([
+    expect(differences(approve(a), b)).toContain(
       "`B` `x`: approved with a change of `count`; now it changes `count`, `vmSize`.",
+    );
+  });
+
+  test("a resource under another parent, or made by another provider, is not the approved one", () => {
+    const step = { op: "update", type: "kubernetes:core/v1:Namespace", name: "n", before: {}, after: { a: 1 } };
+    const side = (state: Record<string, unknown>) => summaryOf({ ...step, options: { before: state, after: state } });
+    const provider = (name: string, id: string) => ({
+      provider: `urn:pulumi:s::p::pulumi:providers:kubernetes::${name}::${id}`,
+    });
+    expect(differences(approve(side(provider("one", "id"))), side(provider("one", "another")))).toEqual([]);
+    expect(differences(approve(side(provider("one", "id"))), side(provider("two", "id")))).toContain(
+      "`Namespace` `n` is made by `pulumi:providers:kubernetes::two`, approved as made by `pulumi:providers:kubernetes::one`.",
+    );
+    const parent = (name: string) => ({ parent: `urn:pulumi:s::p::contrast-runtime:index:NodeInstaller::${name}` });
+    expect(differences(approve(side(parent("one"))), side(parent("two")))).toContain(
+      "`Namespace` `n` is below `contrast-runtime:index:NodeInstaller::two`, approved as below `contrast-runtime:index:NodeInstaller::one`.",
+    );
+    // The chain of types alone, as where a program makes it itself.
+    expect(differences(approve(summaryOf(step)), summaryOf({ ...step, foreign: true }))[0]).toContain(
+      "has another URN",
+    );
+  });
+
+  test("settings of the provider that are not those of the approved preview are a difference", () => {
+    const made = (kubeconfig: string) => {
+      const urn = "urn:pulumi:production::contrast-runtime::pulumi:providers:kubernetes::k";
+      const { steps } = JSON.parse(
+        document([
+          {
+            ...{ op: "create", type: "kubernetes:core/v1:Namespace", name: "n", after: {} },
+            options: { after: { provider: `${urn}::id` } },
+          },
+        ]),
+      );
+      const same = { op: "same", urn, oldState: { inputs: { kubeconfig } }, newState: { inputs: { kubeconfig } } };
+      return summarize(readPreview(JSON.stringify({ steps: [...steps, same] })));
+    };
+    expect(differences(approve(made("a")), made("a"))).toEqual([]);
+    expect(differences(approve(made("a")), made("b"))).toEqual([
+      "`Namespace` `n` is made by `pulumi:providers:kubernetes::k`, whose settings differ from those of the approved preview.",
     ]);
+  });
+
+  test("an approval of before parents and providers were noted down says so", () => {
+    const old = JSON.stringify({ ...JSON.parse(canonical(summaryOf(...added))), schemaVersion: 1 });
+    expect(() => readApproved(old, "approved.json")).toThrow(
+      /approved\.json was written by an earlier version.*Preview again/s,
+    );
   });
 
   test("a second operation under one name does not hide behind the first", () => {

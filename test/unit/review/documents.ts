@@ -14,21 +14,34 @@ export interface DocumentStep {
   before?: object;
   after?: object;
   paths?: string[];
+  /** Keys of the states besides type, parent and inputs. */
+  options?: { before?: Record<string, unknown>; after?: Record<string, unknown> };
   /** Made by the program itself, and by none of our components. */
   foreign?: boolean;
 }
 
+const component = (name: string) => `contrast-runtime:index:${name}$`;
+/** Types above a resource of ours, by its type's beginning; none above what is not listed. */
+const chains: [RegExp, string][] = [
+  [/^command:remote:/, component("ContrastRuntime") + component("BareMetalNodes")],
+  [/^kubernetes:node\.k8s\.io/, component("ContrastRuntime") + component("RuntimeClasses")],
+  [/^kubernetes:core\/v1:(Namespace|Secret)$/, component("ContrastRuntime")],
+  [/^(command|kubernetes):/, component("ContrastRuntime") + component("NodeInstaller")],
+  [/^contrast-runtime:index:(NodeInstaller|BareMetalNodes|RuntimeClasses)$/, component("ContrastRuntime")],
+];
+
 const urnOf = ({ type, name, stack, foreign }: { type: string; name: string; stack: string; foreign?: boolean }) => {
-  const parents = foreign || !/^(command|kubernetes):/.test(type) ? "" : "contrast-runtime:index:ContrastRuntime$";
+  const parents = foreign ? "" : (chains.find(([types]) => types.test(type))?.[1] ?? "");
   return `urn:pulumi:${stack}::contrast-runtime::${parents}${type}::${name}`;
 };
 
 /** What `pulumi preview --json` would print of these steps. */
 export function document(steps: DocumentStep[], stack = "production"): string {
-  const state = (step: DocumentStep, inputs: object | undefined) =>
+  const state = (step: DocumentStep, side: "before" | "after", inputs = step[side]) =>
     inputs && {
       type: step.type,
       inputs,
+      ...step.options?.[side],
       ...(step.parent && { parent: urnOf({ type: installerType, name: step.parent, stack }) }),
     };
   return JSON.stringify({
@@ -38,8 +51,8 @@ export function document(steps: DocumentStep[], stack = "production"): string {
       ...steps.map((step) => ({
         op: step.op,
         urn: urnOf({ ...step, stack }),
-        oldState: state(step, step.before),
-        newState: state(step, step.after),
+        oldState: state(step, "before"),
+        newState: state(step, "after"),
         detailedDiff: Object.fromEntries((step.paths ?? []).map((path) => [path, { kind: "update" }])),
       })),
     ],

@@ -137,22 +137,28 @@ describe("nodes", () => {
     ]);
   });
 
-  test("commands that are run on hosts of before, whatever secret is why", () => {
-    const command = (name: string, op = "update") => ({
+  test("commands that are run on hosts, those of one text in one line, whatever secret is why", () => {
+    const command = (name: string, op = "update", script = "true"): DocumentStep => ({
       op,
       type: "command:remote:Command",
       name,
-      before: {},
-      after: {},
+      ...(op === "update" && { before: { create: "sh -s", stdin: "true" } }),
+      after: { create: "sh -s", stdin: script },
     });
     const summary = summaryOf(
-      ...["h-1", "h-2"].flatMap((host) => [command(`${host}-prepare`), command(`${host}-check`)]),
-      command("h-3-join"),
+      ...["h-1", "h-2"].flatMap((host) => [command(`${host}-prepare`), command(`${host}-check`, "update", "false")]),
       command("h-4-join", "create"),
     );
-    expect(linesOf(summary, "Nodes")).toEqual([
-      "known: On 2 hosts that are there already, SSH runs `check` and `prepare`: `h-1`, `h-2`.",
-      "known: On 1 host that is there already, SSH runs `join`: `h-3`.",
+    expect(linesOf(summary, "Commands")).toEqual([
+      "known: On 2 hosts, SSH runs `h-1-check`, `h-2-check` again (create).",
+      "known: On 2 hosts, SSH runs `h-1-prepare`, `h-2-prepare` again (create).",
+      "known: On 1 host, SSH runs `h-4-join` (create).",
+    ]);
+    const blocks = summary.sections.find(({ title }) => title === "Commands")?.lines.map(({ block }) => block);
+    expect(blocks).toEqual([
+      '- stdin: "true"\n+ stdin: "false"',
+      "~ (everything): a value that is not shown changes",
+      '+ create: "sh -s"\n+ stdin: "true"',
     ]);
   });
 

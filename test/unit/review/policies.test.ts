@@ -2,14 +2,17 @@ import { expect, test } from "vitest";
 import { rules } from "../../../review/policies/rules.ts";
 
 const pinned = `registry.example.com/a@sha256:${"0".repeat(64)}`;
-const violations = (type: string, props: object, stack = "production") =>
+const violations = (type: string, props: object, stack = "production", stacks?: string[], parents = "") =>
   rules.flatMap(({ name, check }) =>
-    check({
-      type,
-      name: "it",
-      urn: `urn:pulumi:${stack}::p::${type}::it`,
-      props: props as Record<string, unknown>,
-    }).map((sentence) => `${name}: ${sentence}`),
+    check(
+      {
+        type,
+        name: "it",
+        urn: `urn:pulumi:${stack}::p::${parents}${type}::it`,
+        props: props as Record<string, unknown>,
+      },
+      stacks && { stacks },
+    ).map((sentence) => `${name}: ${sentence}`),
   );
 const pods = (...containers: object[]) => ({ spec: { template: { spec: { containers } } } });
 const connection = { host: "192.0.2.1", hostKey: "ssh-ed25519 AAAA" };
@@ -24,7 +27,10 @@ test.each([
     "kubernetes:batch/v1:CronJob",
     { spec: { jobTemplate: { spec: pods({ name: "a", image: pinned }).spec } } },
   ],
-  ["a resource that has nothing to do with it", "aws:s3:Bucket", { spec: { containers: [{ image: "a" }] } }],
+  ["a resource that has nothing to do with it", "aws:s3:Bucket", { spec: { containers: ["a", { name: "b" }] } }],
+  ["a patch that leaves the image alone", "kubernetes:apps/v1:DaemonSetPatch", pods({ name: "a", tty: true })],
+  ["a chart, whose objects are resources", "kubernetes:helm.sh/v4:Chart", { chart: "x" }],
+  ["a command that checks", "command:local:Command", { create: "curl -o f https://a; sha256sum -c f.sum" }],
   ["a host with its key", "command:remote:Command", { connection }],
   ["a host behind a known one", "command:remote:Command", { connection: { ...connection, proxy: connection } }],
   ["a private cluster", cluster, { apiServerAccessProfile: { enablePrivateCluster: true } }],
@@ -115,9 +121,86 @@ test.each([
   expect(found[0]).toContain(part);
 });
 
-test.each(["dev", "dev-anna", "dev.lab"])("insecure runtimes are for dev stacks such as %s", (stack) => {
-  expect(violations(runtimeClass, insecure, stack)).toEqual([]);
+test("insecure runtimes are for the stack dev, and those that the configuration names", () => {
+  expect(violations(runtimeClass, insecure, "dev")).toEqual([]);
+  expect(violations(runtimeClass, insecure, "lab", ["lab"])).toEqual([]);
 });
-test.each(["production", "device", "my-dev"])("%s is no dev stack", (stack) => {
-  expect(violations(runtimeClass, insecure, stack)).toHaveLength(1);
+test.each(["production", "device", "my-dev", "dev-production", "dev.lab", "dev-anna"])(
+  "%s is no dev stack",
+  (stack) => {
+    expect(violations(runtimeClass, insecure, stack)).toHaveLength(1);
+    expect(violations(runtimeClass, insecure, stack, ["lab"])).toHaveLength(1);
+  },
+);
+
+const tagged = { name: "a", image: "busybox:1" };
+test.each<[string, string, object]>([
+  ["a PodTemplate", "kubernetes:core/v1:PodTemplate", { template: { spec: { containers: [tagged] } } }],
+  ["a patch of a pod", "kubernetes:core/v1:PodPatch", { spec: { containers: [tagged] } }],
+  ["a patch of a DaemonSet", "kubernetes:apps/v1:DaemonSetPatch", pods(tagged)],
+  ["a list", "kubernetes:apps/v1:DaemonSetList", { items: [pods(tagged)] }],
+  ["a container for debugging", "kubernetes:core/v1:Pod", { spec: { containers: [], ephemeralContainers: [tagged] } }],
+  [
+    "a volume",
+    "kubernetes:core/v1:Pod",
+    { spec: { containers: [], volumes: [{ name: "v", image: { reference: "a:1" } }] } },
+  ],
+  ["a custom resource", "kubernetes:argoproj.io/v1alpha1:Rollout", { spec: { workload: { a: [pods(tagged)] } } }],
+  ["another provider's resource", "docker:index:Stack", { deep: [{ containers: [tagged] }] }],
+])("an image by tag in %s is a violation", (_name, type, props) => {
+  expect(violations(type, props)).toEqual([expect.stringContaining("pinned-images")]);
+});
+
+test.each<[string, object]>([
+  ["the node's processes", { hostPID: true }],
+  ["the node's network", { hostNetwork: true }],
+  ["the node's memory", { hostIPC: true }],
+  ["the node's files", { volumes: [{ name: "v", hostPath: { path: "/" } }] }],
+  ["everything", { containers: [{ name: "a", image: pinned, securityContext: { privileged: true } }] }],
+  [
+    "everything, at its start",
+    { initContainers: [{ name: "a", image: pinned, securityContext: { privileged: true } }] },
+  ],
+])("a pod that has %s is a violation, unless it is an installer's", (_name, spec) => {
+  const props = { spec: { template: { spec: { containers: [], ...spec } } } };
+  const type = "kubernetes:apps/v1:DaemonSet";
+  const chain = "contrast-runtime:index:ContrastRuntime$contrast-runtime:index:NodeInstaller$";
+  expect(violations(type, props)).toEqual([expect.stringContaining("confined-pods")]);
+  expect(violations("kubernetes:batch/v1:Job", props, "production", undefined, chain)).toHaveLength(1);
+  expect(violations(type, props, "production", undefined, chain)).toEqual([]);
+});
+
+test("a Helm release cannot be looked into", () => {
+  expect(violations("kubernetes:helm.sh/v3:Release", { chart: "x" })).toEqual([
+    expect.stringContaining("readable-manifests"),
+  ]);
+});
+
+test.each([
+  "curl https://a | sh",
+  "wget -qO- a | sudo -E bash",
+  'sh -c "$(curl a)"',
+  "bash <(curl a)",
+  "curl a | /bin/sh",
+])("%s is a violation wherever it runs", (text) => {
+  expect(violations("command:local:Command", { create: text })).toEqual([expect.stringContaining("checked-programs")]);
+  expect(violations("command:remote:Command", { connection, stdin: text })).toHaveLength(1);
+});
+
+test("a value that only the update will know hides nothing that is known", () => {
+  const spec = { containers: [tagged] };
+  Object.defineProperty(spec, "volumesOf", {
+    enumerable: true,
+    get: () => {
+      throw new Error("not known yet");
+    },
+  });
+  expect(violations("kubernetes:core/v1:Pod", { spec })).toHaveLength(1);
+});
+
+test("a platform that nobody knows is none with a TEE", () => {
+  const card = { runtimes: [{ handler: "x", platform: "constructor" }] };
+  expect(violations("contrast-runtime:index:NodeInstaller", card)).toEqual([
+    expect.stringContaining("secure-runtimes"),
+  ]);
 });

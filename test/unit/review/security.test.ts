@@ -50,16 +50,21 @@ describe("security", () => {
   });
 
   test("the privileges of a new pod are those of all its containers", () => {
-    const snapshotter = { name: "snapshotter", securityContext: { privileged: true } };
+    const snapshotter = {
+      ...{ name: "snapshotter", image: image("b"), command: ["/bin/s"], args: ["-v"] },
+      securityContext: { privileged: true },
+    };
     const spec = { containers: [{ ...container, securityContext: { capabilities: { add: ["CHOWN"] } } }, snapshotter] };
     const step = { op: "create", type: "kubernetes:apps/v1:DaemonSet", name: "installer", after: daemonSet(spec) };
     expect(linesOf(summaryOf(step), "Security")).toEqual([
       "known: DaemonSet `installer` is new; its pods have: `installer: not privileged`; `installer: capabilities CHOWN`; " +
         "`snapshotter: privileged`; `snapshotter: capabilities the runtime's own`.",
+      `known: DaemonSet \`installer\`: container \`installer\` is \`${image("a")}\` and runs what the image says.`,
+      `known: DaemonSet \`installer\`: container \`snapshotter\` is \`${image("b")}\` and runs \`["/bin/s"]\` with \`["-v"]\`.`,
     ]);
   });
 
-  test("tolerations that come and go, and variables without their values", () => {
+  test("tolerations that come and go, and variables", () => {
     const before = {
       containers: [{ ...container, env: [{ name: "A", value: "hush" }] }],
       tolerations: [{ key: "old" }],
@@ -72,7 +77,7 @@ describe("security", () => {
     expect(lines).toEqual([
       'known: DaemonSet `installer` tolerates `{"operator":"Exists"}`.',
       'known: DaemonSet `installer` no longer tolerates `{"key":"old"}`.',
-      "known: DaemonSet `installer`: pod's `containers[0].env[0].value` changes.",
+      "known: DaemonSet `installer`: pod's `containers[0].env[0].value` `hush` → `hush-hush`.",
     ]);
   });
 
@@ -126,6 +131,7 @@ describe("security", () => {
       "Security",
     );
     expect(lines).toEqual([
+      "known: ValidatingAdmissionPolicy `a` lets everything through when it fails.",
       "known: ValidatingAdmissionPolicy `a`: `spec.failurePolicy` `Fail` → `Ignore`.",
       "known: ValidatingAdmissionPolicy `b`, which limits what installers may do, is removed.",
     ]);

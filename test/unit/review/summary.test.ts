@@ -1,6 +1,5 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { parse } from "yaml";
 import { renderMarkdown } from "../../../review/markdown.ts";
 import { readPreview } from "../../../review/preview.ts";
 import { canonical, summarize } from "../../../review/summary.ts";
@@ -15,17 +14,21 @@ import {
   previewOf,
   summaryOf,
 } from "./documents.ts";
+import { exampleSteps } from "./examples.ts";
 
 describe("the rest", () => {
   test("commands and objects that are none of ours are not passed over", () => {
-    const step = { op: "create", after: { create: "curl https://example.com/ | sh" }, foreign: true };
-    const types = ["command:local:Command", "kubernetes:core/v1:ConfigMap"];
-    const summary = summaryOf(...types.map((type) => ({ ...step, type, name: "other" })));
-    expect(linesOf(summary, "Not known here")).toEqual(
-      types.map((type) => `unknown: What the create of \`other\` (\`${type}\`) does: it is none of this product's.`),
+    const step = { op: "create", name: "other", after: { create: "curl https://example.com/ | sh" }, foreign: true };
+    const summary = summaryOf(
+      ...["command:local:Command", "kubernetes:core/v1:ConfigMap"].map((type) => ({ ...step, type })),
     );
-    const push = { ...step, type: "command:local:Command", name: "installer-image" };
-    expect(linesOf(summaryOf(push), "Not known here")).toEqual([]);
+    expect(linesOf(summary, "Not explained here")).toEqual([
+      "unknown: What the create of `other` (`kubernetes:core/v1:ConfigMap`) does is not explained here.",
+    ]);
+    expect(linesOf(summary, "Commands")).toEqual([
+      "unknown: On the machine of the update, with its credentials, `other` runs (create): `curl https://example.com/ | sh`. " +
+        "What this does is not explained here: it is none of this product's.",
+    ]);
   });
 
   test("another subscription, or other credentials of another provider", () => {
@@ -44,13 +47,13 @@ describe("the rest", () => {
     const summary = summaryOf(
       state("gone", { metadata: {} }),
       { op: "create", type, name: "gone", after: { metadata: {} } },
-      state("other", { automount: false, secrets: ["a"] }),
+      state("other", { hostIPC: false, secrets: ["a"] }),
       {
         op: "update",
         type,
         name: "other",
         before: { secrets: ["a", "b"] },
-        after: { automount: false, secrets: ["a"] },
+        after: { hostIPC: false, secrets: ["a"] },
       },
       state("ours", { secrets: ["a"] }),
       { op: "update", type, name: "ours", before: { secrets: ["a"] }, after: { secrets: ["c"] } },
@@ -66,13 +69,14 @@ describe("the rest", () => {
 
   test("a type that nobody here knows is said to be unknown", () => {
     const summary = summaryOf({ op: "delete", type: "aws:s3/bucket:Bucket", name: "logs", before: {} });
-    expect(linesOf(summary, "Not known here")[0]).toMatch(/^unknown: What the delete of `logs`/);
+    expect(linesOf(summary, "Not explained here")[0]).toMatch(/^unknown: What the delete of `logs`/);
   });
 
   test("nothing changes", () => {
     expect(renderMarkdown(summaryOf())).toContain("Nothing changes.");
     const waits = { op: "update", type: "command:local:Command", name: "workers-rollout", before: {}, after: {} };
-    expect(renderMarkdown(summaryOf(waits))).toContain("Nothing changes that this summary explains.\n\n<details>");
+    expect(renderMarkdown(summaryOf(waits))).toContain("`workers-rollout`");
+    expect(renderMarkdown(summaryOf(waits))).not.toContain("Nothing changes");
   });
 
   test("a preview that failed says why, and nothing else", () => {
@@ -99,6 +103,18 @@ describe("the rest", () => {
       `${JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } })}\n{"sequence":2,"summaryEvent":{}}`,
     ].map(readPreview);
     for (const { steps } of previews) expect(steps[0]?.paths).toEqual(["kubeconfig"]);
+  });
+
+  test("no parent and no provider are the same in both forms of a preview", () => {
+    const urn = "urn:pulumi:production::contrast-runtime::contrast-runtime:index:ContrastRuntime::runtime";
+    const told = { parent: "", provider: "", inputs: {} };
+    const step = { op: "create", urn, newState: { inputs: {} } };
+    const metadata = { op: "create", urn, new: told };
+    const [one, two] = [
+      JSON.stringify({ steps: [step] }),
+      `${JSON.stringify({ sequence: 1, resourcePreEvent: { metadata } })}\n{"sequence":2,"summaryEvent":{}}`,
+    ].map((text) => canonical(summarize(readPreview(text))));
+    expect(two).toBe(one);
   });
 
   test("what is not a preview is refused", () => {
@@ -175,8 +191,8 @@ describe("the rest", () => {
         (each) => `kubernetes:${each}`,
       ),
     ];
-    expect(new Set(linesOf(summary, "Not known here"))).toEqual(
-      new Set(
+    expect(linesOf(summary, "Not explained here")).toEqual(
+      expect.arrayContaining(
         types.map((type) => `unknown: What changes in \`it\` (\`${type}\`): this summary cannot read what it holds.`),
       ),
     );
@@ -204,18 +220,21 @@ describe("the rest", () => {
   test("characters that nobody sees are shown", () => {
     const [line] = linesOf(
       summaryOf({ op: "create", type: "aws:a:B", name: "a\u202eb\u200b\u0085", after: {} }),
-      "Not known here",
+      "Not explained here",
     );
     expect(line).toContain("`a\\u{202e}b\\u{200b}\\u{85}`");
   });
 
-  test("of two long values the part is shown in which they differ", () => {
+  test("of two long values every part is shown in which they differ", () => {
     const expression = (end: string) => ({ spec: { validations: [{ expression: `${"a && ".repeat(100)}${end}` }] } });
     const type = "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy";
     const step = { op: "update", type, name: "p", before: expression("own == node"), after: expression("true") };
-    expect(linesOf(summaryOf(step), "Security")).toEqual([
-      `known: ValidatingAdmissionPolicy \`p\`: \`spec.validations[0].expression\` \`…${"a && ".repeat(10)}own == node\` → \`…${"a && ".repeat(10)}true\`.`,
-    ]);
+    const line = summaryOf(step).sections.find(({ title }) => title === "Security")?.lines[0];
+    expect(line).toEqual({
+      certainty: "known",
+      text: "ValidatingAdmissionPolicy `p`: `spec.validations[0].expression` changes:",
+      block: "    (98 lines as before)\n    a && \n    a && \n-   own == node\n+   true",
+    });
   });
 
   test("a value that only the update will know makes no line known", () => {
@@ -247,6 +266,38 @@ describe("the rest", () => {
     const message = "a".repeat(70_000);
     const failed = JSON.stringify({ diagnostics: Array(20).fill({ severity: "error", message }) });
     expect(renderMarkdown(summarize(readPreview(failed))).length).toBeLessThan(65_536);
+  });
+
+  test("where a comment has no room it says what is left out and where it is, and security comes first", () => {
+    const steps: DocumentStep[] = Array.from({ length: 500 }, (_, number) => ({
+      ...{ op: "create", type: "command:remote:Command", name: `n${number}` },
+      after: { create: "sh -s", stdin: `${`echo ${number}\n`.repeat(300)}# the end` },
+    }));
+    const pod = (hostNetwork: boolean) => ({ spec: { template: { spec: { hostNetwork } } } });
+    const change = {
+      op: "update",
+      type: "kubernetes:apps/v1:DaemonSet",
+      name: "d",
+      before: pod(false),
+      after: pod(true),
+    };
+    const group = groupSteps(undefined, { runtimes: [go] });
+    const markdown = renderMarkdown(summaryOf(...steps, ...group, change));
+    expect(markdown.length).toBeLessThan(65_536);
+    expect(markdown).toMatch(
+      /Too long for a comment.*Not everything is shown of: .*Commands.*It is in the stored summary/,
+    );
+    expect(markdown.indexOf("### Security")).toBeLessThan(markdown.indexOf("### Runtimes"));
+    expect(markdown).toContain("pod's `hostNetwork` `false` → `true`");
+    expect(markdown).toMatch(/… \d+ more lines not shown; SHA-256 of all: [0-9a-f]{64}/);
+  });
+
+  test("a script in a block cannot end it", () => {
+    const after = { create: "```\n# HOSTILE\n````\n\u001b[2K\u202e" };
+    const markdown = renderMarkdown(summaryOf({ op: "create", type: "command:remote:Command", name: "c", after }));
+    expect(markdown).toContain(
+      "\n  `````diff\n  + create:\n  +   ```\n  +   # HOSTILE\n  +   ````\n  +   \\u{1b}[2K\\u{202e}\n  `````\n",
+    );
   });
 
   test("many hosts push nothing out that concerns security", () => {
@@ -303,23 +354,6 @@ describe("the canonical form", () => {
   });
 });
 
-/** The golden plan of each example as a preview that creates everything. */
-function exampleSteps(name: string): DocumentStep[] {
-  const plan = parse(readFileSync(`test/golden/${name}.yaml`, "utf8")) as {
-    type: string;
-    name: string;
-    parent?: string;
-    inputs: object;
-  }[];
-  return plan.map(({ type, name: resource, parent, inputs }) => ({
-    op: "create",
-    type,
-    name: resource,
-    ...(parent?.includes(":NodeInstaller ") && { parent: parent.split(" ").at(-1) ?? "" }),
-    after: inputs,
-  }));
-}
-
 describe("every example", () => {
   const examples = ["dev", ...readdirSync("examples").flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? [])];
   test.each(examples)("%s is understood, and no secret is told", (name) => {
@@ -327,7 +361,7 @@ describe("every example", () => {
     expect(summary.sections.map(({ title }) => title)).toEqual(
       expect.arrayContaining(["Runtimes", "Nodes", "Restarts of containerd", "Security"]),
     );
-    expect(linesOf(summary, "Not known here")).toEqual([]);
+    expect(linesOf(summary, "Not explained here")).toEqual([]);
     const text = renderMarkdown(summary) + canonical(summary);
     expect(text).not.toContain("decrypted");
     expect(text).not.toContain("kubeconfig of");
