@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { code } from "./lines.ts";
+import { type Source, sourceSchema } from "./source.ts";
 import type { Operation, Summary } from "./summary.ts";
 
 const approvedSchema = z.object({
@@ -33,6 +34,8 @@ const approvedSchema = z.object({
     }),
   ),
   errors: z.array(z.string()),
+  /** Absent where it was made outside of a forge's job. */
+  source: sourceSchema.optional(),
 });
 /** What `canonical` writes. */
 export type Approved = z.infer<typeof approvedSchema>;
@@ -59,6 +62,26 @@ export function readApproved(text: string, file: string): Approved {
     `${file} is not an approved summary: give the file that "contrast-runtime review summary --canonical FILE" wrote.`,
     { cause: parsed.error },
   );
+}
+
+/**
+ * A sentence for each reason why an update plan is not the one whose form was stored and shown: another commit's, another
+ * run's, or another file. Empty: go on. Pure.
+ *
+ * @param plan SHA-256 of the file
+ * @param job the job that would run it
+ */
+export function planDifferences({ source, errors }: Approved, plan: string, job: Source | undefined): string[] {
+  if (errors.length > 0) return ["The preview that saved the plan had failed: it approves nothing."];
+  if (source?.plan === undefined) return ["The stored form names no plan: give the one that was made with --plan."];
+  if (job === undefined) return ["This is no job of GitHub or GitLab, so nothing says which commit it is for."];
+  const is = (what: string, planned: string, now: string) =>
+    planned === now ? [] : [`The plan is of ${what} ${code(planned)}, not of ${code(now)}.`];
+  return [
+    ...is("commit", source.commit, job.commit),
+    ...is("run", source.run, job.run),
+    ...is("SHA-256", source.plan, plan),
+  ];
 }
 
 /** A sentence for each difference between what was approved and what would happen now; empty: go on. Pure. */

@@ -12,6 +12,7 @@ import type { Inputs, Preview, Step } from "./preview.ts";
 import { restartLines } from "./restarts.ts";
 import { attestationLines, cards, runtimeLines } from "./runtimes.ts";
 import { securityLines } from "./security.ts";
+import type { Source } from "./source.ts";
 import { specLines } from "./specs.ts";
 
 /** One resource that the engine will change. */
@@ -193,8 +194,8 @@ const unreadLines = ({ type, name, before, after }: Step): Line[] =>
 
 /**
  * The form that is approved and compared: the same text for the same plan, whatever the machine, the time, and the order
- * of steps.
+ * of steps; but for its source, which is where it is from and is not compared.
  */
-export function canonical({ project, stack, sections, operations, errors }: Summary): string {
-  return `${canonicalJson({ schemaVersion: 2, project, stack, sections, operations, errors }, 2)}\n`;
+export function canonical({ project, stack, sections, operations, errors }: Summary, source?: Source): string {
+  return `${canonicalJson({ schemaVersion: 2, project, stack, sections, operations, errors, source }, 2)}\n`;
 }

@@ -3,25 +3,35 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readSpec } from "../node-installer/install/read-spec.ts";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
+import { sha256 } from "../node-installer/runtime/canonical.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
-import { differences, readApproved } from "../review/check.ts";
+import { type Approved, differences, planDifferences, readApproved } from "../review/check.ts";
 import { type BundleText, type FleetPlan, fleetSentence, outcomeSentence, planFleet } from "../review/fleet-plan.ts";
 import { plannedNodes, plannedSpecs } from "../review/groups.ts";
-import { count } from "../review/lines.ts";
+import { count, list } from "../review/lines.ts";
 import { renderMarkdown } from "../review/markdown.ts";
 import { readPreview } from "../review/preview.ts";
+import { type Source, sourceOf } from "../review/source.ts";
 import { canonical, summarize } from "../review/summary.ts";
 import { parseOptions, required, runCommand, UsageError } from "./fleet/command-line.ts";
 import { exitCodes } from "./fleet/follow.ts";
 
 const usage = `Usage: contrast-runtime review COMMAND [options]
 
-  summary --preview FILE [--bundles DIR] [--canonical FILE]
+  summary --preview FILE [--bundles DIR] [--canonical FILE] [--plan FILE --approved FILE]
       Prints what a preview does, in Markdown. FILE is what "pulumi preview --json" printed; - reads standard input.
-      --bundles adds the fleet plan; --canonical stores the form that is approved.
-  check --approved FILE --preview FILE
-      Compares a fresh preview with the approved form: exit code 1 and a sentence for each difference.
+      --bundles adds the fleet plan; --canonical stores the form that is approved. In a job of GitHub or GitLab it names
+      the commit, the request and the run; with --plan the update plan that the same preview saved, and with --approved
+      the request that was approved.
+  check --approved FILE (--preview FILE | --plan FILE)
+      Compares a fresh preview with the approved form, or an update plan with the form that names it, which must be of
+      this job's commit and run: exit code 1 and a sentence for each difference.
+  approval --stored NAME --form FILE
+      In a job for a merged commit: looks up the request that it came from and its approval, and writes the form that its
+      preview stored as NAME (GitHub: an artifact; GitLab: a path among the job's artifacts).
+  release --approved FILE --environment NAME
+      In a job that waited for an environment: looks up who let it go on.
   fleet --bundles DIR (--preview FILE | --spec FILE...) [--json]
       What an install spec does to each node, by the installer's own plan.
   collect --output DIR [--namespace NAME]
@@ -32,7 +42,15 @@ const usage = `Usage: contrast-runtime review COMMAND [options]
 Bundles are in DIR/GROUP/*.json, or for a single spec in DIR/*.json.
 Exit codes: 0 done, 1 failed or different, 2 wrong usage, 4 no cluster.`;
 
-const commands: Record<string, (args: string[]) => Promise<number>> = { summary, check, fleet, collect, comment };
+const commands: Record<string, (args: string[]) => Promise<number>> = {
+  summary,
+  check,
+  approval,
+  release,
+  fleet,
+  collect,
+  comment,
+};
 
 /** Returns the exit code. */
 export function main([command = "", ...args]: string[]): Promise<number> {
@@ -48,26 +66,94 @@ async function summary(args: string[]): Promise<number> {
     preview: { type: "string" },
     bundles: { type: "string" },
     canonical: { type: "string" },
+    plan: { type: "string" },
+    approved: { type: "string" },
   });
   const preview = readPreview(await readText(required(values, "preview")));
   const fleets =
     values.bundles === undefined ? [] : await planFleets(plannedSpecs(preview), values.bundles, plannedNodes(preview));
   const made = summarize(preview, fleets);
-  if (values.canonical !== undefined) await writeFile(values.canonical, canonical(made));
-  process.stdout.write(renderMarkdown(made));
+  const source = await sourceWith(values);
+  const form = canonical(made, source);
+  if (values.canonical !== undefined) await writeFile(values.canonical, form);
+  process.stdout.write(renderMarkdown(made) + (source === undefined ? "" : originOf(source, form)));
   return made.errors.length > 0 ? exitCodes.failed : exitCodes.done;
 }
 
+/** The job's own, with the plan and the approved request. */
+async function sourceWith(files: { plan?: string; approved?: string }): Promise<Source | undefined> {
+  const source = sourceOf(process.env);
+  if (source === undefined) return undefined;
+  const request = files.approved === undefined ? undefined : (await approvedIn(files.approved)).source?.request;
+  return {
+    ...source,
+    ...(request !== undefined && { request }),
+    ...(files.plan !== undefined && { plan: sha256(await readBytes(files.plan)) }),
+  };
+}
+
+/** The comment's last line: which run said so, and the digests by which what it said can be found again. */
+function originOf({ commit, run, attempt, plan }: Source, form: string): string {
+  const digests = [`this form has SHA-256 \`${sha256(form)}\``, ...(plan ? [`the plan \`${plan}\``] : [])];
+  return `\n<sub>Of commit ${commit}, by run ${run} (${attempt}); ${list(digests)}.</sub>\n`;
+}
+
 async function check(args: string[]): Promise<number> {
-  const values = parseOptions(args, { approved: { type: "string" }, preview: { type: "string" } });
-  const file = required(values, "approved");
-  const approved = readApproved(await readText(file), file);
-  const found = differences(approved, summarize(readPreview(await readText(required(values, "preview")))));
+  const values = parseOptions(args, {
+    approved: { type: "string" },
+    preview: { type: "string" },
+    plan: { type: "string" },
+  });
+  if ((values.preview === undefined) === (values.plan === undefined)) {
+    throw new UsageError("Give either --preview or --plan.");
+  }
+  const approved = await approvedIn(required(values, "approved"));
+  const found =
+    values.plan === undefined
+      ? differences(approved, summarize(readPreview(await readText(required(values, "preview")))))
+      : planDifferences(approved, sha256(await readBytes(values.plan)), sourceOf(process.env));
   for (const sentence of found) console.error(sentence);
-  if (found.length === 0) console.log("The preview is the approved one.");
+  if (found.length === 0) console.log(`The ${values.plan === undefined ? "preview" : "plan"} is the approved one.`);
   else console.error("Nothing is changed: preview again on a pull request and have that approved.");
   return found.length === 0 ? exitCodes.done : exitCodes.failed;
 }
+
+async function approval(args: string[]): Promise<number> {
+  const values = parseOptions(args, { stored: { type: "string" }, form: { type: "string" } });
+  const [{ forgeOf }, { approvalOf }] = await Promise.all([
+    import("../review/forge.ts"),
+    import("../review/approval.ts"),
+  ]);
+  const [stored, file] = [required(values, "stored"), required(values, "form")];
+  const forge = forgeOf(process.env);
+  const [commit, branch] =
+    forge.kind === "github" ? ["GITHUB_SHA", "GITHUB_REF_NAME"] : ["CI_COMMIT_SHA", "CI_COMMIT_BRANCH"];
+  const merged = { commit: forge.need(commit), branch: forge.need(branch) };
+  const { request, head, by, form } = await approvalOf(forge, merged, stored);
+  await writeFile(file, form);
+  console.log(`Request ${request} was approved at ${head} by ${list(by)}.`);
+  return exitCodes.done;
+}
+
+async function release(args: string[]): Promise<number> {
+  const values = parseOptions(args, { approved: { type: "string" }, environment: { type: "string" } });
+  const [{ forgeOf }, { releaseOf }] = await Promise.all([
+    import("../review/forge.ts"),
+    import("../review/approval.ts"),
+  ]);
+  const [file, environment] = [required(values, "approved"), required(values, "environment")];
+  const request = (await approvedIn(file)).source?.request;
+  if (request === undefined) {
+    throw new Refusal(
+      "bad-approval",
+      `${file} names no request: give the form that "review summary --approved" wrote.`,
+    );
+  }
+  console.log(`Released by ${list(await releaseOf(forgeOf(process.env), request, environment))}.`);
+  return exitCodes.done;
+}
+
+const approvedIn = async (file: string): Promise<Approved> => readApproved(await readText(file), file);
 
 async function fleet(args: string[]): Promise<number> {
   const values = parseOptions(args, {
@@ -125,9 +211,9 @@ async function collect(args: string[]): Promise<number> {
 }
 
 async function comment(args: string[]): Promise<number> {
-  const { forgeOf, postComment } = await import("../review/comment.ts");
+  const { commentsOf, postComment } = await import("../review/comment.ts");
   const body = await readText(required(parseOptions(args, { body: { type: "string" } }), "body"));
-  console.log(`The comment was ${await postComment(forgeOf(process.env), body)}.`);
+  console.log(`The comment was ${await postComment(commentsOf(process.env), body)}.`);
   return exitCodes.done;
 }
 
@@ -155,9 +241,11 @@ function* bundlesIn(directory: string): Generator<BundleText> {
   }
 }
 
-async function readText(file: string): Promise<string> {
+const readText = async (file: string): Promise<string> => (await readBytes(file)).toString("utf8");
+
+async function readBytes(file: string): Promise<Buffer> {
   try {
-    return await readFile(file === "-" ? "/dev/stdin" : file, "utf8");
+    return await readFile(file === "-" ? "/dev/stdin" : file);
   } catch (error) {
     throw new Refusal("unreadable", `${file} cannot be read: ${(error as Error).message}.`);
   }

@@ -104,7 +104,10 @@ test("a holder that is killed frees the lock, and its text is not mistaken for t
       const waits = withLock(
         shared,
         "third",
-        (other) => void (heard.push(other), free()),
+        (other) => {
+          heard.push(other);
+          free();
+        },
         async () => {},
       );
       await new Promise<void>((resolve) => (free = resolve));

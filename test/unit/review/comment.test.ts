@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { forgeOf, postComment } from "../../../review/comment.ts";
+import { commentsOf, postComment } from "../../../review/comment.ts";
 
 // A server that keeps comments as both forges do, and notes what it was asked.
 interface Comment {
@@ -85,7 +85,7 @@ test.each([
     "PUT /projects/3/merge_requests/7/notes/",
   ],
 ])("%s: one comment, which later runs change", async (_name, env, created, updated) => {
-  expect(await postComment(forgeOf(env()), body("first"))).toBe("created");
+  expect(await postComment(commentsOf(env()), body("first"))).toBe("created");
   expect(asked).toEqual(created);
   // Others talk, too: ours is on a later page.
   comments.unshift(
@@ -93,7 +93,7 @@ test.each([
   );
   // Who wrote a comment can change it: a person's is not for us to fill.
   comments.unshift({ id: 999, body: body("a trap"), ...person });
-  expect(await postComment(forgeOf(env()), body("second"))).toBe("updated");
+  expect(await postComment(commentsOf(env()), body("second"))).toBe("updated");
   expect(comments.filter((comment) => comment.body.startsWith("<!-- marker")).map((comment) => comment.body)).toEqual([
     body("a trap"),
     body("second"),
@@ -102,7 +102,7 @@ test.each([
 });
 
 test("an answer that is an error is told", async () => {
-  await expect(postComment(forgeOf({ ...github(), GITHUB_TOKEN: "x" }), body("a"))).rejects.toThrow(
+  await expect(postComment(commentsOf({ ...github(), GITHUB_TOKEN: "x" }), body("a"))).rejects.toThrow(
     /answered 401: .*Bad credentials/,
   );
 });
@@ -111,15 +111,15 @@ test.each(["", "\n", "Error: no preview"])(
   "a text that is no summary (%j) is written over nobody's comment",
   async (text) => {
     comments.push({ id: 1, body: text === "" ? "What a person said." : `${text}\nsaid a person` });
-    await expect(postComment(forgeOf(github()), text)).rejects.toThrow("no comment is written");
+    await expect(postComment(commentsOf(github()), text)).rejects.toThrow("no comment is written");
     expect(asked).toEqual([]);
   },
 );
 
 test("outside of a job for a pull request it says what is missing", () => {
-  expect(() => forgeOf({})).toThrow("Neither GITHUB_ACTIONS nor GITLAB_CI is set");
-  expect(() => forgeOf({ ...github(), GITHUB_TOKEN: "" })).toThrow("The variable GITHUB_TOKEN is not set");
-  expect(() => forgeOf({ ...gitlab(), CI_MERGE_REQUEST_IID: "" })).toThrow("merge request pipelines only");
+  expect(() => commentsOf({})).toThrow("Neither GITHUB_ACTIONS nor GITLAB_CI is set");
+  expect(() => commentsOf({ ...github(), GITHUB_TOKEN: "" })).toThrow("The variable GITHUB_TOKEN is not set");
+  expect(() => commentsOf({ ...gitlab(), CI_MERGE_REQUEST_IID: "" })).toThrow("merge request pipelines only");
   writeFileSync(join(directory, "event.json"), "{}");
-  expect(() => forgeOf(github())).toThrow("was not started by a pull request");
+  expect(() => commentsOf(github())).toThrow("was not started by a pull request");
 });
