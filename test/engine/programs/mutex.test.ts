@@ -56,7 +56,10 @@ test("one holder at a time; who waits is told once whom for, in one short line w
     () => {},
     async () => {
       await new Promise<void>((told) => {
-        const listen = (other: string) => void (heard.push(other), told());
+        const listen = (other: string) => {
+          heard.push(other);
+          told();
+        };
         second = withLock(shared, "second", listen, async () => void order.push("second"));
       });
       order.push("first");
