@@ -33,7 +33,10 @@ export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** By digest. */
   image: pulumi.Input<string>;
   distribution: DistributionArgs;
-  /** Every runtime that should be on the group's nodes; any other that the installer put there is retired. */
+  /**
+   * Every runtime that should be on the group's nodes; any other that the installer put there is retired. A spec does not
+   * say which Kata it holds, so nothing is checked here against known advisories: see `NodeInstaller`.
+   */
   runtimes: RuntimeSpec[];
   /** Content of the kubeconfig that rollout and uninstall use; absent: KUBECONFIG of their environment. */
   kubeconfig?: pulumi.Input<string> | undefined;
@@ -76,6 +79,9 @@ export interface DistributionArgs {
 /**
  * Puts runtimes on the nodes of one group and keeps them there: one DaemonSet per group, whose spec lists every handler,
  * so that a node has one writer.
+ *
+ * `ContrastRuntime` derives the specs from payloads and refuses those whose Kata has known holes that nobody acknowledged.
+ * Whoever uses this component by itself asks that of every payload before: `assess` in node-installer/runtime/advisories.ts.
  */
 export class NodeInstaller extends pulumi.ComponentResource {
   /** SHA-256 of the install spec, which each node reports when it has done what the spec says. */

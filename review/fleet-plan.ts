@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { posix } from "node:path";
 import { bundleHost, freeSpaceAnswer, longestBundle, parseBundle } from "../node-installer/host/bundle.ts";
 import type { Host } from "../node-installer/host/host.ts";
+import { notRoots } from "../node-installer/host/owners.ts";
 import { containerdOn } from "../node-installer/install/daemon.ts";
 import { hostFindings } from "../node-installer/install/host-findings.ts";
 import { type PayloadPlan, runtimesDirectory } from "../node-installer/install/payload.ts";
@@ -170,6 +171,7 @@ async function planNode(spec: InstallSpec, text: string): Promise<KindPlan> {
       return { outcome: "refused", code: errors.map((finding) => finding.code).join(", "), reason, payloads: [] };
     }
     const { plan, servingKnown } = await planFor(host, daemon, spec);
+    if (plan.untrusted.length > 0) return { ...refused(notRoots(plan.untrusted)), payloads: [] };
     if (isEmpty(plan) && plan.blocked.length === 0) {
       return { outcome: "unchanged", code: "", reason: "", payloads: plan.payloads };
     }

@@ -4,6 +4,7 @@ import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, type Calls, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { pristinePath } from "../host/journal.ts";
+import { distrusted } from "../host/owners.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { hostFacts } from "../install/host-findings.ts";
 import { leaving, servedOfOurs } from "../install/leaving.ts";
@@ -62,6 +63,8 @@ export async function takeSnapshot(
   const failed = () => undefined;
   await recordUsers(recording, listening, spec).catch(failed);
   await recordImports(recording, daemon).catch(failed);
+  // A plan for no runtime asks nothing about the directory where a later spec puts its runtimes.
+  await distrusted(recording, [runtimesDirectory], runtimesDirectory).catch(failed);
   await planFor(recording, listening, spec).catch(failed);
   await daemon
     .locate()

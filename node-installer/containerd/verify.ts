@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Host } from "../host/host.ts";
+import { listed } from "../runtime/printable.ts";
 import type { Cri, Sandbox } from "./cri.ts";
 import type { HandlerEntry } from "./tables.ts";
 
@@ -34,7 +35,7 @@ export async function verifySandbox(
     const { shims, ready } = await startAndLook(host, cri, handler, timeouts);
     if (shims.includes(entry.runtimePath)) return;
     if (shims.length === 0 && !ready && attempt < attempts) continue;
-    const found = shims.length === 0 ? "no process was started for it" : `it runs ${shims.join(", ")}`;
+    const found = shims.length === 0 ? "no process was started for it" : `it runs ${listed(shims)}`;
     throw new Error(`a sandbox of handler ${handler} does not run the shim ${entry.runtimePath}: ${found}`);
   }
 }
@@ -87,24 +88,33 @@ async function removeSandbox(host: Host, cri: Cri, id: string, { callMs, removeM
 const isOurs = (sandbox: Sandbox): boolean =>
   sandbox.metadata.name === metadata.name && sandbox.metadata.namespace === metadata.namespace;
 
-/** The programs that run as a sandbox's shim: containerd starts each with `-id <sandbox>`. */
+/**
+ * The programs that run as a sandbox's shim: containerd starts each with `-id <sandbox>`. A process chooses its arguments
+ * itself, and a pod that learns of the sandbox may name it in its own: only processes of the host's PID namespace count,
+ * where no pod starts any, unless it has `hostPID`. That is the kernel's word and anybody's to read. What a process
+ * executes (running.ts) would say less here: whoever mounts the runtime's directory can execute the very shim.
+ */
 async function shimsOf(host: Host, sandbox: string): Promise<string[]> {
   const programs: string[] = [];
   for (const pid of await host.readDirectory("/proc")) {
     if (!/^\d+$/.test(pid)) continue;
-    const words = await commandLine(host, pid);
+    const words = (await ofProcess(host, pid, "cmdline")).split("\0");
     const program = words[0];
-    if (program !== undefined && words[words.indexOf("-id") + 1] === sandbox) programs.push(program);
+    if (program === undefined || words[words.indexOf("-id") + 1] !== sandbox) continue;
+    if (isHosts(await ofProcess(host, pid, "status"))) programs.push(program);
   }
   return programs;
 }
 
+/** The kernel lists a process's PID in every namespace that sees it, from that of the /proc that is read inwards. */
+const isHosts = (status: string): boolean => /^NSpid:\t\d+$/m.test(status);
+
 /** Empty for a process that has ended meanwhile. */
-async function commandLine(host: Host, pid: string): Promise<string[]> {
+async function ofProcess(host: Host, pid: string, file: string): Promise<string> {
   try {
-    return (await host.readFile(`/proc/${pid}/cmdline`)).toString("utf8").split("\0");
+    return (await host.readFile(`/proc/${pid}/${file}`)).toString("utf8");
   } catch {
-    return [];
+    return "";
   }
 }
 

@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
 import type { FileStat, Host, RunResult } from "./host.ts";
@@ -154,6 +155,13 @@ export function bundleHost(bundle: Bundle): Host {
     const name = key(method, ...parts);
     return Object.hasOwn(bundle.calls, name) ? (bundle.calls[name] as z.infer<(typeof answers)[M]>) : undefined;
   };
+  /** What is not there is below the directory that is, wherever links lead. */
+  const realpath = async (path: string): Promise<string> => {
+    const parent = posix.dirname(path);
+    return (
+      find("realpath", path) ?? (parent === path ? path : posix.join(await realpath(parent), posix.basename(path)))
+    );
+  };
   const readOnly = (): never => {
     throw new Error("a bundle can only be read");
   };
@@ -175,8 +183,8 @@ export function bundleHost(bundle: Bundle): Host {
     },
     stat: async (path) => decodeStat(find("stat", path)),
     readDirectory: async (path) => find("readDirectory", path) ?? [],
-    realpath: async (path) => find("realpath", path) ?? path,
-    localPath: async (path) => find("realpath", path) ?? path,
+    realpath,
+    localPath: realpath,
     freeSpace: async (path) => find("freeSpace", path) ?? { bytes: 0, inodes: 0 },
     run: async (command, args) =>
       find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" },

@@ -18,7 +18,10 @@ const place = "/opt/test";
 const specPath = `${place}/spec.json`;
 const payloadsPath = `${place}/payloads`;
 
-/** Restores a kept state: the installer's files and containerd's. Hard links preserve what the journal records of files. */
+/**
+ * Restores a kept state: the installer's files and containerd's. Hard links preserve what the journal records of files, except
+ * the time of a link's change: the next installation reads the payload once more, and records it.
+ */
 const resetScript = `set -e
 state=$1
 systemctl disable --now ${guardName}.timer ${guardName}.service 2>/dev/null || true

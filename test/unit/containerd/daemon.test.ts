@@ -288,10 +288,14 @@ describe("restart", () => {
 
 describe("a sandbox", () => {
   const shim = (path: string, sandbox: string) => `${path}\0-namespace\0k8s.io\0-id\0${sandbox}\0-address\0/x\0`;
+  const start = (host: MemoryHost, pid: number, commandLine: string, pids = `${pid}`) => {
+    host.put(`/proc/${pid}/cmdline`, commandLine);
+    host.put(`/proc/${pid}/status`, `Name:\tshim\nPid:\t${pid}\nNSpid:\t${pids}\nVmSize:\t1 kB\n`);
+  };
 
   test("runs our shim and is removed afterwards, as is what an earlier attempt left", async () => {
     const { host, cri, daemon } = await node();
-    host.put("/proc/17/cmdline", shim(snp.entry.runtimePath, "box"));
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
     const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: "x", attempt: 0 };
     daemon.sandboxes = [{ id: "old", metadata, state: "SANDBOX_NOTREADY", runtimeHandler: snp.handler }];
     await verifySandbox(host, cri, snp);
@@ -300,10 +304,20 @@ describe("a sandbox", () => {
 
   test("with another shim is an error, and is removed as well", async () => {
     const { host, cri, daemon } = await node();
-    host.put("/proc/17/cmdline", shim("/usr/bin/containerd-shim-runc-v2", "box"));
-    host.put("/proc/18/cmdline", shim(snp.entry.runtimePath, "another"));
+    start(host, 17, shim("/usr/bin/containerd-shim-runc-v2", "box"));
+    start(host, 18, shim(snp.entry.runtimePath, "another"));
     await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/it runs \/usr\/bin\/containerd-shim-runc-v2/);
     expect(daemon.sandboxes).toEqual([]);
+  });
+
+  test("does not run our shim because a pod's process has its arguments, nor another shim for that", async () => {
+    const { host, cri } = await node();
+    start(host, 18, shim(snp.entry.runtimePath, "box"), "18\t1");
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    start(host, 17, shim("/usr/bin/containerd-shim-runc-v2\u001b[2J", "box"));
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/it runs \/usr\/bin\/containerd-shim-runc-v2[ -~]*$/);
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
+    await verifySandbox(host, cri, snp);
   });
 
   test("that the kubelet ended before it was looked at is started anew, a few times", async () => {
@@ -314,7 +328,7 @@ describe("a sandbox", () => {
     cri.runSandbox = async (config, handler, timeoutMs) => {
       const id = await runSandbox(config, handler, timeoutMs);
       started += 1;
-      host.put("/proc/17/cmdline", started > ended ? shim(snp.entry.runtimePath, id) : "");
+      start(host, 17, started > ended ? shim(snp.entry.runtimePath, id) : "");
       if (started <= ended) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
       return id;
     };
@@ -339,7 +353,7 @@ describe("a sandbox", () => {
 
   test("that cannot be stopped is tried again for a while: the kubelet may be stopping it, too", async () => {
     const { host, cri, daemon } = await node();
-    host.put("/proc/17/cmdline", shim(snp.entry.runtimePath, "box"));
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
     let failures = 3;
     cri.stopSandbox = async () => {
       failures -= 1;

@@ -13,6 +13,7 @@ import { document, groupSteps } from "./documents.ts";
 const one = specOf("00000001");
 const two = specOf("00000001", "00000002");
 const handlers = two.runtimes.map(({ handler }) => handler);
+const aDirectory = { kind: "directory", uid: 0, gid: 0, ino: 9n, mtimeNs: 9n } as const;
 
 describe("the fleet plan", () => {
   test("groups nodes by outcome and reason, refused first", async () => {
@@ -97,6 +98,32 @@ describe("the fleet plan", () => {
     const [unfit] = (await planFleet(snp, [await bundleOf({})])).outcomes;
     expect(unfit).toMatchObject({ outcome: "refused", nodes: ["node-1"] });
     expect(unfit?.code).toContain("virtualization-off");
+  });
+
+  test("a node where others can write to our directory is refused, also to a spec that its bundle knew nothing of", async () => {
+    const writable = async (kind: Parameters<typeof bundleOf>[0]) =>
+      bundleOf({
+        ...kind,
+        change: (node) => node.host.nodes.set("/opt/edgeless", { ...aDirectory, mode: 0o777 }),
+      });
+    const bundles = [
+      await writable({}),
+      likeness(await writable({ installed: one }), 2),
+      likeness(await writable({ installed: { ...one, runtimes: [] } }), 3),
+    ];
+    for (const spec of [one, two]) {
+      const { outcomes } = await planFleet(spec, bundles);
+      expect(outcomes).toMatchObject([
+        { outcome: "refused", code: "not-roots", nodes: ["node-1", "node-2", "node-3"] },
+      ]);
+      expect(outcomes[0]?.reason).toContain("/opt/edgeless belongs to 0:0 with mode 0777");
+    }
+  });
+
+  test("a link above our directory, which is the administrators', is none in the directories of a new runtime", async () => {
+    const linked = await bundleOf({ change: ({ host }) => host.link("/opt", "/var/opt") });
+    const { outcomes } = await planFleet(two, [linked]);
+    expect(outcomes.map(({ outcome, nodes }) => [outcome, nodes])).toEqual([["restart", ["node-1"]]]);
   });
 
   test("a file with inline tables is refused in the installer's own words", async () => {
