@@ -29,7 +29,7 @@ function authorityCertificates(pem: string): X509Certificate[] {
   const certificates: X509Certificate[] = [];
   let block: string[] | undefined;
   for (const line of pem.split(/\r?\n/)) {
-    const [, edge, kind] = /^-----(BEGIN|END) (.*)-----\s*$/.exec(line) ?? [];
+    const [, edge, kind] = /^\s*-----(BEGIN|END) (.*)-----\s*$/.exec(line) ?? [];
     if (edge === undefined) {
       block?.push(line.trim());
       continue;

@@ -11,6 +11,7 @@ import {
   healthPort,
   installerName,
 } from "../node-installer/kubernetes/names.ts";
+import { printable } from "../node-installer/runtime/printable.ts";
 
 const podList = z.object({
   metadata: z.object({ continue: z.string().optional() }).default({}),
@@ -26,7 +27,7 @@ const podList = z.object({
 export interface Collected {
   group: string;
   node: string;
-  /** The node's bundle; or why there is none. */
+  /** The node's bundle; or why there is none, as one printable line: what a node answers is its own words. */
   bundle?: string;
   problem?: string;
 }
@@ -34,6 +35,8 @@ export interface Collected {
 /** Requests under way at once. */
 const atOnce = 16;
 const timeoutMs = 60_000;
+/** Of a whole answer, however slowly it comes: well above what a node under load takes. */
+const longestMs = 300_000;
 /** Of a token: the API server gives none for less. */
 const tokenSeconds = 600;
 /** How often a node that is busy is asked, with a second between. */
@@ -58,7 +61,7 @@ export async function collectBundles(
     for (const { name, group, node } of next) {
       const result = await bundleOf(ask, namespace, name, node).then(
         (bundle) => ({ bundle }),
-        (error: Error) => ({ problem: error.message }),
+        (error: Error) => ({ problem: printable(error.message) }),
       );
       await take({ group, node, ...result });
     }
@@ -150,6 +153,11 @@ async function asker(kubeconfig: KubeConfig): Promise<Ask> {
       });
       sent.on("timeout", () => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
       sent.on("error", reject);
+      const late = setTimeout(
+        () => sent.destroy(new Error(`the answer was not there after ${longestMs / 1000} s`)),
+        longestMs,
+      );
+      sent.once("close", () => clearTimeout(late));
       sent.end(body);
     });
   };

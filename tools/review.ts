@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { readSpec } from "../node-installer/install/read-spec.ts";
 import { systemNamespace } from "../node-installer/kubernetes/names.ts";
 import { sha256 } from "../node-installer/runtime/canonical.ts";
+import { printable } from "../node-installer/runtime/printable.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
 import type { InstallSpec } from "../node-installer/runtime/spec.ts";
 import { type Approved, differences, planDifferences, readApproved } from "../review/check.ts";
@@ -173,7 +174,9 @@ async function fleet(args: string[]): Promise<number> {
   const given = async (files: string[]) =>
     await planFleets(await Promise.all(files.map(async (file) => (await readSpec(file)).spec)), bundles);
   const plans = values.preview === undefined ? await given(values.spec ?? []) : await planned(values.preview);
-  if (values.json) console.log(JSON.stringify(plans, null, 2));
+  // JSON's own escapes leave some of what a terminal obeys, and the reasons hold nodes' words.
+  const shown = (_key: string, value: unknown) => (typeof value === "string" ? printable(value, 4_000) : value);
+  if (values.json) console.log(JSON.stringify(plans, shown, 2));
   for (const plan of values.json ? [] : plans) {
     console.log(`${plan.group}: ${fleetSentence(plan).replaceAll("`", "")}`);
     for (const outcome of plan.outcomes) console.log(`  ${outcomeSentence(outcome).replaceAll("`", "")}`);

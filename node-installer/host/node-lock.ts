@@ -2,7 +2,7 @@ import { posix } from "node:path";
 import { lockPath, readIfThere, stateDirectory } from "./files.ts";
 import { guardScriptPath } from "./guard.ts";
 import type { Host, Lock } from "./host.ts";
-import { requireRoots } from "./owners.ts";
+import { notRoots, requireRoots } from "./owners.ts";
 
 /** Where earlier versions locked: in a directory of everybody's, so anybody could hold the lock. */
 const formerLockPath = "/run/lock/contrast-runtime.lock";
@@ -20,6 +20,7 @@ export async function lockNode(host: Host, timeoutMs: number): Promise<Lock> {
   await host.makeDirectory(directory, 0o700);
   await requireRoots(host, [directory], directory);
   await requireRoots(host, [stateDirectory], stateDirectory);
+  await requireClosed(host, directory);
   const lock = await host.lock(lockPath, timeoutMs);
   try {
     const script = await readIfThere(host, guardScriptPath);
@@ -35,4 +36,13 @@ export async function lockNode(host: Host, timeoutMs: number): Promise<Lock> {
     await lock.release();
     throw error;
   }
+}
+
+/** A directory of root's that was there before us, made for everybody to enter, would let everybody hold the lock. */
+async function requireClosed(host: Host, directory: string): Promise<void> {
+  const { mode = 0 } = (await host.stat(directory)) ?? {};
+  if ((mode & 0o077) === 0) return;
+  throw notRoots([
+    `${directory} has mode ${mode.toString(8).padStart(4, "0")}, so others than root can hold the lock in it. Run: chmod 0700 ${directory}.`,
+  ]);
 }

@@ -64,9 +64,13 @@ export const described = ({ pid, name }: RunningProgram): string => `process ${n
 
 type Programs = Map<number, string>;
 
-/** Program by process, or undefined if there is one that we may not look at. */
+/**
+ * Program by process, or undefined if there is one that we may not look at. Where the host's /proc is mounted with
+ * `hidepid`, those are not even listed (proc(5)); the first of them is always there, and has every capability.
+ */
 async function ownLook(root: string): Promise<Programs | undefined> {
   const names = await fs.readdir(join(root, "/proc")).catch(() => []);
+  if (names.length > 0 && !names.includes("1")) return undefined;
   const programs: Programs = new Map();
   for (const name of names) {
     if (!/^\d+$/.test(name)) continue;

@@ -146,11 +146,12 @@ function nodePolicy(user: string, group: string) {
       {
         // Which handlers a group has changes with every update, so only their form is known here.
         expression:
-          `variables.labels.all(key, !key.startsWith('${handlerLabelPrefix}') || key in variables.old_labels || ` +
+          `variables.labels.all(key, !key.startsWith('${handlerLabelPrefix}') || ` +
+          "(key in variables.old_labels && variables.old_labels[key] == variables.labels[key]) || " +
           `(variables.labels[key] == 'true' && key.matches('${handlerLabelPattern}'))) && ` +
           `variables.labels.filter(key, key.startsWith('${handlerLabelPrefix}')).size() <= ` +
           `[${maxHandlerLabels}, variables.old_labels.filter(key, key.startsWith('${handlerLabelPrefix}')).size()].max()`,
-        message: `An installer may only add labels of handlers with the value true, up to ${maxHandlerLabels}.`,
+        message: `An installer may only set labels of handlers, to the value true, up to ${maxHandlerLabels}.`,
       },
       {
         expression: `size(variables.annotations[?'${statusAnnotation(group)}'].orValue('')) <= ${maxStatus}`,
@@ -172,6 +173,9 @@ function nodePolicy(user: string, group: string) {
     ],
   });
 }
+
+/** What a terminal would obey, or that hides or reorders text: as `printable` takes it away. */
+const plain = (text: string): string => `!${text}.matches(r'[\\p{Cc}\\p{Cf}]')`;
 
 /** A finalizer would keep an object, and its namespace, after everybody else let go of it. */
 const bareMetadata = (object: string): string =>
@@ -199,15 +203,18 @@ function eventPolicy(user: string, group: string) {
       {
         expression:
           "!has(object.related) && !has(object.series) && object.?action.orValue('') == '' && " +
-          "object.?involvedObject.namespace.orValue('') == '' && object.?involvedObject.fieldPath.orValue('') == ''",
+          "object.?involvedObject.namespace.orValue('') == '' && object.?involvedObject.fieldPath.orValue('') == '' && " +
+          "object.?involvedObject.apiVersion.orValue('') in ['', 'v1'] && object.?involvedObject.resourceVersion.orValue('') == ''",
         message: "An installer may only write Events that are about nothing but its own node.",
       },
       {
         expression:
           `size(object.?message.orValue('')) <= ${maxMessage} && size(object.?reason.orValue('')) <= 128 && ` +
+          `${plain("object.?message.orValue('')")} && ${plain("object.?reason.orValue('')")} && ` +
+          `object.?type.orValue('') in ['Normal', 'Warning'] && ` +
           `${bareMetadata("object")} && object.metadata.?annotations.orValue({}).size() == 0 && ` +
           "object.metadata.?ownerReferences.orValue([]).size() == 0",
-        message: `An installer may only write Events of at most ${maxMessage} characters, without labels, annotations, owners and finalizers.`,
+        message: `An installer may only write Events of at most ${maxMessage} printable characters, without labels, annotations, owners and finalizers.`,
       },
     ],
   });
@@ -244,7 +251,8 @@ function ticketPolicy(user: string, group: string, atOnce: number) {
       {
         expression:
           `object == null || (${bareMetadata("object")} && object.metadata.?annotations.orValue({}).all(key, ` +
-          `key == '${ticketReasonAnnotation}' && size(object.metadata.annotations[key]) <= ${maxTicketReason}) && ` +
+          `key == '${ticketReasonAnnotation}' && size(object.metadata.annotations[key]) <= ${maxTicketReason} && ` +
+          `${plain("object.metadata.annotations[key]")}) && ` +
           "!has(object.spec.leaseDurationSeconds) && !has(object.spec.renewTime) && !has(object.spec.leaseTransitions) && " +
           "object.spec.?strategy.orValue('') == '' && object.spec.?preferredHolder.orValue('') == '')",
         message: "A ticket must have nothing but its holder, its time and a short reason: no finalizers, no labels.",

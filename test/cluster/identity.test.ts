@@ -240,6 +240,14 @@ describe("what a stolen token cannot do", () => {
     await expect(attempt()).rejects.toMatchObject({ status: 403 });
   });
 
+  test("give a label of a handler that its node has another value", async () => {
+    await setServedLabels(one, "node-1", [handler]);
+    await expect(patch(own, { metadata: { labels: { [label]: "anything" } } })()).rejects.toMatchObject({
+      status: 403,
+    });
+    await setServedLabels(one, "node-1", []);
+  });
+
   const owner = async (changes: object = {}) => ({
     ...{ apiVersion: "v1", kind: "Node", name: "node-1", uid: (await node("node-1")).metadata.uid },
     ...changes,
@@ -259,6 +267,7 @@ describe("what a stolen token cannot do", () => {
     labels: async () => [{ labels: { a: "b" } }],
     "another annotation": async () => [{ annotations: { note: "x" } }],
     "a long reason": async () => [{ annotations: { [ticketReasonAnnotation]: "x".repeat(2000) } }],
+    "a reason that a terminal obeys": async () => [{ annotations: { [ticketReasonAnnotation]: "\u001b]0;x\u0007" } }],
     "a duration": async () => [{}, { leaseDurationSeconds: 1 }],
   };
   test.each(Object.entries(ticketWith))("take a ticket with %s", async (_, changes) => {
@@ -279,6 +288,11 @@ describe("what a stolen token cannot do", () => {
     "an action": { action: "Delete" },
     "a series": { series: { count: 3, lastObservedTime: "2026-01-01T00:00:00.000000Z" } },
     "a part of the node": { involvedObject: { fieldPath: "spec.x" } },
+    "a type that is none": { type: "x".repeat(1000) },
+    "another version of the node": { involvedObject: { resourceVersion: "x".repeat(1000) } },
+    "a node of another API": { involvedObject: { apiVersion: "example.com/v1" } },
+    "what a terminal obeys": { message: "node-2: ready\u001b[2K" },
+    "text that is reordered": { reason: "Ready\u202e" },
     "a long message": { message: "x".repeat(1025) },
     "a finalizer": { metadata: { finalizers: ["stolen.example.com/x"] } },
     labels: { metadata: { labels: { a: "b" } } },

@@ -1,4 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
+import { printable } from "../../node-installer/runtime/printable.ts";
 import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 
@@ -27,7 +28,9 @@ export async function freeTickets(
       : "it holds more than one, which no installer does: look at who uses that node's token";
     try {
       await leases.deleteNamespacedLease({ namespace, name, body: { preconditions: { uid } } });
-      console.log(`${holder}: ${isDead ? "its ticket" : `the ticket ${name}`} is freed, because ${why}`);
+      console.log(
+        `${printable(holder, 253)}: ${isDead ? "its ticket" : `the ticket ${name}`} is freed, because ${why}`,
+      );
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }

@@ -17,6 +17,8 @@ describe("certificates of authorities come out in one form, and nothing else", (
     ["without its last newline", authority.trimEnd(), authority],
     ["of Windows", authority.replaceAll("\n", "\r\n"), authority],
     ["in lines of another length", block(body.replaceAll("\n", "")), authority],
+    ["of Windows, with the mark of its encoding", `\ufeff${authority}`, authority],
+    ["indented as a whole", authority.replaceAll(/^(?=.)/gm, "    "), authority],
     ["indented", block(body.replaceAll(/^/gm, "  ")), authority],
     ["that vouches for itself", certificate("vouches-for-itself"), certificate("vouches-for-itself")],
   ])("%s", (_, pem, canonical) => {
@@ -39,6 +41,11 @@ describe("what is no certificate of an authority is refused", () => {
     ["a certificate and more", block(Buffer.concat([der, Buffer.from(";id\n")]).toString("base64")), "more than"],
     ["PEM within PEM", block(Buffer.from(authority).toString("base64")), "more than a certificate"],
     ["a key beside it", `${authority}-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n`, "do not belong"],
+    [
+      "an indented key",
+      `${authority}  -----BEGIN PRIVATE KEY-----\n  AAAA\n  -----END PRIVATE KEY-----\n`,
+      "do not belong",
+    ],
     ["a block that does not end", authority.replace(/-----END.*/s, ""), "without its other"],
     ["a block in a block", block(authority), "without its other"],
     ["an end alone", `-----END CERTIFICATE-----\n${authority}`, "without its other"],

@@ -108,6 +108,18 @@ describe("the node's lock", () => {
     expect(existsSync(at("trap/lock"))).toBe(false);
   });
 
+  test.each(["0755", "0750", "0711", "2755"])(
+    "is not taken in a directory of root's with mode %s, which others can enter",
+    async (mode) => {
+      mkdirSync(at(dirname(lockPath)));
+      chmodSync(at(dirname(lockPath)), Number.parseInt(mode, 8));
+      await expect(lockNode(host, 1_000)).rejects.toThrow(/others than root can hold the lock in it. Run: chmod 0700/);
+      expect(existsSync(at(lockPath))).toBe(false);
+      chmodSync(at(dirname(lockPath)), 0o700);
+      await (await lockNode(host, 1_000)).release();
+    },
+  );
+
   test("nor if somebody else can change what guard and journal say", async () => {
     mkdirSync(at(stateDirectory), { recursive: true });
     chmodSync(at(stateDirectory), 0o777);

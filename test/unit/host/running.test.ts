@@ -3,6 +3,7 @@ import { once } from "node:events";
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
@@ -33,6 +34,7 @@ async function users() {
       // Hidden from us, gone, or a thread of the kernel.
     }
   }
+  if (!existsSync(join(root, "proc/1"))) mkdirSync(join(root, "proc/1"));
   return runningBelow(root, at("runtime"));
 }
 
@@ -98,6 +100,7 @@ test("what the kernel's process list holds besides, and a directory that does no
     mkdirSync(join(root, "proc", pid), { recursive: true });
     symlinkSync(target, join(root, "proc", pid, "exe"));
   };
+  exe("1", at("another program"));
   exe("2", at("nothing: a kernel thread"));
   exe("77", at("runtime/bin/vmm"));
   exe("self", at("runtime/bin/vmm"));
@@ -112,4 +115,11 @@ test("links in the directory do not make somebody else's program the runtime's",
   symlinkSync("/bin/cat", at("runtime/bin/cat"));
   await start("/bin/cat");
   expect(await users()).toEqual([]);
+});
+
+test("where the kernel lists only some of the processes (hidepid), nobody concludes that no other uses the runtime", async () => {
+  const root = at("root");
+  mkdirSync(join(root, "proc/77"), { recursive: true });
+  symlinkSync("/bin/cat", join(root, "proc/77/exe"));
+  await expect(runningBelow(root, at("runtime"))).rejects.toMatchObject({ code: "users-unknown" });
 });
