@@ -120,6 +120,9 @@ const places: Record<string, Place> = {
   },
 };
 
+const decoded = (text: string): string =>
+  text.replaceAll(/(?<="base64":")[^"]*/g, (bytes) => Buffer.from(bytes, "base64").toString("latin1"));
+
 test.each(Object.entries(places))("%s is read and does not leave the node", async (_, { file, before, change }) => {
   const node = new MemoryNode(file);
   try {
@@ -150,7 +153,7 @@ test.each(Object.entries(places))("%s is read and does not leave the node", asyn
       answers.map((answer) => (Buffer.isBuffer(answer) ? answer.toString() : JSON.stringify(answer))).join(),
     ).toContain(canary);
     const text = JSON.stringify(bundle);
-    expect(text).not.toContain(canary);
+    expect(decoded(text)).not.toContain(canary);
     expect(parseBundle(text)).toBeDefined();
   } finally {
     node.close();
