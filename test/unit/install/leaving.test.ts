@@ -201,3 +201,15 @@ test.each([
     ["restart", "", ["node-2"]],
   ]);
 });
+
+test("a bundle that says of a file that it is there, and not what is in it, is to be collected again", async () => {
+  const { text } = likeness(await bundleOf({}), 1);
+  const bundle = JSON.parse(text);
+  for (const path of ["/etc/containerd/config.toml", "/etc/systemd/system/containerd.service"]) {
+    const calls = { ...bundle.calls };
+    delete calls[`readFile ${path}`];
+    const { outcomes } = await planFleet(spec, [{ file: "node-1.json", text: JSON.stringify({ ...bundle, calls }) }]);
+    expect(outcomes).toMatchObject([{ outcome: "unknown", code: "bundle-incomplete", nodes: ["node-1"] }]);
+    expect(outcomes[0]?.reason).toBe(`The bundle says that ${path} is there, and not what is in it: collect it again.`);
+  }
+});
