@@ -162,13 +162,21 @@ export function bundleHost(bundle: Bundle): Host {
       find("realpath", path) ?? (parent === path ? path : posix.join(await realpath(parent), posix.basename(path)))
     );
   };
+  /** Absent, unless another answer says that it is there: it came or went meanwhile, and a plan would be a guess. */
+  const unknown = (path: string): Error =>
+    find("stat", path)?.kind !== "file"
+      ? absent(path)
+      : new Refusal(
+          "bundle-incomplete",
+          `The bundle says that ${path} is there, and not what is in it: collect it again.`,
+        );
   const readOnly = (): never => {
     throw new Error("a bundle can only be read");
   };
   return {
     async readFile(path) {
       const found = find("readFile", path);
-      if (found === undefined) throw absent(path);
+      if (found === undefined) throw unknown(path);
       if ("text" in found) return Buffer.from(found.text);
       if ("base64" in found) return Buffer.from(found.base64, "base64");
       throw new Refusal(
@@ -178,7 +186,7 @@ export function bundleHost(bundle: Bundle): Host {
     },
     async digest(path) {
       const found = find("digest", path);
-      if (found === undefined) throw absent(path);
+      if (found === undefined) throw unknown(path);
       return found;
     },
     stat: async (path) => decodeStat(find("stat", path)),

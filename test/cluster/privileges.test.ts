@@ -1,22 +1,34 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { copyFile, mkdir } from "node:fs/promises";
+import { copyFile, mkdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse, parseAllDocuments } from "yaml";
 import { podTemplate } from "../../components/installer-pod.ts";
-import { systemNamespace as namespace } from "../../node-installer/kubernetes/names.ts";
+import { parseBundle } from "../../node-installer/host/bundle.ts";
+import {
+  bundleAudience,
+  bundleReader,
+  bundleTokenHeader,
+  healthPort,
+  installerName,
+  systemNamespace as namespace,
+} from "../../node-installer/kubernetes/names.ts";
 import { podSecurity } from "../../node-installer/kubernetes/pod-security.ts";
 import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
 import { buildPrograms } from "../../tools/build.ts";
 import { buildImage } from "../../tools/image/build.ts";
+import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
+import { run as runProgram } from "../../tools/programs/run.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";
+import { InstallerDaemonSet } from "./installer-daemon-set.ts";
 import { NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
- * The installer's pod may do what it needs and nothing more: with the permissions of podSecurity it works, and without any
+ * The installer's pod may do what it needs and nothing more, and its port gives nobody more than he should have: with the permissions of podSecurity it works, and without any
  * one of them it does not. On this node each of them matters: as some administrators set it up, containerd's file and its
  * directory belong to another user.
  */
@@ -214,4 +226,197 @@ test("with all of them it uninstalls, although a tenant's pod says that it runs 
   expect(await cluster().onNode(node, "cat", configuration)).not.toContain(payload.runtime.handler);
   expect(await accessList()).toBe(access);
   expect((await cluster().tryOnNode(node, ["ls", "/opt/edgeless"])).code).not.toBe(0);
+});
+
+interface InstallerPods {
+  items: {
+    spec: { containers: { ports?: { name: string; containerPort: number }[] }[] };
+    status: { podIP?: string; phase?: string };
+  }[];
+}
+const installerPods = async (labels: Record<string, string>) => {
+  const selector = Object.entries(labels).map((pair) => pair.join("="));
+  const { items } = await cluster().get<InstallerPods>("pods", "-n", namespace, "-l", selector.join());
+  return items.filter(({ status }) => status.phase === "Running");
+};
+
+/** Of the Prometheus operator's PodMonitor the fields that the example can have; what is not here, is refused. */
+const podMonitorDefinition = {
+  apiVersion: "apiextensions.k8s.io/v1",
+  kind: "CustomResourceDefinition",
+  metadata: { name: "podmonitors.monitoring.coreos.com" },
+  spec: {
+    group: "monitoring.coreos.com",
+    names: { kind: "PodMonitor", plural: "podmonitors" },
+    scope: "Namespaced",
+    versions: [
+      {
+        name: "v1",
+        served: true,
+        storage: true,
+        schema: {
+          openAPIV3Schema: {
+            type: "object",
+            properties: {
+              spec: {
+                type: "object",
+                required: ["podMetricsEndpoints", "selector"],
+                properties: {
+                  selector: {
+                    type: "object",
+                    properties: { matchLabels: { type: "object", additionalProperties: { type: "string" } } },
+                  },
+                  podMetricsEndpoints: {
+                    type: "array",
+                    items: {
+                      type: "object",
+                      properties: {
+                        port: { type: "string" },
+                        path: { type: "string" },
+                        interval: { type: "string", pattern: "^([0-9]+(ms|[smhdwy]))+$" },
+                      },
+                    },
+                  },
+                },
+              },
+            },
+          },
+        },
+      },
+    ],
+  },
+};
+
+/** What every pod of the cluster reaches: the installer's port, asked by the tenant's pod from above. */
+describe("the installer's port, while a retired handler is kept by another tenant's pod", () => {
+  const words = { namespace: "other-tenant", pod: "the-basket", process: "process-of-the-basket" };
+  const requested = (token: string) => `${bundleTokenHeader}: ${token}`;
+  let address = "";
+
+  /** From the tenant's pod. The program prints the body only of what is no error. */
+  async function ask(path: string, ...headers: string[]): Promise<{ code: number; text: string }> {
+    const words = ["wget", "-S", "-O", "-", ...headers.map((header) => `--header=${header}`)];
+    const url = `http://${address}:${healthPort}${path}`;
+    const { stdout, stderr } = await cluster().tryKubectl(["exec", "-n", "tenant", "tenant", "--", ...words, url]);
+    const code = /HTTP\/1\.1 (\d{3}) /.exec(stderr)?.[1];
+    if (code === undefined) throw new Error(`no answer to GET ${path}: ${stdout}${stderr}`);
+    return { code: Number(code), text: stderr + stdout };
+  }
+  const token = async (account: string, of: string, ...more: string[]) =>
+    (await cluster().kubectl("create", "token", account, "-n", of, ...more)).trim();
+  const own = `--audience=${bundleAudience(node)}`;
+
+  beforeAll(async () => {
+    const { handler } = payload.runtime;
+    const installer = new InstallerDaemonSet(cluster(), { group, image, nodeNames: [node] });
+    await installer.apply(specOf(group, [payload.runtime]));
+    const { code, stdout, stderr } = await installer.rollout();
+    expect(code, stdout + stderr).toBe(0);
+    await cluster().apply(
+      { apiVersion: "node.k8s.io/v1", kind: "RuntimeClass", metadata: { name: handler }, handler },
+      { apiVersion: "v1", kind: "Namespace", metadata: { name: words.namespace } },
+    );
+    const pod = busyboxPod(
+      cluster(),
+      words.pod,
+      { nodeName: node, runtimeClassName: handler },
+      `: ${words.process}; trap exit TERM; sleep inf & wait`,
+    );
+    await cluster().apply({ ...pod, metadata: { ...pod.metadata, namespace: words.namespace } });
+    const ready = ["--for=condition=Ready", "--timeout=60s"];
+    await cluster().kubectl("wait", `pod/${words.pod}`, "-n", words.namespace, ...ready);
+    await installer.apply(specOf(group, []));
+    // Kubernetes, unlike the port, learns what keeps it.
+    const blocked = await until(
+      "the retired handler is blocked",
+      async () => {
+        const status = await installer.status(node);
+        return status?.state === "blocked" ? status : undefined;
+      },
+      120_000,
+    );
+    expect(blocked.pods).toContain(`${words.namespace}/${words.pod}`);
+    await cluster().apply(
+      ...parseAllDocuments(await readFile("examples/ci/fleet-reader.yaml", "utf8")).map((each) => each.toJS()),
+    );
+    const [running] = await installerPods({ "app.kubernetes.io/name": installerName(group) });
+    address = running?.status.podIP ?? "";
+  }, 400_000);
+
+  test("names no pod, no namespace and no process to a tenant, and gives him no bundle", async () => {
+    expect((await ask("/snapshot")).code).toBe(404);
+    expect((await ask("/bundle")).code).toBe(401);
+    const [ready, metrics] = [await ask("/readyz"), await ask("/metrics")];
+    // What the spec lists is served.
+    expect(ready.code).toBe(200);
+    expect(ready.text).toContain('"state":"blocked"');
+    expect(metrics.code).toBe(200);
+    expect(metrics.text).toMatch(/^contrast_installer_state\{.*state="blocked".*\} 1$/m);
+    for (const { text } of [ready, metrics])
+      for (const word of [...Object.values(words), "containerd-shim"]) expect(text).not.toContain(word);
+  });
+
+  test("gives the bundle for a token of its reader, for this node, of a short life, and for no other", async () => {
+    const good = await ask("/bundle", requested(await token(bundleReader, namespace, own)));
+    expect(good.code, good.text).toBe(200);
+    const others = {
+      "of a tenant's account": await token("default", "tenant", own),
+      "of the fleet reader": await token("fleet-reader", namespace, own),
+      "of the installer": await token(installerName(group), namespace, own),
+      "for another node": await token(bundleReader, namespace, `--audience=${bundleAudience("node-2")}`),
+      "for the API server": await token(bundleReader, namespace),
+      "that lives for a day": await token(bundleReader, namespace, own, "--duration=24h"),
+      "that nobody made": "eyJhbGciOiJSUzI1NiJ9.eyJpYXQiOjEsImV4cCI6Mn0.AAAA",
+    };
+    for (const [name, made] of Object.entries(others))
+      expect((await ask("/bundle", requested(made))).code, name).toBe(403);
+  });
+
+  test("its bundle is collected with the fleet reader's token, through the API server", async () => {
+    const kubeconfig = parse(cluster().kubeconfig) as { users: { user: object }[] };
+    const reader = await token("fleet-reader", namespace);
+    for (const one of kubeconfig.users) one.user = { token: reader };
+    const output = join(directory, "bundles");
+    const collect = ["tools/cli.ts", "review", "collect", "--output", output];
+    const [command = "", ...args] = [...enterNetwork(cluster().name), process.execPath, ...collect];
+    const env = { ...process.env, KUBECONFIG_CONTENT: JSON.stringify(kubeconfig) };
+    const { code, stdout, stderr } = await runProgram(command, args, { env });
+    expect(code, stdout + stderr).toBe(0);
+    const text = await readFile(join(output, group, `${node}.json`), "utf8");
+    const bundle = parseBundle(text);
+    expect(bundle?.node).toBe(node);
+    expect(bundle?.serving?.handlers).toHaveProperty(payload.runtime.handler);
+    for (const word of Object.values(words)) expect(text).not.toContain(word);
+  });
+
+  test("the API server takes the examples for monitoring, and they are about the installers' pods", async () => {
+    await cluster().apply(podMonitorDefinition);
+    await cluster().kubectl("wait", "--for=condition=Established", `crd/${podMonitorDefinition.metadata.name}`);
+    interface Example {
+      metadata: { name: string };
+      spec: {
+        selector: { matchLabels: Record<string, string> };
+        podSelector: { matchLabels: Record<string, string> };
+        podMetricsEndpoints: { port: string }[];
+        ingress: { ports: { port: number }[] }[];
+      };
+    }
+    const example = async (name: string) =>
+      parse(await readFile(`examples/monitoring/${name}.yaml`, "utf8")) as Example;
+    const [policy, monitor] = [await example("network-policy"), await example("pod-monitor")];
+    await cluster().apply(policy, monitor);
+    // What it does not know, it refuses: so it did know all of them.
+    const misspelled = { ...monitor, spec: { ...monitor.spec, podMetricEndpoints: [] } };
+    const apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    expect((await cluster().tryKubectl(apply, JSON.stringify(misspelled))).stderr).toContain("podMetricEndpoints");
+
+    for (const { matchLabels } of [policy.spec.podSelector, monitor.spec.selector])
+      expect(await installerPods(matchLabels)).toHaveLength(1);
+    const [running] = await installerPods(monitor.spec.selector.matchLabels);
+    const ports = running?.spec.containers.flatMap((container) => container.ports ?? []) ?? [];
+    expect(monitor.spec.podMetricsEndpoints.map(({ port }) => port)).toEqual(ports.map(({ name }) => name));
+    expect(policy.spec.ingress.flatMap((rule) => rule.ports.map(({ port }) => port))).toEqual(
+      ports.map(({ containerPort }) => containerPort),
+    );
+  });
 });

@@ -7,7 +7,8 @@ import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
 import { stateDirectory } from "../../node-installer/host/files.ts";
 import { armedPath } from "../../node-installer/host/guard.ts";
-import { containerdOn } from "../../node-installer/install/daemon.ts";
+import type { Host } from "../../node-installer/host/host.ts";
+import { containerdOn, type Daemon } from "../../node-installer/install/daemon.ts";
 import { createLog } from "../../node-installer/install/log.ts";
 import type { Environment } from "../../node-installer/install/observe.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
@@ -72,7 +73,7 @@ export class MemoryNode {
   environment(spec: InstallSpec, cluster: Cluster = withoutKubernetes(() => this.host.now())): Environment {
     return {
       host: this.host,
-      daemon: containerdOn(this.host, spec.distribution, async () => this.cri),
+      daemon: this.daemon(spec),
       spec,
       specHash: createHash("sha256").update(JSON.stringify(spec)).digest("hex"),
       payloads: this.payloads,
@@ -80,6 +81,12 @@ export class MemoryNode {
       log: createLog(this.host, spec.group, (line) => this.log.push(line)),
       checkHost: async () => undefined,
     };
+  }
+
+  /** Its containerd; `reading`: the host through which its files are read, such as one that records. */
+  daemon({ distribution }: InstallSpec, reading: Host = this.host): Daemon {
+    const { locate, read } = containerdOn(reading, distribution);
+    return { ...containerdOn(this.host, distribution, async () => this.cri), locate, read };
   }
 
   /** A runtime of two small files, which are added to the image. */

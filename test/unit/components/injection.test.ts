@@ -14,6 +14,7 @@ import { quote } from "../../../components/shell.ts";
 import { Refusal } from "../../../node-installer/runtime/refusal.ts";
 import { certificate } from "../../fixtures/certificates.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
+import { fixtureAdvisories } from "../runtime/fixtures.ts";
 
 /*
  * Whatever stands in a stack's configuration is refused, or it is data: every command that a stack with it registers is
@@ -48,7 +49,12 @@ function run(command: string, stdin = ""): string {
 const fx = "test/fixtures/manifests/fixture-";
 const image = `ghcr.io/edgeless/contrast-node-installer@sha256:${"a".repeat(64)}`;
 const runtimes = [
-  { platform: "metal-qemu-snp", payload: `${fx}contrast-go.json`, overhead: { memory: "1Gi", cpu: "1" } },
+  {
+    platform: "metal-qemu-snp",
+    payload: `${fx}contrast-go.json`,
+    acknowledgedAdvisories: fixtureAdvisories["contrast-go"],
+    overhead: { memory: "1Gi", cpu: "1" },
+  },
 ];
 const stacks: Record<string, Record<string, unknown>> = {
   hosts: {
@@ -101,7 +107,13 @@ const stacks: Record<string, Record<string, unknown>> = {
       cc: {
         distribution: "aks",
         nodes: { pool: { name: "cc", vmSize: "Standard_DC4as_cc_v5", count: 2, zones: ["1"], labels: { a: "b" } } },
-        runtimes: [{ platform: "aks-clh-snp", payload: `${fx}contrast-aks.json` }],
+        runtimes: [
+          {
+            platform: "aks-clh-snp",
+            payload: `${fx}contrast-aks.json`,
+            acknowledgedAdvisories: fixtureAdvisories["contrast-aks"],
+          },
+        ],
       },
     },
   },

@@ -1,6 +1,5 @@
 import { takeSnapshot } from "../../../node-installer/commands/snapshot.ts";
 import { converge } from "../../../node-installer/install/converge.ts";
-import { containerdOn, type Daemon } from "../../../node-installer/install/daemon.ts";
 import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
 import type { BundleText } from "../../../review/fleet-plan.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
@@ -37,19 +36,12 @@ export async function bundleOf({ file = adminsFile, installed, change }: Kind, n
       await converge(node.environment(installed));
     }
     change?.(node);
-    // The model's CRI is no socket.
-    const bundle = await takeSnapshot(node.host, spec, name, (host) => ({
-      ...node.environment(spec).daemon,
-      ...only(containerdOn(host, spec.distribution)),
-    }));
+    const bundle = await takeSnapshot(node.host, spec, name, (recording) => node.daemon(spec, recording));
     return { file: `${name}.json`, text: JSON.stringify(bundle, null, 1) };
   } finally {
     node.close();
   }
 }
-
-/** What reads files, through the host that records it. */
-const only = ({ locate, read }: Daemon): Pick<Daemon, "locate" | "read"> => ({ locate, read });
 
 /** The same node again and again: another name, other times, inodes and processor frequencies. */
 export function likeness({ text }: BundleText, number: number): BundleText {
