@@ -85,6 +85,11 @@ export const visible = (text: string): string =>
 const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 const escaped = (each: string) => `\\u{${each.codePointAt(0)?.toString(16)}}`;
 
+/** The engine's own words need no quotes: an operation, or the last part of a type. */
+export const word = (text: string): string => (/^[A-Za-z][\w-]*$/.test(text) ? text : code(text));
+export const kindOf = (type: string): string =>
+  type.startsWith("pulumi:providers:") ? "Provider" : word(type.split(":").at(-1) ?? type);
+
 export const count = (number: number, word: string): string => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 /** The first names of many. */
