@@ -3,7 +3,7 @@ import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { textDifference } from "./blocks.ts";
 import { fieldsOf } from "./fields.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
-import { isBelow, items, type Leaf, leafChanges } from "./leaves.ts";
+import { allLeaves, isBelow, items, type Leaf, leafChanges } from "./leaves.ts";
 import type { Ledger } from "./ledger.ts";
 import {
   claim,
@@ -187,11 +187,19 @@ function containerLines(step: Step, old: Inputs, now: Inputs): Told[] {
       const paths = ["name", "image", "command", "args"].filter(
         (key) => code((container as Inputs)[key]).length < longestValue,
       );
+      const place = `${podPath}.${kind}[${index}]`;
+      const hooks = allLeaves(undefined, container).filter(({ path }) =>
+        /^(\w+Probe|lifecycle\.\w+)\.exec\./.test(path),
+      );
       return [
         claim(
           line,
           step,
-          paths.map((key) => `${podPath}.${kind}[${index}].${key}`),
+          paths.map((key) => `${place}.${key}`),
+        ),
+        // Shown whole with the other differences, too.
+        ...hooks.map(({ path, after }) =>
+          known(`DaemonSet ${code(step.name)}: container ${code(name)} also runs ${code(after)} (${code(path)}).`),
         ),
       ];
     }),
@@ -247,8 +255,8 @@ function namespaceLines(step: Step): Told[] {
   if (op === "delete") {
     return [claim(known(`Namespace ${code(name)} is deleted with everything in it.`), step, ["(delete)"])];
   }
-  return leafChanges(before ?? {}, after ?? {})
-    .filter(({ path }) => before !== undefined && path.includes("pod-security.kubernetes.io"))
+  return allLeaves(before, after)
+    .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
     .map((leaf) => claim(changeLine(`Namespace ${code(name)}: `, leaf), step, [leaf.path]));
 }
 
