@@ -1,6 +1,6 @@
 import { differenceBlock } from "./blocks.ts";
 import type { Ledger } from "./ledger.ts";
-import { claim, code, count, few, known, type Told, unknown } from "./lines.ts";
+import { claim, code, count, few, known, type Told, unknown, word } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 
 /**
@@ -34,7 +34,7 @@ function line(steps: Step[], ledger: Ledger): Told {
   const again = op === "update" ? " again" : "";
   const what =
     ran === undefined
-      ? `${names} (${code(type)}): ${op}, which runs nothing`
+      ? `${names} (${code(type)}): ${word(op)}, which runs nothing`
       : `${where}${again} (${verb})${type === local ? `: ${code(ran)}` : ""}`;
   const text = isOurs(first)
     ? known(`${what}.`, block)
@@ -52,35 +52,40 @@ function line(steps: Step[], ledger: Ledger): Told {
 
 /** Fields whose meaning is in the provider's documentation; any other stays unexplained. */
 const fields =
-  /^(\([a-z-]+\)|(create|update|delete|stdin|logging|dir|addPreviousOutputInEnv)|(environment|connection|interpreter|triggers)([.[].*)?)$/;
+  /^(\((create|delete|replace|import)\)|(create|update|delete|stdin|logging|dir|addPreviousOutputInEnv)|(environment|connection|interpreter|triggers)([.[].*)?)$/;
 
 const shownOf = (step: Step, ledger: Ledger) =>
   ledger.changes(step).filter(({ path }) => fields.test(path) || path === "");
 
 function blockOf(step: Step, ledger: Ledger): string {
-  const gone = step.op === "delete" || step.op === "replace" ? step.before?.delete : undefined;
+  const gone = step.op === "delete" || step.op === "replace" ? goingOf(step) : undefined;
   const runs = gone === undefined ? [] : [{ path: "delete, which runs now", before: undefined, after: gone }];
   return differenceBlock([...runs, ...shownOf(step, ledger).filter(({ path }) => !path.startsWith("("))]);
 }
 
 /** By the provider's rules: a create's text is also an update's that has none, and a replacement deletes first. */
-function whatRuns({ op, before, after }: Step): { verb: string; ran: unknown } {
+function whatRuns(step: Step): { verb: string; ran: unknown } {
+  const { op, after } = step;
   const of = (inputs: Inputs | undefined, key: string) => inputs?.[key];
   switch (op) {
     case "delete":
-      return { verb: "delete", ran: of(before, "delete") };
+      return { verb: "delete", ran: goingOf(step) };
     case "update":
       return of(after, "update") === undefined
         ? { verb: "create", ran: of(after, "create") }
         : { verb: "update", ran: of(after, "update") };
     case "replace": {
-      const [gone, made] = [of(before, "delete"), of(after, "create")];
+      const [gone, made] = [goingOf(step), of(after, "create")];
       return gone === undefined ? { verb: "create", ran: made } : { verb: "delete, then create", ran: [gone, made] };
     }
     default:
-      return { verb: op, ran: of(after, "create") };
+      return { verb: word(op), ran: of(after, "create") };
   }
 }
+
+/** What it runs when it goes: nothing, where the stack only lets go of it. */
+const goingOf = ({ before, options }: Step): unknown =>
+  options.before.retainOnDelete === true ? undefined : before?.delete;
 
 /** By the components that it belongs to and by its own text; a name says nothing. */
 function isOurs({ urn, type, before, after }: Step): boolean {

@@ -1,5 +1,6 @@
-/** A field, with all that is in it. */
-const fields = (...names: string[]) => new RegExp(`^(\\([a-z-]+\\)|(${names.join("|")})([.[].*)?)$`);
+/** A field, with all that is in it, and the operations that say themselves what they do. */
+const fields = (...names: string[]) =>
+  new RegExp(`^(\\((create|delete|replace|import)\\)|(${names.join("|")})([.[].*)?)$`);
 const metadata = String.raw`metadata\.(name|namespace|labels|annotations)`;
 const inside = (parent: string, names: string[]) => names.map((name) => `${parent}${name}`);
 

@@ -1,4 +1,5 @@
 import { sha256 } from "../node-installer/runtime/canonical.ts";
+import { invisible } from "../node-installer/runtime/printable.ts";
 
 /**
  * How sure a line is. known: the engine's diff says it. predicted: our own table says what follows from the diff.
@@ -82,8 +83,12 @@ const textOf = (value: unknown): string =>
 export const visible = (text: string): string =>
   text.replaceAll(invisible, escaped).replaceAll(notKnownYet, unknownText);
 
-const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 const escaped = (each: string) => `\\u{${each.codePointAt(0)?.toString(16)}}`;
+
+/** The engine's own words need no quotes: an operation, or the last part of a type. */
+export const word = (text: string): string => (/^[A-Za-z][\w-]*$/.test(text) ? text : code(text));
+export const kindOf = (type: string): string =>
+  type.startsWith("pulumi:providers:") ? "Provider" : word(type.split(":").at(-1) ?? type);
 
 export const count = (number: number, word: string): string => `${number} ${word}${number === 1 ? "" : "s"}`;
 

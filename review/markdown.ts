@@ -1,6 +1,6 @@
 import { bounded } from "./blocks.ts";
 import { type FleetPlan, fleetSentence, outcomeSentence } from "./fleet-plan.ts";
-import { code, count, type Line, list } from "./lines.ts";
+import { code, count, type Line, list, word } from "./lines.ts";
 import type { Operation, Summary } from "./summary.ts";
 
 /** GitHub takes 65 536 characters in a comment; GitLab takes more. */
@@ -114,7 +114,7 @@ function fleetSection(fleet: FleetPlan): string {
 function operationTable(operations: Operation[]): string {
   const rows = operations.map(
     ({ op, type, name, changed }) =>
-      `| ${word(op)} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
+      `| ${word(op).replaceAll("|", "\\|")} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
   );
   return [
     `<details><summary>${count(operations.length, "operation")} of the engine</summary>`,
@@ -126,9 +126,6 @@ function operationTable(operations: Operation[]): string {
     "</details>",
   ].join("\n");
 }
-
-/** The engine's own words need no quotes. */
-const word = (op: string): string => (/^[a-z-]+$/.test(op) ? op : cell(op));
 
 /** A bar ends a table's cell in a code span, too. */
 const cell = (text: string): string => code(text).replaceAll("|", "\\|");

@@ -110,9 +110,10 @@ export function readPreview(text: string): Preview {
   // Where nothing changes, the stack itself still stays the same.
   if (raw.length === 0 && errors.length === 0) throw notAPreview("it has no step, not even the stack's own");
   const [, stackName = "", project = ""] = /^urn:pulumi:([^:]+)::([^:]+)::/.exec(raw[0]?.urn ?? "") ?? [];
+  const replaced = new Set(raw.flatMap(({ op, urn }) => (op === "replace" ? [urn] : [])));
   const steps = raw
     .map(resolve)
-    .filter((step) => !isSilent(step))
+    .filter((step) => !isSilent(step, replaced))
     // A replacement that goes first is deleted and created under one URN.
     .sort((a, b) => compare(`${a.urn} ${a.op}`, `${b.urn} ${b.op}`));
   const known = new Map(
@@ -151,12 +152,14 @@ function driftOf(step: Step, states: Map<string, Inputs>): Step[] {
 
 const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
-/** A replacement is three steps, of which `replace` says it all. */
-const partial = new Set(["refresh", "create-replacement", "delete-replaced", "read-replacement"]);
+/** A replacement is several steps, of which `replace` says it all. */
+const partial = new Set(["create-replacement", "read-replacement", "import-replacement"]);
+/** What the state says, and what is left behind, which is told by itself. */
+const apart = new Set(["refresh", "delete-replaced"]);
 
 /** What stays the same, or is read as it was before, changes nothing, unless the engine is told otherwise of it. */
-function isSilent({ op, type, before, after, options }: Step): boolean {
-  if (partial.has(op)) return true;
+function isSilent({ op, urn, type, before, after, options }: Step, replaced: Set<string>): boolean {
+  if (apart.has(op) || (partial.has(op) && replaced.has(urn))) return true;
   // The stack itself is made of what is listed.
   if (type === "pulumi:pulumi:Stack") return true;
   if (op === "same") return allLeaves(options.before, options.after).length === 0;
@@ -177,7 +180,10 @@ function resolve({ op, urn, before, after, paths }: RawStep): Step {
     before: old && (old.inputs ?? {}),
     after: now && (now.inputs ?? {}),
     paths: paths.toSorted(),
-    options: old && now ? { before: optionsOf(old), after: optionsOf(now) } : { before: {}, after: {} },
+    options: {
+      before: old ? optionsOf(old, now ? all : whenItGoes) : {},
+      after: now ? optionsOf(now, old ? all : whenItComes) : {},
+    },
   };
 }
 
@@ -190,13 +196,19 @@ const optionNames = [
   ...["replaceOnChanges", "replaceWith", "deleteBeforeReplace", "customTimeouts", "resourceHooks"],
 ];
 
-function optionsOf(state: NonNullable<State>): Inputs {
-  const provider = providerOf(state);
-  const told = optionNames.flatMap((name) => {
-    const value = state[name];
+const all = ["provider", ...optionNames];
+/** What of them already matters when the resource is made; the others say how it changes, and are told when they do. */
+const whenItComes = all.filter(
+  (name) => !/^(provider|parent|aliases|replaceOnChanges|replaceWith|deleteBeforeReplace|customTimeouts)$/.test(name),
+);
+const whenItGoes = ["retainOnDelete", "resourceHooks"];
+
+function optionsOf(state: NonNullable<State>, names: string[]): Inputs {
+  const told = names.flatMap((name) => {
+    const value = name === "provider" ? providerOf(state) : state[name];
     return isNothing(value) ? [] : [[name, value] as const];
   });
-  return { ...(provider !== undefined && { provider }), ...Object.fromEntries(told) };
+  return Object.fromEntries(told);
 }
 
 const isNothing = (value: unknown) =>

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { explainChanges, type Measured } from "../node-installer/measure/changes.ts";
 import { platforms } from "../node-installer/runtime/platforms.ts";
-import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import type { InstallSpec, PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { claim, code, exchange, known, type Line, list, predicted, quoted, type Told, unknown } from "./lines.ts";
@@ -170,7 +170,7 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
   const cardOf = (of: typeof before, handler: string | undefined) =>
     of.find((card) => card.handler === handler) ?? { launch: {}, measured: {} };
   const seen = new Set<string>();
-  const lines = changes.flatMap(({ added, replaced }) =>
+  const lines = changes.flatMap(({ added, replaced, specBefore, specAfter }) =>
     added.flatMap(({ handler, platform }) => {
       // What another group has already, verifiers know already.
       if (seen.has(handler) || before.some((card) => card.handler === handler) || platform === "local") return [];
@@ -189,8 +189,16 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
       // Also of values that cannot be predicted it is known that they change.
       const told = Object.keys(launchBefore).length > 0;
       const reasons = told ? reasonsOf(platform, cardBefore.measured, cardAfter.measured) : [];
-      if (values.length === 0 && reasons.length === 0) return sameValues(handler, old, cardAfter.launch);
+      const odd = old === undefined ? [] : unmeasured([specBefore, old, cardBefore], [specAfter, handler, cardAfter]);
+      const doubts = odd.map((role) =>
+        unknown(
+          `Whether the launch values of ${code(handler)} are those of its ${role}: that is another file than in ${code(old)}, but what its manifest says was measured of it is the same.`,
+        ),
+      );
+      if (values.length === 0 && reasons.length === 0)
+        return doubts.length > 0 ? doubts : sameValues(handler, old, cardAfter.launch);
       return [
+        ...doubts,
         ...values.map(([value, digest]) => valueLine(handler, value, launchBefore[value], digest)),
         ...reasons.map((reason) => known(`${code(handler)}: ${reason}`)),
         ...(told && reasons.length === 0
@@ -203,6 +211,28 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
     }),
   );
   return [...lines, ...own.flatMap((step) => correctedLines(read(step.before), read(step.after)))];
+}
+
+/** What measurements take from a file, by its role and their names. */
+const takenFrom: Partial<Record<string, string[]>> = {
+  firmware: ["firmware", "firmware's SEV metadata"],
+  kernel: ["kernel"],
+  initrd: ["initrd"],
+  igvm: ["IGVM file"],
+  rootfs: ["kernel command line", "IGVM file"],
+};
+
+type Side = [spec: InstallSpec | undefined, handler: string, card: { measured: Measured }];
+
+/** Roles of files that a launch measures and that are other files, although nothing says that they measure differently. */
+function unmeasured(before: Side, after: Side): string[] {
+  const digestOf = ([spec, handler]: Side, role: string) =>
+    runtimeOf(spec, handler)?.files.find((file) => file.role === role)?.sha256;
+  return Object.entries(takenFrom).flatMap(([role, names = []]) => {
+    const [old, now] = [digestOf(before, role), digestOf(after, role)];
+    const isSame = names.every((name) => before[2].measured[name] === after[2].measured[name]);
+    return old !== undefined && now !== undefined && old !== now && isSame ? [role] : [];
+  });
 }
 
 /** Nothing that is known differs; of a value that nobody can compute it is not known. */

@@ -3,9 +3,22 @@ import type { PlatformName } from "../node-installer/runtime/spec.ts";
 import { textDifference } from "./blocks.ts";
 import { fieldsOf } from "./fields.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";
-import { isBelow, items, type Leaf, leafChanges } from "./leaves.ts";
+import { allLeaves, isBelow, items, type Leaf, leafChanges } from "./leaves.ts";
 import type { Ledger } from "./ledger.ts";
-import { claim, code, exchange, known, type Line, longestValue, predicted, type Told, unknown } from "./lines.ts";
+import {
+  claim,
+  code,
+  exchange,
+  kindOf,
+  known,
+  type Line,
+  list,
+  longestValue,
+  predicted,
+  type Told,
+  unknown,
+  word,
+} from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 import { bindingLines, ruleLines } from "./rights.ts";
 
@@ -19,9 +32,10 @@ export function securityLines(changes: GroupChange[], { steps }: Preview, ledger
   ledger.enter(groups);
   return [
     ...groups,
+    ...optionLines(steps, ledger),
     ...steps.flatMap((step) => {
       const lines = Object.hasOwn(rows, step.type) ? rows[step.type] : undefined;
-      return [...optionLines(step, ledger), ...(lines?.(step, ledger) ?? [])];
+      return lines?.(step, ledger) ?? [];
     }),
     // Last, since they are the most.
     ...steps.flatMap((step) => (step.type === "contrast-runtime:index:BareMetalNodes" ? hostKeyLines(step) : [])),
@@ -60,23 +74,35 @@ function imagePaths({ before, after }: Step, from: unknown, to: unknown): string
   );
 }
 
-/** Whose it is, who makes it, and what keeps it from going: of any resource. */
-function optionLines(step: Step, ledger: Ledger): Told[] {
-  const leaves = ledger
-    .changes(step)
-    .filter(({ path }) => /^options\.(parent|provider|protect|retainOnDelete|deletedWith)$/.test(path));
-  const short = (value: unknown) =>
-    typeof value === "string" ? value.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") : value;
-  return leaves.map(({ path, before, after }) =>
-    claim(
-      known(`${thing(step)}: option ${code(path.slice("options.".length))} ${exchange(short(before), short(after))}.`),
-      step,
-      [path],
-    ),
+/** Whose it is, who makes it, and what keeps it from going: of any resource. Those that say the same have one line. */
+function optionLines(steps: Step[], ledger: Ledger): Told[] {
+  const names =
+    /^options\.(parent|provider|protect|retainOnDelete|deletedWith|external|importID|ignoreChanges)([.[]|$)/;
+  const told = steps.flatMap((step) =>
+    ledger
+      .changes(step)
+      .filter(({ path }) => names.test(path))
+      .map((leaf) => ({ step, path: leaf.path, sentence: optionSentence(step, leaf) })),
   );
+  return [...Map.groupBy(told, ({ sentence }) => sentence)].map(([sentence, same]) => {
+    const things = same.map(({ step: { type, name } }) => `${kindOf(type)} ${code(name)}`);
+    return same.reduce<Told>(
+      (line, { step, path }) => claim(line, step, [path]),
+      known(`${list(firstOf([...new Set(things)].sort(), 20))}: ${sentence}.`),
+    );
+  });
 }
 
-const thing = ({ type, name }: Step) => `${type.split(":").at(-1)} ${code(name)}`;
+function optionSentence({ op }: Step, { path, before, after }: Leaf): string {
+  const option = code(path.slice("options.".length));
+  const short = (value: unknown) =>
+    typeof value === "string" ? value.replace(/^urn:pulumi:[^:]*::[^:]*::/, "") : value;
+  if (op === "delete") return `only the stack lets go of it; what it made stays as it is (option ${option})`;
+  return `option ${option} ${exchange(short(before), short(after))}`;
+}
+
+const firstOf = (words: string[], most: number): string[] =>
+  words.length > most ? [...words.slice(0, most), `${words.length - most} more`] : words;
 
 /** One leaf's difference; of long texts every part that differs, in a block. */
 export function changeLine(sentence: string, { path, before, after, isHidden }: Leaf): Line {
@@ -100,8 +126,8 @@ const rows: Record<string, (step: Step, ledger: Ledger) => Told[]> = {
   "kubernetes:core/v1:Namespace": namespaceLines,
   "kubernetes:core/v1:ServiceAccount": accountLines,
   "kubernetes:core/v1:Secret": (step) => [
-    claim(known(`Secret ${code(step.name)}: ${step.op}. Its value is not shown.`), step, [
-      `(${step.op})`,
+    claim(known(`Secret ${code(step.name)}: ${word(step.op)}. Its value is not shown.`), step, [
+      ...(/^(create|delete|replace)$/.test(step.op) ? [`(${step.op})`] : []),
       "data",
       "stringData",
     ]),
@@ -161,11 +187,19 @@ function containerLines(step: Step, old: Inputs, now: Inputs): Told[] {
       const paths = ["name", "image", "command", "args"].filter(
         (key) => code((container as Inputs)[key]).length < longestValue,
       );
+      const place = `${podPath}.${kind}[${index}]`;
+      const hooks = allLeaves(undefined, container).filter(({ path }) =>
+        /^(\w+Probe|lifecycle\.\w+)\.exec\./.test(path),
+      );
       return [
         claim(
           line,
           step,
-          paths.map((key) => `${podPath}.${kind}[${index}].${key}`),
+          paths.map((key) => `${place}.${key}`),
+        ),
+        // Shown whole with the other differences, too.
+        ...hooks.map(({ path, after }) =>
+          known(`DaemonSet ${code(step.name)}: container ${code(name)} also runs ${code(after)} (${code(path)}).`),
         ),
       ];
     }),
@@ -221,8 +255,8 @@ function namespaceLines(step: Step): Told[] {
   if (op === "delete") {
     return [claim(known(`Namespace ${code(name)} is deleted with everything in it.`), step, ["(delete)"])];
   }
-  return leafChanges(before ?? {}, after ?? {})
-    .filter(({ path }) => before !== undefined && path.includes("pod-security.kubernetes.io"))
+  return allLeaves(before, after)
+    .filter(({ path }) => path.includes("pod-security.kubernetes.io"))
     .map((leaf) => claim(changeLine(`Namespace ${code(name)}: `, leaf), step, [leaf.path]));
 }
 

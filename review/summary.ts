@@ -6,7 +6,7 @@ import type { FleetPlan } from "./fleet-plan.ts";
 import { card, configMapType, groupChanges, installerType, readSpec, specMap } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { Ledger } from "./ledger.ts";
-import { claim, code, known, type Line, notKnownYet, predicted, type Told, unknown } from "./lines.ts";
+import { claim, code, kindOf, known, type Line, notKnownYet, predicted, type Told, unknown, word } from "./lines.ts";
 import { hosts, localNodes, nodeLines } from "./nodes.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 import { restartLines } from "./restarts.ts";
@@ -133,7 +133,7 @@ function differenceLines(step: Step, ledger: Ledger): Told[] {
   const own = ledger.rest(step).filter(({ path }) => path !== "" && fields?.test(path));
   if (own.length === 0) return [];
   const shown = own.filter((leaf) => !leaf.path.startsWith("(") && !(isComponent && ledger.shows(leaf)));
-  const text = `${kindOf(step.type)} ${code(step.name)}${isComponent ? ", a component," : ""} ${verbs[step.op] ?? step.op}`;
+  const text = `${kindOf(step.type)} ${code(step.name)}${isComponent ? ", a component," : ""} ${verbs[step.op] ?? word(step.op)}`;
   return [
     claim(
       known(`${text}${shown.length > 0 ? ":" : "."}`, differenceBlock(shown)),
@@ -142,9 +142,6 @@ function differenceLines(step: Step, ledger: Ledger): Told[] {
     ),
   ];
 }
-
-const kindOf = (type: string): string =>
-  type.startsWith("pulumi:providers:") ? "Provider" : (type.split(":").at(-1) ?? type);
 
 const verbs: Record<string, string> = {
   create: "is new",
@@ -161,11 +158,13 @@ function unexplainedLines(step: Step, ledger: Ledger): Told[] {
   if (rest.length === 0) return [];
   const { op, type, name } = step;
   const shown = rest.filter(({ path }) => !path.startsWith("("));
-  const isNothing = shown.every(({ path, isHidden }) => path === "" && isHidden);
+  const isNothing = ledger
+    .changes(step)
+    .every(({ path, isHidden }) => path.startsWith("(") || (path === "" && isHidden));
   const which = isNothing && op !== "delete" ? " The engine shows nothing of what differs." : "";
   return [
     unknown(
-      `What the ${op} of ${code(name)} (${code(type)}) does is not explained here.${which}`,
+      `What the ${word(op)} of ${code(name)} (${code(type)}) does is not explained here.${which}`,
       differenceBlock(shown.filter(({ path }) => path !== "")),
     ),
   ];

@@ -193,10 +193,10 @@ function problemOf(word: string, affecting: readonly Advisory[], subject: string
   return `does not apply to ${subject}: remove it. Those that do: ${applying}.`;
 }
 
-/** A pre-release counts as what came before it, and what is no version as older than all. */
+/** A pre-release counts as what came before it, however it is written, and what is no version as older than all. */
 function isAffected(version: string, { from, fixedIn }: Advisory): boolean {
   if (from !== undefined && /^v?\d/.test(version) && !isAtLeast(version, from)) return false;
-  return !isAtLeast(version, fixedIn) || new RegExp(`^v?${fixedIn.replaceAll(".", "\\.")}-`).test(version);
+  return !isAtLeast(version, fixedIn) || new RegExp(`^v?${fixedIn.replaceAll(".", "\\.")}[^.+\\d]`).test(version);
 }
 
 /** "GHSA-… (CVE-…)" */

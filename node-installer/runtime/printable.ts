@@ -6,8 +6,11 @@ const sequences =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it is about
   /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|(?:\u001b[\]PX^_]|[\u009d\u0090\u0098\u009e\u009f])[^\u0007\u001b\u009c]*(?:\u0007|\u001b\\|\u009c)?|\u001b[ -/]*[0-Z\\^-~]/g;
 
-/** Control and format characters: also those that reverse or hide text (bidi, zero-width, tags), and half pairs. */
-const unprintable = /[\p{Cc}\p{Cf}\p{Cs}]/gu;
+/**
+ * Control and format characters: also those that reverse or hide text (bidi, zero-width, tags), half pairs, and what ends
+ * a line. Here they are taken out; where a reviewer has to see that they are there (review/lines.ts) they are spelled out.
+ */
+export const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /**
  * Somebody else's words (a node's annotation, an API server's answer, a process's name, a program's output) as one line
@@ -18,7 +21,7 @@ export function printable(text: string, longest = 500): string {
   const line = text
     .replace(sequences, "")
     .replace(/[\s\u0085]/g, " ")
-    .replace(unprintable, "")
+    .replace(invisible, "")
     .replace(/ {2,}/g, " ")
     .trim();
   if (line.length <= longest) return line;

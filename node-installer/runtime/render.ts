@@ -76,15 +76,15 @@ function derive({ platform: name, manifest }: { platform: PlatformName; manifest
 
 /** A guest that takes any root file system is not confidential. An IGVM file binds its own. */
 function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration: KataConfiguration): void {
-  if (vmm !== "qemu" || tee === "none") return;
+  if (tee === "none") return;
   const { name, kataVersion, flavour, guest } = manifest;
   const given = guest?.kernelVerityParams ?? "";
   if (given !== "" && hypervisorOf(configuration).kernel_verity_params !== given)
     throw new Refusal(
       "kata-too-old",
-      `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. Lock a newer payload.`,
+      `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. ${vmm === "qemu" ? "Lock a newer payload." : "Lock it without: an IGVM file binds its own image."}`,
     );
-  if (!bindsRootfs(configuration))
+  if (vmm === "qemu" && !bindsRootfs(configuration))
     throw new Refusal(
       "unbound-image",
       `Nothing binds the guest image of payload ${name} to the launch measurement: neither guest.kernelParams (such as roothash=…) nor guest.kernelVerityParams names its root hash. Lock it again with what the image's builder published.`,

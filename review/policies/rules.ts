@@ -26,7 +26,10 @@ const items = (value: unknown): unknown[] => (Array.isArray(value) ? value : [])
 
 const containerLists = ["initContainers", "containers", "ephemeralContainers"];
 
-/** Whatever holds containers, wherever it stands: in pods, their templates, patches and lists of them. */
+/** What makes a tree a pod's specification: a patch need not have containers. */
+const podFields = [...containerLists, "volumes", "hostPID", "hostNetwork", "hostIPC"];
+
+/** Pods, wherever they stand: in their templates, patches and lists of them. */
 function podSpecs(value: unknown): Tree[] {
   const [here, children] = [tree(value), [] as unknown[]];
   for (const key of Object.keys(here)) {
@@ -36,7 +39,7 @@ function podSpecs(value: unknown): Tree[] {
       // Only the update will know it, and is looked at then.
     }
   }
-  const isSpec = containerLists.some((list) => Object.keys(here).includes(list));
+  const isSpec = podFields.some((field) => Object.hasOwn(here, field));
   return [...(isSpec ? [here] : []), ...children.flatMap(podSpecs)];
 }
 
@@ -63,7 +66,7 @@ const pinnedImages: Rule = {
       .filter(({ image }) => image !== undefined)
       .map(({ name, image }) => ({ what: `Volume "${name}" is the image`, image: tree(image).reference }));
     return [...images, ...volumes]
-      .filter(({ image }) => !/@sha256:[0-9a-f]{64}$/.test(String(image)))
+      .filter(({ image }) => !/^\S+@sha256:[0-9a-f]{64}$/.test(String(image)))
       .map(
         ({ what, image }) =>
           `${what} "${image}", which may be another image tomorrow. Name it by digest: …@sha256:<64 hex digits>.`,
@@ -75,11 +78,26 @@ const pinnedImages: Rule = {
 const ownPods =
   /^(contrast-runtime:index:ContrastRuntime\$)?contrast-runtime:index:NodeInstaller\$kubernetes:apps\/v1:DaemonSet$/;
 
+/** What containers may add without reaching their node: Kubernetes' Pod Security Standard "baseline". */
+const baseline = new Set([
+  ...["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP"],
+  ...["SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"],
+]);
+
 const confinedPods: Rule = {
   name: "confined-pods",
   description: "No pods but the installers' reach the node that they run on.",
-  check: ({ urn, props }) => {
+  check: ({ type, urn, props }) => {
     if (ownPods.test(urn.split("::")[2] ?? "")) return [];
+    if (/^kubernetes:core\/v1:PersistentVolume(Patch|List)?$/.test(type)) {
+      const volumes = type.endsWith("List") ? items(props.items).map(tree) : [props];
+      return volumes
+        .flatMap(({ spec }) => [tree(spec).hostPath, tree(spec).local].map((place) => tree(place).path))
+        .filter((path) => path !== undefined)
+        .map(
+          (path) => `A volume is the node's directory ${path}, which makes whoever mounts it root there. Remove it.`,
+        );
+    }
     return podSpecs(props).flatMap((spec) => {
       const host = ["hostPID", "hostNetwork", "hostIPC"].filter((key) => spec[key] === true);
       const paths = items(spec.volumes).map((volume) => tree(tree(volume).hostPath).path);
@@ -88,6 +106,11 @@ const confinedPods: Rule = {
         ...host,
         ...paths.filter((path) => path !== undefined).map((path) => `the node's directory ${path}`),
         ...privileged.map(({ name }) => `privileged container "${name}"`),
+        ...containersOf(spec).flatMap(({ name, securityContext }) =>
+          items(tree(tree(securityContext).capabilities).add)
+            .filter((capability) => !baseline.has(String(capability)))
+            .map((capability) => `container "${name}" with the capability ${capability}`),
+        ),
       ];
       return reasons.map((reason) => `A pod has ${reason}, which makes it root on its node. Remove it.`);
     });
@@ -110,7 +133,7 @@ const readableManifests: Rule = {
 
 /** `curl … | sh`, `sh -c "$(curl …)"`, `bash <(wget …)`: by accident, that is; who wants to hide it can. */
 const runsDownload =
-  /\b(curl|wget)\b[^;&]*\|\s*(sudo\s+(-\S+\s+)*)?(\S*\/)?(env\s+)?(ba|da|k|z)?sh\b|[$<]\(\s*(curl|wget)\b|`\s*(curl|wget)\b/;
+  /\b(curl|wget)\b[^;&]*\|[\s\\]*(sudo\s+(-\S+\s+)*)?(\S*\/)?(env\s+)?((ba|da|k|z)?sh|python[\d.]*|perl|ruby|node|php)\b|[$<]\(\s*(curl|wget)\b|`\s*(curl|wget)\b/;
 
 const checkedPrograms: Rule = {
   name: "checked-programs",
@@ -131,7 +154,7 @@ const hostKeys: Rule = {
     const connection = tree(props.connection);
     const hops = connection.proxy === undefined ? [connection] : [connection, tree(connection.proxy)];
     return hops
-      .filter(({ hostKey }) => typeof hostKey !== "string" || hostKey === "")
+      .filter(({ hostKey }) => typeof hostKey !== "string" || hostKey.trim() === "")
       .map(
         ({ host }) =>
           `The connection to "${host}" has no hostKey, so whoever answers is trusted with it. Set hostKey to the line of known_hosts.`,
@@ -168,8 +191,10 @@ const secureRuntimes: Rule = {
   check: ({ type, urn, props }, { stacks = [] } = {}) => {
     // By its whole name: "dev-production" begins like a stack for developing, too.
     if (["dev", ...stacks].includes(stackOf(urn))) return [];
-    const handlers = /^kubernetes:node\.k8s\.io\/[^:]+:RuntimeClass(Patch)?$/.test(type)
-      ? [String(props.handler)].filter((handler) => handler.startsWith("contrast-insecure-"))
+    const handlers = /^kubernetes:node\.k8s\.io\/[^:]+:RuntimeClass(Patch|List)?$/.test(type)
+      ? [props, ...items(props.items).map(tree)]
+          .map(({ handler }) => String(handler))
+          .filter((handler) => handler.startsWith("contrast-insecure-"))
       : type === "contrast-runtime:index:NodeInstaller"
         ? items(props.runtimes)
             .map(tree)

@@ -44,7 +44,7 @@ test.each([
   expect(violations(type, props)).toEqual([]);
 });
 
-test.each([
+test.each<readonly [string, string, object, string, string]>([
   [
     "an image by tag",
     "kubernetes:apps/v1:DaemonSet",
@@ -106,6 +106,49 @@ test.each([
         `the range ${range}`,
       ] as [string, string, object, string, string],
   ),
+  ...["curl https://a | python3 -", "wget -O- https://a |\\\n sh", "curl https://a | sudo -E node"].map(
+    (text) => [text, "command:local:Command", { create: text }, "checked-programs", "runs what it downloads"] as const,
+  ),
+  [
+    "something before the image's name",
+    "kubernetes:core/v1:Pod",
+    { spec: { containers: [{ name: "a", image: `evil\n${pinned}` }] } },
+    "pinned-images",
+    'Container "a"',
+  ],
+  ["a blank key", "command:remote:Command", { connection: { host: "h", hostKey: " " } }, "host-keys", '"h"'],
+  [
+    "a patch of a pod without containers",
+    "kubernetes:apps/v1:DaemonSetPatch",
+    { spec: { template: { spec: { hostPID: true } } } },
+    "confined-pods",
+    "hostPID",
+  ],
+  [
+    "the node's files by a patch",
+    "kubernetes:apps/v1:DaemonSetPatch",
+    { spec: { template: { spec: { volumes: [{ name: "a", hostPath: { path: "/" } }] } } } },
+    "confined-pods",
+    "directory /",
+  ],
+  [
+    "a capability that leads to the node",
+    "kubernetes:core/v1:Pod",
+    { spec: { containers: [{ name: "a", image: pinned, securityContext: { capabilities: { add: ["SYS_ADMIN"] } } }] } },
+    "confined-pods",
+    "SYS_ADMIN",
+  ],
+  ...["hostPath", "local"].map(
+    (kind) =>
+      [
+        `a ${kind} volume of the cluster`,
+        "kubernetes:core/v1:PersistentVolume",
+        { spec: { [kind]: { path: "/" } } },
+        "confined-pods",
+        "directory /",
+      ] as const,
+  ),
+  ["such a runtime in a list", `${runtimeClass}List`, { items: [insecure] }, "secure-runtimes", insecure.handler],
   ["a runtime without a TEE", runtimeClass, insecure, "secure-runtimes", insecure.handler],
   [
     "a group with such a runtime",

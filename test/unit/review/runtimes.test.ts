@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { fixtureManifest } from "../runtime/fixtures.ts";
 import { go, groupSteps, launchStep, linesOf, next, otherKernel, runtime, summaryOf } from "./documents.ts";
 
 describe("runtimes", () => {
@@ -152,11 +153,39 @@ describe("attestation", () => {
       refused,
     ]);
     expect(attestation(state(old, "8", "a"), state(now, "8", "a"))).toEqual([
+      doubt("kernel", otherKernel.handler),
       changed,
       `unknown: Why the values of \`${otherKernel.handler}\` differ: nothing that its manifest says of measurements does.`,
       refused,
     ]);
   });
+
+  const doubt = (role: string, handler: string) =>
+    `unknown: Whether the launch values of \`${handler}\` are those of its ${role}: that is another file than in \`${go.handler}\`, but what its manifest says was measured of it is the same.`;
+
+  test.each(["firmware", "initrd", "rootfs"] as const)(
+    "another %s that is said to measure the same is not said to give the same values",
+    (role) => {
+      const sha256 = "e".repeat(64);
+      const manifest = fixtureManifest("contrast-go");
+      const { measurement = {} } = manifest;
+      const other = runtime({
+        ...manifest,
+        files: manifest.files.map((file) => (file.role === role ? { ...file, sha256 } : file)),
+        measurement: { ...measurement, [role]: { ...measurement[role], sha256 } },
+      });
+      const measured = { firmware: "f", kernel: "k", initrd: "i", "kernel command line": "c" };
+      const state = { launch: { "EPYC-Milan launch digest": old }, measured };
+      const lines = linesOf(
+        summaryOf(
+          launchStep({ [go.handler]: state }, { [other.handler]: state }),
+          ...groupSteps({ runtimes: [go] }, { runtimes: [other] }),
+        ),
+        "Attestation",
+      );
+      expect(lines).toEqual([doubt(role, other.handler)]);
+    },
+  );
 
   test("a runtime whose launch is the same is said to be", () => {
     const launch = { launch: { "EPYC-Milan launch digest": old } };

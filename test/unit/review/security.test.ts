@@ -49,6 +49,37 @@ describe("security", () => {
     ]);
   });
 
+  test("what a new pod runs besides its command, and what a new namespace admits", () => {
+    const hooks = {
+      livenessProbe: { exec: { command: ["sh", "-c", "probe"] } },
+      lifecycle: { postStart: { exec: { command: ["sh", "-c", "hook"] } } },
+    };
+    const pods: DocumentStep = {
+      op: "create",
+      type: "kubernetes:apps/v1:DaemonSet",
+      name: "installer",
+      after: daemonSet({ containers: [{ ...container, ...hooks }] }),
+    };
+    const labels = { "pod-security.kubernetes.io/enforce": "privileged" };
+    const namespace = {
+      op: "create",
+      type: "kubernetes:core/v1:Namespace",
+      name: "n",
+      after: { metadata: { labels } },
+    };
+    const lines = linesOf(summaryOf(pods, namespace), "Security");
+    for (const [command, path] of [
+      ["probe", "livenessProbe.exec.command"],
+      ["hook", "lifecycle.postStart.exec.command"],
+    ])
+      expect(lines).toContain(
+        `known: DaemonSet \`installer\`: container \`installer\` also runs \`["sh","-c","${command}"]\` (\`${path}\`).`,
+      );
+    expect(lines).toContain(
+      'known: Namespace `n`: `metadata.labels["pod-security.kubernetes.io/enforce"]` `nothing` → `privileged`.',
+    );
+  });
+
   test("the privileges of a new pod are those of all its containers", () => {
     const snapshotter = {
       ...{ name: "snapshotter", image: image("b"), command: ["/bin/s"], args: ["-v"] },

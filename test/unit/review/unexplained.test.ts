@@ -299,6 +299,63 @@ test.each<[string, object, object, string]>([
   expect(summaryOf({ ...step, op: "same", options: { before: told.after, after: told.after } }).operations).toEqual([]);
 });
 
+test.each<[string, Record<string, unknown>]>([
+  ["protect", { protect: true }],
+  ["retainOnDelete", { retainOnDelete: true }],
+  ["deletedWith", { deletedWith: "urn:pulumi:s::p::a:b:C::x" }],
+  ["ignoreChanges", { ignoreChanges: ["metadata"] }],
+  ["importID", { importID: "kube-system" }],
+  ["resourceHooks", { resourceHooks: { beforeCreate: ["EVIL"] } }],
+])("a new resource with the option %s is told with it", (name, after) => {
+  const step = { op: "create", type: "kubernetes:core/v1:Namespace", after: {}, options: { after } };
+  expect(textOf({ ...step, name: "a" })).toContain(name);
+  // Those that say the same have one line.
+  const text = textOf({ ...step, name: "a" }, { ...step, name: "b" });
+  if (name !== "resourceHooks") expect(text).toContain(`Namespace \`a\` and Namespace \`b\`: option \`${name}\``);
+});
+
+test("what the stack only lets go of stays, and its command does not run", () => {
+  const step = (retained: boolean): DocumentStep => ({
+    op: "delete",
+    type: "command:remote:Command",
+    name: "leave",
+    before: { delete: "drain" },
+    options: { before: { retainOnDelete: retained } },
+  });
+  expect(textOf(step(false))).toContain("SSH runs `leave` (delete)");
+  const text = textOf(step(true));
+  expect(text).not.toContain("SSH runs");
+  expect(text).toContain("Command `leave`: only the stack lets go of it; what it made stays as it is");
+});
+
+test.each(["create-replacement", "read-replacement", "import-replacement"])(
+  "%s is passed over where a replacement says it all, and nowhere else",
+  (op) => {
+    const step = { type: "kubernetes:core/v1:Namespace", name: "n", before: {}, after: { metadata: { name: "EVIL" } } };
+    expect(textOf({ ...step, op })).toMatch(new RegExp(`What the ${op} of .n. .* is not explained here`));
+    expect(summaryOf({ ...step, op }, { ...step, op: "replace" }).operations).toHaveLength(1);
+  },
+);
+
+test("an operation that nobody knows is not explained, whatever it does it to", () => {
+  for (const type of ["kubernetes:core/v1:Namespace", "kubernetes:core/v1:Secret", "command:local:Command"]) {
+    const text = textOf({ op: "transmogrify", type, name: "n", before: {}, after: {} });
+    expect(text).toContain("What the transmogrify of `n`");
+  }
+});
+
+test("neither an operation nor a type is taken as Markdown", () => {
+  const [evil, protect] = ["<img src=x onerror=y>|", { options: { after: { protect: true } } }];
+  const text = renderMarkdown(
+    summaryOf(
+      { ...create(`a:b:${evil}`, {}), ...protect },
+      { ...create("kubernetes:core/v1:Secret", {}), op: evil },
+      { ...create("command:local:Command", {}), op: evil },
+    ),
+  );
+  expect(text.replaceAll(/`[^`\n]*`/g, "")).not.toContain("<img");
+});
+
 test("an id of a provider that only the update will know is no other provider", () => {
   const provider = (id: string) => ({ provider: `urn:pulumi:s::p::pulumi:providers:kubernetes::a::${id}` });
   const step = { op: "same", type: "kubernetes:core/v1:Namespace", name: "n", before: {}, after: {} };

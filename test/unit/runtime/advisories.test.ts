@@ -31,6 +31,8 @@ describe("the holes of a Kata", () => {
     [[mounts], "kata-rs", "4.0.0"],
     // A pre-release is not the release that has the fix; what is no version is older than all.
     [[mounts], "kata-go", "4.1.0-rc0"],
+    [[mounts], "kata-go", "4.1.0rc1"],
+    [[mounts], "contrast-go", "4.1.0~beta"],
     [[mounts, copyFile], "contrast-go", "someday"],
     [[mounts], "kata-go", "3.29.0"],
     [[mounts, copyFile], "kata-go", "3.28.0"],

@@ -1,9 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ZodError } from "zod";
+import { launchValues } from "../../../components/launch-values.ts";
+import { measuredInputs } from "../../../node-installer/measure/changes.ts";
 import { canonicalJson } from "../../../node-installer/runtime/canonical.ts";
 import { isAtLeast } from "../../../node-installer/runtime/flavours.ts";
-import type { Manifest } from "../../../node-installer/runtime/manifest.ts";
-import { deriveRuntime, renderSpec } from "../../../node-installer/runtime/render.ts";
+import { type Manifest, manifestSchema } from "../../../node-installer/runtime/manifest.ts";
+import { platforms } from "../../../node-installer/runtime/platforms.ts";
+import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { deriveRuntime, launchInputs, renderSpec } from "../../../node-installer/runtime/render.ts";
 import { handlerName, type PlatformName, runtimeSpec } from "../../../node-installer/runtime/spec.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
@@ -203,6 +208,59 @@ describe("install spec", () => {
   test("always starts a sandbox where nothing can be lost", () => {
     expect(specOf([derive("local", "local")]).spec.verifySandbox).toBe(true);
     expect(specOf([derive("metal-qemu-snp", "contrast-go")]).spec.verifySandbox).toBe(false);
+  });
+});
+
+describe("no leaf of a manifest is dropped without a word", () => {
+  /** What describes the payload, but says nothing about what is installed or measured. */
+  const descriptive = /^(source\.reference|measurement\.(kernel\.(version|efiStub)|initrd\.format))$/;
+  /** The tree of the guest's image, where the command line names its root hash, which covers it. */
+  const tree = /^measurement\.rootfs\.verity\.(dataBlockSize|hashBlockSize|dataBlocks|salt|superblock)$/;
+  /** Of another TEE, or (twoPass) of another VMM. */
+  const elsewhere = {
+    snp: /^measurement\.(initrd\.sha384|tdx\.mrtd\..*)$/,
+    tdx: /^measurement\.(snp\..*|tdx\.mrtd\.twoPass)$/,
+    none: /^measurement\./,
+  };
+
+  const leavesOf = (value: unknown, path: string[] = []): [string[], unknown][] =>
+    typeof value === "object" && value !== null
+      ? Object.entries(value).flatMap(([key, each]) => leavesOf(each, [...path, key]))
+      : [[path, value]];
+  const edited = (value: unknown) => {
+    if (typeof value === "number") return value + 4096;
+    if (typeof value === "boolean") return !value;
+    const text = String(value);
+    return /^[0-9a-f]{32,}$/.test(text) ? `${text.startsWith("0") ? "1" : "0"}${text.slice(1)}` : `${text}x`;
+  };
+  const seen = (platform: PlatformName, manifest: Manifest) => {
+    const { tee } = platforms[platform];
+    const inputs = launchInputs({ platform, manifest });
+    const { name, flavour, kataVersion } = manifest;
+    return JSON.stringify([
+      deriveRuntime({ platform, manifest }).handler,
+      [name, flavour, kataVersion],
+      launchValues(platform, manifest),
+      inputs && measuredInputs(inputs, tee),
+    ]);
+  };
+
+  test.each(examples)("%s with %s", (platform, fixture) => {
+    const manifest = fixtureManifest(fixture);
+    const before = seen(platform, manifest);
+    const dropped = leavesOf(manifest).flatMap(([path, value]) => {
+      const copy = structuredClone(manifest) as unknown as Record<string, unknown>;
+      const parent = path.slice(0, -1).reduce((tree, key) => tree[key] as Record<string, unknown>, copy);
+      parent[path.at(-1) ?? ""] = edited(value);
+      try {
+        return seen(platform, manifestSchema.parse(copy)) === before ? [path.join(".")] : [];
+      } catch (error) {
+        if (error instanceof Refusal || error instanceof ZodError) return [];
+        throw error;
+      }
+    });
+    const { tee } = platforms[platform];
+    expect(dropped.filter((path) => ![descriptive, tree, elsewhere[tee]].some((all) => all.test(path)))).toEqual([]);
   });
 });
 
