@@ -162,21 +162,27 @@ export function bundleHost(bundle: Bundle): Host {
       find("realpath", path) ?? (parent === path ? path : posix.join(await realpath(parent), posix.basename(path)))
     );
   };
-  /** Absent, unless another answer says that it is there: it came or went meanwhile, and a plan would be a guess. */
-  const unknown = (path: string): Error =>
-    find("stat", path)?.kind !== "file"
-      ? absent(path)
-      : new Refusal(
-          "bundle-incomplete",
-          `The bundle says that ${path} is there, and not what is in it: collect it again.`,
-        );
+  /** Throws if another answer says that there is something: it came or went meanwhile, and a plan would be a guess. */
+  const mustBeAbsent = (path: string, kind: FileStat["kind"]): void => {
+    if (find("stat", path)?.kind !== kind) return;
+    throw new Refusal(
+      "bundle-incomplete",
+      `The bundle says that ${path} is there, and not what is in it: collect it again.`,
+    );
+  };
+  /** A file's answer to one of its calls. */
+  const ofFile = <M extends "readFile" | "digest">(method: M, path: string) => {
+    const found = find(method, path);
+    if (found !== undefined) return found;
+    mustBeAbsent(path, "file");
+    throw absent(path);
+  };
   const readOnly = (): never => {
     throw new Error("a bundle can only be read");
   };
   return {
     async readFile(path) {
-      const found = find("readFile", path);
-      if (found === undefined) throw unknown(path);
+      const found = ofFile("readFile", path);
       if ("text" in found) return Buffer.from(found.text);
       if ("base64" in found) return Buffer.from(found.base64, "base64");
       throw new Refusal(
@@ -184,13 +190,13 @@ export function bundleHost(bundle: Bundle): Host {
         `The bundle does not hold ${path}, which is too long for it: run "node-installer plan" on the node itself.`,
       );
     },
-    async digest(path) {
-      const found = find("digest", path);
-      if (found === undefined) throw unknown(path);
-      return found;
-    },
+    digest: async (path) => ofFile("digest", path),
     stat: async (path) => decodeStat(find("stat", path)),
-    readDirectory: async (path) => find("readDirectory", path) ?? [],
+    async readDirectory(path) {
+      const names = find("readDirectory", path);
+      if (names === undefined) mustBeAbsent(path, "directory");
+      return names ?? [];
+    },
     realpath,
     localPath: realpath,
     freeSpace: async (path) => find("freeSpace", path) ?? { bytes: 0, inodes: 0 },
