@@ -17,6 +17,7 @@ test("nothing that others wrote on the node is in its bundle", async () => {
   put("/etc/os-release", `PRETTY_NAME="${canary}"\nID=debian\n`);
   put("/etc/rancher/k3s/config.yaml", `token: ${canary}\nkubelet-arg:\n  - runtime-request-timeout=5m\n`);
   put("/proc/7/cmdline", `/opt/edgeless/${spec.runtimes[0]?.handler}/bin/x\0${canary}\0`);
+  node.host.running.push({ pid: 7, name: canary, program: `/opt/edgeless/${spec.runtimes[0]?.handler}/bin/x` });
   put("/proc/7/environ", `A=${canary}\0`);
   node.host.programs.set("cat", () => ({
     stdout: `1 0 8:1 / / rw - ext4 ${canary} rw\n2 1 0:3 /${canary} /var/lib/kubelet/pods/${canary} rw - nfs ${canary} rw,${canary}\n`,
