@@ -69,7 +69,7 @@ type Programs = Map<number, string>;
  * `hidepid`, those are not even listed (proc(5)); the first of them is always there, and has every capability.
  */
 async function ownLook(root: string): Promise<Programs | undefined> {
-  const names = await fs.readdir(join(root, "/proc")).catch(() => []);
+  const names = await fs.readdir(join(root, "/proc")).catch((): string[] => []);
   if (names.length > 0 && !names.includes("1")) return undefined;
   const programs: Programs = new Map();
   for (const name of names) {
