@@ -85,7 +85,8 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     if (running.length > 0) blocked.push({ handler, pods: running });
     else retired.push(owned);
   }
-  const runtimes = [...spec.runtimes, ...retired.map(({ runtime }) => runtime)];
+  // One that pods still use is served as before, so who may change its files matters as much.
+  const runtimes = [...spec.runtimes, ...unlisted.map(({ runtime }) => runtime)];
   const untrusted = await distrusted(host, runtimes.flatMap(payloadDirectories), runtimesDirectory);
   const leave =
     spec.runtimes.length === 0 && journal.runtimes.length === 0 && (await host.stat(journalPath)) !== undefined;

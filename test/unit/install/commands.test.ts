@@ -112,6 +112,7 @@ describe("plan", () => {
     put(shim, "the shim");
     put("host/proc/7/comm", "shim\u001b[2K\n");
     symlinkSync(at(shim), at("host/proc/7/exe"));
+    put("host/proc/1/comm", "systemd\n");
     // What it says of itself decides nothing.
     put("host/proc/8/cmdline", `/${shim}\0`);
     put("host/proc/8/comm", "shim\n");

@@ -585,6 +585,19 @@ describe("whose the payload is", () => {
     expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
   });
 
+  test("nor is the directory of a retired runtime trusted that pods still use", async () => {
+    const { spec } = await setUp();
+    const [{ handler } = { handler: "" }] = spec.runtimes;
+    node.sandboxes.push({ handler, name: "default/web" });
+    const next = node.spec([node.runtime("00000002")]);
+    change(`${runtimes}/${handler}`, { mode: 0o777 });
+    expect(await refusal(converge(node.environment(next)))).toBe("not-roots");
+    change(`${runtimes}/${handler}`, { mode: 0o755 });
+    expect(await converge(node.environment(next))).toMatchObject({ blocked: [{ handler }] });
+    change(`${runtimes}/${handler}`, { mode: 0o777 });
+    expect(await refusal(converge(node.environment(next)))).toBe("not-roots");
+  });
+
   test("nothing is removed below a directory that others can write to", async () => {
     const { shim } = await setUp();
     change(runtimes, { mode: 0o777 });
