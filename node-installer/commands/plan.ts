@@ -11,11 +11,15 @@ import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
 
-/** The document that `plan --json` prints. `content` is set for text files that are created or edited. */
+/**
+ * The document that `plan --json` prints. `content` is set for text files that are created or edited, `untrusted` if the
+ * installation is refused until what its sentences name is corrected.
+ */
 export interface PlanDocument {
   changes: { path: string; action: Change["action"]; content?: string }[];
   bytesToCopy: number;
   restart: boolean;
+  untrusted?: string[];
 }
 
 export async function plan(options: Options): Promise<number> {
@@ -60,14 +64,18 @@ function documentOf(plan: Plan, changes: Change[]): PlanDocument {
     })),
     bytesToCopy: bytesToCopy(plan),
     restart: plan.restart,
+    ...(plan.untrusted.length > 0 && { untrusted: plan.untrusted }),
   };
 }
 
 function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
-  const blocked = plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`);
+  const said = [
+    ...plan.untrusted.map((sentence) => `refused: ${sentence}\n`),
+    ...plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`),
+  ];
   if (changes.length === 0 && !plan.restart) {
     const asked = servingKnown ? "" : " (no running containerd was asked)";
-    return `${blocked.join("")}Nothing to do${asked}.\n`;
+    return `${said.join("")}Nothing to do${asked}.\n`;
   }
   const parts = changes.map(({ path, action, before, content }) =>
     before === undefined && content === undefined
@@ -75,5 +83,5 @@ function describe(plan: Plan, changes: Change[], servingKnown: boolean): string 
       : `${action} ${path}\n${unifiedDiff(path, before?.toString(), content?.toString())}`,
   );
   const restart = plan.restart ? "containerd restarts once" : "containerd is not restarted";
-  return [...parts, ...blocked, `${bytesToCopy(plan)} bytes to copy; ${restart}.\n`].join("");
+  return [...parts, ...said, `${bytesToCopy(plan)} bytes to copy; ${restart}.\n`].join("");
 }

@@ -103,6 +103,17 @@ describe("plan", () => {
     expect(JSON.parse(out)).toEqual({ changes: [], bytesToCopy: 0, restart: false });
   });
 
+  test("says where others can write, which an installation refuses, also elsewhere", async () => {
+    mkdirSync(at("host/opt/edgeless"), { recursive: true });
+    chmodSync(at("host/opt/edgeless"), 0o777);
+    const { code, out } = await withSpec("plan");
+    expect(code).toBe(0);
+    expect(out).toMatch(/^refused: \/opt\/edgeless belongs to 0:0 with mode 0777, so others .*\.$/m);
+    await withSpec("snapshot", "--output", at("bundle.json"));
+    const elsewhere = await run("plan", "--json", "--spec", at("spec.json"), "--bundle", at("bundle.json"));
+    expect(JSON.parse(elsewhere.out).untrusted).toEqual([expect.stringMatching(/^\/opt\/edgeless belongs to 0:0/)]);
+  });
+
   test("says what stays because it is used, even if there is nothing to do", async () => {
     const [runtime] = spec.runtimes;
     const journal = { schemaVersion: 1, group: spec.group, createdDirectories: [] };
