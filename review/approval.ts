@@ -4,6 +4,7 @@ import { Refusal } from "../node-installer/runtime/refusal.ts";
 import { type Approved, readApproved } from "./check.ts";
 import { ask, askAll, type Forge, fetchFile } from "./forge.ts";
 import { code, count, list } from "./lines.ts";
+import type { Source } from "./source.ts";
 import { onlyFile } from "./zip.ts";
 
 /** What a forge says of the request that a commit merged. */
@@ -59,10 +60,18 @@ export async function approvalOf(
 
 /**
  * Who released a job that waits for an environment, other than the request's authors. An environment that nobody protected
- * releases by itself: that is refused.
+ * releases by itself: that is refused. So is a second update by one plan: the first one changed what the plan was made of,
+ * and what the reviewers were shown.
+ *
+ * @param planned what the plan was made of, and by which job
  */
-export async function releaseOf(forge: Forge, number: number, environment: string): Promise<string[]> {
-  const writers = await (forge.kind === "github" ? writersOnGitHub : writersOnGitLab)(forge, number);
+export async function releaseOf(
+  forge: Forge,
+  planned: Source & { request: number },
+  environment: string,
+): Promise<string[]> {
+  await (forge.kind === "github" ? firstOnGitHub : firstOnGitLab)(forge, planned);
+  const writers = await (forge.kind === "github" ? writersOnGitHub : writersOnGitLab)(forge, planned.request);
   const by = (await (forge.kind === "github" ? releasesOnGitHub : releaseOnGitLab)(forge, environment)).filter(
     (name) => !writers.includes(name),
   );
@@ -71,6 +80,11 @@ export async function releaseOf(forge: Forge, number: number, environment: strin
     `Nobody but its authors released this job for the environment ${code(environment)}: give the environment required reviewers, and let one of them who did not write the change look at the plan.`,
   );
 }
+
+const usedPlan = (why: string, again: string): Refusal =>
+  refused(
+    `${why}, and a plan is for one update: what that one changed is not what the plan was made of. ${again}, so that there is a new plan. If that differs from what was approved, because a part of it is done, make a pull request for the rest.`,
+  );
 
 interface Request {
   number: number;
@@ -237,6 +251,14 @@ async function releasesOnGitHub(forge: Forge, environment: string): Promise<stri
     .map((each) => each.user.login);
 }
 
+/** "Re-run failed jobs" counts the attempt up, and the plan stays that of the attempt before. */
+function firstOnGitHub(forge: Forge, { attempt }: Source): void {
+  const now = forge.need("GITHUB_RUN_ATTEMPT");
+  if (now !== attempt) {
+    throw usedPlan(`The plan is of attempt ${attempt}, this is attempt ${now}`, "Re-run all jobs");
+  }
+}
+
 // GitLab
 
 const member = z.object({ username: z.string(), id: z.number() });
@@ -312,6 +334,17 @@ async function artifactOf(forge: Forge, place: string): Promise<string | undefin
     if (error instanceof Refusal && error.message.includes(" answered 404:")) return undefined;
     throw error;
   }
+}
+
+/** Jobs that are run again get a higher number: between the plan's and this one's there is none that began to update. */
+async function firstOnGitLab(forge: Forge, { attempt }: Source): Promise<void> {
+  const [own, name] = [Number(forge.need("CI_JOB_ID")), forge.need("CI_JOB_NAME")];
+  const job = z.object({ id: z.number(), name: z.string(), started_at: z.string().nullable() });
+  const place = `${forge.project}/pipelines/${forge.need("CI_PIPELINE_ID")}/jobs?include_retried=true`;
+  const earlier = (await askAll(forge, place, job)).find(
+    (each) => each.name === name && each.id !== own && each.id > Number(attempt) && each.started_at !== null,
+  );
+  if (earlier) throw usedPlan(`Job ${earlier.id} began to update by this plan`, "Run the plan's job again");
 }
 
 /** Of a manual job it is who started it; GET /job answers that to the job's own token alone. */

@@ -1,12 +1,15 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { printable } from "../node-installer/runtime/printable.ts";
 import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { isPrivate } from "../node-installer/runtime/web-address.ts";
 
 /** GitHub or GitLab, as a job of it is told of it. */
 export interface Forge {
   kind: "github" | "gitlab";
-  /** Address of the API, without a slash at its end. */
+  /** Address of the API, without a slash at its end: https, or on this machine. */
   api: string;
+  /** With the token: they are sent to `api` and nowhere else. */
   headers: Record<string, string>;
   /** The path that everything of this repository or project is below. */
   project: string;
@@ -17,6 +20,9 @@ export interface Forge {
 const pageSize = 100;
 /** Of an answer or an artifact: a thousand times what a large one has. */
 const largest = 64 << 20;
+/** Of a list: nobody reads a request with more. */
+const mostPages = 100;
+const mostRedirects = 5;
 
 const advice: Record<string, string> = {
   GITHUB_TOKEN: "give the step the workflow's token (github.token)",
@@ -35,10 +41,22 @@ export function forgeOf(env: NodeJS.ProcessEnv): Forge {
       `The variable ${name} is not set: ${advice[name] ?? "run this in a job of the forge"}.`,
     );
   };
+  const address = (name: string): string => {
+    const value = need(name);
+    const url = URL.canParse(value) ? new URL(value) : undefined;
+    const { username = "", password = "", search = "", hash = "" } = url ?? {};
+    if (url && isPrivate(url) && /^https?:$/.test(url.protocol) && username + password + search + hash === "") {
+      return url.href.replace(/\/+$/, "");
+    }
+    throw new Refusal(
+      "forge",
+      `${name} is "${printable(value, 200)}". It must be the https address of the forge's API (plain http on this machine only), because the token is sent there.`,
+    );
+  };
   if (env.GITHUB_ACTIONS) {
     return {
       kind: "github",
-      api: need("GITHUB_API_URL"),
+      api: address("GITHUB_API_URL"),
       headers: { authorization: `Bearer ${need("GITHUB_TOKEN")}`, accept: "application/vnd.github+json" },
       project: `/repos/${need("GITHUB_REPOSITORY")}`,
       need,
@@ -47,7 +65,7 @@ export function forgeOf(env: NodeJS.ProcessEnv): Forge {
   if (env.GITLAB_CI) {
     return {
       kind: "gitlab",
-      api: need("CI_API_V4_URL"),
+      api: address("CI_API_V4_URL"),
       headers: { "private-token": need("GITLAB_TOKEN") },
       project: `/projects/${need("CI_PROJECT_ID")}`,
       need,
@@ -76,12 +94,13 @@ export async function askAll<T>(forge: Forge, path: string, entry: z.ZodType<T>,
   const array = z.array(entry);
   const schema = list === undefined ? array : z.object({ [list]: array }).transform((each) => each[list] as T[]);
   const all: T[] = [];
-  for (let page = 1; ; page += 1) {
+  for (let page = 1; page <= mostPages; page += 1) {
     const place = `${path}${path.includes("?") ? "&" : "?"}per_page=${pageSize}&page=${page}`;
     const entries = await ask(forge, place, schema);
     all.push(...entries);
     if (entries.length < pageSize) return all;
   }
+  throw new Refusal("forge", `GET ${forge.api}${path} answered more than ${mostPages} pages of ${pageSize}.`);
 }
 
 /** Sends something to be stored. */
@@ -89,9 +108,12 @@ export async function tell(forge: Forge, method: string, path: string, body: obj
   await call(forge, method, path, body);
 }
 
-/** A file, such as an artifact. */
+/**
+ * A file, such as an artifact. A forge keeps those elsewhere and sends on to an address that is signed for them: that is
+ * followed, without the token.
+ */
 export async function fetchFile(forge: Forge, path: string): Promise<Buffer> {
-  return await request(forge, "GET", path);
+  return await request(forge, "GET", path, undefined, mostRedirects);
 }
 
 async function call(forge: Forge, method: string, path: string, body?: object): Promise<unknown> {
@@ -100,36 +122,68 @@ async function call(forge: Forge, method: string, path: string, body?: object): 
   try {
     return JSON.parse(text);
   } catch {
-    throw new Refusal("forge", `${method} ${forge.api}${path} answered no JSON: ${text.slice(0, 300)}`);
+    throw new Refusal("forge", `${method} ${forge.api}${path} answered no JSON: ${printable(text, 300)}`);
   }
 }
 
-async function request({ api, headers }: Forge, method: string, path: string, body?: object): Promise<Buffer> {
-  let response: Response;
+/** @param redirects how many are followed */
+async function request(forge: Forge, method: string, path: string, body?: object, redirects = 0): Promise<Buffer> {
+  const what = `${method} ${forge.api}${path}`;
+  let url = new URL(`${forge.api}${path}`);
+  let headers: Record<string, string> = { ...forge.headers, "content-type": "application/json" };
+  const signal = AbortSignal.timeout(60_000);
   try {
-    response = await fetch(`${api}${path}`, {
-      method,
-      headers: { ...headers, "content-type": "application/json", "user-agent": "contrast-runtime" },
-      ...(body && { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(60_000),
-    });
+    for (let left = redirects; ; left -= 1) {
+      const response = await fetch(url, {
+        method,
+        headers: { ...headers, "user-agent": "contrast-runtime" },
+        // fetch would take every header but Authorization along, to whatever address.
+        redirect: "manual",
+        ...(body && { body: JSON.stringify(body) }),
+        signal,
+      });
+      const location = response.headers.get("location");
+      if (location !== null && response.status >= 300 && response.status < 400) {
+        await response.body?.cancel();
+        url = sentOn(what, location, url, left);
+        headers = {};
+        continue;
+      }
+      const answer = await bounded(response, what);
+      if (response.ok) return answer;
+      throw new Refusal("forge", `${what} answered ${response.status}: ${printable(answer.toString(), 300)}`);
+    }
   } catch (error) {
+    if (error instanceof Refusal) throw error;
     const { message, cause } = error as Error;
+    throw new Refusal("forge", `${what} failed: ${message} (${(cause as Error)?.message ?? "no cause"}).`);
+  }
+}
+
+function sentOn(what: string, location: string, from: URL, left: number): URL {
+  const next = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  const to = `sends on to ${next ? next.origin : `"${printable(location, 200)}"`}`;
+  if (left <= 0) {
     throw new Refusal(
       "forge",
-      `${method} ${api}${path} failed: ${message} (${(cause as Error)?.message ?? "no cause"}).`,
+      `${what} ${to}, which is not followed. If the repository was renamed or moved, run this in a job of the new one.`,
     );
   }
+  // Plain http to this machine is for a forge on this machine only.
+  if (next?.protocol === "https:") return next;
+  if (next?.protocol === "http:" && from.protocol === "http:" && isPrivate(next)) return next;
+  throw new Refusal("forge", `${what} ${to}, which is no https address: refused.`);
+}
+
+async function bounded(response: Response, what: string): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of response.body ?? []) {
     size += chunk.length;
-    if (size > largest) throw new Refusal("forge", `${method} ${api}${path} answered more than ${largest} bytes.`);
+    if (size > largest) throw new Refusal("forge", `${what} answered more than ${largest} bytes.`);
     chunks.push(chunk);
   }
-  const answer = Buffer.concat(chunks);
-  if (response.ok) return answer;
-  throw new Refusal("forge", `${method} ${api}${path} answered ${response.status}: ${answer.toString().slice(0, 300)}`);
+  return Buffer.concat(chunks);
 }
 
 function understood<T>({ api }: Forge, path: string, schema: z.ZodType<T>, answer: unknown): T {

@@ -9,7 +9,7 @@ export const sourceSchema = z.object({
   commit: z.string(),
   /** GitHub's run, GitLab's pipeline. */
   run: z.string(),
-  /** GitHub's attempt at the run, GitLab's job: both change when somebody runs it again. */
+  /** GitHub's attempt at the run, GitLab's job: both are higher when somebody runs it again. */
   attempt: z.string(),
   /** SHA-256 of the update plan that the same preview saved. */
   plan: z.string().optional(),

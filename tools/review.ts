@@ -32,7 +32,7 @@ const usage = `Usage: contrast-runtime review COMMAND [options]
       In a job for a merged commit: looks up the request that it came from and its approval, and writes the form that its
       preview stored as NAME (GitHub: an artifact; GitLab: a path among the job's artifacts).
   release --approved FILE --environment NAME
-      In a job that waited for an environment: looks up who let it go on.
+      In a job that waited for an environment: looks up who let it go on, and that no update began by this plan before.
   fleet --bundles DIR (--preview FILE | --spec FILE...) [--json]
       What an install spec does to each node, by the installer's own plan.
   collect --output DIR [--namespace NAME]
@@ -143,14 +143,15 @@ async function release(args: string[]): Promise<number> {
     import("../review/approval.ts"),
   ]);
   const [file, environment] = [required(values, "approved"), required(values, "environment")];
-  const request = (await approvedIn(file)).source?.request;
-  if (request === undefined) {
+  const { source } = await approvedIn(file);
+  const request = source?.request;
+  if (source === undefined || request === undefined) {
     throw new Refusal(
       "bad-approval",
       `${file} names no request: give the form that "review summary --approved" wrote.`,
     );
   }
-  console.log(`Released by ${list(await releaseOf(forgeOf(process.env), request, environment))}.`);
+  console.log(`Released by ${list(await releaseOf(forgeOf(process.env), { ...source, request }, environment))}.`);
   return exitCodes.done;
 }
 

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { isPrivate } from "../../node-installer/runtime/web-address.ts";
 import { run } from "../programs/run.ts";
-import { isPrivate } from "./http.ts";
 
 export interface Credentials {
   username?: string;

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
-import { BlockList, isIP, isIPv6 } from "node:net";
+import { isIP } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { rootCertificates } from "node:tls";
@@ -22,19 +22,6 @@ export interface HttpRequest {
   /** Certificate authorities in PEM, trusted besides the usual ones. */
   ca?: string | undefined;
 }
-
-const loopback = new BlockList();
-loopback.addSubnet("127.0.0.0", 8);
-loopback.addAddress("::1", "ipv6");
-
-/** Whether what is sent there stays on this machine. `localhost` counts: RFC 6761 has every resolver answer a loopback address. */
-export function isLoopback({ hostname }: URL): boolean {
-  const address = hostname.replace(/^\[|\]$/g, "");
-  return address === "localhost" || (isIP(address) > 0 && loopback.check(address, isIPv6(address) ? "ipv6" : "ipv4"));
-}
-
-/** Whether nobody on the way can read what is sent there. */
-export const isPrivate = (url: URL): boolean => url.protocol === "https:" || isLoopback(url);
 
 /**
  * Where a server says to go on. Never from https to http: whoever listens there would read what TLS was to hide (signed

@@ -3,8 +3,9 @@ import type { Readable } from "node:stream";
 import { z } from "zod";
 import { printable } from "../../node-installer/runtime/printable.ts";
 import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { isLoopback, isPrivate } from "../../node-installer/runtime/web-address.ts";
 import { type Credentials, registryCredentials } from "./credentials.ts";
-import { connectionProblem, discard, isLoopback, isPrivate, readText, send } from "./http.ts";
+import { connectionProblem, discard, readText, send } from "./http.ts";
 
 export interface RegistryOptions {
   /** "https://ghcr.io", "http://10.0.0.1:5000"; without a scheme https. */

@@ -139,7 +139,9 @@ describe("GitHub", () => {
       GITHUB_API_URL: address,
       GITHUB_TOKEN: "t",
       GITHUB_RUN_ID: "60",
+      GITHUB_RUN_ATTEMPT: "2",
     });
+  const planned = { request: 7, commit: merge.commit, run: "60", attempt: "2" };
   const approval = () => approvalOf(forge(), merge, "approved-0");
   const set = (path: string, answer: unknown) => {
     answers[`${repository}/${path}`] = answer;
@@ -286,7 +288,7 @@ describe("GitHub", () => {
   });
   test("who let the job go on", async () => {
     set("actions/runs/60/approvals", [release("boss", "deploy-production")]);
-    expect(await releaseOf(forge(), 7, "deploy-production")).toEqual(["boss"]);
+    expect(await releaseOf(forge(), planned, "deploy-production")).toEqual(["boss"]);
   });
   test.each([
     ["nobody: the environment has no required reviewers", []],
@@ -295,8 +297,19 @@ describe("GitHub", () => {
     ["somebody, who refused", [release("boss", "deploy-production", "rejected")]],
   ])("a job that was let go on by %s does nothing", async (_name, releases) => {
     set("actions/runs/60/approvals", releases);
-    await expect(releaseOf(forge(), 7, "deploy-production")).rejects.toThrow("give the environment required reviewers");
+    await expect(releaseOf(forge(), planned, "deploy-production")).rejects.toThrow(
+      "give the environment required reviewers",
+    );
   });
+  test.each(["1", "3"])(
+    "a job that is run again without its plan, which is of attempt %s, does nothing",
+    async (attempt) => {
+      set("actions/runs/60/approvals", [release("boss", "deploy-production")]);
+      await expect(releaseOf(forge(), { ...planned, attempt }, "deploy-production")).rejects.toThrow(
+        `The plan is of attempt ${attempt}, this is attempt 2, and a plan is for one update`,
+      );
+    },
+  );
 });
 
 describe("GitLab", () => {
@@ -329,7 +342,16 @@ describe("GitLab", () => {
       CI_PROJECT_ID: "3",
       GITLAB_TOKEN: "t",
       CI_JOB_TOKEN: "job",
+      CI_PIPELINE_ID: "60",
+      CI_JOB_ID: "74",
+      CI_JOB_NAME: "apply: [production]",
     });
+  const planned = { request: 7, commit: merge.commit, run: "60", attempt: "70" };
+  const update = (id: number, started: string | null, name = "apply: [production]") => ({
+    id,
+    name,
+    started_at: started,
+  });
   const approval = () => approvalOf(forge(), merge, stored);
   const set = (path: string, answer: unknown) => {
     answers[`${project}/${path}`] = answer;
@@ -341,6 +363,7 @@ describe("GitLab", () => {
     set("merge_requests/7/pipelines", [{ id: 5, sha: head, status: "success", source: "merge_request_event" }]);
     set("pipelines/5/jobs", [job(8, { name: "lint" }), job(9), job(10, { name: "preview: [staging]" })]);
     set("jobs/9/artifacts/stacks/production/approved.json", formOf({ attempt: "9" }));
+    set("pipelines/60/jobs", [update(74, "2030-01-01T13:00:00Z")]);
     set("members/all/2", { access_level: 30 });
     set("members/all/4", { access_level: 20 });
   });
@@ -389,12 +412,25 @@ describe("GitLab", () => {
 
   test("the manual job is asked about with its own token, and its author may not start it", async () => {
     answers["/job"] = { user: { username: "boss", id: 2 } };
-    expect(await releaseOf(forge(), 7, "deploy/production")).toEqual(["boss"]);
+    expect(await releaseOf(forge(), planned, "deploy/production")).toEqual(["boss"]);
     const own = asked.find(({ path }) => path === "/job");
     expect(own?.headers).toMatchObject({ "job-token": "job" });
     expect(own?.headers).not.toHaveProperty("private-token");
     answers["/job"] = { user: { username: "author", id: 1 } };
-    await expect(releaseOf(forge(), 7, "deploy/production")).rejects.toThrow("Nobody but its authors");
+    await expect(releaseOf(forge(), planned, "deploy/production")).rejects.toThrow("Nobody but its authors");
+  });
+
+  test("a job that is run again without its plan does nothing", async () => {
+    answers["/job"] = { user: { username: "boss", id: 2 } };
+    const at = "2030-01-01T12:30:00Z";
+    const jobs = (...others: object[]) => set("pipelines/60/jobs", [update(74, "2030-01-01T13:00:00Z"), ...others]);
+    // One that nobody started, one by the plan before, another stack's, and the plan itself.
+    jobs(update(72, null), update(69, at), update(73, at, "apply: [staging]"), update(70, at, "plan: [production]"));
+    expect(await releaseOf(forge(), planned, "deploy/production")).toEqual(["boss"]);
+    jobs(update(72, at));
+    await expect(releaseOf(forge(), planned, "deploy/production")).rejects.toThrow(
+      "Job 72 began to update by this plan, and a plan is for one update",
+    );
   });
 });
 
