@@ -7,7 +7,7 @@ import { download } from "./download.ts";
  * SHA-256 of release assets. Up to 3.32 as kubespray publishes them for the installation of Kata
  * (roles/kubespray_defaults/vars/main/checksums.yml); of 4.1 and 4.2 as several independent installers pin them after
  * GitHub's own record of the release, each digest in at least two of them. Of any other release the user says what to
- * expect: the release is attested (`gh attestation verify FILE --repo kata-containers/kata-containers`).
+ * expect, such as what the release's page on GitHub shows beside the asset.
  */
 const knownDigests: Record<string, string> = {
   "kata-static-4.2.0-amd64.tar.zst": "b828904fa3f1e49ddd7dc799c72cb1503cd1e772d354c3987c8d4189b2a623a8",
@@ -65,7 +65,7 @@ export async function fetchKataRelease(
   if (!sha256)
     throw new Refusal(
       "digest-unknown",
-      `No digest of ${asset} is known here. Download it, check it with "gh attestation verify ${asset} --repo kata-containers/kata-containers", and give what sha256sum says of it with --sha256.`,
+      `No digest of ${asset} is known here. Give the SHA-256 that GitHub shows beside it at https://github.com/kata-containers/kata-containers/releases/tag/${version}, best compared with somebody else's record of it, with --sha256.`,
     );
   const url = `${mirror}/${asset}`;
   const archive = await download({ url, sha256, ca, ...(directory ? { directory } : {}) }, progress);

@@ -342,7 +342,7 @@ export function vouched({ source }: Manifest): string[] {
     .map((asset) => asset.split("#sha256=")[0] ?? "")
     .filter((url) => /^https?:\/\/[A-Za-z0-9._~:/@%+-]+$/.test(url));
   return [
-    "Signature: not checked; each archive has the SHA-256 that is known here or that you gave. To check GitHub's attestation of a release:",
+    "Signature: not checked; each archive has the SHA-256 that is known here or that you gave. Kata 3.28 to 4.1 attest what goes into their archives, not the archives; where a release does, this checks it:",
     ...archives.map((url) => {
       const file = url.slice(url.lastIndexOf("/") + 1);
       return `  curl -fLO '${url}' && gh attestation verify '${file}' --repo kata-containers/kata-containers`;
