@@ -46,7 +46,7 @@ export function releaseAsset(version: string, flavour: FlavourName): string {
 export async function fetchKataRelease(
   release: KataRelease,
   progress: Progress,
-): Promise<{ archives: string[]; reference: string }> {
+): Promise<{ archives: string[]; reference: string; sha256: string }> {
   const { version, flavour, ca, directory } = release;
   if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(version))
     throw new Refusal("kata-version", `--kata-version "${version}" is no Kata release: expected such as 3.32.0.`);
@@ -69,5 +69,5 @@ export async function fetchKataRelease(
     );
   const url = `${mirror}/${asset}`;
   const archive = await download({ url, sha256, ca, ...(directory ? { directory } : {}) }, progress);
-  return { archives: [archive], reference: `${url}#sha256=${sha256}` };
+  return { archives: [archive], reference: `${url}#sha256=${sha256}`, sha256 };
 }
