@@ -65,10 +65,15 @@ export const manifestSchema = z.strictObject({
   source: z.strictObject({
     kind: z.enum(["kata-release", "oci-image", "files", "node"]),
     reference: z.string(),
-    /** Whose signature the lock command checked: "cosign key sha256:<hex of the key>". Without it, nobody's. */
+    /**
+     * Whose signature the lock command checked: "cosign key sha256:<hex of the key>", or "attested by <workflow>@<ref>",
+     * the workflow of Kata's repository on GitHub that built the archive. Without it, nobody's.
+     */
     signature: z
       .string()
-      .regex(/^cosign key sha256:[0-9a-f]{64}$/)
+      .regex(
+        /^(cosign key sha256:[0-9a-f]{64}|attested by https:\/\/github\.com\/kata-containers\/kata-containers\/[\w./-]{1,100}@refs\/[\w./-]{1,100})$/,
+      )
       .optional(),
   }),
   /** Sorted by path. */

@@ -7,7 +7,7 @@ import { download } from "./download.ts";
  * SHA-256 of release assets. Up to 3.32 as kubespray publishes them for the installation of Kata
  * (roles/kubespray_defaults/vars/main/checksums.yml); of 4.1 and 4.2 as several independent installers pin them after
  * GitHub's own record of the release, each digest in at least two of them. Of any other release the user says what to
- * expect: the release is attested (`gh attestation verify FILE --repo kata-containers/kata-containers`).
+ * expect, such as what the release's page on GitHub shows beside the asset.
  */
 const knownDigests: Record<string, string> = {
   "kata-static-4.2.0-amd64.tar.zst": "b828904fa3f1e49ddd7dc799c72cb1503cd1e772d354c3987c8d4189b2a623a8",
@@ -46,7 +46,7 @@ export function releaseAsset(version: string, flavour: FlavourName): string {
 export async function fetchKataRelease(
   release: KataRelease,
   progress: Progress,
-): Promise<{ archives: string[]; reference: string }> {
+): Promise<{ archives: string[]; reference: string; sha256: string }> {
   const { version, flavour, ca, directory } = release;
   if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(version))
     throw new Refusal("kata-version", `--kata-version "${version}" is no Kata release: expected such as 3.32.0.`);
@@ -65,9 +65,9 @@ export async function fetchKataRelease(
   if (!sha256)
     throw new Refusal(
       "digest-unknown",
-      `No digest of ${asset} is known here. Download it, check it with "gh attestation verify ${asset} --repo kata-containers/kata-containers", and give what sha256sum says of it with --sha256.`,
+      `No digest of ${asset} is known here. Give the SHA-256 that GitHub shows beside it at https://github.com/kata-containers/kata-containers/releases/tag/${version}, best compared with somebody else's record of it, with --sha256.`,
     );
   const url = `${mirror}/${asset}`;
   const archive = await download({ url, sha256, ca, ...(directory ? { directory } : {}) }, progress);
-  return { archives: [archive], reference: `${url}#sha256=${sha256}` };
+  return { archives: [archive], reference: `${url}#sha256=${sha256}`, sha256 };
 }

@@ -89,8 +89,8 @@ export async function serveFile(
   const cut: number[] = [];
   const requests: string[] = [];
   const server = createServer((request, response) => {
-    requests.push(`${request.url} ${request.headers.range ?? "whole"}`);
     if (basename(request.url ?? "") !== basename(file)) return void response.writeHead(404).end();
+    requests.push(`${request.url} ${request.headers.range ?? "whole"}`);
     const start = Number(/\d+/.exec(request.headers.range ?? "0")?.[0]);
     const headers = { etag: '"fixture"', "content-length": size - start };
     if (start > 0) response.writeHead(206, { ...headers, "content-range": `bytes ${start}-${size - 1}/${size}` });
