@@ -173,12 +173,19 @@ function naming(path: string, error: unknown): unknown {
   return Object.assign(error as Error, { message: `${message} '${path}'`, path });
 }
 
+/**
+ * Who plans on a copy of a node's tree without being root owns the copy, and stands for root there, as in a user namespace.
+ * On nodes the installer is root, and nobody stands for anybody.
+ */
+const standsForRoot = (id: bigint, own: number | undefined): number =>
+  own !== undefined && own !== 0 && id === BigInt(own) ? 0 : Number(id);
+
 function fileStat(stat: sync.BigIntStats): FileStat {
   return {
     kind: stat.isFile() ? "file" : stat.isDirectory() ? "directory" : "other",
     mode: Number(stat.mode & 0o7777n),
-    uid: Number(stat.uid),
-    gid: Number(stat.gid),
+    uid: standsForRoot(stat.uid, process.getuid?.()),
+    gid: standsForRoot(stat.gid, process.getgid?.()),
     size: Number(stat.size),
     mtimeNs: stat.mtimeNs,
     ctimeNs: stat.ctimeNs,

@@ -62,7 +62,9 @@ function attributeProblems(target: string, file: PayloadFile, { kind, size, mode
   if (kind !== "file") return [`${target} is not a file`];
   return [
     ...(size === file.size ? [] : [`${target} has ${size} bytes instead of ${file.size}`]),
-    ...(mode === modeOf(file) ? [] : [`${target} has mode ${mode.toString(8)} instead of ${file.mode}`]),
+    ...(mode === modeOf(file)
+      ? []
+      : [`${target} has mode ${mode.toString(8).padStart(4, "0")} instead of ${file.mode}`]),
     ...(uid === 0 && gid === 0 ? [] : [`${target} belongs to ${uid}:${gid} instead of root (0:0)`]),
   ];
 }

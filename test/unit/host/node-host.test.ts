@@ -26,7 +26,7 @@ let root: string;
 let host: Host;
 const at = (path: string) => join(root, path);
 const digest = (text: string | Buffer) => createHash("sha256").update(text).digest("hex");
-const own = { mode: 0o644, uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+const own = { mode: 0o644, uid: 0, gid: 0 };
 
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), "host-"));

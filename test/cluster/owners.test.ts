@@ -14,14 +14,14 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { lockPath, logPath, stateDirectory } from "../../../node-installer/host/files.ts";
-import { guardScript, guardScriptPath } from "../../../node-installer/host/guard.ts";
-import type { Host } from "../../../node-installer/host/host.ts";
-import { createNodeHost } from "../../../node-installer/host/node-host.ts";
-import { lockNode } from "../../../node-installer/host/node-lock.ts";
-import { distrusted } from "../../../node-installer/host/owners.ts";
-import { holdLock } from "../../../node-installer/host/programs.ts";
-import { createLog } from "../../../node-installer/install/log.ts";
+import { lockPath, logPath, stateDirectory } from "../../node-installer/host/files.ts";
+import { guardScript, guardScriptPath } from "../../node-installer/host/guard.ts";
+import type { Host } from "../../node-installer/host/host.ts";
+import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { lockNode } from "../../node-installer/host/node-lock.ts";
+import { distrusted } from "../../node-installer/host/owners.ts";
+import { holdLock } from "../../node-installer/host/programs.ts";
+import { createLog } from "../../node-installer/install/log.ts";
 
 // Real files and a real other user, below a directory that stands for the host's root.
 const stranger = { uid: 65534, gid: 65534 };
