@@ -32,7 +32,6 @@ const token = { id: "c0ffee", secret: "0123456789abcdef" };
 const configurationFile = "/etc/containerd/config.toml";
 let original = "";
 const layout = clusterLayout(stack);
-const [ticket = ""] = ticketNames("metal", 1);
 /** The kernel's own value, and ours. */
 const instances = { before: "128", after: "8192" };
 const instancesFile = "/proc/sys/fs/inotify/max_user_instances";
@@ -265,26 +264,34 @@ test("a host that leaves the stack stays installed, which the update says until 
 });
 
 test("a machine that dies during its turn is named when the rollout gives up", async () => {
-  // The other machine waits for its turn to end. Its kubelet hangs first, so that it cannot finish before it dies.
+  // The other machine waits for its turn to end. A rollout's first look at the cluster takes its second ticket away.
   const { uid } = (await cluster().get<{ metadata: { uid: string } }>("node", "node-2")).metadata;
-  await cluster().apply({
+  const [ticket = "", surplus = ""] = ticketNames("metal", 2);
+  const heldByNode2 = (name: string) => ({
     apiVersion: "coordination.k8s.io/v1",
     kind: "Lease",
     metadata: {
-      name: ticket,
+      name,
       namespace: systemNamespace,
       ownerReferences: [{ apiVersion: "v1", kind: "Node", name: "node-2", uid }],
     },
     spec: { holderIdentity: "node-2" },
   });
-  await cluster().onNode("node-2", "systemctl", "kill", "--signal=STOP", "kubelet");
-  const generation = await daemonSetGeneration();
+  await cluster().apply(heldByNode2(ticket), heldByNode2(surplus));
   await configure({ payloads: ["second"], join: joinCommand(), group: { stallTimeout: 60 } });
-  const update = project.up();
-  await Promise.race([
-    until("the rollout begins", async () => (await daemonSetGeneration()) > generation || undefined),
-    update,
-  ]);
+  // Its kubelet hangs first, so that it cannot finish before it dies. However long the update takes to begin the rollout,
+  // which would ignore a node that was NotReady before: until then the node has its heartbeat from here.
+  await cluster().onNode("node-2", "systemctl", "kill", "--signal=STOP", "kubelet");
+  let ended = false;
+  const update = project.up().finally(() => {
+    ended = true;
+  });
+  const firstLook = async () => {
+    await renewNodeLease("node-2");
+    const found = await cluster().kubectl("get", "lease", surplus, "-n", systemNamespace, "--ignore-not-found");
+    return ended || found === "" || undefined;
+  };
+  await until("the rollout looks at the cluster", firstLook, 600_000);
   await stopUnit(layout, nodeLayout(layout, { name: "node-2", number: 0 }).unit);
   const { code, stdout } = await update;
   expect(code).not.toBe(0);
@@ -343,9 +350,10 @@ test("a host that is dead before the first update is skipped, and a stack with o
   expect(await traces("node-1")).toEqual(files);
 });
 
-async function daemonSetGeneration(): Promise<number> {
-  const installer = `daemonset/${installerName("metal")}`;
-  return Number(
-    await cluster().kubectl("get", installer, "-n", systemNamespace, "-o", "jsonpath={.metadata.generation}"),
-  );
+/** The heartbeat of a kubelet: the node stays Ready as long as this comes. */
+async function renewNodeLease(node: string): Promise<void> {
+  // The API's MicroTime wants six digits.
+  const spec = { renewTime: new Date().toISOString().replace("Z", "000Z") };
+  const lease = ["lease", node, "--namespace=kube-node-lease"];
+  await cluster().kubectl("patch", ...lease, "--type=merge", "--patch", JSON.stringify({ spec }));
 }
