@@ -21,7 +21,7 @@ export interface Approval {
 /** How the pipelines call what previews store. */
 const workflow = ".github/workflows/preview.yml";
 const previewJob = "preview";
-export const formName = "approved.json";
+const formName = "approved.json";
 
 const refused = (sentence: string): Refusal => new Refusal("not-approved", sentence);
 

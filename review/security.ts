@@ -105,7 +105,7 @@ const firstOf = (words: string[], most: number): string[] =>
   words.length > most ? [...words.slice(0, most), `${words.length - most} more`] : words;
 
 /** One leaf's difference; of long texts every part that differs, in a block. */
-export function changeLine(sentence: string, { path, before, after, isHidden }: Leaf): Line {
+function changeLine(sentence: string, { path, before, after, isHidden }: Leaf): Line {
   if (isHidden) return known(`${sentence}${code(path)} changes.`);
   const isLong = [before, after].some((value) => typeof value === "string" && value.length > longestValue);
   if (!isLong || typeof before !== "string" || typeof after !== "string") {

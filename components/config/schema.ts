@@ -14,7 +14,7 @@ const must = (error: string) => ({ error });
 /** A value that must be encrypted in the stack file, and that no message repeats. */
 export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
 /** A file is given by its content: its path would be another file, or none, on other machines. */
-export const secretContent = (error: string) =>
+const secretContent = (error: string) =>
   z
     .string()
     .min(1, must("must not be empty"))

@@ -2,7 +2,7 @@ import { posix } from "node:path";
 import { lockPath, readIfThere, stateDirectory } from "./files.ts";
 import { guardScriptPath } from "./guard.ts";
 import type { Host, Lock } from "./host.ts";
-import { notRoots, requireRoots } from "./owners.ts";
+import { notRoots, octal, requireRoots } from "./owners.ts";
 
 /** Where earlier versions locked: in a directory of everybody's, so anybody could hold the lock. */
 const formerLockPath = "/run/lock/contrast-runtime.lock";
@@ -43,6 +43,6 @@ async function requireClosed(host: Host, directory: string): Promise<void> {
   const { mode = 0 } = (await host.stat(directory)) ?? {};
   if ((mode & 0o077) === 0) return;
   throw notRoots([
-    `${directory} has mode ${mode.toString(8).padStart(4, "0")}, so others than root can hold the lock in it. Run: chmod 0700 ${directory}.`,
+    `${directory} has mode ${octal(mode)}, so others than root can hold the lock in it. Run: chmod 0700 ${directory}.`,
   ]);
 }

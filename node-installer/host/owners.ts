@@ -9,8 +9,11 @@ import type { FileStat, Host } from "./host.ts";
 
 const writableByOthers = 0o022;
 
+/** A mode as chmod takes it. */
+export const octal = (mode: number): string => mode.toString(8).padStart(4, "0");
+
 /** Whether only root can change it. */
-export const isRoots = ({ uid, mode }: Pick<FileStat, "uid" | "mode">): boolean =>
+const isRoots = ({ uid, mode }: Pick<FileStat, "uid" | "mode">): boolean =>
   uid === 0 && (mode & writableByOthers) === 0;
 
 async function isLink(host: Host, path: string): Promise<boolean> {
@@ -60,9 +63,8 @@ export async function distrusted(host: Host, directories: string[], own: string)
 function problemOf(path: string, { kind, uid, gid, mode }: FileStat): string | undefined {
   if (kind !== "directory") return `${path} is not a directory: remove it.`;
   if (isRoots({ uid, mode })) return undefined;
-  const bits = mode.toString(8).padStart(4, "0");
   return (
-    `${path} belongs to ${uid}:${gid} with mode ${bits}, so others than root can replace what root runs from it. ` +
+    `${path} belongs to ${uid}:${gid} with mode ${octal(mode)}, so others than root can replace what root runs from it. ` +
     `Find out who wrote there and whether what it holds is right, then run: chown root:root ${path} && chmod go-w ${path}.`
   );
 }

@@ -2,6 +2,7 @@ import { join, posix } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import type { FileStat, Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
+import { octal } from "../host/owners.ts";
 import type { PayloadFile } from "../runtime/manifest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
@@ -62,9 +63,7 @@ function attributeProblems(target: string, file: PayloadFile, { kind, size, mode
   if (kind !== "file") return [`${target} is not a file`];
   return [
     ...(size === file.size ? [] : [`${target} has ${size} bytes instead of ${file.size}`]),
-    ...(mode === modeOf(file)
-      ? []
-      : [`${target} has mode ${mode.toString(8).padStart(4, "0")} instead of ${file.mode}`]),
+    ...(mode === modeOf(file) ? [] : [`${target} has mode ${octal(mode)} instead of ${file.mode}`]),
     ...(uid === 0 && gid === 0 ? [] : [`${target} belongs to ${uid}:${gid} instead of root (0:0)`]),
   ];
 }

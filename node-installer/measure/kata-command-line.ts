@@ -127,7 +127,7 @@ export function kataCommandLine(build: KataBuild, configuration: KataConfigurati
 }
 
 /** Whether the command line of this Kata is known, for the configurations that are rendered here. */
-export const variantOf = ({ flavour, kataVersion }: KataBuild): Variant | undefined =>
+const variantOf = ({ flavour, kataVersion }: KataBuild): Variant | undefined =>
   /^\d+\.\d+\.\d+$/.test(kataVersion)
     ? variants.find(
         (variant) =>

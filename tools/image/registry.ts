@@ -193,7 +193,7 @@ export class Repository {
  * choose one; but nobody on the way may read along, so it must be https. Only a registry that is spoken to without TLS
  * itself may name a plain server: on its own host, for there the way is as open already, or on this machine.
  */
-export function mayAskForToken(realm: URL, registry: URL): boolean {
+function mayAskForToken(realm: URL, registry: URL): boolean {
   if (realm.protocol === "https:") return true;
   if (realm.protocol !== "http:" || registry.protocol !== "http:") return false;
   return realm.hostname === registry.hostname || (isLoopback(realm) && isLoopback(registry));

@@ -7,7 +7,7 @@ import { runScript } from "../script.ts";
 import { type BasePins, debianLicences, debianSuite, pinsFile } from "./base.ts";
 
 /** What the new pins change, a line per package. */
-export function pinChanges(before: BasePins | undefined, after: BasePins): string[] {
+function pinChanges(before: BasePins | undefined, after: BasePins): string[] {
   return after.packages.flatMap(({ name, version, sha256 }) => {
     const old = before?.packages.find((one) => one.name === name);
     if (old?.sha256 === sha256) return [];

@@ -47,18 +47,10 @@ const here = () => [
   "--name",
   "fixture",
 ];
+/** There is no such Kata; by its number it is older than 4.1.0, and so has a known hole. */
+const subject = ["--platform", "metal-qemu-snp", "--kata-version", "3.99.0", "--acknowledge", "CVE-2026-77176"];
 const release = (...more: string[]) => [
-  ...[
-    "kata-release",
-    "--platform",
-    "metal-qemu-snp",
-    "--kata-version",
-    "3.99.0",
-    "--acknowledge",
-    "CVE-2026-77176",
-    "--mirror",
-    server.mirror,
-  ],
+  ...["kata-release", ...subject, "--mirror", server.mirror],
   ...["--sha256", fixture.sha256, "--rootfs-type", "erofs", ...here(), ...more],
 ];
 const payloadFile = (path: string) => join(directory, "payloads", "fixture", "files", path);
@@ -182,18 +174,7 @@ test("an image by digest, from a real registry", async () => {
     );
     const layers = async (image: string) => (await imageLayers(image, { directory }, quiet)).layers;
     expect(await layers(`http://${reference}`)).toEqual(await layers(layoutDir));
-    const words = [
-      "oci-image",
-      "--platform",
-      "metal-qemu-snp",
-      "--kata-version",
-      "3.99.0",
-      "--acknowledge",
-      "CVE-2026-77176",
-      "--image",
-      `http://${reference}`,
-      ...here(),
-    ];
+    const words = ["oci-image", ...subject, "--image", `http://${reference}`, ...here()];
     // Contrast's command line holds the root hash; here the user says it.
     await expect(lock(words, quiet)).rejects.toThrow(/The root hash of the guest image is not known/);
     const { manifest } = await lock([...words, "--kernel-verity-params", fixture.verityParams], quiet);
@@ -223,15 +204,7 @@ test("files of this machine and of a node give the same payload", async () => {
     join(runtime, "etc/configuration-qemu-snp.toml"),
     `[hypervisor.qemu]\nrootfs_type = "erofs"\nkernel_params = "init=/init"\nkernel_verity_params = "${fixture.verityParams}"\n`,
   );
-  const common = [
-    "--platform",
-    "metal-qemu-snp",
-    "--kata-version",
-    "3.99.0",
-    "--acknowledge",
-    "CVE-2026-77176",
-    ...here(),
-  ];
+  const common = [...subject, ...here()];
   const files = await lock(["files", ...common, "--from", runtime], quiet);
   expect(files.manifest.guest).toEqual({
     rootfsType: "erofs",
