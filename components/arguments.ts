@@ -1,13 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { manifestSchema } from "../node-installer/runtime/manifest.ts";
-import {
-  distributionNames,
-  handlerName,
-  hostRequirements,
-  platformNames,
-  runtimeSpec,
-} from "../node-installer/runtime/spec.ts";
+import { manifestSchema } from "../runtime/manifest.ts";
+import { distributionNames, handlerName, hostRequirements, platformNames, runtimeSpec } from "../runtime/spec.ts";
 import type { AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import type { BareMetalNodesArgs } from "./bare-metal-nodes.ts";
 import { labels, namespaceName, nodeName, objectName } from "./config/kubernetes-names.ts";

@@ -1,6 +1,6 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
 import { bareMetalNodesArgs, checkArguments, registryOf } from "./arguments.ts";
 import {
   checkScript,

@@ -1,6 +1,6 @@
-import { tomlString } from "../node-installer/measure/initdata.ts";
-import { distributions } from "../node-installer/runtime/distributions.ts";
-import type { DistributionName, HostRequirements } from "../node-installer/runtime/spec.ts";
+import { distributions } from "../runtime/distributions.ts";
+import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
+import { tomlString } from "../runtime/toml.ts";
 import { quote } from "./shell.ts";
 
 /*

@@ -1,22 +1,17 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import * as pulumi from "@pulumi/pulumi";
-import { idBlockAnnotations } from "../node-installer/measure/id-block.ts";
-import type { Initdata } from "../node-installer/measure/initdata.ts";
-import { computesTardevRoots } from "../node-installer/measure/tardev.ts";
-import { type ReferenceTable, referenceTable } from "../node-installer/measure/verifiers.ts";
-import {
-  type LayerRoot,
-  type PodTemplate,
-  type PreparedWorkload,
-  prepareWorkload,
-} from "../node-installer/measure/workload.ts";
-import { hypervisorAnnotations } from "../node-installer/runtime/annotations.ts";
-import type { Manifest } from "../node-installer/runtime/manifest.ts";
-import { platforms } from "../node-installer/runtime/platforms.ts";
-import { deriveRuntime } from "../node-installer/runtime/render.ts";
-import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { idBlockAnnotations } from "../measure/id-block.ts";
+import { valuesOf } from "../measure/launch-values.ts";
+import { deriveRuntime } from "../measure/runtime.ts";
+import { computesTardevRoots } from "../measure/tardev.ts";
+import { type ReferenceTable, referenceTable } from "../measure/verifiers.ts";
+import { hypervisorAnnotations } from "../runtime/annotations.ts";
+import type { Manifest } from "../runtime/manifest.ts";
+import { platforms } from "../runtime/platforms.ts";
+import type { PlatformName } from "../runtime/spec.ts";
+import type { Initdata } from "../workload/initdata.ts";
+import { type LayerRoot, type PodTemplate, type PreparedWorkload, prepareWorkload } from "../workload/template.ts";
 import { checkArguments, workloadRuntime } from "./arguments.ts";
-import { valuesOf } from "./launch-values.ts";
 import { withoutStack } from "./refusals.ts";
 
 export interface ConfidentialWorkloadArgs {

@@ -1,21 +1,21 @@
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
-import { systemNamespace } from "../node-installer/kubernetes/names.ts";
-import { measuredInputs } from "../node-installer/measure/changes.ts";
-import type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
-import { advisoryName, assess, explainOpen } from "../node-installer/runtime/advisories.ts";
-import { type FlavourName, flavourTitles } from "../node-installer/runtime/flavours.ts";
-import type { Manifest } from "../node-installer/runtime/manifest.ts";
-import { platforms } from "../node-installer/runtime/platforms.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { deriveRuntime, launchInputs } from "../node-installer/runtime/render.ts";
-import type { PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { measuredInputs } from "../measure/changes.ts";
+import { launchTable, launchValues } from "../measure/launch-values.ts";
+import { deriveRuntime, measuredRuntime } from "../measure/runtime.ts";
+import type { ReferenceTable } from "../measure/verifiers.ts";
+import { advisoryName, assess, explainOpen } from "../runtime/advisories.ts";
+import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
+import type { Manifest } from "../runtime/manifest.ts";
+import { systemNamespace } from "../runtime/names.ts";
+import { platforms } from "../runtime/platforms.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { PlatformName, RuntimeSpec } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { checkArguments, contrastRuntimeArgs } from "./arguments.ts";
 import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
 import type { NodeSelectionArgs } from "./installer-pod.ts";
-import { launchTable, launchValues } from "./launch-values.ts";
 import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
 import { withoutStack } from "./refusals.ts";
 import { RuntimeClasses } from "./runtime-classes.ts";
@@ -195,7 +195,7 @@ function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
       const handler = specs[i]?.handler ?? "";
       const { acknowledged, closed } = assess({ platform, manifest }, acknowledgedAdvisories);
       const launch = launchValues(platform, manifest);
-      const inputs = launchInputs({ platform, manifest });
+      const inputs = measuredRuntime({ platform, manifest }).inputs;
       const card = {
         handler,
         payload: manifest.name,

@@ -5,14 +5,14 @@
  * and `npx pulumi up` put it there.
  */
 
-export { cdhConfiguration, type Initdata, registryAuthFile } from "../node-installer/measure/initdata.ts";
-export type { ReferenceTable } from "../node-installer/measure/verifiers.ts";
-export type { LayerRoot } from "../node-installer/measure/workload.ts";
-export { type Manifest, manifestSchema } from "../node-installer/runtime/manifest.ts";
-export { Refusal } from "../node-installer/runtime/refusal.ts";
-export { deriveRuntime } from "../node-installer/runtime/render.ts";
-export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
-export { distributionNames, platformNames } from "../node-installer/runtime/spec.ts";
+export { deriveRuntime } from "../measure/runtime.ts";
+export type { ReferenceTable } from "../measure/verifiers.ts";
+export { type Manifest, manifestSchema } from "../runtime/manifest.ts";
+export { Refusal } from "../runtime/refusal.ts";
+export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } from "../runtime/spec.ts";
+export { distributionNames, platformNames } from "../runtime/spec.ts";
+export { cdhConfiguration, type Initdata, registryAuthFile } from "../workload/initdata.ts";
+export type { LayerRoot } from "../workload/template.ts";
 export { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 export { BareMetalNodes, type BareMetalNodesArgs, type HostArgs } from "./bare-metal-nodes.ts";
 export { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "./confidential-workload.ts";

@@ -1,9 +1,9 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
-import { healthPort, installerName, specKey, specVolume } from "../node-installer/kubernetes/names.ts";
-import { podSecurity } from "../node-installer/kubernetes/pod-security.ts";
-import { canonicalJson } from "../node-installer/runtime/canonical.ts";
-import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import { canonicalJson } from "../runtime/canonical.ts";
+import { healthPort, installerName, specKey, specVolume } from "../runtime/names.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
+import { podSecurity } from "./manifests/pod-security.ts";
 import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
 
 export interface TolerationArgs {

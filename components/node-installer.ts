@@ -9,11 +9,10 @@ import { ClusterRoleBinding } from "@pulumi/kubernetes/rbac/v1/clusterRoleBindin
 import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
 import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
-import { installerIdentity } from "../node-installer/kubernetes/identity.ts";
-import { installerName, skipNodesAnnotation, specKey } from "../node-installer/kubernetes/names.ts";
-import { canonicalJson } from "../node-installer/runtime/canonical.ts";
-import { renderSpec } from "../node-installer/runtime/render.ts";
-import type { DistributionName, InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { canonicalJson } from "../runtime/canonical.ts";
+import { renderSpec } from "../runtime/derive.ts";
+import { installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import type { DistributionName, InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
 import {
   definedOnly,
@@ -23,6 +22,7 @@ import {
   podTemplate,
   type TolerationArgs,
 } from "./installer-pod.ts";
+import { installerIdentity } from "./manifests/identity.ts";
 import { withoutStack } from "./refusals.ts";
 import { quote } from "./shell.ts";
 
@@ -81,7 +81,7 @@ export interface DistributionArgs {
  * so that a node has one writer.
  *
  * `ContrastRuntime` derives the specs from payloads and refuses those whose Kata has known holes that nobody acknowledged.
- * Whoever uses this component by itself asks that of every payload before: `assess` in node-installer/runtime/advisories.ts.
+ * Whoever uses this component by itself asks that of every payload before: `assess` in runtime/advisories.ts.
  */
 export class NodeInstaller extends pulumi.ComponentResource {
   /** SHA-256 of the install spec, which each node reports when it has done what the spec says. */

@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { Refusal } from "../runtime/refusal.ts";
 
 /** Refusals are for the user of a component: the engine shows their sentence and no stack. */
 export function withoutStack<Result>(act: () => Result): Result {

@@ -1,7 +1,7 @@
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
-import { platforms } from "../node-installer/runtime/platforms.ts";
-import { handlerLabel, type PlatformName } from "../node-installer/runtime/spec.ts";
+import { platforms } from "../runtime/platforms.ts";
+import { handlerLabel, type PlatformName } from "../runtime/spec.ts";
 import { checkArguments, runtimeClassesArgs } from "./arguments.ts";
 
 export interface RuntimeClassArgs {

@@ -1,9 +1,9 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
-import { snapshotterSecurity } from "../node-installer/kubernetes/pod-security.ts";
-import { distributions } from "../node-installer/runtime/distributions.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
-import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { distributions } from "../runtime/distributions.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
+import { snapshotterSecurity } from "./manifests/pod-security.ts";
 
 /** Arguments and environment of a snapshotter's program, by its name. Source: Contrast's DaemonSets of 2024 and 2025. */
 const programs: Record<string, { arguments: (paths: Paths) => string[]; env: Record<string, string> }> = {

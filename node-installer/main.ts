@@ -1,8 +1,8 @@
 import { parseArgs } from "node:util";
+import { Refusal } from "../runtime/refusal.ts";
 import type { Options } from "./commands/context.ts";
 import { exitCodeMeanings, exitCodeOf, exitCodes } from "./commands/exit-codes.ts";
 import { sentence } from "./install/log.ts";
-import { Refusal } from "./runtime/refusal.ts";
 
 /** Each command's module is loaded on demand: a plan on a file tree needs neither gRPC nor metrics. */
 const commands: Record<string, { does: string; run: (options: Options) => Promise<number> }> = {

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { canonicalJson, sha256 } from "../runtime/canonical.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { type Approved, readApproved } from "./check.ts";
 import { ask, askAll, type Forge, fetchFile } from "./forge.ts";
 import { code, count, list } from "./lines.ts";

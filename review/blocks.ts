@@ -1,4 +1,4 @@
-import { sha256 } from "../node-installer/runtime/canonical.ts";
+import { sha256 } from "../runtime/canonical.ts";
 import type { Leaf } from "./leaves.ts";
 import { count, visible } from "./lines.ts";
 

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { code } from "./lines.ts";
 import { type Source, sourceSchema } from "./source.ts";
 import type { Operation, Summary } from "./summary.ts";

@@ -4,14 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { z } from "zod";
 import { longestBundle } from "../node-installer/host/bundle.ts";
-import {
-  bundleAudience,
-  bundleReader,
-  bundleTokenHeader,
-  healthPort,
-  installerName,
-} from "../node-installer/kubernetes/names.ts";
-import { printable } from "../node-installer/runtime/printable.ts";
+import { bundleAudience, bundleReader, bundleTokenHeader, healthPort, installerName } from "../runtime/names.ts";
+import { printable } from "../runtime/printable.ts";
 
 const podList = z.object({
   metadata: z.object({ continue: z.string().optional() }).default({}),

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { askAll, type Forge, forgeOf, pullRequestOf, tell } from "./forge.ts";
 
 /** Where the one comment of a pull or merge request is made or changed. */

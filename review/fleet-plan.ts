@@ -9,8 +9,8 @@ import { type PayloadPlan, runtimesDirectory } from "../node-installer/install/p
 import { isEmpty } from "../node-installer/install/plan.ts";
 import { planFor, replayingDaemon } from "../node-installer/install/read-only.ts";
 import { requireRoomForPayloads } from "../node-installer/install/space.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
-import type { InstallSpec } from "../node-installer/runtime/spec.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { InstallSpec } from "../runtime/spec.ts";
 import { code, count, few, list, quoted } from "./lines.ts";
 
 /** What an install spec would do to one node. */

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { printable } from "../node-installer/runtime/printable.ts";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
-import { isPrivate } from "../node-installer/runtime/web-address.ts";
+import { printable } from "../runtime/printable.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import { isPrivate } from "../runtime/web-address.ts";
 
 /** GitHub or GitLab, as a job of it is told of it. */
 export interface Forge {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type InstallSpec, installSpecSchema, type RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { type InstallSpec, installSpecSchema, type RuntimeSpec } from "../runtime/spec.ts";
 import { code, few } from "./lines.ts";
 import type { Inputs, Preview, Step } from "./preview.ts";
 

@@ -1,5 +1,5 @@
-import { sha256 } from "../node-installer/runtime/canonical.ts";
-import { invisible } from "../node-installer/runtime/printable.ts";
+import { sha256 } from "../runtime/canonical.ts";
+import { invisible } from "../runtime/printable.ts";
 
 /**
  * How sure a line is. known: the engine's diff says it. predicted: our own table says what follows from the diff.

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { skipNodesAnnotation } from "../node-installer/kubernetes/names.ts";
-import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { skipNodesAnnotation } from "../runtime/names.ts";
+import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { type Card, type GroupChange, nodesOf, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { claim, code, count, exchange, known, type Line, predicted, type Told, unknown } from "./lines.ts";

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { Refusal } from "../runtime/refusal.ts";
 import { allLeaves, isBelow, type Leaf, leafChanges } from "./leaves.ts";
 
 /** Inputs of a resource as the engine prints them: secrets are the text "[secret]". */

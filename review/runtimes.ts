@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { explainChanges, type Measured } from "../node-installer/measure/changes.ts";
-import { platforms } from "../node-installer/runtime/platforms.ts";
-import type { InstallSpec, PlatformName, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { explainChanges, type Measured } from "../measure/changes.ts";
+import { platforms } from "../runtime/platforms.ts";
+import type { InstallSpec, PlatformName, RuntimeSpec } from "../runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";
 import { leafChanges } from "./leaves.ts";
 import { claim, code, exchange, known, type Line, list, predicted, quoted, type Told, unknown } from "./lines.ts";

@@ -1,5 +1,5 @@
-import { platforms } from "../node-installer/runtime/platforms.ts";
-import type { PlatformName } from "../node-installer/runtime/spec.ts";
+import { platforms } from "../runtime/platforms.ts";
+import type { PlatformName } from "../runtime/spec.ts";
 import { textDifference } from "./blocks.ts";
 import { fieldsOf } from "./fields.ts";
 import { type GroupChange, isAnotherCluster } from "./groups.ts";

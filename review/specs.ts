@@ -1,7 +1,7 @@
-import { installerName } from "../node-installer/kubernetes/names.ts";
-import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
-import { deriveHandler } from "../node-installer/runtime/handler.ts";
-import type { InstallSpec, RuntimeSpec } from "../node-installer/runtime/spec.ts";
+import { canonicalJson, sha256 } from "../runtime/canonical.ts";
+import { deriveHandler } from "../runtime/handler.ts";
+import { installerName } from "../runtime/names.ts";
+import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { differenceBlock } from "./blocks.ts";
 import { configMapType, type GroupChange, readSpec, runtimeOf, specMap } from "./groups.ts";
 import { allLeaves } from "./leaves.ts";

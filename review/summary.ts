@@ -1,4 +1,4 @@
-import { canonicalJson, sha256 } from "../node-installer/runtime/canonical.ts";
+import { canonicalJson, sha256 } from "../runtime/canonical.ts";
 import { differenceBlock } from "./blocks.ts";
 import { commandLines } from "./commands.ts";
 import { components, fieldsOf } from "./fields.ts";

@@ -1,5 +1,5 @@
 import { inflateRawSync } from "node:zlib";
-import { Refusal } from "../node-installer/runtime/refusal.ts";
+import { Refusal } from "../runtime/refusal.ts";
 
 /** The signatures of PKWARE's APPNOTE, 4.3: local header, central directory, end of it. */
 const [local, central, end] = [0x04034b50, 0x02014b50, 0x06054b50];

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import * as pulumi from "@pulumi/pulumi";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { imageLayout, readImageIndex } from "./image-layout.ts";
 import { readConfiguration, type StackConfiguration } from "./read.ts";
 

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { dnsLabel } from "../../node-installer/runtime/spec.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { dnsLabel } from "../../runtime/spec.ts";
 import { labels } from "./kubernetes-names.ts";
 
 /** Minor versions that a node of a local cluster can have. */

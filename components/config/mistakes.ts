@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { nearest } from "../../node-installer/runtime/nearest.ts";
+import { nearest } from "../../runtime/nearest.ts";
 
 /** One mistake of a user: where, and what is wrong. */
 export interface Mistake {

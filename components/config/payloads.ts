@@ -1,9 +1,9 @@
-import { type Assessment, assess, explainOpen } from "../../node-installer/runtime/advisories.ts";
-import { type Manifest, manifestSchema } from "../../node-installer/runtime/manifest.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { deriveRuntime } from "../../node-installer/runtime/render.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
-import { launchValues } from "../launch-values.ts";
+import { launchValues } from "../../measure/launch-values.ts";
+import { deriveRuntime } from "../../measure/runtime.ts";
+import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
+import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 import { check, type Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 

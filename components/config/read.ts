@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { check, type Mistake, secretPaths, unknownKey } from "./mistakes.ts";
 import { checkRuntimes, type RuntimeConfiguration, readRuntimes } from "./payloads.ts";
 import { checkRules, type Parts } from "./rules.ts";

@@ -1,6 +1,6 @@
-import { handlerLabelPrefix } from "../../node-installer/kubernetes/names.ts";
-import { isAtLeast } from "../../node-installer/runtime/flavours.ts";
-import { platforms } from "../../node-installer/runtime/platforms.ts";
+import { isAtLeast } from "../../runtime/flavours.ts";
+import { handlerLabelPrefix } from "../../runtime/names.ts";
+import { platforms } from "../../runtime/platforms.ts";
 import { poolSelector } from "../aks-coco-node-pool.ts";
 import { clusterOptions } from "./local-cluster.ts";
 import type { Mistake } from "./mistakes.ts";

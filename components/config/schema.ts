@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../node-installer/runtime/spec.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";

@@ -1,4 +1,6 @@
 import { statSync } from "node:fs";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import type { Host } from "../host/host.ts";
 import { createNodeHost } from "../host/node-host.ts";
@@ -7,8 +9,6 @@ import { createLog, type Log } from "../install/log.ts";
 import type { Environment } from "../install/observe.ts";
 import { type ReadSpec, readSpec } from "../install/read-spec.ts";
 import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 
 /** The command line's options, for every command. */
 export interface Options {

@@ -1,6 +1,6 @@
+import { listed } from "../../runtime/printable.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import { converge } from "../install/converge.ts";
-import { listed } from "../runtime/printable.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, open } from "./context.ts";
 
 export async function install(options: Options): Promise<number> {

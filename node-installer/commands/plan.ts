@@ -1,4 +1,7 @@
 import { readFile } from "node:fs/promises";
+import { listed } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import { bundleHost, parseBundle } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
@@ -6,9 +9,6 @@ import { unifiedDiff } from "../install/diff.ts";
 import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
 import { planFor, replayingDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
-import { listed } from "../runtime/printable.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
 
 /**

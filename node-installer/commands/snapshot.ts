@@ -1,5 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import { type InstallSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, type Calls, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
@@ -11,7 +12,6 @@ import { leaving, servedOfOurs } from "../install/leaving.ts";
 import { runtimesDirectory } from "../install/payload.ts";
 import { planFor } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
-import { type InstallSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { type Options, openHost } from "./context.ts";
 
 export async function snapshot(options: Options): Promise<number> {

@@ -1,10 +1,10 @@
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { healthPort } from "../../runtime/names.ts";
 import { createLog } from "../install/log.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { watchLoop } from "../install/watch-loop.ts";
 import { connectKubernetes, withoutKubernetes } from "../kubernetes/connect.ts";
-import { healthPort } from "../kubernetes/names.ts";
 import { environmentOf, type Options, openHost } from "./context.ts";
 
 /** What the DaemonSet runs. SIGTERM ends it after the current change, and uninstalls nothing. */

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { parse, TomlError } from "smol-toml";
-import { Refusal } from "../runtime/refusal.ts";
-import { tomlProblem } from "../runtime/toml-problem.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { tomlProblem, tomlString } from "../../runtime/toml.ts";
 
 /** A parsed TOML table. Integers are bigint, dates are `TomlDate`. */
 export type Table = { [key: string]: unknown };
@@ -108,11 +108,10 @@ function plain(value: unknown): unknown {
 }
 
 const bareKey = /^[A-Za-z0-9_-]+$/;
-const quote = (text: string): string => JSON.stringify(text).replaceAll("\u007f", "\\u007f");
 
 /** A dotted key as TOML writes it: `plugins."io.containerd.grpc.v1.cri".containerd`. */
 export const dotted = (path: readonly string[]): string =>
-  path.map((key) => (bareKey.test(key) ? key : quote(key))).join(".");
+  path.map((key) => (bareKey.test(key) ? key : tomlString(key))).join(".");
 
 type Scalar = string | number | bigint | boolean | readonly string[];
 
@@ -120,9 +119,9 @@ type Scalar = string | number | bigint | boolean | readonly string[];
 export function renderTable(path: readonly string[], keys: Readonly<Record<string, Scalar>>): string[] {
   const value = (scalar: Scalar): string =>
     typeof scalar === "string"
-      ? quote(scalar)
+      ? tomlString(scalar)
       : typeof scalar === "object"
-        ? `[${scalar.map(quote).join(", ")}]`
+        ? `[${scalar.map(tomlString).join(", ")}]`
         : String(scalar);
   return [`[${dotted(path)}]`, ...Object.entries(keys).map(([key, scalar]) => `${dotted([key])} = ${value(scalar)}`)];
 }

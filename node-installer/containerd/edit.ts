@@ -1,4 +1,4 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import {
   at,
   decode,

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { lineAt } from "./document.ts";
 
 /**

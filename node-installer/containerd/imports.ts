@@ -1,7 +1,7 @@
 import { dirname, posix } from "node:path";
+import { Refusal } from "../../runtime/refusal.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { at, decode, parseDocument, type Table } from "./document.ts";
 
 /** The imports of a file as absolute paths: relative ones are relative to its folder. */

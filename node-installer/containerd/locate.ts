@@ -1,9 +1,9 @@
 import { dirname, posix } from "node:path";
+import { type Distribution, distributions } from "../../runtime/distributions.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import { type Distribution, distributions } from "../runtime/distributions.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 import { at, decode, parseDocument } from "./document.ts";
 import type { EditContext } from "./edit.ts";
 import { importsOf, stands } from "./imports.ts";

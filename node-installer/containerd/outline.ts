@@ -1,4 +1,4 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { decode, lineAt, parseDocument } from "./document.ts";
 import { joinFence, markOnly, splitAtFence } from "./fence.ts";
 

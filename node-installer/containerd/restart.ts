@@ -1,5 +1,5 @@
+import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import type { Located } from "./locate.ts";
 
 /** A systemd unit as systemd sees it now. */

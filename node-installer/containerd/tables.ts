@@ -1,5 +1,5 @@
-import { Refusal } from "../runtime/refusal.ts";
-import type { ContainerdEntry } from "../runtime/spec.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { ContainerdEntry } from "../../runtime/spec.ts";
 import { at, dotted, isTable, renderTable, type Table, tableAt } from "./document.ts";
 import type { ContainerdVersion } from "./version.ts";
 

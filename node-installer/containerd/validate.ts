@@ -1,7 +1,7 @@
 import { dirname, posix } from "node:path";
 import { stringify } from "smol-toml";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";

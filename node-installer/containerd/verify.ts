@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { listed } from "../../runtime/printable.ts";
 import type { Host } from "../host/host.ts";
-import { listed } from "../runtime/printable.ts";
 import type { Cri, Sandbox } from "./cri.ts";
 import type { HandlerEntry } from "./tables.ts";
 

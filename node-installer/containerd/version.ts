@@ -1,4 +1,4 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 
 /** A containerd release, as far as it matters for the configuration. */
 export interface ContainerdVersion {

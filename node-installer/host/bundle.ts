@@ -1,6 +1,6 @@
 import { posix } from "node:path";
 import * as z from "zod";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { FileStat, Host, RunResult } from "./host.ts";
 
 const digits = z.string().regex(/^-?\d{1,30}$/);

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import * as z from "zod";
-import { Refusal } from "../runtime/refusal.ts";
-import { nodePath, runtimeSpec } from "../runtime/spec.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { nodePath, runtimeSpec } from "../../runtime/spec.ts";
 import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
 import type { Host } from "./host.ts";
 

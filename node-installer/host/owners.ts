@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { FileStat, Host } from "./host.ts";
 
 /*

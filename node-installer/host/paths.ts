@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 
 /** The target of the link at a path whose parents contain no links; undefined if it is not a link. */
 export type ReadLink = (path: string) => Promise<string | undefined>;

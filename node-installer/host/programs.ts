@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import { join, posix } from "node:path";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { Lock, RunResult } from "./host.ts";
 
 /**

@@ -1,7 +1,7 @@
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
-import { printable } from "../runtime/printable.ts";
-import { Refusal } from "../runtime/refusal.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { runProgram } from "./programs.ts";
 
 /*

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
-import { createLike } from "../host/access.ts";
+import { sha256 } from "../../runtime/canonical.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
-import { sha256 } from "../runtime/canonical.ts";
+import { createLike } from "../requirements/access.ts";
 
 /** In addition to the first one, which is the file as the administrator left it. */
 const keptBackups = 4;

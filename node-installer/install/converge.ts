@@ -1,11 +1,11 @@
+import { listed } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { serves } from "../containerd/serving.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
 import { lockNode } from "../host/node-lock.ts";
-import { listed } from "../runtime/printable.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { type Environment, entryOf, type Observation, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
 import { recover } from "./recover.ts";

@@ -1,10 +1,10 @@
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { Cri } from "../containerd/cri.ts";
 import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
 import type { Host } from "../host/host.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 
 export type { Expectation };
 

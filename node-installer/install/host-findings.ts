@@ -1,9 +1,9 @@
 import { posix } from "node:path";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
-import { checkHost, type Finding, gatherHostFacts, type HostFacts } from "../host/check-host.ts";
 import { stateDirectory } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
+import { checkHost, type Finding, gatherHostFacts, type HostFacts } from "../requirements/check-host.ts";
 import { runtimesDirectory } from "./payload.ts";
 
 /** Every directory of the host that an installation writes to. */

@@ -1,15 +1,15 @@
 import { posix } from "node:path";
+import { sha256 } from "../../runtime/canonical.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { handlerName } from "../../runtime/spec.ts";
 import { outline } from "../containerd/outline.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import { outlineUnit } from "../containerd/unit.ts";
 import { versionInOutput } from "../containerd/version.ts";
 import type { Answer, Bundle, Calls, Leaving } from "../host/bundle.ts";
-import { cpuFlags } from "../host/host-facts.ts";
 import { journalPath, outlineJournal } from "../host/journal.ts";
-import { outlineKubelet } from "../host/kubelet-configuration.ts";
-import { sha256 } from "../runtime/canonical.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import { handlerName } from "../runtime/spec.ts";
+import { cpuFlags } from "../requirements/host-facts.ts";
+import { outlineKubelet } from "../requirements/kubelet-configuration.ts";
 import { runtimesDirectory } from "./payload.ts";
 
 /** What a daemon serves of our handlers; a setting that is none of ours is replaced, so that it still differs from them. */

@@ -1,8 +1,8 @@
 import { posix } from "node:path";
+import { printable } from "../../runtime/printable.ts";
 import { logPath } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { isRootsDirectory } from "../host/owners.ts";
-import { printable } from "../runtime/printable.ts";
 
 type Fields = Record<string, unknown>;
 export interface Log {

@@ -1,3 +1,5 @@
+import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { editConfiguration, ownedBy } from "../containerd/edit.ts";
 import type { Located } from "../containerd/locate.ts";
 import { editContext } from "../containerd/locate.ts";
@@ -6,8 +8,6 @@ import type { HandlerEntry } from "../containerd/tables.ts";
 import type { Host } from "../host/host.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import type { Daemon, Expectation } from "./daemon.ts";
 import type { Log } from "./log.ts";
 

@@ -1,11 +1,11 @@
 import { join, posix } from "node:path";
 import { isDeepStrictEqual } from "node:util";
+import type { PayloadFile } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import type { FileStat, Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
 import { octal } from "../host/owners.ts";
-import type { PayloadFile } from "../runtime/manifest.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import { type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 
 /** The directory that holds the directories of all handlers. */
 export const runtimesDirectory = "/opt/edgeless";

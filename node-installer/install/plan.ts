@@ -1,12 +1,12 @@
 import { posix } from "node:path";
+import { listed } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/tables.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
-import { listed } from "../runtime/printable.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../runtime/spec.ts";
 import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
 import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 

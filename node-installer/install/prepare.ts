@@ -1,11 +1,11 @@
 import { posix } from "node:path";
+import { Refusal } from "../../runtime/refusal.ts";
+import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import { runtimeDirectory } from "../runtime/spec.ts";
 import { backUp } from "./backup.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";

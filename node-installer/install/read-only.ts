@@ -1,9 +1,9 @@
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
-import type { InstallSpec } from "../runtime/spec.ts";
 import type { Daemon } from "./daemon.ts";
 import { observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";

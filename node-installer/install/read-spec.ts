@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import type { z } from "zod";
-import { sha256 } from "../runtime/canonical.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import { type InstallSpec, installSpecSchema, runtimeDirectory } from "../runtime/spec.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { type InstallSpec, installSpecSchema, runtimeDirectory } from "../../runtime/spec.ts";
 
 export interface ReadSpec {
   spec: InstallSpec;

@@ -1,8 +1,8 @@
+import { Refusal } from "../../runtime/refusal.ts";
 import { serves } from "../containerd/serving.ts";
 import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
 import { commitGuard, removeGuard } from "../host/guard.ts";
 import type { Transaction } from "../host/journal.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
 import { edit, entryOf, mismatches, servedBefore } from "./observe.ts";

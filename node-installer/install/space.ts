@@ -1,7 +1,7 @@
 import { posix } from "node:path";
+import { Refusal } from "../../runtime/refusal.ts";
 import { stateDirectory } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { type PayloadPlan, runtimesDirectory } from "./payload.ts";
 
 interface Need {

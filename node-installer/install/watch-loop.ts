@@ -1,10 +1,10 @@
+import { Refusal } from "../../runtime/refusal.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { type Journal, journalPath } from "../host/journal.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
 import type { NodeStatus } from "../kubernetes/status.ts";
-import { Refusal } from "../runtime/refusal.ts";
 import { converge, type Outcome, servedNow } from "./converge.ts";
 import { type Log, sentence } from "./log.ts";
 import type { Environment } from "./observe.ts";

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
+import type { RuntimeSpec } from "../../runtime/spec.ts";
 import type { FileAttributes } from "../host/host.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
-import type { RuntimeSpec } from "../runtime/spec.ts";
 import type { Environment, Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 

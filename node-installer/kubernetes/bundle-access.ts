@@ -1,6 +1,6 @@
 import * as z from "zod";
+import { bundleAudience, bundleReader } from "../../runtime/names.ts";
 import type { Api } from "./api.ts";
-import { bundleAudience, bundleReader } from "./names.ts";
 
 /** Whether the bearer of a token may read this node's bundle. Throws `ApiError` if the API server cannot be asked. */
 export type MayReadBundle = (token: string) => Promise<boolean>;

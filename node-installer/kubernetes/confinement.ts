@@ -1,7 +1,7 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { installerName, policyNames } from "../../runtime/names.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type Api, ApiError } from "./api.ts";
 import { eventComponent, eventNamespace } from "./events.ts";
-import { installerName, policyNames } from "./names.ts";
 import { nodePath, readOwnNode } from "./node.ts";
 
 /**

@@ -1,9 +1,9 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { systemNamespace } from "../../runtime/names.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
 import { bundleAccess, type MayReadBundle } from "./bundle-access.ts";
 import { type Confinement, clusterConfinement } from "./confinement.ts";
 import { type InstallerMetrics, newMetrics } from "./metrics.ts";
-import { systemNamespace } from "./names.ts";
 import { localReporter, nodeReporter, type Reporter } from "./reporter.ts";
 import { grantedTickets, leaseTickets, type Tickets } from "./tickets.ts";
 

@@ -1,5 +1,5 @@
-import { sha256 } from "../runtime/canonical.ts";
-import { printable } from "../runtime/printable.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import { printable } from "../../runtime/printable.ts";
 import { type Api, isStatus } from "./api.ts";
 
 /** Events about cluster-scoped objects live in this namespace; the API refuses them elsewhere. */

@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { bundleTokenHeader } from "../../runtime/names.ts";
 import type { MayReadBundle } from "./bundle-access.ts";
 import { type InstallerMetrics, renderMetrics } from "./metrics.ts";
-import { bundleTokenHeader } from "./names.ts";
 import { isReady, type NodeStatus } from "./status.ts";
 
 export interface HealthOptions {

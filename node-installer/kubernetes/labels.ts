@@ -1,6 +1,6 @@
-import { handlerLabel } from "../runtime/spec.ts";
+import { handlerLabelPrefix } from "../../runtime/names.ts";
+import { handlerLabel } from "../../runtime/spec.ts";
 import type { Api } from "./api.ts";
-import { handlerLabelPrefix } from "./names.ts";
 import { type NodeObject, patchOwnNode, readOwnNode } from "./node.ts";
 
 /** The changes that make the node's handler labels exactly `handlers`; everything else on the node stays as it is. */

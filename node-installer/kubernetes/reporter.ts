@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from "node:util";
+import { retryAnnotation, statusAnnotation } from "../../runtime/names.ts";
 import { type Api, ApiError } from "./api.ts";
 import { type NodeEvent, recordEvent } from "./events.ts";
 import { setServedLabels } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
-import { retryAnnotation, statusAnnotation } from "./names.ts";
 import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
 import { boundedStatus, type NodeStatus, publishedStatus } from "./status.ts";
 

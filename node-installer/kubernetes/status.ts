@@ -1,6 +1,6 @@
 import * as z from "zod";
-import { printable } from "../runtime/printable.ts";
-import { handlerName } from "../runtime/spec.ts";
+import { printable } from "../../runtime/printable.ts";
+import { handlerName } from "../../runtime/spec.ts";
 
 /**
  * working: a step runs. waiting: for a ticket, or for an API server that does not answer. blocked: the spec is served,

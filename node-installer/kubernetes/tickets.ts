@@ -1,6 +1,6 @@
-import { printable } from "../runtime/printable.ts";
+import { ticketNames } from "../../runtime/names.ts";
+import { printable } from "../../runtime/printable.ts";
 import { type Api, isStatus } from "./api.ts";
-import { ticketNames } from "./names.ts";
 import { readOwnNode } from "./node.ts";
 
 /**

@@ -1,5 +1,5 @@
-import { platforms } from "../../node-installer/runtime/platforms.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 
 /** A resource as a policy sees it, before it is made. */
 export interface Resource {

@@ -3,15 +3,15 @@ import { spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { chunksOf, sha256, sourceOf } from "../../node-installer/measure/bytes.ts";
-import { collectInputs } from "../../node-installer/measure/collect.ts";
-import { measurementInputs } from "../../node-installer/measure/inputs.ts";
-import { readFirmware } from "../../node-installer/measure/ovmf.ts";
-import { referenceValues } from "../../node-installer/measure/reference-values.ts";
-import { commandLineHash, firmwareLaunch, launchDigest } from "../../node-installer/measure/snp.ts";
-import { buildHashTree } from "../../node-installer/measure/verity.ts";
-import { signatureOf } from "../../node-installer/measure/vmsa.ts";
-import { withFile } from "../../tools/file-source.ts";
+import { chunksOf, sha256, sourceOf } from "../../measure/bytes.ts";
+import { collectInputs } from "../../measure/collect.ts";
+import { readFirmware } from "../../measure/ovmf.ts";
+import { referenceValues } from "../../measure/reference-values.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
+import { buildHashTree } from "../../measure/verity.ts";
+import { signatureOf } from "../../measure/vmsa.ts";
+import { measurementInputs } from "../../runtime/measurement-inputs.ts";
+import { withFile } from "../../tools/files/byte-source.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
 import { type Progress, toStderr } from "../../tools/programs/progress.ts";
 import { sevSnpMeasure, veritysetup } from "../campaigns/real-tools.ts";
@@ -174,7 +174,7 @@ async function wholeProcesses(progress: Progress): Promise<Benchmark> {
     ] as const)
       options.push(option, join(directory, name));
     const ours = () =>
-      spawnSync(process.execPath, [resolve(import.meta.dirname, "../../tools/measure.ts"), "snp", ...options], {
+      spawnSync(process.execPath, [resolve(import.meta.dirname, "../../tools/measure/main.ts"), "snp", ...options], {
         encoding: "utf8",
       }).stdout;
     const theirs = () => spawnSync(command, [...args, "--mode", "snp", ...options], { encoding: "utf8" }).stdout.trim();

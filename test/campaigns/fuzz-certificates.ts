@@ -9,7 +9,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { registryScript } from "../../components/bare-metal-scripts.ts";
 import { authorities } from "../../components/certificates.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { certificate } from "../fixtures/certificates.ts";
 
 const [seconds = "60"] = process.argv.slice(2);

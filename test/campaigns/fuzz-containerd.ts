@@ -11,11 +11,11 @@ import type { Located } from "../../node-installer/containerd/locate.ts";
 import { validate } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
-import { configuration } from "../unit/containerd/configurations.ts";
-import { entryOf } from "../unit/containerd/entries.ts";
+import { configuration } from "../unit/node-installer/containerd/configurations.ts";
+import { entryOf } from "../unit/node-installer/containerd/entries.ts";
 
 const [seconds = "120"] = process.argv.slice(2);
 const directory = mkdtempSync(join(tmpdir(), "fuzz-containerd-"));

@@ -13,16 +13,16 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
-import { kataCommandLine, withVcpus } from "../../node-installer/measure/kata-command-line.ts";
-import { pairs } from "../../node-installer/runtime/flavours.ts";
+import { kataCommandLine, withVcpus } from "../../measure/kata-command-line.ts";
+import { pairs } from "../../runtime/flavours.ts";
 import {
   hypervisorOf,
   type KataConfiguration,
   kataConfiguration,
   kataConfigurationText,
-} from "../../node-installer/runtime/kata-configuration.ts";
-import { platforms } from "../../node-installer/runtime/platforms.ts";
-import { platformNames } from "../../node-installer/runtime/spec.ts";
+} from "../../runtime/kata-configuration.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { platformNames } from "../../runtime/spec.ts";
 import { guests, settings, withSettings } from "../unit/measure/kata-settings.ts";
 
 const { values, positionals } = parseArgs({

@@ -5,19 +5,14 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { sha256, sourceOf, toHex } from "../../node-installer/measure/bytes.ts";
-import { readFirmware } from "../../node-installer/measure/ovmf.ts";
-import {
-  partitionTypes,
-  readFilesystem,
-  readPartitions,
-  writePartitionTable,
-} from "../../node-installer/measure/partitions.ts";
-import { commandLineHash, firmwareLaunch, launchDigest } from "../../node-installer/measure/snp.ts";
-import { contrastReferenceValues } from "../../node-installer/measure/verifiers.ts";
-import { buildHashTree, hashTreeSize, type VerityParameters } from "../../node-installer/measure/verity.ts";
-import { veritySuperblock } from "../../node-installer/measure/verity-superblock.ts";
-import { type CpuModel, cpuSignatures, vmms } from "../../node-installer/measure/vmsa.ts";
+import { sha256, sourceOf, toHex } from "../../measure/bytes.ts";
+import { readFirmware } from "../../measure/ovmf.ts";
+import { partitionTypes, readFilesystem, readPartitions, writePartitionTable } from "../../measure/partitions.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
+import { contrastReferenceValues } from "../../measure/verifiers.ts";
+import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
+import { veritySuperblock } from "../../measure/verity-superblock.ts";
+import { type CpuModel, cpuSignatures, vmms } from "../../measure/vmsa.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, run } from "../../tools/programs/run.ts";

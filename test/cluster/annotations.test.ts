@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import { deriveRuntime } from "../../measure/runtime.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
-import { deriveRuntime } from "../../node-installer/runtime/render.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 import { fixtureManifest } from "../unit/runtime/fixtures.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";
 import { configPath, NodeWithInstaller } from "./installer-on-node.ts";

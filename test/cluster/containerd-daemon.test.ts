@@ -12,7 +12,7 @@ import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import { observe, type ServingState, serves } from "../../node-installer/containerd/serving.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
-import { aks, snp, tdx } from "../unit/containerd/entries.ts";
+import { aks, snp, tdx } from "../unit/node-installer/containerd/entries.ts";
 
 // A dump shows what containerd would load; these daemons really start and report what they have loaded. They have their own
 // directories and no systemd, and start no containers.

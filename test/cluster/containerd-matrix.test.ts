@@ -11,11 +11,11 @@ import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
 import { validate } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { expectGolden } from "../golden-file.ts";
-import { entryOf } from "../unit/containerd/entries.ts";
+import { entryOf } from "../unit/node-installer/containerd/entries.ts";
 import { allShapes, type Shape } from "./containerd-shapes.ts";
 
 // Real containerds read every shape of configuration before and after our edit. In each case the handler is served and

@@ -13,7 +13,7 @@ import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
-import { entryOf } from "../unit/containerd/entries.ts";
+import { entryOf } from "../unit/node-installer/containerd/entries.ts";
 
 // Distributions that render containerd's configuration: real containerds read the effect of our template or drop-in,
 // rendered as the distribution documents it, and it is what validation predicted.

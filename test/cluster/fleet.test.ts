@@ -2,14 +2,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Api, apiClient } from "../../node-installer/kubernetes/api.ts";
+import type { PublishedStatus } from "../../node-installer/kubernetes/status.ts";
 import {
   installerName,
   systemNamespace as namespace,
   retryAnnotation,
   specHash,
   statusAnnotation,
-} from "../../node-installer/kubernetes/names.ts";
-import type { PublishedStatus } from "../../node-installer/kubernetes/status.ts";
+} from "../../runtime/names.ts";
 import { type ApiServer, startApiServer, until } from "./api-server.ts";
 
 /** The commands of a stack against a real API server and DaemonSet controller; the test plays the installers' reports. */
@@ -140,7 +140,7 @@ interface Run {
 }
 
 function contrastRuntime(...args: string[]): Run {
-  const child = spawn(process.execPath, [resolve("tools/cli.ts"), ...args], {
+  const child = spawn(process.execPath, [resolve("tools/cli/main.ts"), ...args], {
     env: { PATH: process.env.PATH, KUBECONFIG_CONTENT: server.kubeconfig },
   });
   processes.push(child);

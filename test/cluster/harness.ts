@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
 import type { ClusterInput } from "../../components/config/local-cluster.ts";
+import { packageRoot } from "../../tools/files/project.ts";
 import {
   type ClusterInfo,
   destroyCluster,
@@ -12,7 +13,6 @@ import {
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";
-import { packageRoot } from "../../tools/project.ts";
 
 /** A cluster name for this checkout and this purpose: never a stack's, and never another checkout's. */
 export const clusterNameFor = (purpose: string): string =>

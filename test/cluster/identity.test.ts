@@ -1,16 +1,16 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parseAllDocuments } from "yaml";
+import { installerIdentity } from "../../components/manifests/identity.ts";
 import { type Api, ApiError, apiClient } from "../../node-installer/kubernetes/api.ts";
 import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
-import { installerIdentity } from "../../node-installer/kubernetes/identity.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { statusAnnotation, systemNamespace } from "../../node-installer/kubernetes/names.ts";
 import { type NodeObject, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { leaseTickets, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { statusAnnotation, systemNamespace } from "../../runtime/names.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type ApiServer, startApiServer, until } from "./api-server.ts";
 
 const namespace = systemNamespace;

@@ -2,7 +2,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { installerLabels, podTemplate } from "../../components/installer-pod.ts";
-import { installerIdentity } from "../../node-installer/kubernetes/identity.ts";
+import { installerIdentity } from "../../components/manifests/identity.ts";
+import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
+import { type Lease, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import {
   installerName,
   systemNamespace as namespace,
@@ -10,11 +12,9 @@ import {
   specKey,
   statusAnnotation,
   ticketNames,
-} from "../../node-installer/kubernetes/names.ts";
-import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
-import { type Lease, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
-import { buildPrograms } from "../../tools/build.ts";
+} from "../../runtime/names.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
+import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
@@ -28,7 +28,7 @@ export async function pushInstaller(cluster: TestCluster, payloads: SmallPayload
   try {
     await buildImage({ layoutDir: layout, program: nodeInstaller, payloads });
     const push = ["image", "push", "--layout", layout, "--registry", `http://${cluster.registry}`];
-    const words = [process.execPath, "tools/cli.ts", ...push, "--repository", "installer"];
+    const words = [process.execPath, "tools/cli/main.ts", ...push, "--repository", "installer"];
     return (await cluster.inNetwork(...words)).trim();
   } finally {
     await rm(layout, { recursive: true });
@@ -89,7 +89,7 @@ export class InstallerDaemonSet {
   async rollout(): Promise<RunResult> {
     const { cluster, group, spec } = this;
     const words = ["rollout", "--group", group, "--spec-hash", specHash(spec), "--stall-timeout", "300"];
-    const [command = "", ...args] = [...enterNetwork(cluster.name), process.execPath, "tools/cli.ts", ...words];
+    const [command = "", ...args] = [...enterNetwork(cluster.name), process.execPath, "tools/cli/main.ts", ...words];
     return run(command, args, { env: { ...process.env, KUBECONFIG_CONTENT: cluster.kubeconfig } });
   }
 

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { privateDirectory, withLock } from "../../tools/programs/mutex.ts";
+import { privateDirectory, withLock } from "../../tools/files/mutex.ts";
 
 const stranger = 65534;
 const user = 65533;
@@ -35,7 +35,7 @@ const asStranger = (script: string) => spawnSync("sh", ["-c", script], { uid: st
 /** A process of another user, whose cache is below `shared`, that takes the lock and says what became of that. */
 function asUser(name = "test") {
   const program = `
-    import { withLock } from ${JSON.stringify(join(import.meta.dirname, "../../tools/programs/mutex.ts"))};
+    import { withLock } from ${JSON.stringify(join(import.meta.dirname, "../../tools/files/mutex.ts"))};
     await withLock(${JSON.stringify(name)}, "the user", (other) => console.log("waits for", other), async () => console.log("held")).catch((error) => console.log(error.code, error.message));`;
   return spawnSync(process.execPath, ["--input-type=module", "-e", program], {
     uid: user,
@@ -91,7 +91,7 @@ test("many who wait for one lock, some of whom find its file removed, never hold
 });
 
 test("a holder that is killed frees the lock, and its text is not mistaken for the next one's", async () => {
-  const module = JSON.stringify(join(import.meta.dirname, "../../tools/programs/mutex.ts"));
+  const module = JSON.stringify(join(import.meta.dirname, "../../tools/files/mutex.ts"));
   const program = `import { withLock } from ${module};
     await withLock(${JSON.stringify(shared)}, "a long text of the first one", () => {}, () => new Promise((resolve) => { console.log("held"); setTimeout(resolve, 600_000); }));`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", program]);
@@ -196,7 +196,7 @@ function lockName(): string {
   chownSync(own, user, user);
   const program = `
     import { readdirSync } from "node:fs";
-    import { withLock } from ${JSON.stringify(join(import.meta.dirname, "../../tools/programs/mutex.ts"))};
+    import { withLock } from ${JSON.stringify(join(import.meta.dirname, "../../tools/files/mutex.ts"))};
     await withLock("test", "x", () => {}, async () => console.log(readdirSync(${JSON.stringify(join(own, "contrast-runtime", "locks"))})[0]));`;
   const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
     uid: user,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { podTemplate } from "../../components/installer-pod.ts";
+import { podSecurity } from "../../components/manifests/pod-security.ts";
 import { parseBundle } from "../../node-installer/host/bundle.ts";
 import {
   bundleAudience,
@@ -13,10 +14,9 @@ import {
   healthPort,
   installerName,
   systemNamespace as namespace,
-} from "../../node-installer/kubernetes/names.ts";
-import { podSecurity } from "../../node-installer/kubernetes/pod-security.ts";
-import type { InstallSpec } from "../../node-installer/runtime/spec.ts";
-import { buildPrograms } from "../../tools/build.ts";
+} from "../../runtime/names.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
+import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
@@ -58,7 +58,7 @@ beforeAll(async () => {
   await buildImage({ layoutDir: layout, program: nodeInstaller, payloads: [payload] });
   const { registry, onNode, apply } = cluster();
   const push = ["image", "push", "--layout", layout, "--registry", `http://${registry}`, "--repository", "installer"];
-  image = (await cluster().inNetwork(process.execPath, "tools/cli.ts", ...push)).trim();
+  image = (await cluster().inNetwork(process.execPath, "tools/cli/main.ts", ...push)).trim();
   await apply(
     { apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } },
     {
@@ -377,7 +377,7 @@ describe("the installer's port, while a retired handler is kept by another tenan
     const reader = await token("fleet-reader", namespace);
     for (const one of kubeconfig.users) one.user = { token: reader };
     const output = join(directory, "bundles");
-    const collect = ["tools/cli.ts", "review", "collect", "--output", output];
+    const collect = ["tools/cli/main.ts", "review", "collect", "--output", output];
     const [command = "", ...args] = [...enterNetwork(cluster().name), process.execPath, ...collect];
     const env = { ...process.env, KUBECONFIG_CONTENT: JSON.stringify(kubeconfig) };
     const { code, stdout, stderr } = await runProgram(command, args, { env });

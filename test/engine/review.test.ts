@@ -8,7 +8,7 @@ import { type Api, apiClient } from "../../node-installer/kubernetes/api.ts";
 import { bundleAccess } from "../../node-installer/kubernetes/bundle-access.ts";
 import { serveHealth } from "../../node-installer/kubernetes/health.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { bundleAudience, bundleTokenHeader, healthPort } from "../../node-installer/kubernetes/names.ts";
+import { bundleAudience, bundleTokenHeader, healthPort } from "../../runtime/names.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { expectGolden } from "../golden-file.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
@@ -29,7 +29,7 @@ const file = (name: string) => join(project.home, name);
 
 /** The package's bin, as workflows call it. */
 const review = (...args: string[]): Promise<RunResult> =>
-  run(node, [join(clone, "tools", "cli.ts"), "review", ...args], {
+  run(node, [join(clone, "tools", "cli", "main.ts"), "review", ...args], {
     env: { ...process.env, ...project.env } as Record<string, string>,
   });
 
@@ -75,7 +75,7 @@ beforeAll(async () => {
   project = await engineProject({ directory: clone, stack });
   const bin = file("bin");
   await mkdir(bin);
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli.ts "$@"\n`);
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli/main.ts "$@"\n`);
   await chmod(join(bin, "contrast-runtime"), 0o755);
   project.env.PATH = `${bin}:${project.env.PATH}`;
   await writeFile(file("kubeconfig"), server.kubeconfig);

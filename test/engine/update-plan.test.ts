@@ -37,7 +37,7 @@ const job = (more: Record<string, string> = {}) => ({
   ...more,
 });
 const review = (env: Record<string, string>, ...args: string[]) =>
-  run(node, [join(clone, "tools", "cli.ts"), "review", ...args], { env: { ...process.env, ...env } });
+  run(node, [join(clone, "tools", "cli", "main.ts"), "review", ...args], { env: { ...process.env, ...env } });
 
 beforeAll(async () => {
   project = await engineProject({ program: program() });

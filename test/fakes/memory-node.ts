@@ -12,8 +12,8 @@ import { containerdOn, type Daemon } from "../../node-installer/install/daemon.t
 import { createLog } from "../../node-installer/install/log.ts";
 import type { Environment } from "../../node-installer/install/observe.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
-import type { InstallSpec, RuntimeSpec } from "../../node-installer/runtime/spec.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { fakeSystemctl } from "./systemctl.ts";
 

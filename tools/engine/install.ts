@@ -3,13 +3,13 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { parseOptions, runCommand } from "../fleet/command-line.ts";
-import { connectionProblem, send } from "../image/http.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { parseOptions, runCommand } from "../cli/options.ts";
+import { packageRoot } from "../files/project.ts";
 import { download } from "../lock/download.ts";
+import { connectionProblem, send } from "../oci/http.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { check } from "../programs/run.ts";
-import { packageRoot } from "../project.ts";
 import { engineVersion, type Provider, pluginVersion, providers } from "./versions.ts";
 
 export interface Archive {

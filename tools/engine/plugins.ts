@@ -3,11 +3,11 @@ import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promise
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { packageRoot } from "../files/project.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
-import { packageRoot } from "../project.ts";
 import { findOnPath } from "./engine.ts";
 import { type Provider, pluginVersion, providers } from "./versions.ts";
 

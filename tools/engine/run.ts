@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { packageRoot } from "../project.ts";
+import { packageRoot } from "../files/project.ts";
 import type { EngineEnvironment } from "./environment.ts";
 
 /**

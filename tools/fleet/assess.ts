@@ -1,6 +1,6 @@
-import { ticketNames } from "../../node-installer/kubernetes/names.ts";
 import type { NodeState } from "../../node-installer/kubernetes/status.ts";
-import { listed, printable } from "../../node-installer/runtime/printable.ts";
+import { ticketNames } from "../../runtime/names.ts";
+import { listed, printable } from "../../runtime/printable.ts";
 import { leftOn, remedy } from "./left.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 

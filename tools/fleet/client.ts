@@ -1,6 +1,6 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { printable } from "../../node-installer/runtime/printable.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 
 /**
  * The cluster to talk to. KUBECONFIG_CONTENT holds the content of a kubeconfig, so that a stack can keep it as a secret

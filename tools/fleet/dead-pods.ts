@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { installerName } from "../../node-installer/kubernetes/names.ts";
+import { installerName } from "../../runtime/names.ts";
 import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 import { mergePatch } from "./patch.ts";

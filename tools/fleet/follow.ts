@@ -1,5 +1,5 @@
-import { printable } from "../../node-installer/runtime/printable.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
 import { describeError } from "./client.ts";
 import type { Fleet } from "./observe.ts";

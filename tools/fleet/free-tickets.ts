@@ -1,5 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { printable } from "../../node-installer/runtime/printable.ts";
+import { printable } from "../../runtime/printable.ts";
 import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 

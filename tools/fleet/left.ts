@@ -1,5 +1,5 @@
 /** Nodes that a group no longer selects: their installers are gone, and what those installed is still there. */
-import { systemNamespace } from "../../node-installer/kubernetes/names.ts";
+import { systemNamespace } from "../../runtime/names.ts";
 import type { Fleet, FleetNode } from "./observe.ts";
 
 /**

@@ -1,6 +1,8 @@
 /** The state that a rollout, an uninstallation and the status table work with, read from the cluster in one go. */
 import type { CoreV1Api, KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } from "@kubernetes/client-node";
 import { z } from "zod";
+import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
+import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import {
   installerName,
   skipNodesAnnotation,
@@ -8,11 +10,9 @@ import {
   specKey,
   specVolume,
   statusAnnotation,
-} from "../../node-installer/kubernetes/names.ts";
-import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
-import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { printable } from "../../node-installer/runtime/printable.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+} from "../../runtime/names.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { isNotFound } from "./client.ts";
 
 export interface InstallerPod {

@@ -1,5 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { retryAnnotation } from "../../node-installer/kubernetes/names.ts";
+import { retryAnnotation } from "../../runtime/names.ts";
 import type { Fleet } from "./observe.ts";
 import { patchNodeAnnotations } from "./patch.ts";
 

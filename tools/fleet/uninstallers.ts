@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig, V1Pod, V1PodSpec } from "@kubernetes/client-node";
-import { installerName, specKey, specVolume } from "../../node-installer/kubernetes/names.ts";
+import { installerName, specKey, specVolume } from "../../runtime/names.ts";
 import { isNotFound } from "./client.ts";
 import { type Fleet, installerPod, observeFleet } from "./observe.ts";
 

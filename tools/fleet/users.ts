@@ -1,5 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { handlerName } from "../../node-installer/runtime/spec.ts";
+import { handlerName } from "../../runtime/spec.ts";
 
 export interface HandlerUser {
   /** "namespace/name" */

@@ -2,11 +2,11 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { packageRoot } from "../files/project.ts";
+import type { Entry } from "../oci/layer.ts";
 import { type PackagePlaces, packagePlaces, pinnedDebianFiles } from "../programs/debian.ts";
 import type { Progress } from "../programs/progress.ts";
-import { packageRoot } from "../project.ts";
-import type { Entry } from "./layer.ts";
 
 /**
  * The layer below the installer: the pinned Node and what its binary is linked with. The libraries come from Debian's

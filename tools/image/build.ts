@@ -1,14 +1,14 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Manifest } from "../../node-installer/runtime/manifest.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { packageRoot, projectDirectory } from "../files/project.ts";
 import { checkCollected } from "../lock/measurement.ts";
 import { readManifest } from "../lock/payload-directory.ts";
+import type { Entry } from "../oci/layer.ts";
+import { type BuiltImage, type ImageContent, writeImage } from "../oci/layout.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { packageRoot, projectDirectory } from "../project.ts";
 import { baseEntries, baseInputs, readPins } from "./base.ts";
-import type { Entry } from "./layer.ts";
-import { type BuiltImage, type ImageContent, writeImage } from "./layout.ts";
 import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./parts.ts";
 import { referrersOf } from "./sbom.ts";
 

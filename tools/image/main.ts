@@ -2,11 +2,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { isPackage, packageRoot } from "../files/project.ts";
+import type { BuiltImage } from "../oci/layout.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
-import { isPackage, packageRoot } from "../project.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
-import type { BuiltImage } from "./layout.ts";
 import { bundledPackagesFile } from "./parts.ts";
 import { pushImage, reportFailure } from "./push.ts";
 
@@ -36,7 +36,7 @@ export async function buildInstallerImage(
 /** A package brings the bundle; a clone makes it from its sources. */
 async function installerProgram(): Promise<string> {
   if (isPackage) return join(packageRoot, "dist", "node-installer.mjs");
-  const { buildPrograms } = await import("../build.ts");
+  const { buildPrograms } = await import("../dev/bundle.ts");
   return (await buildPrograms()).nodeInstaller;
 }
 

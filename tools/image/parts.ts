@@ -2,10 +2,10 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import type { Manifest } from "../../node-installer/runtime/manifest.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
+import { isPackage, packageRoot } from "../files/project.ts";
 import type { PinnedPackage } from "../programs/debian.ts";
 import { run } from "../programs/run.ts";
-import { isPackage, packageRoot } from "../project.ts";
 import { nodePackage } from "./base.ts";
 
 /** A package of npm, as the lock file of the installed packages has it. */

@@ -5,11 +5,11 @@ import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { z } from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { discard, nextUrl, readText } from "../oci/http.ts";
+import { blobPath, readImage, type StoredManifest } from "../oci/layout.ts";
+import { attempts, pause, type RegistryOptions, Repository } from "../oci/registry.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { discard, nextUrl, readText } from "./http.ts";
-import { blobPath, readImage, type StoredManifest } from "./layout.ts";
-import { attempts, pause, type RegistryOptions, Repository } from "./registry.ts";
 
 /** How many blobs are on their way at a time. */
 const parallel = 3;

@@ -2,8 +2,8 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { runScript } from "../dev/script.ts";
 import { newestPackages } from "../programs/debian.ts";
-import { runScript } from "../script.ts";
 import { type BasePins, debianLicences, debianSuite, pinsFile } from "./base.ts";
 
 /** What the new pins change, a line per package. */

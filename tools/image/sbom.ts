@@ -1,4 +1,4 @@
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
+import { sha256 } from "../../runtime/canonical.ts";
 import { debianLicences } from "./base.ts";
 import { type ImageParts, type NpmPackage, spdxTime } from "./parts.ts";
 

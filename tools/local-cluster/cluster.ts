@@ -2,12 +2,12 @@ import { existsSync } from "node:fs";
 import { readdir, readFile, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "../../components/config/local-cluster.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "../programs/mutex.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { withLock } from "../files/mutex.ts";
+import { packageRoot } from "../files/project.ts";
 import { containerdTree, kubernetesPrograms, nodeTree, registryProgram } from "../programs/pinned.ts";
 import { type Progress, seconds } from "../programs/progress.ts";
 import { check, type RunResult } from "../programs/run.ts";
-import { packageRoot } from "../project.ts";
 import { ensureCertificates, kubeconfigFile } from "./certificates.ts";
 import { killGroup, removeGroup } from "./cgroups.ts";
 import {

@@ -1,7 +1,7 @@
 // local-cluster: the command behind the component LocalCluster, `npm start` and the tests.
 import { parseArgs } from "node:util";
 import type { ClusterInput } from "../../components/config/local-cluster.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { toStderr } from "../programs/progress.ts";
 import { clusterStatus, destroyCluster, ensureCluster, runOnNode } from "./cluster.ts";
 

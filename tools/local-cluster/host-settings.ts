@@ -1,7 +1,7 @@
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { withLock } from "../programs/mutex.ts";
+import { withLock } from "../files/mutex.ts";
 import { clustersDirectory } from "./layout.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { extname, join } from "node:path";
-import { buildSimpleImage } from "../image/simple.ts";
+import { buildSimpleImage } from "../oci/one-layer.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import { busyboxProgram, pauseProgram } from "../programs/pinned.ts";
 import type { Progress } from "../programs/progress.ts";

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type RunResult, run } from "../programs/run.ts";
 import { nodeCredentials, pkiDirectory } from "./certificates.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";

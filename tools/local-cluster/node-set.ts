@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type Progress, seconds, whileWaiting } from "../programs/progress.ts";
 import { ownGroup } from "./cgroups.ts";
 import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";

@@ -2,7 +2,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { containerdVersions } from "../../components/config/local-cluster.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { ClusterLayout } from "./layout.ts";
 
 /** What must be known about a cluster beyond its name; written before anything else of the cluster is made. */

@@ -1,5 +1,5 @@
 import { access, constants, mkdir, readFile } from "node:fs/promises";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { cacheDirectory, requireSpace } from "../programs/cache.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import type { Progress } from "../programs/progress.ts";

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdir, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { enterGroupScript, killGroup, makeGroup, processesOf, removeGroup } from "./cgroups.ts";
 import { changeSetting } from "./host-settings.ts";
 import { type ClusterLayout, enterNetwork } from "./layout.ts";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { completeEntries } from "../image/layer.ts";
-import type { Entry } from "../image/tar.ts";
+import { completeEntries } from "../oci/layer.ts";
+import type { Entry } from "../oci/tar.ts";
 
 const kinds = { directory: 0o040000, file: 0o100000, symlink: 0o120000 };
 const align = (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4)]);

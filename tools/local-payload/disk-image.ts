@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
-import { partitionTypes, writePartitionTable } from "../../node-installer/measure/partitions.ts";
-import { buildHashTree, hashTreeSize, type VerityParameters } from "../../node-installer/measure/verity.ts";
-import { kernelVerityParams } from "../../node-installer/measure/verity-superblock.ts";
+import { partitionTypes, writePartitionTable } from "../../measure/partitions.ts";
+import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
+import { kernelVerityParams } from "../../measure/verity-superblock.ts";
 
 const sector = 512;
 const block = 4096;

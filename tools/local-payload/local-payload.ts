@@ -1,15 +1,15 @@
 import { createHash } from "node:crypto";
 import { appendFile, copyFile, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
-import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import type { FileRole, Manifest } from "../../runtime/manifest.ts";
+import { packageRoot } from "../files/project.ts";
 import { measurementOf } from "../lock/measurement.ts";
 import { readPayload, replacePayload } from "../lock/payload-directory.ts";
 import { debianFiles } from "../programs/debian.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import { busyboxProgram, containerdPrograms } from "../programs/pinned.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
-import { packageRoot } from "../project.ts";
 import { kernelFile, writeInitrd, writeRootfs } from "./guest.ts";
 
 /**

@@ -7,8 +7,8 @@ import { PassThrough, type Readable, type Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import zlib from "node:zlib"; // by name, zstd would keep everything that imports this from running on Node 20
 import { extract, type Header } from "tar-stream";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { explainFullDisk } from "../image/full-disk.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { explainFullDisk } from "../files/full-disk.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import type { Progress } from "../programs/progress.ts";
 

@@ -2,9 +2,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Signer } from "@sigstore/verify";
 import { z } from "zod";
-import { printable } from "../../node-installer/runtime/printable.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { connectionProblem, discard, readText, send } from "../image/http.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { connectionProblem, discard, readText, send } from "../oci/http.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 

@@ -1,9 +1,9 @@
 import { createHash, createPublicKey, type KeyObject, verify } from "node:crypto";
 import { z } from "zod";
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { readText } from "../image/http.ts";
-import type { Repository } from "../image/registry.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { readText } from "../oci/http.ts";
+import type { Repository } from "../oci/registry.ts";
 
 /** A publisher's public key, as `cosign generate-key-pair` and `cosign public-key` write it (PEM). @throws Refusal */
 export function publisherKey(pem: string, file: string): KeyObject {

@@ -4,10 +4,10 @@ import { mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from "node
 import type { IncomingMessage } from "node:http";
 import { basename, join } from "node:path";
 import { z } from "zod";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { connectionProblem, discard, send } from "../image/http.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { withLock } from "../files/mutex.ts";
+import { connectionProblem, discard, send } from "../oci/http.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import { withLock } from "../programs/mutex.ts";
 import { type Progress, whileWaiting } from "../programs/progress.ts";
 
 export interface Download {

@@ -1,11 +1,11 @@
 import { parse } from "@iarna/toml";
 import { z } from "zod";
-import { namesRootHash } from "../../node-installer/measure/kata-command-line.ts";
-import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
-import { type GuestImage, guestImage } from "../../node-installer/runtime/manifest.ts";
-import { platforms } from "../../node-installer/runtime/platforms.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import { namesRootHash } from "../../measure/kata-command-line.ts";
+import type { FlavourName } from "../../runtime/flavours.ts";
+import { type GuestImage, guestImage } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 
 /** How the guest image boots, as far as its source or the user says it. */
 export type GivenGuest = { [Key in keyof GuestImage]?: GuestImage[Key] | undefined };

@@ -4,14 +4,14 @@ import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import { TardevLayer } from "../../node-installer/measure/tardev.ts";
-import type { LayerRoot } from "../../node-installer/measure/workload.ts";
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { blobPath } from "../image/layout.ts";
+import { TardevLayer } from "../../measure/tardev.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { LayerRoot } from "../../workload/template.ts";
+import { fetchImage, imageJson, imageManifest } from "../oci/image.ts";
+import { blobPath } from "../oci/layout.ts";
 import type { Progress } from "../programs/progress.ts";
 import { decompressed, openArchives } from "./archives.ts";
-import { fetchImage, imageJson, imageManifest } from "./oci-image.ts";
 
 /** An image's layers as containerd knows them, lowest first, with the roots that tardev-snapshotter computes of them. */
 export interface ImageLayers {

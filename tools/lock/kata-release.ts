@@ -1,5 +1,5 @@
-import { type FlavourName, isAtLeast } from "../../node-installer/runtime/flavours.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { type FlavourName, isAtLeast } from "../../runtime/flavours.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import type { Progress } from "../programs/progress.ts";
 import { download } from "./download.ts";
 

@@ -1,8 +1,8 @@
-import type { FlavourName } from "../../node-installer/runtime/flavours.ts";
-import type { FileRole } from "../../node-installer/runtime/manifest.ts";
-import { platforms } from "../../node-installer/runtime/platforms.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import type { FlavourName } from "../../runtime/flavours.ts";
+import type { FileRole } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 import type { FileTree } from "./archives.ts";
 
 /** A file that a payload takes from what was fetched: the first of `from` that is there. */

@@ -1,10 +1,10 @@
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { type FlavourName, supportedPair } from "../../node-installer/runtime/flavours.ts";
-import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { deriveRuntime } from "../../node-installer/runtime/render.ts";
-import type { PlatformName } from "../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../measure/runtime.ts";
+import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
+import type { FileRole, Manifest } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
 import type { Progress } from "../programs/progress.ts";
 import type { FileTree } from "./archives.ts";
 import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";

@@ -3,27 +3,21 @@ import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
-import { type Assessment, advisoryName, assess, explainOpen } from "../../node-installer/runtime/advisories.ts";
-import { type FlavourName, flavourNames, supportedPair } from "../../node-installer/runtime/flavours.ts";
-import {
-  type FileRole,
-  fileRoles,
-  guestImage,
-  type Manifest,
-  manifestSchema,
-} from "../../node-installer/runtime/manifest.ts";
-import { platforms } from "../../node-installer/runtime/platforms.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { type PlatformName, platformNames } from "../../node-installer/runtime/spec.ts";
+import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
+import { type FlavourName, flavourNames, supportedPair } from "../../runtime/flavours.ts";
+import { type FileRole, fileRoles, guestImage, type Manifest, manifestSchema } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { type PlatformName, platformNames } from "../../runtime/spec.ts";
+import { projectDirectory } from "../files/project.ts";
+import { fetchImage } from "../oci/image.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
-import { projectDirectory } from "../project.ts";
 import { openArchives, openFiles } from "./archives.ts";
 import { checkAttestation } from "./attestation.ts";
 import { fingerprint, publisherKey } from "./cosign.ts";
 import { fetchKataRelease } from "./kata-release.ts";
 import { type LockRequest, lockPayload } from "./lock.ts";
 import { withNodeFiles } from "./node.ts";
-import { fetchImage } from "./oci-image.ts";
 import { refetch } from "./refetch.ts";
 
 const usage = `Usage: npm run lock -- SOURCE --platform PLATFORM --kata-version VERSION [OPTIONS]

@@ -1,11 +1,11 @@
 import { join } from "node:path";
-import type { ByteSource } from "../../node-installer/measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../node-installer/measure/collect.ts";
-import { measuredRoles } from "../../node-installer/measure/consistency.ts";
-import type { MeasurementInputs } from "../../node-installer/measure/inputs.ts";
-import type { FileRole, Manifest } from "../../node-installer/runtime/manifest.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withFile } from "../file-source.ts";
+import type { ByteSource } from "../../measure/bytes.ts";
+import { type CollectOptions, collectInputs } from "../../measure/collect.ts";
+import { measuredRoles } from "../../measure/consistency.ts";
+import type { FileRole, Manifest } from "../../runtime/manifest.ts";
+import type { MeasurementInputs } from "../../runtime/measurement-inputs.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { withFile } from "../files/byte-source.ts";
 
 /** The inputs of launch measurements, from a payload's files below a directory. @throws Refusal for a file that is damaged */
 export function measurementOf(

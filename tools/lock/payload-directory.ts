@@ -3,15 +3,10 @@ import { createReadStream, existsSync } from "node:fs";
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
-import {
-  type FileRole,
-  type Manifest,
-  manifestSchema,
-  type PayloadFile,
-} from "../../node-installer/runtime/manifest.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { explainFullDisk } from "../image/full-disk.ts";
-import { withLock } from "../programs/mutex.ts";
+import { type FileRole, type Manifest, manifestSchema, type PayloadFile } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { explainFullDisk } from "../files/full-disk.ts";
+import { withLock } from "../files/mutex.ts";
 import type { Progress } from "../programs/progress.ts";
 
 /** A payload on this machine is a directory: `manifest.json`, and below `files/` what it describes. */

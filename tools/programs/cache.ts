@@ -3,8 +3,8 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "./mutex.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { withLock } from "../files/mutex.ts";
 import type { Progress } from "./progress.ts";
 
 /** Holds only what can be made again. Deleting it makes things slower, never wrong. */

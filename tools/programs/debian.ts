@@ -1,8 +1,8 @@
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { sha256 } from "../../node-installer/runtime/canonical.ts";
-import { printable } from "../../node-installer/runtime/printable.ts";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { sha256 } from "../../runtime/canonical.ts";
+import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { cached } from "./cache.ts";
 import { requireHostPrograms } from "./host-packages.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";

@@ -1,6 +1,6 @@
 import { readdir, readFile, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { cached } from "./cache.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { run } from "./run.ts";

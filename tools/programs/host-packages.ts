@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { Refusal } from "../../node-installer/runtime/refusal.ts";
-import { withLock } from "./mutex.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { withLock } from "../files/mutex.ts";
 import { type Progress, seconds, whileWaiting } from "./progress.ts";
 import { check, run } from "./run.ts";
 

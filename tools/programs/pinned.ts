@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
-import { packageRoot } from "../project.ts";
+import { packageRoot } from "../files/project.ts";
 import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
 import type { Progress } from "./progress.ts";

@@ -12,7 +12,7 @@ import {
   unprepareScript,
   unregistryScript,
 } from "../../../components/bare-metal-scripts.ts";
-import { platforms } from "../../../node-installer/runtime/platforms.ts";
+import { platforms } from "../../../runtime/platforms.ts";
 
 const roots: string[] = [];
 afterEach(() => {

@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { authorities, outdated } from "../../../components/certificates.ts";
-import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../../runtime/refusal.ts";
 import { certificate } from "../../fixtures/certificates.ts";
 
 const [authority, another] = [certificate("authority"), certificate("another")];

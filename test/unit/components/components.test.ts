@@ -2,8 +2,8 @@ import * as pulumi from "@pulumi/pulumi";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { AksCocoNodePool } from "../../../components/aks-coco-node-pool.ts";
 import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contrast-runtime.ts";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
-import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
+import type { PlatformName } from "../../../runtime/spec.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
 import { fixtureAdvisories, fixtureHandler, fixtureManifest } from "../runtime/fixtures.ts";
 

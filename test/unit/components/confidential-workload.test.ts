@@ -1,15 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
 import { expect, test } from "vitest";
 import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../components/confidential-workload.ts";
-import { launchValues } from "../../../components/launch-values.ts";
-import { decodeInitdata, policyDigest } from "../../../node-installer/measure/initdata.ts";
-import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
-import {
-  hypervisorAnnotations,
-  initdataAnnotation,
-  policyAnnotation,
-} from "../../../node-installer/runtime/annotations.ts";
-import { deriveRuntime, launchInputs } from "../../../node-installer/runtime/render.ts";
+import { launchValues } from "../../../measure/launch-values.ts";
+import { referenceValues } from "../../../measure/reference-values.ts";
+import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
+import { hypervisorAnnotations, initdataAnnotation, policyAnnotation } from "../../../runtime/annotations.ts";
+import { decodeInitdata, policyDigest } from "../../../workload/initdata.ts";
 import { record } from "../../recorded-program.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 
@@ -91,7 +87,7 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
   }
   // The digest is that of the line that Kata makes of the file on the node, as for the reference values.
   const later = { ...manifest, kataVersion: "3.31.0" };
-  const inputs = launchInputs({ platform: "metal-qemu-snp", manifest: later });
+  const inputs = measuredRuntime({ platform: "metal-qemu-snp", manifest: later }).inputs;
   expect(inputs?.commandLine).toContain(" agent.launch_process_timeout=6 ");
   const [milan] = referenceValues(inputs ?? {}, { tee: "snp", models: ["EPYC-Milan"], vcpus: [2] }).snp;
   const block = (await annotationsOf({ manifest: later }))[`${hypervisorAnnotations}snp_id_block_Milan`] ?? "";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { type ConfigurationSource, readConfiguration } from "../../../components/config/read.ts";
-import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../../runtime/refusal.ts";
 import { certificate } from "../../fixtures/certificates.ts";
 import { fixtureAdvisories, fixtureHandler } from "../runtime/fixtures.ts";
 

@@ -11,7 +11,7 @@ import { readConfiguration, type StackConfiguration } from "../../../components/
 import { ContrastRuntime } from "../../../components/contrast-runtime.ts";
 import { installerImage } from "../../../components/installer-image.ts";
 import { quote } from "../../../components/shell.ts";
-import { Refusal } from "../../../node-installer/runtime/refusal.ts";
+import { Refusal } from "../../../runtime/refusal.ts";
 import { certificate } from "../../fixtures/certificates.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
 import { fixtureAdvisories } from "../runtime/fixtures.ts";

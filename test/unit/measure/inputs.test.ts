@@ -1,21 +1,17 @@
 import { expect, test } from "vitest";
-import { sha256, sha384, sourceOf, toHex } from "../../../node-installer/measure/bytes.ts";
-import { explainChanges, measuredInputs } from "../../../node-installer/measure/changes.ts";
-import { collectInputs } from "../../../node-installer/measure/collect.ts";
-import { verityTarget } from "../../../node-installer/measure/command-line.ts";
-import { checkConsistency } from "../../../node-installer/measure/consistency.ts";
-import { measurementInputs } from "../../../node-installer/measure/inputs.ts";
-import { kataVerityTable } from "../../../node-installer/measure/kata-command-line.ts";
-import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
-import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
-import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
-import { extendRtmr, firmwareMrtd } from "../../../node-installer/measure/tdx.ts";
-import {
-  contrastReferenceValues,
-  trusteeMessage,
-  trusteeReferenceValues,
-} from "../../../node-installer/measure/verifiers.ts";
-import { signatureOf } from "../../../node-installer/measure/vmsa.ts";
+import { sha256, sha384, sourceOf, toHex } from "../../../measure/bytes.ts";
+import { explainChanges, measuredInputs } from "../../../measure/changes.ts";
+import { collectInputs } from "../../../measure/collect.ts";
+import { checkConsistency } from "../../../measure/consistency.ts";
+import { kataVerityTable } from "../../../measure/kata-command-line.ts";
+import { verityTarget } from "../../../measure/kernel-command-line.ts";
+import { readFirmware } from "../../../measure/ovmf.ts";
+import { referenceValues } from "../../../measure/reference-values.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../../measure/snp.ts";
+import { extendRtmr, firmwareMrtd } from "../../../measure/tdx.ts";
+import { contrastReferenceValues, trusteeMessage, trusteeReferenceValues } from "../../../measure/verifiers.ts";
+import { signatureOf } from "../../../measure/vmsa.ts";
+import { measurementInputs } from "../../../runtime/measurement-inputs.ts";
 import {
   contrast,
   contrastGuest,

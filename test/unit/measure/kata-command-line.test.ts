@@ -1,17 +1,12 @@
 import toml from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  kataCommandLine,
-  kataVerityTable,
-  vcpuPlaceholder,
-  withVcpus,
-} from "../../../node-installer/measure/kata-command-line.ts";
-import { referenceValues } from "../../../node-installer/measure/reference-values.ts";
-import { flavourNames, pairs } from "../../../node-installer/runtime/flavours.ts";
-import { type KataConfiguration, kataConfigurationText } from "../../../node-installer/runtime/kata-configuration.ts";
-import { deriveRuntime, launchInputs } from "../../../node-installer/runtime/render.ts";
-import { platformNames } from "../../../node-installer/runtime/spec.ts";
+import { kataCommandLine, kataVerityTable, vcpuPlaceholder, withVcpus } from "../../../measure/kata-command-line.ts";
+import { referenceValues } from "../../../measure/reference-values.ts";
+import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
+import { flavourNames, pairs } from "../../../runtime/flavours.ts";
+import { type KataConfiguration, kataConfigurationText } from "../../../runtime/kata-configuration.ts";
+import { platformNames } from "../../../runtime/spec.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 import { guests, keys, settings, withSettings } from "./kata-settings.ts";
 import { configurationFor, contrast, contrastGuest, passedLine, podVm } from "./pod-vm.ts";
@@ -112,9 +107,9 @@ test("a preview's values are those of the configuration that it renders", () => 
     const runtime = { platform, manifest: { ...manifest, measurement: inputs } };
     const line = kataCommandLine(manifest, parsed(deriveRuntime(runtime).kataConfig.content));
     expect(line).toContain(" agent.launch_process_timeout=6 init=/nix/store/fixture/init ");
-    expect(launchInputs(runtime)).toEqual({ ...inputs, commandLine: line });
+    expect(measuredRuntime(runtime).inputs).toEqual({ ...inputs, commandLine: line });
   }
-  expect(launchInputs({ platform: "metal-qemu-snp", manifest: fixtureManifest("kata-go") })).toBeUndefined();
+  expect(measuredRuntime({ platform: "metal-qemu-snp", manifest: fixtureManifest("kata-go") }).inputs).toBeUndefined();
 });
 
 test("Contrast's command line is the prefix that its package records, then the configuration's parameters", () => {

@@ -1,11 +1,6 @@
 import fc from "fast-check";
-import {
-  hypervisorOf,
-  type KataConfiguration,
-  type Table,
-  type Value,
-} from "../../../node-installer/runtime/kata-configuration.ts";
-import type { GuestImage } from "../../../node-installer/runtime/manifest.ts";
+import { hypervisorOf, type KataConfiguration, type Table, type Value } from "../../../runtime/kata-configuration.ts";
+import type { GuestImage } from "../../../runtime/manifest.ts";
 
 const verity = (hex: string) =>
   `root_hash=${hex.repeat(32)},salt=${hex.repeat(32)},data_blocks=96512,data_block_size=4096,hash_block_size=4096`;

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { sha384, toHex } from "../../../node-installer/measure/bytes.ts";
-import { idBlockBytes, keylessIdBlock } from "../../../node-installer/measure/id-block.ts";
-import { readIgvm } from "../../../node-installer/measure/igvm.ts";
-import { measureIgvm } from "../../../node-installer/measure/igvm-digest.ts";
-import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
-import { commandLineHash, firmwareLaunch, launchDigest } from "../../../node-installer/measure/snp.ts";
-import { mrtd } from "../../../node-installer/measure/tdx.ts";
-import { cpuSignature, signatureOf, type Vmm, vmsaPage } from "../../../node-installer/measure/vmsa.ts";
+import { sha384, toHex } from "../../../measure/bytes.ts";
+import { idBlockBytes, keylessIdBlock } from "../../../measure/id-block.ts";
+import { readIgvm } from "../../../measure/igvm.ts";
+import { measureIgvm } from "../../../measure/igvm-digest.ts";
+import { readFirmware } from "../../../measure/ovmf.ts";
+import { commandLineHash, firmwareLaunch, launchDigest } from "../../../measure/snp.ts";
+import { mrtd } from "../../../measure/tdx.ts";
+import { cpuSignature, signatureOf, type Vmm, vmsaPage } from "../../../measure/vmsa.ts";
 import { type IgvmPart, igvmOf, igvmPage } from "./pod-vm.ts";
 import { expected, nothing, sum, vector } from "./vectors.ts";
 

@@ -1,16 +1,16 @@
 import { crc32 } from "node:zlib";
-import { sha256, sourceOf } from "../../../node-installer/measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../../node-installer/measure/collect.ts";
-import { checkConsistency, withCommandLine } from "../../../node-installer/measure/consistency.ts";
-import { type KataBuild, kataCommandLine } from "../../../node-installer/measure/kata-command-line.ts";
-import { partitionTypes, writePartitionTable } from "../../../node-installer/measure/partitions.ts";
-import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../node-installer/measure/verity.ts";
-import { kernelVerityParams, veritySuperblock } from "../../../node-installer/measure/verity-superblock.ts";
-import type { FlavourName } from "../../../node-installer/runtime/flavours.ts";
-import { kataConfiguration } from "../../../node-installer/runtime/kata-configuration.ts";
-import type { FileRole, GuestImage, PayloadFile } from "../../../node-installer/runtime/manifest.ts";
-import { platforms } from "../../../node-installer/runtime/platforms.ts";
-import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
+import { sha256, sourceOf } from "../../../measure/bytes.ts";
+import { type CollectOptions, collectInputs } from "../../../measure/collect.ts";
+import { checkConsistency, withCommandLine } from "../../../measure/consistency.ts";
+import { type KataBuild, kataCommandLine } from "../../../measure/kata-command-line.ts";
+import { partitionTypes, writePartitionTable } from "../../../measure/partitions.ts";
+import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../measure/verity.ts";
+import { kernelVerityParams, veritySuperblock } from "../../../measure/verity-superblock.ts";
+import type { FlavourName } from "../../../runtime/flavours.ts";
+import { kataConfiguration } from "../../../runtime/kata-configuration.ts";
+import type { FileRole, GuestImage, PayloadFile } from "../../../runtime/manifest.ts";
+import { platforms } from "../../../runtime/platforms.ts";
+import type { PlatformName } from "../../../runtime/spec.ts";
 import { vector } from "./vectors.ts";
 
 /** The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */

@@ -1,28 +1,19 @@
 import { crc32, gunzipSync } from "node:zlib";
 import fc from "fast-check";
-import { sourceOf } from "../../../node-installer/measure/bytes.ts";
-import { collectInputs } from "../../../node-installer/measure/collect.ts";
-import { parseCommandLine, verityTarget } from "../../../node-installer/measure/command-line.ts";
-import { readIgvm } from "../../../node-installer/measure/igvm.ts";
-import { measureIgvm } from "../../../node-installer/measure/igvm-digest.ts";
-import {
-  decodeInitdata,
-  encodeInitdata,
-  parseInitdata,
-  readInitdataDisk,
-} from "../../../node-installer/measure/initdata.ts";
-import { kataVerityTable } from "../../../node-installer/measure/kata-command-line.ts";
-import { readKernel } from "../../../node-installer/measure/linux.ts";
-import { readFirmware } from "../../../node-installer/measure/ovmf.ts";
-import { readFilesystem, readPartitions } from "../../../node-installer/measure/partitions.ts";
-import { digestBeforeVcpus, firmwareLaunch } from "../../../node-installer/measure/snp.ts";
-import { tardevRootHash } from "../../../node-installer/measure/tardev.ts";
-import { firmwareMrtd } from "../../../node-installer/measure/tdx.ts";
-import {
-  parseKernelVerityParams,
-  readVeritySuperblock,
-  veritySuperblock,
-} from "../../../node-installer/measure/verity-superblock.ts";
+import { sourceOf } from "../../../measure/bytes.ts";
+import { collectInputs } from "../../../measure/collect.ts";
+import { readIgvm } from "../../../measure/igvm.ts";
+import { measureIgvm } from "../../../measure/igvm-digest.ts";
+import { kataVerityTable } from "../../../measure/kata-command-line.ts";
+import { parseCommandLine, verityTarget } from "../../../measure/kernel-command-line.ts";
+import { readKernel } from "../../../measure/linux.ts";
+import { readFirmware } from "../../../measure/ovmf.ts";
+import { readFilesystem, readPartitions } from "../../../measure/partitions.ts";
+import { digestBeforeVcpus, firmwareLaunch } from "../../../measure/snp.ts";
+import { tardevRootHash } from "../../../measure/tardev.ts";
+import { firmwareMrtd } from "../../../measure/tdx.ts";
+import { parseKernelVerityParams, readVeritySuperblock, veritySuperblock } from "../../../measure/verity-superblock.ts";
+import { decodeInitdata, encodeInitdata, parseInitdata, readInitdataDisk } from "../../../workload/initdata.ts";
 import { erofs, firmware, kernel, rootfs, salt } from "./pod-vm.ts";
 import { expected, vector } from "./vectors.ts";
 

@@ -1,6 +1,6 @@
 import { gunzipSync } from "node:zlib";
 import { expect, test } from "vitest";
-import { TardevLayer, tardevRootHash } from "../../../node-installer/measure/tardev.ts";
+import { TardevLayer, tardevRootHash } from "../../../measure/tardev.ts";
 import { sum, vector } from "./vectors.ts";
 
 const layer = gunzipSync(vector("layer.tar.gz"));

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { sha256 } from "../../../node-installer/measure/bytes.ts";
+import { sha256 } from "../../../measure/bytes.ts";
 
 const folder = new URL("../../vectors/measure/", import.meta.url);
 export const vector = (file: string): Uint8Array => readFileSync(fileURLToPath(new URL(file, folder)));

@@ -1,17 +1,12 @@
 import { expect, test } from "vitest";
-import { sha256, sourceOf, toHex } from "../../../node-installer/measure/bytes.ts";
-import {
-  buildHashTree,
-  compareHashTree,
-  hashTreeSize,
-  type VerityParameters,
-} from "../../../node-installer/measure/verity.ts";
+import { sha256, sourceOf, toHex } from "../../../measure/bytes.ts";
+import { buildHashTree, compareHashTree, hashTreeSize, type VerityParameters } from "../../../measure/verity.ts";
 import {
   kernelVerityParams,
   parseKernelVerityParams,
   readVeritySuperblock,
   veritySuperblock,
-} from "../../../node-installer/measure/verity-superblock.ts";
+} from "../../../measure/verity-superblock.ts";
 import { expected } from "./vectors.ts";
 
 /** 300 blocks; block i is sha256("blk<i>") 128 times. */

@@ -2,12 +2,12 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { crc32, deflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { sha256 } from "../../../node-installer/runtime/canonical.ts";
 import { approvalOf, releaseOf } from "../../../review/approval.ts";
 import { forgeOf } from "../../../review/forge.ts";
 import type { Source } from "../../../review/source.ts";
 import { canonical } from "../../../review/summary.ts";
 import { onlyFile } from "../../../review/zip.ts";
+import { sha256 } from "../../../runtime/canonical.ts";
 import { type DocumentStep, summaryOf } from "./documents.ts";
 
 /* A server that answers what the forges' APIs do; each test changes one thing in a request that is in order. */

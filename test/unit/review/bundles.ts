@@ -1,7 +1,7 @@
 import { takeSnapshot } from "../../../node-installer/commands/snapshot.ts";
 import { converge } from "../../../node-installer/install/converge.ts";
-import type { InstallSpec, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
 import type { BundleText } from "../../../review/fleet-plan.ts";
+import type { InstallSpec, RuntimeSpec } from "../../../runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
 
 /** A host that any of these runtimes runs on: what hosts lack is tested where hosts are checked. */

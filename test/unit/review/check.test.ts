@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
 import { differences, readApproved } from "../../../review/check.ts";
 import { readPreview } from "../../../review/preview.ts";
 import { canonical, type Summary, summarize } from "../../../review/summary.ts";

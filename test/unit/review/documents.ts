@@ -1,8 +1,9 @@
-import type { Manifest } from "../../../node-installer/runtime/manifest.ts";
-import { deriveRuntime, renderSpec } from "../../../node-installer/runtime/render.ts";
-import type { PlatformName, RuntimeSpec } from "../../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
 import { type Preview, readPreview } from "../../../review/preview.ts";
 import { type Summary, summarize } from "../../../review/summary.ts";
+import { renderSpec } from "../../../runtime/derive.ts";
+import type { Manifest } from "../../../runtime/manifest.ts";
+import type { PlatformName, RuntimeSpec } from "../../../runtime/spec.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 
 /** A step as the engine prints it; the URN's project and stack are added. */

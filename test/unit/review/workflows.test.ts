@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { sha256 } from "../../../node-installer/runtime/canonical.ts";
 import { canonical } from "../../../review/summary.ts";
+import { sha256 } from "../../../runtime/canonical.ts";
 import { type DocumentStep, document, summaryOf } from "./documents.ts";
 
 const clone = resolve(import.meta.dirname, "../../..");
@@ -201,7 +201,7 @@ while [ $# -gt 0 ]; do [ "$1" = --save-plan ] && echo '{"plan":1}' > "$2"; shift
 cat "${file("planned-steps.json")}"`,
     );
     // The one thing that is real; what asks a forge does here what approval.test.ts shows that it does.
-    const bin = `exec ${process.execPath} ${join(clone, "tools/cli.ts")} "$@"`;
+    const bin = `exec ${process.execPath} ${join(clone, "tools/cli/main.ts")} "$@"`;
     stub(
       "contrast-runtime",
       `case "$2" in
@@ -284,8 +284,8 @@ esac`,
     const { status, calls } = run("GitHub comment");
     expect(status).toBe(0);
     expect(calls.filter((call) => call.startsWith("node "))).toEqual([
-      "node tools/bin.mjs review comment --body summaries/summary-0/summary.md",
-      "node tools/bin.mjs review comment --body summaries/summary-1/summary.md",
+      "node tools/cli/bin.mjs review comment --body summaries/summary-0/summary.md",
+      "node tools/cli/bin.mjs review comment --body summaries/summary-1/summary.md",
     ]);
   });
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { advisories, assess, explainOpen } from "../../../node-installer/runtime/advisories.ts";
-import { flavourNames, pairs } from "../../../node-installer/runtime/flavours.ts";
-import { type PlatformName, platformNames } from "../../../node-installer/runtime/spec.ts";
+import { advisories, assess, explainOpen } from "../../../runtime/advisories.ts";
+import { flavourNames, pairs } from "../../../runtime/flavours.ts";
+import { type PlatformName, platformNames } from "../../../runtime/spec.ts";
 import { fixtureAdvisories, fixtureManifest } from "./fixtures.ts";
 
 const of = (flavour: string, kataVersion: string, platform: PlatformName = "metal-qemu-snp", kernelParams = "") =>

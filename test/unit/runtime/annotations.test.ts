@@ -1,10 +1,10 @@
 import toml from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { hypervisorAnnotations, kataAnnotations, reachesShim } from "../../../node-installer/runtime/annotations.ts";
-import { flavourNames, pairs } from "../../../node-installer/runtime/flavours.ts";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
-import { type PlatformName, platformNames } from "../../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
+import { hypervisorAnnotations, kataAnnotations, reachesShim } from "../../../runtime/annotations.ts";
+import { flavourNames, pairs } from "../../../runtime/flavours.ts";
+import { type PlatformName, platformNames } from "../../../runtime/spec.ts";
 import { fixtureManifest } from "./fixtures.ts";
 
 /** What Kata 3.24 to 4.1 reads of a pod (its lists of names: Go's annotations.go, Rust's kata-types), without "io.katacontainers.". */

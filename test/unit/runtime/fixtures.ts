@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Manifest, manifestSchema } from "../../../node-installer/runtime/manifest.ts";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
-import type { PlatformName } from "../../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
+import { type Manifest, manifestSchema } from "../../../runtime/manifest.ts";
+import type { PlatformName } from "../../../runtime/spec.ts";
 
 /** A committed manifest of files that do not exist. */
 export const fixtureManifest = (name: string): Manifest =>

@@ -1,8 +1,8 @@
 import toml from "@iarna/toml";
 import { describe, expect, test } from "vitest";
-import { flavourNames, pairs } from "../../../node-installer/runtime/flavours.ts";
-import { deriveRuntime } from "../../../node-installer/runtime/render.ts";
-import { platformNames } from "../../../node-installer/runtime/spec.ts";
+import { deriveRuntime } from "../../../measure/runtime.ts";
+import { flavourNames, pairs } from "../../../runtime/flavours.ts";
+import { platformNames } from "../../../runtime/spec.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
 

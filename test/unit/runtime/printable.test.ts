@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { listed, printable, printableLines } from "../../../node-installer/runtime/printable.ts";
+import { listed, printable, printableLines } from "../../../runtime/printable.ts";
 
 const forbidden = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
 

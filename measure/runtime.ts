@@ -1,0 +1,65 @@
+import { deriveSpec, type RuntimeChoice } from "../runtime/derive.ts";
+import { hypervisorOf, type KataConfiguration } from "../runtime/kata-configuration.ts";
+import type { Manifest } from "../runtime/manifest.ts";
+import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
+import { type Platform, platforms } from "../runtime/platforms.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import type { RuntimeSpec } from "../runtime/spec.ts";
+import { checkConsistency, withCommandLine } from "./consistency.ts";
+import { bindsRootfs, kataCommandLine } from "./kata-command-line.ts";
+
+/** A runtime that may be installed: what nodes get, and what its guests' launch measurements are computed from. */
+export interface MeasuredRuntime extends RuntimeChoice {
+  spec: RuntimeSpec;
+  /**
+   * The manifest's inputs, with the command line that Kata makes of the configuration that is rendered, where that is known.
+   * Absent if the manifest says nothing of measurements.
+   */
+  inputs?: MeasurementInputs;
+}
+
+/**
+ * Derives a runtime and checks that its parts make a guest that is bound to its launch measurement. Pure. Throws `Refusal`
+ * where the payload cannot serve the platform.
+ */
+export function measuredRuntime({ platform: name, manifest }: RuntimeChoice): MeasuredRuntime {
+  const { spec, configuration } = deriveSpec({ platform: name, manifest });
+  const platform = platforms[name];
+  const passed = kataCommandLine(manifest, configuration);
+  checkBinding(platform, manifest, configuration);
+  checkMeasurement(platform, manifest, passed);
+  const { measurement } = manifest;
+  return { platform: name, manifest, spec, ...(measurement && { inputs: withCommandLine(measurement, passed) }) };
+}
+
+/** What nodes get of a runtime; see measuredRuntime. */
+export const deriveRuntime = (runtime: RuntimeChoice): RuntimeSpec => measuredRuntime(runtime).spec;
+
+/** A guest that takes any root file system is not confidential. An IGVM file binds its own. */
+function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration: KataConfiguration): void {
+  if (tee === "none") return;
+  const { name, kataVersion, flavour, guest } = manifest;
+  const given = guest?.kernelVerityParams ?? "";
+  if (given !== "" && hypervisorOf(configuration).kernel_verity_params !== given)
+    throw new Refusal(
+      "kata-too-old",
+      `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. ${vmm === "qemu" ? "Lock a newer payload." : "Lock it without: an IGVM file binds its own image."}`,
+    );
+  if (vmm === "qemu" && !bindsRootfs(configuration))
+    throw new Refusal(
+      "unbound-image",
+      `Nothing binds the guest image of payload ${name} to the launch measurement: neither guest.kernelParams (such as roothash=…) nor guest.kernelVerityParams names its root hash. Lock it again with what the image's builder published.`,
+    );
+}
+
+/** What the lock command read from the files must be a guest that boots and measures as its reference values say. */
+function checkMeasurement({ tee }: Platform, manifest: Manifest, passed: string | undefined): void {
+  const { name, measurement, files, guest, flavour, kataVersion } = manifest;
+  if (measurement === undefined || tee === "none") return;
+  const problems = checkConsistency({ inputs: measurement, tee, files, guest, passed, flavour, kataVersion });
+  if (problems.length > 0)
+    throw new Refusal(
+      "inconsistent-payload",
+      `The parts of payload ${name} do not belong together. ${problems.join(" ")} Lock it again with parts of the same build.`,
+    );
+}

@@ -1,0 +1,178 @@
+import * as z from "zod";
+import type { Host } from "../host/host.ts";
+import { readRequestTimeout } from "./kubelet-configuration.ts";
+
+/** What `checkHost` judges: all that it needs to know about a node, and no secrets. Part of a node's bundle. */
+export const hostFactsSchema = z.strictObject({
+  kernel: z.strictObject({ release: z.string(), commandLine: z.string() }),
+  /** ID of os-release, such as "ubuntu". */
+  os: z.string(),
+  cpu: z.strictObject({
+    vendor: z.string(),
+    family: z.int(),
+    model: z.int(),
+    /** Those of `cpuFlags` that the kernel reports; it hides what it cannot use. */
+    flags: z.array(z.string()),
+  }),
+  /** Those of `modules` that are loaded, or built in with parameters. */
+  modules: z.array(z.string()),
+  /** "kvm_amd.sev_snp": "Y" */
+  parameters: z.record(z.string(), z.string()),
+  iommu: z.strictObject({
+    /** Such as "ivhd0" (AMD) or "dmar0" (Intel); empty if the IOMMU is off. */
+    devices: z.array(z.string()),
+    /** Domain type of the first group: "identity" is passthrough. */
+    domain: z.string().optional(),
+  }),
+  /** Those of `devices` that exist. */
+  devices: z.array(z.string()),
+  /** Capacities of the misc cgroup: the number of encrypted VMs that the hardware has keys for. */
+  misc: z.record(z.string(), z.number()),
+  /** fs.inotify.max_user_instances */
+  inotifyInstances: z.int().optional(),
+  /** By directory that the installer writes to: the mount that it is on. */
+  mounts: z.record(z.string(), z.strictObject({ readOnly: z.boolean(), noExec: z.boolean(), mountPoint: z.string() })),
+  kubeletRequestTimeout: z.strictObject({ seconds: z.number(), path: z.string() }).optional(),
+  /** Whether Intel's service that signs TDX quotes is installed. */
+  quoteService: z.boolean(),
+  selinux: z.enum(["enforcing", "permissive"]).optional(),
+  /** NVIDIA's 3D controllers by PCI address, with the driver that they are bound to. */
+  gpus: z.array(z.strictObject({ address: z.string(), driver: z.string() })),
+});
+export type HostFacts = z.infer<typeof hostFactsSchema>;
+
+/** The processor's flags that a check looks at. */
+export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"];
+const modules = [
+  "kvm",
+  "kvm_amd",
+  "kvm_intel",
+  "ccp",
+  "vhost_vsock",
+  "vhost_net",
+  "vmw_vsock_vmci_transport",
+  "vfio_pci",
+];
+const parameters = ["kvm_amd/sev", "kvm_amd/sev_es", "kvm_amd/sev_snp", "kvm_intel/tdx", "kvm_intel/sgx"];
+const devices = ["kvm", "mshv", "sev", "vhost-vsock", "vhost-net", "vfio/vfio"];
+const nvidia = "0x10de";
+/** PCI class of a GPU without a display output; a display controller's is 0x0300. */
+const gpuClasses = ["0x0302", "0x0300"];
+
+/** Only reads. What cannot be read counts as absent; each check explains that in its own words. */
+export async function gatherHostFacts(host: Host, writtenDirectories: readonly string[]): Promise<HostFacts> {
+  const read = (path: string) => readText(host, path);
+  const cpuinfo = (await read("/proc/cpuinfo")).split("\n\n")[0] ?? "";
+  const cpuField = (name: string) => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuinfo)?.[1]?.trim() ?? "";
+  const flags = new Set(cpuField("flags").split(" "));
+  const inotify = (await read("/proc/sys/fs/inotify/max_user_instances")).trim();
+  const requestTimeout = await readRequestTimeout(host);
+  const enforce = (await read("/sys/fs/selinux/enforce")).trim();
+  const domain = (await read("/sys/kernel/iommu_groups/0/type")).trim();
+  return {
+    kernel: {
+      release: (await read("/proc/sys/kernel/osrelease")).trim(),
+      commandLine: (await read("/proc/cmdline")).trim(),
+    },
+    os: /^ID="?([^"\n]*)"?$/m.exec((await read("/etc/os-release")) || (await read("/usr/lib/os-release")))?.[1] ?? "",
+    cpu: {
+      vendor: cpuField("vendor_id"),
+      family: Number(cpuField("cpu family")) || 0,
+      model: Number(cpuField("model")) || 0,
+      flags: cpuFlags.filter((flag) => flags.has(flag)),
+    },
+    modules: await existing(host, "/sys/module", modules),
+    parameters: await readParameters(host),
+    iommu: {
+      devices: await host.readDirectory("/sys/class/iommu").catch(() => []),
+      ...(domain !== "" && { domain }),
+    },
+    devices: await existing(host, "/dev", devices),
+    misc: await readMiscCapacity(host),
+    ...(/^\d+$/.test(inotify) && { inotifyInstances: Number(inotify) }),
+    mounts: await readMounts(host, writtenDirectories),
+    ...(requestTimeout && { kubeletRequestTimeout: requestTimeout }),
+    quoteService: (await existing(host, "/", ["etc/qgs.conf", "run/tdx-qgs", "var/run/tdx-qgs"])).length > 0,
+    ...(enforce !== "" && { selinux: enforce === "1" ? ("enforcing" as const) : ("permissive" as const) }),
+    gpus: await readGpus(host),
+  };
+}
+
+async function readText(host: Host, path: string): Promise<string> {
+  try {
+    return (await host.readFile(path)).toString("utf8");
+  } catch {
+    return "";
+  }
+}
+
+async function existing(host: Host, directory: string, names: readonly string[]): Promise<string[]> {
+  const stats = await Promise.all(
+    names.map((name) => host.stat(`${directory}/${name}`.replace("//", "/")).catch(() => undefined)),
+  );
+  return names.filter((_, index) => stats[index] !== undefined);
+}
+
+async function readParameters(host: Host): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const name of parameters) {
+    const [module = "", parameter = ""] = name.split("/");
+    const value = (await readText(host, `/sys/module/${module}/parameters/${parameter}`)).trim();
+    if (value !== "") found[`${module}.${parameter}`] = value;
+  }
+  return found;
+}
+
+/** Lines like `sev_es 99`; in cgroup v1 the controller has its own directory. */
+async function readMiscCapacity(host: Host): Promise<Record<string, number>> {
+  const text =
+    (await readText(host, "/sys/fs/cgroup/misc.capacity")) ||
+    (await readText(host, "/sys/fs/cgroup/misc/misc.capacity"));
+  const lines = [...text.matchAll(/^(\w+) (\d+)$/gm)];
+  return Object.fromEntries(lines.map(([, name = "", capacity]) => [name, Number(capacity)]));
+}
+
+/** The mount that each directory is on, as a process of the host sees it. */
+async function readMounts(host: Host, directories: readonly string[]): Promise<HostFacts["mounts"]> {
+  // In a pod, only a program that runs in the host's root sees the host's paths in it.
+  const { code, stdout } = await host.run("cat", ["/proc/self/mountinfo"], { timeoutMs: 10_000 });
+  const text = code === 0 ? stdout : await readText(host, "/proc/self/mountinfo");
+  const mounts = text.split("\n").flatMap((line) => {
+    // 36 35 98:0 /root /mount/point rw,noatime optional... - type source rw,errors=continue
+    const [before = "", after = ""] = line.split(" - ");
+    const [, , , , mountPoint, options = ""] = before.split(" ");
+    if (mountPoint === undefined) return [];
+    const all = [...options.split(","), ...(after.split(" ")[2] ?? "").split(",")];
+    return [{ mountPoint: unescapeOctal(mountPoint), readOnly: all.includes("ro"), noExec: all.includes("noexec") }];
+  });
+  const result: HostFacts["mounts"] = {};
+  for (const directory of directories) {
+    const path = await host.realpath(directory).catch(() => directory);
+    // Of equally deep mounts, the last is on top.
+    const mount = mounts
+      .filter(({ mountPoint }) => mountPoint === "/" || path === mountPoint || path.startsWith(`${mountPoint}/`))
+      .reduce<(typeof mounts)[number] | undefined>(
+        (best, next) => (best === undefined || next.mountPoint.length >= best.mountPoint.length ? next : best),
+        undefined,
+      );
+    if (mount !== undefined) result[directory] = mount;
+  }
+  return result;
+}
+
+const unescapeOctal = (path: string): string =>
+  path.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+
+async function readGpus(host: Host): Promise<HostFacts["gpus"]> {
+  const directory = "/sys/bus/pci/devices";
+  const gpus: HostFacts["gpus"] = [];
+  for (const address of await host.readDirectory(directory).catch(() => [])) {
+    if ((await readText(host, `${directory}/${address}/vendor`)).trim() !== nvidia) continue;
+    const kind = (await readText(host, `${directory}/${address}/class`)).trim();
+    if (!gpuClasses.some((prefix) => kind.startsWith(prefix))) continue;
+    const link = `${directory}/${address}/driver`;
+    const bound = (await host.stat(link).catch(() => undefined)) !== undefined;
+    gpus.push({ address, driver: bound ? ((await host.realpath(link)).split("/").at(-1) ?? "none") : "none" });
+  }
+  return gpus;
+}

@@ -1,0 +1,163 @@
+import { basename } from "node:path/posix";
+import { podAnnotations } from "./annotations.ts";
+import { canonicalJson, sha256 } from "./canonical.ts";
+import { type FlavourName, supportedPair } from "./flavours.ts";
+import { deriveHandler, type RuntimeContents } from "./handler.ts";
+import { type KataConfiguration, kataConfiguration, kataConfigurationText } from "./kata-configuration.ts";
+import type { FileRole, Manifest, PayloadFile } from "./manifest.ts";
+import { type Platform, platforms } from "./platforms.ts";
+import { Refusal } from "./refusal.ts";
+import {
+  type ContainerdEntry,
+  type InstallSpec,
+  installSpecSchema,
+  type PlatformName,
+  type RuntimeSpec,
+  runtimeDirectory,
+} from "./spec.ts";
+
+/** A runtime as a stack lists it: a payload, and the platform that it is for. */
+export interface RuntimeChoice {
+  platform: PlatformName;
+  manifest: Manifest;
+}
+
+/** What a payload is on a platform: what nodes get, and the Kata configuration in it as a document. */
+export interface DerivedRuntime {
+  spec: RuntimeSpec;
+  configuration: KataConfiguration;
+}
+
+/**
+ * What a payload becomes on a platform: handler, files, Kata configuration, containerd entry. Pure, so that program,
+ * plan and tests derive the same name from the same bytes. Throws `Refusal` where the payload cannot serve the platform.
+ * Whether its parts make a guest that is bound to its launch measurement is checked by measure/runtime.ts, which everybody
+ * else calls.
+ */
+export function deriveSpec({ platform: name, manifest }: RuntimeChoice): DerivedRuntime {
+  const platform = platforms[name];
+  const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
+  const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+  checkFiles(name, platform, manifest, files);
+
+  const pathOf = (handler: string) => (role: FileRole) => {
+    const file = files.find((file) => file.role === role);
+    return file && `${runtimeDirectory(handler)}/${file.path}`;
+  };
+  const configuration = (handler: string): KataConfiguration => {
+    const { kataVersion, guest } = manifest;
+    return kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest });
+  };
+  const contents = (handler: string): RuntimeContents => ({
+    files,
+    kataConfig: { path: platform.kataConfigPath, content: kataConfigurationText(configuration(handler)) },
+    containerd: containerdEntry(handler, platform, flavour, pathOf(handler)),
+  });
+  const handler = deriveHandler(name, contents);
+  return {
+    spec: { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
+    configuration: configuration(handler),
+  };
+}
+
+export interface SpecInput {
+  group: string;
+  distribution: InstallSpec["distribution"];
+  atOnce: number;
+  verifySandbox: boolean;
+  runtimes: RuntimeSpec[];
+}
+
+/** A group's install spec as a document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
+export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
+  spec: InstallSpec;
+  json: string;
+  hash: string;
+} {
+  const sorted = runtimes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
+  const twice = sorted.find(({ handler }, i) => handler === sorted[i + 1]?.handler);
+  if (twice) {
+    throw new Refusal(
+      "duplicate-runtime",
+      `Group ${group.group} lists the runtime ${twice.handler} (platform ${twice.platform}, payload ${twice.payload}) twice. Remove one.`,
+    );
+  }
+  const spec = installSpecSchema.parse({
+    schemaVersion: 1,
+    ...group,
+    runtimes: sorted,
+    verifySandbox: verifySandbox || sorted.some(({ platform }) => platform === "local"),
+  });
+  const json = `${canonicalJson(spec, 2)}\n`;
+  return { spec, json, hash: sha256(json) };
+}
+
+function containerdEntry(
+  handler: string,
+  platform: Platform,
+  flavour: FlavourName,
+  path: (role: FileRole) => string | undefined,
+): ContainerdEntry {
+  const snapshotterFile = path("snapshotter");
+  const snapshotter =
+    snapshotterFile && (platform.snapshotter ?? basename(snapshotterFile).replace(/-snapshotter$/, ""));
+  return {
+    runtimeType: "io.containerd.contrast-cc.v2",
+    runtimePath: path("shim") ?? "",
+    podAnnotations: podAnnotations(platform, flavour),
+    privilegedWithoutHostDevices: true,
+    ...(snapshotter && {
+      snapshotter: `${snapshotter}-${handler}`,
+      proxyPlugin: {
+        name: `${snapshotter}-${handler}`,
+        address: `/run/containerd/${snapshotter}-snapshotter-${handler}.sock`,
+      },
+    }),
+    // The runc shim of `local` accepts none of Kata's options: with them every sandbox fails.
+    ...(platform.vmm !== "none" && {
+      options: { ConfigPath: `${runtimeDirectory(handler)}/${platform.kataConfigPath}` },
+    }),
+  };
+}
+
+function checkFiles(name: PlatformName, platform: Platform, manifest: Manifest, files: PayloadFile[]): void {
+  const payload = `Payload ${manifest.name} (${manifest.flavour}, Kata ${manifest.kataVersion})`;
+  const missing = platform.requiredRoles.filter((role) => !files.some((file) => file.role === role));
+  if (missing.length > 0) {
+    throw new Refusal(
+      "payload-incomplete",
+      `${payload} has no file of role ${missing.join(", ")}, which ${name} needs. Lock a payload made for ${name}.`,
+    );
+  }
+  const single: FileRole[] = ["shim", "vmm", "igvm", "firmware", "kernel", "initrd", "rootfs", "snapshotter"];
+  for (const role of single) {
+    const paths = files.filter((file) => file.role === role).map(({ path }) => path);
+    if (paths.length > 1) {
+      throw new Refusal(
+        "payload-ambiguous",
+        `${payload} has ${paths.length} files of role ${role} (${paths.join(", ")}); one is expected.`,
+      );
+    }
+  }
+  const twice = files.find(({ path }, i) => path === files[i + 1]?.path);
+  if (twice) throw new Refusal("payload-ambiguous", `${payload} lists the path ${twice.path} twice.`);
+  const taken = files.find(({ path }) => path === platform.kataConfigPath);
+  if (taken)
+    throw new Refusal(
+      "payload-ambiguous",
+      `${payload} has a file at ${taken.path}, where Kata's configuration of ${name} goes.`,
+    );
+  if (platform.vmm !== "none" && manifest.guest === undefined) {
+    throw new Refusal(
+      "payload-incomplete",
+      `${payload} does not say how its guest image boots (manifest key "guest"), which ${name} needs. Lock it again.`,
+    );
+  }
+  const upstream = manifest.flavour === "kata-go" || manifest.flavour === "kata-rs";
+  if (upstream && files.some(({ role }) => role === "initrd")) {
+    throw new Refusal(
+      "unsupported-pair",
+      `${payload} holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.`,
+    );
+  }
+}

@@ -1,0 +1,26 @@
+// npm run bench: measures each promise about speed, as a ratio to a reference in the same run; fails if one is broken.
+
+import { toStderr } from "../../tools/programs/progress.ts";
+import { fleetPlanBenchmarks } from "./fleet-plan.ts";
+import { type Benchmark, describeBenchmark, measureBenchmarks } from "./measure.ts";
+import { nodeBenchmarks } from "./node.ts";
+import { payloadBenchmarks } from "./payload.ts";
+import { programBenchmarks } from "./program.ts";
+
+const suites: Record<string, () => Promise<Benchmark[]>> = {
+  measurements: () => measureBenchmarks(toStderr),
+  "the installer's copying": () => payloadBenchmarks(),
+  "the installer on a node": () => nodeBenchmarks(),
+  "the fleet plan": () => fleetPlanBenchmarks(),
+  program: () => programBenchmarks(toStderr),
+};
+
+let broken = 0;
+for (const [name, run] of Object.entries(suites)) {
+  console.log(`\n${name}`);
+  for (const benchmark of await run()) {
+    console.log(describeBenchmark(benchmark));
+    if (!benchmark.ok) broken += 1;
+  }
+}
+process.exitCode = broken > 0 ? 1 : 0;

@@ -1,0 +1,340 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { pushImage } from "../../../../tools/image/push.ts";
+import { imageLayers } from "../../../../tools/lock/image-layers.ts";
+import { lock, main } from "../../../../tools/lock/main.ts";
+import { buildSimpleImage, entriesOfTree } from "../../../../tools/oci/one-layer.ts";
+import { check } from "../../../../tools/programs/run.ts";
+import { startRegistry } from "../oci/registry.ts";
+import { digestOf, type ReleaseFixture, releaseFixture, serveFile } from "./release-fixture.ts";
+
+const clone = resolve(import.meta.dirname, "../../../..");
+const quiet = () => {};
+let fixture: ReleaseFixture;
+let server: Awaited<ReturnType<typeof serveFile>>;
+let directory: string;
+
+beforeAll(async () => {
+  fixture = await releaseFixture();
+});
+afterAll(() => rm(dirname(fixture.archive), { recursive: true }));
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "lock-test-"));
+  // Downloads of one test are not there in the next.
+  const cache = process.env.XDG_CACHE_HOME;
+  vi.stubEnv("XDG_CACHE_HOME", directory);
+  vi.stubEnv("OUTER_CACHE", cache ?? "");
+  server = await serveFile(fixture.archive);
+});
+afterEach(async () => {
+  server.stop();
+  vi.unstubAllEnvs();
+  await rm(directory, { recursive: true });
+});
+
+/** Where the test's payload and manifest go. */
+const here = () => [
+  "--payloads",
+  join(directory, "payloads"),
+  "--output",
+  join(directory, "committed.json"),
+  "--name",
+  "fixture",
+];
+/** There is no such Kata; by its number it is older than 4.1.0, and so has a known hole. */
+const subject = ["--platform", "metal-qemu-snp", "--kata-version", "3.99.0", "--acknowledge", "CVE-2026-77176"];
+const release = (...more: string[]) => [
+  ...["kata-release", ...subject, "--mirror", server.mirror],
+  ...["--sha256", fixture.sha256, "--rootfs-type", "erofs", ...here(), ...more],
+];
+const payloadFile = (path: string) => join(directory, "payloads", "fixture", "files", path);
+
+test("a Kata release becomes a payload whose manifest derives a runtime", async () => {
+  const { manifest } = await lock(release(), quiet);
+  expect(manifest.files.map(({ role, path, mode }) => `${role} ${path} ${mode}`)).toEqual([
+    "shim bin/containerd-shim-contrast-cc-v2 0755",
+    "kata-runtime bin/kata-runtime 0755",
+    "vmm bin/qemu-system-x86_64 0755",
+    "firmware share/OVMF.fd 0644",
+    "rootfs share/kata-containers.img 0644",
+    "kernel share/kata-kernel 0644",
+    "vmm-data share/kata-qemu-snp-experimental/qemu/efi-virtio.rom 0644",
+    "vmm-data share/kata-qemu-snp-experimental/qemu/kvmvapic.bin 0644",
+    "vmm-data share/kata-qemu-snp-experimental/qemu/linuxboot_dma.bin 0644",
+  ]);
+  for (const { path, sha256 } of manifest.files) expect(await digestOf(payloadFile(path)), path).toBe(sha256);
+  expect(await readFile(payloadFile("bin/qemu-system-x86_64"), "utf8")).toBe("SNP QEMU");
+  expect(manifest.guest).toEqual({ rootfsType: "erofs", kernelParams: "", kernelVerityParams: fixture.verityParams });
+  expect(manifest.measurement).toHaveProperty("rootfs.verity.rootHash");
+  expect(manifest.source.reference).toBe(`${server.mirror}/kata-static-3.99.0-amd64.tar.zst#sha256=${fixture.sha256}`);
+  expect(JSON.parse(await readFile(join(directory, "committed.json"), "utf8"))).toEqual(manifest);
+  expect(deriveRuntime({ platform: "metal-qemu-snp", manifest }).handler).toMatch(
+    /^contrast-cc-metal-qemu-snp-[0-9a-f]{8}$/,
+  );
+});
+
+test("runtime-rs is another flavour of the same archive, taken without a second download", async () => {
+  const go = await lock(release(), quiet);
+  const downloads = server.requests.length;
+  expect((await lock(release(), quiet)).manifest).toEqual(go.manifest);
+  const commandLine = "console=hvc0 nr_cpus={vcpus}";
+  const rs = await lock(
+    release("--flavour", "kata-rs", "--command-line", commandLine).map((word) => (word === "3.99.0" ? "4.0.0" : word)),
+    quiet,
+  );
+  expect(server.requests).toHaveLength(downloads);
+  expect(rs.before).toEqual(go.manifest);
+  expect(await readFile(payloadFile("bin/containerd-shim-contrast-cc-v2"), "utf8")).toBe("Rust shim");
+  expect(rs.manifest.files.map(({ role }) => role)).not.toContain("kata-runtime");
+  expect(go.manifest.measurement?.commandLine).toBeUndefined();
+  expect(rs.manifest.measurement?.commandLine).toBe(commandLine);
+});
+
+test("a download that breaks off twice is continued; the payload is the same", async () => {
+  server.cut.push(3_000_000, 3_000_000);
+  const { manifest } = await lock(release(), quiet);
+  expect(manifest.source.reference).toContain(fixture.sha256);
+  expect(server.requests).toHaveLength(3);
+  expect(server.requests[2]).toMatch(/bytes=[1-9]\d+-$/);
+});
+
+test("a wrong digest: a clear message, and nothing is left", async () => {
+  const wrong = "ab".repeat(32);
+  const words = release().map((word) => (word === fixture.sha256 ? wrong : word));
+  await expect(lock(words, quiet)).rejects.toThrow(
+    new RegExp(`has the SHA-256 ${fixture.sha256}, but ${wrong} was expected`),
+  );
+  expect(await readdir(directory)).toEqual(["contrast-runtime"]);
+  expect(await readdir(join(directory, "contrast-runtime", "downloads"))).toEqual([]);
+});
+
+test("killed at any moment, the old payload stays whole and the next run ends the work", async () => {
+  const first = await lock(release(), quiet);
+  const words = release("--kernel-params", "quiet");
+  const staged = join(directory, "payloads", ".fixture.new", "files", "share", "kata-containers.img");
+  const moments = [
+    (child: ChildProcess) => said(child, /Taking/),
+    () => vi.waitUntil(() => existsSync(staged), { timeout: 60_000 }),
+  ];
+  for (const moment of moments) {
+    const child = lockProcess(words);
+    await moment(child);
+    child.kill("SIGKILL");
+    await once(child, "close");
+    const kept = JSON.parse(await readFile(join(directory, "payloads", "fixture", "manifest.json"), "utf8"));
+    expect(kept).toEqual(first.manifest);
+  }
+  const next = await lock(words, quiet);
+  expect(next.manifest.guest?.kernelParams).toBe("quiet");
+  expect((await readdir(join(directory, "payloads"))).sort()).toEqual(["fixture"]);
+});
+
+test("killed in the middle of a download, the next run continues it", async () => {
+  // The connection neither ends nor goes on after two megabytes.
+  server.cut.push(2_000_000);
+  const child = lockProcess(release());
+  await vi.waitUntil(async () => (await partSize()) > 1_000_000, { timeout: 60_000 });
+  child.kill("SIGKILL");
+  await once(child, "close");
+  await lock(release(), quiet);
+  expect(server.requests.at(-1)).toMatch(/bytes=[1-9]\d+-$/);
+});
+
+test("a rootfs image that does not belong to its hash tree is refused", async () => {
+  const otherParams = fixture.verityParams.replace(/salt=../, "salt=00");
+  await expect(lock(release("--kernel-verity-params", otherParams), quiet)).rejects.toThrow(
+    /dm-verity tree does not belong to its data/,
+  );
+  expect(await readdir(join(directory, "payloads"))).toEqual([]);
+});
+
+test("what the release does not hold is listed, with where it was looked for", async () => {
+  const words = release().map((word) => (word === "metal-qemu-snp" ? "metal-qemu-tdx" : word));
+  await expect(lock(words, quiet)).rejects.toThrow(
+    /does not hold .*firmware \(opt\/kata\/share\/ovmf\/OVMF.inteltdx.fd\)/,
+  );
+});
+
+test("an image by digest, from a real registry", async () => {
+  const registry = await withRealCache(() => startRegistry("open"));
+  try {
+    const files = (await lock(release(), quiet)).directory;
+    const entries = await entriesOfTree(join(files, "files"), "opt/edgeless/contrast-cc-metal-qemu-snp-01234567");
+    const layoutDir = join(directory, "image");
+    await buildSimpleImage({ layoutDir, entries, entrypoint: ["/bin/node-installer"] }, quiet);
+    const reference = await pushImage(
+      { layoutDir, registry: registry.url, repository: "contrast/node-installer" },
+      quiet,
+    );
+    const layers = async (image: string) => (await imageLayers(image, { directory }, quiet)).layers;
+    expect(await layers(`http://${reference}`)).toEqual(await layers(layoutDir));
+    const words = ["oci-image", ...subject, "--image", `http://${reference}`, ...here()];
+    // Contrast's command line holds the root hash; here the user says it.
+    await expect(lock(words, quiet)).rejects.toThrow(/The root hash of the guest image is not known/);
+    const { manifest } = await lock([...words, "--kernel-verity-params", fixture.verityParams], quiet);
+    expect(manifest).toMatchObject({
+      flavour: "contrast-go",
+      source: { kind: "oci-image", reference: `http://${reference}` },
+    });
+    expect(manifest.files.map(({ path }) => path)).toContain("share/kata-containers.img");
+    await expect(
+      lock(
+        words.map((word) => word.replace(/@sha256:.*/, ":latest")),
+        quiet,
+      ),
+    ).rejects.toThrow(/must be registry\/repository@sha256/);
+  } finally {
+    await registry.stop();
+  }
+});
+
+test("files of this machine and of a node give the same payload", async () => {
+  const payload = (await lock(release(), quiet)).directory;
+  const root = join(directory, "node-root");
+  const runtime = join(root, "opt/edgeless/contrast-cc-metal-qemu-snp-01234567");
+  await cp(join(payload, "files"), runtime, { recursive: true });
+  await mkdir(join(runtime, "etc"));
+  await writeFile(
+    join(runtime, "etc/configuration-qemu-snp.toml"),
+    `[hypervisor.qemu]\nrootfs_type = "erofs"\nkernel_params = "init=/init"\nkernel_verity_params = "${fixture.verityParams}"\n`,
+  );
+  const common = [...subject, ...here()];
+  const files = await lock(["files", ...common, "--from", runtime], quiet);
+  expect(files.manifest.guest).toEqual({
+    rootfsType: "erofs",
+    kernelParams: "init=/init",
+    kernelVerityParams: fixture.verityParams,
+  });
+  const via = `env -C ${root} sh ${await remoteShell(root)}`;
+  const node = await lock(
+    ["from-node", ...common, "--via", via, "--root", "/opt/edgeless/contrast-cc-metal-qemu-snp-01234567"],
+    quiet,
+  );
+  expect(node.manifest.files).toEqual(files.manifest.files);
+  expect(node.manifest.source).toEqual({
+    kind: "node",
+    reference: `${via}:/opt/edgeless/contrast-cc-metal-qemu-snp-01234567`,
+  });
+  await expect(lock(["from-node", ...common, "--via", via, "--root", "/opt/nothing"], quiet)).rejects.toThrow(
+    /could not be read: .*tar.*nothing/,
+  );
+  await expect(
+    lock(["from-node", ...common, "--via", "no-such-program-here", "--root", "/opt"], quiet),
+  ).rejects.toThrow(/no-such-program-here cannot be started/);
+});
+
+test("somebody else fetches what a committed manifest describes", async () => {
+  const { manifest } = await lock(release(), quiet);
+  const elsewhere = join(directory, "elsewhere");
+  const fetched = await lock(
+    ["fetch", "--manifest", join(directory, "committed.json"), "--payloads", elsewhere],
+    quiet,
+  );
+  expect(fetched.manifest).toEqual(manifest);
+  for (const { path, sha256 } of manifest.files)
+    expect(await digestOf(join(elsewhere, "fixture", "files", path)), path).toBe(sha256);
+  expect(JSON.parse(await readFile(join(elsewhere, "fixture", "manifest.json"), "utf8"))).toEqual(manifest);
+
+  const other = { ...manifest, files: manifest.files.map((file) => ({ ...file, sha256: "00".repeat(32) })) };
+  await writeFile(join(directory, "other.json"), JSON.stringify(other));
+  await expect(
+    lock(["fetch", "--manifest", join(directory, "other.json"), "--payloads", elsewhere], quiet),
+  ).rejects.toThrow(/holds no file with the digest of bin\/containerd-shim-contrast-cc-v2/);
+  const local = { ...manifest, source: { kind: "files", reference: "somewhere" } };
+  await writeFile(join(directory, "local.json"), JSON.stringify(local));
+  await expect(lock(["fetch", "--manifest", join(directory, "local.json")], quiet)).rejects.toThrow(
+    /cannot be fetched from here/,
+  );
+});
+
+test("a full disk is said as such, while downloading and while unpacking, and nothing half done stays", async () => {
+  const small = join(directory, "small");
+  await mkdir(small);
+  await check("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", small]);
+  try {
+    vi.stubEnv("XDG_CACHE_HOME", small);
+    await expect(lock(release(), quiet)).rejects.toThrow(
+      /needs \d+ MB more at .*where 2 MB are free. Make room there, or set XDG_CACHE_HOME/,
+    );
+    vi.stubEnv("XDG_CACHE_HOME", directory);
+    await expect(lock(release("--payloads", small), quiet)).rejects.toThrow(
+      /The disk is full at .*small.*Make room there/,
+    );
+    expect(await readdir(small)).toEqual(["contrast-runtime"]);
+  } finally {
+    await check("umount", [small]);
+  }
+});
+
+test("mistakes on the command line are named, and nothing is fetched", async () => {
+  const errors: string[] = [];
+  vi.spyOn(console, "error").mockImplementation((line) => void errors.push(line));
+  const mistake = async (...words: string[]) => {
+    expect(await main(words, quiet)).toBe(2);
+    return errors.pop();
+  };
+  expect(await mistake("kata")).toMatch(/The source "kata" is none of kata-release, oci-image, files, from-node/);
+  expect(await mistake("files", "--platform", "snp")).toMatch(/--platform "snp" is none of/);
+  expect(await mistake("files", "--platform", "metal-qemu-snp")).toMatch(/--kata-version is missing/);
+  expect(await mistake(...release(), "--via", "ssh x")).toMatch(/--via is not for kata-release/);
+  const aks = [
+    "files",
+    "--platform",
+    "aks-clh-snp",
+    "--kata-version",
+    "3.2.0",
+    "--from",
+    "/",
+    "--command-line",
+    "quiet",
+  ];
+  expect(await mistake(...aks)).toMatch(/--command-line is not for aks-clh-snp: its IGVM file holds the command line/);
+  expect(await mistake(...release(), "--file", "kernel")).toMatch(/must be ROLE=PATH/);
+  expect(await mistake(...release(), "--nonsense")).toMatch(/Unknown option '--nonsense'/);
+  expect(server.requests).toEqual([]);
+});
+
+/** Stands for the shell of a node whose root is another directory: "tar -C / …" reads there. */
+async function remoteShell(root: string): Promise<string> {
+  const script = join(root, "..", "remote-shell");
+  await writeFile(script, `[ "$1" = tar ] && shift\nshift 2\nexec tar -C ${root} "$@"\n`);
+  return script;
+}
+
+async function withRealCache<T>(action: () => Promise<T>): Promise<T> {
+  const own = process.env.XDG_CACHE_HOME;
+  vi.stubEnv("XDG_CACHE_HOME", process.env.OUTER_CACHE);
+  try {
+    return await action();
+  } finally {
+    vi.stubEnv("XDG_CACHE_HOME", own);
+  }
+}
+
+function lockProcess(words: string[]): ChildProcess {
+  return spawn(process.execPath, [join(clone, "tools/lock/main.ts"), ...words], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+}
+
+function said(child: ChildProcess, pattern: RegExp): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    child.stderr?.on("data", (chunk) => {
+      text += chunk;
+      if (pattern.test(text)) resolve();
+    });
+    child.on("close", () => reject(new Error(`ended before it said ${pattern}: ${text}`)));
+  });
+}
+
+async function partSize(): Promise<number> {
+  const downloads = join(directory, "contrast-runtime", "downloads");
+  return (await stat(join(downloads, `sha256-${fixture.sha256}.part`)).catch(() => undefined))?.size ?? 0;
+}

@@ -1,0 +1,267 @@
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "../../../../node-installer/host/guard.ts";
+import { MemoryHost } from "../../../fakes/memory-host.ts";
+import { fakeSystemctl } from "../../../fakes/systemctl.ts";
+
+// The script itself, run by this machine's sh on a file tree.
+let root: string;
+let systemctl: ReturnType<typeof fakeSystemctl>;
+const at = (name: string) => join(root, name);
+const digest = (text: string) => createHash("sha256").update(text).digest("hex");
+const places = () => ({ state: at("state"), lock: at("run/lock/installer.lock"), log: at("log/installer.jsonl") });
+const [old, next] = ["version = 3\n", "version = 3\n# ours\n"];
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "guard test "));
+  for (const directory of ["state", "etc", "bin"]) mkdirSync(at(directory));
+  systemctl = fakeSystemctl(at("bin"));
+  writeFileSync(at("etc/config.toml"), next, { mode: 0o600 });
+  writeFileSync(at("etc/config.toml.bak"), old, { mode: 0o640 });
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const arm = (order: Partial<Parameters<typeof formatOrder>[0]> = {}) =>
+  writeFileSync(
+    at("state/guard.armed"),
+    formatOrder({
+      file: at("etc/config.toml"),
+      before: digest(old),
+      after: digest(next),
+      backup: at("etc/config.toml.bak"),
+      unit: "containerd.service",
+      ...order,
+    }),
+  );
+const run = () => {
+  writeFileSync(at("guard.sh"), guardScript(places()));
+  return systemctl.run("sh", [at("guard.sh")]);
+};
+const config = () => readFileSync(at("etc/config.toml"), "utf8");
+const outcome = () => /outcome=(.*)/.exec(readFileSync(at("state/guard.fired"), "utf8"))?.[1];
+
+test("restores the backup with its mode, restarts without waiting, and stands down", () => {
+  arm();
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o640);
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+  expect(outcome()).toBe("restored");
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+  expect(JSON.parse(readFileSync(at("log/installer.jsonl"), "utf8"))).toMatchObject({
+    event: "guard",
+    outcome: "restored",
+  });
+});
+
+test("does nothing without an order, that is, after the commit", () => {
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  expect(systemctl.calls()).toEqual([]);
+});
+
+test("a backup that has changed is never put in place", () => {
+  arm();
+  writeFileSync(at("etc/config.toml.bak"), "\0".repeat(old.length));
+  expect(run().code).toBe(1);
+  expect(config()).toBe(next);
+  expect(systemctl.calls()).toEqual([]);
+  expect(existsSync(at("state/guard.armed"))).toBe(true);
+});
+
+test("somebody else's bytes stay", () => {
+  arm();
+  writeFileSync(at("etc/config.toml"), "# foreign\n");
+  expect(run().code).toBe(0);
+  expect(config()).toBe("# foreign\n");
+  expect(outcome()).toBe("foreign");
+});
+
+test("what somebody added to our change stays, and our block is the one from before", () => {
+  const block = (text: string) => `# BEGIN contrast-runtime (1)\n${text}\n# END contrast-runtime\n`;
+  const [first, second] = [`version = 3\n${block("old")}`, `version = 3\n${block("new")}`];
+  arm({ before: digest(first), after: digest(second) });
+  writeFileSync(at("etc/config.toml.bak"), first);
+  writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`version = 3\n# by hand\n${block("old")}`);
+  expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o600);
+  expect(outcome()).toBe("withdrawn");
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+});
+
+test.each([
+  ["without an end", `${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
+  ["whose end comes before it", `# END contrast-runtime\n${old}# BEGIN contrast-runtime (1)\n[debug]\n`],
+  [
+    "behind a whole one",
+    `# BEGIN contrast-runtime (1)\n# END contrast-runtime\n# BEGIN contrast-runtime (2)\n[debug]\n`,
+  ],
+])("removing a block %s removes nothing of somebody else's", (_, half) => {
+  arm();
+  writeFileSync(at("etc/config.toml"), half);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(half);
+  expect(outcome()).toBe("foreign");
+});
+
+test("a last line without a line end does not become part of our block", () => {
+  const block = "# BEGIN contrast-runtime (1)\nold\n# END contrast-runtime\n";
+  arm({ before: digest(`${old}${block}`) });
+  writeFileSync(at("etc/config.toml.bak"), `${old}${block}`);
+  writeFileSync(at("etc/config.toml"), `${old}${block.replace("old", "new")}root = "/x"`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`${old}root = "/x"\n${block}`);
+});
+
+test("what somebody writes while the backup is copied stays", () => {
+  arm();
+  const config = at("etc/config.toml");
+  writeFileSync(at("bin/cp"), `#!/bin/sh\necho "# foreign" >>'${config}'\nexec /bin/cp "$@"\n`, { mode: 0o755 });
+  expect(run().code).toBe(1);
+  rmSync(at("bin/cp"));
+  expect(run().code).toBe(0);
+  expect(readFileSync(config, "utf8")).toBe(`${next}# foreign\n`);
+  expect(outcome()).toBe("foreign");
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+});
+
+test("a file that cannot be read leaves the order as it stands", () => {
+  arm();
+  writeFileSync(at("bin/sha256sum"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  expect(run().code).toBe(1);
+  rmSync(at("bin/sha256sum"));
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+});
+
+test("without room for a copy, the backup is linked to the file's name", () => {
+  arm();
+  writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(readFileSync(at("etc/config.toml.bak"), "utf8")).toBe(old);
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+  expect(existsSync(at("state/guard.fired"))).toBe(true);
+});
+
+test("if the old bytes are already in place, containerd is restarted with them", () => {
+  arm();
+  writeFileSync(at("etc/config.toml"), old);
+  run();
+  expect(outcome()).toBe("unchanged");
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+});
+
+test("a file that we created is removed, a file that we removed is restored", () => {
+  arm({ before: undefined, backup: undefined });
+  run();
+  expect(existsSync(at("etc/config.toml"))).toBe(false);
+  arm({ after: undefined });
+  run();
+  expect(config()).toBe(old);
+});
+
+test("a distribution that restarts containerd itself is not restarted", () => {
+  arm({ unit: undefined });
+  run();
+  expect(config()).toBe(old);
+  expect(systemctl.calls().filter((call) => call.includes("restart"))).toEqual([]);
+});
+
+test("does nothing while an installer is alive, and acts once it is dead", async () => {
+  arm();
+  mkdirSync(at("run/lock"), { recursive: true });
+  const holder = spawn("flock", [places().lock, "cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  holder.stdin.write("held\n");
+  await once(holder.stdout, "data");
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  holder.stdin.end();
+  await once(holder, "close");
+  run();
+  expect(config()).toBe(old);
+});
+
+test("acts without the lock once whoever holds it has not finished for half an hour", async () => {
+  arm();
+  mkdirSync(at("run/lock"), { recursive: true });
+  const holder = spawn("flock", [places().lock, "cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  holder.stdin.write("held\n");
+  await once(holder.stdout, "data");
+  const ago = (seconds: number) => utimesSync(at("state/guard.armed"), 0, Date.now() / 1000 - seconds);
+  ago(1_700);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(next);
+  ago(1_801);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  holder.stdin.end();
+  await once(holder, "close");
+});
+
+test("makes the lock's directory its own alone", () => {
+  arm();
+  run();
+  expect(statSync(at("run/lock")).mode & 0o777).toBe(0o700);
+});
+
+test("does not write its log into a directory that is a link", () => {
+  arm();
+  mkdirSync(at("elsewhere"));
+  symlinkSync(at("elsewhere"), at("log"));
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+  expect(readdirSync(at("elsewhere"))).toEqual([]);
+});
+
+test("if systemctl fails, the order stands and the next run finishes it", () => {
+  arm();
+  systemctl = fakeSystemctl(at("bin"), 1);
+  expect(run().code).toBe(1);
+  expect(config()).toBe(old);
+  expect(existsSync(at("state/guard.armed"))).toBe(true);
+  systemctl = fakeSystemctl(at("bin"));
+  expect(run().code).toBe(0);
+  expect(existsSync(at("state/guard.armed"))).toBe(false);
+});
+
+test("waits at boot for the file's disk, and is removed together with what an interrupted guard left", async () => {
+  const host = new MemoryHost({ programs: { systemctl: () => ({}) } });
+  for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
+    await host.makeDirectory(directory, 0o755);
+  const file = "/var/lib/rancher/my disk 100%/agent/config.toml.tmpl";
+  await armGuard(host, "k3s.service", {
+    file,
+    before: undefined,
+    after: digest(next),
+    backup: undefined,
+    unit: undefined,
+  });
+  const unit = host.text("/etc/systemd/system/contrast-runtime-guard.service");
+  expect(unit).toContain(
+    '\nRequiresMountsFor=/var/lib/contrast-runtime "/var/lib/rancher/my disk 100%%/agent"\nBefore=k3s.service\n',
+  );
+  host.put("/var/lib/contrast-runtime/guard.firing", "");
+  await commitGuard(host);
+  await removeGuard(host);
+  expect(host.tree()).toEqual({});
+});

@@ -1,0 +1,50 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { bundle } from "../../../../tools/dev/bundle.ts";
+
+let directory: string;
+let program: string;
+let metafile: Awaited<ReturnType<typeof bundle>>;
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "build-test-"));
+  program = join(directory, "node-installer.mjs");
+  metafile = await bundle([{ from: "node-installer/main.ts", to: program }]);
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+test("node-installer/ contains what its main.ts reaches, and nothing else", () => {
+  const reached = Object.keys(metafile.inputs).filter((path) => path.startsWith("node-installer/"));
+  const present = readdirSync("node-installer", { recursive: true, encoding: "utf8" }).filter((path) =>
+    path.endsWith(".ts"),
+  );
+  expect(reached.toSorted()).toEqual(present.map((path) => `node-installer/${path}`).sort());
+});
+
+test("what runs on nodes is the installer and what a runtime is: neither Pulumi nor any other room of this repository", () => {
+  const rooms = Object.keys(metafile.inputs).map((path) => path.split("/")[0]);
+  expect([...new Set(rooms)].sort()).toEqual(["node-installer", "node_modules", "runtime"]);
+  expect(Object.keys(metafile.inputs).filter((path) => path.includes("@pulumi"))).toEqual([]);
+});
+
+test("a bundle runs on its own, as a single file", () => {
+  const { status, stdout } = spawnSync(process.execPath, [program, "--help"], { encoding: "utf8", cwd: "/" });
+  expect([status, stdout.split("\n")[0]]).toEqual([
+    0,
+    "Usage: node-installer COMMAND --spec FILE [--host-root DIR] [--payloads DIR]",
+  ]);
+});
+
+test("if the reader of its output goes away, the bundle still does its work", async () => {
+  const child = spawn(process.execPath, [program, "--help"], { stdio: ["ignore", "pipe", "pipe"] });
+  child.stdout.destroy();
+  const [said] = await Promise.all([child.stderr.toArray(), once(child, "close")]);
+  expect([child.exitCode, Buffer.concat(said).toString()]).toEqual([0, ""]);
+});
+
+test("a bundle does not depend on import.meta.main, which an older Node lacks", () => {
+  expect(readFileSync(program, "utf8")).not.toContain("import.meta.main");
+});

@@ -1,0 +1,42 @@
+import { chmod, mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { baseEnvironment, closedDirectory } from "../../../../tools/engine/environment.ts";
+
+afterEach(() => vi.unstubAllEnvs());
+
+const engine = { command: "/engine/pulumi", path: ["/engine"], version: "3.259.0", origin: "built" } as const;
+const environment = (state = "/state") => baseEnvironment({ ...engine, path: [...engine.path] }, state);
+
+test("a state directory of any name is a URL that the engine reads as that directory", () => {
+  const state = "/home/a b/c#d/e%20f/state";
+  const { href, pathname, hash } = new URL(environment(state).PULUMI_BACKEND_URL ?? "");
+  expect([decodeURIComponent(pathname), hash]).toEqual([state, ""]);
+  expect(href).toMatch(/^file:\/\/\//);
+});
+
+test("the stacks' files, whose passphrase may be empty, are in a directory that is closed to other users", async () => {
+  const parent = await mkdtemp(join(tmpdir(), "state-"));
+  const mode = async () => (await stat(join(parent, "state"))).mode & 0o777;
+  try {
+    await closedDirectory(join(parent, "state"));
+    expect(await mode()).toBe(0o700);
+    await chmod(join(parent, "state"), 0o755);
+    await closedDirectory(join(parent, "state"));
+    expect(await mode()).toBe(0o700);
+  } finally {
+    await rm(parent, { recursive: true });
+  }
+});
+
+test("no proxy of the machine comes between the engine and its language host", () => {
+  vi.stubEnv("NO_PROXY", undefined);
+  vi.stubEnv("no_proxy", undefined);
+  expect(environment()).toMatchObject({ no_proxy: "localhost,127.0.0.1", NO_PROXY: "localhost,127.0.0.1" });
+  vi.stubEnv("NO_PROXY", ".example.com");
+  expect(environment()).toMatchObject({
+    no_proxy: ".example.com,localhost,127.0.0.1",
+    NO_PROXY: ".example.com,localhost,127.0.0.1",
+  });
+});

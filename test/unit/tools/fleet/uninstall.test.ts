@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import { nodeObjections, objections } from "../../../../tools/fleet/uninstall.ts";
+import { fleet, handler, node } from "./fleet-fixture.ts";
+
+test("an uninstallation names every pod and every dead node before it begins", () => {
+  const users = [{ pod: "shop/cart", node: "a", handler }];
+  const nodes = [
+    node("a", "ready"),
+    node("b", "ready", { ready: false }),
+    node("c", "ready", { pod: undefined, selected: false }),
+  ];
+  expect(objections(fleet(nodes), new Set(), users)).toEqual([
+    `Pod shop/cart on a still uses ${handler}: delete it first.`,
+    "Node b is NotReady, so nothing can be uninstalled there: bring it back, or name it as a node to skip.",
+    `Node c left the group and still has ${handler}: put it back into the group, or run: npx contrast-runtime uninstall --group metal --nodes c`,
+  ]);
+});
+
+test("a node that was NotReady ever since it joined has nothing to uninstall", () => {
+  const nodes = [node("a", undefined, { ready: false, pod: undefined })];
+  expect(objections(fleet(nodes), new Set(), [])).toEqual([]);
+});
+
+test("nodes are uninstalled by name only when they left the group, answer, and serve no pod", () => {
+  const left = (name: string, rest = {}) => node(name, "ready", { pod: undefined, selected: false, ...rest });
+  const nodes = [left("a"), left("b", { ready: false }), node("c", "ready")];
+  const users = [{ pod: "shop/cart", node: "a", handler }];
+  expect(nodeObjections(fleet(nodes), new Set(["d", "c", "b", "a"]), users)).toEqual([
+    `Pod shop/cart on a still uses ${handler}: delete it first.`,
+    "Node b is NotReady, so nothing can be uninstalled there: bring it back first.",
+    "Node c is in group metal, which would install the runtimes again: take the node out of the group first.",
+    "Node d has nothing of group metal installed, or does not exist.",
+  ]);
+  expect(nodeObjections(fleet(nodes), new Set(["a"]), [])).toEqual([]);
+});
+
+test("named nodes are skipped", () => {
+  const nodes = [
+    node("a", "ready"),
+    node("b", "ready", { ready: false }),
+    node("c", "ready", { pod: undefined, selected: false }),
+  ];
+  expect(objections(fleet(nodes), new Set(["b", "c"]), [])).toEqual([]);
+});

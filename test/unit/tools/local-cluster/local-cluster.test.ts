@@ -1,0 +1,89 @@
+import { spawnSync } from "node:child_process";
+import { parse } from "@iarna/toml";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { containerdVersions, parseClusterOptions } from "../../../../components/config/local-cluster.ts";
+import { clusterLayout, enterNetwork, nodeLayout } from "../../../../tools/local-cluster/layout.ts";
+import { containerdConfiguration, nodeFiles } from "../../../../tools/local-cluster/node-files.ts";
+
+const cluster = clusterLayout("dev");
+const node = nodeLayout(cluster, { name: "node-1", number: 2 });
+const facts = { cluster, node, pauseImage: "10.0.0.1:5000/pause@sha256:00", restrictOomScores: false };
+
+describe("options", () => {
+  test("one node with the newest containerd by default", () => {
+    expect(parseClusterOptions({ name: "dev" })).toEqual({
+      name: "dev",
+      nodes: [{ name: "node-1", containerd: "2.4", labels: {} }],
+    });
+  });
+
+  test("all mistakes at once, by key", () => {
+    const wrong = { name: "Dev", nodes: [{ name: "a_b" }, { name: "a", containerd: "1.5" }], colour: "blue" };
+    expect(() => parseClusterOptions(wrong)).toThrow(
+      /name: must be lower-case[\s\S]*nodes\.0\.name[\s\S]*nodes\.1\.containerd[\s\S]*colour/,
+    );
+    expect(() => parseClusterOptions({ name: "dev", nodes: [{ name: "a" }, { name: "a" }] })).toThrow(/a name twice/);
+    expect(() => parseClusterOptions({ name: "dev", nodes: [] })).toThrow(/at least one node/);
+  });
+});
+
+describe("layout", () => {
+  test("nodes and pods of one cluster never share an address with each other or the control plane", () => {
+    const name = fc.stringMatching(/^[a-z][a-z0-9]{0,28}$/);
+    const numbers = fc.uniqueArray(fc.integer({ min: 2, max: 250 }), { minLength: 2 });
+    fc.assert(
+      fc.property(name, numbers, (clusterName, all) => {
+        const of = clusterLayout(clusterName);
+        const nodes = all.map((number) => nodeLayout(of, { name: `n${number}`, number }));
+        const addresses = [of.address, ...nodes.map(({ address }) => address)];
+        expect(new Set(addresses).size).toBe(addresses.length);
+        expect(new Set(nodes.map(({ podRange }) => podRange)).size).toBe(nodes.length);
+        expect(of.podPrefix).not.toBe(of.nodePrefix);
+        for (const prefix of [of.podPrefix, of.nodePrefix]) expect(Number(prefix.split(".")[1])).toBeLessThan(256);
+        expect(new Set(nodes.map(({ uuid }) => uuid)).size).toBe(nodes.length);
+      }),
+    );
+  });
+
+  test("the longest names fit the system's limits and stay different", () => {
+    const of = clusterLayout("c".repeat(30));
+    const [one, other] = ["a", "b"].map(
+      (end) => nodeLayout(of, { name: `${"n".repeat(39)}${end}`, number: 2 }).machine,
+    );
+    expect(one?.length).toBeLessThanOrEqual(64);
+    expect(one).not.toBe(other);
+  });
+});
+
+test("the way into the network drops the machine's proxy settings, and nothing else", () => {
+  const words = enterNetwork("dev");
+  const [program = "", ...rest] = words.slice(words.indexOf("--") + 1);
+  const proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+  const env = { PATH: "/usr/bin:/bin", ...Object.fromEntries(proxies.map((name) => [name, "http://proxy:3128"])) };
+  const { stdout } = spawnSync(program, [...rest, "printenv"], { env, encoding: "utf8" });
+  expect(stdout).toBe("PATH=/usr/bin:/bin\n");
+});
+
+describe("a node's containerd configuration", () => {
+  test.each(containerdVersions)("%s: parses, pulls from the cluster's registry, keeps a runc", (containerd) => {
+    const plugins = parse(containerdConfiguration({ ...facts, containerd })).plugins as Record<string, never>;
+    const text = JSON.stringify(plugins);
+    expect(text).toContain('"config_path":"/etc/containerd/certs.d"');
+    expect(text).toContain('"runc":{"runtime_type":"io.containerd.runc.v2"');
+    expect(text).toContain(facts.pauseImage);
+    expect(text).not.toContain("restrict_oom_score_adj");
+    expect(nodeFiles({ ...facts, containerd })).toHaveProperty([
+      `/etc/containerd/certs.d/${cluster.registry}/hosts.toml`,
+    ]);
+  });
+
+  test("OOM scores are restricted only on a machine that may not lower them", () => {
+    for (const containerd of ["1.7", "2.4"]) {
+      const restricted = containerdConfiguration({ ...facts, containerd, restrictOomScores: true });
+      const { plugins } = parse(restricted) as { plugins: Record<string, Record<string, unknown>> };
+      const [owner] = Object.entries(plugins).filter(([, table]) => table.restrict_oom_score_adj === true);
+      expect(owner?.[0]).toBe(containerd === "1.7" ? "io.containerd.grpc.v1.cri" : "io.containerd.cri.v1.runtime");
+    }
+  });
+});

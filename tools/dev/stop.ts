@@ -1,0 +1,28 @@
+// npm stop: pulumi destroy of the dev stack; also removes what an interrupted update left of its cluster.
+
+import { engineEnvironment, stackExists } from "../engine/environment.ts";
+import { runPulumi, selectStack } from "../engine/run.ts";
+import { destroyCluster } from "../local-cluster/cluster.ts";
+import { requireRoot } from "../local-cluster/requirements.ts";
+import { toStderr } from "../programs/progress.ts";
+import { runScript } from "./script.ts";
+
+const stack = "dev";
+
+async function stop(): Promise<number> {
+  requireRoot();
+  // If the engine never made the stack, do not build an engine only to destroy nothing.
+  const destroyed = (await stackExists(stack)) ? await destroyStack() : 0;
+  if (destroyed === 0) await destroyCluster(stack, toStderr);
+  return destroyed;
+}
+
+/** Runs outside the cluster's network, because this removes it: everything in the cluster is removed with the cluster. */
+async function destroyStack(): Promise<number> {
+  const environment = await engineEnvironment(stack, toStderr);
+  const selected = await selectStack(environment, stack);
+  if (selected !== 0) return selected;
+  return await runPulumi(environment, ["destroy", "--yes", "--skip-preview", "--stack", stack]);
+}
+
+await runScript(stop);

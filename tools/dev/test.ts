@@ -1,0 +1,81 @@
+// test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts results.
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { packageRoot } from "../files/project.ts";
+
+const layers = ["lint", "unit", "engine", "cluster"] as const;
+type Layer = (typeof layers)[number];
+/** Each layer's Vitest projects. */
+const projects = { lint: [], unit: ["unit"], engine: ["engine"], cluster: ["machine", "cluster"] };
+const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
+
+interface Count {
+  passed: number;
+  failed: number;
+  /** Tests that did not run: they are never counted as passed, and fail the run. */
+  skipped: number;
+}
+
+const run = (program: string, args: string[]): boolean =>
+  spawnSync(join(packageRoot, "node_modules", program), args, { cwd: packageRoot, stdio: "inherit" }).status === 0;
+
+function lint(): Count {
+  const results = [run("@biomejs/cli-linux-x64/biome", ["check", "."]), run(".bin/tsc", ["--noEmit"])];
+  return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
+}
+
+function vitest(layer: Layer, args: string[]): Count {
+  const report = join(packageRoot, ".local", `test-${layer}.json`);
+  mkdirSync(join(packageRoot, ".local"), { recursive: true });
+  rmSync(report, { force: true });
+  const ok = run(".bin/vitest", [
+    "run",
+    ...projects[layer].flatMap((project) => ["--project", project]),
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...args,
+  ]);
+  let counts: { numPassedTests: number; numFailedTests: number; numPendingTests: number };
+  try {
+    counts = JSON.parse(readFileSync(report, "utf8"));
+  } catch {
+    return { passed: 0, failed: 1, skipped: 0 };
+  }
+  const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = counts;
+  // A file that does not load, or an unhandled rejection, fails the run without a failed test.
+  return { passed, failed: !ok && failed === 0 ? 1 : failed, skipped };
+}
+
+const separator = process.argv.indexOf("--");
+const words = process.argv.slice(2, separator < 0 ? undefined : separator);
+const vitestArguments = separator < 0 ? [] : process.argv.slice(separator + 1);
+const unknown = words.filter((word) => !isLayer(word));
+if (unknown.length > 0) {
+  console.error(`Unknown layer ${unknown.join(", ")}: the layers are ${layers.join(", ")}.`);
+  process.exit(2);
+}
+
+const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
+if (wanted.includes("cluster") && process.getuid?.() !== 0) {
+  console.error(
+    "Cluster tests create network namespaces, mounts and machines: run them as root, or run only the other layers (npm run lint, test:unit, test:engine).",
+  );
+  process.exit(2);
+}
+const total: Count = { passed: 0, failed: 0, skipped: 0 };
+const lines: string[] = [];
+for (const layer of wanted) {
+  const started = Date.now();
+  const count = layer === "lint" ? lint() : vitest(layer, vitestArguments);
+  total.passed += count.passed;
+  total.failed += count.failed;
+  total.skipped += count.skipped;
+  lines.push(
+    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s`,
+  );
+}
+console.log(`\n${lines.join("\n")}`);
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exit(total.failed + total.skipped > 0 || total.passed === 0 ? 1 : 0);

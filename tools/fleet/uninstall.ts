@@ -1,0 +1,269 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { KubeConfig } from "@kubernetes/client-node";
+import { retryAnnotation, specHash, specKey, statusAnnotation, systemNamespace } from "../../runtime/names.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { nameList, parseOptions, required, runCommand, UsageError, wholeNumber } from "../cli/options.ts";
+import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
+import { removeDeadPods } from "./dead-pods.ts";
+import { exitCodes, type FollowOptions, followFleet, type Outcome } from "./follow.ts";
+import { freeTickets } from "./free-tickets.ts";
+import { leftOn, remedy } from "./left.ts";
+import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
+import { mergePatch, patchNodeAnnotations } from "./patch.ts";
+import { askForRetries } from "./retry.ts";
+import { startUninstallers } from "./uninstallers.ts";
+import { type HandlerUser, handlerUsers } from "./users.ts";
+
+const usage = `Usage: contrast-runtime uninstall --group GROUP [options]
+
+Empties the group's spec and waits until every node has uninstalled its runtimes. Fails without changing anything if
+pods use one of the runtimes, or if nodes are NotReady that are not named as dead.
+
+  --namespace NAME        the installers' namespace (${systemNamespace})
+  --nodes A,B             uninstall from these nodes, which left the group, instead
+  --skip-nodes A,B        dead nodes not to wait for, in addition to those in the DaemonSet's annotation
+  --leave                 leave the nodes as they are; only remove the pods of dead nodes, which nothing else removes
+  --stall-timeout SECONDS give up when nothing has changed for this long (600)
+
+The cluster: KUBECONFIG_CONTENT (the content of a kubeconfig), otherwise kubectl's own rules.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 stalled, 4 no cluster.`;
+
+interface Uninstallation {
+  kubeconfig: KubeConfig;
+  stallMs: number;
+  /** As first observed. */
+  fleet: Fleet;
+  observe: () => Promise<Fleet>;
+}
+
+/** The delete command of a stack's `uninstall` resource; returns the exit code. */
+export function main(args: string[]): Promise<number> {
+  return runCommand(args, usage, async () => {
+    const values = parseOptions(args, {
+      namespace: { type: "string", default: systemNamespace },
+      group: { type: "string" },
+      nodes: { type: "string" },
+      "skip-nodes": { type: "string" },
+      leave: { type: "boolean", default: false },
+      "stall-timeout": { type: "string", default: "600" },
+    });
+    const { namespace, leave } = values;
+    const group = required(values, "group");
+    const named = nameList(values.nodes);
+    if (values.nodes !== undefined && (named.length === 0 || leave || values["skip-nodes"] !== undefined)) {
+      throw new UsageError("--nodes needs at least one node and cannot be combined with --leave or --skip-nodes.");
+    }
+    const stallMs = 1000 * wholeNumber(values["stall-timeout"], "stall-timeout");
+
+    const kubeconfig = await loadKubeConfig(process.env);
+    const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
+    const fleet = await observe().catch((error: unknown) => {
+      if (error instanceof Refusal && error.code === "no-installer") return undefined;
+      if (error instanceof Refusal) throw error;
+      const unreachable = `The API server cannot be queried: ${describeError(error)}`;
+      if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
+      // Leaving the nodes as they are works without an API server, too.
+      console.log(unreachable);
+      return undefined;
+    });
+    if (fleet === undefined) {
+      if (named.length > 0)
+        throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
+      if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
+      return exitCodes.done;
+    }
+    const run: Uninstallation = { kubeconfig, stallMs, fleet, observe };
+    if (leave) return leaveNodes(run);
+    if (named.length > 0) return uninstallNodes(run, new Set(named));
+    return uninstallGroup(run, new Set([...nameList(values["skip-nodes"]), ...fleet.skipNodes]));
+  });
+}
+
+async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<number> {
+  await removeDeadPods(kubeconfig, fleet.namespace, fleet, observe);
+  console.log(`Group ${fleet.group}: what is on its nodes stays there.`);
+  return exitCodes.done;
+}
+
+async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string>): Promise<number> {
+  const { kubeconfig, fleet, observe } = run;
+  const { namespace, group } = fleet;
+  const nodes = fleet.nodes.map(({ name }) => name).filter((name) => !skipNodes.has(name));
+  const users = await handlerUsers(kubeconfig, new Set(nodes));
+  if (refused(`Group ${group}`, objections(fleet, skipNodes, users))) return exitCodes.failed;
+  const { json, hash } = emptied(fleet);
+  const retries = await askForRetries(kubeconfig, fleet, hash);
+  await emptySpec(kubeconfig, namespace, fleet, json);
+  const outcome = await follow(run, {
+    observe: async () => {
+      const now = await observe();
+      await freeTickets(kubeconfig, namespace, now, skipNodes);
+      return now;
+    },
+    wanted: {
+      specHash: hash,
+      minimumNodes: 0,
+      skipNodes,
+      notReadyBefore: new Set(fleet.nodes.filter(neverInstalled).map(({ name }) => name)),
+      nodesMayLeave: false,
+      retries,
+    },
+  });
+  if (outcome.exitCode === exitCodes.done) {
+    const last = await observe();
+    await removeAnnotations(kubeconfig, last);
+    await removeTickets(kubeconfig, last);
+    await removeDeadPods(kubeconfig, namespace, last, observe);
+    const uninstalled = outcome.nodes.filter(({ state }) => state === "ready").length;
+    console.log(`Group ${group}: ${uninstalled} of ${outcome.nodes.length} nodes uninstalled.`);
+  }
+  return outcome.exitCode;
+}
+
+/** For nodes that left the group and so have no installer any more. */
+async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<number> {
+  const { kubeconfig, fleet } = run;
+  const users = await handlerUsers(kubeconfig, names);
+  const nodes = [...names].toSorted();
+  if (refused(nodes.join(", "), nodeObjections(fleet, names, users))) return exitCodes.failed;
+  const left = { ...fleet, nodes: fleet.nodes.filter(({ name }) => names.has(name)) };
+  const spec = emptied(fleet);
+  const retries = await askForRetries(kubeconfig, left, spec.hash);
+  const uninstallers = await startUninstallers(kubeconfig, fleet, names, spec);
+  try {
+    const { exitCode } = await follow(run, {
+      observe: uninstallers.observe,
+      wanted: {
+        specHash: spec.hash,
+        minimumNodes: names.size,
+        skipNodes: new Set(),
+        notReadyBefore: new Set(),
+        nodesMayLeave: false,
+        retries,
+      },
+    });
+    if (exitCode === exitCodes.done) {
+      await removeAnnotations(kubeconfig, left);
+      console.log(`${nodes.join(", ")}: uninstalled.`);
+    }
+    return exitCode;
+  } finally {
+    await uninstallers.remove();
+  }
+}
+
+/** Follows the fleet, printing one line per change of a node, and the reasons if it fails. */
+async function follow(
+  { stallMs }: Uninstallation,
+  options: Pick<FollowOptions, "observe" | "wanted">,
+): Promise<Outcome> {
+  const outcome = await followFleet({
+    ...options,
+    stallMs,
+    print: console.log,
+    clock: () => performance.now(),
+    delay,
+  });
+  for (const failure of outcome.failures) console.error(failure);
+  return outcome;
+}
+
+function emptied({ specJson }: Fleet): { json: string; hash: string } {
+  const json = `${JSON.stringify({ ...JSON.parse(specJson), runtimes: [] })}\n`;
+  return { json, hash: specHash(json) };
+}
+
+/** Prints the reasons against it, if there are any. */
+function refused(what: string, reasons: string[]): boolean {
+  if (reasons.length === 0) return false;
+  console.error([`${what} is not uninstalled; nothing was changed.`, ...reasons].join("\n"));
+  return true;
+}
+
+/** A node that has been NotReady ever since it joined the group. */
+const neverInstalled = ({ ready, pod, status }: FleetNode): boolean =>
+  !ready && pod === undefined && status === undefined;
+
+/** Pure: the reasons not to begin. */
+export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: HandlerUser[]): string[] {
+  const waitedFor = fleet.nodes.filter(({ name }) => !skipNodes.has(name));
+  const skip = "bring it back, or name it as a node to skip";
+  return [
+    ...inUse(users),
+    ...waitedFor
+      .filter((node) => !node.ready && !neverInstalled(node))
+      .map(({ name }) => `Node ${name} is NotReady, so nothing can be uninstalled there: ${skip}.`),
+    ...waitedFor.flatMap((node) => {
+      const left = node.ready ? leftOn(node, fleet) : undefined;
+      return left === undefined
+        ? []
+        : [`Node ${node.name} left the group and still has ${left}: ${remedy(fleet, node.name)}`];
+    }),
+  ];
+}
+
+/** Pure: the reasons not to begin with these nodes, which left the group. */
+export function nodeObjections(fleet: Fleet, names: ReadonlySet<string>, users: HandlerUser[]): string[] {
+  const known = new Map(fleet.nodes.map((node) => [node.name, node]));
+  return [
+    ...inUse(users),
+    ...[...names].toSorted().flatMap((name) => {
+      const node = known.get(name);
+      if (node === undefined) return [`Node ${name} has nothing of group ${fleet.group} installed, or does not exist.`];
+      if (!node.ready) return [`Node ${name} is NotReady, so nothing can be uninstalled there: bring it back first.`];
+      return node.selected
+        ? [
+            `Node ${name} is in group ${fleet.group}, which would install the runtimes again: take the node out of the group first.`,
+          ]
+        : [];
+    }),
+  ];
+}
+
+const inUse = (users: HandlerUser[]): string[] =>
+  users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`);
+
+/**
+ * Changes the ConfigMap in place: the DaemonSet's pods re-read the file, while a new ConfigMap would restart them all.
+ * kubelet refreshes a mounted ConfigMap when it syncs the pod, up to a minute later; a changed annotation triggers that now.
+ */
+async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet, spec: string): Promise<void> {
+  await mergePatch(kubeconfig, {
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { namespace, name: fleet.configMap },
+    data: { [specKey]: spec },
+  });
+  const annotations = { "runtime.contrast.edgeless.systems/spec-changed": specHash(spec) };
+  await Promise.all(
+    fleet.nodes.flatMap(({ pod }) =>
+      pod === undefined
+        ? []
+        : [
+            mergePatch(kubeconfig, {
+              apiVersion: "v1",
+              kind: "Pod",
+              metadata: { namespace, name: pod.name, annotations },
+            }),
+          ],
+    ),
+  );
+}
+
+/** Annotations that installers wrote on nodes; no stack manages them. */
+async function removeAnnotations(kubeconfig: KubeConfig, { group, nodes }: Fleet): Promise<void> {
+  const annotations = { [statusAnnotation(group)]: null, [retryAnnotation(group)]: null };
+  for (const { name } of nodes) await patchNodeAnnotations(kubeconfig, name, annotations);
+}
+
+async function removeTickets(kubeconfig: KubeConfig, { namespace, tickets }: Fleet): Promise<void> {
+  const { CoordinationV1Api } = await import("@kubernetes/client-node");
+  const leases = kubeconfig.makeApiClient(CoordinationV1Api);
+  for (const { name } of tickets) {
+    await leases.deleteNamespacedLease({ namespace, name }).catch((error: unknown) => {
+      if (!isNotFound(error)) throw error;
+    });
+  }
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,109 @@
+import type { KeyObject } from "node:crypto";
+import { z } from "zod";
+import { sha256 } from "../../runtime/canonical.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { requireSignature } from "../lock/cosign.ts";
+import { download } from "../lock/download.ts";
+import type { Progress } from "../programs/progress.ts";
+import { discard, readText } from "./http.ts";
+import { Repository } from "./registry.ts";
+
+const descriptor = z.object({
+  mediaType: z.string(),
+  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  size: z.int().min(0),
+});
+const manifestSchema = z.object({ config: descriptor, layers: z.array(descriptor).min(1) });
+const indexSchema = z.object({
+  manifests: z.array(
+    descriptor.extend({
+      artifactType: z.string().optional(),
+      platform: z.object({ architecture: z.string(), os: z.string() }).optional(),
+    }),
+  ),
+});
+const accepted = [
+  "application/vnd.oci.image.manifest.v1+json",
+  "application/vnd.oci.image.index.v1+json",
+  "application/vnd.docker.distribution.manifest.v2+json",
+  "application/vnd.docker.distribution.manifest.list.v2+json",
+].join(", ");
+
+/**
+ * Downloads an image's layers, by digest only: a tag may be another image tomorrow. Layers that are in the cache are not
+ * fetched again, and one that broke off is continued.
+ *
+ * @param options.signer the publisher's key: nothing is downloaded unless it signed the digest (see cosign.ts)
+ * @param reference "registry/repository@sha256:<64 hex digits>", the registry with http:// where it has no TLS
+ */
+export async function fetchImage(
+  reference: string,
+  options: { ca?: string | undefined; directory?: string; signer?: KeyObject | undefined },
+  progress: Progress,
+): Promise<string[]> {
+  const [, registry = "", repository = "", digest = ""] =
+    /^((?:https?:\/\/)?[^/]+)\/([^@:]+)(?::[^@/]+)?@(sha256:[0-9a-f]{64})$/.exec(reference) ?? [];
+  if (!digest)
+    throw new Refusal(
+      "image-reference",
+      `The image "${reference}" must be registry/repository@sha256:<64 hex digits>.`,
+    );
+  const source = new Repository({ registry, repository, ca: options.ca });
+  const { signer, ...where } = options;
+  if (signer) await requireSignature(source, digest, signer);
+  const files: string[] = [];
+  const read = async (wanted: string) => await manifestText(source, wanted);
+  const { layers } = await imageManifest(await read(digest), read, reference);
+  for (const { digest: layer, size } of layers) {
+    // Asked for by itself first: this is what a registry answers with its demand for a login.
+    discard(await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200]));
+    const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
+    const headers = source.authorization ? { authorization: source.authorization } : {};
+    files.push(await download({ url, sha256: layer.slice("sha256:".length), size, headers, ...where }, progress));
+  }
+  return files;
+}
+
+/** A manifest or index of the registry, with the digest that was asked for. */
+async function manifestText(source: Repository, digest: string): Promise<string> {
+  const text = await readText(
+    await source.send({ method: "GET", path: `manifests/${digest}`, headers: { accept: accepted } }, [200]),
+  );
+  if (`sha256:${sha256(text)}` !== digest)
+    throw new Refusal(
+      "digest-mismatch",
+      `${source.reference}@${digest}: the registry sent a manifest with another digest (sha256:${sha256(text)}).`,
+    );
+  return text;
+}
+
+/** The manifest itself, or that of the index's image for Linux on x86-64 (of its only one, where it says no platform). */
+export async function imageManifest(
+  text: string,
+  read: (digest: string) => Promise<string>,
+  name: string,
+): Promise<z.infer<typeof manifestSchema>> {
+  const document = imageJson(text, name);
+  const index = indexSchema.safeParse(document);
+  if (index.success) {
+    // An image layout lists what is attached to its image, too.
+    const manifests = index.data.manifests.filter(({ artifactType }) => artifactType === undefined);
+    const mine =
+      manifests.find(({ platform }) => platform?.os === "linux" && platform.architecture === "amd64") ??
+      manifests.find(({ platform }) => platform === undefined && manifests.length === 1);
+    if (mine) return await imageManifest(await read(mine.digest), read, name);
+    throw new Refusal("image-platform", `${name} has no image for linux/amd64.`);
+  }
+  const manifest = manifestSchema.safeParse(document);
+  if (manifest.success) return manifest.data;
+  throw new Refusal("image-manifest", `${name} is no image: ${z.prettifyError(manifest.error)}`);
+}
+
+/** A JSON document of an image. */
+export function imageJson(text: string, name: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Refusal("image-manifest", `${name} is no image: ${(error as Error).message}.`);
+  }
+}
