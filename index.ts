@@ -21,7 +21,9 @@ const runtime = new ContrastRuntime(
 
 /** What pods set as `runtimeClassName`, by node group. */
 export const handlers = runtime.handlers;
+/** The same with platform, payload and Kata of each. */
+export const runtimes = runtime.runtimes;
 /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
 export const referenceValues = runtime.referenceValues;
-export const kubeconfig =
-  cluster.kubeconfig ?? (cluster.manifests ? `none: see ${cluster.manifests}` : "KUBECONFIG of the environment");
+/** The cluster's kubeconfig; undefined where commands use the environment's KUBECONFIG, or no cluster is contacted. */
+export const kubeconfig = cluster.kubeconfig;

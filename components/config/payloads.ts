@@ -1,5 +1,5 @@
 import { launchValues } from "../../measure/launch-values.ts";
-import { deriveRuntime } from "../../measure/runtime.ts";
+import { deriveRuntime, measuredRuntime } from "../../measure/runtime.ts";
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
 import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -71,8 +71,7 @@ async function readManifest(path: string, platform: PlatformName, readText: Read
     return `is not a manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
   }
   try {
-    deriveRuntime({ platform, manifest });
-    launchValues(platform, manifest);
+    launchValues(measuredRuntime({ platform, manifest }));
     return manifest;
   } catch (error) {
     if (error instanceof Refusal) return `cannot be used: ${error.message}`;

@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
 import { usualVcpus } from "../../measure/reference-values.ts";
-import { deriveRuntime } from "../../measure/runtime.ts";
+import { measuredRuntime } from "../../measure/runtime.ts";
 import {
   contrastReferenceValues,
   referenceTable,
@@ -37,9 +37,8 @@ export function manifestValues(args: string[]): object {
   const platform = oneOf(Object.keys(platforms) as PlatformName[], values.platform, "--platform");
   const manifest = readManifest(path);
   const vcpus = vcpuCounts(values.vcpus);
-  // The values of a payload that cannot serve the platform are those of no guest.
-  deriveRuntime({ platform, manifest });
-  const table = valuesOf(platform, manifest, vcpus);
+  // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
+  const table = valuesOf(measuredRuntime({ platform, manifest }), vcpus);
   if (table === undefined) {
     throw new Refusal(
       "not-measured",
