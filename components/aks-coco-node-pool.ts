@@ -4,6 +4,7 @@ import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containe
 import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
+import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { applied, checkArguments, input, type Shape } from "./arguments.ts";
 import { aksClusterName, azureResourceGroup, pool } from "./config/schema.ts";
 import { labelInputs } from "./group.ts";
@@ -75,7 +76,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = checked;
     // The order of zones has no meaning, but another one would replace the pool.
     const zones = checked.zones && applied(checked.zones, (list) => list.toSorted());
-    super("contrast-runtime:index:AksCocoNodePool", name, { ...checked, ...(zones && { zones }) }, opts);
+    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...checked, ...(zones && { zones }) }), opts);
 
     void this.#warnUnlessRegistered(pool);
     new AgentPool(

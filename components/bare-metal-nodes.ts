@@ -1,6 +1,8 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
+import { bareMetalNodesCard } from "../runtime/cards.ts";
+import { type CommandPurpose, commandName } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { distributionNames, type HostRequirements, platformNames } from "../runtime/spec.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
@@ -130,8 +132,8 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const checked = checkArguments(`BareMetalNodes ${name}`, bareMetalNodesArgs, args);
     const hosts = checked.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(checked.platforms.map((platform) => platforms[platform].host));
-    const cards = hosts.map((host) => card(host, checked.ignoreNodes));
-    super("contrast-runtime:index:BareMetalNodes", name, { hosts: cards, ...requirements }, opts);
+    const ignored = checked.ignoreNodes;
+    super(bareMetalNodesCard.type, name, bareMetalNodesCard.build({ hosts, ignored, requirements }), opts);
     this.#warnOutdated(checked.registryCa);
     for (const host of hosts) this.#host(name, host, checked, requirements);
     this.nodeNames = pulumi.output(hosts.map((host) => host.name));
@@ -166,15 +168,15 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       dialErrorLimit: 4,
       perDialTimeout: 15,
     };
-    const run = (concern: string, verbs: Verbs, after: pulumi.Resource[]) =>
+    const run = (concern: CommandPurpose, verbs: Verbs, after: pulumi.Resource[]) =>
       new Command(
-        `${parent}-${host.name}-${concern}`,
+        `${parent}-${commandName(host.name, concern)}`,
         // sshd accepts no environment variables by default. A command without verbs connects to nothing: a dead host's
         // command that never ran is registered like that, and a later update runs it.
         { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(user, verbs)) },
         {
           parent: this,
-          aliases: formerly(`${host.name}-${concern}`),
+          aliases: formerly(commandName(host.name, concern)),
           dependsOn: after,
           // What the stack has recorded of a dead host stays as it is, verbs included.
           ...(dead && { ignoreChanges: ["*"] }),
@@ -236,10 +238,3 @@ function combined(requirements: HostRequirements[]): HostRequirements {
     guestPull: requirements.some(({ guestPull }) => guestPull),
   };
 }
-
-const card = ({ name, address, hostKey }: CheckedHost, ignored: string[]) => ({
-  name,
-  address,
-  hostKey,
-  ...(ignored.includes(name) && { skipped: "named in ignoreNodes" }),
-});

@@ -6,6 +6,7 @@ import { type MeasuredRuntime, measuredRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../measure/verifiers.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
+import { confidentialWorkloadCard } from "../runtime/cards.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import {
@@ -149,7 +150,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       }),
     };
     const { handler } = spec;
-    super("contrast-runtime:index:ConfidentialWorkload", name, { handler, payload: manifest.name, ...card }, opts);
+    super(confidentialWorkloadCard.type, name, { handler, payload: manifest.name, ...card }, opts);
     this.handler = pulumi.output(handler);
     this.template = prepared.apply(({ template }) => template as pulumi.Inputs);
     this.initdata = card.initdata;

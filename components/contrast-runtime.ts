@@ -6,8 +6,9 @@ import { measuredInputs } from "../measure/changes.ts";
 import { launchTable } from "../measure/launch-values.ts";
 import type { ReferenceTable } from "../measure/verifiers.ts";
 import { advisoryName } from "../runtime/advisories.ts";
+import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
-import { systemNamespace } from "../runtime/names.ts";
+import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
@@ -119,7 +120,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const checked = checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
     const groups = derivedGroups(`ContrastRuntime ${name}`, checked);
     const handlers = handlersOf(groups);
-    super("contrast-runtime:index:ContrastRuntime", name, { handlers, runtimes: reviewCard(groups) }, opts);
+    super(contrastRuntimeCard.type, name, contrastRuntimeCard.build({ handlers, runtimes: cards(groups) }), opts);
 
     const namespace = this.#namespace(name);
     const classes = this.#runtimeClasses(name, groups);
@@ -140,7 +141,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 
   /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
   #namespace(name: string): Namespace {
-    const labels = { "app.kubernetes.io/part-of": "contrast-runtime", ...podSecurityLabels };
+    const labels = { ...partOfLabel, ...podSecurityLabels };
     return new Namespace(
       `${name}-namespace`,
       { metadata: { name: systemNamespace, labels } },
@@ -281,22 +282,15 @@ function referenceTables(groups: Group[]): Record<string, ReferenceTable> {
   return Object.fromEntries(tables.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Each runtime once: its payload, what a verifier will see of its guests, and the inputs that this depends on. */
-function reviewCard(groups: Group[]): pulumi.Inputs[] {
-  return unique(groups)
-    .map(({ platform, manifest, spec, inputs, launch, assessment: { acknowledged, closed } }) => ({
-      handler: spec.handler,
-      payload: manifest.name,
-      kata: kataTitle(manifest.flavour),
-      kataVersion: manifest.kataVersion,
-      ...(acknowledged.length > 0 && {
-        acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
-      }),
-      ...(closed.length > 0 && {
-        closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
-      }),
-      ...(inputs !== undefined &&
-        Object.keys(launch).length > 0 && { launch, measured: measuredInputs(inputs, platforms[platform].tee) }),
-    }))
-    .sort(byHandler);
-}
+/** Of each runtime its payload, what a verifier will see of its guests, and the inputs that this depends on. */
+const cards = (groups: Group[]): ContrastRuntimeCard["runtimes"] =>
+  unique(groups).map(({ platform, manifest, spec, inputs, launch, assessment: { acknowledged, closed } }) => ({
+    handler: spec.handler,
+    payload: manifest.name,
+    kata: kataTitle(manifest.flavour),
+    kataVersion: manifest.kataVersion,
+    acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+    closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+    launch,
+    measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
+  }));

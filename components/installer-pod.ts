@@ -1,7 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
-import { healthPort, installerName, specKey, specVolume } from "../runtime/names.ts";
+import { healthPort, installerLabels, installerName, specKey, specVolume } from "../runtime/names.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { applied } from "./arguments.ts";
 import type { CheckedGroup } from "./group.ts";
@@ -18,11 +18,6 @@ export interface InstallerPodArgs
   /** Name of a Secret in the same namespace. */
   pullSecret?: pulumi.Input<string> | undefined;
 }
-
-export const installerLabels = (group: string): Record<string, string> => ({
-  "app.kubernetes.io/name": installerName(group),
-  "app.kubernetes.io/part-of": "contrast-runtime",
-});
 
 const specDirectory = "/etc/contrast";
 

@@ -11,15 +11,16 @@ import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { canonicalJson } from "../runtime/canonical.ts";
+import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
-import { installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { namespaceName, objectName } from "./config/kubernetes-names.ts";
 import type { Mistake } from "./config/mistakes.ts";
 import { imageReference } from "./config/schema.ts";
 import { type GroupArgs, groupArgs } from "./group.ts";
-import { definedOnly, inOrder, installerLabels, podTemplate } from "./installer-pod.ts";
+import { definedOnly, inOrder, podTemplate } from "./installer-pod.ts";
 import { installerIdentity } from "./manifests/identity.ts";
 import { formerly } from "./names.ts";
 import { withoutStack } from "./refusals.ts";
@@ -110,7 +111,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
   constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
     const checked = checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
     const runtimes = specsOf(`NodeInstaller ${name}`, checked.runtimes);
-    super("contrast-runtime:index:NodeInstaller", name, reviewCard({ ...checked, runtimes }), opts);
+    super(nodeInstallerCard.type, name, reviewCard({ ...checked, runtimes }), opts);
     const installer: Installer = {
       ...checked,
       name,
@@ -236,7 +237,7 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
     generation === undefined ? (pulumi.unknown as never) : `${generation}`,
   );
   new Command(
-    `${name}-rollout`,
+    commandName(name, "rollout"),
     {
       // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
       create,
@@ -250,7 +251,7 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
       // A line per node and state soon exceeds what Linux accepts as a variable (128 KiB).
       addPreviousOutputInEnv: false,
     },
-    { ...before(options, `${group}-rollout`), dependsOn: [daemonSet, uninstall] },
+    { ...before(options, commandName(group, "rollout")), dependsOn: [daemonSet, uninstall] },
   );
 }
 
@@ -268,7 +269,7 @@ const nodesOf = ({ nodeSelector, nodeNames, tolerations }: Installer): pulumi.In
 function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
   const { name, options, group, namespace, onDestroy } = installer;
   return new Command(
-    `${name}-uninstall`,
+    commandName(name, "uninstall"),
     {
       delete: command(
         ...["uninstall", "--namespace", namespace, "--group", group],
@@ -276,7 +277,7 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
       ),
       environment: environment(installer, {}),
     },
-    { ...before(options, `${group}-uninstall`), dependsOn: [daemonSet] },
+    { ...before(options, commandName(group, "uninstall")), dependsOn: [daemonSet] },
   );
 }
 
@@ -289,16 +290,14 @@ const command = (...words: string[]): string => ["contrast-runtime", ...words].m
 /** What a reviewer should see first, in the engine's diff of the component. */
 function reviewCard(args: Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> & { runtimes: RuntimeSpec[] }) {
   const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce, onDestroy, manifestsOnly } = args;
-  return {
+  return nodeInstallerCard.build({
     group,
     distribution: distribution.name,
     nodes: nodeNames ? applied(nodeNames, (names) => names.toSorted()) : (nodeSelector ?? "all"),
-    runtimes: runtimes
-      .map(({ handler, platform, payload }) => ({ handler, platform, payload }))
-      .sort((a, b) => (a.handler < b.handler ? -1 : 1)),
+    runtimes,
     image,
     atOnce,
     onDestroy,
-    ...(manifestsOnly && { manifestsOnly }),
-  };
+    manifestsOnly,
+  });
 }

@@ -1,8 +1,10 @@
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
+import { runtimeClassesCard } from "../runtime/cards.ts";
+import { handlerLabel, ownKey, partOfLabel } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
-import { handlerLabel, handlerName, platformNames } from "../runtime/spec.ts";
+import { handlerName, platformNames } from "../runtime/spec.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
 import { overhead } from "./config/schema.ts";
 import { formerly } from "./names.ts";
@@ -70,7 +72,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
   constructor(name: string, args: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
     const { classes } = checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
-    super("contrast-runtime:index:RuntimeClasses", name, { classes: sorted.map(card) }, opts);
+    super(runtimeClassesCard.type, name, { classes: sorted.map(card) }, opts);
     for (const each of sorted) {
       new RuntimeClass(`${name}-${each.handler}`, manifest(each), {
         parent: this,
@@ -92,10 +94,7 @@ function manifest(args: CheckedClass) {
   return {
     metadata: {
       name: handler,
-      labels: {
-        "app.kubernetes.io/part-of": "contrast-runtime",
-        "runtime.contrast.edgeless.systems/platform": platform,
-      },
+      labels: { ...partOfLabel, [ownKey("platform")]: platform },
     },
     handler,
     overhead: { podFixed: podFixed(args) },

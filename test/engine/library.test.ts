@@ -16,12 +16,13 @@ const clone = resolve(import.meta.dirname, "..", "..");
 const handler = fixtureHandler("contrast-go");
 
 const program = `
-import { readFileSync } from "node:fs";
-import { cdhConfiguration, ConfidentialWorkload, ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
+import { cdhConfiguration, ConfidentialWorkload, ContrastRuntime, NodeInstaller, readManifest } from "contrast-runtime";
+import * as pulumi from "@pulumi/pulumi";
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { PodTemplate } from "@pulumi/kubernetes/core/v1/podTemplate.js";
 
-const manifest: Manifest = manifestSchema.parse(JSON.parse(readFileSync("manifest.json", "utf8")));
+const manifest = readManifest("manifest.json");
+const acknowledgedAdvisories = ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"];
 const image = "registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}";
 const runtime = new ContrastRuntime("confidential", {
   image,
@@ -30,7 +31,7 @@ const runtime = new ContrastRuntime("confidential", {
       group: "snp",
       distribution: { name: "containerd" },
       nodeSelector: { "example.com/pool": "snp" },
-      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories: ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"] }],
+      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories }],
       minimumNodes: 0,
     },
   ],
@@ -45,7 +46,7 @@ const alone = new NodeInstaller(
     image,
     distribution: { name: "k3s" },
     nodeNames: ["node-7"],
-    runtimes: [deriveRuntime({ platform: "metal-qemu-snp", manifest })],
+    runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories }],
     minimumNodes: 0,
   },
   { dependsOn: [namespace] },
@@ -73,8 +74,9 @@ new PodTemplate(
   { dependsOn: [namespace] },
 );
 export const reference = web.reference;
-export const handlers: Record<string, string[]> = runtime.handlers;
-export const specHash: string = alone.specHash;
+export const handlers: pulumi.Output<Record<string, string[]>> = runtime.handlers;
+export const runtimes = runtime.runtimes;
+export const specHash: pulumi.Output<string> = alone.specHash;
 `;
 
 interface PackageJson {
@@ -125,6 +127,9 @@ test("another program previews and updates with the components, and the package'
   await project.mustWork(project.up());
   expect(await project.outputs()).toMatchObject({
     handlers: { snp: [handler] },
+    runtimes: [
+      { group: "snp", handler, platform: "metal-qemu-snp", payload: "fixture-contrast-go", kataVersion: "3.28.0" },
+    ],
     reference: { snp: { "EPYC-Milan": { 2: expect.stringMatching(/^[0-9a-f]{96}$/) } } },
   });
   const path = "jsonpath={.template.spec.runtimeClassName}";

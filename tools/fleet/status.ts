@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { installerName, systemNamespace } from "../../runtime/names.ts";
+import { groupOfInstaller, systemNamespace } from "../../runtime/names.ts";
 import { listed, printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { parseOptions, runCommand } from "../cli/options.ts";
@@ -43,16 +43,10 @@ export function main(args: string[]): Promise<number> {
   });
 }
 
-const prefix = installerName("");
-
 async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
   const { AppsV1Api } = await import("@kubernetes/client-node");
   const { items } = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDaemonSet({ namespace });
-  const names = items.map(({ metadata }) => metadata?.name ?? "");
-  return names
-    .filter((name) => name.startsWith(prefix))
-    .map((name) => name.slice(prefix.length))
-    .toSorted();
+  return items.flatMap(({ metadata }) => groupOfInstaller(metadata?.name ?? "") ?? []).toSorted();
 }
 
 /** Pure: the table, one row per node. */

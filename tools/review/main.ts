@@ -2,14 +2,16 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readSpec } from "../../node-installer/install/read-spec.ts";
-import { type Approved, differences, planDifferences, readApproved } from "../../review/check.ts";
-import { type BundleText, type FleetPlan, fleetSentence, outcomeSentence, planFleet } from "../../review/fleet-plan.ts";
-import { plannedNodes, plannedSpecs } from "../../review/groups.ts";
-import { count, list } from "../../review/lines.ts";
-import { renderMarkdown } from "../../review/markdown.ts";
-import { readPreview } from "../../review/preview.ts";
-import { type Source, sourceOf } from "../../review/source.ts";
-import { canonical, summarize } from "../../review/summary.ts";
+import { differences, planDifferences } from "../../review/approval/compare.ts";
+import { type Approved, canonical, readApproved, type Source } from "../../review/approval/form.ts";
+import { type BundleText, type FleetPlan, planFleet } from "../../review/fleet-plan/plan.ts";
+import { fleetSentence, outcomeSentence } from "../../review/fleet-plan/sentences.ts";
+import { sourceOf } from "../../review/forge/source.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
+import { renderMarkdown } from "../../review/summary/markdown.ts";
+import { summarize } from "../../review/summary/summary.ts";
+import { count, list } from "../../review/text.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { systemNamespace } from "../../runtime/names.ts";
 import { printable } from "../../runtime/printable.ts";
@@ -122,8 +124,8 @@ async function check(args: string[]): Promise<number> {
 async function approval(args: string[]): Promise<number> {
   const values = parseOptions(args, { stored: { type: "string" }, form: { type: "string" } });
   const [{ forgeOf }, { approvalOf }] = await Promise.all([
-    import("../../review/forge.ts"),
-    import("../../review/approval.ts"),
+    import("../../review/forge/forge.ts"),
+    import("../../review/forge/approval.ts"),
   ]);
   const [stored, file] = [required(values, "stored"), required(values, "form")];
   const forge = forgeOf(process.env);
@@ -139,8 +141,8 @@ async function approval(args: string[]): Promise<number> {
 async function release(args: string[]): Promise<number> {
   const values = parseOptions(args, { approved: { type: "string" }, environment: { type: "string" } });
   const [{ forgeOf }, { releaseOf }] = await Promise.all([
-    import("../../review/forge.ts"),
-    import("../../review/approval.ts"),
+    import("../../review/forge/forge.ts"),
+    import("../../review/forge/approval.ts"),
   ]);
   const [file, environment] = [required(values, "approved"), required(values, "environment")];
   const { source } = await approvedIn(file);
@@ -196,7 +198,7 @@ async function collect(args: string[]): Promise<number> {
   const output = required(values, "output");
   const [{ loadKubeConfig }, { collectBundles }] = await Promise.all([
     import("../fleet/client.ts"),
-    import("../../review/collect.ts"),
+    import("../../review/collect/bundles.ts"),
   ]);
   let [taken, missed] = [0, 0];
   const kubeconfig = await loadKubeConfig(process.env);
@@ -215,7 +217,7 @@ async function collect(args: string[]): Promise<number> {
 }
 
 async function comment(args: string[]): Promise<number> {
-  const { commentsOf, postComment } = await import("../../review/comment.ts");
+  const { commentsOf, postComment } = await import("../../review/forge/comment.ts");
   const body = await readText(required(parseOptions(args, { body: { type: "string" } }), "body"));
   console.log(`The comment was ${await postComment(commentsOf(process.env), body)}.`);
   return exitCodes.done;
