@@ -3,6 +3,7 @@ import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/contain
 import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
 import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
+import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { aksCocoNodePoolArgs, checkArguments } from "./arguments.ts";
 
 export interface AksCocoNodePoolArgs {
@@ -33,7 +34,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
     // The order of zones has no meaning, but another one would replace the pool.
     const zones = args.zones?.toSorted();
-    super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);
+    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...args, ...(zones && { zones }) }), opts);
     const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
 
     void this.#warnUnlessRegistered(pool);

@@ -102,5 +102,3 @@ export type InstallSpec = z.infer<typeof installSpecSchema>;
 
 /** Where a handler's files are on a node. */
 export const runtimeDirectory = (handler: string): string => `/opt/edgeless/${handler}`;
-/** The node label that says that this node serves the handler. */
-export const handlerLabel = (handler: string): string => `runtime.contrast.edgeless.systems/${handler}`;
