@@ -12,6 +12,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
 import {
@@ -24,7 +25,6 @@ import {
 } from "./installer-pod.ts";
 import { installerIdentity } from "./manifests/identity.ts";
 import { withoutStack } from "./refusals.ts";
-import { quote } from "./shell.ts";
 
 export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
