@@ -2,18 +2,12 @@ import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { bareMetalNodesCard } from "../runtime/cards.ts";
 import { type CommandPurpose, commandName } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
 import { bareMetalNodesArgs, checkArguments, registryOf } from "./arguments.ts";
-import {
-  checkScript,
-  joinScript,
-  prepareScript,
-  registryScript,
-  unprepareScript,
-  unregistryScript,
-} from "./bare-metal-scripts.ts";
+import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./certificates.ts";
-import { quote } from "./shell.ts";
+import { checkScript } from "./host-check.ts";
 
 export interface HostArgs {
   /** The node's name in the cluster. */

@@ -1,8 +1,8 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { localClusterCard } from "../runtime/cards.ts";
+import { quote } from "../runtime/shell.ts";
 import { checkArguments, localClusterArgs } from "./arguments.ts";
-import { quote } from "./shell.ts";
 
 export interface LocalClusterArgs {
   /** Lower-case DNS label of at most 30 characters, usually the stack's. Everything on the machine is named after it. */

@@ -13,12 +13,12 @@ import { canonicalJson } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
 import { definedOnly, inOrder, type NodeSelectionArgs, podTemplate, type TolerationArgs } from "./installer-pod.ts";
 import { installerIdentity } from "./manifests/identity.ts";
 import { withoutStack } from "./refusals.ts";
-import { quote } from "./shell.ts";
 
 export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */

@@ -131,7 +131,7 @@ function outlineProcessor(text: string): string {
     if (name === "flags")
       return `flags\t: ${value
         .split(" ")
-        .filter((flag) => cpuFlags.includes(flag))
+        .filter((flag) => cpuFlags.some((one) => one === flag))
         .join(" ")}`;
     return /^(?:vendor_id|cpu family|model)$/.test(name) && /^\w{1,32}$/.test(value) ? `${name}\t: ${value}` : [];
   });
