@@ -2,11 +2,12 @@ import { posix } from "node:path";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import type { FileAttributes } from "../host/host.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
-import type { Environment, Observation } from "./observe.ts";
+import type { Environment } from "./environment.ts";
+import type { Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 
-/** One run of the sequence: what it was given, what was observed, what is planned, and the journal as it grows. */
-export interface Work {
+/** One pass through the steps: what it was given, what was observed, what is planned, and the journal as it grows. */
+export interface Attempt {
   environment: Environment;
   observation: Observation;
   plan: Plan;
@@ -17,27 +18,27 @@ export interface Work {
   backup: string | undefined;
 }
 
-/** Changes the journal on disk, then in memory, so that this run knows no more than the next one will read. */
-export async function record(work: { environment: Environment; journal: Journal }, change: Partial<Journal>) {
-  const journal = { ...work.journal, ...change };
-  await writeJournal(work.environment.host, journal);
-  work.journal = journal;
+/** Whoever has it may change the journal. */
+export type JournalHolder = Pick<Attempt, "environment" | "journal">;
+
+/** Changes the journal on disk, then in memory, so that this process knows no more than the next one will read. */
+export async function record(holder: JournalHolder, change: Partial<Journal>): Promise<void> {
+  await replaceJournal(holder, { ...holder.journal, ...change });
 }
 
-/** Leaves the field out, which setting it to `undefined` would not do. */
-export function without<Key extends keyof Journal>(journal: Journal, key: Key): Omit<Journal, Key> {
-  const { [key]: _, ...rest } = journal;
-  return rest;
-}
-
+/** The same, and leaves a field out, which setting it to `undefined` would not do. */
 export async function recordWithout(
-  work: { environment: Environment; journal: Journal },
-  key: "transaction" | "failure" | "file" | "committed",
+  holder: JournalHolder,
+  key: "transaction" | "failure",
   change: Partial<Journal> = {},
 ): Promise<void> {
-  const journal = { ...without(work.journal, key), ...change } as Journal;
-  await writeJournal(work.environment.host, journal);
-  work.journal = journal;
+  const { [key]: _, ...rest } = holder.journal;
+  await replaceJournal(holder, { ...rest, ...change });
+}
+
+export async function replaceJournal(holder: JournalHolder, journal: Journal): Promise<void> {
+  await writeJournal(holder.environment.host, journal);
+  holder.journal = journal;
 }
 
 export function withRuntime(
@@ -51,18 +52,14 @@ export function withRuntime(
 }
 
 /** Creates a directory, and records beforehand which of its parents are ours to remove one day. */
-export async function makeOwnDirectory(
-  work: { environment: Environment; journal: Journal },
-  path: string,
-  mode = 0o755,
-): Promise<void> {
+export async function makeOwnDirectory(holder: JournalHolder, path: string, mode = 0o755): Promise<void> {
   const missing: string[] = [];
-  const { host } = work.environment;
+  const { host } = holder.environment;
   for (let current = path; (await host.stat(current)) === undefined; current = posix.dirname(current)) {
     missing.unshift(current);
   }
   if (missing.length === 0) return;
-  const fresh = missing.filter((directory) => !work.journal.createdDirectories.includes(directory));
-  if (fresh.length > 0) await record(work, { createdDirectories: [...work.journal.createdDirectories, ...fresh] });
+  const fresh = missing.filter((directory) => !holder.journal.createdDirectories.includes(directory));
+  if (fresh.length > 0) await record(holder, { createdDirectories: [...holder.journal.createdDirectories, ...fresh] });
   await host.makeDirectory(path, mode);
 }
