@@ -1,5 +1,5 @@
-import { isAtLeast } from "../runtime/flavours.ts";
 import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
+import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
 /** Which Kata it is: flavour (runtime/flavours.ts) and version. */

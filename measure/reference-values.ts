@@ -1,6 +1,6 @@
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { sha256, toHex } from "./bytes.ts";
+import { rawSha256, toHex } from "./bytes.ts";
 import { vcpuPlaceholder, withVcpus } from "./kata-command-line.ts";
 import {
   commandLineHash,
@@ -97,7 +97,7 @@ function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaun
       : {
           kernel: {
             kernel: bytes(kernel.sha256),
-            initrd: initrd === undefined ? sha256(new Uint8Array()) : bytes(initrd.sha256),
+            initrd: initrd === undefined ? rawSha256(new Uint8Array()) : bytes(initrd.sha256),
             commandLine: commandLineHash(withVcpus(commandLine ?? "", vcpus)),
           },
         }),

@@ -1,8 +1,9 @@
 import { enabledAnnotations } from "./annotations.ts";
-import { type FlavourName, isAtLeast } from "./flavours.ts";
+import type { FlavourName } from "./flavours.ts";
 import type { FileRole, GuestImage } from "./manifest.ts";
 import type { Platform } from "./platforms.ts";
 import { tomlString } from "./toml.ts";
+import { isAtLeast } from "./version.ts";
 
 /** Who reads the file: each reader knows different keys, and an unknown key is at best ignored. */
 type Reader = "qemu contrast-go" | "qemu kata-go" | "qemu kata-rs" | "clh contrast-go";

@@ -1,14 +1,7 @@
 import { sha256 } from "../../runtime/canonical.ts";
+import type { Referrer } from "../oci/layout.ts";
 import { debianLicences } from "./base.ts";
 import { type ImageParts, type NpmPackage, spdxTime } from "./parts.ts";
-
-/** What is attached to an image: a document of its own, which names the image as its subject (OCI image spec 1.1). */
-export interface Referrer {
-  /** The document's media type; also what referrers are told apart by. */
-  artifactType: string;
-  content: string;
-  annotations: Record<string, string>;
-}
 
 const imageName = "contrast-node-installer";
 

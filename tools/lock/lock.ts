@@ -1,10 +1,11 @@
-import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
+import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../programs/progress.ts";
 import type { FileTree } from "./archives.ts";
 import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
@@ -117,10 +118,4 @@ async function copyFiles(
   } finally {
     await rm(aside, { recursive: true });
   }
-}
-
-async function replaceFile(file: string, content: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(`${file}.new`, content, { flush: true });
-  await rename(`${file}.new`, file);
 }

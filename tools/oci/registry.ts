@@ -4,8 +4,8 @@ import { z } from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isLoopback, isPrivate } from "../../runtime/web-address.ts";
+import { connectionProblem, discard, readText, send } from "../http/client.ts";
 import { type Credentials, registryCredentials } from "./credentials.ts";
-import { connectionProblem, discard, readText, send } from "./http.ts";
 
 export interface RegistryOptions {
   /** "https://ghcr.io", "http://10.0.0.1:5000"; without a scheme https. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { sha256, sha384, sourceOf, toHex } from "../../../measure/bytes.ts";
+import { rawSha256, sha384, sourceOf, toHex } from "../../../measure/bytes.ts";
 import { explainChanges, measuredInputs } from "../../../measure/changes.ts";
 import { collectInputs } from "../../../measure/collect.ts";
 import { checkConsistency } from "../../../measure/consistency.ts";
@@ -37,8 +37,8 @@ test("values from a manifest's JSON are those from the files", () => {
     ...firmwareLaunch(parts.firmware, readFirmware(parts.firmware)),
     guestFeatures: 1,
     kernel: {
-      kernel: sha256(parts.kernel),
-      initrd: sha256(parts.initrd),
+      kernel: rawSha256(parts.kernel),
+      initrd: rawSha256(parts.initrd),
       commandLine: commandLineHash(inputs.commandLine ?? ""),
     },
   };

@@ -6,11 +6,11 @@ import { launchValues } from "../../../measure/launch-values.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { canonicalJson } from "../../../runtime/canonical.ts";
 import { renderSpec } from "../../../runtime/derive.ts";
-import { isAtLeast } from "../../../runtime/flavours.ts";
 import { type Manifest, manifestSchema } from "../../../runtime/manifest.ts";
 import { platforms } from "../../../runtime/platforms.ts";
 import { Refusal } from "../../../runtime/refusal.ts";
 import { handlerName, type PlatformName, runtimeSpec } from "../../../runtime/spec.ts";
+import { isAtLeast } from "../../../runtime/version.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
 
