@@ -124,7 +124,7 @@ export class View {
 /** EFI GUID: the first three groups little-endian, the rest as written. */
 export function guidText(bytes: Uint8Array): string {
   const part = (from: number, to: number) => toHex(bytes.subarray(from, to));
-  const swapped = (from: number, to: number) => toHex(bytes.slice(from, to).reverse());
+  const swapped = (from: number, to: number) => toHex(bytes.subarray(from, to).toReversed());
   return `${swapped(0, 4)}-${swapped(4, 6)}-${swapped(6, 8)}-${part(8, 10)}-${part(10, 16)}`;
 }
 

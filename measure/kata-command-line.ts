@@ -189,6 +189,7 @@ export const namesRootHash = (kernelParams: string): boolean =>
 
 /** What of a configuration binds the guest's image to the launch measurement: the root hash, in either place. */
 export function bindsRootfs(configuration: KataConfiguration): boolean {
-  const { kernel_params, kernel_verity_params } = hypervisorOf(configuration);
-  return (kernel_verity_params ?? "") !== "" || namesRootHash(String(kernel_params ?? ""));
+  // To Kata, a key that is not written is empty.
+  const { kernel_params = "", kernel_verity_params = "" } = hypervisorOf(configuration);
+  return kernel_verity_params !== "" || namesRootHash(String(kernel_params));
 }

@@ -92,13 +92,13 @@ function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaun
     resetEip: snp.resetEip,
     guestFeatures: snp.guestFeatures,
     ...(vmm === undefined ? {} : { vmm }),
-    ...(kernel === undefined
+    ...(kernel === undefined || commandLine === undefined
       ? {}
       : {
           kernel: {
             kernel: bytes(kernel.sha256),
             initrd: initrd === undefined ? rawSha256(new Uint8Array()) : bytes(initrd.sha256),
-            commandLine: commandLineHash(withVcpus(commandLine ?? "", vcpus)),
+            commandLine: commandLineHash(withVcpus(commandLine, vcpus)),
           },
         }),
   };

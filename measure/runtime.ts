@@ -39,8 +39,8 @@ export const deriveRuntime = (runtime: RuntimeChoice): RuntimeSpec => measuredRu
 function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration: KataConfiguration): void {
   if (tee === "none") return;
   const { name, kataVersion, flavour, guest } = manifest;
-  const given = guest?.kernelVerityParams ?? "";
-  if (given !== "" && hypervisorOf(configuration).kernel_verity_params !== given)
+  const given = guest?.kernelVerityParams;
+  if (given && hypervisorOf(configuration).kernel_verity_params !== given)
     throw new Refusal(
       "kata-too-old",
       `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. ${vmm === "qemu" ? "Lock a newer payload." : "Lock it without: an IGVM file binds its own image."}`,

@@ -36,9 +36,9 @@ export interface Initdata {
 
 /** The TOML document, always the same bytes for the same content: the digest is over these bytes. */
 export function initdataDocument({ algorithm, data }: Initdata): string {
-  const entries = Object.keys(data)
-    .sort()
-    .map((name) => `${tomlString(name)} = ${tomlText(data[name] ?? "")}\n`);
+  const entries = Object.entries(data)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, text]) => `${tomlString(name)} = ${tomlText(text)}\n`);
   return `algorithm = "${algorithm}"\nversion = "0.1.0"\n\n[data]\n${entries.join("")}`;
 }
 

@@ -120,7 +120,11 @@ export function defaultHome(): string {
 function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   const onPath = findOnPath(`pulumi-resource-${provider}`, env.PATH);
   if (onPath && !env.PULUMI_IGNORE_AMBIENT_PLUGINS) return true;
-  const directory = join(env.PULUMI_HOME ?? "", "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
+  const directory = join(
+    env.PULUMI_HOME ?? join(homedir(), ".pulumi"),
+    "plugins",
+    `resource-${provider}-v${pluginVersion(provider)}`,
+  );
   return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
 }
 

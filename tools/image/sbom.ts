@@ -190,8 +190,11 @@ const npm = (one: NpmPackage, purpose: SpdxPackage["purpose"]): SpdxPackage => (
   purpose,
   purl: npmPurl(one),
   ...(one.license ? { license: one.license } : {}),
-  ...(sha512(one) ? { checksums: [{ algorithm: "SHA512" as const, checksumValue: sha512(one) ?? "" }] } : {}),
+  ...checksums(sha512(one)),
 });
+
+const checksums = (sha512: string | undefined): Pick<SpdxPackage, "checksums"> =>
+  sha512 === undefined ? {} : { checksums: [{ algorithm: "SHA512", checksumValue: sha512 }] };
 
 /** https://github.com/package-url/purl-spec */
 const npmPurl = ({ name, version }: NpmPackage): string => `pkg:npm/${name.replace("@", "%40")}@${version}`;

@@ -13,7 +13,7 @@ import { platforms } from "../../../runtime/platforms.ts";
 import type { PlatformName } from "../../../runtime/spec.ts";
 import { vector } from "./vectors.ts";
 
-/** The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
+/* The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
 
 /** A firmware of 16 pages that ends like OVMF's AmdSev build, and a TDX metadata table that its GUID entry points to. */
 export function firmware(fill = 0x5a): Buffer {

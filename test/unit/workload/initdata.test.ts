@@ -1,4 +1,5 @@
 import { gzipSync } from "node:zlib";
+// An independent reader: the product itself reads TOML with smol-toml.
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { expect, test } from "vitest";

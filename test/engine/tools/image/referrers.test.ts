@@ -13,7 +13,7 @@ import type { ImageParts } from "../../../../tools/image/parts.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
 import { referrersOf } from "../../../../tools/image/sbom.ts";
 import { imageLayers } from "../../../../tools/lock/image-layers.ts";
-import { readImage, writeImage } from "../../../../tools/oci/layout.ts";
+import { type Referrer, readImage, writeImage } from "../../../../tools/oci/layout.ts";
 import { Repository } from "../../../../tools/oci/registry.ts";
 import fixture from "../../../fixtures/manifests/fixture-kata-go.json" with { type: "json" };
 import { startRegistry, type TestRegistry } from "../oci/registry.ts";
