@@ -1,7 +1,7 @@
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { rawSha256, toHex } from "./bytes.ts";
-import { vcpuPlaceholder, withVcpus } from "./kata-command-line.ts";
+import { vcpuPlaceholder, withVcpus } from "./kata-kernel-command-line.ts";
 import {
   commandLineHash,
   digestBeforeVcpus,

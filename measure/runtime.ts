@@ -5,8 +5,8 @@ import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import { type Platform, platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { RuntimeSpec } from "../runtime/spec.ts";
-import { checkConsistency, withCommandLine } from "./consistency.ts";
-import { bindsRootfs, kataCommandLine } from "./kata-command-line.ts";
+import { bindsRootfs, kataCommandLine } from "./kata-kernel-command-line.ts";
+import { checkConsistency, withCommandLine } from "./payload-consistency.ts";
 
 /** A runtime that may be installed: what nodes get, and what its guests' launch measurements are computed from. */
 export interface MeasuredRuntime extends RuntimeChoice {

@@ -4,7 +4,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { chunksOf, rawSha256, sourceOf } from "../../measure/bytes.ts";
-import { collectInputs } from "../../measure/collect.ts";
+import { collectInputs } from "../../measure/collect-inputs.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
 import { referenceValues } from "../../measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";

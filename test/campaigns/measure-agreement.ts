@@ -9,7 +9,7 @@ import { rawSha256, sourceOf, toHex } from "../../measure/bytes.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
 import { partitionTypes, readFilesystem, readPartitions, writePartitionTable } from "../../measure/partitions.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
-import { contrastReferenceValues } from "../../measure/verifiers.ts";
+import { contrastReferenceValues } from "../../measure/verifier-formats.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
 import { veritySuperblock } from "../../measure/verity-superblock.ts";
 import { type CpuModel, cpuSignatures, vmms } from "../../measure/vmsa.ts";

@@ -2,7 +2,7 @@
 // the product writes, so that no parser judges itself.
 import { parse } from "@iarna/toml";
 import { z } from "zod";
-import { namesRootHash } from "../../measure/kata-command-line.ts";
+import { namesRootHash } from "../../measure/kata-kernel-command-line.ts";
 import type { FlavourName } from "../../runtime/flavours.ts";
 import { type GuestImage, guestImage } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";

@@ -28,7 +28,7 @@ export interface LockRequest {
   kataConfiguration?: string | undefined;
   /** What the user says of the guest; comes before what the tree says. */
   guest: GivenGuest;
-  /** The measured command line, where the user says it; see measure/collect.ts. */
+  /** The measured command line, where the user says it; see measure/collect-inputs.ts. */
   commandLine: string | undefined;
   /** The payload on this machine. */
   directory: string;

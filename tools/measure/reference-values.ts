@@ -9,7 +9,7 @@ import {
   referenceTable,
   trusteeMessage,
   trusteeReferenceValues,
-} from "../../measure/verifiers.ts";
+} from "../../measure/verifier-formats.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";

@@ -1,9 +1,9 @@
 import { crc32 } from "node:zlib";
 import { rawSha256, sourceOf } from "../../../measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../../measure/collect.ts";
-import { checkConsistency, withCommandLine } from "../../../measure/consistency.ts";
-import { type KataBuild, kataCommandLine } from "../../../measure/kata-command-line.ts";
+import { type CollectOptions, collectInputs } from "../../../measure/collect-inputs.ts";
+import { type KataBuild, kataCommandLine } from "../../../measure/kata-kernel-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../measure/partitions.ts";
+import { checkConsistency, withCommandLine } from "../../../measure/payload-consistency.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../../../measure/verity-superblock.ts";
 import type { FlavourName } from "../../../runtime/flavours.ts";

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ZodError } from "zod";
-import { measuredInputs } from "../../../measure/changes.ts";
 import { launchValues } from "../../../measure/launch-values.ts";
+import { measuredInputs } from "../../../measure/reference-value-changes.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { canonicalJson } from "../../../runtime/canonical.ts";
 import { renderSpec } from "../../../runtime/derive.ts";
