@@ -1,10 +1,10 @@
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
-import { measuredInputs } from "../measure/changes.ts";
 import { launchTable, launchValues } from "../measure/launch-values.ts";
+import { measuredInputs } from "../measure/reference-value-changes.ts";
 import { deriveRuntime, measuredRuntime } from "../measure/runtime.ts";
-import type { ReferenceTable } from "../measure/verifiers.ts";
+import type { ReferenceTable } from "../measure/verifier-formats.ts";
 import { advisoryName, assess, explainOpen } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";

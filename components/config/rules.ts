@@ -1,6 +1,6 @@
-import { isAtLeast } from "../../runtime/flavours.ts";
 import { handlerLabelPrefix } from "../../runtime/names.ts";
 import { platforms } from "../../runtime/platforms.ts";
+import { isAtLeast } from "../../runtime/version.ts";
 import { poolSelector } from "../aks-coco-node-pool.ts";
 import { clusterOptions } from "./local-cluster.ts";
 import type { Mistake } from "./mistakes.ts";

@@ -4,7 +4,7 @@ import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot, projectDirectory } from "../files/project.ts";
 import { checkCollected } from "../lock/measurement.ts";
-import { readManifest } from "../lock/payload-directory.ts";
+import { manifestOfPayload } from "../lock/payload-directory.ts";
 import type { Entry } from "../oci/layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "../oci/layout.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
@@ -39,7 +39,7 @@ export async function localPayloads(names?: string[], parent = payloadsDirectory
   return await Promise.all(
     wanted.map(async (name) => {
       const directory = join(parent, name);
-      return { manifest: await readManifest(directory), directory };
+      return { manifest: await manifestOfPayload(directory), directory };
     }),
   );
 }

@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { discard, nextUrl, readText } from "../oci/http.ts";
+import { discard, nextUrl, readText } from "../http/client.ts";
 import { blobPath, readImage, type StoredManifest } from "../oci/layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "../oci/registry.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";

@@ -2,19 +2,19 @@
 import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { z } from "zod";
 import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
 import { type FlavourName, flavourNames, supportedPair } from "../../runtime/flavours.ts";
 import { type FileRole, fileRoles, guestImage, type Manifest, manifestSchema } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type PlatformName, platformNames } from "../../runtime/spec.ts";
+import { readManifest } from "../files/manifest.ts";
 import { projectDirectory } from "../files/project.ts";
+import { fingerprint, publisherKey } from "../oci/cosign.ts";
 import { fetchImage } from "../oci/image.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { openArchives, openFiles } from "./archives.ts";
 import { checkAttestation } from "./attestation.ts";
-import { fingerprint, publisherKey } from "./cosign.ts";
 import { fetchKataRelease } from "./kata-release.ts";
 import { type LockRequest, lockPayload } from "./lock.ts";
 import { withNodeFiles } from "./node.ts";
@@ -183,9 +183,7 @@ export async function lock(
   const common = request(source, values);
   const holes = acknowledgedHoles(common, values);
   // One that is no manifest, as after a merge that went wrong, is written anew.
-  const before = await readFile(common.output, "utf8")
-    .then((content) => manifestSchema.safeParse(JSON.parse(content)).data)
-    .catch(() => undefined);
+  const before = await readManifest(common.output, "").catch(() => undefined);
   const manifest = await lockFrom(source, values, common, progress);
   return { manifest, before, output: common.output, directory: common.directory, holes };
 }
@@ -219,21 +217,11 @@ async function fetchCommitted(values: Values, progress: Progress) {
   const other = Object.keys(values).find((option) => !["manifest", "payloads", "ca"].includes(option));
   if (other) throw new UsageError(`--${other} is not for fetch: the manifest says everything.`);
   const output = required(values, "manifest");
-  const manifest = manifestSchema.safeParse(parseJson(await readFile(output, "utf8"), output));
-  if (!manifest.success)
-    throw new Refusal("manifest-invalid", `${output} is no manifest: ${z.prettifyError(manifest.error)}`);
-  const directory = join(values.payloads ?? join(projectDirectory, ".local", "payloads"), manifest.data.name);
+  const manifest = await readManifest(output, "Restore it, or lock the payload again.");
+  const directory = join(values.payloads ?? join(projectDirectory, ".local", "payloads"), manifest.name);
   const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
-  await refetch(manifest.data, { directory, ca }, progress);
-  return { manifest: manifest.data, before: manifest.data, output, directory, holes: [] };
-}
-
-function parseJson(text: string, file: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new Refusal("manifest-invalid", `${file} is no manifest: ${(error as Error).message}.`);
-  }
+  await refetch(manifest, { directory, ca }, progress);
+  return { manifest, before: manifest, output, directory, holes: [] };
 }
 
 async function lockFrom(

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { chunksOf, hex, largestWhole, sha256, sliceSource, toHex } from "../../measure/bytes.ts";
+import { chunksOf, hex, largestWhole, rawSha256, sliceSource, toHex } from "../../measure/bytes.ts";
 import { readIgvm } from "../../measure/igvm.ts";
 import { measureIgvm } from "../../measure/igvm-digest.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
@@ -148,7 +148,7 @@ function snp(args: string[]): object {
     ? {
         kernel: {
           kernel: digestOf(values.kernel, "sha256"),
-          initrd: values.initrd ? digestOf(values.initrd, "sha256") : sha256(new Uint8Array()),
+          initrd: values.initrd ? digestOf(values.initrd, "sha256") : rawSha256(new Uint8Array()),
           commandLine: commandLineHash(values.append ?? ""),
         },
       }

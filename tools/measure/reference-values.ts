@@ -1,5 +1,4 @@
 /** `measure manifest`: reference values of a payload from its manifest alone, in the shapes that verifiers take. */
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
@@ -10,17 +9,17 @@ import {
   referenceTable,
   trusteeMessage,
   trusteeReferenceValues,
-} from "../../measure/verifiers.ts";
-import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
+} from "../../measure/verifier-formats.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
+import { readManifest } from "../files/manifest.ts";
 
 const shapes = ["table", "contrast", "trustee", "rvps"] as const;
 /** As many as a Kata guest of a usual host gets; larger tables are slow to nobody's use. */
 const mostVcpus = 512;
 
-export function manifestValues(args: string[]): object {
+export async function manifestValues(args: string[]): Promise<object> {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
@@ -35,7 +34,7 @@ export function manifestValues(args: string[]): object {
   if (path === undefined) throw new Refusal("usage", "The manifest's path is missing. See measure --help.");
   const shape = oneOf(shapes, values.for, "--for");
   const platform = oneOf(Object.keys(platforms) as PlatformName[], values.platform, "--platform");
-  const manifest = readManifest(path);
+  const manifest = await readManifest(path, "The lock command writes manifests.");
   const vcpus = vcpuCounts(values.vcpus);
   // The values of a payload that cannot serve the platform are those of no guest.
   deriveRuntime({ platform, manifest });
@@ -78,23 +77,4 @@ function vcpuCounts(text: string | undefined): readonly number[] {
     return Array.from({ length }, (_, index) => Number(first) + index);
   });
   return [...new Set(counts)].toSorted((a, b) => a - b);
-}
-
-function readManifest(path: string): Manifest {
-  let content: unknown;
-  try {
-    content = JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    throw new Refusal(
-      "manifest",
-      `${path} cannot be read: ${(error as Error).message}. The lock command writes manifests.`,
-    );
-  }
-  const { data, error } = manifestSchema.safeParse(content);
-  if (data !== undefined) return data;
-  const [issue] = error.issues;
-  throw new Refusal(
-    "manifest",
-    `${path} is no manifest: ${issue?.path.join(".") || "the document"}: ${issue?.message}. The lock command writes manifests.`,
-  );
 }

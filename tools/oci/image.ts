@@ -2,10 +2,10 @@ import type { KeyObject } from "node:crypto";
 import { z } from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { requireSignature } from "../lock/cosign.ts";
-import { download } from "../lock/download.ts";
+import { discard, readText } from "../http/client.ts";
+import { download } from "../http/download.ts";
 import type { Progress } from "../programs/progress.ts";
-import { discard, readText } from "./http.ts";
+import { requireSignature } from "./cosign.ts";
 import { Repository } from "./registry.ts";
 
 const descriptor = z.object({

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type ByteSource, guidBytes, guidText, sourceOf } from "../../../measure/bytes.ts";
-import { collectInputs } from "../../../measure/collect.ts";
+import { collectInputs } from "../../../measure/collect-inputs.ts";
 import { readIgvm } from "../../../measure/igvm.ts";
 import { parseCommandLine } from "../../../measure/kernel-command-line.ts";
 import { initrdFormat, readKernel } from "../../../measure/linux.ts";

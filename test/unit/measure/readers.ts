@@ -1,10 +1,10 @@
 import { crc32, gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import { sourceOf } from "../../../measure/bytes.ts";
-import { collectInputs } from "../../../measure/collect.ts";
+import { collectInputs } from "../../../measure/collect-inputs.ts";
 import { readIgvm } from "../../../measure/igvm.ts";
 import { measureIgvm } from "../../../measure/igvm-digest.ts";
-import { kataVerityTable } from "../../../measure/kata-command-line.ts";
+import { kataVerityTable } from "../../../measure/kata-kernel-command-line.ts";
 import { parseCommandLine, verityTarget } from "../../../measure/kernel-command-line.ts";
 import { readKernel } from "../../../measure/linux.ts";
 import { readFirmware } from "../../../measure/ovmf.ts";

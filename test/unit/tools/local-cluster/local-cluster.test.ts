@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+// An independent reader: the product itself reads TOML with smol-toml.
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

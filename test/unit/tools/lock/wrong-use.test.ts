@@ -9,7 +9,7 @@ test.each<[command: typeof lock, args: string[], code: number, said: string]>([
   [lock, [], 2, ""],
   [lock, ["fetch"], 2, "--manifest is missing."],
   [lock, ["fetch", "more"], 2, '"more" was not expected.'],
-  [lock, ["fetch", "--manifest=/nowhere.json"], 1, "ENOENT: no such file or directory, open '/nowhere.json'"],
+  [lock, ["fetch", "--manifest=/nowhere.json"], 1, "/nowhere.json cannot be read: ENOENT: no such file or directory"],
   [lock, ["fetch", "--manifest=README.md"], 1, "README.md is no manifest: Unexpected token"],
   [lock, ["tape"], 2, 'The source "tape" is none of kata-release, oci-image, files, from-node.'],
   [lock, [...release, "--via=ssh node"], 2, "--via is not for kata-release."],

@@ -1,5 +1,5 @@
-import { isAtLeast } from "../runtime/flavours.ts";
 import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
+import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
 /** Which Kata it is: flavour (runtime/flavours.ts) and version. */
@@ -189,6 +189,7 @@ export const namesRootHash = (kernelParams: string): boolean =>
 
 /** What of a configuration binds the guest's image to the launch measurement: the root hash, in either place. */
 export function bindsRootfs(configuration: KataConfiguration): boolean {
-  const { kernel_params, kernel_verity_params } = hypervisorOf(configuration);
-  return (kernel_verity_params ?? "") !== "" || namesRootHash(String(kernel_params ?? ""));
+  // To Kata, a key that is not written is empty.
+  const { kernel_params = "", kernel_verity_params = "" } = hypervisorOf(configuration);
+  return kernel_verity_params !== "" || namesRootHash(String(kernel_params));
 }

@@ -4,14 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { sha256 } from "../../../../runtime/canonical.ts";
+import { discard } from "../../../../tools/http/client.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
-import { fingerprint, publisherKey } from "../../../../tools/lock/cosign.ts";
 import { vouched } from "../../../../tools/lock/main.ts";
-import { discard } from "../../../../tools/oci/http.ts";
+import { fingerprint, publisherKey } from "../../../../tools/oci/cosign.ts";
 import { fetchImage } from "../../../../tools/oci/image.ts";
 import { buildSimpleImage } from "../../../../tools/oci/one-layer.ts";
 import { Repository } from "../../../../tools/oci/registry.ts";
-import { startRegistry, type TestRegistry } from "../oci/registry.ts";
+import { startRegistry, type TestRegistry } from "./registry.ts";
 
 const quiet = () => {};
 let directory: string;

@@ -1,9 +1,9 @@
-import { createHash, createPublicKey, type KeyObject, verify } from "node:crypto";
+import { createPublicKey, type KeyObject, verify } from "node:crypto";
 import { z } from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { readText } from "../oci/http.ts";
-import type { Repository } from "../oci/registry.ts";
+import { readText } from "../http/client.ts";
+import type { Repository } from "./registry.ts";
 
 /** A publisher's public key, as `cosign generate-key-pair` and `cosign public-key` write it (PEM). @throws Refusal */
 export function publisherKey(pem: string, file: string): KeyObject {
@@ -16,10 +16,7 @@ export function publisherKey(pem: string, file: string): KeyObject {
 }
 
 /** "sha256:<hex>" of the key (its SubjectPublicKeyInfo), for people who compare it with what the publisher says. */
-export const fingerprint = (key: KeyObject): string =>
-  `sha256:${createHash("sha256")
-    .update(key.export({ type: "spki", format: "der" }))
-    .digest("hex")}`;
+export const fingerprint = (key: KeyObject): string => `sha256:${sha256(key.export({ type: "spki", format: "der" }))}`;
 
 const layerType = "application/vnd.dev.cosign.simplesigning.v1+json";
 const manifestSchema = z.object({

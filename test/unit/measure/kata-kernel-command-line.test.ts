@@ -1,7 +1,13 @@
+// An independent reader: the product itself reads TOML with smol-toml.
 import toml from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { kataCommandLine, kataVerityTable, vcpuPlaceholder, withVcpus } from "../../../measure/kata-command-line.ts";
+import {
+  kataCommandLine,
+  kataVerityTable,
+  vcpuPlaceholder,
+  withVcpus,
+} from "../../../measure/kata-kernel-command-line.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";

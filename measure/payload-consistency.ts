@@ -2,7 +2,7 @@ import type { FileRole, GuestImage, PayloadFile } from "../runtime/manifest.ts";
 import { type MeasurementInputs, sevSectionType } from "../runtime/measurement-inputs.ts";
 import type { Tee } from "../runtime/platforms.ts";
 import { toHex } from "./bytes.ts";
-import { type KataBuild, kataParameters } from "./kata-command-line.ts";
+import { type KataBuild, kataParameters } from "./kata-kernel-command-line.ts";
 import { lastValue, parseCommandLine, verityTarget } from "./kernel-command-line.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
@@ -13,7 +13,7 @@ export interface ConsistencyOptions extends KataBuild {
   files: PayloadFile[];
   /** What Kata's configuration will say about the guest image. */
   guest?: GuestImage | undefined;
-  /** The command line that Kata passes by that configuration, where it is known; see kata-command-line.ts. */
+  /** The command line that Kata passes by that configuration, where it is known; see kata-kernel-command-line.ts. */
   passed?: string | undefined;
 }
 

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import type { FileRole, GuestImage } from "../runtime/manifest.ts";
 import type { MeasurementInputs, RootfsInputs } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
@@ -46,13 +46,15 @@ export function collectInputs(
   };
 }
 
-function digests(source: ByteSource, ...algorithms: string[]): string[] {
-  const hashes = algorithms.map((algorithm) => createHash(algorithm));
-  for (const chunk of chunksOf(source)) for (const each of hashes) each.update(chunk);
-  return hashes.map((each) => each.digest("hex"));
+function readInto(source: ByteSource, ...hashes: Hash[]): void {
+  for (const chunk of chunksOf(source)) for (const hash of hashes) hash.update(chunk);
 }
 
-const sha256Of = (source: ByteSource): string => digests(source, "sha256")[0] ?? "";
+function sha256Of(source: ByteSource): string {
+  const sha256 = createHash("sha256");
+  readInto(source, sha256);
+  return sha256.digest("hex");
+}
 
 function wholeOf(source: ByteSource, file: string): Uint8Array {
   if (source.size > largestWhole)
@@ -74,8 +76,9 @@ function collectKernel(source: ByteSource): NonNullable<MeasurementInputs["kerne
 
 function collectInitrd(source: ByteSource): NonNullable<MeasurementInputs["initrd"]> {
   const format = initrdFormat(headOf(source));
-  const [sha256 = "", sha384 = ""] = digests(source, "sha256", "sha384");
-  return { sha256, sha384, format };
+  const [sha256, sha384] = [createHash("sha256"), createHash("sha384")];
+  readInto(source, sha256, sha384);
+  return { sha256: sha256.digest("hex"), sha384: sha384.digest("hex"), format };
 }
 
 type FirmwareInputs = Pick<MeasurementInputs, "firmware" | "snp" | "tdx">;
@@ -198,7 +201,8 @@ const detached = (source: ByteSource): ByteSource => ({
 });
 
 function givenParameters(options: CollectOptions): VerityParameters | undefined {
-  const given = options.guest?.kernelVerityParams ?? "";
-  if (given !== "") return parseKernelVerityParams(given).parameters;
-  return verityTarget(options.commandLine ?? options.guest?.kernelParams ?? "");
+  const { guest } = options;
+  if (guest?.kernelVerityParams) return parseKernelVerityParams(guest.kernelVerityParams).parameters;
+  const line = options.commandLine ?? guest?.kernelParams;
+  return line === undefined ? undefined : verityTarget(line);
 }

@@ -51,19 +51,19 @@ const maximalRedirects = 5;
 const plainAgent = new HttpAgent({ keepAlive: true, proxyEnv: process.env });
 /** Plain HTTP to an address is a server in this network, such as a local cluster's registry: no proxy reaches it. */
 const directAgent = new HttpAgent({ keepAlive: true });
-const secureAgents = new Map<string, HttpsAgent>();
+/** By their certificate authority; undefined: the system's alone. */
+const secureAgents = new Map<string | undefined, HttpsAgent>();
 
 function agentFor(url: URL, ca: string | undefined): HttpAgent {
   if (url.protocol === "http:") return isIP(url.hostname) ? directAgent : plainAgent;
-  const key = ca ?? "";
-  let agent = secureAgents.get(key);
+  let agent = secureAgents.get(ca);
   if (!agent) {
     agent = new HttpsAgent({
       keepAlive: true,
       proxyEnv: process.env,
       ...(ca ? { ca: [...rootCertificates, ca] } : {}),
     });
-    secureAgents.set(key, agent);
+    secureAgents.set(ca, agent);
   }
   return agent;
 }

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { download } from "../../../../tools/lock/download.ts";
+import { download } from "../../../../tools/http/download.ts";
 
 const content = randomBytes(6_000_000);
 const digest = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");

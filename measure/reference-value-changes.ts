@@ -1,6 +1,6 @@
+import { sha256 } from "../runtime/canonical.ts";
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import type { MeasuringTee, Tee } from "../runtime/platforms.ts";
-import { sha256, toHex } from "./bytes.ts";
 import { lastValue, parseCommandLine } from "./kernel-command-line.ts";
 
 /** What a launch measures, by the names that people use: digests in hex, text as it is. Part of the review card. */
@@ -36,7 +36,7 @@ const dependencies: Record<MeasuringTee, [values: string, inputs: [name: string,
 };
 type Reader = (inputs: MeasurementInputs) => string | undefined;
 
-const digest = (value: unknown) => toHex(sha256(Buffer.from(JSON.stringify(value))));
+const digest = (value: unknown) => sha256(JSON.stringify(value));
 
 /** The inputs that a TEE's values are computed from; those that the payload lacks are absent. */
 export function measuredInputs(inputs: MeasurementInputs, tee: Tee): Measured {
