@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { sha256 } from "../../../../runtime/canonical.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
 import { fingerprint, publisherKey } from "../../../../tools/lock/cosign.ts";
-import { vouched } from "../../../../tools/lock/main.ts";
+import { vouched } from "../../../../tools/lock/summary.ts";
 import { discard } from "../../../../tools/oci/http.ts";
 import { fetchImage } from "../../../../tools/oci/image.ts";
 import { buildSimpleImage } from "../../../../tools/oci/one-layer.ts";
