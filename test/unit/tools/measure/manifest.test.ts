@@ -41,10 +41,10 @@ test("a payload's values from its manifest alone, in each verifier's shape", asy
 });
 
 test.each([
-  [2, [], "Missing required argument 'manifest'"],
+  [2, ["--platform", "local"], "Missing required argument 'manifest'"],
   [
     2,
-    [fixture("fixture-kata-go"), "metal-qemu-snp"],
+    [fixture("fixture-kata-go"), "local", "--platform=local"],
     "Too many arguments for 'manifest'. Expected 1 argument but got 2: ",
   ],
   [2, [fixture("fixture-kata-go")], "Required option '--platform <name>' not specified"],
