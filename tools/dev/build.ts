@@ -57,4 +57,4 @@ async function build(): Promise<number> {
   return 0;
 }
 
-if (import.meta.main) await runScript(build);
+if (import.meta.main) await runScript("npm run build", "Makes everything in the package that is not source.", build);

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
-import { parseOptions, runCommand } from "../cli/options.ts";
+import { run, Verb } from "../cli/command.ts";
 import { packageRoot } from "../files/project.ts";
 import { connectionProblem, send } from "../http/client.ts";
 import { download } from "../http/download.ts";
@@ -43,14 +43,6 @@ export function archives(downloads = "https://get.pulumi.com", releases = "https
     }),
   ];
 }
-
-const usage = `Usage: npm run engine -- [--pin]
-
-Installs the pinned engine and its plugins from the publisher's archives and prints the directory to put on PATH. An
-archive whose SHA-256 is not the one in tools/engine/checksums.txt is never unpacked.
-
-  --pin   Writes that file: fetches each archive from both places where the publisher offers it. Do this on a machine that
-          you trust, after every change of version, and commit the file.`;
 
 const checksumsFile = join(packageRoot, "tools", "engine", "checksums.txt");
 
@@ -144,14 +136,21 @@ async function digestOf(url: string): Promise<string> {
   }
 }
 
-function main(args: string[]): Promise<number> {
-  return runCommand(args, usage, async () => {
-    const { pin } = parseOptions(args, { pin: { type: "boolean", default: false } });
-    const known = readChecksums(existsSync(checksumsFile) ? await readFile(checksumsFile, "utf8") : "");
-    if (pin) await writeFile(checksumsFile, await pinned(archives(), known, toStderr));
-    else console.log(await installEngine(archives(), known, join(packageRoot, ".local", "engine"), toStderr));
-    return 0;
-  });
-}
+const engine = () =>
+  new Verb("npm run engine --")
+    .description(
+      `Installs the pinned engine and its plugins from the publisher's archives and prints the directory to put on PATH. An
+archive whose SHA-256 is not the one in tools/engine/checksums.txt is never unpacked.`,
+    )
+    .option(
+      "--pin",
+      `writes that file: fetches each archive from both places where the publisher offers it. Do this on a machine that you
+trust, after every change of version, and commit the file`,
+    )
+    .action(async ({ pin }) => {
+      const known = readChecksums(existsSync(checksumsFile) ? await readFile(checksumsFile, "utf8") : "");
+      if (pin) await writeFile(checksumsFile, await pinned(archives(), known, toStderr));
+      else console.log(await installEngine(archives(), known, join(packageRoot, ".local", "engine"), toStderr));
+    });
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) process.exitCode = await run(engine(), process.argv.slice(2));

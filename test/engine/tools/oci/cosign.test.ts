@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { sha256 } from "../../../../runtime/canonical.ts";
 import { discard } from "../../../../tools/http/client.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
-import { vouched } from "../../../../tools/lock/main.ts";
+import { vouched } from "../../../../tools/lock/summary.ts";
 import { fingerprint, publisherKey } from "../../../../tools/oci/cosign.ts";
 import { fetchImage } from "../../../../tools/oci/image.ts";
 import { buildSimpleImage } from "../../../../tools/oci/one-layer.ts";

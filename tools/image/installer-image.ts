@@ -1,19 +1,12 @@
-// npm run image [-- --payload NAME … --push TARGET --ca FILE]: builds the installer's image; pushes it on request.
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import type { BuiltImage } from "../oci/layout.ts";
 import { type Progress, seconds, toStderr } from "../programs/progress.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import { bundledPackagesFile } from "./parts.ts";
-import { pushImage, reportFailure } from "./push.ts";
-
-const usage = `Usage: npm run image [-- OPTIONS]
-  --payload NAME   put this payload into the image (repeatable; default: all that are on this machine)
-  --push TARGET    then push the image, such as ghcr.io/team/contrast-node-installer or http://10.0.0.1:5000/installer
-  --ca FILE        certificate of the registry's authority (PEM)`;
+import { pushImage } from "./push.ts";
 
 /** Bundles the program and builds the image, with the payloads that are on this machine or those named. */
 export async function buildInstallerImage(
@@ -40,25 +33,20 @@ async function installerProgram(): Promise<string> {
   return (await buildPrograms()).nodeInstaller;
 }
 
-/** The command: prints the image's digest, or its reference where it was pushed. Returns the exit code. */
-export async function main(argv: string[]): Promise<number> {
-  if (argv.includes("--help")) {
-    console.log(usage);
-    return 0;
-  }
-  try {
-    const { values } = parseArgs({
-      args: argv,
-      options: { payload: { type: "string", multiple: true }, push: { type: "string" }, ca: { type: "string" } },
-    });
-    const target = values.push === undefined ? undefined : parseTarget(values.push);
-    const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
-    const image = await buildInstallerImage(values.payload ? { payloads: values.payload } : {});
-    console.log(target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest);
-    return 0;
-  } catch (error) {
-    return reportFailure(error, usage);
-  }
+/** What `contrast-runtime image` was asked for. */
+export interface ImageOrder {
+  /** Default: all that are on this machine. */
+  payload: string[];
+  push?: string | undefined;
+  ca?: string | undefined;
+}
+
+/** Builds, and pushes on request; returns the image's digest, or its reference where it was pushed. */
+export async function makeImage(order: ImageOrder): Promise<string> {
+  const target = order.push === undefined ? undefined : parseTarget(order.push);
+  const ca = order.ca === undefined ? undefined : await readFile(order.ca, "utf8");
+  const image = await buildInstallerImage(order.payload.length > 0 ? { payloads: order.payload } : {});
+  return target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest;
 }
 
 /** "https://host:port/repository", the scheme optional. */
@@ -70,5 +58,3 @@ function parseTarget(text: string): { registry: string; repository: string } {
     `--push "${text}" must be registry/repository without tag or digest, such as ghcr.io/team/installer.`,
   );
 }
-
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
