@@ -2,6 +2,7 @@ import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
+import { defaults, onDestroyValues } from "./defaults.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
@@ -170,7 +171,7 @@ export const host = z.strictObject({
   /** The node's name in the cluster. */
   name: nodeName,
   address: z.string().regex(/^[A-Za-z0-9:][A-Za-z0-9.:-]*$/, must("must be a host name or an IP address")),
-  port: whole(1, 65535).default(22),
+  port: whole(1, 65535).default(defaults.sshPort),
   /** As in known_hosts: type and key. For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes. */
   hostKey: z
     .string()
@@ -204,7 +205,7 @@ export const pool = z.strictObject({
 export const user = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9._-]*$/, must("must be a user's name"))
-  .default("root");
+  .default(defaults.sshUser);
 
 export const privateKey = secretContent("must be the private key itself, not its path");
 
@@ -233,7 +234,7 @@ export const overhead = z.strictObject({
   memory: memory.optional(),
   cpu: cpu.optional(),
   /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
-  teeKeys: z.boolean().default(false),
+  teeKeys: z.boolean().default(defaults.teeKeys),
 });
 
 const runtime = z.strictObject({
@@ -253,18 +254,18 @@ export const groupSchema = z.strictObject({
   nodes: nodes.default({}),
   runtimes: z.array(runtime),
   /** How many nodes may be between edit and commit at a time. */
-  atOnce: whole(1, 1000).default(1),
+  atOnce: whole(1, 1000).default(defaults.atOnce),
   /** The rollout fails when fewer nodes match. */
-  minimumNodes: whole(0, 100_000).default(1),
+  minimumNodes: whole(0, 100_000).default(defaults.minimumNodes),
   /** Dead nodes that neither rollout nor removal waits for. */
   ignoreNodes: z.array(nodeName).default([]),
   /** Seconds without progress after which the rollout gives up. */
-  stallTimeout: whole(1, 86_400).default(600),
+  stallTimeout: whole(1, 86_400).default(defaults.stallTimeout),
   tolerations: z.array(toleration).default([]),
-  priorityClass: objectName("PriorityClass").default("system-node-critical"),
-  verifySandbox: z.boolean().default(false),
+  priorityClass: objectName("PriorityClass").default(defaults.priorityClass),
+  verifySandbox: z.boolean().default(defaults.verifySandbox),
   /** What happens on the nodes when the group leaves the stack. */
-  onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),
+  onDestroy: z.enum(onDestroyValues).default(defaults.onDestroy),
 });
 
 export const groupName = dnsLabel(40);
