@@ -16,6 +16,7 @@ export const defaults = {
   onDestroy: "uninstall",
   sshUser: "root",
   sshPort: 22,
+  aksCredentials: "user",
   teeKeys: false,
 } as const;
 
