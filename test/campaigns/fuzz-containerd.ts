@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { Located } from "../../node-installer/containerd/locate.ts";
 import { validateConfiguration } from "../../node-installer/containerd/validate.ts";

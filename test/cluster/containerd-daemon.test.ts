@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
-import { type ContainerdVersion, containerdVersions } from "../../components/config/local-cluster.ts";
+import { type ContainerdVersion, containerdVersions } from "../../runtime/containerd-versions.ts";
 import { openCri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parse } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";
 import { editContext, type Located, readConfiguration } from "../../node-installer/containerd/locate.ts";

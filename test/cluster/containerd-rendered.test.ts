@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { compareDumps } from "../../node-installer/containerd/dumps.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { replaceFile } from "../files/replace.ts";
 import type { ClusterLayout } from "./layout.ts";

@@ -3,7 +3,8 @@ import { spawnSync } from "node:child_process";
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { containerdVersions, parseClusterOptions } from "../../../../components/config/local-cluster.ts";
+import { parseClusterOptions } from "../../../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../../../runtime/containerd-versions.ts";
 import { clusterLayout, enterNetwork, nodeLayout } from "../../../../tools/local-cluster/layout.ts";
 import { containerdConfiguration, nodeFiles } from "../../../../tools/local-cluster/node-files.ts";
 
