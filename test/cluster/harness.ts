@@ -68,14 +68,16 @@ export async function startCluster(purpose: string, nodes?: ClusterInput["nodes"
   return cluster;
 }
 
-/** For a whole test file: started before its tests, destroyed after them. */
+/** For a whole test file: started before its tests, destroyed after them, unless KEEP_CLUSTER asks for a look at it. */
 export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () => TestCluster {
   let cluster: TestCluster | undefined;
   beforeAll(async () => {
     cluster = await startCluster(purpose, nodes);
   });
   afterAll(async () => {
-    await destroyCluster(clusterNameFor(purpose), toStderr, { force: true });
+    const name = clusterNameFor(purpose);
+    if (process.env.KEEP_CLUSTER === undefined) await destroyCluster(name, toStderr, { force: true });
+    else toStderr(`Kept the cluster ${name}: CONTRIBUTING.md says how to look at it and how to remove it.`);
   });
   return () => {
     if (!cluster) throw new Error("the cluster only exists in tests and hooks");

@@ -49,7 +49,6 @@ function wantedPackages() {
 const isInstalled = (wanted) =>
   existsSync(node) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
 
-const installArguments = "ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error";
 const installFailed = "npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?";
 
 /** Two commands started at once must not install into the same folder. The kernel frees the lock however its holder ends. */
@@ -74,12 +73,9 @@ function installPackages(wanted) {
 /** Elsewhere there may be neither flock nor sh: commands that are started at once have to wait for the first by themselves. */
 function installWithoutLock(wanted) {
   console.error("Installing the npm packages of package-lock.json …");
-  // npm is a shell script on Windows, which only a shell can start.
-  const { status } = spawnSync(`npm ${installArguments}`, {
-    cwd: clone,
-    shell: true,
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  // npm is a shell script on Windows, which only a shell can start. All kinds of packages, as above.
+  const install = "npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error";
+  const { status } = spawnSync(install, { cwd: clone, shell: true, stdio: ["ignore", "ignore", "inherit"] });
   if (status !== 0) fail(installFailed);
   writeFileSync(installedMark, wanted);
 }
