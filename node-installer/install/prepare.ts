@@ -5,12 +5,14 @@ import type { Located } from "../containerd/locate.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
+import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { backUp } from "./backup.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
+import type { StepName } from "./step-names.ts";
 
 /*
  * The steps before the edit. They touch nothing that exists: a failure leaves at most files that nothing refers to, and
@@ -79,8 +81,8 @@ export async function takeTicket({ environment }: Attempt): Promise<void> {
     onWait(waitingFor) {
       const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;
       log.info("waiting", { reason });
-      const handlers = cluster.reporter.served();
-      cluster.reporter.report({ state: "waiting", code: "take-ticket", reason, handlers, pods: [], specHash });
+      const code: StepName = "take-ticket";
+      reportServing(cluster.reporter, { state: "waiting", code, reason, specHash });
     },
   });
 }

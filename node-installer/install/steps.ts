@@ -1,3 +1,4 @@
+import { reportServing } from "../kubernetes/reporter.ts";
 import type { Attempt } from "./attempt.ts";
 import { cleanUp } from "./clean-up.ts";
 import { sentence } from "./log.ts";
@@ -57,9 +58,7 @@ export async function runSteps(attempt: Attempt, from: StepName = "check-host"):
     const step = steps[name];
     if (!step.needed(attempt)) continue;
     const started = host.uptime();
-    const handlers = cluster.reporter.served();
-    const reason = `Running step ${name}.`;
-    cluster.reporter.report({ state: "working", code: name, reason, handlers, pods: [], specHash });
+    reportServing(cluster.reporter, { state: "working", code: name, reason: `Running step ${name}.`, specHash });
     try {
       await step.apply(attempt);
     } catch (error) {

@@ -4,6 +4,7 @@ import type { Host } from "../host/host.ts";
 import { journalPath, parseJournal } from "../host/journal.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
+import { reportServing } from "../kubernetes/reporter.ts";
 import type { NodeStatus } from "../kubernetes/status.ts";
 import { RepairPace, rollbackBackoff } from "./backoff.ts";
 import { converge, type Outcome, servedNow } from "./converge.ts";
@@ -28,7 +29,7 @@ export interface WatchParts {
   /** Aborted: the loop ends after the current change. */
   signal: AbortSignal;
   readSpec: () => Promise<ReadSpec>;
-  environment: (spec: ReadSpec) => Promise<Environment>;
+  environment: (spec: ReadSpec) => Environment;
   /** Returns at once if the signal is aborted. */
   sleep: (ms: number) => Promise<void>;
 }
@@ -59,7 +60,9 @@ function looking(parts: WatchParts): () => Promise<number> {
     if (outcome.changed && isDrift && outcome.removed.length === 0) {
       cluster.metrics.repairs += 1;
       log.warn("drift-repaired", { nextRepairInSeconds: repairs.repaired(host.uptime()) / 1000 });
-    } else repairs.quiet(host.uptime());
+    } else {
+      repairs.quiet(host.uptime());
+    }
     convergedSpec = specHash;
     rollbacks.reset();
     cluster.reporter.report(statusOf(outcome, specHash, retry));
@@ -71,7 +74,7 @@ function looking(parts: WatchParts): () => Promise<number> {
     try {
       const spec = await parts.readSpec();
       specHash = spec.specHash;
-      const environment = await parts.environment(spec);
+      const environment = parts.environment(spec);
       let retry: string | undefined;
       try {
         retry = await cluster.reporter.retryToken();
@@ -87,7 +90,7 @@ function looking(parts: WatchParts): () => Promise<number> {
       }
     } catch (error) {
       // The spec itself cannot be read: the node stays as it is.
-      reportState(cluster, { state: "failed", code: codeOf(error), reason: sentence(error), specHash });
+      reportServing(cluster.reporter, { state: "failed", code: codeOf(error), reason: sentence(error), specHash });
       return failedLookMs;
     }
   };
@@ -103,7 +106,7 @@ async function reportFailure(
   const { specHash } = environment;
   if (error instanceof ApiError) {
     const reason = `Waiting for the API server: ${error.message}`;
-    reportState(cluster, { state: "waiting", code: "api-unavailable", reason, specHash });
+    reportServing(cluster.reporter, { state: "waiting", code: "api-unavailable", reason, specHash });
     return;
   }
   const [code, reason] = [codeOf(error), sentence(error)];
@@ -116,12 +119,7 @@ async function reportFailure(
   if (error instanceof RolledBack || error instanceof RollbackFailed) {
     await cluster.tickets.annotate(reason).catch(() => undefined);
   }
-  reportState(cluster, { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) });
-}
-
-/** The labels say which handlers the node serves meanwhile. */
-function reportState({ reporter }: Cluster, status: Omit<NodeStatus, "handlers" | "pods">): void {
-  reporter.report({ ...status, handlers: reporter.served(), pods: [] });
+  reportServing(cluster.reporter, { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) });
 }
 
 const codeOf = (error: unknown): string => {

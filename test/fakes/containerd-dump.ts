@@ -18,13 +18,13 @@ function problemOf(text: string | undefined, file: string, newestVersion: number
     document = parse(text) as Table;
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    return `failed to load TOML: ${file}: (${error.line}, ${error.column}): ${error.message.split("\n", 1)[0]}`;
+    return `failed to unmarshal TOML at row ${error.line} column ${error.column}: toml: ${error.message.split("\n", 1)[0]}`;
   }
   const wrong = wrongType(document, shape, []);
-  if (wrong !== undefined) return `failed to unmarshal TOML: ${wrong}`;
+  if (wrong !== undefined) return `failed to unmarshal TOML: toml: ${wrong}`;
   const { version } = document;
   if (typeof version === "number" && version > newestVersion)
-    return `failed to load TOML from ${file}: unsupported config version \`${version}\``;
+    return `failed to load TOML from ${file}: expected containerd config version equal to or less than \`${newestVersion}\`, got \`${version}\``;
   return undefined;
 }
 
@@ -65,7 +65,7 @@ const shape: Shape = {
 };
 
 function wrongType(value: unknown, expected: Shape, path: string[]): string | undefined {
-  const wrong = `Can't convert ${JSON.stringify(value)} at ${path.join(".")}`;
+  const wrong = `cannot decode ${JSON.stringify(value)} of ${path.join(".")}`;
   if (typeof expected === "function") return expected(value) ? undefined : wrong;
   if (!isTable(value)) return wrong;
   for (const [key, child] of Object.entries(value)) {

@@ -217,6 +217,7 @@ export class MemoryNode {
               runtimePath: table.runtime_path,
               PodAnnotations: table.pod_annotations,
               privileged_without_host_devices: table.privileged_without_host_devices ?? false,
+              snapshotter: table.snapshotter,
               options: table.options,
             },
           ];
