@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { aksCocoNodePoolArgs, checkArguments } from "./arguments.ts";
 import { azureNative } from "./azure-native.ts";
 
@@ -30,7 +31,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
     // The order of zones has no meaning, but another one would replace the pool.
     const zones = args.zones?.toSorted();
-    super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);
+    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...args, ...(zones && { zones }) }), opts);
     const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
 
     const { AgentPool } = azureNative();

@@ -1,5 +1,6 @@
 import type { FileRole, GuestImage, PayloadFile } from "../runtime/manifest.ts";
 import { type MeasurementInputs, sevSectionType } from "../runtime/measurement-inputs.ts";
+import type { Tee } from "../runtime/platforms.ts";
 import { toHex } from "./bytes.ts";
 import { type KataBuild, kataParameters } from "./kata-kernel-command-line.ts";
 import { lastValue, parseCommandLine, verityTarget } from "./kernel-command-line.ts";
@@ -7,7 +8,7 @@ import { parseKernelVerityParams } from "./verity-superblock.ts";
 
 export interface ConsistencyOptions extends KataBuild {
   inputs: MeasurementInputs;
-  tee: "snp" | "tdx" | "none";
+  tee: Tee;
   /** The payload's files, as they will be on nodes. */
   files: PayloadFile[];
   /** What Kata's configuration will say about the guest image. */

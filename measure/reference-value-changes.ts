@@ -1,12 +1,13 @@
 import { sha256 } from "../runtime/canonical.ts";
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
+import type { MeasuringTee, Tee } from "../runtime/platforms.ts";
 import { lastValue, parseCommandLine } from "./kernel-command-line.ts";
 
 /** What a launch measures, by the names that people use: digests in hex, text as it is. Part of the review card. */
 export type Measured = Record<string, string>;
 
 /** Which values depend on which inputs, and what identifies each input. */
-const dependencies: Record<"snp" | "tdx", [values: string, inputs: [name: string, of: Reader][]][]> = {
+const dependencies: Record<MeasuringTee, [values: string, inputs: [name: string, of: Reader][]][]> = {
   snp: [
     [
       "SNP launch digests",
@@ -38,7 +39,7 @@ type Reader = (inputs: MeasurementInputs) => string | undefined;
 const digest = (value: unknown) => sha256(JSON.stringify(value));
 
 /** The inputs that a TEE's values are computed from; those that the payload lacks are absent. */
-export function measuredInputs(inputs: MeasurementInputs, tee: "snp" | "tdx" | "none"): Measured {
+export function measuredInputs(inputs: MeasurementInputs, tee: Tee): Measured {
   if (tee === "none") return {};
   const all = dependencies[tee].flatMap(([, inputsOfValue]) => inputsOfValue);
   return Object.fromEntries(
@@ -57,7 +58,7 @@ export function measuredInputs(inputs: MeasurementInputs, tee: "snp" | "tdx" | "
 export function explainChanges(
   before: Measured,
   after: Measured,
-  tee: "snp" | "tdx" | "none",
+  tee: Tee,
   quote = (value: string): string => value,
 ): string[] {
   if (tee === "none") return [];

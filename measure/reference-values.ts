@@ -1,4 +1,5 @@
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
+import type { Tee } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { rawSha256, toHex } from "./bytes.ts";
 import { vcpuPlaceholder, withVcpus } from "./kata-kernel-command-line.ts";
@@ -40,7 +41,7 @@ export interface TdxReferenceValue {
 }
 
 export interface ReferenceOptions {
-  tee: "snp" | "tdx" | "none";
+  tee: Tee;
   /** QEMU CPU models; see cpuModelsOf. */
   models?: readonly string[];
   vcpus?: readonly number[];

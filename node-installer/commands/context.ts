@@ -5,8 +5,8 @@ import type { Located } from "../containerd/locate.ts";
 import type { Host } from "../host/host.ts";
 import { createNodeHost } from "../host/node-host.ts";
 import { containerdOn } from "../install/daemon.ts";
+import type { Environment } from "../install/environment.ts";
 import { createLog, type Log } from "../install/log.ts";
-import type { Environment } from "../install/observe.ts";
 import { type ReadSpec, readSpec } from "../install/read-spec.ts";
 import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
 
@@ -48,12 +48,12 @@ export interface Opened extends ReadSpec {
 }
 
 /**
- * Opens spec, host and containerd, with the log on stdout, for the commands that change something. `wish` turns the spec
- * into what the command should achieve.
+ * Opens spec, host and containerd, with the log on stdout, for the commands that change something. `override`: what the
+ * command wants instead of what the spec says.
  */
-export async function open(options: Options, wish = (spec: InstallSpec): InstallSpec => spec): Promise<Opened> {
+export async function openEnvironment(options: Options, override: Partial<InstallSpec> = {}): Promise<Opened> {
   const { spec: written, specHash } = await readSpec(options.spec);
-  const spec = wish(written);
+  const spec = { ...written, ...override };
   const host = openHost(options);
   const log = createLog(host, spec.group, options.print);
   return { spec, specHash, host, environment: await environmentOf({ spec, specHash }, host, log, options) };
@@ -86,10 +86,11 @@ async function requireHost(host: Host, spec: InstallSpec, located: Located, log:
   const { hostFindings } = await import("../install/host-findings.ts");
   const findings = await hostFindings(host, located, spec);
   for (const finding of findings) log.warn("host-finding", { ...finding });
-  const errors = findings.filter(({ severity }) => severity === "error");
-  if (errors.length === 0) return;
+  const [error, ...others] = findings.filter(({ severity }) => severity === "error");
+  if (error === undefined) return;
+  const errors = [error, ...others];
   throw new Refusal(
-    errors.length === 1 ? (errors[0]?.code ?? "host-unfit") : "host-unfit",
+    others.length === 0 ? error.code : "host-unfit",
     `This host cannot run the runtimes in the spec: ${errors.map(({ message }) => message).join(" ")}`,
   );
 }

@@ -99,9 +99,9 @@ function pointedCri(cri: Cri): Cri {
 // Long enough to recognize a stable CRI, and short enough to wait for it a hundred times.
 gateTimeouts.stableMs = 500;
 
-for (const step of steps) {
+for (const [name, step] of Object.entries(steps)) {
   const { apply } = step;
-  step.apply = (work) => point(`step ${step.name}`, () => apply(work));
+  step.apply = (attempt) => point(`step ${name}`, () => apply(attempt));
 }
 
 const write = (text: string) => void process.stdout.write(text);

@@ -1,8 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { quote } from "../../runtime/shell.ts";
 import { replaceFile } from "../files/replace.ts";
-
-const quote = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
 
 /**
  * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts put first on PATH. The stack's commands call the

@@ -6,7 +6,7 @@ import { outline } from "../containerd/outline.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import { outlineUnit } from "../containerd/unit.ts";
 import { versionInOutput } from "../containerd/version.ts";
-import type { Answer, Bundle, Calls, Leaving } from "../host/bundle.ts";
+import type { Answer, Bundle, Calls, Redaction } from "../host/bundle.ts";
 import { journalPath, outlineJournal } from "../host/journal.ts";
 import { cpuFlags } from "../requirements/host-facts.ts";
 import { outlineKubelet } from "../requirements/kubelet-configuration.ts";
@@ -54,7 +54,7 @@ const mountinfo = "/proc/self/mountinfo";
  *
  * @param known texts that may leave as they are: the files that the install spec itself holds
  */
-export function leaving(known: Iterable<string>): Leaving & { finish(calls: Calls): void } {
+export function redaction(known: Iterable<string>): Redaction & { finish(calls: Calls): void } {
   const digests = new Map<string, string>();
   const verbatim = new Set([...known].map((text) => sha256(text)));
   return {
@@ -73,8 +73,9 @@ export function leaving(known: Iterable<string>): Leaving & { finish(calls: Call
     output(command, args, { code, stdout }) {
       const quiet = { code, stdout: "", stderr: "" };
       if (args.length === 1 && args[0] === "--version") {
-        const version = versionInOutput(stdout) ?? "";
-        return { ...quiet, stdout: /^\d+\.\d+\.\d+[\w.+~-]{0,60}$/.test(version) ? `containerd - ${version}\n` : "" };
+        const version = versionInOutput(stdout);
+        const isPlain = version !== undefined && /^\d+\.\d+\.\d+[\w.+~-]{0,60}$/.test(version);
+        return isPlain ? { ...quiet, stdout: `containerd - ${version}\n` } : quiet;
       }
       if (command === "systemctl" && args[0] === "is-active") return quiet;
       if (command === "cat" && args.join() === mountinfo) return { ...quiet, stdout: outlineMounts(stdout) };
@@ -126,15 +127,18 @@ function outlineParameters(text: string): string {
 }
 
 function outlineProcessor(text: string): string {
-  const lines = (text.split("\n\n", 1)[0] ?? "").split("\n").flatMap((line) => {
-    const [name = "", value = ""] = line.split(":", 2).map((part) => part.trim());
-    if (name === "flags")
-      return `flags\t: ${value
-        .split(" ")
-        .filter((flag) => cpuFlags.includes(flag))
-        .join(" ")}`;
-    return /^(?:vendor_id|cpu family|model)$/.test(name) && /^\w{1,32}$/.test(value) ? `${name}\t: ${value}` : [];
-  });
+  const lines = text
+    .replace(/\n\n.*/s, "")
+    .split("\n")
+    .flatMap((line) => {
+      const [name = "", value = ""] = line.split(":", 2).map((part) => part.trim());
+      if (name === "flags")
+        return `flags\t: ${value
+          .split(" ")
+          .filter((flag) => cpuFlags.some((one) => one === flag))
+          .join(" ")}`;
+      return /^(?:vendor_id|cpu family|model)$/.test(name) && /^\w{1,32}$/.test(value) ? `${name}\t: ${value}` : [];
+    });
   return `${lines.join("\n")}\n`;
 }
 
@@ -167,7 +171,10 @@ function keepMountsOf(calls: Calls): void {
   const keep = (text: string) =>
     text
       .split("\n")
-      .filter((line) => above.has(line.split(" ")[4] ?? ""))
+      .filter((line) => {
+        const [, , , , mountPoint] = line.split(" ");
+        return mountPoint !== undefined && above.has(mountPoint);
+      })
       .join("\n");
   const file = calls[`readFile ${mountinfo}`];
   if (isText(file)) file.text = keep(file.text);

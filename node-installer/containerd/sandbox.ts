@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { listed } from "../../runtime/printable.ts";
 import type { Host } from "../host/host.ts";
 import type { Cri, Sandbox } from "./cri.ts";
-import type { HandlerEntry } from "./tables.ts";
+import type { HandlerEntry } from "./entry.ts";
 
 export interface VerifyTimeouts {
   /** A confidential VM with a lot of memory starts slowly. */

@@ -8,7 +8,7 @@ import type { Daemon } from "./daemon.ts";
 import { observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";
 
-/** The plan for a host as it is now; only reads. */
+/** A dry run: the plan for a host as it is now. Only reads. */
 export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
   const journal = await readJournal(host, spec.group);
   try {
@@ -27,7 +27,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
 export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
   return {
     ...daemon,
-    async observe(): Promise<ServingState> {
+    async serving(): Promise<ServingState> {
       if (bundle.serving === undefined) throw new Error("nothing answered when the bundle was taken");
       // What is left out decides nothing that a plan is about.
       return {

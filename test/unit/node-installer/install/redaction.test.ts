@@ -145,7 +145,7 @@ test.each(Object.entries(places))("%s is read and does not leave the node", asyn
       const daemon = node.daemon(spec, recording);
       return {
         ...daemon,
-        observe: (...args) => noted(daemon.observe(...args)),
+        serving: (...args) => noted(daemon.serving(...args)),
         sandboxesUsing: (...args) => noted(daemon.sandboxesUsing(...args)),
       };
     });

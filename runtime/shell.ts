@@ -1,4 +1,4 @@
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "./refusal.ts";
 
 /**
  * The text as one word of a POSIX shell, which gets exactly these bytes: the only way for a value to enter a script or a
