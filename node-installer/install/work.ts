@@ -25,7 +25,7 @@ export async function record(work: { environment: Environment; journal: Journal 
 }
 
 /** Leaves the field out, which setting it to `undefined` would not do. */
-export function without<Key extends keyof Journal>(journal: Journal, key: Key): Omit<Journal, Key> {
+function without<Key extends keyof Journal>(journal: Journal, key: Key): Omit<Journal, Key> {
   const { [key]: _, ...rest } = journal;
   return rest;
 }

@@ -45,7 +45,7 @@ const verbs: Record<string, Verb> = {
   },
 };
 
-export const usage = `Usage: contrast-runtime VERB [options]
+const usage = `Usage: contrast-runtime VERB [options]
 
 ${Object.entries(verbs)
   .map(([name, { summary }]) => `  ${name.padEnd(14)} ${summary}`)
