@@ -51,7 +51,7 @@ export class LaunchDigest {
 }
 
 /** The digest after the firmware image, before anything else: what `sev-snp-measure --mode snp:ovmf-hash` prints. */
-export function firmwareDigest(bytes: Uint8Array): Buffer {
+function firmwareDigest(bytes: Uint8Array): Buffer {
   if (bytes.length % 4096 !== 0) {
     throw new Refusal(
       "malformed-file",

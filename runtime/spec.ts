@@ -39,7 +39,7 @@ export const unitName = z
  * What containerd is told about a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
  * node's file has. `options` absent: no options table at all (the runc shim accepts none of Kata's).
  */
-export const containerdEntry = z.strictObject({
+const containerdEntry = z.strictObject({
   runtimeType: z.string(),
   runtimePath: nodePath,
   podAnnotations: z.array(z.string()),

@@ -6,7 +6,7 @@ import { labels } from "./kubernetes-names.ts";
 
 const defaultContainerdVersion: ContainerdVersion = "2.4";
 
-export const nodeOptions = z.strictObject({
+const nodeOptions = z.strictObject({
   name: dnsLabel(40).describe("The node's name."),
   containerd: z
     .enum(containerdVersions)

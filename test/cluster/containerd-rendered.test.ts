@@ -3,7 +3,6 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { compareDumps } from "../../node-installer/containerd/dumps.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";
@@ -11,6 +10,7 @@ import { editContext, type Located, readConfiguration } from "../../node-install
 import { validateConfiguration } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { entryOf } from "../unit/node-installer/containerd/entries.ts";

@@ -23,7 +23,7 @@ type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } 
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
 
 /** The process was killed here: this and every later call of the process throw it. */
-export class Killed extends Error {
+class Killed extends Error {
   override readonly name = "Killed";
 }
 

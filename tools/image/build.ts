@@ -13,7 +13,7 @@ import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./pa
 import { referrersOf } from "./sbom.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
-export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+const payloadsDirectory = join(projectDirectory, ".local", "payloads");
 
 /** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
 export const baseAnnotation = "runtime.contrast.edgeless.systems/base";

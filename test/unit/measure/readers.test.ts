@@ -8,8 +8,8 @@ import { initrdFormat, readKernel } from "../../../measure/linux.ts";
 import { readFirmware } from "../../../measure/ovmf.ts";
 import { partitionTypes, readFilesystem, readPartitions } from "../../../measure/partitions.ts";
 import { Refusal } from "../../../runtime/refusal.ts";
+import { mutations, readers } from "./fuzz-targets.ts";
 import { erofs, firmware, kernel, rootfs } from "./pod-vm.ts";
-import { mutations, readers } from "./readers.ts";
 import { vector } from "./vectors.ts";
 
 test("firmware: table, SEV and TDX metadata", () => {

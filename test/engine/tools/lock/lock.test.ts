@@ -3,9 +3,10 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { packageRoot } from "../../../../tools/files/project.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
 import { imageLayers } from "../../../../tools/lock/image-layers.ts";
 import { buildSimpleImage, entriesOfTree } from "../../../../tools/oci/one-layer.ts";
@@ -14,7 +15,6 @@ import { startRegistry } from "../oci/registry.ts";
 import { lock, main } from "./lock-words.ts";
 import { digestOf, type ReleaseFixture, releaseFixture, serveFile } from "./release-fixture.ts";
 
-const clone = resolve(import.meta.dirname, "../../../..");
 const quiet = () => {};
 let fixture: ReleaseFixture;
 let server: Awaited<ReturnType<typeof serveFile>>;
@@ -320,7 +320,7 @@ async function withRealCache<T>(action: () => Promise<T>): Promise<T> {
 }
 
 function lockProcess(words: string[]): ChildProcess {
-  return spawn(process.execPath, [join(clone, "tools/cli/main.ts"), "lock", ...words], {
+  return spawn(process.execPath, [join(packageRoot, "tools/cli/main.ts"), "lock", ...words], {
     stdio: ["ignore", "ignore", "pipe"],
   });
 }

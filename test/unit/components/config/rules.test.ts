@@ -10,17 +10,17 @@ import {
   localCluster,
   manifest,
   mistakesIn,
+  nodes,
   snp,
   ssh,
   stack,
   withAksNodes,
   withGroup,
   withGroups,
+  withNodes,
   withPool,
 } from "./stacks.ts";
 
-const nodes = "groups.workers.nodes";
-const nodeKeys = (changes: object) => withGroup({ nodes: changes });
 const aksGroups = (groups: Record<string, object>) =>
   stack({
     cluster: aksCluster,
@@ -78,18 +78,18 @@ const ofTheStack: Case[] = [
 const ofNodes: Case[] = [
   [
     "two ways to say which",
-    nodeKeys({ names: ["a"], selector: { x: "y" } }),
+    withNodes({ names: ["a"], selector: { x: "y" } }),
     { [nodes]: "has selector and names. Allowed: one of selector, names, hosts, pool." },
   ],
   [
     "hosts without a way to them",
-    nodeKeys({ hosts: [host] }),
+    withNodes({ hosts: [host] }),
     { [`${nodes}.ssh`]: "is missing. Expected the user and privateKey with which hosts are reached." },
   ],
-  ["a way to no hosts", nodeKeys({ ssh }), { [`${nodes}.ssh`]: "has no effect without nodes.hosts. Remove it." }],
+  ["a way to no hosts", withNodes({ ssh }), { [`${nodes}.ssh`]: "has no effect without nodes.hosts. Remove it." }],
   [
     "a join command for no hosts",
-    nodeKeys({ joinCommand: "x" }),
+    withNodes({ joinCommand: "x" }),
     { [`${nodes}.joinCommand`]: "has no effect without nodes.hosts" },
   ],
   [
@@ -102,7 +102,7 @@ const ofNodes: Case[] = [
   ],
   [
     "a handler's label as selector: no installer would ever come",
-    nodeKeys({ selector: { "runtime.contrast.edgeless.systems/x": "true" } }),
+    withNodes({ selector: { "runtime.contrast.edgeless.systems/x": "true" } }),
     {
       [`${nodes}.selector.runtime.contrast.edgeless.systems/x`]:
         "is a label that a node's installer sets once the node serves the handler, and pods follow it there. Remove it.",
@@ -126,7 +126,7 @@ const ofNodes: Case[] = [
   ],
   [
     "a pool elsewhere",
-    nodeKeys({ pool: { name: "cc" } }),
+    withNodes({ pool: { name: "cc" } }),
     { [`${nodes}.pool`]: "is an AKS node pool, and cluster.kind is kubeconfig. Use selector, names or hosts." },
   ],
   [
@@ -280,7 +280,7 @@ const betweenGroups: Case[] = [
   ],
   [
     "an address twice",
-    nodeKeys({ hosts: [host, { ...host, name: "n2" }], ssh }),
+    withNodes({ hosts: [host, { ...host, name: "n2" }], ssh }),
     { [`${nodes}.hosts[1].address`]: '"10.0.0.1" is listed twice.' },
   ],
   [

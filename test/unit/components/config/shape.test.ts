@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { images, malformed } from "./malformed-cases.ts";
 import {
-  images,
   inPlainEntries,
-  malformed,
   missing,
   outOfRange,
   plainSecrets,

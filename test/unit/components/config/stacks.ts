@@ -8,7 +8,7 @@ import { fixtureAdvisories } from "../../runtime/fixtures.ts";
 export type Entries = Record<string, unknown>;
 
 export const digest = `sha256:${"a".repeat(64)}`;
-export const image = `ghcr.io/edgeless/contrast-node-installer@${digest}`;
+const image = `ghcr.io/edgeless/contrast-node-installer@${digest}`;
 export const manifest = (name: string): string => `test/fixtures/manifests/fixture-${name}.json`;
 export const snp = {
   platform: "metal-qemu-snp",
@@ -41,6 +41,15 @@ export const stack = (changes: Entries = {}): Entries => ({
 });
 /** Its only group is `workers`. */
 export const withGroup = (changes: object): Entries => stack({ groups: { workers: group(changes) } });
+export const withNodes = (nodes: object): Entries => withGroup({ nodes });
+/** … which has one host. */
+export const withHost = (changes: object): Entries => withNodes({ hosts: [{ ...host, ...changes }], ssh });
+/** … which has one runtime. */
+export const withRuntime = (changes: object): Entries => withGroup({ runtimes: [{ ...snp, ...changes }] });
+/** Where those stand. */
+export const nodes = "groups.workers.nodes";
+export const runtime = "groups.workers.runtimes[0]";
+
 /** Several groups, each without a mistake but for what is changed. */
 export const withGroups = (groups: Record<string, object>): Entries =>
   stack({ groups: Object.fromEntries(Object.entries(groups).map(([name, changes]) => [name, group(changes)])) });

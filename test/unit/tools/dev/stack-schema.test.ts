@@ -6,10 +6,9 @@ import { parse } from "yaml";
 import { groupSchema, topLevel } from "../../../../components/config/schema.ts";
 import { referenceTable, schemaPath, stackFileSchema } from "../../../../tools/dev/stack-schema.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
+import { images, malformed } from "../../components/config/malformed-cases.ts";
 import {
-  images,
   inPlainEntries,
-  malformed,
   missing,
   outOfRange,
   plainSecrets,

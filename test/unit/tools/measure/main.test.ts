@@ -1,22 +1,22 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, join } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
 import { readVeritySuperblock } from "../../../../measure/verity-superblock.ts";
 import { bundle } from "../../../../tools/dev/bundle.ts";
+import { packageRoot } from "../../../../tools/files/project.ts";
 import { main } from "../../../../tools/measure/main.ts";
 import { firmware, initrd, kernel } from "../../measure/pod-vm.ts";
 import { expected, sum } from "../../measure/vectors.ts";
 
-const clone = resolve(import.meta.dirname, "../../../..");
-const vectors = join(clone, "test/vectors/measure");
+const vectors = join(packageRoot, "test/vectors/measure");
 const directory = mkdtempSync(join(tmpdir(), "measure-command-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const measureWith = (node: string, program: string, ...args: string[]) =>
   resultOf(spawnSync(node, [program, ...args], { encoding: "utf8" }));
-const source = join(clone, "tools/measure/main.ts");
+const source = join(packageRoot, "tools/measure/main.ts");
 const measure = (...args: string[]) => measureWith(process.execPath, source, ...args);
 
 /** In this process, which is quicker; its output is not JSON. */

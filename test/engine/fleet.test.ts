@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Api, apiClient } from "../../node-installer/kubernetes/api.ts";
 import type { PublishedStatus } from "../../node-installer/kubernetes/status.ts";
@@ -10,7 +10,9 @@ import {
   specHash,
   statusAnnotation,
 } from "../../runtime/names.ts";
-import { type ApiServer, startApiServer, until } from "./api-server.ts";
+import { packageRoot } from "../../tools/files/project.ts";
+import { until } from "../until.ts";
+import { type ApiServer, startApiServer } from "./api-server.ts";
 
 /** The commands of a stack against a real API server and DaemonSet controller; the test plays the installers' reports. */
 const group = "metal";
@@ -49,9 +51,6 @@ beforeAll(async () => {
     return true;
   });
   await until("namespace default", () => admin.get("/api/v1/namespaces/default").then(() => true));
-  for (const account of [namespace, "default"]) {
-    await admin.create(`/api/v1/namespaces/${account}/serviceaccounts`, { metadata: { name: "default" } });
-  }
   for (const node of ["node-1", "node-2"]) await addNode(node, true);
   await admin.create(`/api/v1/namespaces/${namespace}/configmaps`, {
     metadata: { name: `${name}-spec` },
@@ -76,7 +75,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   for (const child of processes) child.kill("SIGKILL");
-  await server?.close();
+  await server?.stop();
 });
 
 async function addNode(node: string, ready: boolean): Promise<void> {
@@ -135,12 +134,12 @@ interface Run {
   output: () => string;
   errors: () => string;
   /** Resolves when the line has been printed. */
-  line: (pattern: RegExp) => Promise<void>;
+  line: (pattern: RegExp) => Promise<true>;
   code: Promise<number | null>;
 }
 
 function contrastRuntime(...args: string[]): Run {
-  const child = spawn(process.execPath, [resolve("tools/cli/main.ts"), ...args], {
+  const child = spawn(process.execPath, [join(packageRoot, "tools/cli/main.ts"), ...args], {
     env: { PATH: process.env.PATH, KUBECONFIG_CONTENT: server.kubeconfig },
   });
   processes.push(child);

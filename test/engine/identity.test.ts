@@ -1,125 +1,35 @@
-import { readFile } from "node:fs/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parseAllDocuments } from "yaml";
-import { installerIdentity } from "../../components/manifests/identity.ts";
-import { type Api, ApiError, apiClient } from "../../node-installer/kubernetes/api.ts";
-import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
+import { describe, expect, test } from "vitest";
+import type { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { type NodeObject, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
-import { leaseTickets, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { statusAnnotation, systemNamespace } from "../../runtime/names.ts";
-import { Refusal } from "../../runtime/refusal.ts";
-import { type ApiServer, startApiServer, until } from "./api-server.ts";
+import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
+import { statusAnnotation } from "../../runtime/names.ts";
+import { until } from "../until.ts";
+import {
+  admin,
+  admission,
+  clientWithToken,
+  events,
+  group,
+  handler,
+  installerOn,
+  label,
+  lease,
+  leases,
+  manyLabels,
+  namespace,
+  node,
+  nodeEvent,
+  one,
+  serviceAccount,
+  ticketsOf,
+  two,
+  useInstallers,
+} from "./installer-identity.ts";
 
-const namespace = systemNamespace;
-const group = "metal";
-const handler = "contrast-cc-metal-qemu-snp-0a1b2c3d";
-const label = `runtime.contrast.edgeless.systems/${handler}`;
-const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
-const rbac = "/apis/rbac.authorization.k8s.io/v1";
-const admission = "/apis/admissionregistration.k8s.io/v1";
-
-const identity = installerIdentity({ namespace, group, atOnce: 2 });
-
-let server: ApiServer;
-let admin: Api;
-/** Clients with the bound tokens of installer pods on two nodes. */
-let one: Api;
-let two: Api;
-
-beforeAll(async () => {
-  server = await startApiServer({
-    controllers: ["garbage-collector-controller", "validatingadmissionpolicy-status-controller"],
-  });
-  admin = apiClient(server.admin);
-  for (const name of [namespace, "default"]) {
-    await until(`namespace ${name}`, () =>
-      admin.create("/api/v1/namespaces", { metadata: { name } }).then(
-        () => true,
-        (error) => error.status === 409,
-      ),
-    );
-  }
-  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, identity.serviceAccount);
-  await admin.create(`${rbac}/clusterroles`, identity.clusterRole);
-  await admin.create(`${rbac}/clusterrolebindings`, identity.clusterRoleBinding);
-  for (const role of [identity.ticketRole, identity.eventRole]) {
-    await admin.create(`${rbac}/namespaces/${role.metadata.namespace}/roles`, role);
-  }
-  for (const binding of [identity.ticketRoleBinding, identity.eventRoleBinding]) {
-    await admin.create(`${rbac}/namespaces/${binding.metadata.namespace}/rolebindings`, binding);
-  }
-  for (const policy of identity.policies) await admin.create(`${admission}/validatingadmissionpolicies`, policy);
-  for (const binding of identity.policyBindings) {
-    await admin.create(`${admission}/validatingadmissionpolicybindings`, binding);
-  }
-  one = await installerOn("node-1");
-  two = await installerOn("node-2");
-  // The API server takes a moment to compile new policies; until then it lets everything pass.
-  await until("the node policy", () => refused(() => readOwnNode(one, "node-2")));
-  await until("the ticket policy", () =>
-    refused(() => one.create(leases, lease("contrast-installer-other-0", "node-1", "x"))),
-  );
-  await until("the event policy", () => refused(() => one.create(events, nodeEvent("node-2", "x"))));
-}, 900_000);
-
-afterAll(async () => {
-  await server?.close();
-});
-
-const serviceAccount = `contrast-installer-${group}`;
-
-/** A node and its installer pod, and a client with the token that the pod would have. */
-async function installerOn(nodeName: string): Promise<Api> {
-  await admin.create("/api/v1/nodes", {
-    metadata: { name: nodeName, labels: { zone: "a" }, annotations: { note: "mine" } },
-  });
-  const pods = `/api/v1/namespaces/${namespace}/pods`;
-  const pod = await admin.create<NodeObject>(pods, {
-    metadata: { name: `installer-${nodeName}` },
-    spec: { nodeName, serviceAccountName: serviceAccount, containers: [{ name: "installer", image: "none" }] },
-  });
-  return clientWithToken({ kind: "Pod", apiVersion: "v1", name: pod.metadata.name, uid: pod.metadata.uid });
-}
-
-async function clientWithToken(boundObjectRef?: object, account = serviceAccount): Promise<Api> {
-  const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
-  const request = { spec: { expirationSeconds: 3600, ...(boundObjectRef && { boundObjectRef }) } };
-  const { status } = await admin.create<{ status: { token: string } }>(path, request);
-  return apiClient(await server.withToken(status.token));
-}
-
-const refused = async (action: () => Promise<unknown>): Promise<boolean> => {
-  try {
-    await action();
-    return false;
-  } catch (error) {
-    return error instanceof ApiError && error.status === 403;
-  }
-};
-
-const events = "/api/v1/namespaces/default/events";
-const nodeEvent = (node: string, uid: string, component = "contrast-installer") => ({
-  metadata: { generateName: "stolen-" },
-  involvedObject: { apiVersion: "v1", kind: "Node", name: node, uid },
-  type: "Warning",
-  reason: "Stolen",
-  message: "stolen",
-  source: { component, host: node },
-});
-const lease = (name: string, holderIdentity: string, uid: string, metadata: object = {}, spec: object = {}) => ({
-  metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Node", name: holderIdentity, uid }], ...metadata },
-  spec: { holderIdentity, ...spec },
-});
-const node = (name: string) => admin.get<NodeObject>(`/api/v1/nodes/${name}`);
-const manyLabels = (count: number) =>
-  Object.fromEntries(
-    Array.from({ length: count }, (_, i) => [`${label.slice(0, -8)}${i.toString(16).padStart(8, "0")}`, "true"]),
-  );
-const ticketsOf = (api: Api, nodeName: string) =>
-  leaseTickets(api, { namespace, group, atOnce: 1, nodeName, now: () => new Date() });
+useInstallers();
 
 describe("what an installer's token can do", () => {
   test("labels its own node and leaves everything else on it alone", async () => {
@@ -337,92 +247,4 @@ describe("what a stolen token cannot do", () => {
     await admin.mergePatch(other, { metadata: { labels: { zone: "c" } } });
     expect((await node("node-2")).metadata.labels?.zone).toBe("c");
   });
-});
-
-const confinementOf = (api: Api) =>
-  clusterConfinement({ api, group, namespace, nodeName: "node-1", now: () => new Date(), delay: async () => {} });
-
-test("several tickets of one node, which no policy can see, are given back but for one", async () => {
-  const { uid } = (await node("node-1")).metadata;
-  for (const index of [0, 1]) await one.create(leases, lease(`${serviceAccount}-${index}`, "node-1", uid));
-  const other = leaseTickets(two, { namespace, group, atOnce: 2, nodeName: "node-2", now: () => new Date() });
-  const holder = "node-1 (which holds 2 tickets, although a node needs one)";
-  expect(await other.acquire()).toEqual({ held: false, holders: [holder] });
-  const own = leaseTickets(one, { namespace, group, atOnce: 2, nodeName: "node-1", now: () => new Date() });
-  expect(await own.acquire()).toEqual({ held: true });
-  expect(await other.acquire()).toEqual({ held: true });
-  await own.release();
-  await other.release();
-});
-
-describe("an installer whose policies are not in force does nothing", () => {
-  test("with all of them it works, and what it tried left nothing behind", async () => {
-    const before = await node("node-1");
-    await confinementOf(one).require();
-    expect((await node("node-1")).metadata.annotations).toEqual(before.metadata.annotations);
-    for (const path of [leases, events]) {
-      const { items } = await admin.get<{ items: NodeObject[] }>(path);
-      expect(items.filter(({ metadata }) => metadata.name.includes("probe"))).toEqual([]);
-    }
-  });
-
-  const gone = identity.policyBindings.flatMap(({ metadata: { name } }) => [
-    [name, "its binding", `${admission}/validatingadmissionpolicybindings`],
-    [name, "the policy", `${admission}/validatingadmissionpolicies`],
-  ]) as [string, string, string][];
-  test.each(gone)("without %s (%s)", async (name, _, path) => {
-    const object = await admin.get<{ metadata: { resourceVersion?: string; uid?: string } }>(`${path}/${name}`);
-    await admin.delete(`${path}/${name}`);
-    const attempt = () => confinementOf(one).require(true);
-    await until("the policy no longer acts", () =>
-      attempt().then(
-        () => false,
-        (error: unknown) => {
-          if (!(error instanceof Refusal)) throw error;
-          return error.code === "unconfined" && error.message.includes(`${name} and their bindings`);
-        },
-      ),
-    );
-    const { resourceVersion: _version, uid: _uid, ...metadata } = object.metadata;
-    await admin.create(path, { ...object, metadata });
-    await until("the policy acts again", () => attempt().then(() => true));
-  });
-
-  test("without rights at all the error is the API server's, not a missing policy", async () => {
-    await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: "stranger" } });
-    const stranger = await clientWithToken(undefined, "stranger");
-    await expect(confinementOf(stranger).require()).rejects.toMatchObject({ status: 403 });
-  });
-});
-
-test("the API server's type checker finds nothing wrong with the policies' expressions", async () => {
-  interface Policies {
-    items: {
-      metadata: { name: string };
-      status?: { observedGeneration?: number; typeChecking?: { expressionWarnings?: { warning: string }[] } };
-    }[];
-  }
-  const read = async () =>
-    (await admin.get<Policies>(`${admission}/validatingadmissionpolicies`)).items.filter(({ metadata }) =>
-      metadata.name.startsWith(serviceAccount),
-    );
-  await until("the type check", async () => (await read()).every(({ status }) => status?.observedGeneration === 1));
-  const warnings = (await read()).flatMap(({ status }) => status?.typeChecking?.expressionWarnings ?? []);
-  // It also checks the policy for core Events against events.k8s.io, although requests there are converted to core.
-  expect(warnings.map(({ warning }) => warning).filter((warning) => !warning.startsWith("events.k8s.io/"))).toEqual([]);
-});
-
-test("the fleet reader lists the installers' pods and changes nothing", async () => {
-  const documents = parseAllDocuments(await readFile("examples/ci/fleet-reader.yaml", "utf8"));
-  const [account, role, binding] = documents.map((document) => document.toJS());
-  await admin.create(`/api/v1/namespaces/${namespace}/serviceaccounts`, account);
-  await admin.create(`${rbac}/namespaces/${namespace}/roles`, role);
-  await admin.create(`${rbac}/namespaces/${namespace}/rolebindings`, binding);
-  const reader = await clientWithToken(undefined, account.metadata.name);
-  const pods = `/api/v1/namespaces/${namespace}/pods`;
-  await until("the role", () => reader.get(pods).then(() => true));
-  await expect(reader.delete(`${pods}/installer-node-1`)).rejects.toMatchObject({ status: 403 });
-  await expect(reader.mergePatch(`${pods}/installer-node-1`, {})).rejects.toMatchObject({ status: 403 });
-  await expect(reader.create(`${pods}/installer-node-1/exec?command=id`, {})).rejects.toMatchObject({ status: 403 });
-  await expect(reader.get("/api/v1/secrets")).rejects.toMatchObject({ status: 403 });
 });
