@@ -1,9 +1,7 @@
-import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
-import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
-import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
-import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
+import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { aksCocoNodePoolArgs, checkArguments } from "./arguments.ts";
+import { azureNative } from "./azure-native.ts";
 
 export interface AksCocoNodePoolArgs {
   resourceGroup: string;
@@ -33,9 +31,10 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
     // The order of zones has no meaning, but another one would replace the pool.
     const zones = args.zones?.toSorted();
-    super("contrast-runtime:index:AksCocoNodePool", name, { ...args, ...(zones && { zones }) }, opts);
+    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...args, ...(zones && { zones }) }), opts);
     const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
 
+    const { AgentPool } = azureNative();
     void this.#warnUnlessRegistered(pool);
     new AgentPool(
       name,
@@ -81,6 +80,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
    */
   async #warnUnlessRegistered(pool: string): Promise<void> {
     const { providerNamespace, featureName } = feature;
+    const { getSubscriptionFeatureRegistration } = azureNative();
     const state = await getSubscriptionFeatureRegistration(feature, { parent: this }).then(
       ({ properties }) => properties.state ?? "in no state",
       (error: unknown) => `in an unknown state (${azureReason(error)})`,
@@ -110,6 +110,7 @@ export function aksKubeconfig(
   opts: pulumi.InvokeOptions,
 ): pulumi.Output<string> {
   const args = { resourceGroupName: resourceGroup, resourceName: cluster };
+  const { listManagedClusterAdminCredentials, listManagedClusterUserCredentials } = azureNative();
   const list = credentials === "admin" ? listManagedClusterAdminCredentials : listManagedClusterUserCredentials;
   const role = `Azure Kubernetes Service Cluster ${credentials === "admin" ? "Admin" : "User"} Role`;
   const refusal = (reason: string) =>

@@ -1,17 +1,13 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { bareMetalNodesCard } from "../runtime/cards.ts";
+import { type CommandPurpose, commandName } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
 import { bareMetalNodesArgs, checkArguments, registryOf } from "./arguments.ts";
-import {
-  checkScript,
-  joinScript,
-  prepareScript,
-  registryScript,
-  unprepareScript,
-  unregistryScript,
-} from "./bare-metal-scripts.ts";
+import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./certificates.ts";
-import { quote } from "./shell.ts";
+import { checkScript } from "./host-check.ts";
 
 export interface HostArgs {
   /** The node's name in the cluster. */
@@ -58,8 +54,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const args = { ...given, registryCa };
     const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(args.requirements);
-    const cards = hosts.map((host) => card(host, args.ignore));
-    super("contrast-runtime:index:BareMetalNodes", name, { hosts: cards, ...requirements }, opts);
+    super(bareMetalNodesCard.type, name, bareMetalNodesCard.build({ hosts, ignored: args.ignore, requirements }), opts);
     for (const sentence of args.registryCa === undefined ? [] : outdated(args.registryCa, new Date()))
       pulumi.log.warn(`registryCa: ${sentence} Hosts trust no registry by it.`, this);
     this.ready = hosts.flatMap((host) => this.#host(host, args, requirements));
@@ -88,12 +83,12 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       perDialTimeout: 15,
     };
     const run = (
-      concern: string,
+      concern: CommandPurpose,
       command: { create: string; delete?: pulumi.Input<string>; stdin?: pulumi.Input<string> },
       after: pulumi.Resource[],
     ) =>
       new Command(
-        `${host.name}-${concern}`,
+        commandName(host.name, concern),
         // sshd accepts no environment variables by default. A command without verbs connects to nothing: a dead host's
         // command that never ran is registered like that, and a later update runs it.
         { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(args.user, command)) },
@@ -151,10 +146,3 @@ function combined(requirements: HostRequirements[]): HostRequirements {
     guestPull: requirements.some(({ guestPull }) => guestPull),
   };
 }
-
-const card = ({ name, address, hostKey }: HostArgs, ignored: string[]) => ({
-  name,
-  address,
-  hostKey,
-  ...(ignored.includes(name) && { skipped: "named in ignoreNodes" }),
-});

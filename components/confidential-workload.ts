@@ -4,8 +4,9 @@ import { idBlockAnnotations } from "../measure/id-block.ts";
 import { valuesOf } from "../measure/launch-values.ts";
 import { deriveRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";
-import { type ReferenceTable, referenceTable } from "../measure/verifiers.ts";
+import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
+import { confidentialWorkloadCard } from "../runtime/cards.ts";
 import type { Manifest } from "../runtime/manifest.ts";
 import { platforms } from "../runtime/platforms.ts";
 import type { PlatformName } from "../runtime/spec.ts";
@@ -86,7 +87,7 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
         return values && referenceTable(values);
       }),
     };
-    super("contrast-runtime:index:ConfidentialWorkload", name, { handler, payload: manifest.name, ...card }, opts);
+    super(confidentialWorkloadCard.type, name, { handler, payload: manifest.name, ...card }, opts);
     this.handler = handler;
     this.template = prepared.apply(({ template }) => template as k8s.core.v1.PodTemplateSpec);
     this.initdata = card.initdata;

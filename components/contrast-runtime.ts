@@ -1,14 +1,15 @@
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
-import { measuredInputs } from "../measure/changes.ts";
 import { launchTable, launchValues } from "../measure/launch-values.ts";
+import { measuredInputs } from "../measure/reference-value-changes.ts";
 import { deriveRuntime, measuredRuntime } from "../measure/runtime.ts";
-import type { ReferenceTable } from "../measure/verifiers.ts";
+import type { ReferenceTable } from "../measure/verifier-formats.ts";
 import { advisoryName, assess, explainOpen } from "../runtime/advisories.ts";
+import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
 import type { Manifest } from "../runtime/manifest.ts";
-import { systemNamespace } from "../runtime/names.ts";
+import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { PlatformName, RuntimeSpec } from "../runtime/spec.ts";
@@ -72,7 +73,12 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const handlers = Object.fromEntries(
       groups.map(({ group, specs }) => [group, specs.map(({ handler }) => handler).sort()]),
     );
-    super("contrast-runtime:index:ContrastRuntime", name, { handlers, runtimes: reviewCard(groups) }, opts);
+    super(
+      contrastRuntimeCard.type,
+      name,
+      contrastRuntimeCard.build({ handlers, runtimes: runtimeCards(groups) }),
+      opts,
+    );
     this.handlers = handlers;
     this.referenceValues = referenceTables(groups);
 
@@ -137,7 +143,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 
   /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
   #namespace(): Namespace {
-    const labels = { "app.kubernetes.io/part-of": "contrast-runtime", ...podSecurityLabels };
+    const labels = { ...partOfLabel, ...podSecurityLabels };
     return new Namespace(systemNamespace, { metadata: { name: systemNamespace, labels } }, { parent: this });
   }
 
@@ -188,32 +194,26 @@ const podSecurityLabels = {
   "pod-security.kubernetes.io/warn": "privileged",
 };
 
-/** Each runtime once: its payload, what a verifier will see of its guests, and the inputs that this depends on. */
-function reviewCard(groups: DerivedGroup[]): pulumi.Inputs[] {
-  const cards = groups.flatMap(({ runtimes, specs }) =>
+/** Of each runtime its payload, what a verifier will see of its guests, and the inputs that this depends on. */
+function runtimeCards(groups: DerivedGroup[]): ContrastRuntimeCard["runtimes"] {
+  return groups.flatMap(({ runtimes, specs }) =>
     runtimes.map(({ platform, manifest, acknowledgedAdvisories }, i) => {
       const handler = specs[i]?.handler ?? "";
       const { acknowledged, closed } = assess({ platform, manifest }, acknowledgedAdvisories);
       const launch = launchValues(platform, manifest);
       const inputs = measuredRuntime({ platform, manifest }).inputs;
-      const card = {
+      return {
         handler,
         payload: manifest.name,
         kata: flavourTitles[manifest.flavour as FlavourName],
         kataVersion: manifest.kataVersion,
-        ...(acknowledged.length > 0 && {
-          acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
-        }),
-        ...(closed.length > 0 && {
-          closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
-        }),
-        ...(inputs !== undefined &&
-          Object.keys(launch).length > 0 && { launch, measured: measuredInputs(inputs, platforms[platform].tee) }),
+        acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+        closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+        launch,
+        measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
       };
-      return [handler, card] as const;
     }),
   );
-  return [...new Map(cards.toSorted(([a], [b]) => (a < b ? -1 : 1))).values()];
 }
 
 function referenceTables(groups: DerivedGroup[]): Record<string, ReferenceTable> {

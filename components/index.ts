@@ -6,7 +6,7 @@
  */
 
 export { deriveRuntime } from "../measure/runtime.ts";
-export type { ReferenceTable } from "../measure/verifiers.ts";
+export type { ReferenceTable } from "../measure/verifier-formats.ts";
 export { type Manifest, manifestSchema } from "../runtime/manifest.ts";
 export { Refusal } from "../runtime/refusal.ts";
 export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } from "../runtime/spec.ts";

@@ -1,7 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
-import { healthPort, installerName, specKey, specVolume } from "../runtime/names.ts";
+import { healthPort, installerLabels, installerName, specKey, specVolume } from "../runtime/names.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { podSecurity } from "./manifests/pod-security.ts";
 import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
@@ -30,11 +30,6 @@ export interface InstallerPodArgs extends NodeSelectionArgs {
   /** Name of a Secret in the same namespace. */
   pullSecret?: string;
 }
-
-export const installerLabels = (group: string): Record<string, string> => ({
-  "app.kubernetes.io/name": installerName(group),
-  "app.kubernetes.io/part-of": "contrast-runtime",
-});
 
 const specDirectory = "/etc/contrast";
 

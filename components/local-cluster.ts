@@ -1,7 +1,8 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { localClusterCard } from "../runtime/cards.ts";
+import { quote } from "../runtime/shell.ts";
 import { checkArguments, localClusterArgs } from "./arguments.ts";
-import { quote } from "./shell.ts";
 
 export interface LocalClusterArgs {
   /** Lower-case DNS label of at most 30 characters, usually the stack's. Everything on the machine is named after it. */
@@ -34,7 +35,7 @@ export class LocalCluster extends pulumi.ComponentResource {
 
   constructor(name: string, args: LocalClusterArgs, options?: pulumi.ComponentResourceOptions) {
     checkArguments(`LocalCluster ${name}`, localClusterArgs, args);
-    super("contrast-runtime:index:LocalCluster", name, args, options);
+    super(localClusterCard.type, name, localClusterCard.build(args), options);
     const command = (verb: string) => `contrast-runtime local-cluster ${verb} --name ${quote(args.name)}`;
     const nodes = args.nodes?.length ? ` --nodes ${quote(JSON.stringify(args.nodes))}` : "";
     // The bin is called by name, and nothing here depends on this machine, so that previews are the same everywhere. No

@@ -10,21 +10,15 @@ import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
 import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
+import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
-import { installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
-import {
-  definedOnly,
-  inOrder,
-  installerLabels,
-  type NodeSelectionArgs,
-  podTemplate,
-  type TolerationArgs,
-} from "./installer-pod.ts";
+import { definedOnly, inOrder, type NodeSelectionArgs, podTemplate, type TolerationArgs } from "./installer-pod.ts";
 import { installerIdentity } from "./manifests/identity.ts";
 import { withoutStack } from "./refusals.ts";
-import { quote } from "./shell.ts";
 
 export interface NodeInstallerArgs extends NodeSelectionArgs {
   /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
@@ -93,7 +87,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
 
   constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
     checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
-    super("contrast-runtime:index:NodeInstaller", name, reviewCard(args), opts);
+    super(nodeInstallerCard.type, name, reviewCard(args), opts);
     this.#args = args;
     this.#object = installerName(args.group);
     // The children wait for what the component waits for, which the engine does not pass on itself.
@@ -204,7 +198,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
       generation === undefined ? (pulumi.unknown as never) : `${generation}`,
     );
     new Command(
-      `${group}-rollout`,
+      commandName(group, "rollout"),
       {
         // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
         create: command(
@@ -233,7 +227,7 @@ export class NodeInstaller extends pulumi.ComponentResource {
   #uninstall(daemonSet: pulumi.Resource): Command {
     const { group, namespace, onDestroy = "uninstall" } = this.#args;
     return new Command(
-      `${group}-uninstall`,
+      commandName(group, "uninstall"),
       {
         delete: command(
           ...["uninstall", "--namespace", namespace, "--group", group],
@@ -258,16 +252,14 @@ const command = (...words: string[]): string => ["contrast-runtime", ...words].m
 function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
   const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce = 1, onDestroy = "uninstall" } = args;
   const { manifestsOnly = false } = args;
-  return {
+  return nodeInstallerCard.build({
     group,
     distribution: distribution.name,
     nodes: nodeNames?.toSorted() ?? nodeSelector ?? "all",
-    runtimes: runtimes
-      .map(({ handler, platform, payload }) => ({ handler, platform, payload }))
-      .sort((a, b) => (a.handler < b.handler ? -1 : 1)),
+    runtimes,
     image,
     atOnce,
     onDestroy,
-    ...(manifestsOnly && { manifestsOnly }),
-  };
+    manifestsOnly,
+  });
 }

@@ -1,7 +1,9 @@
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
+import { runtimeClassesCard } from "../runtime/cards.ts";
+import { handlerLabel, ownKey, partOfLabel } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
-import { handlerLabel, type PlatformName } from "../runtime/spec.ts";
+import type { PlatformName } from "../runtime/spec.ts";
 import { checkArguments, runtimeClassesArgs } from "./arguments.ts";
 
 export interface RuntimeClassArgs {
@@ -27,7 +29,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
     const { classes } = args;
     checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
-    super("contrast-runtime:index:RuntimeClasses", name, { classes: sorted.map(card) }, opts);
+    super(runtimeClassesCard.type, name, { classes: sorted.map(card) }, opts);
     for (const args of sorted) {
       new RuntimeClass(args.handler, runtimeClass(args), {
         parent: this,
@@ -46,10 +48,7 @@ function runtimeClass(args: RuntimeClassArgs) {
   return {
     metadata: {
       name: handler,
-      labels: {
-        "app.kubernetes.io/part-of": "contrast-runtime",
-        "runtime.contrast.edgeless.systems/platform": platform,
-      },
+      labels: { ...partOfLabel, [ownKey("platform")]: platform },
     },
     handler,
     overhead: { podFixed: overhead(args) },

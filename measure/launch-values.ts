@@ -3,7 +3,7 @@ import { platforms } from "../runtime/platforms.ts";
 import type { PlatformName } from "../runtime/spec.ts";
 import { cpuModelsOf, type ReferenceValues, referenceValues, usualVcpus } from "./reference-values.ts";
 import { measuredRuntime } from "./runtime.ts";
-import { type ReferenceTable, referenceTable } from "./verifiers.ts";
+import { type ReferenceTable, referenceTable } from "./verifier-formats.ts";
 
 /** Undefined if the manifest says nothing about measurements. Throws `Refusal` if the payload cannot be such a guest. */
 export function valuesOf(

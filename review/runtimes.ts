@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { explainChanges, type Measured } from "../measure/changes.ts";
+import { explainChanges, type Measured } from "../measure/reference-value-changes.ts";
 import { platforms } from "../runtime/platforms.ts";
 import type { InstallSpec, PlatformName, RuntimeSpec } from "../runtime/spec.ts";
 import { type GroupChange, isHandedOver, leavesNodes, type RuntimeCard, runtimeOf } from "./groups.ts";

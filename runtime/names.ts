@@ -3,8 +3,30 @@ import { sha256 } from "./canonical.ts";
 /** The namespace of everything that the installer has in the cluster: its own, so that its pods can be told apart. */
 export const systemNamespace = "contrast-runtime-system";
 
+const installerPrefix = "contrast-installer-";
+
 /** DaemonSet, ServiceAccount, roles and policies of a node group. */
-export const installerName = (group: string): string => `contrast-installer-${group}`;
+export const installerName = (group: string): string => `${installerPrefix}${group}`;
+
+/** The group whose installer has this name; undefined for any other name. */
+export const groupOfInstaller = (name: string): string | undefined =>
+  name.startsWith(installerPrefix) ? name.slice(installerPrefix.length) : undefined;
+
+/** The label of whatever this product has in a cluster. */
+export const partOfLabel = { "app.kubernetes.io/part-of": "contrast-runtime" };
+
+/** Labels of a group's DaemonSet, of its pods, and of the ConfigMap with its spec. */
+export const installerLabels = (group: string): Record<string, string> => ({
+  "app.kubernetes.io/name": installerName(group),
+  ...partOfLabel,
+});
+
+/**
+ * A command that the engine runs for a node group or a host, as its state calls it: one of another name would be another
+ * command. Nothing reads a name back: what a command does is in its text, and whose it is in its URN.
+ */
+export const commandName = (groupOrHost: string, purpose: CommandPurpose): string => `${groupOrHost}-${purpose}`;
+export type CommandPurpose = "rollout" | "uninstall" | "prepare" | "check" | "registry" | "join";
 
 /** The admission policies of a group, and their bindings. */
 export const policyNames = (group: string) => ({
@@ -17,17 +39,25 @@ export const policyNames = (group: string) => ({
 export const ticketNames = (group: string, atOnce: number): string[] =>
   Array.from({ length: atOnce }, (_, index) => `${installerName(group)}-${index}`);
 
-/** Prefix of the node labels that say which handlers a node serves; see `handlerLabel` in ../runtime/spec.ts. */
-export const handlerLabelPrefix = "runtime.contrast.edgeless.systems/";
+/** Below it are all labels and annotations of this product. */
+const domain = "runtime.contrast.edgeless.systems";
+
+/** A label or annotation of this product's. */
+export const ownKey = (name: string): string => `${domain}/${name}`;
+
+/** Prefix of the node labels that say which handlers a node serves. */
+export const handlerLabelPrefix = `${domain}/`;
+/** The node label that says that this node serves the handler. */
+export const handlerLabel = (handler: string): string => ownKey(handler);
 
 /** Node annotation in which a group's installer publishes its state, as JSON of `nodeStatusSchema`. */
-export const statusAnnotation = (group: string): string => `status.runtime.contrast.edgeless.systems/${group}`;
+export const statusAnnotation = (group: string): string => `status.${domain}/${group}`;
 
 /** Node annotation with which somebody with rights on nodes asks a failed installer to try again. */
-export const retryAnnotation = (group: string): string => `retry.runtime.contrast.edgeless.systems/${group}`;
+export const retryAnnotation = (group: string): string => `retry.${domain}/${group}`;
 
 /** DaemonSet annotation: comma-separated names of dead nodes that an uninstallation does not wait for. */
-export const skipNodesAnnotation = "runtime.contrast.edgeless.systems/skip-nodes";
+export const skipNodesAnnotation = ownKey("skip-nodes");
 
 /** Port of /healthz, /readyz, /metrics and /bundle on the pod. */
 export const healthPort = 8099;
@@ -36,7 +66,7 @@ export const healthPort = 8099;
 export const bundleReader = "bundle-reader";
 
 /** A token for one node's bundle is refused by every other node, and by the API server. */
-export const bundleAudience = (nodeName: string): string => `bundle.runtime.contrast.edgeless.systems/${nodeName}`;
+export const bundleAudience = (nodeName: string): string => `bundle.${domain}/${nodeName}`;
 
 /** The API server keeps the header Authorization to itself; this one reaches the pod behind its proxy. */
 export const bundleTokenHeader = "x-contrast-bundle-token";

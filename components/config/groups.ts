@@ -9,7 +9,7 @@ export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterCon
   return {
     ...group,
     group: name,
-    runtimes: runtimes.map(({ overhead, ...runtime }) => ({ ...runtime, ...overhead })),
+    runtimes: runtimes.map(({ handler, overhead, ...runtime }) => ({ ...runtime, ...overhead })),
     ...selection(nodes, cluster),
   };
 }
@@ -23,7 +23,9 @@ function selection(
   if (hosts && ssh) return { hosts, sshUser: ssh.user, sshPrivateKey: ssh.privateKey, joinCommand };
   if (!pool || cluster.kind !== "aks") return {};
   if (pool.existing) return { nodeSelector: poolSelector(pool.name) };
-  const { vmSize = "", count = 0, zones, maxPods, labels } = pool;
+  const { vmSize, count, zones, maxPods, labels } = pool;
+  if (vmSize === undefined || count === undefined)
+    throw new Error("the rules refuse a new pool without size and count");
   return {
     pool: {
       resourceGroup: cluster.resourceGroup,

@@ -1,5 +1,4 @@
-import { handlerLabelPrefix } from "../../runtime/names.ts";
-import { handlerLabel } from "../../runtime/spec.ts";
+import { handlerLabel, handlerLabelPrefix } from "../../runtime/names.ts";
 import type { Api } from "./api.ts";
 import { type NodeObject, patchOwnNode, readOwnNode } from "./node.ts";
 

@@ -1,4 +1,4 @@
-import { ticketNames } from "../../runtime/names.ts";
+import { ownKey, ticketNames } from "../../runtime/names.ts";
 import { printable } from "../../runtime/printable.ts";
 import { type Api, isStatus } from "./api.ts";
 import { readOwnNode } from "./node.ts";
@@ -27,7 +27,7 @@ export interface Lease {
 }
 
 /** Lease annotation with the sentence of a node that failed and therefore keeps its ticket. */
-export const ticketReasonAnnotation = "runtime.contrast.edgeless.systems/reason";
+export const ticketReasonAnnotation = ownKey("reason");
 /** Characters. */
 export const maxTicketReason = 1024;
 

@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
 import type { ClusterInput } from "../../components/config/local-cluster.ts";
 import { packageRoot } from "../../tools/files/project.ts";
@@ -13,6 +12,8 @@ import {
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";
+
+export { until } from "../until.ts";
 
 /** A cluster name for this checkout and this purpose: never a stack's, and never another checkout's. */
 export const clusterNameFor = (purpose: string): string =>
@@ -88,20 +89,6 @@ export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () =
 function succeeded(what: string, { code, stdout, stderr }: RunResult): string {
   if (code === 0) return stdout;
   throw new Error(`${what} failed (exit ${code}):\n${stderr}${stdout}`);
-}
-
-/**
- * Resolves with the probe's result as soon as it is not undefined. For conditions that can only be polled; for conditions of
- * Kubernetes objects use `kubectl wait`.
- */
-export async function until<T>(what: string, probe: () => Promise<T | undefined>, timeoutMs = 60_000): Promise<T> {
-  const end = Date.now() + timeoutMs;
-  for (;;) {
-    const result = await probe();
-    if (result !== undefined) return result;
-    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
-    await delay(100);
-  }
 }
 
 /** A pod of one busybox container that does nothing until it is told to end. */

@@ -1,11 +1,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { installerLabels, podTemplate } from "../../components/installer-pod.ts";
+import { podTemplate } from "../../components/installer-pod.ts";
 import { installerIdentity } from "../../components/manifests/identity.ts";
 import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
 import { type Lease, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import {
+  installerLabels,
   installerName,
   systemNamespace as namespace,
   specHash,

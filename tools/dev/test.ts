@@ -2,6 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { inspect } from "node:util";
+import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 
 const layers = ["lint", "unit", "engine", "cluster"] as const;
@@ -21,6 +23,8 @@ interface Count {
   failed: number;
   /** Tests that did not run: they are never counted as passed, and fail the run. */
   skipped: number;
+  /** What this machine could not judge, for the layer's line. */
+  missing?: string;
 }
 
 const run = (program: string, args: string[]): boolean =>
@@ -29,9 +33,27 @@ const run = (program: string, args: string[]): boolean =>
     stdio: "inherit",
   }).status === 0;
 
-function lint(): Count {
+async function lint(): Promise<Count> {
   const results = [run("@biomejs/biome/bin/biome", ["check", "."]), run("typescript/bin/tsc", ["--noEmit"])];
-  return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
+  const judged = onLinux && process.arch === "x64";
+  if (judged) results.push(await shellScripts());
+  return {
+    passed: results.filter(Boolean).length,
+    failed: results.filter((ok) => !ok).length,
+    skipped: 0,
+    ...(!judged && { missing: "shell scripts are not judged: shellcheck is brought along for Linux on x86-64 only" }),
+  };
+}
+
+/** Where Linux lacks something to get shellcheck with, that is a failure, too. */
+async function shellScripts(): Promise<boolean> {
+  try {
+    const { shellScriptsPass } = await import("./shellcheck.ts");
+    return await shellScriptsPass();
+  } catch (error) {
+    console.error(`Shell scripts cannot be judged: ${error instanceof Refusal ? error.message : inspect(error)}`);
+    return false;
+  }
 }
 
 function vitest(layer: Layer, args: string[]): Count {
@@ -53,8 +75,13 @@ function vitest(layer: Layer, args: string[]): Count {
     return { passed: 0, failed: 1, skipped: 0 };
   }
   const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = counts;
-  // A file that does not load, or an unhandled rejection, fails the run without a failed test.
-  return { passed, failed: !ok && failed === 0 ? 1 : failed, skipped };
+  return {
+    passed,
+    // A file that does not load, or an unhandled rejection, fails the run without a failed test.
+    failed: !ok && failed === 0 ? 1 : failed,
+    skipped,
+    ...(layer === "unit" && !onLinux && { missing: "the tests that need a Linux host did not run" }),
+  };
 }
 
 const separator = process.argv.indexOf("--");
@@ -81,13 +108,12 @@ const total: Count = { passed: 0, failed: 0, skipped: 0 };
 const lines: string[] = [];
 for (const layer of wanted) {
   const started = Date.now();
-  const count = layer === "lint" ? lint() : vitest(layer, vitestArguments);
+  const count = layer === "lint" ? await lint() : vitest(layer, vitestArguments);
   total.passed += count.passed;
   total.failed += count.failed;
   total.skipped += count.skipped;
-  const left = layer === "unit" && !onLinux ? "; the tests that need a Linux host did not run" : "";
   lines.push(
-    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${left}`,
+    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${count.missing === undefined ? "" : `; ${count.missing}`}`,
   );
 }
 console.log(`\n${lines.join("\n")}`);

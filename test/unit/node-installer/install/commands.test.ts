@@ -3,8 +3,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlin
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { open } from "../../../../node-installer/commands/context.ts";
-import { nothing } from "../../../../node-installer/commands/install.ts";
+import { openEnvironment } from "../../../../node-installer/commands/context.ts";
 import { main } from "../../../../node-installer/main.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../../fakes/memory-node.ts";
@@ -297,12 +296,12 @@ test("uninstalling does not require of the host what the runtimes would need", a
   put("spec.json", JSON.stringify(spec));
   const options = { spec: at("spec.json"), hostRoot: at("host"), payloads: node.payloads, json: false, retry: false };
   const rest = { deep: false, kubernetes: false, bundle: undefined, output: undefined, print() {}, printError() {} };
-  const check = async (wish?: typeof nothing) => {
-    const { environment } = await open({ ...options, ...rest }, wish);
+  const check = async (override?: Partial<InstallSpec>) => {
+    const { environment } = await openEnvironment({ ...options, ...rest }, override);
     await environment.checkHost(await environment.daemon.locate());
   };
   await expect(check()).rejects.toThrow("This host cannot run the runtimes in the spec");
-  await check(nothing);
+  await check({ runtimes: [] });
 });
 
 test("--help names every command and exit code", async () => {
