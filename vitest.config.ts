@@ -4,7 +4,7 @@ const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, 
 
 /** Unit tests of what only a Linux host does: they start sh, flock or tar, and read modes, links, pipes and /proc. */
 const onHost = [
-  "test/unit/components/{bare-metal-scripts,injection}.test.ts",
+  "test/unit/components/{bare-metal-scripts,host-check,injection}.test.ts",
   "test/unit/node-installer/host/**/*.test.ts",
   "test/unit/node-installer/install/{commands,faults}.test.ts",
   "test/unit/review/workflows.test.ts",

@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RollbackFailed, RolledBack } from "../../../../node-installer/install/undo.ts";
-import { Refusal } from "../../../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../../../runtime/spec.ts";
 import { configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 
