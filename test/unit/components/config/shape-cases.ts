@@ -43,6 +43,33 @@ export const unknownKeys: Case[] = [
     stack({ cluster: { kind: "yaml", directory: "manifests", kubeconfig: "k" } }),
     { "cluster.kubeconfig": "is not a known key. Allowed here: kind, directory." },
   ],
+  ["a host's", withHost({ prt: 22 }), { [`${nodes}.hosts[0].prt`]: "Did you mean port?" }],
+  ["a pool's", withPool({ zone: ["1"] }), { "groups.cc.nodes.pool.zone": "Did you mean zones?" }],
+  [
+    "ssh's",
+    withNodes({ hosts: [host], ssh: { ...ssh, password: "x" } }),
+    { [`${nodes}.ssh.password`]: "Allowed here: user, privateKey" },
+  ],
+  [
+    "a toleration's",
+    withGroup({ tolerations: [{ key: "a", efect: "NoExecute" }] }),
+    { "groups.workers.tolerations[0].efect": "Did you mean effect?" },
+  ],
+  ["a runtime's", withRuntime({ payloads: "x" }), { [`${runtime}.payloads`]: "Did you mean payload?" }],
+  ["an overhead's", withRuntime({ overhead: { mem: "1Gi" } }), { [`${runtime}.overhead.mem`]: "Allowed here: memory" }],
+  ["the registry's", stack({ registry: { mirror: "m.example" } }), { "registry.mirror": "Allowed here: prefix" }],
+  [
+    "an existing cluster's",
+    stack({ cluster: { ...kubeconfigCluster, context: "x" } }),
+    { "cluster.context": "Allowed here: kind, name, kubeconfig" },
+  ],
+  ["an AKS cluster's", stack({ cluster: { ...aksCluster, region: "x" } }), { "cluster.region": "subscriptionId" }],
+  [
+    "a local cluster's",
+    stack({ cluster: { kind: "local", node: [] }, installerImage: undefined }),
+    { "cluster.node": "Did you mean nodes?" },
+  ],
+  ["a local node's", localCluster([{ name: "a", label: {} }]), { "cluster.nodes[0].label": "Did you mean labels?" }],
 ];
 
 export const missing: Case[] = [

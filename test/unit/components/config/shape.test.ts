@@ -30,6 +30,13 @@ describe.each(Object.entries({ plainSecrets, inPlainEntries }))(
 );
 
 describe("a secret is given by its content", () => {
+  test("which is not empty", async () => {
+    await expectMistakes(withGroup({ nodes: { hosts: [host], ssh: { privateKey: "" }, joinCommand: "" } }), {
+      "groups.workers.nodes.ssh.privateKey": "[secret] must not be empty.",
+      "groups.workers.nodes.joinCommand": "[secret] must not be empty.",
+    });
+  });
+
   test.each([
     ["~/.kube/config", "cluster.kubeconfig: [secret] must be the content of a kubeconfig, not its path."],
     ["../config\n", "cluster.kubeconfig: [secret] must be the content of a kubeconfig, not its path."],
