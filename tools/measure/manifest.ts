@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
+import { usualVcpus } from "../../measure/reference-values.ts";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import {
   contrastReferenceValues,
@@ -19,11 +20,11 @@ type Shape = "table" | "contrast" | "trustee" | "rvps";
 
 interface Wanted {
   platform: PlatformName;
-  vcpus: readonly number[];
+  vcpus?: readonly number[] | undefined;
   for: Shape;
 }
 
-export function manifestValues(path: string, { platform, vcpus, for: shape }: Wanted): object {
+export function manifestValues(path: string, { platform, vcpus = usualVcpus, for: shape }: Wanted): object {
   const manifest = readManifest(path);
   // The values of a payload that cannot serve the platform are those of no guest.
   deriveRuntime({ platform, manifest });
