@@ -71,7 +71,7 @@ describe("in a real shell", () => {
       "metal-qemu-tdx metal-qemu-tdx-gpu",
       "",
     ]);
-  });
+  }, 300_000);
 
   test("fish reads a description behind each word", () => {
     const [line] = shell("sh", "contrast-runtime complete fish -- roll");
