@@ -1,6 +1,6 @@
 /** What all commands of this repository share, beyond what commander does by itself. */
 import { Command, CommanderError, type CommandUnknownOpts, Help, type Option } from "@commander-js/extra-typings";
-import { nearest } from "../../runtime/nearest.ts";
+import { didYouMean } from "../../runtime/nearest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes, report } from "./exit-codes.ts";
 
@@ -67,20 +67,12 @@ export class Verb extends Command {
         this.error(
           `${name} is an option of ${owners.map((owner) => owner.name()).join(", ")}, and stands behind that.`,
         );
-      this.error(
-        `Unknown option '${name}'${guess(
-          name,
-          this.options.map(({ long = "" }) => long),
-        )}`,
-      );
+      const known = this.options.map(({ long = "" }) => long);
+      this.error(`Unknown option '${name}'${didYouMean(name, known)}`);
     }
-    if (word !== undefined && word !== "help" && this.commands.length > 0)
-      this.error(
-        `Unknown command '${word}'${guess(
-          word,
-          this.commands.map((command) => command.name()),
-        )}`,
-      );
+    if (word === undefined || word === "help" || this.commands.length === 0) return;
+    const known = this.commands.map((command) => command.name());
+    this.error(`Unknown command '${word}'${didYouMean(word, known)}`);
   }
 
   /** This command's options that take a value, with the value, and whether it stands in the same word. */
@@ -103,11 +95,6 @@ function optionDescription(option: Option): string {
 
 /** The terminal's width decides where lines end, but for what is indented. */
 const oneLine = (text: string): string => text.replaceAll(/\n(?=\S)/g, " ");
-
-function guess(word: string, known: string[]): string {
-  const meant = nearest(word, known);
-  return meant === undefined ? "." : `: did you mean ${meant}?`;
-}
 
 /** Options that may be repeated begin with an empty list. */
 const isList = ({ defaultValue }: Option): boolean => Array.isArray(defaultValue);

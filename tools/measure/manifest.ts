@@ -1,6 +1,7 @@
 /** `measure manifest`: reference values of a payload from its manifest alone, in the shapes that verifiers take. */
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
+import { usualVcpus } from "../../measure/reference-values.ts";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import {
   contrastReferenceValues,
@@ -18,11 +19,11 @@ type Shape = "table" | "contrast" | "trustee" | "rvps";
 
 interface Wanted {
   platform: PlatformName;
-  vcpus: readonly number[];
+  vcpus?: readonly number[] | undefined;
   for: Shape;
 }
 
-export async function manifestValues(path: string, { platform, vcpus, for: shape }: Wanted): Promise<object> {
+export async function manifestValues(path: string, { platform, vcpus = usualVcpus, for: shape }: Wanted): Promise<object> {
   const manifest = await readManifest(path, "The lock command writes manifests.");
   // The values of a payload that cannot serve the platform are those of no guest.
   deriveRuntime({ platform, manifest });
