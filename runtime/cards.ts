@@ -115,7 +115,6 @@ const bareMetalNodesSchema = z.object({
     }),
   ),
 });
-export type HostCard = z.infer<typeof bareMetalNodesSchema>["hosts"][number];
 
 export const bareMetalNodesCard = {
   type: token("BareMetalNodes"),

@@ -1,7 +1,7 @@
 import { canonicalJson, sha256 } from "./canonical.ts";
 import type { PayloadFile } from "./manifest.ts";
 import { platforms } from "./platforms.ts";
-import type { PlatformName, RuntimeSpec } from "./spec.ts";
+import { type PlatformName, platformNames, type RuntimeSpec } from "./spec.ts";
 
 /** Raised only when the meaning of the hashed document changes, because that renames every handler. */
 const schemaVersion = 1;
@@ -23,5 +23,13 @@ export interface RuntimeContents {
 export function deriveHandler(platform: PlatformName, contents: (handler: string) => RuntimeContents): string {
   const { files, kataConfig, containerd } = contents(placeholder);
   const document = canonicalJson({ schemaVersion, platform, files, kataConfig, containerd });
-  return `contrast-${platforms[platform].insecure ? "insecure" : "cc"}-${platform}-${sha256(document).slice(0, 8)}`;
+  return nameOf(platform, sha256(document).slice(0, digits));
 }
+
+const digits = 8;
+const nameOf = (platform: PlatformName, hex: string): string =>
+  `contrast-${platforms[platform].insecure ? "insecure" : "cc"}-${platform}-${hex}`;
+
+/** The platform that a handler's name says; undefined for every other name. */
+export const platformOf = (handler: string): PlatformName | undefined =>
+  platformNames.find((platform) => handler === nameOf(platform, handler.slice(-digits)));

@@ -8,7 +8,7 @@ const sequences =
 
 /**
  * Control and format characters: also those that reverse or hide text (bidi, zero-width, tags), half pairs, and what ends
- * a line. Here they are taken out; where a reviewer has to see that they are there (review/lines.ts) they are spelled out.
+ * a line. Here they are taken out; where a reviewer has to see that they are there (review/text.ts) they are spelled out.
  */
 export const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 

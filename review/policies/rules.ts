@@ -1,3 +1,4 @@
+import { isChild, nodeInstallerCard } from "../../runtime/cards.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 
@@ -75,8 +76,8 @@ const pinnedImages: Rule = {
 };
 
 /** The pods that work on nodes, which is what the product is for. Their privileges are in pod-security.ts. */
-const ownPods =
-  /^(contrast-runtime:index:ContrastRuntime\$)?contrast-runtime:index:NodeInstaller\$kubernetes:apps\/v1:DaemonSet$/;
+const isOwnPods = ({ type, urn }: Resource): boolean =>
+  type === "kubernetes:apps/v1:DaemonSet" && isChild(urn, nodeInstallerCard);
 
 /** What containers may add without reaching their node: Kubernetes' Pod Security Standard "baseline". */
 const baseline = new Set([
@@ -87,8 +88,9 @@ const baseline = new Set([
 const confinedPods: Rule = {
   name: "confined-pods",
   description: "No pods but the installers' reach the node that they run on.",
-  check: ({ type, urn, props }) => {
-    if (ownPods.test(urn.split("::")[2] ?? "")) return [];
+  check: (resource) => {
+    if (isOwnPods(resource)) return [];
+    const { type, props } = resource;
     if (/^kubernetes:core\/v1:PersistentVolume(Patch|List)?$/.test(type)) {
       const volumes = type.endsWith("List") ? items(props.items).map(tree) : [props];
       return volumes
@@ -195,9 +197,9 @@ const secureRuntimes: Rule = {
       ? [props, ...items(props.items).map(tree)]
           .map(({ handler }) => String(handler))
           .filter((handler) => handler.startsWith("contrast-insecure-"))
-      : type === "contrast-runtime:index:NodeInstaller"
+      : type === nodeInstallerCard.type
         ? items(props.runtimes)
-            .map(tree)
+            .map((runtime) => runtimeSchema.safeParse(runtime).data ?? {})
             .filter(({ handler, platform }) => String(handler).startsWith("contrast-insecure-") || !isSecure(platform))
             .map(({ handler }) => String(handler))
         : [];
@@ -208,6 +210,9 @@ const secureRuntimes: Rule = {
     );
   },
 };
+
+/** Of a card that this version cannot read, nothing is known to be secure. */
+const runtimeSchema = nodeInstallerCard.schema.shape.runtimes.element.partial();
 
 /** A platform that nobody here knows is none. */
 const isSecure = (platform: unknown): boolean =>

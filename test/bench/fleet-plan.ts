@@ -3,7 +3,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BundleText, planFleet } from "../../review/fleet-plan.ts";
+import { type BundleText, planFleet } from "../../review/fleet-plan/plan.ts";
 import { adminsFile } from "../fakes/memory-node.ts";
 import { bundleOf, likeness, specOf } from "../unit/review/bundles.ts";
 import type { Benchmark } from "./measure.ts";

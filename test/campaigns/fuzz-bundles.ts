@@ -3,7 +3,7 @@
 // their types, so that they are planned; the others as texts, of which most are none that is read.
 import fc from "fast-check";
 import { type Bundle, bundleSchema } from "../../node-installer/host/bundle.ts";
-import { planFailed, planFleet } from "../../review/fleet-plan.ts";
+import { planFailed, planFleet } from "../../review/fleet-plan/plan.ts";
 import { bundleOf, likeness, specOf } from "../unit/review/bundles.ts";
 
 const seconds = Number(process.argv[2] ?? 60);

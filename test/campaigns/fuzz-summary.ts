@@ -1,9 +1,10 @@
 // fuzz-summary.ts [SECONDS, default 60]: damages previews until the time is up. Each gives a summary or a Refusal, never another
 // error, within two seconds; the comment fits, and nothing in it leaves its code span or block, or is invisible.
 import fc from "fast-check";
-import { renderMarkdown } from "../../review/markdown.ts";
-import { readPreview } from "../../review/preview.ts";
-import { canonical, summarize } from "../../review/summary.ts";
+import { canonical } from "../../review/approval/form.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { renderMarkdown } from "../../review/summary/markdown.ts";
+import { summarize } from "../../review/summary/summary.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { document } from "../unit/review/documents.ts";
 import { exampleSteps } from "../unit/review/examples.ts";

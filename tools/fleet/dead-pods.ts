@@ -1,13 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { installerName } from "../../runtime/names.ts";
+import { installerName, ownKey } from "../../runtime/names.ts";
 import { isNotFound } from "./client.ts";
 import type { Fleet } from "./observe.ts";
 import { mergePatch } from "./patch.ts";
 import { uninstallerName } from "./uninstallers.ts";
 
 /** A selector that matches no node. */
-const nowhere = { "runtime.contrast.edgeless.systems/uninstalled": "true" };
+const nowhere = { [ownKey("uninstalled")]: "true" };
 
 /**
  * A dead node's pod waits for a kubelet that will not answer, and the deletion of the namespace waits for the pod. So the

@@ -1,5 +1,5 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { installerName } from "../../runtime/names.ts";
+import { groupOfInstaller } from "../../runtime/names.ts";
 import { listed, printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
@@ -27,16 +27,10 @@ export async function status(options: { group?: string | undefined; namespace: s
   return allReady(fleets) ? exitCodes.done : exitCodes.failed;
 }
 
-const prefix = installerName("");
-
 async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
   const { AppsV1Api } = await import("@kubernetes/client-node");
   const { items } = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDaemonSet({ namespace });
-  const names = items.map(({ metadata }) => metadata?.name ?? "");
-  return names
-    .filter((name) => name.startsWith(prefix))
-    .map((name) => name.slice(prefix.length))
-    .toSorted();
+  return items.flatMap(({ metadata }) => groupOfInstaller(metadata?.name ?? "") ?? []).toSorted();
 }
 
 /** Pure: the table, one row per node. */

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
+import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
@@ -213,7 +213,7 @@ async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet
     metadata: { namespace, name: fleet.configMap },
     data: { [specKey]: spec },
   });
-  const annotations = { "runtime.contrast.edgeless.systems/spec-changed": specHash(spec) };
+  const annotations = { [ownKey("spec-changed")]: specHash(spec) };
   await Promise.all(
     fleet.nodes.flatMap(({ pod }) =>
       pod === undefined

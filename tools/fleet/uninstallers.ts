@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig, V1Pod, V1PodSpec } from "@kubernetes/client-node";
-import { installerName, specKey, specVolume } from "../../runtime/names.ts";
+import { installerName, partOfLabel, specKey, specVolume } from "../../runtime/names.ts";
 import { isNotFound } from "./client.ts";
 import { type Fleet, installerPod, observeFleet } from "./observe.ts";
 
@@ -25,7 +25,7 @@ export async function startUninstallers(
   const { AppsV1Api, CoreV1Api } = await import("@kubernetes/client-node");
   const core = kubeconfig.makeApiClient(CoreV1Api);
   const name = uninstallerName(group);
-  const labels = { "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "contrast-runtime" };
+  const labels = { "app.kubernetes.io/name": name, ...partOfLabel };
   const podName = (node: string) => `${name}-${node}`;
 
   const daemonSet = await kubeconfig

@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest } from "../../runtime/manifest.ts";
+import { ownKey } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot, projectDirectory } from "../files/project.ts";
 import { checkCollected } from "../lock/measurement.ts";
@@ -16,7 +17,7 @@ export const installerLayout = join(projectDirectory, ".local", "image");
 const payloadsDirectory = join(projectDirectory, ".local", "payloads");
 
 /** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
-export const baseAnnotation = "runtime.contrast.edgeless.systems/base";
+export const baseAnnotation = ownKey("base");
 
 /** A payload on this machine: the directory holds manifest.json and files/. */
 export interface LocalPayload {

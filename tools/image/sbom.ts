@@ -1,4 +1,5 @@
 import { sha256 } from "../../runtime/canonical.ts";
+import { ownKey } from "../../runtime/names.ts";
 import type { Referrer } from "../oci/layout.ts";
 import { debianLicences } from "./base.ts";
 import { type ImageParts, type NpmPackage, spdxTime } from "./parts.ts";
@@ -12,7 +13,7 @@ const imageName = "contrast-node-installer";
  * @param digest of the image's manifest, "sha256:…"
  */
 export function referrersOf(digest: string, parts: ImageParts): Referrer[] {
-  const unsigned = { "runtime.contrast.edgeless.systems/signature": "none" };
+  const unsigned = { [ownKey("signature")]: "none" };
   return [
     { artifactType: "application/spdx+json", content: JSON.stringify(bill(digest, parts)), annotations: unsigned },
     {

@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
-import { approvalOf, releaseOf } from "../../review/approval.ts";
-import { forgeOf } from "../../review/forge.ts";
-import { list } from "../../review/lines.ts";
+import { approvalOf, releaseOf } from "../../review/forge/approval.ts";
+import { forgeOf } from "../../review/forge/forge.ts";
+import { list } from "../../review/text.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { approvedIn } from "./files.ts";
 

@@ -1,7 +1,7 @@
-import { differences, planDifferences } from "../../review/check.ts";
-import { readPreview } from "../../review/preview.ts";
-import { sourceOf } from "../../review/source.ts";
-import { summarize } from "../../review/summary.ts";
+import { differences, planDifferences } from "../../review/approval/compare.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { sourceOf } from "../../review/forge/source.ts";
+import { summarize } from "../../review/summary/summary.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { approvedIn, readBytes, readText } from "./files.ts";

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { collectBundles } from "../../review/collect.ts";
-import { count } from "../../review/lines.ts";
+import { collectBundles } from "../../review/collect/bundles.ts";
+import { count } from "../../review/text.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { loadKubeConfig } from "../fleet/client.ts";
 

@@ -1,4 +1,4 @@
-import { commentsOf, postComment } from "../../review/comment.ts";
+import { commentsOf, postComment } from "../../review/forge/comment.ts";
 import { readText } from "./files.ts";
 
 export async function comment(file: string): Promise<void> {

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { type Approved, readApproved } from "../../review/check.ts";
+import { type Approved, readApproved } from "../../review/approval/form.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 
 /** "-" is standard input. */

@@ -1,9 +1,10 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readSpec } from "../../node-installer/install/read-spec.ts";
-import { type BundleText, type FleetPlan, fleetSentence, outcomeSentence, planFleet } from "../../review/fleet-plan.ts";
-import { plannedNodes, plannedSpecs } from "../../review/groups.ts";
-import { readPreview } from "../../review/preview.ts";
+import { type BundleText, type FleetPlan, planFleet } from "../../review/fleet-plan/plan.ts";
+import { fleetSentence, outcomeSentence } from "../../review/fleet-plan/sentences.ts";
+import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
+import { readPreview } from "../../review/preview/preview.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";

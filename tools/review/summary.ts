@@ -1,10 +1,12 @@
 import { writeFile } from "node:fs/promises";
-import { plannedNodes, plannedSpecs } from "../../review/groups.ts";
-import { list } from "../../review/lines.ts";
-import { renderMarkdown } from "../../review/markdown.ts";
-import { readPreview } from "../../review/preview.ts";
-import { type Source, sourceOf } from "../../review/source.ts";
-import { canonical, summarize } from "../../review/summary.ts";
+import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
+import { list } from "../../review/text.ts";
+import { renderMarkdown } from "../../review/summary/markdown.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { type Source } from "../../review/approval/form.ts";
+import { sourceOf } from "../../review/forge/source.ts";
+import { canonical } from "../../review/approval/form.ts";
+import { summarize } from "../../review/summary/summary.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { approvedIn, readBytes, readText } from "./files.ts";

@@ -1,6 +1,6 @@
 import { takeSnapshot } from "../../../node-installer/commands/snapshot.ts";
 import { converge } from "../../../node-installer/install/converge.ts";
-import type { BundleText } from "../../../review/fleet-plan.ts";
+import type { BundleText } from "../../../review/fleet-plan/plan.ts";
 import type { InstallSpec, RuntimeSpec } from "../../../runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../fakes/memory-node.ts";
 

@@ -1,6 +1,14 @@
 import { deriveRuntime } from "../../../measure/runtime.ts";
-import { type Preview, readPreview } from "../../../review/preview.ts";
-import { type Summary, summarize } from "../../../review/summary.ts";
+import { type Preview, readPreview } from "../../../review/preview/preview.ts";
+import { type Summary, summarize } from "../../../review/summary/summary.ts";
+import {
+  bareMetalNodesCard,
+  type ContrastRuntimeCard,
+  contrastRuntimeCard,
+  type NodeInstallerCard,
+  nodeInstallerCard,
+  runtimeClassesCard,
+} from "../../../runtime/cards.ts";
 import { renderSpec } from "../../../runtime/derive.ts";
 import type { Manifest } from "../../../runtime/manifest.ts";
 import type { PlatformName, RuntimeSpec } from "../../../runtime/spec.ts";
@@ -21,19 +29,18 @@ export interface DocumentStep {
   foreign?: boolean;
 }
 
-const component = (name: string) => `contrast-runtime:index:${name}$`;
-/** Types above a resource of ours, by its type's beginning; none above what is not listed. */
-const chains: [RegExp, string][] = [
-  [/^command:remote:/, component("ContrastRuntime") + component("BareMetalNodes")],
-  [/^kubernetes:node\.k8s\.io/, component("ContrastRuntime") + component("RuntimeClasses")],
-  [/^kubernetes:core\/v1:(Namespace|Secret)$/, component("ContrastRuntime")],
-  [/^(command|kubernetes):/, component("ContrastRuntime") + component("NodeInstaller")],
-  [/^contrast-runtime:index:(NodeInstaller|BareMetalNodes|RuntimeClasses)$/, component("ContrastRuntime")],
+/** Components above a resource of ours, by its type's beginning; none above what is not listed. */
+const parents: [RegExp, { type: string }[]][] = [
+  [/^command:remote:/, [contrastRuntimeCard, bareMetalNodesCard]],
+  [/^kubernetes:node\.k8s\.io/, [contrastRuntimeCard, runtimeClassesCard]],
+  [/^kubernetes:core\/v1:(Namespace|Secret)$/, [contrastRuntimeCard]],
+  [/^(command|kubernetes):/, [contrastRuntimeCard, nodeInstallerCard]],
+  [/^contrast-runtime:index:(NodeInstaller|BareMetalNodes|RuntimeClasses)$/, [contrastRuntimeCard]],
 ];
 
 const urnOf = ({ type, name, stack, foreign }: { type: string; name: string; stack: string; foreign?: boolean }) => {
-  const parents = foreign ? "" : (chains.find(([types]) => types.test(type))?.[1] ?? "");
-  return `urn:pulumi:${stack}::contrast-runtime::${parents}${type}::${name}`;
+  const above = foreign ? [] : (parents.find(([types]) => types.test(type))?.[1] ?? []);
+  return `urn:pulumi:${stack}::contrast-runtime::${[...above, { type }].map((each) => each.type).join("$")}::${name}`;
 };
 
 /** What `pulumi preview --json` would print of these steps. */
@@ -43,7 +50,7 @@ export function document(steps: DocumentStep[], stack = "production"): string {
       type: step.type,
       inputs,
       ...step.options?.[side],
-      ...(step.parent && { parent: urnOf({ type: installerType, name: step.parent, stack }) }),
+      ...(step.parent && { parent: urnOf({ type: nodeInstallerCard.type, name: step.parent, stack }) }),
     };
   return JSON.stringify({
     config: {},
@@ -68,13 +75,12 @@ export const linesOf = ({ sections }: Summary, title: string): string[] =>
   sections.find((section) => section.title === title)?.lines.map(({ certainty, text }) => `${certainty}: ${text}`) ??
   [];
 
-const installerType = "contrast-runtime:index:NodeInstaller";
 export const image = (digit: string): string => `registry.example.com/installer@sha256:${digit.repeat(64)}`;
 
 export interface GroupState {
   group?: string;
   runtimes: RuntimeSpec[];
-  nodes?: unknown;
+  nodes?: NodeInstallerCard["nodes"] | undefined;
   image?: string;
   atOnce?: number;
   onDestroy?: string;
@@ -89,7 +95,7 @@ export function groupSteps(before: GroupState | undefined, after: GroupState | u
   const sides = { ...(before && { before: card(before) }), ...(after && { after: card(after) }) };
   const spec = { type: "kubernetes:core/v1:ConfigMap", parent: group };
   return [
-    { op, type: installerType, name: group, ...sides },
+    { op, type: nodeInstallerCard.type, name: group, ...sides },
     // Named by its content.
     ...(before ? [{ ...spec, op: "delete", name: `${group}-old`, before: configMap(before) }] : []),
     ...(after ? [{ ...spec, op: "create", name: `${group}-new`, after: configMap(after) }] : []),
@@ -103,45 +109,55 @@ const card = ({
   image: by = image("a"),
   atOnce = 1,
   onDestroy = "uninstall",
-  manifestsOnly,
+  manifestsOnly = false,
   distribution = "containerd",
-}: GroupState) => ({
-  group,
-  distribution,
-  nodes,
-  runtimes: runtimes.map(({ handler, platform, payload }) => ({ handler, platform, payload })),
-  image: by,
-  atOnce,
-  onDestroy,
-  ...(manifestsOnly && { manifestsOnly }),
-});
+}: GroupState) =>
+  nodeInstallerCard.build({ group, distribution, nodes, runtimes, image: by, atOnce, onDestroy, manifestsOnly });
 
 function configMap({ group = "workers", runtimes, atOnce = 1, distribution = "containerd" }: GroupState) {
   const { json } = renderSpec({ group, distribution: { name: distribution }, atOnce, verifySandbox: false, runtimes });
   return { data: { "spec.json": json } };
 }
 
-interface LaunchState {
-  launch: Record<string, string>;
-  measured?: Record<string, string>;
+type RuntimeCard = ContrastRuntimeCard["runtimes"][number];
+/** What of a runtime's card a test is about, by handler. */
+export type RuntimeCards = Record<string, Partial<RuntimeCard>>;
+
+/** A step of the ContrastRuntime, with what its card says of runtimes; without a card after it, it goes. */
+export const runtimeStep = (before: RuntimeCards, after: RuntimeCards | undefined): DocumentStep => ({
+  op: after ? "update" : "delete",
+  type: contrastRuntimeCard.type,
+  name: "runtime",
+  before: runtimeCard(before),
+  ...(after && { after: runtimeCard(after) }),
+});
+const runtimeCard = (runtimes: RuntimeCards) =>
+  contrastRuntimeCard.build({
+    handlers: { workers: Object.keys(runtimes) },
+    runtimes: Object.entries(runtimes).map(([handler, state]) => ({ ...unremarkable, handler, ...state })),
+  });
+const unremarkable = { payload: "p", acknowledged: [], closed: [], launch: {}, measured: {} };
+
+interface Host {
+  name: string;
+  address?: string;
+  hostKey?: string;
 }
 
-/** What ContrastRuntime's card says of launches, by handler. */
-export const launchStep = (before: Record<string, LaunchState>, after: Record<string, LaunchState>): DocumentStep => ({
+/** A step of hosts, of which some are skipped. */
+export const hostStep = (before: Host[], after: Host[], skipped: { before?: string[]; after?: string[] } = {}) => ({
   op: "update",
-  type: "contrast-runtime:index:ContrastRuntime",
-  name: "runtime",
-  before: launchCard(before),
-  after: launchCard(after),
+  type: bareMetalNodesCard.type,
+  name: "snp-hosts",
+  before: hostCard(before, skipped.before),
+  after: hostCard(after, skipped.after),
 });
-const launchCard = (launches: Record<string, LaunchState>) => ({
-  runtimes: Object.entries(launches).map(([handler, state]) => ({
-    handler,
-    payload: "p",
-    kata: "contrast-go 3.28.0",
-    ...state,
-  })),
-});
+export const hostCard = (hosts: Host[], ignored: string[] = []) =>
+  bareMetalNodesCard.build({
+    hosts: hosts.map((host) => ({ address: "192.0.2.1", hostKey: "ssh-ed25519 AAAA", ...host })),
+    ignored,
+    requirements: go.host,
+  });
 
 /** The runtime of a platform and a payload: a fixture by its name, or a manifest. */
 export const runtime = (manifest: Manifest | string = "contrast-go", platform: PlatformName = "metal-qemu-snp") =>

@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { canonical } from "../../../review/summary.ts";
+import { canonical } from "../../../review/approval/form.ts";
 import { sha256 } from "../../../runtime/canonical.ts";
 import { type DocumentStep, document, summaryOf } from "./documents.ts";
 

@@ -3,7 +3,7 @@ import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { parseBundle } from "../../../../node-installer/host/bundle.ts";
 import { journalPath, pristinePath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { planFleet } from "../../../../review/fleet-plan.ts";
+import { planFleet } from "../../../../review/fleet-plan/plan.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { bundleOf, likeness, specOf } from "../../review/bundles.ts";
 
