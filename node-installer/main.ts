@@ -127,7 +127,7 @@ function readWords(args: string[]) {
   try {
     return parseArgs({ args, allowPositionals: true, options });
   } catch (error) {
-    const [sentence = ""] = (error as Error).message.split(". ");
+    const [sentence = ""] = (error as Error).message.split(/\.\s/);
     const [, unknown] = /^Unknown option '([^']*)'$/.exec(sentence) ?? [];
     const known = Object.keys(options).map((name) => `--${name}`);
     throw badArguments(unknown === undefined ? `${sentence}.` : `${sentence}${didYouMean(unknown, known)}`);
