@@ -265,7 +265,7 @@ describe("refused before anything is written", () => {
   });
 });
 
-describe("whatever the file", () => {
+describe("whatever the file", { timeout: 900_000 }, () => {
   const releases = { 1: "1.7.24", 2: "2.2.9", 3: "2.2.9", 4: "2.4.2" } as const;
   const entries = fc.uniqueArray(
     fc.tuple(
