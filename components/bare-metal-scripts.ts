@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { moduleOptionsFile } from "../node-installer/requirements/host-facts.ts";
 import { distributions } from "../runtime/distributions.ts";
 import { quote } from "../runtime/shell.ts";
@@ -17,6 +18,8 @@ root=\${ROOT:-}
 failed=
 problem() { echo "problem: $*" >&2; failed=yes; }
 `;
+
+const join = readFileSync(new URL("join.sh", import.meta.url), "utf8").trimEnd();
 
 const marker = "# written by contrast-runtime";
 
@@ -78,14 +81,7 @@ export function joinScript(distribution: DistributionName): string {
   return `for file in ${memberships[distribution].join(" ")}; do
   if [ -e "\${ROOT:-}$file" ]; then echo "already a member: $file is there"; exit 0; fi
 done
-log=/var/log/contrast-runtime/join.log
-umask 077
-mkdir -p "\${ROOT:-}\${log%/*}"
-sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
-  echo "the join command failed with exit status $?; its output may contain the secret and is only on the host, in $log" >&2
-  exit 1
-}
-echo "joined; the command's output is on the host, in $log"`;
+${join}`;
 }
 
 /**

@@ -1,6 +1,7 @@
 # Checks over SSH whether a host can start guests of a kind; changes nothing. What follows these functions is made from
 # the tables in node-installer/requirements/; the installer makes the same checks on nodes. $1: the processors that are
 # known, a line each: vendor, family, first and last model, TEE, name.
+# shellcheck disable=SC2034 # What follows uses all of it.
 set -eu
 root=${ROOT:-}
 generations=$1

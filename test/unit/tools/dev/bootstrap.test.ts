@@ -11,7 +11,8 @@ let clone: string;
 beforeEach(async () => {
   clone = await mkdtemp(join(tmpdir(), "a clone "));
   for (const directory of ["tools/dev", "bin"]) await mkdir(join(clone, directory), { recursive: true });
-  await cp(join(tools, "dev", "bootstrap.mjs"), join(clone, "tools", "dev", "bootstrap.mjs"));
+  for (const file of ["bootstrap.mjs", "install-packages.sh"])
+    await cp(join(tools, "dev", file), join(clone, "tools", "dev", file));
   for (const file of ["package-lock.json", ".npmrc"]) await writeFile(join(clone, file), "");
   await writeFile(
     join(clone, "tools", "dev", "script.ts"),
