@@ -1,7 +1,6 @@
 import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-
-const quote = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
+import { quote } from "../../runtime/shell.ts";
 
 /**
  * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts put first on PATH. The stack's commands call the

@@ -86,6 +86,8 @@ export async function shellScriptsPass(): Promise<boolean> {
     env: { ...process.env, LD_LIBRARY_PATH: join(files, "usr/lib/x86_64-linux-gnu") },
     stdio: "inherit",
   });
-  console.log(`shellcheck looked at ${own.length} files and ${scripts.length - own.length} scripts that are put together.`);
+  console.log(
+    `shellcheck looked at ${own.length} files and ${scripts.length - own.length} scripts that are put together.`,
+  );
   return status === 0;
 }

@@ -2,6 +2,8 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { inspect } from "node:util";
+import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 
 const layers = ["lint", "unit", "engine", "cluster"] as const;
@@ -15,14 +17,34 @@ interface Count {
   failed: number;
   /** Tests that did not run: they are never counted as passed, and fail the run. */
   skipped: number;
+  /** What this machine could not judge, for the layer's line. */
+  missing?: string;
 }
 
 const run = (program: string, args: string[]): boolean =>
   spawnSync(join(packageRoot, "node_modules", program), args, { cwd: packageRoot, stdio: "inherit" }).status === 0;
 
-function lint(): Count {
+async function lint(): Promise<Count> {
   const results = [run("@biomejs/cli-linux-x64/biome", ["check", "."]), run(".bin/tsc", ["--noEmit"])];
-  return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
+  const onLinux = process.platform === "linux" && process.arch === "x64";
+  if (onLinux) results.push(await shellScripts());
+  return {
+    passed: results.filter(Boolean).length,
+    failed: results.filter((ok) => !ok).length,
+    skipped: 0,
+    ...(!onLinux && { missing: "shell scripts are not judged: shellcheck is brought along for Linux on x86-64 only" }),
+  };
+}
+
+/** Where Linux lacks something to get shellcheck with, that is a failure, too. */
+async function shellScripts(): Promise<boolean> {
+  try {
+    const { shellScriptsPass } = await import("./shellcheck.ts");
+    return await shellScriptsPass();
+  } catch (error) {
+    console.error(`Shell scripts cannot be judged: ${error instanceof Refusal ? error.message : inspect(error)}`);
+    return false;
+  }
 }
 
 function vitest(layer: Layer, args: string[]): Count {
@@ -68,12 +90,12 @@ const total: Count = { passed: 0, failed: 0, skipped: 0 };
 const lines: string[] = [];
 for (const layer of wanted) {
   const started = Date.now();
-  const count = layer === "lint" ? lint() : vitest(layer, vitestArguments);
+  const count = layer === "lint" ? await lint() : vitest(layer, vitestArguments);
   total.passed += count.passed;
   total.failed += count.failed;
   total.skipped += count.skipped;
   lines.push(
-    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s`,
+    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${count.missing === undefined ? "" : `; ${count.missing}`}`,
   );
 }
 console.log(`\n${lines.join("\n")}`);

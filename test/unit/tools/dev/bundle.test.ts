@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -58,5 +58,13 @@ test("a bundle holds the shell scripts that its modules read, byte for byte, and
   const { guardScript } = (await import(check)) as typeof import("../../../../node-installer/host/guard.ts");
   expect(guardScript({ state: "/s", lock: "/l", log: "/g" })).toBe(
     `set -- /s /l /g contrast-runtime-guard.timer\n${guard}`,
+  );
+});
+
+test("a module that reads a script in other words is not bundled: the file would not be there", async () => {
+  const file = join(directory, "module.ts");
+  writeFileSync(file, 'import { readFileSync } from "node:fs";\nreadFileSync(new URL("a.sh", import.meta.url));\n');
+  await expect(bundle([{ from: file, to: join(directory, "module.mjs") }])).rejects.toThrow(
+    "reads a shell script in other",
   );
 });
