@@ -51,7 +51,6 @@ parameter() { content "/sys/module/${1%.*}/parameters/${1#*.}"; }
 present() { [ -n "$(parameter "$1")" ]; }
 on() { case $(parameter "$1") in [Yy1]*) return 0 ;; *) return 1 ;; esac; }
 reads_digit() { case $(parameter "$1") in 1*) return 0 ;; *) return 1 ;; esac; }
-modules_prepared() { exists /etc/modprobe.d/contrast-runtime.conf; }
 
 any_iommu() { [ -n "$(ls -A "$root/sys/class/iommu" 2>/dev/null)" ]; }
 iommu_passes_through() { [ "$(content /sys/kernel/iommu_groups/0/type)" = identity ]; }

@@ -1,6 +1,13 @@
 import { quote } from "../../runtime/shell.ts";
 import { cpuGeneration } from "./cpu-generations.ts";
-import type { CpuFlag, Device, HostFacts, Module, Parameter } from "./host-facts.ts";
+import {
+  type CpuFlag,
+  type Device,
+  type HostFacts,
+  type Module,
+  moduleOptionsFile,
+  type Parameter,
+} from "./host-facts.ts";
 
 /**
  * What may or may not be so on a host, in two forms side by side: judged from the facts that an installer gathered on a
@@ -58,12 +65,12 @@ export const present = (name: Parameter): Condition => ({
 
 /** What the kernel writes for a parameter that is on: `Y`, or `1` in older kernels. */
 export const on = (name: Parameter): Condition => ({
-  holds: ({ parameters }) => /^[Yy1]/.test(parameters[name] ?? ""),
+  holds: ({ parameters: { [name]: value } }) => value !== undefined && /^[Yy1]/.test(value),
   sh: `on ${name}`,
 });
 
 export const readsDigit = (name: Parameter): Condition => ({
-  holds: ({ parameters }) => (parameters[name] ?? "").startsWith("1"),
+  holds: ({ parameters }) => parameters[name]?.startsWith("1") === true,
   sh: `reads_digit ${name}`,
 });
 
@@ -89,7 +96,10 @@ export const keysFor = (name: "sev_es" | "tdx"): Condition => ({
 });
 
 /** What the host's preparation asked of the modules at their next start. */
-export const modulesPrepared: Condition = { holds: ({ modulesPrepared }) => modulesPrepared, sh: "modules_prepared" };
+export const modulesPrepared: Condition = {
+  holds: ({ modulesPrepared }) => modulesPrepared,
+  sh: `exists ${quote(moduleOptionsFile)}`,
+};
 
 export const quoteService: Condition = { holds: ({ quoteService }) => quoteService, sh: "quote_service" };
 

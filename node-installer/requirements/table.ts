@@ -29,7 +29,7 @@ export const words: Record<string, { of(facts: HostFacts): string; sh: string }>
     of: ({ cpu }) => cpuGeneration(cpu)?.name ?? `of vendor "${cpu.vendor || "unknown"}"`,
     sh: "$(cpu_name)",
   },
-  sev_snp: { of: ({ parameters }) => parameters["kvm_amd.sev_snp"] ?? "", sh: "$(parameter kvm_amd.sev_snp)" },
+  sev_snp: { of: ({ parameters }) => parameters["kvm_amd.sev_snp"] ?? "absent", sh: "$(parameter kvm_amd.sev_snp)" },
 };
 
 /** All that is said, in pieces: at even places text, at odd ones names of `words`. */

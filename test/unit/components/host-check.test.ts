@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import { checkScript } from "../../../components/host-check.ts";
 import { createNodeHost } from "../../../node-installer/host/node-host.ts";
 import { checkHost, gatherHostFacts, tablesFor } from "../../../node-installer/requirements/check-host.ts";
@@ -16,14 +16,14 @@ import { each, type Files, hosts, snp, tdx } from "../node-installer/requirement
  * of files here, and must come to the same verdict in the same words.
  */
 
-let trees: string;
-beforeAll(() => {
-  trees = mkdtempSync(join(tmpdir(), "host-check-"));
+const trees: string[] = [];
+afterEach(() => {
+  for (const root of trees.splice(0)) rmSync(root, { recursive: true });
 });
-afterAll(() => rmSync(trees, { recursive: true }));
 
 function tree(files: Files): string {
-  const root = mkdtempSync(join(trees, "host-"));
+  const root = mkdtempSync(join(tmpdir(), "host-check-"));
+  trees.push(root);
   const below = (path: string) => {
     mkdirSync(dirname(join(root, path)), { recursive: true });
     return join(root, path);
