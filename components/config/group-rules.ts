@@ -1,6 +1,6 @@
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
-import { isAtLeast } from "../../runtime/flavours.ts";
 import { platforms } from "../../runtime/platforms.ts";
+import { isAtLeast } from "../../runtime/version.ts";
 import type { GroupPart, Rule } from "./rules.ts";
 
 /** What must hold within a group, but for its nodes: see node-rules.ts. */

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { refusedConfigurations } from "../fakes/refused-configurations.ts";

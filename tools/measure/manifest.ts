@@ -23,7 +23,10 @@ interface Wanted {
   for: Shape;
 }
 
-export async function manifestValues(path: string, { platform, vcpus = usualVcpus, for: shape }: Wanted): Promise<object> {
+export async function manifestValues(
+  path: string,
+  { platform, vcpus = usualVcpus, for: shape }: Wanted,
+): Promise<object> {
   const manifest = await readManifest(path, "The lock command writes manifests.");
   // The values of a payload that cannot serve the platform are those of no guest.
   deriveRuntime({ platform, manifest });

@@ -1,6 +1,6 @@
 import { differences, planDifferences } from "../../review/approval/compare.ts";
-import { readPreview } from "../../review/preview/preview.ts";
 import { sourceOf } from "../../review/forge/source.ts";
+import { readPreview } from "../../review/preview/preview.ts";
 import { summarize } from "../../review/summary/summary.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { exitCodes } from "../cli/exit-codes.ts";

@@ -1,12 +1,11 @@
 import { writeFile } from "node:fs/promises";
-import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
-import { list } from "../../review/text.ts";
-import { renderMarkdown } from "../../review/summary/markdown.ts";
-import { readPreview } from "../../review/preview/preview.ts";
-import { type Source } from "../../review/approval/form.ts";
+import { canonical, type Source } from "../../review/approval/form.ts";
 import { sourceOf } from "../../review/forge/source.ts";
-import { canonical } from "../../review/approval/form.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
+import { renderMarkdown } from "../../review/summary/markdown.ts";
 import { summarize } from "../../review/summary/summary.ts";
+import { list } from "../../review/text.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { approvedIn, readBytes, readText } from "./files.ts";
