@@ -2,16 +2,28 @@ import { defineConfig } from "vitest/config";
 
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
 
+/** Unit tests of what only a Linux host does: they start sh, flock or tar, and read modes, links, pipes and /proc. */
+const onHost = [
+  "test/unit/components/{bare-metal-scripts,host-check,injection}.test.ts",
+  "test/unit/node-installer/host/**/*.test.ts",
+  "test/unit/node-installer/install/{commands,faults}.test.ts",
+  "test/unit/review/workflows.test.ts",
+  "test/unit/stand-ins/ssh.test.ts",
+  "test/unit/tools/**/*.test.ts",
+];
+
 /**
- * The layers of the test command, cheapest first. Engine tests are chains of processes that wait for each other: three
- * files at a time keep two cores busy. Cluster tests mostly wait for nodes: several files run at a time, each with its own
- * cluster; the file that compares the machine before and after runs alone. Time limits are only there to end what hangs.
+ * The layers of the test command, cheapest first. The unit layer is two projects: `unit` runs on every platform, `host`
+ * needs Linux. Engine tests are chains of processes that wait for each other: three files at a time keep two cores busy.
+ * Cluster tests mostly wait for nodes: several files run at a time, each with its own cluster; the file that compares the
+ * machine before and after runs alone. Time limits are only there to end what hangs.
  */
 export default defineConfig({
   test: {
     reporters: ["default"],
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], exclude: onHost, testTimeout: 60_000 } },
+      { test: { name: "host", include: onHost, testTimeout: 60_000 } },
       {
         test: {
           name: "engine",

@@ -1,11 +1,8 @@
-import { AgentPool } from "@pulumi/azure-native/containerservice/agentPool.js";
-import { listManagedClusterAdminCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterAdminCredentials.js";
-import { listManagedClusterUserCredentials } from "@pulumi/azure-native/containerservice/listManagedClusterUserCredentials.js";
-import { getSubscriptionFeatureRegistration } from "@pulumi/azure-native/features/getSubscriptionFeatureRegistration.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { applied, checkArguments, input, type Shape } from "./arguments.ts";
+import { azureNative } from "./azure-native.ts";
 import { aksClusterName, azureResourceGroup, pool } from "./config/schema.ts";
 import { labelInputs } from "./group.ts";
 
@@ -78,6 +75,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
     const zones = checked.zones && applied(checked.zones, (list) => list.toSorted());
     super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...checked, ...(zones && { zones }) }), opts);
 
+    const { AgentPool } = azureNative();
     void this.#warnUnlessRegistered(pool);
     new AgentPool(
       name,
@@ -123,6 +121,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
    */
   async #warnUnlessRegistered(pool: string): Promise<void> {
     const { providerNamespace, featureName } = feature;
+    const { getSubscriptionFeatureRegistration } = azureNative();
     const state = await getSubscriptionFeatureRegistration(feature, { parent: this }).then(
       ({ properties }) => properties.state ?? "in no state",
       (error: unknown) => `in an unknown state (${azureReason(error)})`,
@@ -152,6 +151,7 @@ export function aksKubeconfig(
   opts: pulumi.InvokeOptions,
 ): pulumi.Output<string> {
   const args = { resourceGroupName: resourceGroup, resourceName: cluster };
+  const { listManagedClusterAdminCredentials, listManagedClusterUserCredentials } = azureNative();
   const list = credentials === "admin" ? listManagedClusterAdminCredentials : listManagedClusterUserCredentials;
   const role = `Azure Kubernetes Service Cluster ${credentials === "admin" ? "Admin" : "User"} Role`;
   const refusal = (reason: string) =>

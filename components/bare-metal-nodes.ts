@@ -4,21 +4,15 @@ import { z } from "zod";
 import { bareMetalNodesCard } from "../runtime/cards.ts";
 import { type CommandPurpose, commandName } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
+import { quote } from "../runtime/shell.ts";
 import { distributionNames, type HostRequirements, platformNames } from "../runtime/spec.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
-import {
-  checkScript,
-  joinScript,
-  prepareScript,
-  registryScript,
-  unprepareScript,
-  unregistryScript,
-} from "./bare-metal-scripts.ts";
+import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./certificates.ts";
 import { nodeName } from "./config/kubernetes-names.ts";
 import { groupSchema, host, imageReference, privateKey, registryCa, secret, user } from "./config/schema.ts";
+import { checkScript } from "./host-check.ts";
 import { formerly } from "./names.ts";
-import { quote } from "./shell.ts";
 import type { DistributionName, OnDestroy, PlatformName } from "./words.ts";
 
 /** A host that is reached over SSH. */

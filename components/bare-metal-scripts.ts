@@ -1,7 +1,9 @@
+import { readFileSync } from "node:fs";
+import { moduleOptionsFile } from "../node-installer/requirements/host-facts.ts";
 import { distributions } from "../runtime/distributions.ts";
+import { quote } from "../runtime/shell.ts";
 import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
 import { tomlString } from "../runtime/toml.ts";
-import { quote } from "./shell.ts";
 
 /*
  * What is run on a host over SSH, in POSIX shell, because a host need not have anything else before it joins. Every script
@@ -16,6 +18,8 @@ root=\${ROOT:-}
 failed=
 problem() { echo "problem: $*" >&2; failed=yes; }
 `;
+
+const join = readFileSync(new URL("join.sh", import.meta.url), "utf8").trimEnd();
 
 const marker = "# written by contrast-runtime";
 
@@ -64,27 +68,10 @@ export function unprepareScript(distribution: DistributionName): string {
 const files = {
   sysctl: "/etc/sysctl.d/98-contrast-runtime.conf",
   modules: "/etc/modules-load.d/contrast-runtime.conf",
-  options: "/etc/modprobe.d/contrast-runtime.conf",
+  options: moduleOptionsFile,
 };
 const limitFiles = (distribution: DistributionName): string[] =>
   distributions[distribution].units.map((unit) => `/etc/systemd/system/${unit}.d/60-contrast-runtime.conf`);
-
-/** Checks whether the host can start guests of this kind. Changes nothing; prints each problem on a line of its own. */
-export function checkScript(host: HostRequirements): string {
-  const checks = [
-    host.virtualization === "kvm" ? device("/dev/kvm", "switch on virtualization (SVM or VT-x) in the firmware") : "",
-    host.virtualization === "kvm" ? device("/dev/vhost-vsock", "load the kernel module vhost_vsock") : "",
-    host.tee === "snp" ? snpChecks : "",
-    host.tee === "tdx" ? tdxChecks : "",
-    host.gpu ? gpuChecks : "",
-  ];
-  return `${preamble}
-parameter() { cat "$root/sys/module/$1/parameters/$2" 2>/dev/null || echo absent; }
-booted_with() { grep -Eq "(^| )$1( |$)" "$root/proc/cmdline"; }
-${checks.join("")}[ -z "$failed" ] || exit 1
-echo "host can start guests of this kind"
-`;
-}
 
 /**
  * Runs the script that follows on standard input, unless the host's kubelet already belongs to a cluster. Its output may
@@ -94,14 +81,7 @@ export function joinScript(distribution: DistributionName): string {
   return `for file in ${memberships[distribution].join(" ")}; do
   if [ -e "\${ROOT:-}$file" ]; then echo "already a member: $file is there"; exit 0; fi
 done
-log=/var/log/contrast-runtime/join.log
-umask 077
-mkdir -p "\${ROOT:-}\${log%/*}"
-sh -eu -s >"\${ROOT:-}$log" 2>&1 || {
-  echo "the join command failed with exit status $?; its output may contain the secret and is only on the host, in $log" >&2
-  exit 1
-}
-echo "joined; the command's output is on the host, in $log"`;
+${join}`;
 }
 
 /**
@@ -141,40 +121,6 @@ const marked = (lines: string[]): string[] => [marker, ...lines].map(quote);
 const write = (path: string, lines: string[]): string => `mkdir -p ${onHost(parentOf(path))}
 printf '%s\\n' ${lines.join(" \\\n  ")} > ${onHost(`${path}.new`)}
 mv ${onHost(`${path}.new`)} ${onHost(path)}
-`;
-
-const device = (path: string, remedy: string): string =>
-  `[ -e "$root${path}" ] || problem "${path} is missing: ${remedy}"\n`;
-
-/** Sources: Kata's and snphost's checks, and the kernel's iommu_snp_enable(). */
-const snpChecks = `case $(parameter kvm_amd sev_snp) in
-  Y|y|1) ;;
-  absent) problem "the module kvm_amd is not loaded, or does not support SEV-SNP: an AMD EPYC 7003 or newer and Linux 6.11 or newer are needed" ;;
-  *)
-    if booted_with 'iommu=pt' || booted_with 'amd_iommu=off'; then
-      problem "SEV-SNP is off because the IOMMU is off or passed through: remove iommu=pt and amd_iommu=off from the kernel's command line; needs a reboot"
-    elif grep -q 'sev_snp=1' "$root/etc/modprobe.d/contrast-runtime.conf" 2>/dev/null; then
-      problem "SEV-SNP is switched on for kvm_amd and not active yet: needs a reboot. If that does not help, enable SMEE, SNP memory coverage and SEV-SNP support in the firmware"
-    else
-      problem "SEV-SNP is off (kvm_amd.sev_snp is $(parameter kvm_amd sev_snp)): enable SMEE, SNP memory coverage and SEV-SNP support in the firmware; needs a reboot"
-    fi ;;
-esac
-${device("/dev/sev", "load the kernel module ccp, and enable SEV-SNP in the firmware")}`;
-
-/** Sources: canonical/tdx's checks and the kernel's messages. */
-const tdxChecks = `if ! grep -qw tdx_host_platform "$root/proc/cpuinfo"; then
-  problem "the processor or the firmware offers no TDX: enable TME, TME-MT, TDX, the SEAM loader and SGX in the firmware; needs a reboot"
-elif [ "$(parameter kvm_intel tdx)" != Y ]; then
-  if booted_with nohibernate && booted_with kvm_intel.tdx=1; then
-    problem "TDX is not active although the kernel was asked for it: see 'dmesg | grep tdx' for the module's own reason"
-  else
-    problem "TDX is off: Linux 6.16 or newer and 'nohibernate kvm_intel.tdx=1' on its command line are needed; needs a reboot"
-  fi
-fi
-`;
-
-const gpuChecks = `set -- "$root"/sys/kernel/iommu_groups/*
-[ -e "$1" ] || problem "there is no IOMMU group: enable the IOMMU in the firmware and the kernel"
 `;
 
 const kernelModules = ({ virtualization, tee, gpu }: HostRequirements): string[] => {

@@ -1,7 +1,7 @@
-import { Provider as AzureProvider } from "@pulumi/azure-native/provider.js";
 import { Provider } from "@pulumi/kubernetes/provider.js";
 import * as pulumi from "@pulumi/pulumi";
 import { aksIdentifier, aksKubeconfig } from "./aks-coco-node-pool.ts";
+import { azureNative } from "./azure-native.ts";
 import type { ClusterConfiguration } from "./config/schema.ts";
 import { LocalCluster } from "./local-cluster.ts";
 
@@ -38,6 +38,7 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
     }
     case "aks": {
       const { subscriptionId, resourceGroup, name, credentials } = configuration;
+      const { Provider: AzureProvider } = azureNative();
       const azure = new AzureProvider("azure", { subscriptionId });
       const kubeconfig = aksKubeconfig({ resourceGroup, cluster: name, credentials }, { provider: azure });
       const kubernetes = provider(aksIdentifier(subscriptionId, resourceGroup, name), kubeconfig);

@@ -4,7 +4,7 @@ import { idBlockAnnotations } from "../measure/id-block.ts";
 import { valuesOf } from "../measure/launch-values.ts";
 import { type MeasuredRuntime, measuredRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";
-import { type ReferenceTable, referenceTable } from "../measure/verifiers.ts";
+import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
 import { platforms } from "../runtime/platforms.ts";

@@ -6,7 +6,7 @@
  */
 
 export { deriveRuntime } from "../measure/runtime.ts";
-export type { ReferenceTable } from "../measure/verifiers.ts";
+export type { ReferenceTable } from "../measure/verifier-formats.ts";
 export type { Manifest } from "../runtime/manifest.ts";
 export { Refusal } from "../runtime/refusal.ts";
 export { cdhConfiguration, registryAuthFile } from "../workload/initdata.ts";

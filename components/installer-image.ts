@@ -1,8 +1,8 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { quote } from "../runtime/shell.ts";
 import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
-import { quote } from "./shell.ts";
 
 const repository = "contrast-node-installer";
 

@@ -1,9 +1,9 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { localClusterCard } from "../runtime/cards.ts";
+import { quote } from "../runtime/shell.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
 import { clusterOptions } from "./config/local-cluster.ts";
-import { quote } from "./shell.ts";
 
 /** Arguments of `LocalCluster`. */
 export interface LocalClusterArgs {

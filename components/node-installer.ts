@@ -14,6 +14,7 @@ import { canonicalJson } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
+import { quote } from "../runtime/shell.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { namespaceName, objectName } from "./config/kubernetes-names.ts";
@@ -25,7 +26,6 @@ import { installerIdentity } from "./manifests/identity.ts";
 import { formerly } from "./names.ts";
 import { withoutStack } from "./refusals.ts";
 import { derive, type PayloadArgs, payloadArgs } from "./runtime.ts";
-import { quote } from "./shell.ts";
 
 /** What the installers of all groups have in common. */
 export interface InstallationArgs {

@@ -1,4 +1,5 @@
 import { hash } from "node:crypto";
+import { sha256 } from "../runtime/canonical.ts";
 import { Refusal } from "../runtime/refusal.ts";
 
 /** A file's bytes, read on demand. Commands back it with a file descriptor; at most `length` bytes are held. */
@@ -26,10 +27,10 @@ export function* chunksOf(source: ByteSource, chunkSize = 1 << 20): Generator<Ui
   }
 }
 
-/** A file that is not what it claims to be. The message names the kind of file, what is wrong and at which byte offset. */
 /** Firmware, IGVM files and documents are read whole; real ones have a few hundred MiB at most. */
 export const largestWhole = 1 << 30;
 
+/** A file that is not what it claims to be. The message names the kind of file, what is wrong and at which byte offset. */
 export class FormatError extends Refusal {
   readonly offset: number;
 
@@ -122,9 +123,9 @@ export class View {
 
 /** EFI GUID: the first three groups little-endian, the rest as written. */
 export function guidText(bytes: Uint8Array): string {
-  const h = Buffer.from(bytes).toString("hex");
-  const swap = (from: number, to: number) => h.slice(from, to).match(/../g)?.reverse().join("") ?? "";
-  return `${swap(0, 8)}-${swap(8, 12)}-${swap(12, 16)}-${h.slice(16, 20)}-${h.slice(20)}`;
+  const part = (from: number, to: number) => toHex(bytes.subarray(from, to));
+  const swapped = (from: number, to: number) => toHex(bytes.subarray(from, to).toReversed());
+  return `${swapped(0, 4)}-${swapped(4, 6)}-${swapped(6, 8)}-${part(8, 10)}-${part(10, 16)}`;
 }
 
 /** The 16 bytes of a GUID, in the order that `guidText` reads. */
@@ -138,6 +139,7 @@ export function guidBytes(text: string): Uint8Array {
   return bytes;
 }
 
-export const sha256 = (bytes: Uint8Array): Buffer => hash("sha256", bytes, "buffer");
+/** The digest itself, where runtime/canonical.ts has it in hex. */
+export const rawSha256 = (bytes: Uint8Array): Buffer => Buffer.from(sha256(bytes), "hex");
 export const sha384 = (bytes: Uint8Array): Buffer => hash("sha384", bytes, "buffer");
 export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");

@@ -1,7 +1,7 @@
+import { p384 } from "@noble/curves/nist.js";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { sha384, toHex } from "./bytes.ts";
-import { type Point, recoverKeys } from "./p384.ts";
 
 /** What an SNP ID block fixes about a guest (firmware ABI, publication 56860, table 75). Ids and digest as hex. */
 export interface IdBlock {
@@ -54,6 +54,12 @@ function publicKeyBytes(curve: number, qx: Uint8Array, qy: Uint8Array): Buffer {
   return bytes;
 }
 
+/** Affine coordinates. */
+interface Point {
+  x: bigint;
+  y: bigint;
+}
+
 /** What the attestation report shows as ID_KEY_DIGEST. Coordinates little-endian. */
 export const keyDigest = (curve: number, qx: Uint8Array, qy: Uint8Array): string =>
   toHex(sha384(publicKeyBytes(curve, qx, qy)));
@@ -65,7 +71,9 @@ export const keyDigest = (curve: number, qx: Uint8Array, qy: Uint8Array): string
  */
 export function keylessIdBlock(block: IdBlock): { block: Buffer; auth: Buffer; key: Point; idKeyDigest: string } {
   const bytes = idBlockBytes(block);
-  const [first, second] = recoverKeys(sha384(bytes), 2n, 1n);
+  const digest = sha384(bytes);
+  const keyAt = (yParity: number): Point => new p384.Signature(2n, 1n, yParity).recoverPublicKey(digest).toAffine();
+  const [first, second] = [keyAt(0), keyAt(1)];
   const key = first.x < second.x || (first.x === second.x && first.y < second.y) ? first : second;
   const [qx, qy] = [littleEndian(key.x), littleEndian(key.y)];
   const auth = Buffer.alloc(4096);

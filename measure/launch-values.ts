@@ -1,7 +1,7 @@
 import { platforms } from "../runtime/platforms.ts";
 import { cpuModelsOf, type ReferenceValues, referenceValues, usualVcpus } from "./reference-values.ts";
 import type { MeasuredRuntime } from "./runtime.ts";
-import { type ReferenceTable, referenceTable } from "./verifiers.ts";
+import { type ReferenceTable, referenceTable } from "./verifier-formats.ts";
 
 /** Undefined if the manifest says nothing about measurements, or the platform has no TEE. */
 export function valuesOf(

@@ -70,9 +70,9 @@ export function initrdFormat(head: Uint8Array): string {
   const start = Buffer.from(head.subarray(0, 8)).toString("hex");
   const known = initrdMagics.find(([, magic]) => start.startsWith(magic));
   if (known === undefined)
-    new View(head, "initrd").fail(
+    return new View(head, "initrd").fail(
       0,
       `starts with ${start || "nothing"}, which is neither cpio nor a compression that Linux knows`,
     );
-  return known?.[0] ?? "";
+  return known[0];
 }

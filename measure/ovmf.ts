@@ -121,20 +121,29 @@ function readTable(view: View): Firmware["entries"] {
   return entries;
 }
 
-function readSevMetadata(view: View, start: number): SevSection[] {
-  const what = "SEV metadata";
+/** Both kinds of metadata begin alike: signature, size of all of it, version, number of sections. */
+function readSections<Section>(
+  view: View,
+  start: number,
+  kind: { what: string; signature: string; entrySize: number },
+  read: (at: number, name: string) => Section,
+): Section[] {
+  const { what, signature, entrySize } = kind;
   const magic = view.text(start, 4, what);
-  if (magic !== "ASEV") view.fail(start, `${what} starts with "${magic}", expected "ASEV"`);
+  if (magic !== signature) view.fail(start, `${what} starts with "${magic}", expected "${signature}"`);
   const size = view.u32(start + 4, what);
   const version = view.u32(start + 8, what);
   if (version !== 1) view.fail(start + 8, `${what} has version ${version}, expected 1`);
   const count = view.u32(start + 12, what);
-  if (count > mostSections || 16 + count * 12 > size)
+  if (count > mostSections || 16 + count * entrySize > size)
     view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
   view.need(start, size, what);
-  const sections = Array.from({ length: count }, (_, index) => {
-    const at = start + 16 + index * 12;
-    const name = `${what} section ${index}`;
+  return Array.from({ length: count }, (_, index) => read(start + 16 + index * entrySize, `${what} section ${index}`));
+}
+
+function readSevMetadata(view: View, start: number): SevSection[] {
+  const kind = { what: "SEV metadata", signature: "ASEV", entrySize: 12 };
+  const sections = readSections(view, start, kind, (at, name) => {
     const section = { gpa: view.u32(at, name), size: view.u32(at + 4, name), type: view.u32(at + 8, name) };
     if (section.gpa % 4096 !== 0 || section.size % 4096 !== 0 || section.gpa + section.size > fourGiB) {
       view.fail(at, `${name} at ${hex(section.gpa)} of ${hex(section.size)} bytes is not whole pages below 4 GiB`);
@@ -144,24 +153,13 @@ function readSevMetadata(view: View, start: number): SevSection[] {
     }
     return section;
   });
-  checkLaunchMemory(view, start, what, sections);
+  checkLaunchMemory(view, start, kind.what, sections);
   return sections;
 }
 
 function readTdxMetadata(view: View, start: number): TdxSection[] {
-  const what = "TDX metadata";
-  const magic = view.text(start, 4, what);
-  if (magic !== "TDVF") view.fail(start, `${what} starts with "${magic}", expected "TDVF"`);
-  const size = view.u32(start + 4, what);
-  const version = view.u32(start + 8, what);
-  if (version !== 1) view.fail(start + 8, `${what} has version ${version}, expected 1`);
-  const count = view.u32(start + 12, what);
-  if (count > mostSections || 16 + count * 32 > size)
-    view.fail(start + 12, `${what} of ${size} bytes cannot hold ${count} sections`);
-  view.need(start, size, what);
-  const sections = Array.from({ length: count }, (_, index) => {
-    const at = start + 16 + index * 32;
-    const name = `${what} section ${index}`;
+  const kind = { what: "TDX metadata", signature: "TDVF", entrySize: 32 };
+  const sections = readSections(view, start, kind, (at, name) => {
     const section: TdxSection = {
       dataOffset: view.u32(at, name),
       rawSize: view.u32(at + 4, name),
@@ -176,7 +174,7 @@ function readTdxMetadata(view: View, start: number): TdxSection[] {
   checkLaunchMemory(
     view,
     start,
-    what,
+    kind.what,
     sections.filter((section) => (section.attributes & tdxAttribute.augment) === 0),
   );
   return sections;

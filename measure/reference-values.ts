@@ -1,7 +1,8 @@
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
+import type { Tee } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { sha256, toHex } from "./bytes.ts";
-import { vcpuPlaceholder, withVcpus } from "./kata-command-line.ts";
+import { rawSha256, toHex } from "./bytes.ts";
+import { vcpuPlaceholder, withVcpus } from "./kata-kernel-command-line.ts";
 import {
   commandLineHash,
   digestBeforeVcpus,
@@ -40,7 +41,7 @@ export interface TdxReferenceValue {
 }
 
 export interface ReferenceOptions {
-  tee: "snp" | "tdx" | "none";
+  tee: Tee;
   /** QEMU CPU models; see cpuModelsOf. */
   models?: readonly string[];
   vcpus?: readonly number[];
@@ -92,13 +93,13 @@ function snpLaunch(inputs: MeasurementInputs, vcpus: number, vmm?: Vmm): SnpLaun
     resetEip: snp.resetEip,
     guestFeatures: snp.guestFeatures,
     ...(vmm === undefined ? {} : { vmm }),
-    ...(kernel === undefined
+    ...(kernel === undefined || commandLine === undefined
       ? {}
       : {
           kernel: {
             kernel: bytes(kernel.sha256),
-            initrd: initrd === undefined ? sha256(new Uint8Array()) : bytes(initrd.sha256),
-            commandLine: commandLineHash(withVcpus(commandLine ?? "", vcpus)),
+            initrd: initrd === undefined ? rawSha256(new Uint8Array()) : bytes(initrd.sha256),
+            commandLine: commandLineHash(withVcpus(commandLine, vcpus)),
           },
         }),
   };

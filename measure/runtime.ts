@@ -5,8 +5,8 @@ import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import { type Platform, platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { RuntimeSpec } from "../runtime/spec.ts";
-import { checkConsistency, withCommandLine } from "./consistency.ts";
-import { bindsRootfs, kataCommandLine } from "./kata-command-line.ts";
+import { bindsRootfs, kataCommandLine } from "./kata-kernel-command-line.ts";
+import { checkConsistency, withCommandLine } from "./payload-consistency.ts";
 
 /** A runtime that may be installed: what nodes get, and what its guests' launch measurements are computed from. */
 export interface MeasuredRuntime extends RuntimeChoice {
@@ -39,8 +39,8 @@ export const deriveRuntime = (runtime: RuntimeChoice): RuntimeSpec => measuredRu
 function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration: KataConfiguration): void {
   if (tee === "none") return;
   const { name, kataVersion, flavour, guest } = manifest;
-  const given = guest?.kernelVerityParams ?? "";
-  if (given !== "" && hypervisorOf(configuration).kernel_verity_params !== given)
+  const given = guest?.kernelVerityParams;
+  if (given && hypervisorOf(configuration).kernel_verity_params !== given)
     throw new Refusal(
       "kata-too-old",
       `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. ${vmm === "qemu" ? "Lock a newer payload." : "Lock it without: an IGVM file binds its own image."}`,

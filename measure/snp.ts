@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import { sevSectionType } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { guidBytes, hex, sha256, sha384 } from "./bytes.ts";
+import { guidBytes, hex, rawSha256, sha384 } from "./bytes.ts";
 import type { Firmware, SevSection } from "./ovmf.ts";
 import { bootEip, type Vmm, vmsaPage } from "./vmsa.ts";
 
@@ -51,7 +51,7 @@ export class LaunchDigest {
 }
 
 /** The digest after the firmware image, before anything else: what `sev-snp-measure --mode snp:ovmf-hash` prints. */
-export function firmwareDigest(bytes: Uint8Array): Buffer {
+function firmwareDigest(bytes: Uint8Array): Buffer {
   if (bytes.length % 4096 !== 0) {
     throw new Refusal(
       "malformed-file",
@@ -72,7 +72,7 @@ export interface KernelHashes {
 }
 
 /** SHA-256 of the command line as QEMU hands it over: UTF-8 with a NUL; of only the NUL if there is none. */
-export const commandLineHash = (commandLine: string): Buffer => sha256(Buffer.from(`${commandLine}\0`, "utf8"));
+export const commandLineHash = (commandLine: string): Buffer => rawSha256(Buffer.from(`${commandLine}\0`, "utf8"));
 
 /**
  * The hash table that QEMU places in guest memory (QEMU target/i386/sev.c, struct SevHashTable): GUID, u16 168, then per

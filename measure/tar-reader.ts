@@ -139,7 +139,7 @@ const given = <Name extends string>(name: Name, value: bigint | undefined) =>
   (value === undefined ? {} : { [name]: value }) as { [Key in Name]?: bigint };
 
 const text = (bytes: Buffer, offset: number, length: number) => bytes.toString("latin1", offset, offset + length);
-const untilNul = (field: string) => field.split("\0", 1)[0] ?? "";
+const untilNul = (field: string) => field.replace(/\0.*$/s, "");
 
 function octal(header: Buffer, offset: number, length: number): bigint | undefined {
   const digits = /^[\t-\r ]*\+?([0-7]+)[\t-\r ]*$/.exec(untilNul(text(header, offset, length)))?.[1];
@@ -160,7 +160,7 @@ function checkSum(header: Buffer, offset: number): void {
 }
 
 /** "<length> <key>=<value>\n", split at each newline even if the length says otherwise; an empty line ends them. */
-function* recordsOf(records: string): Generator<[key: string, value: string] | undefined> {
+function* recordsOf(records = ""): Generator<[key: string, value: string] | undefined> {
   for (const line of records.split("\n")) {
     if (line === "") return;
     const [, length, key = "", value = ""] = /^\+?(\d+) ([^=]*)=(.*)$/s.exec(line) ?? [];
@@ -169,13 +169,13 @@ function* recordsOf(records: string): Generator<[key: string, value: string] | u
 }
 
 function record(records: string | undefined, wanted: string): string | undefined {
-  for (const found of recordsOf(records ?? "")) if (found?.[0] === wanted) return found[1];
+  for (const found of recordsOf(records)) if (found?.[0] === wanted) return found[1];
   return undefined;
 }
 
 /** The size in pax records, used if the header's is zero; nothing after a damaged record is read. */
 function paxSize(records: string | undefined): bigint {
-  for (const found of recordsOf(records ?? "")) {
+  for (const found of recordsOf(records)) {
     if (found === undefined) return 0n;
     if (found[0] === "size") return /^\+?\d+$/.test(found[1]) ? BigInt(found[1]) : 0n;
   }

@@ -136,10 +136,10 @@ class LayerPaths {
   #place(entry: TarEntry, content: Pick<Node, "mode" | "size" | "offset">): void {
     const path = segments(entry.path);
     if (path === undefined) return;
-    const name = path.at(-1) ?? "";
+    const name = path.at(-1);
     // Whiteouts of the OCI image specification become those of overlayfs.
     if (name === ".wh..wh..opq") this.#find(path.slice(0, -1), entry).opaque = true;
-    else if (name.startsWith(".wh.")) {
+    else if (name?.startsWith(".wh.")) {
       const node = this.#find([...path.slice(0, -1), name.slice(4)], entry);
       replace(node, { mode: (node.mode & ~type.mask) | type.character, size: 0n, offset: 0n }, entry);
     } else {

@@ -1,52 +1,95 @@
 import { parseArgs } from "node:util";
+import { didYouMean } from "../runtime/nearest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { Options } from "./commands/context.ts";
 import { exitCodeMeanings, exitCodeOf, exitCodes } from "./commands/exit-codes.ts";
 import { sentence } from "./install/log.ts";
 
+interface Command {
+  does: string;
+  /** Its own options; all others would ignore them and do something else than what was meant. */
+  takes?: readonly OwnOption[];
+  run: (options: Options) => Promise<number>;
+}
+
 /** Each command's module is loaded on demand: a plan on a file tree needs neither gRPC nor metrics. */
-const commands: Record<string, { does: string; run: (options: Options) => Promise<number> }> = {
+const commands: Record<string, Command> = {
   "check-host": {
     does: "report what the host lacks for the runtimes in the spec",
+    takes: ["json"],
     run: async (options) => (await import("./commands/check-host.ts")).checkHostCommand(options),
   },
   plan: {
-    does: "show what an installation would change, and change nothing (--json, --bundle FILE)",
+    does: "show what an installation would change, and change nothing",
+    takes: ["json", "bundle"],
     run: async (options) => (await import("./commands/plan.ts")).plan(options),
   },
   install: {
-    does: "bring the node in line with the spec (--retry: also if the same change failed before)",
+    does: "bring the node in line with the spec",
+    takes: ["retry"],
     run: async (options) => (await import("./commands/install.ts")).install(options),
   },
   verify: {
-    does: "prove that the node matches the spec and starts sandboxes (--deep: read every payload byte)",
+    does: "prove that the node matches the spec and starts sandboxes",
+    takes: ["json", "deep"],
     run: async (options) => (await import("./commands/verify.ts")).verify(options),
   },
   uninstall: {
-    does: "remove everything that was installed, unless a pod uses it (--retry: as with install)",
+    does: "remove everything that was installed, unless a pod uses it",
+    takes: ["retry"],
     run: async (options) => (await import("./commands/install.ts")).uninstall(options),
   },
   snapshot: {
-    does: "export what a plan needs from this node, without secrets (--output FILE)",
+    does: "export what a plan needs from this node, without secrets",
+    takes: ["output"],
     run: async (options) => (await import("./commands/snapshot.ts")).snapshot(options),
   },
   watch: {
-    does: "install, then follow the spec and repair drift: what the DaemonSet runs (--no-kubernetes)",
+    does: "install, then follow the spec and repair drift: what the DaemonSet runs",
+    takes: ["no-kubernetes"],
     run: async (options) => (await import("./commands/watch.ts")).watch(options),
   },
 };
+
+const file = { type: "string", value: " FILE" } as const;
+const directory = { type: "string", value: " DIR" } as const;
+const flag = { type: "boolean", value: "" } as const;
+const commonOptions = {
+  spec: { ...file, does: "the install spec that the Pulumi program rendered" },
+  "host-root": { ...directory, default: "/", does: "the node's root directory (default /)" },
+  payloads: {
+    ...directory,
+    default: "/payloads",
+    does: "the directory that holds a folder for each payload (default /payloads)",
+  },
+  help: { ...flag, short: "h", does: "show this" },
+} as const;
+const ownOptions = {
+  json: { ...flag, does: "print JSON" },
+  bundle: { ...file, does: "plan for the node that this was exported from" },
+  retry: { ...flag, does: "also if the same change failed before" },
+  deep: { ...flag, does: "read every payload byte" },
+  output: { ...file, does: "write there instead of standard output" },
+  "no-kubernetes": { ...flag, does: "without an API server" },
+} as const;
+type OwnOption = keyof typeof ownOptions;
+const options = { ...commonOptions, ...ownOptions };
+
+const describeOptions = (some: readonly (keyof typeof options)[]): string =>
+  some.map((name) => `  ${`--${name}${options[name].value}`.padEnd(17)}  ${options[name].does}\n`).join("");
 
 const usage = () => `Usage: node-installer COMMAND --spec FILE [--host-root DIR] [--payloads DIR]
 
 Commands:
 ${Object.entries(commands)
-  .map(([name, { does }]) => `  ${name.padEnd(11)} ${does}`)
+  .map(
+    ([name, { does, takes = [] }]) =>
+      `  ${name.padEnd(11)} ${does}\n${describeOptions(takes).replace(/^/gm, "    ").trimEnd()}`,
+  )
   .join("\n")}
 
-  --spec FILE        the install spec that the Pulumi program rendered
-  --host-root DIR    the node's root directory (default /)
-  --payloads DIR     the directory that holds a folder for each payload (default /payloads)
-
+Options:
+${describeOptions(["spec", "host-root", "payloads", "help"])}
 Exit codes:
 ${Object.entries(exitCodes)
   .map(([name, code]) => `  ${code}  ${exitCodeMeanings[name as keyof typeof exitCodes]}`)
@@ -56,50 +99,38 @@ ${Object.entries(exitCodes)
 const badArguments = (message: string) => new Refusal("bad-arguments", `${message} See --help.`);
 
 function parse(args: string[], print: Options["print"], printError: Options["printError"]) {
+  const { values, positionals } = readWords(args);
+  const [name, ...rest] = positionals;
+  if (values.help) return undefined;
+  if (name === undefined) throw badArguments("No command was given.");
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (command === undefined) {
+    const all = Object.keys(commands);
+    throw badArguments(`There is no command "${name}"${didYouMean(name, all)} It is one of ${all.join(", ")}.`);
+  }
+  if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is not expected on the command line.`);
+  for (const option of Object.keys(ownOptions) as OwnOption[]) {
+    if (values[option] === undefined || command.takes?.includes(option)) continue;
+    const owners = Object.keys(commands).filter((owner) => commands[owner]?.takes?.includes(option));
+    throw badArguments(`--${option} is an option of ${owners.join(", ")} only.`);
+  }
+  if (!values.spec) throw badArguments("--spec is missing: give the install spec's file.");
+  const { spec, "host-root": hostRoot, payloads, json = false, retry = false, deep = false, bundle, output } = values;
+  const kubernetes = !values["no-kubernetes"];
+  return {
+    run: command.run,
+    options: { spec, hostRoot, payloads, json, retry, deep, kubernetes, bundle, output, print, printError },
+  };
+}
+
+function readWords(args: string[]) {
   try {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        spec: { type: "string" },
-        "host-root": { type: "string", default: "/" },
-        payloads: { type: "string", default: "/payloads" },
-        json: { type: "boolean", default: false },
-        retry: { type: "boolean", default: false },
-        deep: { type: "boolean", default: false },
-        "no-kubernetes": { type: "boolean", default: false },
-        bundle: { type: "string" },
-        output: { type: "string" },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-    const [command, ...rest] = positionals;
-    if (values.help) return undefined;
-    if (command === undefined) throw badArguments("No command was given.");
-    if (!Object.hasOwn(commands, command)) {
-      throw badArguments(`There is no command "${command}": it is one of ${Object.keys(commands).join(", ")}.`);
-    }
-    if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is not expected on the command line.`);
-    // Any other command would ignore the bundle and look at this machine.
-    if (values.bundle !== undefined && command !== "plan") throw badArguments("--bundle is an option of plan only.");
-    if (values.spec === undefined) throw badArguments("--spec is missing: give the install spec's file.");
-    const options: Options = {
-      spec: values.spec,
-      hostRoot: values["host-root"],
-      payloads: values.payloads,
-      json: values.json,
-      retry: values.retry,
-      deep: values.deep,
-      kubernetes: !values["no-kubernetes"],
-      bundle: values.bundle,
-      output: values.output,
-      print,
-      printError,
-    };
-    return { command, options };
+    return parseArgs({ args, allowPositionals: true, options });
   } catch (error) {
-    if (error instanceof Refusal) throw error;
-    throw badArguments(`${(error as Error).message.split(". ")[0]}.`);
+    const [sentence = ""] = (error as Error).message.split(/\.\s/);
+    const [, unknown] = /^Unknown option '([^']*)'$/.exec(sentence) ?? [];
+    const known = Object.keys(options).map((name) => `--${name}`);
+    throw badArguments(unknown === undefined ? `${sentence}.` : `${sentence}${didYouMean(unknown, known)}`);
   }
 }
 
@@ -115,7 +146,7 @@ export async function main(
       print(usage());
       return exitCodes.done;
     }
-    return (await commands[parsed.command]?.run(parsed.options)) ?? exitCodes.unexpected;
+    return await parsed.run(parsed.options);
   } catch (error) {
     const code = exitCodeOf(error);
     // Errors of the operating system are printed in its words; a stack is only for bugs.

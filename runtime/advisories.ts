@@ -1,7 +1,8 @@
-import { type FlavourName, isAtLeast } from "./flavours.ts";
+import type { FlavourName } from "./flavours.ts";
 import { nearest } from "./nearest.ts";
 import { type Platform, platforms } from "./platforms.ts";
 import type { PlatformName } from "./spec.ts";
+import { isAtLeast } from "./version.ts";
 
 /** A published hole of Kata that a payload can have. */
 export interface Advisory {

@@ -98,12 +98,14 @@ function containerdEntry(
   flavour: FlavourName,
   path: (role: FileRole) => string | undefined,
 ): ContainerdEntry {
+  const shim = path("shim");
+  if (shim === undefined) throw new Error(`${handler}: a platform that requires no shim`);
   const snapshotterFile = path("snapshotter");
   const snapshotter =
     snapshotterFile && (platform.snapshotter ?? basename(snapshotterFile).replace(/-snapshotter$/, ""));
   return {
     runtimeType: "io.containerd.contrast-cc.v2",
-    runtimePath: path("shim") ?? "",
+    runtimePath: shim,
     podAnnotations: podAnnotations(platform, flavour),
     privilegedWithoutHostDevices: true,
     ...(snapshotter && {

@@ -2,7 +2,7 @@ import type { DistributionName } from "./spec.ts";
 
 /**
  * How a distribution runs containerd on its nodes, as plain data. Sources: the distributions' documentation and their
- * agents' source code; what they actually render is checked on the node, see ../containerd/locate.ts.
+ * agents' source code; what they actually render is checked on the node, see ../node-installer/containerd/locate.ts.
  */
 export interface Distribution {
   name: DistributionName;
@@ -11,7 +11,7 @@ export interface Distribution {
   edited: Edited;
   socket: string;
   /** Service units: the node's is the first of these that it has. */
-  units: readonly string[];
+  units: readonly [string, ...string[]];
   /** `itself`: the distribution restarts containerd when the edited file changes; another restart would be one too many. */
   restart: "systemctl" | "itself";
   /** Where the distribution keeps its own containerd binary, if that is not the one in the unit's ExecStart. */
@@ -49,7 +49,7 @@ export type Edited =
 
 const dropInName = "contrast-runtime.toml";
 
-function rancher(name: "k3s" | "rke2", units: readonly string[]): Distribution {
+function rancher(name: "k3s" | "rke2", units: Distribution["units"]): Distribution {
   const data = `/var/lib/rancher/${name}`;
   const folder = `${data}/agent/etc/containerd`;
   return {

@@ -1,8 +1,9 @@
 import { enabledAnnotations } from "./annotations.ts";
-import { type FlavourName, isAtLeast } from "./flavours.ts";
+import type { FlavourName } from "./flavours.ts";
 import type { FileRole, GuestImage } from "./manifest.ts";
 import type { Platform } from "./platforms.ts";
 import { tomlString } from "./toml.ts";
+import { isAtLeast } from "./version.ts";
 
 /** Who reads the file: each reader knows different keys, and an unknown key is at best ignored. */
 type Reader = "qemu contrast-go" | "qemu kata-go" | "qemu kata-rs" | "clh contrast-go";
@@ -43,8 +44,8 @@ const go = { ...qemuGo, ...clh };
 const all = { ...qemu, ...clh };
 
 /**
- * What Kata's configuration file says; kataConfigurationText prints it, and measure/kata-command-line.ts says what guests
- * get of it. Only keys whose value matters here are in it; for the others, the reader's built-in default applies. Sources:
+ * What Kata's configuration file says; kataConfigurationText prints it, and measure/kata-kernel-command-line.ts says what
+ * guests get of it. Only keys whose value matters here are in it; for the others, the reader's built-in default applies. Sources:
  * the templates of Kata 3.24 to 4.1 (src/runtime/config, src/runtime-rs/config), the list of differences between both
  * runtimes (docs/migrating-config-go-runtime-to-runtime-rs.md), and the keys that Contrast sets.
  */

@@ -26,6 +26,11 @@ export const relativePath = z
 
 const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, { error: "must be 64 lower-case hex digits (SHA-256)" });
 
+/** The name of a payload: of its manifest, and of a directory in the installer's image. */
+export const payloadName = z
+  .string()
+  .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, { error: "must be lower-case letters, digits, . and -" });
+
 /** One file that the runtime needs on a node. */
 export const payloadFile = z.strictObject({
   role: z.enum(fileRoles),
@@ -55,9 +60,7 @@ export type GuestImage = z.infer<typeof guestImage>;
  */
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1),
-  name: z
-    .string()
-    .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, { error: "must be lower-case letters, digits, . and -" }),
+  name: payloadName,
   /** See flavours.ts. */
   flavour: z.string(),
   /** Version of the Kata release, such as "3.32.0"; "none" for `local`. */
@@ -83,3 +86,17 @@ export const manifestSchema = z.strictObject({
   measurement: measurementInputs.optional(),
 });
 export type Manifest = z.infer<typeof manifestSchema>;
+
+/** The manifest that a text is, or what is wrong with it, to go on after the file's name: "is no manifest: …". */
+export function parseManifest(text: string): Manifest | string {
+  let content: unknown;
+  try {
+    content = JSON.parse(text);
+  } catch (error) {
+    return `is no manifest: ${error instanceof Error ? error.message : error}`;
+  }
+  const { data, error } = manifestSchema.safeParse(content);
+  if (data !== undefined) return data;
+  const problems = error.issues.map(({ path, message }) => `${path.join(".") || "the document"}: ${message}`);
+  return `is no manifest: ${problems.join("; ")}`;
+}

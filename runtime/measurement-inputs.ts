@@ -89,8 +89,8 @@ const rootfsInputs = z.strictObject({
 
 /**
  * Everything that a payload's launch measurements are computed from, collected from its files by the lock command
- * (collect.ts) and kept in its manifest, so that a preview computes every value without the files. Little of it
- * can be read by eye; reference-values.ts says what it means.
+ * (measure/collect-inputs.ts) and kept in its manifest, so that a preview computes every value without the files. Little of
+ * it can be read by eye; reference-values.ts says what it means.
  */
 export const measurementInputs = z.strictObject({
   /**

@@ -1,11 +1,16 @@
 import type { FileRole } from "./manifest.ts";
 import type { HostRequirements, PlatformName } from "./spec.ts";
 
+/** What makes a guest confidential; "none" where nothing does. */
+export type Tee = HostRequirements["tee"];
+/** One that measures what it launches. */
+export type MeasuringTee = Exclude<Tee, "none">;
+
 /** VMM × TEE × place, as data: adding a platform is adding a row (and its name in spec.ts). */
 export interface Platform {
   title: string;
   vmm: "qemu" | "cloud-hypervisor" | "none";
-  tee: "none" | "snp" | "tdx";
+  tee: Tee;
   gpu: boolean;
   /** Works on paper only: nobody has run it on the hardware. Previews and the README say so. */
   experimental: boolean;
@@ -33,7 +38,7 @@ const shimAndVmmMiB = 170;
 
 const metalRoles = ["shim", "vmm", "firmware", "kernel", "rootfs"] as const;
 
-const metal = (tee: "snp" | "tdx", gpu: boolean): Platform => {
+const metal = (tee: MeasuringTee, gpu: boolean): Platform => {
   // The guest pulls images into memory; with GPU drivers its own components need about 600 MiB.
   const guestMemoryMiB = gpu ? 1024 : 512;
   return {

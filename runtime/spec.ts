@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { payloadFile, relativePath } from "./manifest.ts";
+import { payloadFile, payloadName, relativePath } from "./manifest.ts";
 
 export const distributionNames = ["containerd", "aks", "k3s", "rke2", "k0s", "microk8s"] as const;
 export type DistributionName = (typeof distributionNames)[number];
@@ -39,7 +39,7 @@ export const unitName = z
  * What containerd is told about a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the
  * node's file has. `options` absent: no options table at all (the runc shim accepts none of Kata's).
  */
-export const containerdEntry = z.strictObject({
+const containerdEntry = z.strictObject({
   runtimeType: z.string(),
   runtimePath: nodePath,
   podAnnotations: z.array(z.string()),
@@ -62,7 +62,10 @@ export const hostRequirements = z.strictObject({
 });
 export type HostRequirements = z.infer<typeof hostRequirements>;
 
-/** One runtime on the nodes of a group. */
+/**
+ * One runtime on the nodes of a group. Journals hold it, too: what one of an earlier version may lack or have is not
+ * refused here, but in `installSpecSchema`.
+ */
 export const runtimeSpec = z.strictObject({
   handler: handlerName,
   platform: z.enum(platformNames),
@@ -75,30 +78,74 @@ export const runtimeSpec = z.strictObject({
 });
 export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 
+/** A name that a DaemonSet, a Lease and others have with a prefix. */
+export const groupName = dnsLabel(40);
+
+/** As a containerd names itself, such as "2.2.2-bd1.34"; the numbers alone decide. */
+export const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {
+  error: ({ input }) => `${JSON.stringify(input)} is not a version such as 1.7.24 or 2.2.9`,
+});
+
+/** How the nodes of a group run containerd: a distribution, and overrides of its own values (see distributions.ts). */
+export const distributionChoice = z.strictObject({
+  name: z.enum(distributionNames),
+  configPath: nodePath.optional(),
+  socket: nodePath.optional(),
+  unit: unitName.optional(),
+  /** For `plan` on a tree without a containerd binary. */
+  containerdVersion: containerdVersion.optional(),
+});
+
+/** How many nodes of a group may be between edit and commit at a time. */
+export const nodesAtOnce = z.int().min(1);
+
 /**
  * The install spec: the one JSON document that the program renders and the installer reads; the only thing that passes
  * between them. It lists every runtime that should be on the nodes of a group; anything else that a node's journal owns
- * is retired.
+ * is retired. All that is ever checked about it is checked here: what it names becomes paths, lines of a unit file, keys.
  */
-export const installSpecSchema = z.strictObject({
-  schemaVersion: z.literal(1),
-  group: dnsLabel(40),
-  distribution: z.strictObject({
-    name: z.enum(distributionNames),
-    /** Overrides of the distribution's own values; see distributions.ts. */
-    configPath: nodePath.optional(),
-    socket: nodePath.optional(),
-    unit: unitName.optional(),
-    /** The declared containerd version ("2.4.2"), for `plan` on a tree without a containerd binary. */
-    containerdVersion: z.string().optional(),
-  }),
-  /** How many nodes of the group may be between edit and commit at a time. */
-  atOnce: z.int().min(1),
-  runtimes: z.array(runtimeSpec),
-  /** Start a sandbox through the CRI after the installation and check its shim. Always on for `local`. */
-  verifySandbox: z.boolean(),
-});
+export const installSpecSchema = z
+  .strictObject({
+    schemaVersion: z.literal(1),
+    group: groupName,
+    distribution: distributionChoice,
+    atOnce: nodesAtOnce,
+    runtimes: z.array(runtimeSpec),
+    /** Start a sandbox through the CRI after the installation and check its shim. Always on for `local`. */
+    verifySandbox: z.boolean(),
+  })
+  .superRefine(({ runtimes }, context) => {
+    const refuse = (path: (string | number)[], message: string) =>
+      context.addIssue({ code: "custom", path: ["runtimes", ...path], message });
+    for (const [index, runtime] of runtimes.entries()) {
+      const { handler } = runtime;
+      if (runtimes.findIndex((other) => other.handler === handler) < index) {
+        refuse([index, "handler"], `${handler} is listed twice`);
+      }
+      for (const { path, message } of mistakesOf(runtime)) refuse([index, ...path], message);
+    }
+  });
 export type InstallSpec = z.infer<typeof installSpecSchema>;
+
+/** What a runtime's fields must be together: everything that it names is its own, and no file is in another's way. */
+function mistakesOf({ handler, payload, files, kataConfig, containerd }: RuntimeSpec) {
+  const mistakes: { path: string[]; message: string }[] = [];
+  const mistake = (path: string[], message: string) => mistakes.push({ path, message });
+  if (!payloadName.safeParse(payload).success) {
+    mistake(["payload"], `${JSON.stringify(payload)} is not the name of a payload`);
+  }
+  const own = `${runtimeDirectory(handler)}/`;
+  const below = (path: string[], value: string | undefined) => {
+    if (value !== undefined && !value.startsWith(own)) mistake(path, `${value} is not below ${own}`);
+  };
+  below(["containerd", "runtimePath"], containerd.runtimePath);
+  below(["containerd", "options", "ConfigPath"], containerd.options?.ConfigPath);
+  const paths = [...files.map(({ path }) => path), kataConfig.path];
+  const folder = paths.find((path) => paths.some((other) => other.startsWith(`${path}/`)));
+  if (folder !== undefined) mistake(["files"], `${folder} is a file, but also the folder of another file`);
+  if (new Set(paths).size < paths.length) mistake(["files"], "a path is listed twice");
+  return mistakes;
+}
 
 /** Where a handler's files are on a node. */
 export const runtimeDirectory = (handler: string): string => `/opt/edgeless/${handler}`;

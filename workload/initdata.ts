@@ -3,7 +3,8 @@ import { hash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { parse, TomlError } from "smol-toml";
 import * as z from "zod";
-import { toHex, View } from "../measure/bytes.ts";
+import { View } from "../measure/bytes.ts";
+import { sha256 } from "../runtime/canonical.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { tomlProblem, tomlString } from "../runtime/toml.ts";
 
@@ -35,9 +36,9 @@ export interface Initdata {
 
 /** The TOML document, always the same bytes for the same content: the digest is over these bytes. */
 export function initdataDocument({ algorithm, data }: Initdata): string {
-  const entries = Object.keys(data)
-    .sort()
-    .map((name) => `${tomlString(name)} = ${tomlText(data[name] ?? "")}\n`);
+  const entries = Object.entries(data)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, text]) => `${tomlString(name)} = ${tomlText(text)}\n`);
   return `algorithm = "${algorithm}"\nversion = "0.1.0"\n\n[data]\n${entries.join("")}`;
 }
 
@@ -84,7 +85,7 @@ export const hostData = (document: string): Buffer => fitDigest(initdataDigest(d
 export const mrConfigId = (document: string): Buffer => fitDigest(initdataDigest(document).digest, 48);
 
 /** SHA-256 of a policy, hex: the name of a policy in Contrast's manifest, and HOSTDATA where no initdata is used. */
-export const policyDigest = (rego: string | Uint8Array): string => toHex(hash("sha256", rego, "buffer"));
+export const policyDigest = (rego: string | Uint8Array): string => sha256(rego);
 
 /** base64(gzip(document)). The compressed bytes are not part of any digest; zlib writes no time or name, so they are stable. */
 export const encodeInitdata = (document: string): string => gzipSync(document, { level: 9 }).toString("base64");

@@ -9,7 +9,7 @@ export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterCon
   return {
     ...group,
     group: name,
-    runtimes,
+    runtimes: runtimes.map(({ handler, ...runtime }) => runtime),
     ...selection(nodes, cluster),
   };
 }
@@ -23,7 +23,9 @@ function selection(
   if (hosts && ssh) return { ssh: { ...ssh, hosts, joinCommand } };
   if (!pool || cluster.kind !== "aks") return {};
   if (pool.existing) return { nodeSelector: poolSelector(pool.name) };
-  const { vmSize = "", count = 0, zones, maxPods, labels } = pool;
+  const { vmSize, count, zones, maxPods, labels } = pool;
+  if (vmSize === undefined || count === undefined)
+    throw new Error("the rules refuse a new pool without size and count");
   return {
     pool: {
       resourceGroup: cluster.resourceGroup,

@@ -5,7 +5,7 @@ import { z } from "zod";
 const must = (error: string) => ({ error });
 
 /** A Kubernetes name, which may have several labels. */
-export const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
+const domain = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 export const nodeName = z
   .string()
   .regex(domain, must("must be a node's name: at most 253 lower-case letters, digits, inner dots and dashes"));

@@ -1,18 +1,18 @@
 import { z } from "zod";
+import { type ContainerdVersion, containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { dnsLabel } from "../../runtime/spec.ts";
 import { labels } from "./kubernetes-names.ts";
 
-/** Minor versions that a node of a local cluster can have. */
-export const containerdVersions = ["1.7", "2.0", "2.1", "2.2", "2.3", "2.4"] as const;
-export type ContainerdVersion = (typeof containerdVersions)[number];
 const defaultContainerdVersion: ContainerdVersion = "2.4";
 
-export const nodeOptions = z.strictObject({
-  name: dnsLabel(40),
-  /** Minor version of the node's containerd. */
-  containerd: z.enum(containerdVersions).default(defaultContainerdVersion),
-  labels: labels.default({}),
+const nodeOptions = z.strictObject({
+  name: dnsLabel(40).describe("The node's name."),
+  containerd: z
+    .enum(containerdVersions)
+    .default(defaultContainerdVersion)
+    .describe("Minor version of the node's containerd."),
+  labels: labels.default({}).describe("The node's labels."),
 });
 export type NodeOptions = z.output<typeof nodeOptions>;
 

@@ -43,7 +43,7 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   const allowed = allowedValues(issue);
   const hidden = (at && isSecret(at)) || (encrypted && expectsParts(issue)) || holdsKey(value);
   const shown = hidden ? "[secret]" : show(value);
-  const wanted = allowed ? oneOf(allowed) : `Expected ${at?.description ?? expected(issue)}.`;
+  const wanted = allowed ? oneOf(allowed) : `Expected ${(at && said(at)) ?? expected(issue)}.`;
   // YAML's `key:` with nothing after it is null.
   if (value === undefined || value === null)
     return [{ key, message: `is ${value === null ? "empty" : "missing"}. ${wanted}` }];
@@ -144,6 +144,12 @@ function unwrap(schema: z.ZodType): z.ZodType {
   if (schema instanceof z.ZodPipe) return unwrap(schema.out as z.ZodType);
   return schema;
 }
+
+/** What the schema itself says of the values that it takes. */
+const said = (schema: z.ZodType): string | undefined => {
+  const text = schema.meta()?.expected;
+  return typeof text === "string" ? text : undefined;
+};
 
 const isSecret = (schema: z.ZodType): boolean => schema.meta()?.secret === true;
 

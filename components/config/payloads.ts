@@ -1,15 +1,18 @@
 import { launchValues } from "../../measure/launch-values.ts";
-import { deriveRuntime, measuredRuntime } from "../../measure/runtime.ts";
+import { measuredRuntime } from "../../measure/runtime.ts";
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
 import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
+import { defaults } from "./defaults.ts";
 import { check, type Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 
 export interface RuntimeConfiguration {
   platform: PlatformName;
   manifest: Manifest;
+  /** Of the two above. */
+  handler: string;
   acknowledgedAdvisories: string[];
   overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
 }
@@ -19,17 +22,18 @@ type ReadText = (path: string) => Promise<string>;
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
 export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
   const read = await Promise.all(
-    runtimes.map(async ({ platform, payload, overhead = { teeKeys: false }, acknowledgedAdvisories }, i) => {
+    runtimes.map(async ({ platform, payload, overhead = { teeKeys: defaults.teeKeys }, acknowledgedAdvisories }, i) => {
       const key = `groups.${group}.runtimes[${i}]`;
-      const manifest = await readManifest(payload, platform, readText);
-      if (typeof manifest === "string") {
-        mistakes.push({ key: `${key}.payload`, message: `${JSON.stringify(payload)} ${manifest}` });
+      const usable = await readManifest(payload, platform, readText);
+      if (typeof usable === "string") {
+        mistakes.push({ key: `${key}.payload`, message: `${JSON.stringify(payload)} ${usable}` });
         return [];
       }
+      const { manifest, handler } = usable;
       mistakes.push(
         ...advisoryMistakes(key, payload, manifest, assess({ platform, manifest }, acknowledgedAdvisories)),
       );
-      return [{ platform, manifest, acknowledgedAdvisories, overhead }];
+      return [{ platform, manifest, handler, acknowledgedAdvisories, overhead }];
     }),
   );
   return read.flat();
@@ -56,8 +60,12 @@ function advisoryMistakes(
   ];
 }
 
-/** The manifest, or what is wrong with it. */
-async function readManifest(path: string, platform: PlatformName, readText: ReadText): Promise<Manifest | string> {
+/** The manifest with the handler that it makes of the platform, or what is wrong with it. */
+async function readManifest(
+  path: string,
+  platform: PlatformName,
+  readText: ReadText,
+): Promise<{ manifest: Manifest; handler: string } | string> {
   let content: unknown;
   try {
     content = JSON.parse(await readText(path));
@@ -71,8 +79,10 @@ async function readManifest(path: string, platform: PlatformName, readText: Read
     return `is not a manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
   }
   try {
-    launchValues(measuredRuntime({ platform, manifest }));
-    return manifest;
+    // A guest whose measurements cannot be computed cannot be attested either.
+    const runtime = measuredRuntime({ platform, manifest });
+    launchValues(runtime);
+    return { manifest, handler: runtime.spec.handler };
   } catch (error) {
     if (error instanceof Refusal) return `cannot be used: ${error.message}`;
     throw error;
@@ -86,8 +96,7 @@ export function checkRuntimes(groups: { name: string; runtimes: RuntimeConfigura
   for (const { name, runtimes } of groups) {
     const key = `groups.${name}.runtimes`;
     const seen = new Set<string>();
-    for (const { platform, manifest, overhead } of runtimes) {
-      const { handler } = deriveRuntime({ platform, manifest });
+    for (const { platform, manifest, handler, overhead } of runtimes) {
       if (seen.has(handler)) {
         mistakes.push({ key, message: `lists ${handler} (${platform}, ${manifest.name}) twice. Remove one.` });
       }

@@ -54,7 +54,7 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
 
   const { cluster, installerImage, registry } = parts;
   const image = await readImage(parts, source, mistakes);
-  if (mistakes.length > 0 || !cluster || !registry || installerImage === undefined) throw refusal(mistakes);
+  if (mistakes.length > 0 || !cluster || !registry || installerImage === undefined || !image) throw refusal(mistakes);
   return { cluster, image, registry, groups };
 }
 
@@ -98,15 +98,16 @@ async function readImage(
   { cluster, installerImage, registry }: Parts,
   source: ConfigurationSource,
   mistakes: Mistake[],
-): Promise<StackConfiguration["image"]> {
-  if (installerImage !== "local") return { reference: mirrored(installerImage ?? "", registry?.prefix) };
-  if (cluster?.kind !== "local") return {};
+): Promise<StackConfiguration["image"] | undefined> {
+  if (installerImage === undefined) return undefined;
+  if (installerImage !== "local") return { reference: mirrored(installerImage, registry?.prefix) };
+  if (cluster?.kind !== "local") return undefined;
   try {
     return { localDigest: await source.imageDigest() };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     mistakes.push({ key: "installerImage", message: `"local" cannot be used: ${error.message}` });
-    return {};
+    return undefined;
   }
 }
 

@@ -2,23 +2,27 @@ import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
+import { defaults, onDestroyValues } from "./defaults.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
 /*
  * The shape of a stack's configuration, key by key. What concerns more than one key is in rules.ts. Every object is
  * strict: an unknown key is a mistake, because the engine does not report one.
+ *
+ * Descriptions stand in the README's tables and in docs/stack.schema.json, which editors read. `expected` is what a message
+ * says in place of a type; `secret` a value that must be encrypted in the stack file, and that no message repeats. Other
+ * keys of `meta` are what JSON Schema says where zod has only a function.
  */
 
 const must = (error: string) => ({ error });
-/** A value that must be encrypted in the stack file, and that no message repeats. */
 export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
 /** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
     .string()
     .min(1, must("must not be empty"))
-    .refine((text) => !/^(~|\.{1,2})?\/[^\n]*\n?$/.test(text), must(error))
+    .regex(/^(?!(~|\.{1,2})?\/[^\n]*\n?$)/, must(error))
     .meta({ secret: true });
 
 const whole = (least: number, most: number) =>
@@ -34,7 +38,7 @@ const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs s
 const uuid = z
   .string()
   .regex(
-    /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i,
+    /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/,
     must("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"),
   );
 
@@ -54,70 +58,105 @@ export const aksClusterName = z
 
 const clusterSchema = z
   .discriminatedUnion("kind", [
-    z.strictObject({
-      kind: z.literal("local"),
-      nodes: clusterOptions.shape.nodes.unwrap().optional(),
-    }),
-    z.strictObject({
-      kind: z.literal("kubeconfig"),
-      /** The cluster's name in this stack. A change means another cluster: everything is replaced. */
-      name: dnsLabel(40),
-      /** The file's content. Without it, the environment's KUBECONFIG is used, which other machines then need too. */
-      kubeconfig: secretContent("must be the content of a kubeconfig, not its path").optional(),
-    }),
-    z.strictObject({
-      kind: z.literal("aks"),
-      subscriptionId: uuid,
-      resourceGroup: azureResourceGroup,
-      name: aksClusterName,
-      /** `admin` is refused by clusters with local accounts disabled; `user` may need kubelogin. */
-      credentials: z.enum(["user", "admin"]).default("user"),
-      /** Acknowledges that Microsoft retired KataCcIsolation. */
-      retiredService: z.literal("acknowledged").optional(),
-    }),
-    z.strictObject({
-      kind: z.literal("yaml"),
-      /** Below the project: where manifests are written for something else to apply. */
-      directory: z
-        .string()
-        .regex(
-          /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
-          must("must be a directory below the project, such as manifests/prod"),
+    z
+      .strictObject({
+        kind: z.literal("local"),
+        nodes: clusterOptions.shape.nodes
+          .unwrap()
+          .optional()
+          .describe("The cluster's nodes. By default one, named node-1, with the newest containerd."),
+      })
+      .describe("A cluster on this machine, named after the stack."),
+    z
+      .strictObject({
+        kind: z.literal("kubeconfig"),
+        name: dnsLabel(40).describe(
+          "The cluster's name in this stack. A change means another cluster: everything is replaced.",
         ),
-    }),
+        kubeconfig: secretContent("must be the content of a kubeconfig, not its path")
+          .optional()
+          .describe(
+            "The file's content. Without it, the environment's KUBECONFIG is used, which other machines then need too.",
+          ),
+      })
+      .describe("A cluster that exists."),
+    z
+      .strictObject({
+        kind: z.literal("aks"),
+        subscriptionId: uuid.describe("The subscription's id."),
+        resourceGroup: azureResourceGroup.describe("The cluster's resource group."),
+        name: aksClusterName.describe("The cluster's name in Azure."),
+        credentials: z
+          .enum(["user", "admin"])
+          .default(defaults.aksCredentials)
+          .describe("`admin` is refused by clusters with local accounts disabled; `user` may need kubelogin."),
+        retiredService: z
+          .literal("acknowledged")
+          .optional()
+          .describe(
+            "Acknowledges that Microsoft retired KataCcIsolation, without which no pool is created or scaled any more.",
+          ),
+      })
+      .describe("An AKS cluster that exists."),
+    z
+      .strictObject({
+        kind: z.literal("yaml"),
+        directory: z
+          .string()
+          .regex(
+            /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
+            must("must be a directory below the project, such as manifests/prod"),
+          )
+          .describe("Where manifests are written for something else to apply: a directory below the project."),
+      })
+      .describe("Manifests in a directory of the project instead of a cluster."),
   ])
-  .describe("a map with kind: local, kubeconfig, aks or yaml");
+  .meta({ expected: "a map with kind: local, kubeconfig, aks or yaml" })
+  .describe(
+    "`{kind: local, nodes}`: on this machine. `{kind: kubeconfig, name, kubeconfig}`: an existing one; without " +
+      "`kubeconfig`, the `KUBECONFIG` of the environment. `{kind: aks, subscriptionId, resourceGroup, name, credentials, " +
+      "retiredService}`. `{kind: yaml, directory}`: manifests in a directory of the project instead of a cluster.",
+  );
 
 /** Without a dot, a port or localhost, containerd would take the first component for a Docker Hub user. */
 const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
 
 /** Certificates in PEM; the output is their canonical form, and nothing else of the text. */
-export const registryCa = z.string().transform((pem, { addIssue }) => {
-  try {
-    return authorities(pem);
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    addIssue({ code: "custom", message: error.message, input: pem });
-    return z.NEVER;
-  }
-});
+export const registryCa = z
+  .string()
+  .meta({ pattern: "-----BEGIN CERTIFICATE-----" })
+  .transform((pem, { addIssue }) => {
+    try {
+      return authorities(pem);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      addIssue({ code: "custom", message: error.message, input: pem });
+      return z.NEVER;
+    }
+  });
 
 const registrySchema = z
   .strictObject({
-    /** Replaces the registry's host in `installerImage`: a mirror in a closed network. */
     prefix: z
       .string()
       .regex(
         new RegExp(`^${registryHost}(/[a-z0-9._-]+)*$`),
         must("must be host[:port][/path] without a scheme, the host with a dot or a port"),
       )
-      .optional(),
-    /** PEM. Hosts that are reached over SSH are made to trust it for this registry. */
-    ca: registryCa.optional(),
-    /** Content of a .dockerconfigjson. */
-    pullSecret: secret.optional(),
+      .optional()
+      .describe("Replaces the registry's host in `installerImage`: a mirror in a closed network."),
+    ca: registryCa
+      .optional()
+      .describe(
+        "Certificates of the registry's authorities in PEM. Hosts that are reached by SSH are made to trust them for it.",
+      ),
+    pullSecret: secret.optional().describe("Content of a .dockerconfigjson with which nodes pull the image."),
   })
-  .default({});
+  .default({})
+  .describe(
+    "For closed networks: `prefix` (mirror), `ca` (authorities' certificates in PEM, for hosts that are reached by SSH), " +
+      "`pullSecret`.",
+  );
 
 const reference = new RegExp(`^${registryHost}(/[a-z0-9._-]+)+`);
 /** registry/repository@sha256:…, or one other word */
@@ -128,7 +167,13 @@ const image = (word?: string, meaning = "") =>
     issues.push({ code: "custom", message: imageMistake(value, rest, meaning), input: value });
   });
 export const imageReference = image();
-const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built').default("local");
+const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
+  .meta({ pattern: `^(local|${registryHost}(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64})$` })
+  .default("local")
+  .describe(
+    "The installer's image, `registry/repository@sha256:…`, never a tag. `local`: the image that `npm run image` built, " +
+      "for local clusters.",
+  );
 
 const digest = /^@sha256:[0-9a-f]{64}$/;
 
@@ -144,127 +189,186 @@ function imageMistake(value: string, rest: string, meaning: string): string {
 
 export const distribution = z
   .strictObject({
-    name: z.enum(distributionNames),
-    configPath: nodePath.optional(),
-    socket: nodePath.optional(),
-    unit: unitName.optional(),
+    name: z.enum(distributionNames).describe("How the nodes run containerd; `containerd` is plain or kubeadm."),
+    configPath: nodePath.optional().describe("The file that is edited, if it is not the distribution's own."),
+    socket: nodePath.optional().describe("containerd's socket, if it is not the distribution's own."),
+    unit: unitName.optional().describe("containerd's systemd unit, if it is not the distribution's own."),
     containerdVersion: z
       .string()
       .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
-      .optional(),
+      .optional()
+      .describe("For plans on a tree without containerd: the version that the nodes will have."),
   })
-  .describe(`one of ${distributionNames.join(", ")}, or a map with such a name and overrides`);
+  .meta({ expected: `one of ${distributionNames.join(", ")}, or a map with such a name and overrides` })
+  .describe(
+    "`containerd` (plain, kubeadm), `aks`, `k3s`, `rke2`, `k0s`, `microk8s`; or an object with `name` and the overrides " +
+      "`configPath`, `socket`, `unit`, `containerdVersion` (for plans on a tree without containerd).",
+  );
 
 const keyTypes = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
 
 /** The key itself begins with its type, as a length of four bytes and that many letters. */
-function isHostKey(text: string): boolean {
-  const [, type = "", key = ""] = /^(\S+) ([A-Za-z0-9+/]+=*)$/.exec(text) ?? [];
-  const bytes = Buffer.from(key, "base64");
-  return (
-    keyTypes.includes(type) && bytes.length > 4 + type.length && bytes.toString("latin1", 4, 4 + type.length) === type
-  );
-}
+const hostKey = new RegExp(
+  `^(${keyTypes
+    .map((type) => {
+      const start = Buffer.from([0, 0, 0, type.length, ...Buffer.from(type)]);
+      // A character of base64 stands for six bits: what the next byte decides is left out.
+      const decided = Math.floor((start.length * 8) / 6);
+      return `${type} ${start.toString("base64").slice(0, decided)}`;
+    })
+    .join("|")})[A-Za-z0-9+/]+=*$`,
+);
 
 export const host = z.strictObject({
-  /** The node's name in the cluster. */
-  name: nodeName,
-  address: z.string().regex(/^[A-Za-z0-9:][A-Za-z0-9.:-]*$/, must("must be a host name or an IP address")),
-  port: whole(1, 65535).default(22),
-  /** As in known_hosts: type and key. For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes. */
+  name: nodeName.describe("The node's name in the cluster."),
+  address: z
+    .string()
+    .regex(/^[A-Za-z0-9:][A-Za-z0-9.:-]*$/, must("must be a host name or an IP address"))
+    .describe("The host's name or IP address, for SSH."),
+  port: whole(1, 65535).default(defaults.sshPort).describe("The port of the host's SSH server."),
+  // For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes.
   hostKey: z
     .string()
-    .refine(isHostKey, must(`must be type and key as in known_hosts, the type one of ${keyTypes.join(", ")}`))
-    .describe(
-      "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
-    ),
+    .regex(hostKey, must(`must be type and key as in known_hosts, the type one of ${keyTypes.join(", ")}`))
+    .meta({
+      expected:
+        "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
+    })
+    .describe("The host's public key as in known_hosts: type and key. RSA keys cannot be used."),
 });
 
 export const pool = z.strictObject({
-  /** AKS allows twelve lower-case letters and digits. */
+  // As AKS allows.
   name: z
     .string()
-    .regex(/^[a-z][a-z0-9]{0,11}$/, must("must be lower-case letters and digits, at most 12, beginning with a letter")),
-  /** Used as it is; nothing is created or changed. */
-  existing: z.literal(true).optional(),
+    .regex(/^[a-z][a-z0-9]{0,11}$/, must("must be lower-case letters and digits, at most 12, beginning with a letter"))
+    .describe("The pool's name in AKS."),
+  existing: z
+    .literal(true)
+    .optional()
+    .describe("The pool is used as it is; nothing is created or changed. Then no other key but `name` may be there."),
   vmSize: z
     .string()
     .regex(/^Standard_[A-Za-z0-9_]+$/, must("must be a VM size such as Standard_DC4as_cc_v5"))
-    .optional(),
-  count: whole(0, 1000).optional(),
+    .optional()
+    .describe("A size that runs SNP guests, such as Standard_DC4as_cc_v5."),
+  count: whole(0, 1000).optional().describe("The pool's number of nodes."),
   zones: z
     .array(z.string().regex(/^[1-9]\d*$/, must('must be the number of an availability zone, such as "1"')))
     .min(1, must("must list at least one zone"))
     .refine((zones) => new Set(zones).size === zones.length, must("must not list a zone twice"))
-    .optional(),
-  maxPods: whole(10, 250).optional(),
-  labels: labels.optional(),
+    .meta({ uniqueItems: true })
+    .optional()
+    .describe('Availability zones by number, as text: `["1", "2"]`.'),
+  maxPods: whole(10, 250).optional().describe("Pods per node."),
+  labels: labels.optional().describe("Labels of the pool's nodes, beside those that it needs."),
 });
 
 export const user = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9._-]*$/, must("must be a user's name"))
-  .default("root");
+  .default(defaults.sshUser)
+  .describe("Who logs in; anybody but root needs sudo without a password.");
 
-export const privateKey = secretContent("must be the private key itself, not its path");
+export const privateKey = secretContent("must be the private key itself, not its path").describe(
+  "The private key itself, not its path.",
+);
 
 export const nodes = z.strictObject({
-  /** At most one of these four; without any: every node of the cluster. */
   selector: labels
     .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
-    .optional(),
-  names: z.array(nodeName).min(1, must("must list at least one node")).optional(),
-  hosts: z.array(host).min(1, must("must list at least one host")).optional(),
-  pool: pool.optional(),
-  /** How the hosts are reached. */
-  ssh: z.strictObject({ user, privateKey }).optional(),
-  /** Run once, as root, on a host whose node is not in the cluster yet. */
-  joinCommand: secret.optional(),
+    .meta({ minProperties: 1 })
+    .optional()
+    .describe("Nodes that carry all these labels."),
+  names: z.array(nodeName).min(1, must("must list at least one node")).optional().describe("Nodes by name."),
+  hosts: z
+    .array(host)
+    .min(1, must("must list at least one host"))
+    .optional()
+    .describe("Hosts that are prepared by SSH, and joined to the cluster if they are not in it yet."),
+  pool: pool.optional().describe("A node pool of an AKS cluster."),
+  ssh: z.strictObject({ user, privateKey }).optional().describe("How `hosts` are reached."),
+  joinCommand: secret
+    .optional()
+    .describe("Run once, as root, on a host whose node is not in the cluster yet, such as `kubeadm join …`."),
 });
 
 export const toleration = z.strictObject({
-  key: z.string().regex(labelKey, must("must be a valid taint key")).optional(),
-  operator: z.enum(["Exists", "Equal"]).default("Equal"),
-  value: labelValue.optional(),
-  effect: z.enum(["NoSchedule", "PreferNoSchedule", "NoExecute"]).optional(),
+  key: z
+    .string()
+    .regex(labelKey, must("must be a valid taint key"))
+    .optional()
+    .describe("The taint's key. Without it, and with `operator: Exists`, every taint is tolerated."),
+  operator: z.enum(["Exists", "Equal"]).default("Equal").describe("Whether the taint's value counts."),
+  value: labelValue.optional().describe("The taint's value."),
+  effect: z
+    .enum(["NoSchedule", "PreferNoSchedule", "NoExecute"])
+    .optional()
+    .describe("The taint's effect. Without it, all are tolerated."),
 });
 
 export const overhead = z.strictObject({
-  memory: memory.optional(),
-  cpu: cpu.optional(),
-  /** Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled. */
-  teeKeys: z.boolean().default(false),
+  memory: memory
+    .optional()
+    .describe("What a pod's VM needs beside its containers. By default the platform's own value."),
+  cpu: cpu.optional().describe("The same of CPUs."),
+  teeKeys: z
+    .boolean()
+    .default(defaults.teeKeys)
+    .describe("Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled."),
 });
 
 const runtime = z.strictObject({
-  platform: z.enum(platformNames),
-  /** Path of the manifest, below the project. */
+  platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see the README's table."),
   payload: z
     .string()
     .min(1, must("must be the path of a manifest"))
-    .describe("the path of a manifest below the project"),
-  /** Known holes of the payload's Kata that are put up with, by GHSA or CVE id; see advisories.ts. */
-  acknowledgedAdvisories: z.array(z.string()).default([]),
-  overhead: overhead.optional(),
+    .meta({ expected: "the path of a manifest below the project" })
+    .describe("Path of the manifest that `npm run lock` wrote, below the project."),
+  acknowledgedAdvisories: z
+    .array(z.string())
+    .default([])
+    .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
+  overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
 });
 
 export const groupSchema = z.strictObject({
   distribution,
-  nodes: nodes.default({}),
-  runtimes: z.array(runtime),
-  /** How many nodes may be between edit and commit at a time. */
-  atOnce: whole(1, 1000).default(1),
-  /** The rollout fails when fewer nodes match. */
-  minimumNodes: whole(0, 100_000).default(1),
-  /** Dead nodes that neither rollout nor removal waits for. */
-  ignoreNodes: z.array(nodeName).default([]),
-  /** Seconds without progress after which the rollout gives up. */
-  stallTimeout: whole(1, 86_400).default(600),
-  tolerations: z.array(toleration).default([]),
-  priorityClass: objectName("PriorityClass").default("system-node-critical"),
-  verifySandbox: z.boolean().default(false),
-  /** What happens on the nodes when the group leaves the stack. */
-  onDestroy: z.enum(["uninstall", "leave"]).default("uninstall"),
+  nodes: nodes
+    .default({})
+    .describe(
+      "One of `selector`, `names`, `hosts` (by SSH, each with `hostKey`), `pool` (AKS); if empty, every node of the " +
+        "cluster. Hosts take `ssh` and `joinCommand`, too.",
+    ),
+  runtimes: z
+    .array(runtime)
+    .describe(
+      "List of `{platform, payload, overhead, acknowledgedAdvisories}`; `payload` is the path of a manifest, " +
+        "`acknowledgedAdvisories` lists known holes that are put up with. `[]` uninstalls what is there.",
+    ),
+  atOnce: whole(1, 1000)
+    .default(defaults.atOnce)
+    .describe("How many nodes may be between edit and commit at a time, also on the first rollout."),
+  minimumNodes: whole(0, 100_000).default(defaults.minimumNodes).describe("The rollout fails if fewer nodes match."),
+  ignoreNodes: z
+    .array(nodeName)
+    .default([])
+    .describe("Names of dead nodes that nothing waits for; on dead hosts nothing is run by SSH."),
+  stallTimeout: whole(1, 86_400)
+    .default(defaults.stallTimeout)
+    .describe("Seconds without progress after which the rollout gives up."),
+  tolerations: z.array(toleration).default([]).describe("Taints that the installer's pods tolerate."),
+  priorityClass: objectName("PriorityClass")
+    .default(defaults.priorityClass)
+    .describe("Of the installer's pods: they must not be evicted in the middle of a change."),
+  verifySandbox: z
+    .boolean()
+    .default(defaults.verifySandbox)
+    .describe("Starts a sandbox with each new handler before the commit. Always done for `local`."),
+  onDestroy: z
+    .enum(onDestroyValues)
+    .default(defaults.onDestroy)
+    .describe("`leave`: what is on the nodes stays there when they leave the group, or the group leaves the stack."),
 });
 
 export const groupName = dnsLabel(40);
@@ -278,5 +382,8 @@ export const topLevel = {
   cluster: clusterSchema,
   installerImage: installerImageSchema,
   registry: registrySchema,
-  groups: z.record(z.string(), groupSchema),
+  groups: z
+    .record(groupName, groupSchema)
+    .meta({ minProperties: 1 })
+    .describe("Node groups by name: nodes that share one distribution and one list of runtimes."),
 } as const;

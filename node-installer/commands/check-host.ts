@@ -14,8 +14,8 @@ export async function checkHostCommand(options: Options): Promise<number> {
   if (options.json) options.print(`${JSON.stringify({ findings }, null, 2)}\n`);
   else if (findings.length === 0) options.print("This host can run all runtimes in the spec.\n");
   else {
-    for (const { severity, code, message, needsReboot } of findings) {
-      options.print(`${severity} (${code}): ${message}${needsReboot ? " Needs a reboot." : ""}\n`);
+    for (const { severity, code, message } of findings) {
+      options.print(`${severity} (${code}): ${message}\n`);
     }
   }
   return findings.some(({ severity }) => severity === "error") ? exitCodes.notAsExpected : 0;

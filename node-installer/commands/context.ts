@@ -1,14 +1,11 @@
 import { statSync } from "node:fs";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
-import type { Located } from "../containerd/locate.ts";
 import type { Host } from "../host/host.ts";
 import { createNodeHost } from "../host/node-host.ts";
-import { containerdOn } from "../install/daemon.ts";
-import { createLog, type Log } from "../install/log.ts";
-import type { Environment } from "../install/observe.ts";
+import { type Environment, environmentOf } from "../install/environment.ts";
+import { createLog } from "../install/log.ts";
 import { type ReadSpec, readSpec } from "../install/read-spec.ts";
-import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
 
 /** The command line's options, for every command. */
 export interface Options {
@@ -48,48 +45,18 @@ export interface Opened extends ReadSpec {
 }
 
 /**
- * Opens spec, host and containerd, with the log on stdout, for the commands that change something. `wish` turns the spec
- * into what the command should achieve.
+ * Opens spec, host and containerd, with the log on stdout, for the commands that change something. `override`: what the
+ * command wants instead of what the spec says.
  */
-export async function open(options: Options, wish = (spec: InstallSpec): InstallSpec => spec): Promise<Opened> {
+export async function openEnvironment(options: Options, override: Partial<InstallSpec> = {}): Promise<Opened> {
   const { spec: written, specHash } = await readSpec(options.spec);
-  const spec = wish(written);
+  const spec = { ...written, ...override };
   const host = openHost(options);
   const log = createLog(host, spec.group, options.print);
-  return { spec, specHash, host, environment: await environmentOf({ spec, specHash }, host, log, options) };
-}
-
-export type Connect = (spec: InstallSpec, host: Host, log: Log) => Promise<Cluster>;
-const disconnected: Connect = async (_spec, host) => withoutKubernetes(() => host.now());
-
-export async function environmentOf(
-  { spec, specHash }: ReadSpec,
-  host: Host,
-  log: Log,
-  options: Options,
-  connect = disconnected,
-): Promise<Environment> {
   return {
-    host,
-    daemon: containerdOn(host, spec.distribution),
     spec,
     specHash,
-    payloads: options.payloads,
-    cluster: await connect(spec, host, log),
-    log,
-    checkHost: (located) => requireHost(host, spec, located, log),
+    host,
+    environment: environmentOf({ spec, specHash }, { host, log, payloads: options.payloads }),
   };
-}
-
-async function requireHost(host: Host, spec: InstallSpec, located: Located, log: Log): Promise<void> {
-  if (spec.runtimes.length === 0) return;
-  const { hostFindings } = await import("../install/host-findings.ts");
-  const findings = await hostFindings(host, located, spec);
-  for (const finding of findings) log.warn("host-finding", { ...finding });
-  const errors = findings.filter(({ severity }) => severity === "error");
-  if (errors.length === 0) return;
-  throw new Refusal(
-    errors.length === 1 ? (errors[0]?.code ?? "host-unfit") : "host-unfit",
-    `This host cannot run the runtimes in the spec: ${errors.map(({ message }) => message).join(" ")}`,
-  );
 }

@@ -1,10 +1,9 @@
 import { listed } from "../../runtime/printable.ts";
-import type { InstallSpec } from "../../runtime/spec.ts";
 import { converge } from "../install/converge.ts";
-import { type Options, open } from "./context.ts";
+import { type Options, openEnvironment } from "./context.ts";
 
 export async function install(options: Options): Promise<number> {
-  const { environment } = await open(options);
+  const { environment } = await openEnvironment(options);
   try {
     const { changed, handlers, blocked } = await converge(environment, { retry: options.retry });
     const kept = blocked.map(
@@ -19,11 +18,9 @@ export async function install(options: Options): Promise<number> {
   }
 }
 
-export const nothing = (spec: InstallSpec): InstallSpec => ({ ...spec, runtimes: [] });
-
 /** Converges to an empty list of runtimes; does nothing at all while a pod uses one that is to be removed. */
 export async function uninstall(options: Options): Promise<number> {
-  const { environment } = await open(options, nothing);
+  const { environment } = await openEnvironment(options, { runtimes: [] });
   try {
     const { changed } = await converge(environment, { refuseBlocked: true, retry: options.retry });
     options.printError(

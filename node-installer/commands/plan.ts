@@ -6,8 +6,8 @@ import { bundleHost, parseBundle } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
+import { planFor, replayingDaemon } from "../install/dry-run.ts";
 import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
-import { planFor, replayingDaemon } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { type Options, openHost } from "./context.ts";
 

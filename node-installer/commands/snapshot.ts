@@ -7,11 +7,11 @@ import type { Host } from "../host/host.ts";
 import { pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
+import { planFor } from "../install/dry-run.ts";
 import { hostFacts } from "../install/host-findings.ts";
-import { leaving, servedOfOurs } from "../install/leaving.ts";
 import { runtimesDirectory } from "../install/payload.ts";
-import { planFor } from "../install/read-only.ts";
 import { readSpec } from "../install/read-spec.ts";
+import { redaction, servedOfOurs } from "../install/redaction.ts";
 import { type Options, openHost } from "./context.ts";
 
 export async function snapshot(options: Options): Promise<number> {
@@ -36,9 +36,9 @@ export async function takeSnapshot(
   const users: Bundle["users"] = {};
   const processes: Bundle["processes"] = {};
   let serving: Bundle["serving"];
-  const left = leaving(spec.runtimes.map(({ kataConfig }) => kataConfig.content));
+  const redacting = redaction(spec.runtimes.map(({ kataConfig }) => kataConfig.content));
   const recording: Host = {
-    ...recordingHost(host, calls, left),
+    ...recordingHost(host, calls, redacting),
     // Asked of the node itself, so that of its processes only their number is recorded.
     async runningBelow(directory) {
       const found = await host.runningBelow(directory);
@@ -49,8 +49,8 @@ export async function takeSnapshot(
   const daemon = daemonOn(recording);
   const listening: Daemon = {
     ...daemon,
-    async observe(located, timeoutMs) {
-      const state = await daemon.observe(located, timeoutMs);
+    async serving(located, timeoutMs) {
+      const state = await daemon.serving(located, timeoutMs);
       serving = servedOfOurs(state);
       return state;
     },
@@ -72,7 +72,7 @@ export async function takeSnapshot(
     .catch(failed);
   await recording.freeSpace(runtimesDirectory).catch(failed);
   await recording.readFile(pristinePath).catch(failed);
-  left.finish(calls);
+  redacting.finish(calls);
   const bundle = { schemaVersion: 2 as const, takenAt: host.now().toISOString(), node, calls, users, processes };
   return serving === undefined ? bundle : { ...bundle, serving };
 }

@@ -1,9 +1,10 @@
+import { mismatches } from "../containerd/serving.ts";
 import { readJournal } from "../host/journal.ts";
 import { sentence } from "../install/log.ts";
-import { entryOf, mismatches, observeHost } from "../install/observe.ts";
+import { entryOf, observeHost } from "../install/observe.ts";
 import { inspectPayload } from "../install/payload.ts";
 import { changesOf, makePlan } from "../install/plan.ts";
-import { type Options, open } from "./context.ts";
+import { type Options, openEnvironment } from "./context.ts";
 import { exitCodes } from "./exit-codes.ts";
 
 /**
@@ -11,7 +12,7 @@ import { exitCodes } from "./exit-codes.ts";
  * that a sandbox started through the CRI runs our shim. `--deep` reads every payload byte again. Changes nothing else.
  */
 export async function verify(options: Options): Promise<number> {
-  const { environment, spec, host } = await open({ ...options, print: () => undefined });
+  const { environment, spec, host } = await openEnvironment({ ...options, print: () => undefined });
   const { daemon } = environment;
   const problems: string[] = [];
   try {

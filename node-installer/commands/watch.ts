@@ -1,11 +1,12 @@
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { healthPort } from "../../runtime/names.ts";
+import { environmentOf } from "../install/environment.ts";
 import { createLog } from "../install/log.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { watchLoop } from "../install/watch-loop.ts";
 import { connectKubernetes, withoutKubernetes } from "../kubernetes/connect.ts";
-import { environmentOf, type Options, openHost } from "./context.ts";
+import { type Options, openHost } from "./context.ts";
 
 /** What the DaemonSet runs. SIGTERM ends it after the current change, and uninstalls nothing. */
 export async function watch(options: Options): Promise<number> {
@@ -37,10 +38,10 @@ export async function watch(options: Options): Promise<number> {
       cluster,
       signal: stop.signal,
       readSpec: () => readSpec(options.spec),
-      environment: async (spec) => {
-        const environment = await environmentOf(spec, host, log, options, async () => cluster);
-        return { ...environment, signal: stop.signal };
-      },
+      environment: (spec) => ({
+        ...environmentOf(spec, { host, log, payloads: options.payloads, cluster }),
+        signal: stop.signal,
+      }),
       sleep: (ms) => sleep(ms, undefined, { signal: stop.signal }).catch(() => undefined),
     });
     return 0;

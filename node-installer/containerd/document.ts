@@ -113,7 +113,7 @@ const bareKey = /^[A-Za-z0-9_-]+$/;
 export const dotted = (path: readonly string[]): string =>
   path.map((key) => (bareKey.test(key) ? key : tomlString(key))).join(".");
 
-type Scalar = string | number | bigint | boolean | readonly string[];
+export type Scalar = string | number | bigint | boolean | readonly string[];
 
 /** One table as lines: its header, then its keys. */
 export function renderTable(path: readonly string[], keys: Readonly<Record<string, Scalar>>): string[] {

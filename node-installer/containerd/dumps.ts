@@ -1,6 +1,8 @@
 import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt } from "./document.ts";
 import { type Owned, subtract } from "./edit.ts";
-import { type HandlerEntry, proxyPluginsOf } from "./tables.ts";
+import { type HandlerEntry, inDump } from "./entry.ts";
+import { imagesPlugin, runtimeSectionOf } from "./plugins.ts";
+import { proxyPluginsOf } from "./tables.ts";
 
 /** What should differ between two configurations: these entries appear, and what was owned before disappears. */
 export interface Change {
@@ -60,34 +62,19 @@ const show = (value: unknown): string =>
     ? "nothing"
     : JSON.stringify(value, (_, item) => (typeof item === "bigint" ? Number(item) : item)).slice(0, 200);
 
-/** The runtimes in a dump of any version. */
-function runtimesIn(document: Table): Table {
-  for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
-    const runtimes = tableAt(document, ["plugins", id, "containerd", "runtimes"]);
-    if (runtimes !== undefined) return runtimes;
-  }
-  return {};
-}
+const runtimesIn = (dump: Table): Table => tableAt(runtimeSectionOf(dump), ["runtimes"]) ?? {};
 
 function missing(document: Table, { handler, entry }: HandlerEntry): string[] {
   const runtime = tableAt(runtimesIn(document), [handler]);
   if (runtime === undefined) {
     return [`handler ${handler} would not be served: an import or another section replaces the table that holds it`];
   }
-  const wanted: Table = {
-    runtime_type: entry.runtimeType,
-    runtime_path: entry.runtimePath,
-    pod_annotations: entry.podAnnotations,
-    privileged_without_host_devices: entry.privilegedWithoutHostDevices,
-    snapshotter: entry.snapshotter ?? "",
-    options: entry.options ?? {},
-  };
-  const problems = Object.entries(wanted)
+  const problems = inDump(entry)
     .filter(([key, value]) => !sameDocument(withoutDefaults(runtime[key]), withoutDefaults(value)))
     .map(([key, value]) => `${key} of handler ${handler} would be ${show(runtime[key])} instead of ${show(value)}`);
-  const images = tableAt(document, ["plugins", "io.containerd.cri.v1.images"]);
+  const images = tableAt(document, imagesPlugin);
   const pulled = tableAt(images, ["runtime_platforms", handler])?.snapshotter;
-  if (images !== undefined && (pulled ?? "") !== (entry.snapshotter ?? "")) {
+  if (images !== undefined && (pulled || undefined) !== (entry.snapshotter || undefined)) {
     problems.push(
       `images of handler ${handler} would be pulled with ${show(pulled)} instead of ${show(entry.snapshotter)}`,
     );
@@ -112,12 +99,7 @@ function leftOver(document: Table, ours: Owned, entries: readonly HandlerEntry[]
 
 /** containerd accepts a default runtime that does not exist, but then serves no kubelet. */
 function badDefault(document: Table): string[] {
-  for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
-    const containerd = tableAt(document, ["plugins", id, "containerd"]);
-    const name = containerd?.default_runtime_name;
-    if (typeof name === "string" && name !== "" && !Object.hasOwn(runtimesIn(document), name)) {
-      return [`default_runtime_name is "${name}", but there would be no such runtime`];
-    }
-  }
-  return [];
+  const name = runtimeSectionOf(document)?.default_runtime_name;
+  if (typeof name !== "string" || name === "" || Object.hasOwn(runtimesIn(document), name)) return [];
+  return [`default_runtime_name is "${name}", but there would be no such runtime`];
 }

@@ -11,8 +11,9 @@ import {
   tableAt,
   union,
 } from "./document.ts";
+import type { HandlerEntry } from "./entry.ts";
 import { type Fenced, joinFence, splitAtFence } from "./fence.ts";
-import { checkDocument, type Dialect, dialect, type HandlerEntry, proxyPluginsOf, renderEntries } from "./tables.ts";
+import { checkDocument, type Dialect, dialect, proxyPluginsOf, renderEntries } from "./tables.ts";
 import { type ContainerdVersion, parseContainerdVersion } from "./version.ts";
 
 /** Everything besides the bytes and the entries that decides how a file is edited. */
@@ -90,7 +91,7 @@ function editRoot(
   if (text === undefined) {
     // Every 2.x reads version 3, so the file survives upgrades and downgrades.
     const head = [`version = ${containerd.newestConfiguration === 2 ? 2 : 3}`];
-    return withBlock(nothing, head, renderEntries(entries, dialect(parseBlock(head, file), containerd, file)));
+    return withBlock(emptyText, head, renderEntries(entries, dialect(parseBlock(head, file), containerd, file)));
   }
   if (text.startsWith("\ufeff") && containerd.newestConfiguration > 2) {
     throw new Refusal(
@@ -111,13 +112,13 @@ function editRoot(
 function editRendered(text: string | undefined, entries: readonly HandlerEntry[], context: EditContext): string {
   const { file, kind, templateBase } = context;
   const containerd = parseContainerdVersion(context.containerdVersion);
-  const fenced = text === undefined ? nothing : splitAtFence(text, file);
+  const fenced = text === undefined ? emptyText : splitAtFence(text, file);
   const rendered = renderedDocument(context, kind === "drop-in" ? parseBlock(fenced.block ?? [], file) : {});
   const target = checked(rendered, entries, containerd, context.rendered?.file ?? file);
   const tables = renderEntries(entries, target);
   if (kind === "template") {
     const made = text === undefined && templateBase !== undefined;
-    return withBlock(made ? { ...nothing, before: `${templateBase}\n` } : fenced, [], tables);
+    return withBlock(made ? { ...emptyText, before: `${templateBase}\n` } : fenced, [], tables);
   }
   // containerd merges a drop-in correctly only if it has the version of the file that imports it.
   const version = at(rendered, ["version"]);
@@ -127,7 +128,7 @@ function editRendered(text: string | undefined, entries: readonly HandlerEntry[]
   return next;
 }
 
-const nothing: Fenced = { before: "", block: undefined, after: "" };
+const emptyText: Fenced = { before: "", block: undefined, after: "" };
 
 /** The `version` line, by which a block shows that we created the file. */
 const headOf = ({ block }: Fenced): string[] => (block ?? []).filter((line) => /^version = \d+$/.test(line));
@@ -148,8 +149,8 @@ const separated = (tables: readonly (readonly string[])[]): string[] =>
 function withoutBlock(text: string, fenced: Fenced, file: string): Table {
   const base = parseDocument(fenced.before + fenced.after, file);
   if (fenced.block === undefined) return base;
-  const whole = parseDocument(text, file);
-  if (!sameDocument(whole, union(base, parseBlock(fenced.block, file)))) {
+  const document = parseDocument(text, file);
+  if (!sameDocument(document, union(base, parseBlock(fenced.block, file)))) {
     throw new Refusal(
       "fence-not-apart",
       `${file}: text around the contrast-runtime block depends on the block, such as a key after "# END contrast-runtime" without a table header of its own. Move that text above the block, then run again.`,
@@ -198,9 +199,9 @@ function checked(
 function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms }: Dialect, file: string): void {
   const { block, before, after } = splitAtFence(text, file);
   const ours = parseBlock(block ?? [], file);
-  let whole: Table;
+  let edited: Table;
   try {
-    whole = parseDocument(text, file);
+    edited = parseDocument(text, file);
   } catch (error) {
     // The text parsed without our tables and has none of them, so the only cause left is a table closed to additions.
     const closed = inlineTable(before + after, [runtimes, runtimePlatforms ?? [], ["proxy_plugins"]], file);
@@ -210,7 +211,7 @@ function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms 
       `${file}: ${dotted(closed)} is an inline table ({ … }), to which nothing can be added. Write it as a table of its own, [${dotted(closed)}], then run again.`,
     );
   }
-  if (!sameDocument(whole, union(base, ours))) {
+  if (!sameDocument(edited, union(base, ours))) {
     throw new Error(`${file}: the edited configuration differs in more than the contrast-runtime block`);
   }
 }

@@ -1,10 +1,10 @@
 import type { Host } from "../host/host.ts";
 import type { Cri } from "./cri.ts";
 import { CriError } from "./cri-error.ts";
+import type { HandlerEntry } from "./entry.ts";
 import type { Located } from "./locate.ts";
 import { type UnitState, unitState } from "./restart.ts";
-import { observe, reasons, type ServingState, serves, unlikeBefore } from "./serving.ts";
-import type { HandlerEntry } from "./tables.ts";
+import { mismatches, readServing, reasons, type ServingState, unlikeBefore } from "./serving.ts";
 
 /** What a daemon must show after a restart. */
 export interface Expectation {
@@ -38,7 +38,7 @@ export const gateTimeouts: GateTimeouts = { totalMs: 300_000, stableMs: 2_000, c
  * Waits until the unit is active and stays active, the CRI answers and is ready, and our handlers are served with our
  * options and all others as before. Never throws because of what it finds: the caller decides by the result.
  */
-export async function gate(
+export async function daemonGate(
   host: Host,
   located: Located,
   cri: Cri,
@@ -53,7 +53,7 @@ export async function gate(
     const now = host.uptime();
     if (previous === undefined || !sameLook(previous, look)) since = now;
     previous = look;
-    if (look.settled && (look.lost || now - since >= timeouts.stableMs))
+    if (look.conclusive && (look.keepsRestarting || now - since >= timeouts.stableMs))
       return { ok: look.problems.length === 0, problems: look.problems };
     if (now - started >= timeouts.totalMs) {
       const problems =
@@ -70,9 +70,9 @@ const hopeless = 2;
 interface Look {
   problems: string[];
   /** Waiting will not change this: all is well, or the daemon runs with another configuration. */
-  settled: boolean;
+  conclusive: boolean;
   /** A unit that restarts so quickly that no two looks are alike. */
-  lost: boolean;
+  keepsRestarting: boolean;
   unit: UnitState | undefined;
 }
 
@@ -94,28 +94,28 @@ async function lookAt(
     if (unit.active !== "active") {
       const again = unit.restarts > 0 ? `, restarted ${unit.restarts} times` : "";
       const problem = `${name} is ${unit.active} (${unit.sub}, last result ${unit.result}${again})`;
-      const settled = unit.active === "failed" || unit.restarts >= hopeless;
-      return { problems: [problem], settled, lost: unit.restarts > hopeless, unit };
+      const conclusive = unit.active === "failed" || unit.restarts >= hopeless;
+      return { problems: [problem], conclusive, keepsRestarting: unit.restarts > hopeless, unit };
     }
-    const state = await observe(cri, callMs);
-    if (!state.runtimeReady)
-      return { problems: [`containerd's runtime is not ready (${reasons(state)})`], settled: false, lost: false, unit };
+    const state = await readServing(cri, callMs);
+    if (!state.runtimeReady) {
+      const problem = `containerd's runtime is not ready (${reasons(state)})`;
+      return { problems: [problem], conclusive: false, keepsRestarting: false, unit };
+    }
     const ours = new Set([...entries.map(({ handler }) => handler), ...removed]);
-    const loaded = [
-      ...serves(state, entries),
-      ...removed.filter((handler) => handler in state.handlers).map((handler) => `handler ${handler} is still served`),
-    ];
+    const loaded = mismatches(state, { entries, removed });
     const others = before === undefined ? [] : unlikeBefore(before, state, ours);
     // If the distribution restarts containerd itself, the old daemon still answers for a while.
     const network = before?.networkReady === true && !state.networkReady;
     return {
       problems: [...loaded, ...others],
-      settled: loaded.length + others.length === 0 || (restart === "systemctl" && !network),
-      lost: false,
+      conclusive: loaded.length + others.length === 0 || (restart === "systemctl" && !network),
+      keepsRestarting: false,
       unit,
     };
   } catch (error) {
-    const settled = error instanceof CriError && error.withoutPlugin;
-    return { problems: [error instanceof Error ? error.message : String(error)], settled, lost: false, unit };
+    const conclusive = error instanceof CriError && error.withoutPlugin;
+    const problem = error instanceof Error ? error.message : String(error);
+    return { problems: [problem], conclusive, keepsRestarting: false, unit };
   }
 }

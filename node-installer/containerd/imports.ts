@@ -14,10 +14,11 @@ export function importsOf(document: unknown, file: string): string[] {
 /** containerd treats a path as a pattern only if it contains a star. */
 const isPattern = (path: string): boolean => path.includes("*");
 
-export const stands = (pattern: string, path: string): boolean => {
+/** Whether an entry of `imports` stands for the path. */
+export const importMatches = (pattern: string, path: string): boolean => {
   if (!isPattern(pattern)) return pattern === path;
-  const [expected, actual] = [pattern.split("/").map(matcher), path.split("/")];
-  return expected.length === actual.length && expected.every((matches, index) => matches(actual[index] ?? ""));
+  const [matchers, names] = [pattern.split("/").map(matcher), path.split("/")];
+  return matchers.length === names.length && names.every((name, index) => matchers[index]?.(name));
 };
 
 /**
@@ -45,9 +46,9 @@ function matcher(pattern: string): (name: string) => boolean {
     let star: { token: number; char: number } | undefined;
     let token = 0;
     for (let char = 0; char < chars.length; ) {
-      const expected = tokens[token];
+      const [expected, actual] = [tokens[token], chars[char]];
       if (expected === "*") star = { token: token++, char };
-      else if (expected?.(chars[char] ?? "")) [token, char] = [token + 1, char + 1];
+      else if (actual !== undefined && expected?.(actual)) [token, char] = [token + 1, char + 1];
       else if (star !== undefined) [token, char] = [star.token + 1, ++star.char];
       else return false;
     }

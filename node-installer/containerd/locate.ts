@@ -6,7 +6,7 @@ import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, parseDocument } from "./document.ts";
 import type { EditContext } from "./edit.ts";
-import { importsOf, stands } from "./imports.ts";
+import { importMatches, importsOf } from "./imports.ts";
 import { flagValue, readUnit, type UnitFile } from "./unit.ts";
 import { parseContainerdVersion, versionInOutput } from "./version.ts";
 
@@ -85,7 +85,8 @@ export function editContext(located: Located, configuration: Configuration): Edi
 
 /** Recognizes each distribution by its evidence on the node, and unsupported operating systems by their names. */
 async function crossCheck(host: Host, declared: Declared): Promise<void> {
-  const system = /^ID="?([^"\n]*)"?$/m.exec((await readIfThere(host, "/etc/os-release"))?.toString("utf8") ?? "")?.[1];
+  const release = (await readIfThere(host, "/etc/os-release"))?.toString("utf8");
+  const system = release && /^ID="?([^"\n]*)"?$/m.exec(release)?.[1];
   const [, reason] = Object.entries(unsupported).find(([id]) => id === system) ?? [];
   if (reason !== undefined) throw new Refusal("host-unsupported", reason);
 
@@ -120,7 +121,7 @@ async function findUnit(
   declared: Declared,
   distribution: Distribution,
 ): Promise<{ name: string; file: UnitFile | undefined }> {
-  const candidates = declared.unit === undefined ? distribution.units : [withSuffix(declared.unit)];
+  const candidates = declared.unit === undefined ? distribution.units : ([withSuffix(declared.unit)] as const);
   const found: { name: string; file: UnitFile }[] = [];
   for (const name of candidates) {
     const file = await readUnit(host, name);
@@ -141,7 +142,7 @@ async function findUnit(
   }
   // The file tree of a plan may contain nothing but configuration.
   if (!(await hasSystemd(host)) && declared.containerdVersion !== undefined) {
-    return { name: candidates[0] ?? "", file: undefined };
+    return { name: candidates[0], file: undefined };
   }
   throw new Refusal(
     "unit-missing",
@@ -241,7 +242,7 @@ async function findEdited(
   const { template, dropIn } = forVersion;
   // containerd 1.x lets a drop-in replace a plugin's whole section, so there we edit the template.
   const mayDropIn = dropIn !== undefined && parseContainerdVersion(version).newestConfiguration > 2;
-  if (mayDropIn && importsOf(document, configuration).some((pattern) => stands(pattern, dropIn))) {
+  if (mayDropIn && importsOf(document, configuration).some((pattern) => importMatches(pattern, dropIn))) {
     return { kind: "drop-in", file: dropIn, configuration, templateBase: undefined };
   }
   const file = await ownName(host, template);

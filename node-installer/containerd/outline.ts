@@ -107,7 +107,7 @@ function withoutValues(text: string, mark: number): { output: string; at: number
       pattern.lastIndex = position;
       return pattern.exec(text)?.[0];
     };
-    const char = text[position] ?? "";
+    const char = text.charAt(position);
     const blank = rest(space);
     let read = blank ?? char;
     let written = read;
@@ -155,7 +155,7 @@ function withoutValues(text: string, mark: number): { output: string; at: number
 
 /** Behind the closing quotes of the string that begins here; of a multi-line one up to two quotes belong to its text. */
 function stringEnd(text: string, start: number): number {
-  const quote = text[start] ?? "";
+  const quote = text.charAt(start);
   const closing = text.startsWith(quote.repeat(3), start) ? quote.repeat(3) : quote;
   for (let at = start + closing.length; at < text.length; at += 1) {
     if (text[at] === "\\" && quote === '"') at += 1;

@@ -26,12 +26,14 @@ export async function unitState(host: Host, unit: string): Promise<UnitState> {
   });
   if (code !== 0) throw new Error(`systemctl show ${unit} failed with exit code ${code}: ${stderr.trim()}`);
   const values = new Map(stdout.split("\n").map((line) => [line.split("=", 1)[0], line.slice(line.indexOf("=") + 1)]));
+  // Old releases of systemd leave out what they do not know.
+  const value = (name: string): string => values.get(name) ?? "unknown";
   return {
-    active: values.get("ActiveState") ?? "unknown",
-    sub: values.get("SubState") ?? "unknown",
-    result: values.get("Result") ?? "unknown",
+    active: value("ActiveState"),
+    sub: value("SubState"),
+    result: value("Result"),
     restarts: Number(values.get("NRestarts") ?? 0),
-    invocation: values.get("InvocationID") ?? "",
+    invocation: value("InvocationID"),
   };
 }
 
@@ -53,7 +55,7 @@ export async function requireSystemd(host: Host, { unit }: Located): Promise<voi
  * Restarts containerd once, with the distribution's verb. The gate decides whether it came back: this throws only if
  * systemctl cannot be run at all. A distribution that watches its drop-ins restarts containerd itself.
  */
-export async function restart(host: Host, { unit, restart: verb }: Located): Promise<void> {
+export async function restartUnit(host: Host, { unit, restart: verb }: Located): Promise<void> {
   if (verb === "itself") return;
   // A unit that failed, or is about to be restarted, may have reached its start limit.
   if ((await unitState(host, unit)).active !== "active") await host.run("systemctl", ["reset-failed", unit]);

@@ -1,6 +1,6 @@
 import type { Cri } from "./cri.ts";
-import { isTable, sameDocument, type Table, tableAt } from "./document.ts";
-import type { HandlerEntry } from "./tables.ts";
+import { sameDocument, tableAt } from "./document.ts";
+import { asServed, fromStatus, type HandlerEntry, type ServedHandler } from "./entry.ts";
 
 /** What a running containerd serves. Plain JSON, because it is stored in the journal. */
 export interface ServingState {
@@ -14,21 +14,11 @@ export interface ServingState {
   handlers: Record<string, ServedHandler>;
 }
 
-/** The settings of a runtime that containerd 1.7 and 2.x report alike; `options` omits empty values. */
-export interface ServedHandler {
-  runtimeType: string;
-  runtimePath: string;
-  podAnnotations: string[];
-  privilegedWithoutHostDevices: boolean;
-  snapshotter: string;
-  options: Table;
-}
-
 /**
  * Asks the running daemon over the CRI. The list of runtimes comes from the verbose status, because 1.7 has no other. It
  * proves what the daemon loaded, not that a shim works.
  */
-export async function observe(cri: Cri, timeoutMs: number): Promise<ServingState> {
+export async function readServing(cri: Cri, timeoutMs: number): Promise<ServingState> {
   const { runtimeVersion } = await cri.version(timeoutMs);
   const { conditions, info } = await cri.status(timeoutMs);
   const config: unknown = JSON.parse(info.config ?? "{}");
@@ -41,40 +31,25 @@ export async function observe(cri: Cri, timeoutMs: number): Promise<ServingState
     networkReady: holds("NetworkReady"),
     messages: required.filter(({ status, message }) => !status && message !== "").map(({ message }) => message),
     defaultRuntime: text(tableAt(config, ["containerd"])?.defaultRuntimeName),
-    handlers: Object.fromEntries(Object.entries(runtimes).map(([name, runtime]) => [name, served(runtime)])),
+    handlers: Object.fromEntries(Object.entries(runtimes).map(([name, runtime]) => [name, fromStatus(runtime)])),
   };
 }
 
 const text = (value: unknown): string => (typeof value === "string" ? value : "");
-const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
-
-function served(runtime: unknown): ServedHandler {
-  const settings = isTable(runtime) ? runtime : {};
-  const options = Object.entries(isTable(settings.options) ? settings.options : {});
-  return {
-    runtimeType: text(settings.runtimeType),
-    runtimePath: text(settings.runtimePath),
-    podAnnotations: strings(settings.PodAnnotations),
-    privilegedWithoutHostDevices: settings.privileged_without_host_devices === true,
-    snapshotter: text(settings.snapshotter),
-    // containerd 2.x fills in zero values for options whose type it knows.
-    options: Object.fromEntries(options.filter(([, value]) => value !== "" && value !== 0 && value !== false)),
-  };
-}
-
-const wanted = ({ entry }: HandlerEntry): ServedHandler => ({
-  runtimeType: entry.runtimeType,
-  runtimePath: entry.runtimePath,
-  podAnnotations: entry.podAnnotations,
-  privilegedWithoutHostDevices: entry.privilegedWithoutHostDevices,
-  snapshotter: entry.snapshotter ?? "",
-  options: { ...entry.options },
-});
 
 /** Where the daemon differs from these entries; empty: a restart would change nothing for them. */
 export function serves(state: ServingState, entries: readonly HandlerEntry[]): string[] {
-  return entries.flatMap((one) => different(one.handler, wanted(one), state.handlers[one.handler]));
+  return entries.flatMap((one) => different(one.handler, asServed(one.entry), state.handlers[one.handler]));
 }
+
+/** The same for handlers that it should serve, and ours that it should no longer serve. */
+export const mismatches = (
+  state: ServingState,
+  { entries, removed }: { entries: readonly HandlerEntry[]; removed: readonly string[] },
+): string[] => [
+  ...serves(state, entries),
+  ...removed.filter((handler) => handler in state.handlers).map((handler) => `handler ${handler} is still served`),
+];
 
 /** What has changed apart from our handlers. */
 export function unlikeBefore(before: ServingState, after: ServingState, ours: ReadonlySet<string>): string[] {

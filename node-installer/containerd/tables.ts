@@ -1,13 +1,8 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import type { ContainerdEntry } from "../../runtime/spec.ts";
 import { at, dotted, isTable, renderTable, type Table, tableAt } from "./document.ts";
+import { type HandlerEntry, toToml } from "./entry.ts";
+import { criPlugins, imagesPlugin, legacyPlugin, version2Plugin, version3Plugin } from "./plugins.ts";
 import type { ContainerdVersion } from "./version.ts";
-
-/** A handler and its containerd configuration. */
-export interface HandlerEntry {
-  handler: string;
-  entry: ContainerdEntry;
-}
 
 /** Where a file keeps its runtimes: decided by the tables that it has, then by its version. */
 export interface Dialect {
@@ -19,10 +14,6 @@ export interface Dialect {
   needsRunc: boolean;
 }
 
-const first = ["plugins", "cri"] as const;
-const second = ["plugins", "io.containerd.grpc.v1.cri"] as const;
-const third = ["plugins", "io.containerd.cri.v1.runtime"] as const;
-const images = ["plugins", "io.containerd.cri.v1.images"] as const;
 const runtimesOf = (plugin: readonly string[]): string[] => [...plugin, "containerd", "runtimes"];
 
 /** The `version` of a file; a file without one is read as version 1. */
@@ -52,38 +43,38 @@ export function dialect(document: Table, containerd: ContainerdVersion, file: st
   const version = fileVersion(document, containerd, file);
   const has = (path: readonly string[]): boolean => tableAt(document, path) !== undefined;
   if (containerd.newestConfiguration === 2) {
-    const runtimes = runtimesOf(version === 1 ? first : second);
+    const runtimes = runtimesOf(version === 1 ? legacyPlugin : version2Plugin);
     const named = Object.keys(tableAt(document, runtimes) ?? {});
     return { runtimes, runtimePlatforms: undefined, needsRunc: named.length === 0 };
   }
   const found = (plugin: readonly string[]): Dialect => ({
     runtimes: runtimesOf(plugin),
-    runtimePlatforms: [...images, "runtime_platforms"],
+    runtimePlatforms: [...imagesPlugin, "runtime_platforms"],
     needsRunc: false,
   });
   if (version === 1) {
-    const older = [first, second].filter(has);
-    if (older.length > 0 && containerd.newestConfiguration === 3) {
+    const [older, another] = [legacyPlugin, version2Plugin].filter(has);
+    if (older !== undefined && containerd.newestConfiguration === 3) {
       throw new Refusal(
         "configuration-version-ignored",
-        `${file} has no version, or version 1, and containerd ${containerd.text} ignores its table ${dotted(older[0] ?? [])}. Convert the file with "containerd config migrate", check the result, then run again.`,
+        `${file} has no version, or version 1, and containerd ${containerd.text} ignores its table ${dotted(older)}. Convert the file with "containerd config migrate", check the result, then run again.`,
       );
     }
-    if (older.length > 1) {
+    if (another !== undefined) {
       throw new Refusal(
         "configuration-ambiguous",
-        `${file} has no version, or version 1, and both ${dotted(first)} and ${dotted(second)}: containerd picks one of them unpredictably. Merge them under version = 2, then run again.`,
+        `${file} has no version, or version 1, and both ${dotted(legacyPlugin)} and ${dotted(version2Plugin)}: containerd picks one of them unpredictably. Merge them under version = 2, then run again.`,
       );
     }
-    if (older[0] !== undefined && !has(runtimesOf(third))) return found(older[0]);
-    return found(third);
+    if (older !== undefined && !has(runtimesOf(version3Plugin))) return found(older);
+    return found(version3Plugin);
   }
-  if (version === containerd.newestConfiguration) return found(third);
-  if (has(runtimesOf(third))) return found(third);
-  if (has(runtimesOf(second))) return found(second);
-  if (has(third) || has(images)) return found(third);
-  if (has(second)) return found(second);
-  return found(version === 2 ? second : third);
+  if (version === containerd.newestConfiguration) return found(version3Plugin);
+  if (has(runtimesOf(version3Plugin))) return found(version3Plugin);
+  if (has(runtimesOf(version2Plugin))) return found(version2Plugin);
+  if (has(version3Plugin) || has(imagesPlugin)) return found(version3Plugin);
+  if (has(version2Plugin)) return found(version2Plugin);
+  return found(version === 2 ? version2Plugin : version3Plugin);
 }
 
 /** The tables of the entries in canonical order, each as lines. */
@@ -102,16 +93,9 @@ export function renderEntries(entries: readonly HandlerEntry[], dialect: Dialect
   const sorted = entries.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
   for (const { handler, entry } of sorted) {
     const path = [...dialect.runtimes, handler];
-    tables.push(
-      renderTable(path, {
-        runtime_type: entry.runtimeType,
-        runtime_path: entry.runtimePath,
-        pod_annotations: entry.podAnnotations,
-        privileged_without_host_devices: entry.privilegedWithoutHostDevices,
-        ...(entry.snapshotter === undefined ? {} : { snapshotter: entry.snapshotter }),
-      }),
-    );
-    if (entry.options !== undefined) tables.push(renderTable([...path, "options"], entry.options));
+    const { scalars, subtables } = toToml(entry);
+    tables.push(renderTable(path, scalars));
+    for (const [name, keys] of Object.entries(subtables)) tables.push(renderTable([...path, name], keys));
     if (entry.snapshotter !== undefined && dialect.runtimePlatforms !== undefined) {
       tables.push(renderTable([...dialect.runtimePlatforms, handler], { snapshotter: entry.snapshotter }));
     }
@@ -166,12 +150,7 @@ export function checkDocument(document: Table, file: string): void {
   }
 }
 
-const criIds = new Set([
-  "cri",
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.cri.v1.images",
-]);
+const criIds = new Set<string>(Object.values(criPlugins));
 
 /** No plugin of containerd has a key of this name. */
 function misplacedImports(table: Table, path: readonly string[]): string[] | undefined {

@@ -106,7 +106,7 @@ function outlineCommand(command: readonly string[]): string {
 }
 
 const words = (command: string): string[] =>
-  [...command.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(([, double, single, bare]) => double ?? single ?? bare ?? "");
+  [...command.matchAll(/"[^"]*"|'[^']*'|\S+/g)].map(([word]) => word.replace(/^(["'])(.*)\1$/s, "$2"));
 
 /** The value of a flag in any of Go's spellings: `-c X`, `--config X`, `--config=X`. */
 export function flagValue(command: readonly string[], ...names: string[]): string | undefined {

@@ -5,10 +5,12 @@ import type { Host } from "../host/host.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
 import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
+import type { HandlerEntry } from "./entry.ts";
 import { splitAtFence } from "./fence.ts";
 import { importedFiles, readImports } from "./imports.ts";
 import { type Located, readConfiguration } from "./locate.ts";
-import { dialect, fileVersion, type HandlerEntry } from "./tables.ts";
+import { criPlugins } from "./plugins.ts";
+import { dialect, fileVersion } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
 /** How long the node's containerd may take to read a configuration. */
@@ -19,7 +21,7 @@ const dumpTimeoutMs = 30_000;
  * `undefined`: no file), before anything is replaced. Refuses if containerd does not load it, if anything but our keys
  * differs, or if files that the entries name are missing. Without a containerd binary, only the last is checked.
  */
-export async function validate(
+export async function validateConfiguration(
   host: Host,
   located: Located,
   next: Buffer | undefined,
@@ -28,11 +30,12 @@ export async function validate(
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
   refuse(located, await checkFiles(host, entries));
-  if (located.binary === undefined) return;
+  const { binary } = located;
+  if (binary === undefined) return;
 
   const removed = ownedBy(edited, located.file);
   const before =
-    configuration === undefined ? await defaults(host, located) : await dump(host, located, located.configuration);
+    configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
   if (before.error !== undefined) {
     throw new Refusal(
       "configuration-broken-before",
@@ -40,7 +43,8 @@ export async function validate(
     );
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
-  const after = candidate === undefined ? await defaults(host, located) : await dumpCandidate(host, located, candidate);
+  const after =
+    candidate === undefined ? await defaults(host, binary) : await dumpCandidate(host, binary, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
 }
@@ -102,22 +106,22 @@ interface Dump {
   error: string | undefined;
 }
 
-async function dump(host: Host, { binary }: Located, file: string): Promise<Dump> {
-  return outcome(await host.run(binary ?? "", ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
+async function dump(host: Host, binary: string, file: string): Promise<Dump> {
+  return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
 }
 
 /** Without a file containerd runs with its defaults, but 1.7 refuses to dump a missing file. */
-async function defaults(host: Host, { binary }: Located): Promise<Dump> {
-  return outcome(await host.run(binary ?? "", ["config", "default"], { timeoutMs: dumpTimeoutMs }));
+async function defaults(host: Host, binary: string): Promise<Dump> {
+  return outcome(await host.run(binary, ["config", "default"], { timeoutMs: dumpTimeoutMs }));
 }
 
 function outcome({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }): Dump {
-  const reason = stderr.trim().split("\n").at(-1) ?? "";
+  const reason = stderr.trim().split("\n").at(-1);
   return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
 }
 
 /** Placed in the same folder, for relative imports, under a name that no import of *.toml matches. */
-async function dumpCandidate(host: Host, located: Located, candidate: Buffer): Promise<Dump> {
+async function dumpCandidate(host: Host, binary: string, located: Located, candidate: Buffer): Promise<Dump> {
   const folder = dirname(located.configuration);
   const name = `.${posix.basename(located.configuration)}.contrast-runtime-candidate`;
   // A node without a configuration may not have its folder either; then there is nothing to import from it.
@@ -125,7 +129,7 @@ async function dumpCandidate(host: Host, located: Located, candidate: Buffer): P
   await host.remove(path);
   try {
     await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
-    const { text, error } = await dump(host, located, path);
+    const { text, error } = await dump(host, binary, path);
     return { text, error: error?.replaceAll(path, located.configuration) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -171,7 +175,7 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
   for (const [path, each] of imported) fileVersion(each, containerd, path);
   if (containerd.newestConfiguration === 2) {
     return [...imported].flatMap(([path, { plugins }]) => {
-      const cri = ["io.containerd.grpc.v1.cri", "cri"].find((id) => at(plugins, [id]) !== undefined);
+      const cri = [criPlugins.version2, criPlugins.legacy].find((id) => at(plugins, [id]) !== undefined);
       return cri === undefined
         ? []
         : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}`;
@@ -180,10 +184,10 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
   if (containerd.newestConfiguration === 4) return [];
   const { runtimes } = dialect(document, containerd, configuration);
   const edited = withValue(document, runtimes, tableAt(document, runtimes) ?? {});
-  const whole = [...imported.values()].reduce(merged, edited);
+  const all = [...imported.values()].reduce(merged, edited);
   // Version 1 is not migrated at all.
-  if (fileVersion(whole, containerd, configuration) === 1) return [];
-  const [own, read] = [dotted(runtimes), dotted(dialect(whole, containerd, configuration).runtimes)];
+  if (fileVersion(all, containerd, configuration) === 1) return [];
+  const [own, read] = [dotted(runtimes), dotted(dialect(all, containerd, configuration).runtimes)];
   return own === read
     ? []
     : [

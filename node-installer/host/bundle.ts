@@ -98,7 +98,7 @@ export function parseBundle(text: string): Bundle | undefined {
 }
 
 /** Decides what of an answer leaves the node; undefined: nothing, and the call is not recorded. */
-export interface Leaving {
+export interface Redaction {
   /** Whether anything about this path does: that it exists, its attributes, the names in it. */
   about(path: string): boolean;
   file(path: string, bytes: Buffer): Buffer | "omitted" | undefined;
@@ -113,7 +113,7 @@ const absent = (missing: string) =>
   Object.assign(new Error(`ENOENT: ${missing} is not in the bundle`), { code: "ENOENT" });
 
 /** The same host, with what may leave it of every answer recorded in `calls`. */
-export function recordingHost(host: Host, calls: Calls, leaving: Leaving): Host {
+export function recordingHost(host: Host, calls: Calls, redaction: Redaction): Host {
   const recorded = async <T>(name: string, call: Promise<T>, encode: (value: T) => Answer | undefined): Promise<T> => {
     const value = await call;
     const answer = encode(value);
@@ -121,17 +121,17 @@ export function recordingHost(host: Host, calls: Calls, leaving: Leaving): Host 
     return value;
   };
   const about = <T>(method: Method, path: string, call: Promise<T>, encode: (value: T) => Answer): Promise<T> =>
-    recorded(key(method, path), call, (value) => (leaving.about(path) ? encode(value) : undefined));
+    recorded(key(method, path), call, (value) => (redaction.about(path) ? encode(value) : undefined));
   const reader: Reader = {
     readFile: (path) =>
       recorded(key("readFile", path), host.readFile(path), (bytes) => {
-        const left = leaving.file(path, bytes);
+        const left = redaction.file(path, bytes);
         if (left === "omitted") return { omitted: true };
         return left && encodeBytes(left);
       }),
     digest: (path) =>
       recorded(key("digest", path), host.digest(path), ({ size, sha256 }) =>
-        leaving.digest(path) ? { size, sha256 } : undefined,
+        redaction.digest(path) ? { size, sha256 } : undefined,
       ),
     stat: (path) => about("stat", path, host.stat(path), encodeStat),
     readDirectory: (path) => about("readDirectory", path, host.readDirectory(path), (names) => names),
@@ -143,7 +143,7 @@ export function recordingHost(host: Host, calls: Calls, leaving: Leaving): Host 
       })),
     run: (command, args, options) =>
       recorded(key("run", command, ...args), host.run(command, args, options), (result) =>
-        leaving.output(command, args, result),
+        redaction.output(command, args, result),
       ),
   };
   return { ...host, ...reader };

@@ -1,4 +1,6 @@
+import { readFileSync } from "node:fs";
 import { posix } from "node:path";
+import { quote } from "../../runtime/shell.ts";
 import { lockPath, logPath, readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
 import type { Host } from "./host.ts";
 
@@ -51,117 +53,10 @@ export interface GuardPlaces {
   log: string;
 }
 
-/** Twice as long as an installer's pod may take to end; then whoever holds the lock has stopped working. */
-const patienceSeconds = 1_800;
+const script = readFileSync(new URL("guard.sh", import.meta.url), "utf8");
 
-/**
- * POSIX sh with what every systemd host has: coreutils, util-linux, grep and sed. It never interferes with a live installer
- * (the lock; unless it has hung for half an hour), keeps every line that somebody added to the file meanwhile, needs no free space, and can itself be
- * interrupted anywhere: the order stands until everything is done.
- */
-export function guardScript(places: GuardPlaces): string {
-  return `#!/bin/sh
-# Restores containerd's configuration if the Contrast runtime's installer left a change to it unfinished.
-# Written by the installer before each change and removed by it afterwards; see ${places.log}.
-set -u
-umask 077
-state='${places.state}'
-armed="$state/guard.armed"
-[ -f "$armed" ] || exit 0
-
-mkdir -p "$(dirname '${places.lock}')"
-exec 9>>'${places.lock}'
-if ! flock -n 9; then
-  since=$(stat -c %Y "$armed") || exit 0
-  if [ $(($(date +%s) - since)) -lt ${patienceSeconds} ]; then
-    echo "an installer is working on this node: nothing to do"
-    exit 0
-  fi
-  echo "the lock is held, but nothing has been finished for ${patienceSeconds} s: acting without it" >&2
-fi
-[ -f "$armed" ] || exit 0
-
-file= before= after= backup= unit=
-while IFS= read -r line; do
-  case "$line" in
-  file=*) file=\${line#file=} ;;
-  before=*) before=\${line#before=} ;;
-  after=*) after=\${line#after=} ;;
-  backup=*) backup=\${line#backup=} ;;
-  unit=*) unit=\${line#unit=} ;;
-  esac
-done <"$armed"
-
-digest() {
-  if [ -e "$1" ]; then
-    set -- "$(sha256sum <"$1")"
-    echo "\${1%% *}"
-  else
-    echo absent
-  fi
-}
-
-current=$(digest "$file")
-# What cannot be read now may be readable next time.
-[ -n "$current" ] || exit 1
-directory=$(dirname "$file")
-staged="$directory/.$(basename "$file").contrast-guard"
-rm -f "$staged"
-if [ "$current" = "$before" ]; then
-  outcome=unchanged
-elif [ "$current" != "$after" ]; then
-  # Somebody edited the file meanwhile: their text stays, and our block becomes what it was.
-  outcome=foreign
-  block='/^# BEGIN contrast-runtime/,/^# END contrast-runtime/'
-  # Without its last line, the end of our block is unknown.
-  if [ "$current" != absent ] && sed -n "\${block}p" "$file" | tail -n 1 | grep -q '^# END contrast-runtime'; then
-    cp -p "$file" "$staged" || exit 1
-    sed "\${block}d" "$file" >"$staged" || exit 1
-    if [ -n "$backup" ] && grep -q '^# BEGIN contrast-runtime' "$backup"; then
-      [ -z "$(tail -c 1 "$staged")" ] || echo >>"$staged" || exit 1
-      sed -n "\${block}p" "$backup" >>"$staged" || exit 1
-    fi
-    sync "$staged" && [ "$(digest "$file")" = "$current" ] || exit 1
-    mv -f "$staged" "$file" && sync "$directory" || exit 1
-    outcome=withdrawn
-  fi
-elif [ "$before" = absent ]; then
-  rm -f "$file" && sync "$directory" || exit 1
-  outcome=restored
-else
-  if [ "$(digest "$backup")" != "$before" ]; then
-    echo "the backup $backup has changed: $file stays as it is" >&2
-    exit 1
-  fi
-  # A full disk has no room for a copy, but it has for a hard link to the backup.
-  cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
-    ln -f "$backup" "$staged" || exit 1
-  [ "$(digest "$file")" = "$current" ] && mv -f "$staged" "$file" && sync "$directory" || exit 1
-  outcome=restored
-fi
-
-# At boot this runs before containerd is started, so waiting for the restart would never end.
-if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
-  systemctl reset-failed "$unit" 2>/dev/null
-  systemctl --no-block restart "$unit" || exit 1
-fi
-
-echo "guard: $file: $outcome"
-log=$(dirname '${places.log}')
-mkdir -p "$log"
-[ ! -O "$log" ] || [ -L "$log" ] || printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>'${places.log}'
-if cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing"; then
-  mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed"
-else
-  # No room left to write: if the order stood, every tick would restart containerd.
-  rm -f "$state/guard.firing"
-  mv -f "$armed" "$state/guard.fired"
-fi
-sync "$state"
-systemctl --no-block stop ${guardName}.timer
-exit 0
-`;
-}
+export const guardScript = ({ state, lock, log }: GuardPlaces): string =>
+  `set -- ${[state, lock, log, `${guardName}.timer`].map(quote).join(" ")}\n${script}`;
 
 /** Before the disk that holds the file is mounted, the file would look as if somebody had removed it. */
 const mountOf = (file: string) => `"${posix.dirname(file).replaceAll("%", "%%")}"`;

@@ -138,11 +138,9 @@ export async function readJournal(host: Host, group: string): Promise<Journal> {
 }
 
 const firstLine = (error: unknown): string => {
-  if (error instanceof z.ZodError) {
-    const [issue] = error.issues;
-    return `${issue?.path.join(".") ?? ""}: ${issue?.message ?? ""}`;
-  }
-  return String((error as Error).message).split("\n")[0] ?? "";
+  const [issue] = error instanceof z.ZodError ? error.issues : [];
+  if (issue !== undefined) return `${issue.path.join(".")}: ${issue.message}`;
+  return (error instanceof Error ? error.message : String(error)).replace(/\n.*/s, "");
 };
 
 export async function writeJournal(host: Host, journal: Journal): Promise<void> {
@@ -158,16 +156,16 @@ export function outlineJournal(text: string, digestOf: (digest: string) => strin
   const journal = parseJournal(text);
   if (journal === undefined) return "not a journal that this version understands";
   const { schemaVersion, group, file, runtimes } = journal;
-  const leaving = (digest: string | null) => (digest === null ? null : (digestOf(digest) ?? "0".repeat(64)));
+  const redacted = (digest: string | null) => (digest === null ? null : (digestOf(digest) ?? "0".repeat(64)));
   const kept: Journal = {
     schemaVersion,
     group,
     ...(file && {
       file: {
         path: file.path,
-        pristine: leaving(file.pristine),
+        pristine: redacted(file.pristine),
         attributes: file.attributes,
-        written: leaving(file.written),
+        written: redacted(file.written),
         backups: [],
       },
     }),
@@ -180,7 +178,8 @@ export function outlineJournal(text: string, digestOf: (digest: string) => strin
   return `${JSON.stringify(kept, null, 1)}\n`;
 }
 
-function parseJournal(text: string): Journal | undefined {
+/** undefined: not one that this version understands. */
+export function parseJournal(text: string): Journal | undefined {
   try {
     return journalSchema.safeParse(JSON.parse(text)).data;
   } catch {

@@ -1,14 +1,14 @@
 import { stateDirectory } from "../host/files.ts";
 import { journalPath, pristinePath } from "../host/journal.ts";
+import { type Attempt, record } from "./attempt.ts";
 import { removePayload } from "./payload.ts";
-import { record, type Work } from "./work.ts";
 
 /**
  * After the commit: removes the directories of retired runtimes and, with the last of them, everything that we ever placed,
  * the journal last. A directory that a process still runs from stays; the next run tries again.
  */
-export async function cleanUp(work: Work): Promise<void> {
-  const { environment, plan } = work;
+export async function cleanUp(attempt: Attempt): Promise<void> {
+  const { environment, plan } = attempt;
   const { host, log, spec } = environment;
   for (const { runtime } of plan.retired) {
     if (!(await removePayload(host, runtime.handler))) {
@@ -17,15 +17,15 @@ export async function cleanUp(work: Work): Promise<void> {
     }
     // Its snapshotter ended with its pod, but most programs leave their socket behind.
     if (runtime.containerd.proxyPlugin !== undefined) await host.remove(runtime.containerd.proxyPlugin.address);
-    const runtimes = work.journal.runtimes.filter((owned) => owned.runtime.handler !== runtime.handler);
-    await record(work, { runtimes });
+    const runtimes = attempt.journal.runtimes.filter((owned) => owned.runtime.handler !== runtime.handler);
+    await record(attempt, { runtimes });
   }
-  if (spec.runtimes.length === 0 && work.journal.runtimes.length === 0) await removeState(work);
+  if (spec.runtimes.length === 0 && attempt.journal.runtimes.length === 0) await removeState(attempt);
 }
 
-async function removeState(work: Work): Promise<void> {
-  const { host } = work.environment;
-  const { file, createdDirectories } = work.journal;
+async function removeState(attempt: Attempt): Promise<void> {
+  const { host } = attempt.environment;
+  const { file, createdDirectories } = attempt.journal;
   // The file is now the administrator's again: no backup holds anything that it lacks.
   for (const backup of file?.backups ?? []) await host.remove(backup);
   for (const directory of createdDirectories.toReversed()) {

@@ -1,16 +1,17 @@
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import type { HandlerEntry } from "../containerd/entry.ts";
 import { serves } from "../containerd/serving.ts";
-import type { HandlerEntry } from "../containerd/tables.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
 import { lockNode } from "../host/node-lock.ts";
-import { type Environment, entryOf, type Observation, observeHost } from "./observe.ts";
+import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
+import type { Environment } from "./environment.ts";
+import { entryOf, type Observation, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
 import { recover } from "./recover.ts";
 import { runSteps } from "./steps.ts";
-import { recordWithout, type Work } from "./work.ts";
 
 export interface Outcome {
   changed: boolean;
@@ -85,11 +86,11 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
     const stat = await host.stat(observation.located.file);
-    const attributes = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
-    const { mode, uid, gid } = attributes;
-    const work: Work = { environment, observation, plan, journal, attributes: { mode, uid, gid }, backup: undefined };
+    const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
+    const attributes = { mode, uid, gid };
+    const attempt: Attempt = { environment, observation, plan, journal, attributes, backup: undefined };
     try {
-      await runSteps(work);
+      await runSteps(attempt);
       done = plan;
     } catch (error) {
       if (!(error instanceof FileChanged)) throw error;
@@ -171,9 +172,9 @@ async function resetBreaker(
 ): Promise<Journal> {
   const isNews = retryToken !== undefined && retryToken !== journal.retryToken;
   if (!isNews && !(retry && journal.failure !== undefined)) return journal;
-  const changed = { environment, journal };
-  await recordWithout(changed, "failure", isNews ? { retryToken } : {});
-  return changed.journal;
+  const holder: JournalHolder = { environment, journal };
+  await recordWithout(holder, "failure", isNews ? { retryToken } : {});
+  return holder.journal;
 }
 
 function refuseRestart({ located }: Observation): never {

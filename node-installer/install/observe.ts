@@ -1,32 +1,12 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { editConfiguration, ownedBy } from "../containerd/edit.ts";
-import type { Located } from "../containerd/locate.ts";
-import { editContext } from "../containerd/locate.ts";
-import { type ServingState, serves } from "../containerd/serving.ts";
-import type { HandlerEntry } from "../containerd/tables.ts";
-import type { Host } from "../host/host.ts";
+import type { HandlerEntry } from "../containerd/entry.ts";
+import { editContext, type Located } from "../containerd/locate.ts";
+import type { ServingState } from "../containerd/serving.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
-import type { Cluster } from "../kubernetes/connect.ts";
-import type { Daemon, Expectation } from "./daemon.ts";
-import type { Log } from "./log.ts";
-
-/** Everything that an installation works with. */
-export interface Environment {
-  host: Host;
-  daemon: Daemon;
-  spec: InstallSpec;
-  /** SHA-256 of the spec's bytes. */
-  specHash: string;
-  /** The directory, in this process's file system, with a folder for each payload. */
-  payloads: string;
-  cluster: Cluster;
-  log: Log;
-  /** Refuses if the host cannot run the runtimes. */
-  checkHost: (located: Located) => Promise<void>;
-  /** Aborted: do not begin to change containerd's file. A change that has begun is completed. */
-  signal?: AbortSignal;
-}
+import type { Daemon } from "./daemon.ts";
+import type { Environment } from "./environment.ts";
 
 /** The host as it is now, read once per plan. */
 export interface Observation {
@@ -43,15 +23,6 @@ export interface Observation {
   /** Pods by handler, for handlers that the spec does not list. */
   users: Map<string, string[]>;
 }
-
-/** Where the daemon differs from what it should serve; empty if a restart would change nothing for our handlers. */
-export const mismatches = (
-  serving: ServingState,
-  { entries, removed }: Pick<Expectation, "entries" | "removed">,
-): string[] => [
-  ...serves(serving, entries),
-  ...removed.filter((handler) => handler in serving.handlers).map((handler) => `handler ${handler} is still served`),
-];
 
 /** What the daemon served before the change; undefined: it did not answer. */
 export const servedBefore = (transaction: Transaction): ServingState | undefined =>
@@ -71,7 +42,7 @@ export async function observeHost(
   let serving: ServingState | undefined;
   let notServing = "";
   try {
-    serving = await daemon.observe(located, options.criTimeoutMs);
+    serving = await daemon.serving(located, options.criTimeoutMs);
   } catch (error) {
     notServing = error instanceof Error ? error.message : String(error);
   }

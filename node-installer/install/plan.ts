@@ -2,12 +2,13 @@ import { posix } from "node:path";
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
-import type { HandlerEntry } from "../containerd/tables.ts";
+import type { HandlerEntry } from "../containerd/entry.ts";
+import { mismatches } from "../containerd/serving.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
-import { edit, entryOf, mismatches, type Observation } from "./observe.ts";
+import { edit, entryOf, type Observation } from "./observe.ts";
 import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
@@ -35,7 +36,7 @@ export interface Plan {
   /** Runtimes whose directories are removed after the commit. */
   retired: OwnedRuntime[];
   /** Only our own state is left on the host, and is removed. */
-  leave: boolean;
+  removeState: boolean;
   /** No longer listed, but still used. */
   blocked: { handler: string; pods: string[] }[];
 }
@@ -74,7 +75,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   const ours = new Set([...observation.present, ...journal.runtimes.map(({ runtime }) => runtime.handler)]);
   const removed = [...ours].filter((handler) => !wanted.has(handler)).sort();
   const { serving } = observation;
-  const served = serving === undefined || mismatches(serving, { entries, removed }).length === 0;
+  const isServed = serving === undefined || mismatches(serving, { entries, removed }).length === 0;
   const blocked = kept.map(({ runtime }) => ({ handler: runtime.handler, pods: users.get(runtime.handler) ?? [] }));
   const retired: OwnedRuntime[] = [];
   for (const owned of unlisted) {
@@ -88,9 +89,9 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   // One that pods still use is served as before, so who may change its files matters as much.
   const runtimes = [...spec.runtimes, ...unlisted.map(({ runtime }) => runtime)];
   const untrusted = await distrusted(host, runtimes.flatMap(payloadDirectories), runtimesDirectory);
-  const leave =
+  const removeState =
     spec.runtimes.length === 0 && journal.runtimes.length === 0 && (await host.stat(journalPath)) !== undefined;
-  const restart = changed || !served;
+  const restart = changed || !isServed;
   return {
     payloads,
     untrusted,
@@ -101,7 +102,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     restart,
     removed,
     retired,
-    leave,
+    removeState,
     blocked,
   };
 }
@@ -140,7 +141,7 @@ export const isEmpty = (plan: Plan): boolean =>
   plan.kataConfigurations.length === 0 &&
   plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&
-  !plan.leave;
+  !plan.removeState;
 
 export const bytesToCopy = (plan: Plan): number => plan.payloads.reduce((sum, { bytes }) => sum + bytes, 0);
 

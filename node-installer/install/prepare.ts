@@ -5,19 +5,21 @@ import type { Located } from "../containerd/locate.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
+import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
+import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { backUp } from "./backup.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
-import { makeOwnDirectory, record, type Work, withRuntime } from "./work.ts";
+import type { StepName } from "./step-names.ts";
 
 /*
  * The steps before the edit. They touch nothing that exists: a failure leaves at most files that nothing refers to, and
  * the journal knows them.
  */
 
-export async function checkHost({ environment, observation, plan }: Work): Promise<void> {
+export async function checkHost({ environment, observation, plan }: Attempt): Promise<void> {
   const { host } = environment;
   const { located } = observation;
   if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
@@ -39,34 +41,35 @@ function requireBinary({ binary, file, unit, version }: Located): void {
   );
 }
 
-export async function placePayloads(work: Work): Promise<void> {
-  const { host, payloads, cluster } = work.environment;
-  for (const plan of work.plan.payloads) {
+export async function placePayloads(attempt: Attempt): Promise<void> {
+  const { host, payloads, cluster } = attempt.environment;
+  for (const plan of attempt.plan.payloads) {
     const { handler } = plan.runtime;
     if (plan.missing.length === 0 && plan.recorded) continue;
     // Recorded before the first byte is copied, so that what a kill leaves behind is removed later.
-    const isKnown = work.journal.runtimes.some(({ runtime }) => runtime.handler === handler);
-    if (!isKnown) await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, {}) });
-    await makeOwnDirectory(work, posix.dirname(runtimeDirectory(handler)));
+    const isKnown = attempt.journal.runtimes.some(({ runtime }) => runtime.handler === handler);
+    if (!isKnown) await record(attempt, { runtimes: withRuntime(attempt.journal.runtimes, plan.runtime, {}) });
+    await makeOwnDirectory(attempt, posix.dirname(runtimeDirectory(handler)));
     const files = await placePayload(host, plan, payloads);
-    await record(work, { runtimes: withRuntime(work.journal.runtimes, plan.runtime, { files }) });
+    await record(attempt, { runtimes: withRuntime(attempt.journal.runtimes, plan.runtime, { files }) });
   }
-  cluster.metrics.bytesCopied += bytesToCopy(work.plan);
+  cluster.metrics.bytesCopied += bytesToCopy(attempt.plan);
 }
 
-export async function writeKataConfigurations({ environment, plan }: Work): Promise<void> {
+export async function writeKataConfigurations({ environment, plan }: Attempt): Promise<void> {
   for (const { path, content } of plan.kataConfigurations) {
     await environment.host.makeDirectory(posix.dirname(path), 0o755);
     await writeFileAtomically(environment.host, path, content, rootOwned(0o644));
   }
 }
 
-export async function validate({ environment, observation, plan }: Work): Promise<void> {
+/** The node's own containerd reads the new configuration before the file gets it. */
+export async function validateCandidate({ environment, observation, plan }: Attempt): Promise<void> {
   await environment.daemon.validate(observation.located, plan.next, plan.entries);
 }
 
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */
-export async function takeTicket({ environment }: Work): Promise<void> {
+export async function takeTicket({ environment }: Attempt): Promise<void> {
   const { cluster, host, log, signal, specHash } = environment;
   signal?.throwIfAborted();
   await cluster.confinement.require(true);
@@ -78,15 +81,15 @@ export async function takeTicket({ environment }: Work): Promise<void> {
     onWait(waitingFor) {
       const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;
       log.info("waiting", { reason });
-      const handlers = cluster.reporter.served();
-      cluster.reporter.report({ state: "waiting", code: "take-ticket", reason, handlers, pods: [], specHash });
+      const code: StepName = "take-ticket";
+      reportServing(cluster.reporter, { state: "waiting", code, reason, specHash });
     },
   });
 }
 
-export async function backUpFile(work: Work): Promise<void> {
-  const { located, edited } = work.observation;
+export async function backUpFile(attempt: Attempt): Promise<void> {
+  const { located, edited } = attempt.observation;
   if (edited === undefined) return;
-  const { host } = work.environment;
-  work.backup = await backUp(host, located.file, edited, work.attributes);
+  const { host } = attempt.environment;
+  attempt.backup = await backUp(host, located.file, edited, attempt.attributes);
 }

@@ -1,20 +1,37 @@
+import { mismatches } from "../containerd/serving.ts";
 import { digestOf, FileChanged, stagedPath } from "../host/files.ts";
 import { commitGuard, guardIsThere, guardOutcome, guardStagedPath, removeGuard } from "../host/guard.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
-import { type Environment, entryOf, mismatches, type Observation, observeHost } from "./observe.ts";
+import { type Attempt, record } from "./attempt.ts";
+import type { Environment } from "./environment.ts";
+import { entryOf, type Observation, observeHost } from "./observe.ts";
 import type { Plan } from "./plan.ts";
-import { closeTransaction, RolledBack, rollBack } from "./rollback.ts";
 import { runSteps } from "./steps.ts";
-import { abandon } from "./transaction.ts";
-import { record, type Work } from "./work.ts";
+import { attemptsAt, closeTransaction, RolledBack, undoAgain } from "./undo.ts";
 
-/** A change that is interrupted even more often is rolled back instead: something about it kills its installer. */
+/** What an earlier run's transaction is found with; the first that applies counts. */
+type Found =
+  /** The guard was quicker: it restored the old bytes and restarted containerd, or found somebody else's. */
+  | "guardActed"
+  /** containerd's file holds the new bytes. */
+  | "newBytes"
+  /** It holds the old bytes, or somebody else's. */
+  | "otherBytes";
+
+type Recovery = (attempt: Attempt, transaction: Transaction) => Promise<void>;
+
+/** What is done with a transaction that an earlier run left open: by its phase in the journal, and what is found. */
+const recoveries: Record<Transaction["phase"], Record<Found, Recovery>> = {
+  // The trial was not finished: its content may be tried once more.
+  replacing: { guardActed: closeAsFailed(false), newBytes: resume, otherBytes: forget },
+  // The trial had failed before, so that its content is not tried again, whoever restores the old bytes.
+  "rolling-back": { guardActed: closeAsFailed(true), newBytes: rollBackOn, otherBytes: rollBackOn },
+};
+
+/** A change that is interrupted even more often is undone instead: something about it kills its installer. */
 const maximumResumptions = 2;
 
-/**
- * What every run does first, with the lock held: finishes what an earlier run left unfinished. The bytes in containerd's
- * file say how far it got, the journal what it wanted, and `guard.fired` whether the guard was quicker.
- */
+/** What every run does first, with the lock held: finishes what an earlier run left unfinished. */
 export async function recover(environment: Environment, journal: Journal): Promise<void> {
   const { host, log } = environment;
   const { transaction } = journal;
@@ -27,8 +44,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
     return;
   }
   const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
-  const current = digestOf(observation.edited) ?? null;
-  const work: Work = {
+  const attempt: Attempt = {
     environment,
     observation,
     plan: resumedPlan(observation, transaction),
@@ -39,66 +55,57 @@ export async function recover(environment: Environment, journal: Journal): Promi
   for (const staged of [stagedPath(observation.located.file), guardStagedPath(observation.located.file)]) {
     await host.remove(staged);
   }
-  const fired = await guardOutcome(host);
-  log.warn("recovering", {
-    phase: transaction.phase,
-    startedAt: transaction.startedAt,
-    guard: fired ?? "has not acted",
-  });
-  if (fired !== undefined) {
-    const reason =
-      transaction.reason ?? "The installer was interrupted, and the guard on the host restored the old content";
-    const code = transaction.code ?? "interrupted";
-    await closeTransaction(work, transaction, { code, reason, final: transaction.phase === "rolling-back" });
-    return;
-  }
-  if (transaction.phase === "replacing" && current === transaction.after) {
-    await resume(work, transaction);
-    return;
-  }
-  if (transaction.phase === "rolling-back") {
-    await rollBackAgain(work, transaction.reason ?? "The rollback was interrupted");
-    return;
-  }
-  // The old bytes, or somebody else's: no part of this change is in the file.
-  await abandon(work);
+  const guard = await guardOutcome(host);
+  const { phase, startedAt } = transaction;
+  log.warn("recovering", { phase, startedAt, guard: guard ?? "has not acted" });
+  const holdsNew = (digestOf(observation.edited) ?? null) === transaction.after;
+  const found: Found = guard !== undefined ? "guardActed" : holdsNew ? "newBytes" : "otherBytes";
+  await recoveries[phase][found](attempt, transaction);
 }
 
-/** The new bytes are in place: they get the trial that was interrupted. */
-async function resume(work: Work, transaction: Transaction): Promise<void> {
-  const { failure } = work.journal;
-  const attempts = (failure?.content === transaction.after ? failure.attempts : 0) + 1;
+function closeAsFailed(final: boolean): Recovery {
+  const restored = "The installer was interrupted, and the guard on the host restored the old content";
+  return (attempt, transaction) => {
+    const { code = "interrupted", reason = restored } = transaction;
+    return closeTransaction(attempt, { transaction, code, reason, final });
+  };
+}
+
+/** No part of the change is in the file. */
+function forget(attempt: Attempt): Promise<void> {
+  return closeTransaction(attempt);
+}
+
+function rollBackOn(attempt: Attempt, { reason = "The rollback was interrupted" }: Transaction): Promise<void> {
+  return undoAgain(attempt, reason);
+}
+
+/** The new bytes get the trial that was interrupted. */
+async function resume(attempt: Attempt, transaction: Transaction): Promise<void> {
+  const { environment, journal } = attempt;
+  const attempts = attemptsAt(journal.failure, transaction) + 1;
   if (attempts > maximumResumptions) {
-    await rollBackAgain(work, "The installer was interrupted during this change several times");
+    await undoAgain(attempt, "The installer was interrupted during this change several times");
     return;
   }
-  await record(work, {
+  await record(attempt, {
     failure: {
       content: transaction.after,
       specHash: transaction.specHash,
       code: "interrupted",
       reason: "The installer was interrupted during this change",
-      at: work.environment.host.now().toISOString(),
+      at: environment.host.now().toISOString(),
       attempts,
       final: false,
     },
   });
   try {
-    await runSteps(work, "restart");
+    await runSteps(attempt, "restart");
   } catch (error) {
     // Already closed: the following rounds plan on the basis of what somebody else wrote.
     if (error instanceof FileChanged) return;
     if (!(error instanceof RolledBack)) throw error;
-    work.environment.log.error("rolled-back", { reason: error.message });
-  }
-}
-
-async function rollBackAgain(work: Work, reason: string): Promise<void> {
-  try {
-    await rollBack(work, new Error(reason), "recovery");
-  } catch (error) {
-    if (!(error instanceof RolledBack)) throw error;
-    work.environment.log.error("rolled-back", { reason: error.message });
+    environment.log.error("rolled-back", { reason: error.message });
   }
 }
 
@@ -120,7 +127,7 @@ function resumedPlan({ edited, serving, journal }: Observation, transaction: Tra
     restart: !served,
     removed,
     retired: [],
-    leave: false,
+    removeState: false,
     blocked: [],
   };
 }

@@ -1,15 +1,17 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import { type Journal, journalPath } from "../host/journal.ts";
+import { journalPath, parseJournal } from "../host/journal.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
+import { reportServing } from "../kubernetes/reporter.ts";
 import type { NodeStatus } from "../kubernetes/status.ts";
+import { RepairPace, rollbackBackoff } from "./backoff.ts";
 import { converge, type Outcome, servedNow } from "./converge.ts";
+import type { Environment } from "./environment.ts";
 import { type Log, sentence } from "./log.ts";
-import type { Environment } from "./observe.ts";
 import type { ReadSpec } from "./read-spec.ts";
-import { RollbackFailed, RolledBack } from "./rollback.ts";
+import { RollbackFailed, RolledBack } from "./undo.ts";
 
 /** How often the spec and containerd's file are checked, and how long both must be unchanged before they are acted on. */
 const tickMs = 2_000;
@@ -19,12 +21,6 @@ const lookMs = 60_000;
 const blockedLookMs = 5_000;
 /** After a failure: a look only reads, and what a person repaired should be noticed soon. */
 const failedLookMs = 15_000;
-/** Between attempts at a rollback that failed, each of which restarts containerd; doubles. */
-const firstBackoffMs = 60_000;
-const maximumBackoffMs = 600_000;
-/** Between repairs of drift that need a restart of containerd; doubles while the drift continues. */
-const firstRepairMs = 60_000;
-const maximumRepairMs = 1_800_000;
 
 export interface WatchParts {
   host: Host;
@@ -33,97 +29,97 @@ export interface WatchParts {
   /** Aborted: the loop ends after the current change. */
   signal: AbortSignal;
   readSpec: () => Promise<ReadSpec>;
-  environment: (spec: ReadSpec) => Promise<Environment>;
+  environment: (spec: ReadSpec) => Environment;
   /** Returns at once if the signal is aborted. */
   sleep: (ms: number) => Promise<void>;
 }
 
 /** Converges, then stays: follows the spec, repairs drift, and only reads as long as nothing changes. */
 export async function watchLoop(parts: WatchParts): Promise<void> {
+  const look = looking(parts);
+  while (!parts.signal.aborted) {
+    const waitMs = await look();
+    await quiet(parts, waitMs);
+  }
+  parts.log.info("stopped");
+}
+
+/** Returns a function that looks at the node, does what that asks for, and tells how long to wait for the next look. */
+function looking(parts: WatchParts): () => Promise<number> {
   const { host, log, cluster, signal } = parts;
-  let backoffMs = firstBackoffMs;
-  let repairMs = firstRepairMs;
-  let nextRepair = 0;
+  const rollbacks = rollbackBackoff();
+  const repairs = new RepairPace();
+  /** The spec that the node served at the last look: what has changed since is drift. */
   let convergedSpec: string | undefined;
 
-  while (!signal.aborted) {
-    let waitMs = lookMs;
+  const follow = async (environment: Environment, retry: string | undefined): Promise<number> => {
+    const { specHash } = environment;
+    const isDrift = convergedSpec === specHash;
+    const mayRestart = !isDrift || repairs.allows(host.uptime());
+    const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
+    if (outcome.changed && isDrift && outcome.removed.length === 0) {
+      cluster.metrics.repairs += 1;
+      log.warn("drift-repaired", { nextRepairInSeconds: repairs.repaired(host.uptime()) / 1000 });
+    } else {
+      repairs.quiet(host.uptime());
+    }
+    convergedSpec = specHash;
+    rollbacks.reset();
+    cluster.reporter.report(statusOf(outcome, specHash, retry));
+    return outcome.blocked.length > 0 ? blockedLookMs : lookMs;
+  };
+
+  return async () => {
     let specHash = "";
-    let retry: string | undefined;
     try {
       const spec = await parts.readSpec();
       specHash = spec.specHash;
-      const environment = await parts.environment(spec);
+      const environment = parts.environment(spec);
+      let retry: string | undefined;
       try {
-        const isDrift = convergedSpec === specHash;
-        const mayRestart = !isDrift || host.uptime() >= nextRepair;
         retry = await cluster.reporter.retryToken();
         await cluster.confinement.require();
-        const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
-        if (outcome.changed && isDrift && outcome.removed.length === 0) {
-          cluster.metrics.repairs += 1;
-          nextRepair = host.uptime() + repairMs;
-          repairMs = Math.min(repairMs * 2, maximumRepairMs);
-          log.warn("drift-repaired", { nextRepairInSeconds: repairMs / 1000 });
-        } else if (host.uptime() > nextRepair + maximumRepairMs) {
-          repairMs = firstRepairMs;
-        }
-        convergedSpec = specHash;
-        backoffMs = firstBackoffMs;
-        cluster.reporter.report(statusOf(outcome, specHash, retry));
-        if (outcome.blocked.length > 0) waitMs = blockedLookMs;
+        return await follow(environment, retry);
       } catch (error) {
-        if (signal.aborted) break;
-        waitMs = failedLookMs;
-        if (error instanceof RollbackFailed) {
-          waitMs = backoffMs;
-          backoffMs = Math.min(backoffMs * 2, maximumBackoffMs);
-        }
-        await fail(environment, error, retry);
+        if (signal.aborted) return 0;
+        const waitMs = error instanceof RollbackFailed ? rollbacks.next() : failedLookMs;
+        await reportFailure(parts, environment, error, retry);
+        return waitMs;
       } finally {
         environment.daemon.close();
       }
     } catch (error) {
       // The spec itself cannot be read: the node stays as it is.
-      waitMs = failedLookMs;
-      report("failed", codeOf(error), sentence(error), specHash);
+      reportServing(cluster.reporter, { state: "failed", code: codeOf(error), reason: sentence(error), specHash });
+      return failedLookMs;
     }
-    await quiet(parts, waitMs);
-  }
-  log.info("stopped");
+  };
+}
 
-  /** @param retry the token that this attempt acted on; a later one is still pending */
-  async function fail(environment: Environment, error: unknown, retry: string | undefined): Promise<void> {
-    const { specHash } = environment;
-    if (error instanceof ApiError) {
-      report("waiting", "api-unavailable", `Waiting for the API server: ${error.message}`, specHash);
-      return;
-    }
-    const said = cluster.reporter.current();
-    const isNews = said?.state !== "failed" || said.code !== codeOf(error) || said.reason !== sentence(error);
-    if (isNews) log.error("failed", { code: codeOf(error), reason: sentence(error) });
-    // The labels of another group's node belong to that group.
-    if (!(error instanceof Refusal && error.code === "other-group")) {
-      await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);
-    }
-    if (error instanceof RolledBack || error instanceof RollbackFailed) {
-      await cluster.tickets.annotate(sentence(error)).catch(() => undefined);
-    }
-    report("failed", codeOf(error), sentence(error), specHash, retry);
+/** @param retry the token that this attempt acted on; a later one is still pending */
+async function reportFailure(
+  { log, cluster }: WatchParts,
+  environment: Environment,
+  error: unknown,
+  retry: string | undefined,
+): Promise<void> {
+  const { specHash } = environment;
+  if (error instanceof ApiError) {
+    const reason = `Waiting for the API server: ${error.message}`;
+    reportServing(cluster.reporter, { state: "waiting", code: "api-unavailable", reason, specHash });
+    return;
   }
-
-  function report(state: NodeStatus["state"], code: string, reason: string, specHash: string, retry?: string): void {
-    const handlers = cluster.reporter.served();
-    cluster.reporter.report({
-      state,
-      code,
-      reason,
-      handlers,
-      pods: [],
-      specHash,
-      ...(retry !== undefined && { retry }),
-    });
+  const [code, reason] = [codeOf(error), sentence(error)];
+  const said = cluster.reporter.current();
+  if (said?.state !== "failed" || said.code !== code || said.reason !== reason) log.error("failed", { code, reason });
+  // The labels of another group's node belong to that group.
+  if (!(error instanceof Refusal && error.code === "other-group")) {
+    await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);
   }
+  if (error instanceof RolledBack || error instanceof RollbackFailed) {
+    await cluster.tickets.annotate(reason).catch(() => undefined);
+  }
+  reportServing(cluster.reporter, { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) });
 }
 
 const codeOf = (error: unknown): string => {
@@ -145,6 +141,7 @@ function statusOf({ handlers, blocked }: Outcome, specHash: string, retry: strin
 
 /** Waits; returns early if spec or containerd's file changed and have then stayed the same for a tick. */
 async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: number): Promise<void> {
+  if (signal.aborted) return;
   const fingerprint = async () => {
     const spec = await readSpec().then(({ specHash }) => specHash, sentence);
     const path = await fileOfJournal(host);
@@ -164,7 +161,7 @@ async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: numb
 async function fileOfJournal(host: Host): Promise<string | undefined> {
   try {
     const bytes = await readIfThere(host, journalPath);
-    return bytes && (JSON.parse(bytes.toString()) as Journal).file?.path;
+    return bytes && parseJournal(bytes.toString())?.file?.path;
   } catch {
     return undefined;
   }

@@ -59,7 +59,8 @@ export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
         accept: "application/json",
         "user-agent": "contrast-installer",
       };
-      return (await send(new URL(path, address.baseUrl), method, headers, ca, timeoutMs, body, contentType)) as T;
+      const payload = body && { contentType, text: JSON.stringify(body) };
+      return (await send({ url: new URL(path, address.baseUrl), method, headers, ca, timeoutMs, payload })) as T;
     } catch (error) {
       if (error instanceof ApiError) throw error;
       const cause = error instanceof Error ? error.message : String(error);
@@ -76,20 +77,22 @@ export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
   };
 }
 
-async function send(
-  url: URL,
-  method: string,
-  headers: Record<string, string>,
-  ca: string,
-  timeoutMs: number,
-  body: object | undefined,
-  contentType: string,
-): Promise<unknown> {
-  const payload = body === undefined ? undefined : JSON.stringify(body);
+interface Exchange {
+  url: URL;
+  method: string;
+  headers: Record<string, string>;
+  /** The certificates, as PEM, that the server's is checked against. */
+  ca: string;
+  timeoutMs: number;
+  payload: { contentType: string; text: string } | undefined;
+}
+
+/** One request; resolves with the answer's JSON. */
+async function send({ url, method, headers, ca, timeoutMs, payload }: Exchange): Promise<unknown> {
   const allHeaders =
     payload === undefined
       ? headers
-      : { ...headers, "content-type": contentType, "content-length": String(Buffer.byteLength(payload)) };
+      : { ...headers, "content-type": payload.contentType, "content-length": String(Buffer.byteLength(payload.text)) };
   // Loaded only when needed: that takes as long as everything else at startup.
   const { request: open } = await (url.protocol === "http:" ? import("node:http") : import("node:https"));
   return new Promise((resolve, reject) => {
@@ -112,7 +115,7 @@ async function send(
         reject(new ApiError(status, answer.reason ?? "Unknown", `${method} ${url.pathname}: ${status} ${message}`));
       });
     });
-    request.end(payload);
+    request.end(payload?.text);
   });
 }
 

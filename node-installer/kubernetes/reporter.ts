@@ -127,6 +127,11 @@ export function nodeReporter(options: ReporterOptions): Reporter {
   };
 }
 
+/** Reports a state in which the node goes on serving the handlers in its labels. */
+export function reportServing(reporter: Reporter, status: Omit<NodeStatus, "handlers" | "pods">): void {
+  reporter.report({ ...status, handlers: reporter.served(), pods: [] });
+}
+
 /** Bounds memory while the API server is away for long: the oldest Events are the least interesting. */
 function queue(events: NodeEvent[], event: NodeEvent): void {
   events.push(event);

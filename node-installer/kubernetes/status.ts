@@ -11,7 +11,7 @@ export const nodeStates = ["working", "waiting", "blocked", "ready", "failed"] a
 export type NodeState = (typeof nodeStates)[number];
 
 /** What an installer says about its node: with a time, the node's status annotation. */
-export const nodeStatusSchema = z.object({
+const nodeStatusSchema = z.object({
   state: z.enum(nodeStates),
   /** Kebab-case: a `Refusal`'s code, or the name of the step. */
   code: z.string(),

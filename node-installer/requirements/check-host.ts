@@ -1,10 +1,14 @@
 import type { HostRequirements } from "../../runtime/spec.ts";
-import { checkSnp, checkTdx } from "./check-tee.ts";
 import { error, type Finding, warning } from "./finding.ts";
+import { gpu, unboundGpus } from "./gpu.ts";
 import type { HostFacts } from "./host-facts.ts";
+import { kvm } from "./kvm.ts";
+import { snp } from "./snp.ts";
+import { findings, type Table } from "./table.ts";
+import { tdx } from "./tdx.ts";
 
 export type { Finding } from "./finding.ts";
-export { gatherHostFacts, type HostFacts, hostFactsSchema } from "./host-facts.ts";
+export { gatherHostFacts, type HostFacts } from "./host-facts.ts";
 
 type Check = (facts: HostFacts, requirements: HostRequirements) => Finding[];
 
@@ -40,57 +44,6 @@ const checkMounts: Check = ({ mounts, os }) =>
     return [];
   });
 
-const checkKvm: Check = ({ cpu, devices, modules }, { virtualization }) => {
-  if (virtualization !== "kvm") return [];
-  const findings: Finding[] = [];
-  const [flag, setting, module] =
-    cpu.vendor === "AuthenticAMD" ? (["svm", "SVM Mode", "kvm_amd"] as const) : (["vmx", "VT-x", "kvm_intel"] as const);
-  if (cpu.vendor !== "AuthenticAMD" && cpu.vendor !== "GenuineIntel") {
-    return [
-      error(
-        "cpu-unsupported",
-        `This CPU's vendor is "${cpu.vendor || "unknown"}": confidential VMs need an AMD or Intel CPU.`,
-      ),
-    ];
-  }
-  if (!devices.includes("kvm")) {
-    findings.push(
-      cpu.flags.includes(flag)
-        ? error(
-            "kvm-missing",
-            `/dev/kvm is missing: load the module with "modprobe ${module}" and add it to a file in /etc/modules-load.d.`,
-          )
-        : error(
-            "virtualization-off",
-            `The CPU does not report ${flag}: enable ${setting} in the BIOS. In a virtual machine, confidential VMs cannot run at all.`,
-            true,
-          ),
-    );
-  }
-  if (!devices.includes("vhost-vsock")) {
-    findings.push(
-      modules.includes("vmw_vsock_vmci_transport")
-        ? error(
-            "vsock-taken",
-            "The module vmw_vsock_vmci_transport has taken vsock, so vhost_vsock cannot load and no VM can talk to its shim: unload it and blacklist it in a file in /etc/modprobe.d.",
-          )
-        : error(
-            "vhost-vsock-missing",
-            '/dev/vhost-vsock, over which shim and VM talk, is missing: run "modprobe vhost_vsock" and add it to a file in /etc/modules-load.d.',
-          ),
-    );
-  }
-  if (!devices.includes("vhost-net")) {
-    findings.push(
-      error(
-        "vhost-net-missing",
-        '/dev/vhost-net, which gives VMs their network, is missing: run "modprobe vhost_net" and add it to a file in /etc/modules-load.d.',
-      ),
-    );
-  }
-  return findings;
-};
-
 const checkMshv: Check = ({ devices }, { virtualization }) =>
   virtualization === "mshv" && !devices.includes("mshv")
     ? [
@@ -101,48 +54,17 @@ const checkMshv: Check = ({ devices }, { virtualization }) =>
       ]
     : [];
 
-/** On AKS the hypervisor owns the hardware; the node sees nothing but /dev/mshv. */
-const checkTee: Check = (facts, { tee, virtualization }) => {
-  if (virtualization !== "kvm") return [];
-  if (tee === "snp") return checkSnp(facts);
-  return tee === "tdx" ? checkTdx(facts) : [];
+/** The tables of what a host of this kind must have. On AKS the hypervisor owns the hardware; the node sees but /dev/mshv. */
+export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirements): Table[] => {
+  const tables: Table[] = [];
+  if (virtualization === "kvm") tables.push(kvm, ...(tee === "none" ? [] : [{ snp, tdx }[tee]]));
+  if (withGpu) tables.push(gpu);
+  return tables;
 };
 
-const checkGpu: Check = ({ gpus, devices, iommu }, { gpu }) => {
-  if (!gpu) return [];
-  const findings: Finding[] = [];
-  if (iommu.devices.length === 0) {
-    findings.push(
-      error(
-        "iommu-off",
-        "The IOMMU is off, but a VM can only get a GPU through it: enable it in the BIOS and remove iommu=off from the kernel's command line.",
-        true,
-      ),
-    );
-  }
-  if (gpus.length === 0) {
-    findings.push(
-      error("gpu-missing", "This node has no NVIDIA GPU on its PCI bus: take it out of the group of a -gpu platform."),
-    );
-  }
-  for (const { address, driver } of gpus.filter(({ driver }) => driver !== "vfio-pci")) {
-    findings.push(
-      error(
-        "gpu-not-bound",
-        `The GPU ${address} is bound to the driver "${driver}": bind it and every device of its IOMMU group to vfio-pci.`,
-      ),
-    );
-  }
-  if (gpus.length > 0 && !devices.includes("vfio/vfio")) {
-    findings.push(
-      error(
-        "vfio-missing",
-        '/dev/vfio/vfio is missing: run "modprobe vfio_pci" and add it to a file in /etc/modules-load.d.',
-      ),
-    );
-  }
-  return findings;
-};
+const checkTables: Check = (facts, requirements) => tablesFor(requirements).flatMap((table) => findings(table, facts));
+
+const checkGpuDrivers: Check = (facts, { gpu }) => (gpu ? unboundGpus(facts) : []);
 
 const leastInotifyInstances = 8192;
 const leastRequestSeconds = 300;
@@ -178,4 +100,4 @@ const checkLimits: Check = ({ inotifyInstances, kubeletRequestTimeout, selinux }
   return findings;
 };
 
-const checks: readonly Check[] = [checkMounts, checkKvm, checkMshv, checkTee, checkGpu, checkLimits];
+const checks: readonly Check[] = [checkMounts, checkTables, checkMshv, checkGpuDrivers, checkLimits];

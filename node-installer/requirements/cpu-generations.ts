@@ -22,7 +22,7 @@ interface Row extends CpuGeneration {
  * AMD: family and model ranges from the virtee project's `sev` library and AMD's revision guides. Intel: from the kernel's
  * arch/x86/include/asm/intel-family.h. The first match counts.
  */
-const generations: readonly Row[] = [
+export const cpuGenerations: readonly Row[] = [
   { vendor: "AuthenticAMD", family: 0x17, models: [0x00, 0xff], name: "EPYC 7001 or 7002 (Naples, Rome)", tee: "none" },
   { vendor: "AuthenticAMD", family: 0x19, models: [0x00, 0x0f], name: "EPYC 7003 (Milan)", tee: "snp" },
   { vendor: "AuthenticAMD", family: 0x19, models: [0x10, 0x1f], name: "EPYC 9004 (Genoa)", tee: "snp" },
@@ -43,6 +43,6 @@ const generations: readonly Row[] = [
 
 /** `undefined`: not in the table; it may be a newer CPU. */
 export const cpuGeneration = ({ vendor, family, model }: CpuSignature): CpuGeneration | undefined =>
-  generations.find(
+  cpuGenerations.find(
     (row) => row.vendor === vendor && row.family === family && model >= row.models[0] && model <= row.models[1],
   );

@@ -3,17 +3,17 @@ export interface Finding {
   /** Kebab-case, stable. */
   code: string;
   severity: "error" | "warning";
-  /** What is wrong, why it matters, and what to do. */
+  /** What is wrong, why it matters, what to do, and whether that needs a reboot. */
   message: string;
   /** The fix takes effect only after a reboot, and the installer never reboots. */
   needsReboot: boolean;
 }
 
-export const error = (code: string, message: string, needsReboot = false): Finding => ({
+export const error = (code: string, message: string): Finding => ({
   code,
   severity: "error",
   message,
-  needsReboot,
+  needsReboot: false,
 });
 export const warning = (code: string, message: string): Finding => ({
   code,

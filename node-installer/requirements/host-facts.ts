@@ -1,48 +1,49 @@
-import * as z from "zod";
 import type { Host } from "../host/host.ts";
-import { readRequestTimeout } from "./kubelet-configuration.ts";
+import { type RequestTimeout, readRequestTimeout } from "./kubelet-configuration.ts";
 
-/** What `checkHost` judges: all that it needs to know about a node, and no secrets. Part of a node's bundle. */
-export const hostFactsSchema = z.strictObject({
-  kernel: z.strictObject({ release: z.string(), commandLine: z.string() }),
+/** What `checkHost` judges: all that it needs to know about a node, and no secrets. */
+export interface HostFacts {
+  kernel: { release: string; commandLine: string };
   /** ID of os-release, such as "ubuntu". */
-  os: z.string(),
-  cpu: z.strictObject({
-    vendor: z.string(),
-    family: z.int(),
-    model: z.int(),
-    /** Those of `cpuFlags` that the kernel reports; it hides what it cannot use. */
-    flags: z.array(z.string()),
-  }),
-  /** Those of `modules` that are loaded, or built in with parameters. */
-  modules: z.array(z.string()),
+  os: string;
+  cpu: {
+    vendor: string;
+    family: number;
+    model: number;
+    /** Those that the kernel reports; it hides what it cannot use. */
+    flags: CpuFlag[];
+  };
+  /** Those that are loaded, or built in with parameters. */
+  modules: Module[];
   /** "kvm_amd.sev_snp": "Y" */
-  parameters: z.record(z.string(), z.string()),
-  iommu: z.strictObject({
+  parameters: Partial<Record<Parameter, string>>;
+  /** Whether a file of this product sets parameters of modules, which counts from the modules' next start on. */
+  modulesPrepared: boolean;
+  iommu: {
     /** Such as "ivhd0" (AMD) or "dmar0" (Intel); empty if the IOMMU is off. */
-    devices: z.array(z.string()),
+    devices: string[];
     /** Domain type of the first group: "identity" is passthrough. */
-    domain: z.string().optional(),
-  }),
-  /** Those of `devices` that exist. */
-  devices: z.array(z.string()),
+    domain?: string;
+  };
+  /** Those that exist. */
+  devices: Device[];
   /** Capacities of the misc cgroup: the number of encrypted VMs that the hardware has keys for. */
-  misc: z.record(z.string(), z.number()),
+  misc: Record<string, number>;
   /** fs.inotify.max_user_instances */
-  inotifyInstances: z.int().optional(),
+  inotifyInstances?: number;
   /** By directory that the installer writes to: the mount that it is on. */
-  mounts: z.record(z.string(), z.strictObject({ readOnly: z.boolean(), noExec: z.boolean(), mountPoint: z.string() })),
-  kubeletRequestTimeout: z.strictObject({ seconds: z.number(), path: z.string() }).optional(),
+  mounts: Record<string, { readOnly: boolean; noExec: boolean; mountPoint: string }>;
+  kubeletRequestTimeout?: RequestTimeout;
   /** Whether Intel's service that signs TDX quotes is installed. */
-  quoteService: z.boolean(),
-  selinux: z.enum(["enforcing", "permissive"]).optional(),
+  quoteService: boolean;
+  selinux?: "enforcing" | "permissive";
   /** NVIDIA's 3D controllers by PCI address, with the driver that they are bound to. */
-  gpus: z.array(z.strictObject({ address: z.string(), driver: z.string() })),
-});
-export type HostFacts = z.infer<typeof hostFactsSchema>;
+  gpus: { address: string; driver: string }[];
+}
 
 /** The processor's flags that a check looks at. */
-export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"];
+export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"] as const;
+export type CpuFlag = (typeof cpuFlags)[number];
 const modules = [
   "kvm",
   "kvm_amd",
@@ -52,9 +53,14 @@ const modules = [
   "vhost_net",
   "vmw_vsock_vmci_transport",
   "vfio_pci",
-];
-const parameters = ["kvm_amd/sev", "kvm_amd/sev_es", "kvm_amd/sev_snp", "kvm_intel/tdx", "kvm_intel/sgx"];
-const devices = ["kvm", "mshv", "sev", "vhost-vsock", "vhost-net", "vfio/vfio"];
+] as const;
+export type Module = (typeof modules)[number];
+const parameters = ["kvm_amd.sev", "kvm_amd.sev_es", "kvm_amd.sev_snp", "kvm_intel.tdx", "kvm_intel.sgx"] as const;
+export type Parameter = (typeof parameters)[number];
+const devices = ["kvm", "mshv", "sev", "vhost-vsock", "vhost-net", "vfio/vfio"] as const;
+export type Device = (typeof devices)[number];
+/** Where a host's preparation sets the modules' parameters; see components/bare-metal-scripts.ts. */
+export const moduleOptionsFile = "/etc/modprobe.d/contrast-runtime.conf";
 const nvidia = "0x10de";
 /** PCI class of a GPU without a display output; a display controller's is 0x0300. */
 const gpuClasses = ["0x0302", "0x0300"];
@@ -63,7 +69,7 @@ const gpuClasses = ["0x0302", "0x0300"];
 export async function gatherHostFacts(host: Host, writtenDirectories: readonly string[]): Promise<HostFacts> {
   const read = (path: string) => readText(host, path);
   const cpuinfo = (await read("/proc/cpuinfo")).split("\n\n")[0] ?? "";
-  const cpuField = (name: string) => new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuinfo)?.[1]?.trim() ?? "";
+  const cpuField = (name: string) => new RegExp(`^${name}[ \\t]*:[ \\t]*(.*)$`, "m").exec(cpuinfo)?.[1]?.trim() ?? "";
   const flags = new Set(cpuField("flags").split(" "));
   const inotify = (await read("/proc/sys/fs/inotify/max_user_instances")).trim();
   const requestTimeout = await readRequestTimeout(host);
@@ -83,6 +89,8 @@ export async function gatherHostFacts(host: Host, writtenDirectories: readonly s
     },
     modules: await existing(host, "/sys/module", modules),
     parameters: await readParameters(host),
+    // That it is there, not what is in it: of files below /etc a plan's bundle has no more.
+    modulesPrepared: (await host.stat(moduleOptionsFile).catch(() => undefined)) !== undefined,
     iommu: {
       devices: await host.readDirectory("/sys/class/iommu").catch(() => []),
       ...(domain !== "" && { domain }),
@@ -106,19 +114,18 @@ async function readText(host: Host, path: string): Promise<string> {
   }
 }
 
-async function existing(host: Host, directory: string, names: readonly string[]): Promise<string[]> {
+async function existing<Name extends string>(host: Host, directory: string, names: readonly Name[]): Promise<Name[]> {
   const stats = await Promise.all(
     names.map((name) => host.stat(`${directory}/${name}`.replace("//", "/")).catch(() => undefined)),
   );
   return names.filter((_, index) => stats[index] !== undefined);
 }
 
-async function readParameters(host: Host): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
+async function readParameters(host: Host): Promise<HostFacts["parameters"]> {
+  const found: HostFacts["parameters"] = {};
   for (const name of parameters) {
-    const [module = "", parameter = ""] = name.split("/");
-    const value = (await readText(host, `/sys/module/${module}/parameters/${parameter}`)).trim();
-    if (value !== "") found[`${module}.${parameter}`] = value;
+    const value = (await readText(host, `/sys/module/${name.replace(".", "/parameters/")}`)).trim();
+    if (value !== "") found[name] = value;
   }
   return found;
 }

@@ -4,10 +4,10 @@ import { bundleHost, freeSpaceAnswer, longestBundle, parseBundle } from "../../n
 import type { Host } from "../../node-installer/host/host.ts";
 import { notRoots } from "../../node-installer/host/owners.ts";
 import { containerdOn } from "../../node-installer/install/daemon.ts";
+import { planFor, replayingDaemon } from "../../node-installer/install/dry-run.ts";
 import { hostFindings } from "../../node-installer/install/host-findings.ts";
 import { type PayloadPlan, runtimesDirectory } from "../../node-installer/install/payload.ts";
 import { isEmpty } from "../../node-installer/install/plan.ts";
-import { planFor, replayingDaemon } from "../../node-installer/install/read-only.ts";
 import { requireRoomForPayloads } from "../../node-installer/install/space.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";

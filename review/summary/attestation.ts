@@ -1,4 +1,4 @@
-import { explainChanges, type Measured } from "../../measure/changes.ts";
+import { explainChanges, type Measured } from "../../measure/reference-value-changes.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
 import { platforms } from "../../runtime/platforms.ts";

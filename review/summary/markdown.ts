@@ -10,8 +10,7 @@ import type { Summary } from "./summary.ts";
 const longest = 60_000;
 
 /** Finds the comment of an earlier run, so that it is updated instead of repeated. */
-export const marker = (stack: string): string =>
-  `<!-- contrast-runtime review of ${stack.replaceAll(/[^\w.-]/g, "_")} -->`;
+const marker = (stack: string): string => `<!-- contrast-runtime review of ${stack.replaceAll(/[^\w.-]/g, "_")} -->`;
 
 /** Lines of a section and lines of a difference, at most; the next where a comment would be too long. */
 const allowed = [

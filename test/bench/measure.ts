@@ -3,8 +3,8 @@ import { spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { chunksOf, sha256, sourceOf } from "../../measure/bytes.ts";
-import { collectInputs } from "../../measure/collect.ts";
+import { chunksOf, rawSha256, sourceOf } from "../../measure/bytes.ts";
+import { collectInputs } from "../../measure/collect-inputs.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
 import { referenceValues } from "../../measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
@@ -85,11 +85,11 @@ async function launchDigests(progress: Progress): Promise<Benchmark[]> {
     const launch = {
       ...firmwareLaunch(firmware, readFirmware(firmware)),
       guestFeatures: 1,
-      kernel: { kernel: sha256(kernel), initrd: sha256(initrd), commandLine: commandLineHash(commandLine) },
+      kernel: { kernel: rawSha256(kernel), initrd: rawSha256(initrd), commandLine: commandLineHash(commandLine) },
     };
     launchDigest(launch, signatureOf("EPYC-Milan"), 4);
   };
-  const once = () => [firmware, kernel, initrd].map(sha256);
+  const once = () => [firmware, kernel, initrd].map(rawSha256);
   const inputs = JSON.stringify(
     collectInputs(
       { firmware: sourceOf(firmware), kernel: sourceOf(kernel), initrd: sourceOf(initrd) },

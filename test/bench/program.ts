@@ -2,14 +2,14 @@
 // previews.
 import { randomUUID } from "node:crypto";
 import { writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { packageRoot } from "../../tools/files/project.ts";
 import { type Progress, toStderr } from "../../tools/programs/progress.ts";
 import { type ApiServer, startApiServer } from "../engine/api-server.ts";
 import { type EngineProject, engineProject } from "../engine/harness.ts";
 import { type Configuration, configure, fixture, image, programProject } from "../engine/program.ts";
 import type { Benchmark } from "./measure.ts";
 
-const clone = resolve(import.meta.dirname, "../..");
 const rounds = 5;
 
 /** Medians of whole previews in milliseconds. The projects take turns, so that all see the same load on the machine. */
@@ -110,7 +110,7 @@ async function manyHosts(server: ApiServer): Promise<Benchmark> {
 /** The loading of the program's modules, which the engine waits for before the first resource. */
 async function programStart(): Promise<Benchmark> {
   const modules = ["cluster", "config/groups", "config/index", "contrast-runtime", "installer-image"];
-  const loading = modules.map((name) => `import "${join(clone, "components", `${name}.ts`)}";\n`).join("");
+  const loading = modules.map((name) => `import "${join(packageRoot, "components", `${name}.ts`)}";\n`).join("");
   const [ours = Number.NaN, empty = Number.NaN] = await timesOf([
     engineProject({ program: loading }),
     engineProject({ program: 'import "@pulumi/pulumi";\n' }),

@@ -5,12 +5,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import type { Located } from "../../node-installer/containerd/locate.ts";
-import { validate } from "../../node-installer/containerd/validate.ts";
+import { validateConfiguration } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
@@ -53,10 +53,10 @@ for (const minor of containerdVersions) {
     try {
       const context = { file, kind: "root", containerdVersion: version } as const;
       const next = editConfiguration(Buffer.from(text), entries, context);
-      await validate(host, located, next, entries);
+      await validateConfiguration(host, located, next, entries);
       writeFileSync(file, next ?? "");
       const back = editConfiguration(next, [], context);
-      await validate(host, located, back, []);
+      await validateConfiguration(host, located, back, []);
       if (back?.toString() !== text) throw new Error("undoing the edit does not restore the original bytes");
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;

@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { Refusal } from "../../runtime/refusal.ts";
-import { mutations, readers } from "../unit/measure/readers.ts";
+import { mutations, readers } from "../unit/measure/fuzz-targets.ts";
 
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;

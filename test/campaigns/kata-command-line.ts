@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
-import { kataCommandLine, withVcpus } from "../../measure/kata-command-line.ts";
+import { kataCommandLine, withVcpus } from "../../measure/kata-kernel-command-line.ts";
 import { pairs } from "../../runtime/flavours.ts";
 import {
   hypervisorOf,

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
+import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { buildPrograms, bundle } from "../../tools/dev/bundle.ts";
 import { type Breakage, breakOn, heal, makeBreakable } from "../cluster/breakable-containerd.ts";
 import { startCluster } from "../cluster/harness.ts";

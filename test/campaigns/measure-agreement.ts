@@ -5,11 +5,11 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { sha256, sourceOf, toHex } from "../../measure/bytes.ts";
+import { rawSha256, sourceOf, toHex } from "../../measure/bytes.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
 import { partitionTypes, readFilesystem, readPartitions, writePartitionTable } from "../../measure/partitions.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
-import { contrastReferenceValues } from "../../measure/verifiers.ts";
+import { contrastReferenceValues } from "../../measure/verifier-formats.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
 import { veritySuperblock } from "../../measure/verity-superblock.ts";
 import { type CpuModel, cpuSignatures, vmms } from "../../measure/vmsa.ts";
@@ -88,8 +88,8 @@ async function launchDigests(): Promise<void> {
             vmm: each.vmm,
             ...(each.kernel && {
               kernel: {
-                kernel: sha256(each.kernel),
-                initrd: sha256(each.initrd ?? new Uint8Array()),
+                kernel: rawSha256(each.kernel),
+                initrd: rawSha256(each.initrd ?? new Uint8Array()),
                 commandLine: commandLineHash(each.commandLine),
               },
             }),
@@ -141,7 +141,7 @@ async function verityTrees(): Promise<void> {
     ];
     const printed = await check(command, [...args, "format", dataFile, theirs, ...options]);
     expectEqual("root hash", root, /Root hash:\s+(\w+)/.exec(printed)?.[1]);
-    expectEqual("hash device", toHex(sha256(device)), toHex(sha256(readFileSync(theirs))));
+    expectEqual("hash device", toHex(rawSha256(device)), toHex(rawSha256(readFileSync(theirs))));
     await check(command, [...args, "verify", dataFile, file("ours", device), root]);
   });
 }

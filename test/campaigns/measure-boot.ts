@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { withVcpus } from "../../measure/kata-command-line.ts";
+import { withVcpus } from "../../measure/kata-kernel-command-line.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
 import { debianTree } from "../../tools/programs/debian.ts";
 import { toStderr } from "../../tools/programs/progress.ts";

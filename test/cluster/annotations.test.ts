@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
-import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
+import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { fixtureManifest } from "../unit/runtime/fixtures.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";

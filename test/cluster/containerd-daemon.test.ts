@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
-import { type ContainerdVersion, containerdVersions } from "../../components/config/local-cluster.ts";
 import { openCri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
-import { observe, type ServingState, serves } from "../../node-installer/containerd/serving.ts";
+import { readServing, type ServingState, serves } from "../../node-installer/containerd/serving.ts";
+import { type ContainerdVersion, containerdVersions } from "../../runtime/containerd-versions.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { aks, snp, tdx } from "../unit/node-installer/containerd/entries.ts";
@@ -55,7 +55,7 @@ ${section}`;
   const cri = openCri(socket);
   try {
     for (;;) {
-      const answer = await observe(cri, 5_000).catch((error: unknown) => error);
+      const answer = await readServing(cri, 5_000).catch((error: unknown) => error);
       if (!(answer instanceof Error)) return answer as ServingState;
       if (answer instanceof CriError && answer.withoutPlugin) return answer;
       if (!running(daemon)) throw new Error(`containerd ended:\n${readFileSync(log, "utf8")}`);

@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parse } from "smol-toml";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
+import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";
 import { editContext, type Located, readConfiguration } from "../../node-installer/containerd/locate.ts";
-import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
-import { validate } from "../../node-installer/containerd/validate.ts";
+import { validateConfiguration } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
@@ -82,7 +82,7 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
     let next: Buffer | undefined;
     try {
       next = editConfiguration(original.edited, entries, context);
-      await validate(host, located, next, entries);
+      await validateConfiguration(host, located, next, entries);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       outcomes.get(shape.name)?.push(`refused: ${error.code}`);
@@ -104,7 +104,7 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
 
     // and back again, also with the real containerd's consent
     const removed = editConfiguration(next, [], editContext(located, await readConfiguration(host, located)));
-    await validate(host, located, removed, []);
+    await validateConfiguration(host, located, removed, []);
     expect(removed).toEqual(original.edited);
   });
 });

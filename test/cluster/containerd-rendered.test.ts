@@ -3,14 +3,14 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
 import { compareDumps } from "../../node-installer/containerd/dumps.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
+import type { HandlerEntry } from "../../node-installer/containerd/entry.ts";
 import { editContext, type Located, readConfiguration } from "../../node-installer/containerd/locate.ts";
-import type { HandlerEntry } from "../../node-installer/containerd/tables.ts";
-import { validate } from "../../node-installer/containerd/validate.ts";
+import { validateConfiguration } from "../../node-installer/containerd/validate.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { entryOf } from "../unit/node-installer/containerd/entries.ts";
@@ -146,7 +146,7 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
     for (const entries of steps) {
       const before = await readConfiguration(host, located);
       const next = editConfiguration(before.edited, entries, editContext(located, before));
-      await validate(host, located, next, entries);
+      await validateConfiguration(host, located, next, entries);
       if (next === undefined) rmSync(file);
       else writeFileSync(file, next);
       writeFileSync(configuration, render(next?.toString(), file));

@@ -1,6 +1,5 @@
 import { spawnSync } from "node:child_process";
 import { appendFileSync } from "node:fs";
-import { environmentOf, type Options } from "../../node-installer/commands/context.ts";
 import { exitCodeOf } from "../../node-installer/commands/exit-codes.ts";
 import { type Cri, openCri } from "../../node-installer/containerd/cri.ts";
 import { gateTimeouts } from "../../node-installer/containerd/gate.ts";
@@ -8,6 +7,7 @@ import type { Host } from "../../node-installer/host/host.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
 import { converge } from "../../node-installer/install/converge.ts";
 import { containerdOn } from "../../node-installer/install/daemon.ts";
+import { environmentOf } from "../../node-installer/install/environment.ts";
 import { createLog } from "../../node-installer/install/log.ts";
 import { readSpec } from "../../node-installer/install/read-spec.ts";
 import { steps } from "../../node-installer/install/steps.ts";
@@ -99,28 +99,15 @@ function pointedCri(cri: Cri): Cri {
 // Long enough to recognize a stable CRI, and short enough to wait for it a hundred times.
 gateTimeouts.stableMs = 500;
 
-for (const step of steps) {
+for (const [name, step] of Object.entries(steps)) {
   const { apply } = step;
-  step.apply = (work) => point(`step ${step.name}`, () => apply(work));
+  step.apply = (attempt) => point(`step ${name}`, () => apply(attempt));
 }
 
 const write = (text: string) => void process.stdout.write(text);
-const options: Options = {
-  spec: specFile,
-  hostRoot: "/",
-  payloads,
-  json: false,
-  retry: false,
-  deep: false,
-  kubernetes: false,
-  bundle: undefined,
-  output: undefined,
-  print: write,
-  printError: write,
-};
 const spec = await readSpec(specFile);
 const host = pointed(createNodeHost({ root: "/" }));
-const environment = await environmentOf(spec, host, createLog(host, spec.spec.group, write), options);
+const environment = environmentOf(spec, { host, log: createLog(host, spec.spec.group, write), payloads });
 const daemon = containerdOn(host, spec.spec.distribution, async (socket) => pointedCri(openCri(socket)));
 try {
   await converge({ ...environment, daemon });

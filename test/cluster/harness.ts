@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll } from "vitest";
 import type { ClusterInput } from "../../components/config/local-cluster.ts";
 import { packageRoot } from "../../tools/files/project.ts";
@@ -13,6 +12,8 @@ import {
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check, type RunResult } from "../../tools/programs/run.ts";
+
+export { until } from "../until.ts";
 
 /** A cluster name for this checkout and this purpose: never a stack's, and never another checkout's. */
 export const clusterNameFor = (purpose: string): string =>
@@ -68,14 +69,16 @@ export async function startCluster(purpose: string, nodes?: ClusterInput["nodes"
   return cluster;
 }
 
-/** For a whole test file: started before its tests, destroyed after them. */
+/** For a whole test file: started before its tests, destroyed after them, unless KEEP_CLUSTER asks for a look at it. */
 export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () => TestCluster {
   let cluster: TestCluster | undefined;
   beforeAll(async () => {
     cluster = await startCluster(purpose, nodes);
   });
   afterAll(async () => {
-    await destroyCluster(clusterNameFor(purpose), toStderr, { force: true });
+    const name = clusterNameFor(purpose);
+    if (process.env.KEEP_CLUSTER === undefined) await destroyCluster(name, toStderr, { force: true });
+    else toStderr(`Kept the cluster ${name}: CONTRIBUTING.md says how to look at it and how to remove it.`);
   });
   return () => {
     if (!cluster) throw new Error("the cluster only exists in tests and hooks");
@@ -86,20 +89,6 @@ export function useCluster(purpose: string, nodes?: ClusterInput["nodes"]): () =
 function succeeded(what: string, { code, stdout, stderr }: RunResult): string {
   if (code === 0) return stdout;
   throw new Error(`${what} failed (exit ${code}):\n${stderr}${stdout}`);
-}
-
-/**
- * Resolves with the probe's result as soon as it is not undefined. For conditions that can only be polled; for conditions of
- * Kubernetes objects use `kubectl wait`.
- */
-export async function until<T>(what: string, probe: () => Promise<T | undefined>, timeoutMs = 60_000): Promise<T> {
-  const end = Date.now() + timeoutMs;
-  for (;;) {
-    const result = await probe();
-    if (result !== undefined) return result;
-    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`);
-    await delay(100);
-  }
 }
 
 /** A pod of one busybox container that does nothing until it is told to end. */

@@ -3,7 +3,7 @@ import { chmod, copyFile, cp, mkdir, readFile, writeFile } from "node:fs/promise
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { openCri } from "../../node-installer/containerd/cri.ts";
-import { observe } from "../../node-installer/containerd/serving.ts";
+import { readServing } from "../../node-installer/containerd/serving.ts";
 import { armedPath, guardName } from "../../node-installer/host/guard.ts";
 import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { leader } from "../../tools/local-cluster/node-machine.ts";
@@ -128,7 +128,7 @@ export class NodeWithInstaller {
   async runtimes(socket = "/run/containerd/containerd.sock"): Promise<string[] | undefined> {
     const cri = openCri(join(await this.root(), socket));
     try {
-      const { runtimeReady, handlers } = await observe(cri, 2_000);
+      const { runtimeReady, handlers } = await readServing(cri, 2_000);
       return runtimeReady ? Object.keys(handlers).toSorted() : undefined;
     } catch {
       return undefined;

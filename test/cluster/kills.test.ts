@@ -15,7 +15,6 @@ import {
   killAt,
   type Row,
   recordPoints,
-  table,
   tellingPoints,
   withoutGuardRemoval,
 } from "./kill-points.ts";
@@ -23,7 +22,7 @@ import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
  * The installer is killed at its points and nobody restarts it: only the host brings the node back. After each kill the CRI
- * must serve the old bytes or the new state. The table of points and outcomes is printed.
+ * must serve the old bytes or the new state.
  */
 const cluster = useCluster("kills", [{ name: "node-1" }, { name: "node-2" }, { name: "node-3", containerd: "1.7" }]);
 const group = "workers";
@@ -63,11 +62,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
-  const changes = new Set(rows.map(({ change }) => change));
-  for (const change of changes) {
-    const its = rows.filter((row) => row.change === change);
-    console.log(`\n${change}: ${its.length} kills\n${table(its)}`);
-  }
 });
 
 async function run(all: ReturnType<typeof busyboxPod>[]): Promise<void> {

@@ -1,9 +1,10 @@
 import { mkdir, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse, stringify } from "yaml";
 import { installerName, systemNamespace, ticketNames } from "../../runtime/names.ts";
 import { buildPrograms } from "../../tools/dev/bundle.ts";
+import { packageRoot } from "../../tools/files/project.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { clusterLayout, enterNetwork, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { stopUnit } from "../../tools/local-cluster/units.ts";
@@ -49,7 +50,7 @@ beforeAll(async () => {
   original = await configurationOf("node-1");
 
   project = await engineProject({
-    directory: resolve(import.meta.dirname, "../.."),
+    directory: packageRoot,
     stack,
     prefix: enterNetwork(stack),
   });
@@ -126,7 +127,7 @@ async function pushInstaller(): Promise<string> {
   const { nodeInstaller } = await buildPrograms();
   await mkdir(layoutDir);
   await buildImage({ layoutDir, program: nodeInstaller, payloads: Object.values(payloads) }, toStderr);
-  const program = join(import.meta.dirname, "../../.local/bin/contrast-runtime");
+  const program = join(packageRoot, ".local/bin/contrast-runtime");
   const target = ["--registry", `http://${cluster().registry}`, "--repository", "contrast-node-installer"];
   return (await cluster().inNetwork(program, "image", "push", "--layout", layoutDir, ...target)).trim();
 }
@@ -253,7 +254,7 @@ test("a host that leaves the stack stays installed, which the update says until 
   expect(code).not.toBe(0);
   expect(stdout).toContain(`node-2: left: ${handlerOf("first")} is still installed, without an installer`);
   const [, remedy = ""] = /or run: npx contrast-runtime (.* --nodes node-2)$/m.exec(stdout) ?? [];
-  const program = join(import.meta.dirname, "../../.local/bin/contrast-runtime");
+  const program = join(packageRoot, ".local/bin/contrast-runtime");
   const kubeconfig = join(project.home, "kubeconfig");
   await writeFile(kubeconfig, cluster().kubeconfig);
   await cluster().inNetwork("env", `KUBECONFIG=${kubeconfig}`, program, ...remedy.split(" "));

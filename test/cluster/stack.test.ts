@@ -1,9 +1,10 @@
 import { writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { stringify } from "yaml";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import { buildPrograms } from "../../tools/dev/bundle.ts";
+import { packageRoot } from "../../tools/files/project.ts";
 import { buildImage, localPayloads } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
@@ -31,7 +32,7 @@ let newHandler = "";
 beforeAll(async () => {
   const stack = clusterNameFor(purpose);
   project = await engineProject({
-    directory: resolve(import.meta.dirname, "../.."),
+    directory: packageRoot,
     stack,
     prefix: enterNetwork(stack),
   });

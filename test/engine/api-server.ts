@@ -1,105 +1,135 @@
-/** A real Kubernetes API with its controllers but without nodes, on free loopback ports, for one test file. */
+/**
+ * A real Kubernetes API with its controllers but without nodes, on free loopback ports: for what a provider does with it,
+ * and for what only the API server decides, such as RBAC, admission policies and garbage collection.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type ApiAddress, apiClient } from "../../node-installer/kubernetes/api.ts";
 import { kubernetesPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { check } from "../../tools/programs/run.ts";
+import { until } from "../until.ts";
 
 export interface ApiServer {
+  /** With the rights of system:masters, as the two below. */
+  admin: ApiAddress;
+  /** Content of a kubeconfig. */
   kubeconfig: string;
+  /** Standard output of a kubectl that must succeed. */
   kubectl(...args: string[]): Promise<string>;
+  /** The address with another token, for a client with other rights. */
+  withToken(token: string): Promise<ApiAddress>;
   stop(): Promise<void>;
 }
 
-export async function startApiServer(): Promise<ApiServer> {
+/** All that can do something without nodes. */
+const everyController = ["*", "-bootstrap-signer-controller", "-token-cleaner-controller"];
+
+/** @param controllers only these: others would act on nodes that a test makes up */
+export async function startApiServer({ controllers = everyController } = {}): Promise<ApiServer> {
   const programs = await kubernetesPrograms(toStderr);
   const directory = await mkdtemp(join(tmpdir(), "contrast-api-"));
-  const [client, peer, port] = [await freePort(), await freePort(), await freePort()];
-  const token = randomBytes(16).toString("hex");
-  const file = (name: string) => join(directory, name);
-  const keys = generateKeyPairSync("rsa", { modulusLength: 2048 });
-  await writeFile(file("accounts.key"), keys.privateKey.export({ type: "pkcs8", format: "pem" }));
-  await writeFile(file("tokens.csv"), `${token},admin,admin,system:masters\n`);
-  await mkdir(file("certificates"));
-  const kubeconfig = JSON.stringify({
-    apiVersion: "v1",
-    kind: "Config",
-    clusters: [{ name: "test", cluster: { server: `https://127.0.0.1:${port}`, "insecure-skip-tls-verify": true } }],
-    users: [{ name: "test", user: { token } }],
-    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
-    "current-context": "test",
-  });
-  await writeFile(file("kubeconfig"), kubeconfig);
-
+  const inside = (name: string) => join(directory, name);
   const children: ChildProcess[] = [];
   // The programs end with this process, however it ends.
-  const start = (name: string, ...args: string[]) => {
-    const child = spawn("setpriv", ["--pdeathsig", "KILL", join(programs, name), ...args], { stdio: "ignore" });
+  const start = async (name: string, ...args: string[]): Promise<ChildProcess> => {
+    const log = await open(inside(`${name}.log`), "w");
+    const stdio = ["ignore" as const, log.fd, log.fd];
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", join(programs, name), ...args], { stdio });
     children.push(child);
+    await log.close();
     return child;
   };
   const stop = async () => {
-    for (const child of children) {
+    // In reverse order, because an API server without etcd takes a while to end.
+    for (const child of children.reverse()) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       child.kill("SIGKILL");
       await once(child, "exit");
     }
     await rm(directory, { recursive: true, force: true });
   };
-  start(
-    "etcd",
-    `--data-dir=${file("etcd")}`,
-    `--listen-client-urls=http://127.0.0.1:${client}`,
-    `--advertise-client-urls=http://127.0.0.1:${client}`,
-    `--listen-peer-urls=http://127.0.0.1:${peer}`,
-    "--unsafe-no-fsync",
-  );
-  const server = start(
-    "kube-apiserver",
-    `--etcd-servers=http://127.0.0.1:${client}`,
-    "--bind-address=127.0.0.1",
-    `--secure-port=${port}`,
-    `--cert-dir=${file("certificates")}`,
-    `--token-auth-file=${file("tokens.csv")}`,
-    `--service-account-key-file=${file("accounts.key")}`,
-    `--service-account-signing-key-file=${file("accounts.key")}`,
-    "--service-account-issuer=https://kubernetes.default.svc",
-    "--service-cluster-ip-range=10.96.0.0/16",
-    "--authorization-mode=RBAC",
-    "--disable-admission-plugins=ServiceAccount",
-  );
-  const kubectl = (...args: string[]) =>
-    check(join(programs, "kubectl"), ["--kubeconfig", file("kubeconfig"), ...args], { timeoutMs: 60_000 });
+
   try {
-    await untilReady(() => kubectl("get", "--raw", "/readyz"), server);
+    const [client, peer, port] = [await freePort(), await freePort(), await freePort()];
+    const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    await writeFile(inside("accounts.key"), privateKey.export({ type: "pkcs8", format: "pem" }));
+    const adminToken = randomBytes(16).toString("hex");
+    await writeFile(inside("tokens.csv"), `${adminToken},admin,admin,system:masters\n`);
+    await start(
+      "etcd",
+      `--data-dir=${inside("etcd")}`,
+      "--unsafe-no-fsync",
+      "--log-level=warn",
+      `--listen-client-urls=http://127.0.0.1:${client}`,
+      `--advertise-client-urls=http://127.0.0.1:${client}`,
+      `--listen-peer-urls=http://127.0.0.1:${peer}`,
+    );
+    const server = await start(
+      "kube-apiserver",
+      `--etcd-servers=http://127.0.0.1:${client}`,
+      "--bind-address=127.0.0.1",
+      `--secure-port=${port}`,
+      `--cert-dir=${inside("certificates")}`,
+      "--endpoint-reconciler-type=none",
+      `--token-auth-file=${inside("tokens.csv")}`,
+      `--service-account-key-file=${inside("accounts.key")}`,
+      `--service-account-signing-key-file=${inside("accounts.key")}`,
+      "--service-account-issuer=https://kubernetes.default.svc",
+      "--service-cluster-ip-range=10.96.0.0/16",
+      "--authorization-mode=Node,RBAC",
+      // Pods would have to wait for their namespace's ServiceAccount.
+      "--disable-admission-plugins=ServiceAccount",
+    );
+
+    const baseUrl = `https://127.0.0.1:${port}`;
+    const caFile = join(inside("certificates"), "apiserver.crt");
+    const withToken = async (token: string): Promise<ApiAddress> => {
+      const tokenFile = inside(`token-${randomBytes(4).toString("hex")}`);
+      await writeFile(tokenFile, token, { mode: 0o600 });
+      return { baseUrl, tokenFile, caFile };
+    };
+    const admin = await withToken(adminToken);
+    const state = await until(
+      "the API server's /readyz",
+      async () => {
+        if (server.exitCode !== null) return "ended";
+        await apiClient(admin).get("/readyz?verbose=false");
+        return "ready";
+      },
+      300_000,
+    );
+    if (state === "ended")
+      throw new Error(`the API server ended:\n${await readFile(inside("kube-apiserver.log"), "utf8")}`);
+
+    const authority = (await readFile(caFile)).toString("base64");
+    const kubeconfig = JSON.stringify({
+      apiVersion: "v1",
+      kind: "Config",
+      clusters: [{ name: "test", cluster: { server: baseUrl, "certificate-authority-data": authority } }],
+      users: [{ name: "test", user: { token: adminToken } }],
+      contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
+      "current-context": "test",
+    });
+    await writeFile(inside("kubeconfig"), kubeconfig, { mode: 0o600 });
+    await start(
+      "kube-controller-manager",
+      `--kubeconfig=${inside("kubeconfig")}`,
+      `--controllers=${controllers.join(",")}`,
+      "--leader-elect=false",
+      "--secure-port=0",
+    );
+    const kubectl = (...args: string[]) =>
+      check(join(programs, "kubectl"), ["--kubeconfig", inside("kubeconfig"), ...args], { timeoutMs: 60_000 });
+    return { admin, kubeconfig, kubectl, withToken, stop };
   } catch (error) {
     await stop();
     throw error;
-  }
-  start(
-    "kube-controller-manager",
-    `--kubeconfig=${file("kubeconfig")}`,
-    "--leader-elect=false",
-    "--secure-port=0",
-    "--controllers=*,-bootstrap-signer-controller,-token-cleaner-controller",
-  );
-  return { kubeconfig, kubectl, stop };
-}
-
-/** Asks until there is an answer; the test has a time limit. */
-async function untilReady(ask: () => Promise<unknown>, server: ChildProcess): Promise<void> {
-  for (;;) {
-    try {
-      await ask();
-      return;
-    } catch (error) {
-      if (server.exitCode !== null) throw error;
-    }
   }
 }
 

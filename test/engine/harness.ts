@@ -2,14 +2,13 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, watch, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
 import { baseEnvironment } from "../../tools/engine/environment.ts";
 import { withStandIns } from "../../tools/engine/plugins.ts";
+import { packageRoot } from "../../tools/files/project.ts";
 import { toStderr } from "../../tools/programs/progress.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
-
-const clone = resolve(import.meta.dirname, "..", "..");
 
 export interface ProjectOptions {
   /** Text of index.ts. */
@@ -133,7 +132,7 @@ export async function engineProject(options: ProjectOptions) {
 
 async function newProgram(
   directory: string,
-  nodeModules: ProjectOptions["nodeModules"] = (modules) => symlink(join(clone, "node_modules"), modules),
+  nodeModules: ProjectOptions["nodeModules"] = (modules) => symlink(join(packageRoot, "node_modules"), modules),
 ): Promise<void> {
   await nodeModules(join(directory, "node_modules"));
   await writeFile(join(directory, "package.json"), '{ "type": "module" }\n');

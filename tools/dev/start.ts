@@ -3,7 +3,7 @@
 import { resolveEngine } from "../engine/engine.ts";
 import { engineEnvironment } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
-import { buildInstallerImage } from "../image/main.ts";
+import { buildInstallerImage } from "../image/installer-image.ts";
 import { ensureCluster, requireOwnCluster } from "../local-cluster/cluster.ts";
 import { enterNetwork } from "../local-cluster/layout.ts";
 import { requireMachine } from "../local-cluster/requirements.ts";
@@ -49,4 +49,6 @@ async function makeImage(progress: Progress): Promise<void> {
 }
 
 // If one of several parallel steps fails, the others must not run on for minutes.
-await runScript(() => start(toStderr).finally(endPrograms));
+await runScript("npm start", "From a clone to a running pod of the runtime.", () =>
+  start(toStderr).finally(endPrograms),
+);

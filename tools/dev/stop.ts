@@ -25,4 +25,4 @@ async function destroyStack(): Promise<number> {
   return await runPulumi(environment, ["destroy", "--yes", "--skip-preview", "--stack", stack]);
 }
 
-await runScript(stop);
+await runScript("npm stop", "Destroys the dev stack, and what an interrupted update left of its cluster.", stop);

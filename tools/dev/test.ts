@@ -2,12 +2,20 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { inspect } from "node:util";
+import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 
 const layers = ["lint", "unit", "engine", "cluster"] as const;
 type Layer = (typeof layers)[number];
+const onLinux = process.platform === "linux";
 /** Each layer's Vitest projects. */
-const projects = { lint: [], unit: ["unit"], engine: ["engine"], cluster: ["machine", "cluster"] };
+const projects = {
+  lint: [],
+  unit: onLinux ? ["unit", "host"] : ["unit"],
+  engine: ["engine"],
+  cluster: ["machine", "cluster"],
+};
 const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
 
 interface Count {
@@ -15,21 +23,44 @@ interface Count {
   failed: number;
   /** Tests that did not run: they are never counted as passed, and fail the run. */
   skipped: number;
+  /** What this machine could not judge, for the layer's line. */
+  missing?: string;
 }
 
 const run = (program: string, args: string[]): boolean =>
-  spawnSync(join(packageRoot, "node_modules", program), args, { cwd: packageRoot, stdio: "inherit" }).status === 0;
+  spawnSync(process.execPath, [join(packageRoot, "node_modules", program), ...args], {
+    cwd: packageRoot,
+    stdio: "inherit",
+  }).status === 0;
 
-function lint(): Count {
-  const results = [run("@biomejs/cli-linux-x64/biome", ["check", "."]), run(".bin/tsc", ["--noEmit"])];
-  return { passed: results.filter(Boolean).length, failed: results.filter((ok) => !ok).length, skipped: 0 };
+async function lint(): Promise<Count> {
+  const results = [run("@biomejs/biome/bin/biome", ["check", "."]), run("typescript/bin/tsc", ["--noEmit"])];
+  const judged = onLinux && process.arch === "x64";
+  if (judged) results.push(await shellScripts());
+  return {
+    passed: results.filter(Boolean).length,
+    failed: results.filter((ok) => !ok).length,
+    skipped: 0,
+    ...(!judged && { missing: "shell scripts are not judged: shellcheck is brought along for Linux on x86-64 only" }),
+  };
+}
+
+/** Where Linux lacks something to get shellcheck with, that is a failure, too. */
+async function shellScripts(): Promise<boolean> {
+  try {
+    const { shellScriptsPass } = await import("./shellcheck.ts");
+    return await shellScriptsPass();
+  } catch (error) {
+    console.error(`Shell scripts cannot be judged: ${error instanceof Refusal ? error.message : inspect(error)}`);
+    return false;
+  }
 }
 
 function vitest(layer: Layer, args: string[]): Count {
   const report = join(packageRoot, ".local", `test-${layer}.json`);
   mkdirSync(join(packageRoot, ".local"), { recursive: true });
   rmSync(report, { force: true });
-  const ok = run(".bin/vitest", [
+  const ok = run("vitest/vitest.mjs", [
     "run",
     ...projects[layer].flatMap((project) => ["--project", project]),
     "--reporter=default",
@@ -44,8 +75,13 @@ function vitest(layer: Layer, args: string[]): Count {
     return { passed: 0, failed: 1, skipped: 0 };
   }
   const { numPassedTests: passed, numFailedTests: failed, numPendingTests: skipped } = counts;
-  // A file that does not load, or an unhandled rejection, fails the run without a failed test.
-  return { passed, failed: !ok && failed === 0 ? 1 : failed, skipped };
+  return {
+    passed,
+    // A file that does not load, or an unhandled rejection, fails the run without a failed test.
+    failed: !ok && failed === 0 ? 1 : failed,
+    skipped,
+    ...(layer === "unit" && !onLinux && { missing: "the tests that need a Linux host did not run" }),
+  };
 }
 
 const separator = process.argv.indexOf("--");
@@ -58,6 +94,10 @@ if (unknown.length > 0) {
 }
 
 const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
+if (!onLinux && wanted.some((layer) => layer === "engine" || layer === "cluster")) {
+  console.error("The engine and cluster tests need Linux; npm run lint and npm run test:unit run everywhere.");
+  process.exit(2);
+}
 if (wanted.includes("cluster") && process.getuid?.() !== 0) {
   console.error(
     "Cluster tests create network namespaces, mounts and machines: run them as root, or run only the other layers (npm run lint, test:unit, test:engine).",
@@ -68,12 +108,12 @@ const total: Count = { passed: 0, failed: 0, skipped: 0 };
 const lines: string[] = [];
 for (const layer of wanted) {
   const started = Date.now();
-  const count = layer === "lint" ? lint() : vitest(layer, vitestArguments);
+  const count = layer === "lint" ? await lint() : vitest(layer, vitestArguments);
   total.passed += count.passed;
   total.failed += count.failed;
   total.skipped += count.skipped;
   lines.push(
-    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s`,
+    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${count.missing === undefined ? "" : `; ${count.missing}`}`,
   );
 }
 console.log(`\n${lines.join("\n")}`);

@@ -1,7 +1,7 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { link } from "node:fs/promises";
 import { basename, delimiter, dirname, join } from "node:path";
-import { isAtLeast } from "../../runtime/flavours.ts";
+import { isAtLeast } from "../../runtime/version.ts";
 import { cached } from "../programs/cache.ts";
 import { type GoProgram, goProgram } from "../programs/go.ts";
 import { moduleDirectory } from "../programs/pinned.ts";

@@ -4,10 +4,10 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
-import { parseOptions, runCommand } from "../cli/options.ts";
+import { run, Verb } from "../cli/command.ts";
 import { packageRoot } from "../files/project.ts";
-import { download } from "../lock/download.ts";
-import { connectionProblem, send } from "../oci/http.ts";
+import { connectionProblem, send } from "../http/client.ts";
+import { download } from "../http/download.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { check } from "../programs/run.ts";
 import { engineVersion, type Provider, pluginVersion, providers } from "./versions.ts";
@@ -44,14 +44,6 @@ export function archives(downloads = "https://get.pulumi.com", releases = "https
   ];
 }
 
-const usage = `Usage: npm run engine -- [--pin]
-
-Installs the pinned engine and its plugins from the publisher's archives and prints the directory to put on PATH. An
-archive whose SHA-256 is not the one in tools/engine/checksums.txt is never unpacked.
-
-  --pin   Writes that file: fetches each archive from both places where the publisher offers it. Do this on a machine that
-          you trust, after every change of version, and commit the file.`;
-
 const checksumsFile = join(packageRoot, "tools", "engine", "checksums.txt");
 
 /** The lines of `sha256sum`, by file name. */
@@ -86,24 +78,23 @@ export async function installEngine(
       `The SHA-256 of ${archive.name} is not in ${checksumsFile}: run "npm run engine -- --pin" on a machine that you trust and commit the file.`,
     );
   });
-  const files = new Map<Archive, string>();
-  for (const archive of checked)
-    files.set(archive, await download({ url: archive.urls[0], sha256: archive.sha256 }, progress));
+  const fetched: { plugin: Archive["plugin"]; file: string }[] = [];
+  for (const { plugin, urls, sha256 } of checked)
+    fetched.push({ plugin, file: await download({ url: urls[0], sha256 }, progress) });
   const target = join(directory, `pulumi-${engineVersion}`);
   const bin = join(target, "pulumi");
-  const file = (archive: Archive) => files.get(archive) ?? "";
-  for (const archive of checked.filter(({ plugin }) => plugin === undefined)) {
+  for (const { file } of fetched.filter(({ plugin }) => plugin === undefined)) {
     if (existsSync(bin)) continue;
     const fresh = `${target}.${process.pid}`;
     await rm(fresh, { recursive: true, force: true });
     await mkdir(fresh, { recursive: true });
-    await check("tar", ["--extract", "--gzip", "--no-same-owner", "--file", file(archive), "--directory", fresh]);
+    await check("tar", ["--extract", "--gzip", "--no-same-owner", "--file", file, "--directory", fresh]);
     await rename(fresh, target);
   }
   const env = { ...process.env, PULUMI_SKIP_UPDATE_CHECK: "true" };
-  for (const archive of checked) {
-    if (archive.plugin === undefined) continue;
-    const words = ["resource", archive.plugin, pluginVersion(archive.plugin), "--file", file(archive)];
+  for (const { plugin, file } of fetched) {
+    if (plugin === undefined) continue;
+    const words = ["resource", plugin, pluginVersion(plugin), "--file", file];
     await check(join(bin, "pulumi"), ["plugin", "install", ...words], { env });
   }
   return bin;
@@ -145,14 +136,21 @@ async function digestOf(url: string): Promise<string> {
   }
 }
 
-function main(args: string[]): Promise<number> {
-  return runCommand(args, usage, async () => {
-    const { pin } = parseOptions(args, { pin: { type: "boolean", default: false } });
-    const known = readChecksums(existsSync(checksumsFile) ? await readFile(checksumsFile, "utf8") : "");
-    if (pin) await writeFile(checksumsFile, await pinned(archives(), known, toStderr));
-    else console.log(await installEngine(archives(), known, join(packageRoot, ".local", "engine"), toStderr));
-    return 0;
-  });
-}
+const engine = () =>
+  new Verb("npm run engine --")
+    .description(
+      `Installs the pinned engine and its plugins from the publisher's archives and prints the directory to put on PATH. An
+archive whose SHA-256 is not the one in tools/engine/checksums.txt is never unpacked.`,
+    )
+    .option(
+      "--pin",
+      `writes that file: fetches each archive from both places where the publisher offers it. Do this on a machine that you
+trust, after every change of version, and commit the file`,
+    )
+    .action(async ({ pin }) => {
+      const known = readChecksums(existsSync(checksumsFile) ? await readFile(checksumsFile, "utf8") : "");
+      if (pin) await writeFile(checksumsFile, await pinned(archives(), known, toStderr));
+      else console.log(await installEngine(archives(), known, join(packageRoot, ".local", "engine"), toStderr));
+    });
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+if (import.meta.main) process.exitCode = await run(engine(), process.argv.slice(2));

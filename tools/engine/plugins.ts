@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
+import { replaceFile } from "../files/replace.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 import { run } from "../programs/run.ts";
@@ -119,7 +120,11 @@ export function defaultHome(): string {
 function isInstalled(provider: Provider, env: Record<string, string>): boolean {
   const onPath = findOnPath(`pulumi-resource-${provider}`, env.PATH);
   if (onPath && !env.PULUMI_IGNORE_AMBIENT_PLUGINS) return true;
-  const directory = join(env.PULUMI_HOME ?? "", "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
+  const directory = join(
+    env.PULUMI_HOME ?? join(homedir(), ".pulumi"),
+    "plugins",
+    `resource-${provider}-v${pluginVersion(provider)}`,
+  );
   return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
 }
 
@@ -134,10 +139,5 @@ async function readRecord(stack: string): Promise<PluginOrigin | undefined> {
 }
 
 async function writeRecord(stack: string, plugins: PluginOrigin): Promise<void> {
-  const file = recordFile(stack);
-  await mkdir(dirname(file), { recursive: true });
-  // Renamed into place: a full disk must not leave half a record.
-  const staged = `${file}.${process.pid}`;
-  await writeFile(staged, `${JSON.stringify({ plugins })}\n`);
-  await rename(staged, file);
+  await replaceFile(recordFile(stack), `${JSON.stringify({ plugins })}\n`);
 }

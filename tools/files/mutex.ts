@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { sha256 } from "../../runtime/canonical.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 
@@ -29,7 +29,7 @@ export async function withLock<T>(
 ): Promise<T> {
   const directory = lockDirectory();
   await privateDirectory(directory);
-  const file = join(directory, `${createHash("sha256").update(name).digest("hex").slice(0, 16)}.lock`);
+  const file = join(directory, `${sha256(name).slice(0, 16)}.lock`);
   const { handle, release } = await takeLock(file, onWait);
   try {
     await handle.write(holder, 0);

@@ -96,7 +96,7 @@ function tooFewOf(nodes: NodeProgress[], counted: number, group: string, minimum
   );
 }
 
-export function sentence({ name, state, reason, pods }: NodeProgress): string {
+function sentence({ name, state, reason, pods }: NodeProgress): string {
   const users = pods.length > 0 ? ` Pods: ${listed(pods)}.` : "";
   return printable(`${name}: ${state}: ${reason}${users}`, 4_000);
 }

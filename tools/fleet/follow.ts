@@ -1,5 +1,6 @@
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { exitCodes } from "../cli/exit-codes.ts";
 import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
 import { describeError } from "./client.ts";
 import type { Fleet } from "./observe.ts";
@@ -14,9 +15,6 @@ export interface FollowOptions {
   clock: () => number;
   delay: (ms: number) => Promise<void>;
 }
-
-/** Exit codes of the commands that wait for a fleet. */
-export const exitCodes = { done: 0, failed: 1, usage: 2, stalled: 3, unreachable: 4 } as const;
 
 export interface Outcome {
   exitCode: number;

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation, systemNamespace } from "../../runtime/names.ts";
+import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { nameList, parseOptions, required, runCommand, UsageError, wholeNumber } from "../cli/options.ts";
+import { exitCodes } from "../cli/exit-codes.ts";
 import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
 import { removeDeadPods } from "./dead-pods.ts";
-import { exitCodes, type FollowOptions, followFleet, type Outcome } from "./follow.ts";
+import { type FollowOptions, followFleet, type Outcome } from "./follow.ts";
 import { freeTickets } from "./free-tickets.ts";
 import { leftOn, remedy } from "./left.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
@@ -14,19 +14,16 @@ import { askForRetries } from "./retry.ts";
 import { startUninstallers } from "./uninstallers.ts";
 import { type HandlerUser, handlerUsers } from "./users.ts";
 
-const usage = `Usage: contrast-runtime uninstall --group GROUP [options]
-
-Empties the group's spec and waits until every node has uninstalled its runtimes. Fails without changing anything if
-pods use one of the runtimes, or if nodes are NotReady that are not named as dead.
-
-  --namespace NAME        the installers' namespace (${systemNamespace})
-  --nodes A,B             uninstall from these nodes, which left the group, instead
-  --skip-nodes A,B        dead nodes not to wait for, in addition to those in the DaemonSet's annotation
-  --leave                 leave the nodes as they are; only remove the pods of dead nodes, which nothing else removes
-  --stall-timeout SECONDS give up when nothing has changed for this long (600)
-
-The cluster: KUBECONFIG_CONTENT (the content of a kubeconfig), otherwise kubectl's own rules.
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 stalled, 4 no cluster.`;
+export interface UninstallOptions {
+  group: string;
+  namespace: string;
+  /** Nodes that left the group, to be uninstalled instead of it; none if `leave` or `skipNodes` is given. */
+  nodes: string[];
+  skipNodes: string[];
+  leave?: true | undefined;
+  /** Seconds. */
+  stallTimeout: number;
+}
 
 interface Uninstallation {
   kubeconfig: KubeConfig;
@@ -37,46 +34,28 @@ interface Uninstallation {
 }
 
 /** The delete command of a stack's `uninstall` resource; returns the exit code. */
-export function main(args: string[]): Promise<number> {
-  return runCommand(args, usage, async () => {
-    const values = parseOptions(args, {
-      namespace: { type: "string", default: systemNamespace },
-      group: { type: "string" },
-      nodes: { type: "string" },
-      "skip-nodes": { type: "string" },
-      leave: { type: "boolean", default: false },
-      "stall-timeout": { type: "string", default: "600" },
-    });
-    const { namespace, leave } = values;
-    const group = required(values, "group");
-    const named = nameList(values.nodes);
-    if (values.nodes !== undefined && (named.length === 0 || leave || values["skip-nodes"] !== undefined)) {
-      throw new UsageError("--nodes needs at least one node and cannot be combined with --leave or --skip-nodes.");
-    }
-    const stallMs = 1000 * wholeNumber(values["stall-timeout"], "stall-timeout");
-
-    const kubeconfig = await loadKubeConfig(process.env);
-    const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
-    const fleet = await observe().catch((error: unknown) => {
-      if (error instanceof Refusal && error.code === "no-installer") return undefined;
-      if (error instanceof Refusal) throw error;
-      const unreachable = `The API server cannot be queried: ${describeError(error)}`;
-      if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
-      // Leaving the nodes as they are works without an API server, too.
-      console.log(unreachable);
-      return undefined;
-    });
-    if (fleet === undefined) {
-      if (named.length > 0)
-        throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
-      if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
-      return exitCodes.done;
-    }
-    const run: Uninstallation = { kubeconfig, stallMs, fleet, observe };
-    if (leave) return leaveNodes(run);
-    if (named.length > 0) return uninstallNodes(run, new Set(named));
-    return uninstallGroup(run, new Set([...nameList(values["skip-nodes"]), ...fleet.skipNodes]));
+export async function uninstall(options: UninstallOptions): Promise<number> {
+  const { group, namespace, nodes, skipNodes, leave = false, stallTimeout } = options;
+  const kubeconfig = await loadKubeConfig(process.env);
+  const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
+  const fleet = await observe().catch((error: unknown) => {
+    if (error instanceof Refusal && error.code === "no-installer") return undefined;
+    if (error instanceof Refusal) throw error;
+    const unreachable = `The API server cannot be queried: ${describeError(error)}`;
+    if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
+    // Leaving the nodes as they are works without an API server, too.
+    console.log(unreachable);
+    return undefined;
   });
+  if (fleet === undefined) {
+    if (nodes.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
+    if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
+    return exitCodes.done;
+  }
+  const run: Uninstallation = { kubeconfig, stallMs: 1000 * stallTimeout, fleet, observe };
+  if (leave) return leaveNodes(run);
+  if (nodes.length > 0) return uninstallNodes(run, new Set(nodes));
+  return uninstallGroup(run, new Set([...skipNodes, ...fleet.skipNodes]));
 }
 
 async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<number> {
@@ -265,5 +244,3 @@ async function removeTickets(kubeconfig: KubeConfig, { namespace, tickets }: Fle
     });
   }
 }
-
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -5,7 +5,7 @@ import { ownKey } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot, projectDirectory } from "../files/project.ts";
 import { checkCollected } from "../lock/measurement.ts";
-import { readManifest } from "../lock/payload-directory.ts";
+import { manifestOfPayload } from "../lock/payload-directory.ts";
 import type { Entry } from "../oci/layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "../oci/layout.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
@@ -14,7 +14,7 @@ import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./pa
 import { referrersOf } from "./sbom.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
-export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+const payloadsDirectory = join(projectDirectory, ".local", "payloads");
 
 /** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
 export const baseAnnotation = ownKey("base");
@@ -40,7 +40,7 @@ export async function localPayloads(names?: string[], parent = payloadsDirectory
   return await Promise.all(
     wanted.map(async (name) => {
       const directory = join(parent, name);
-      return { manifest: await readManifest(directory), directory };
+      return { manifest: await manifestOfPayload(directory), directory };
     }),
   );
 }

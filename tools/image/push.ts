@@ -1,12 +1,9 @@
-// push.ts: pushes an image layout and prints its reference by digest. A command of its own, because a cluster's registry
-// may be reachable from the cluster's network namespace only.
+// push.ts: pushes an image layout.
 import { createReadStream } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import { z } from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { discard, nextUrl, readText } from "../oci/http.ts";
+import { discard, nextUrl, readText } from "../http/client.ts";
 import { blobPath, readImage, type StoredManifest } from "../oci/layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "../oci/registry.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
@@ -141,40 +138,3 @@ async function has(repository: Repository, path: string, headers: Record<string,
   discard(answer);
   return answer.statusCode === 200;
 }
-
-const usage = "Usage: contrast-runtime image push --layout DIRECTORY --registry URL --repository NAME [--ca FILE]";
-
-/** The command: prints the image's reference by digest. Returns the exit code. */
-export async function main(argv: string[]): Promise<number> {
-  if (argv.includes("--help")) {
-    console.log(usage);
-    return 0;
-  }
-  const option = { type: "string" } as const;
-  try {
-    const { values } = parseArgs({
-      args: argv,
-      options: { layout: option, registry: option, repository: option, ca: option },
-    });
-    const { layout: layoutDir, registry, repository } = values;
-    if (!layoutDir || !registry || !repository)
-      throw new Refusal("usage", "--layout, --registry and --repository are needed.");
-    const ca = values.ca === undefined ? undefined : await readFile(values.ca, "utf8");
-    console.log(await pushImage({ layoutDir, registry, repository, ca }));
-    return 0;
-  } catch (error) {
-    return reportFailure(error, usage);
-  }
-}
-
-/** Prints what went wrong, and the usage if it was the command line. Returns the exit code. */
-export function reportFailure(error: unknown, usage: string): number {
-  // Files that are not there have a syscall: their message says it all.
-  const { code = "", syscall, message } = error as NodeJS.ErrnoException;
-  const mistake = code === "usage" || code.startsWith("ERR_PARSE_ARGS");
-  if (mistake) console.error(`${message}\n${usage}`);
-  else console.error(error instanceof Refusal || syscall !== undefined ? message : error);
-  return mistake ? 2 : 1;
-}
-
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -36,4 +36,5 @@ async function renew(): Promise<number> {
   }
 }
 
-if (import.meta.main) await runScript(renew);
+if (import.meta.main)
+  await runScript("npm run image:renew", "Pins the newest Debian packages of the installer's image.", renew);

@@ -1,15 +1,8 @@
 import { sha256 } from "../../runtime/canonical.ts";
 import { ownKey } from "../../runtime/names.ts";
+import type { Referrer } from "../oci/layout.ts";
 import { debianLicences } from "./base.ts";
 import { type ImageParts, type NpmPackage, spdxTime } from "./parts.ts";
-
-/** What is attached to an image: a document of its own, which names the image as its subject (OCI image spec 1.1). */
-export interface Referrer {
-  /** The document's media type; also what referrers are told apart by. */
-  artifactType: string;
-  content: string;
-  annotations: Record<string, string>;
-}
 
 const imageName = "contrast-node-installer";
 
@@ -198,8 +191,11 @@ const npm = (one: NpmPackage, purpose: SpdxPackage["purpose"]): SpdxPackage => (
   purpose,
   purl: npmPurl(one),
   ...(one.license ? { license: one.license } : {}),
-  ...(sha512(one) ? { checksums: [{ algorithm: "SHA512" as const, checksumValue: sha512(one) ?? "" }] } : {}),
+  ...checksums(sha512(one)),
 });
+
+const checksums = (sha512: string | undefined): Pick<SpdxPackage, "checksums"> =>
+  sha512 === undefined ? {} : { checksums: [{ algorithm: "SHA512", checksumValue: sha512 }] };
 
 /** https://github.com/package-url/purl-spec */
 const npmPurl = ({ name, version }: NpmPackage): string => `pkg:npm/${name.replace("@", "%40")}@${version}`;

@@ -19,8 +19,8 @@ export async function hierarchies(): Promise<Hierarchy[]> {
   const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
   return mounts.flatMap((line): Hierarchy[] => {
     const [before = "", after = ""] = line.split(" - ");
-    const directory = before.split(" ")[4] ?? "";
-    const isGroups = /^\/sys\/fs\/cgroup(\/|$)/.test(directory) && /^cgroup2? /.test(after);
+    const [directory] = before.split(" ").slice(4);
+    const isGroups = directory !== undefined && /^\/sys\/fs\/cgroup(\/|$)/.test(directory) && /^cgroup2? /.test(after);
     return isGroups ? [{ directory, unified: directory === "/sys/fs/cgroup" }] : [];
   });
 }

@@ -212,7 +212,9 @@ async function removeAll(cluster: ClusterLayout): Promise<boolean> {
 
 /** Nothing of ours mounts anything here, but files must never be deleted through a mount. */
 async function requireNoMounts(directory: string): Promise<void> {
-  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" ")[4] ?? "");
+  const mounts = (await readFile("/proc/self/mountinfo", "utf8"))
+    .split("\n")
+    .flatMap((line) => line.split(" ").slice(4, 5));
   for (const mount of mounts.filter((one) => one.startsWith(`${directory}/`)).reverse()) await check("umount", [mount]);
 }
 

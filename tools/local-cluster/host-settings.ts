@@ -1,7 +1,8 @@
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { withLock } from "../files/mutex.ts";
+import { replaceFile } from "../files/replace.ts";
 import { clustersDirectory } from "./layout.ts";
 
 /**
@@ -89,7 +90,5 @@ async function load(): Promise<HostSettings> {
 
 async function save(record: HostSettings): Promise<void> {
   if (record.settings.length === 0) return await rm(recordFile, { force: true });
-  await mkdir(clustersDirectory, { recursive: true, mode: 0o755 });
-  await writeFile(`${recordFile}.new`, JSON.stringify(record, undefined, 2));
-  await rename(`${recordFile}.new`, recordFile);
+  await replaceFile(recordFile, JSON.stringify(record, undefined, 2));
 }

@@ -63,7 +63,7 @@ export async function nodeReports(cluster: ClusterLayout, kubernetes: string): P
       ...metadata,
       ready: condition?.status === "True",
       reason: condition?.message ?? "its kubelet has not reported yet",
-      reported: Date.parse(condition?.lastHeartbeatTime ?? "") || 0,
+      reported: condition?.lastHeartbeatTime ? Date.parse(condition.lastHeartbeatTime) : 0,
     };
   });
 }

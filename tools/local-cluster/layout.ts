@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { sha256 } from "../../runtime/canonical.ts";
 
 /** Where all local clusters of this machine keep their state. */
 export const clustersDirectory = "/var/lib/contrast-runtime-clusters";
@@ -29,7 +29,7 @@ export const serviceAddress = "10.96.0.1";
 export const serviceRange = "10.96.0.0/16";
 
 export function clusterLayout(name: string): ClusterLayout {
-  const spread = createHash("sha256").update(name).digest().readUInt8(0) % 60;
+  const spread = Number.parseInt(sha256(name).slice(0, 2), 16) % 60;
   const directory = join(clustersDirectory, name);
   const nodePrefix = `10.${100 + spread}`;
   const address = `${nodePrefix}.0.1`;
@@ -62,7 +62,7 @@ export interface NodeLayout {
 
 /** @param number 2..250, different for each node of a cluster */
 export function nodeLayout(cluster: ClusterLayout, node: { name: string; number: number }): NodeLayout {
-  const uuid = createHash("sha256").update(`${cluster.name}/${node.name}`).digest("hex");
+  const uuid = sha256(`${cluster.name}/${node.name}`);
   return {
     name: node.name,
     directory: join(cluster.directory, "nodes", node.name),
@@ -75,8 +75,7 @@ export function nodeLayout(cluster: ClusterLayout, node: { name: string; number:
 }
 
 /** A host name has at most 64 characters. */
-const machineName = (name: string) =>
-  name.length <= 64 ? name : `${name.slice(0, 55)}-${createHash("sha256").update(name).digest("hex").slice(0, 8)}`;
+const machineName = (name: string) => (name.length <= 64 ? name : `${name.slice(0, 55)}-${sha256(name).slice(0, 8)}`);
 
 const proxyVariables = ["http_proxy", "https_proxy", "all_proxy"].flatMap((name) => [name, name.toUpperCase()]);
 

@@ -50,10 +50,11 @@ const oomScores = (facts: NodeFacts) =>
     ? "\n  # This machine may not lower OOM scores; without the next line no pod starts.\n  restrict_oom_score_adj = true"
     : "";
 
-const version3Configuration = (
+const configurationHead = (
   facts: NodeFacts,
+  version: number,
 ) => `# containerd of ${facts.node.name}. Kept by the platform team; changes need a second pair of eyes.
-version = 3
+version = ${version}
 
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -63,7 +64,9 @@ state = "/run/containerd"
 
 [debug]
   level = "info"   # "debug" fills the journal within a day
+`;
 
+const version3Configuration = (facts: NodeFacts) => `${configurationHead(facts, 3)}
 # ---- images ----
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
@@ -94,20 +97,7 @@ state = "/run/containerd"
     conf_dir = "/etc/cni/net.d"
 `;
 
-const version2Configuration = (
-  facts: NodeFacts,
-) => `# containerd of ${facts.node.name}. Kept by the platform team; changes need a second pair of eyes.
-version = 2
-
-root = "/var/lib/containerd"
-state = "/run/containerd"
-
-[grpc]
-  address = "/run/containerd/containerd.sock"
-
-[debug]
-  level = "info"   # "debug" fills the journal within a day
-
+const version2Configuration = (facts: NodeFacts) => `${configurationHead(facts, 2)}
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "${facts.pauseImage}"
   enable_selinux = false

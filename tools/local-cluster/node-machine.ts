@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { copyFile, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -56,17 +56,7 @@ async function write(root: string, path: string, content: string): Promise<void>
 }
 
 /** If a machine restarts itself, its supervisor exits with 133; this script then starts it again, in a new group. */
-const keeperScript = `mount -t overlay "$1" -o "$2" "$3"
-group=$4
-shift 4
-while
-  if [ "$group" ]; then
-    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
-    mkdir "$group"
-  fi
-  sh -c '[ -z "$0" ] || echo $$ >"$0/cgroup.procs" || exit 1; exec "$@"' "$group" "$@"
-  [ $? = 133 ]
-do :; done`;
+const keeperScript = readFileSync(new URL("keeper.sh", import.meta.url), "utf8").trimEnd();
 
 /**
  * The node as a process: a systemd-nspawn machine on an overlay in its own mount namespace, so that the mount disappears

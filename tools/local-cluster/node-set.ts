@@ -49,11 +49,17 @@ const unitOf = async (context: NodeContext, node: ClusterNode) =>
     node,
     {
       tree: context.tree,
-      containerd: context.containerd[node.record.containerd] ?? "",
+      containerd: containerdFor(context, node),
       kubernetes: context.kubernetes,
     },
     await ownGroup(join(context.cluster.cgroup, node.unit)),
   );
+
+function containerdFor({ containerd }: NodeContext, { name, record }: ClusterNode): string {
+  const tree = containerd[record.containerd];
+  if (tree === undefined) throw new Error(`containerd ${record.containerd} of node ${name} was not built`);
+  return tree;
+}
 
 const isUp = async (context: NodeContext, node: ClusterNode): Promise<boolean> =>
   (await isCurrent(context.cluster, await unitOf(context, node))) && (await isWhole(context.cluster, node));

@@ -1,8 +1,9 @@
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { containerdVersions } from "../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { replaceFile } from "../files/replace.ts";
 import type { ClusterLayout } from "./layout.ts";
 
 /** What must be known about a cluster beyond its name; written before anything else of the cluster is made. */
@@ -47,8 +48,5 @@ export const forcedRemoval = ({ name }: ClusterLayout): string =>
   `npx contrast-runtime local-cluster destroy --name ${name} --force`;
 
 export async function writeRecord(cluster: ClusterLayout, record: ClusterRecord): Promise<void> {
-  await mkdir(cluster.directory, { recursive: true, mode: 0o755 });
-  const file = recordFile(cluster);
-  await writeFile(`${file}.new`, JSON.stringify(record, undefined, 2));
-  await rename(`${file}.new`, file);
+  await replaceFile(recordFile(cluster), JSON.stringify(record, undefined, 2));
 }

@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { mkdir, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { enterGroupScript, killGroup, makeGroup, processesOf, removeGroup } from "./cgroups.ts";
 import { changeSetting } from "./host-settings.ts";
@@ -31,7 +31,7 @@ export async function isCurrent(cluster: ClusterLayout, unit: Unit): Promise<boo
   return started === fingerprint(unit) && (await isRunning(cluster, unit.name));
 }
 
-const fingerprint = (unit: Unit) => createHash("sha256").update(JSON.stringify(unit)).digest("hex");
+const fingerprint = (unit: Unit) => sha256(JSON.stringify(unit));
 
 /** Starts the unit in its own group and the cluster's network, after ending what is left of an earlier run. */
 export async function startUnit(cluster: ClusterLayout, unit: Unit): Promise<void> {

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
+import { createWriteStream, readFileSync } from "node:fs";
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { Readable } from "node:stream";
@@ -31,25 +31,10 @@ const diskUuid = "b4ba9d5f-0b6c-4e0e-9a43-6a39f6e0a002";
 const salt = createHash("sha256").update("contrast-runtime local rootfs").digest();
 
 /** Opens the verity device that Kata's `dm-mod.create=` describes and boots from it, but only with an intact root. */
-const initrdInit = `#!/bin/sh
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-for module in $(cat /modules/order); do insmod "/modules/$module"; done
-table=$(sed -n 's/.*dm-mod.create="dm-verity,,,ro,\\([^"]*\\)".*/\\1/p' /proc/cmdline)
-if dmsetup create root --readonly --noudevsync --table "$table" && mount -t erofs -o ro /dev/dm-0 /root; then
-  exec switch_root /root /sbin/init
-fi
-echo "The root file system is not the one that was measured: no boot."
-poweroff -f
-`;
+const initrdInit = readFileSync(new URL("initrd-init.sh", import.meta.url), "utf8");
 
 /** There is no agent: on `local` nothing starts this guest, except for those who want to see it boot. */
-const rootInit = `#!/bin/sh
-mount -t proc proc /proc
-echo "The guest of the local platform is up, on a verified root file system."
-poweroff -f
-`;
+const rootInit = readFileSync(new URL("root-init.sh", import.meta.url), "utf8");
 
 /** Every command that the scripts use, as links to the one program. */
 const commands = ["sh", "cat", "echo", "insmod", "mount", "poweroff", "sed", "switch_root"];

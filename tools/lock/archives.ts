@@ -124,10 +124,11 @@ function resolveIn(nodes: Map<string, Node>, path: string): string | undefined {
     if (node) at = node.target;
     else {
       const segments = at.split("/");
-      const linked = segments.findIndex((_, end) => nodes.get(segments.slice(0, end).join("/"))?.kind === "link");
-      if (linked < 0) return undefined;
-      const link = nodes.get(segments.slice(0, linked).join("/"));
-      at = normalized(join(link?.target ?? "", ...segments.slice(linked)));
+      const nodeAt = (end: number) => nodes.get(segments.slice(0, end).join("/"));
+      const linked = segments.findIndex((_, end) => nodeAt(end)?.kind === "link");
+      const link = nodeAt(linked);
+      if (linked < 0 || link?.kind !== "link") return undefined;
+      at = normalized(join(link.target, ...segments.slice(linked)));
     }
   }
   return undefined;

@@ -4,7 +4,7 @@ import type { Signer } from "@sigstore/verify";
 import { z } from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { connectionProblem, discard, readText, send } from "../oci/http.ts";
+import { connectionProblem, discard, readText, send } from "../http/client.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import type { Progress } from "../programs/progress.ts";
 

@@ -1,6 +1,8 @@
+// The second reader of TOML, on purpose, beside smol-toml: what is read here is written by others. Tests read with it what
+// the product writes, so that no parser judges itself.
 import { parse } from "@iarna/toml";
 import { z } from "zod";
-import { namesRootHash } from "../../measure/kata-command-line.ts";
+import { namesRootHash } from "../../measure/kata-kernel-command-line.ts";
 import type { FlavourName } from "../../runtime/flavours.ts";
 import { type GuestImage, guestImage } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
@@ -26,7 +28,7 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
     document = parse(text);
   } catch (error) {
     // Its first line alone: the parser goes on to quote the file.
-    const problem = ((error as Error).message.split("\n", 1)[0] ?? "").replace(/(, pos \d+)?:$/, "");
+    const problem = (error as Error).message.replace(/\n.*$/s, "").replace(/(, pos \d+)?:$/, "");
     throw new Refusal("kata-configuration", `${file} is not valid TOML: ${problem}.`);
   }
   const checked = kataConfiguration.safeParse(document);

@@ -1,7 +1,8 @@
-import { type FlavourName, isAtLeast } from "../../runtime/flavours.ts";
+import type { FlavourName } from "../../runtime/flavours.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { isAtLeast } from "../../runtime/version.ts";
+import { download } from "../http/download.ts";
 import type { Progress } from "../programs/progress.ts";
-import { download } from "./download.ts";
 
 /**
  * SHA-256 of release assets. Up to 3.32 as kubespray publishes them for the installation of Kata

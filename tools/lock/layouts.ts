@@ -88,8 +88,8 @@ export function runtimeDirectoryLayout(
 ): Wanted[] {
   const { tee, vmm } = platforms[platform];
   const at = (path: string) => `${root}/${path}`.replace(/^\//, "");
-  const same = (role: FileRole, ...paths: string[]): Wanted => {
-    const path = paths.find((candidate) => tree.resolve(at(candidate))) ?? paths[0] ?? "";
+  const same = (role: FileRole, ...paths: [string, ...string[]]): Wanted => {
+    const path = paths.find((candidate) => tree.resolve(at(candidate))) ?? paths[0];
     return { role, path, from: paths.map(at) };
   };
   const optional = (wanted: Wanted): Wanted => ({ ...wanted, optional: true });

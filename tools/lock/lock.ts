@@ -1,10 +1,11 @@
-import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
+import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../programs/progress.ts";
 import type { FileTree } from "./archives.ts";
 import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
@@ -27,7 +28,7 @@ export interface LockRequest {
   kataConfiguration?: string | undefined;
   /** What the user says of the guest; comes before what the tree says. */
   guest: GivenGuest;
-  /** The measured command line, where the user says it; see measure/collect.ts. */
+  /** The measured command line, where the user says it; see measure/collect-inputs.ts. */
   commandLine: string | undefined;
   /** The payload on this machine. */
   directory: string;
@@ -47,11 +48,11 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
   const manifest = await replacePayload(
     directory,
     async (target): Promise<PayloadContent> => {
-      const texts = await copyFiles(tree, files, [...verityParams, ...configurations], target);
+      const textOf = await copyFiles(tree, files, [...verityParams, ...configurations], target);
       const guest = completeGuest(platform, flavour, [
         request.guest,
-        ...verityParams.map((path) => ({ kernelVerityParams: (texts.get(path) ?? "").trim() })),
-        ...configurations.map((path) => guestOfConfiguration(texts.get(path) ?? "", path)),
+        ...verityParams.map((path) => ({ kernelVerityParams: textOf(path).trim() })),
+        ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
       const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine });
@@ -97,13 +98,13 @@ function chooseFiles(
   return { files: choose([...byName, ...wanted.filter((one) => !isNamed(one))], tree), verityParams, configurations };
 }
 
-/** Copies everything in one pass; returns the texts by their paths. */
+/** Copies everything in one pass; returns what looks up the texts by their paths. */
 async function copyFiles(
   tree: FileTree,
   files: Chosen[],
   texts: string[],
   target: string,
-): Promise<Map<string, string>> {
+): Promise<(path: string) => string> {
   const aside = await mkdtemp(join(target, "..", "texts-"));
   try {
     const place = (index: number) => join(aside, String(index));
@@ -111,16 +112,15 @@ async function copyFiles(
       ...files.map(({ source, path }) => ({ path: source, target: join(target, path) })),
       ...texts.map((path, index) => ({ path, target: place(index) })),
     ]);
-    return new Map(
+    const contents = new Map(
       await Promise.all(texts.map(async (path, index) => [path, await readFile(place(index), "utf8")] as const)),
     );
+    return (path) => {
+      const content = contents.get(path);
+      if (content === undefined) throw new Error(`${path} was not copied`);
+      return content;
+    };
   } finally {
     await rm(aside, { recursive: true });
   }
-}
-
-async function replaceFile(file: string, content: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(`${file}.new`, content, { flush: true });
-  await rename(`${file}.new`, file);
 }

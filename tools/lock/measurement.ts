@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { ByteSource } from "../../measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../measure/collect.ts";
-import { measuredRoles } from "../../measure/consistency.ts";
+import { type CollectOptions, collectInputs } from "../../measure/collect-inputs.ts";
+import { measuredRoles } from "../../measure/payload-consistency.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import type { MeasurementInputs } from "../../runtime/measurement-inputs.ts";
 import { Refusal } from "../../runtime/refusal.ts";

@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync } from "node:fs";
-import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { type FileRole, type Manifest, manifestSchema, type PayloadFile } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
+import { readManifest } from "../files/manifest.ts";
 import { withLock } from "../files/mutex.ts";
 import type { Progress } from "../programs/progress.ts";
 
@@ -69,23 +70,16 @@ export async function replacePayload(
 }
 
 /** The manifest of a payload on this machine. @throws Refusal where there is none, or no valid one */
-export async function readManifest(directory: string): Promise<Manifest> {
-  const file = join(directory, "manifest.json");
-  try {
-    return manifestSchema.parse(JSON.parse(await readFile(file, "utf8")));
-  } catch (error) {
-    const problem = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
-    throw new Refusal(
-      "payload-broken",
-      `${file} is no valid manifest: ${problem}. Delete ${directory} and run the lock command (npm run lock) for it again.`,
-    );
-  }
-}
+export const manifestOfPayload = (directory: string): Promise<Manifest> =>
+  readManifest(
+    join(directory, "manifest.json"),
+    `Delete ${directory} and run the lock command (npm run lock) for it again.`,
+  );
 
 /** The payload's manifest, or undefined where no whole payload is: every file there, with its size. */
 export async function readPayload(directory: string): Promise<Manifest | undefined> {
   try {
-    const manifest = await readManifest(directory);
+    const manifest = await manifestOfPayload(directory);
     for (const { path, size } of manifest.files)
       if ((await stat(join(directory, "files", path))).size !== size) return undefined;
     return manifest;

@@ -2,10 +2,10 @@ import { constants, copyFile, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { download } from "../http/download.ts";
 import { fetchImage } from "../oci/image.ts";
 import type { Progress } from "../programs/progress.ts";
 import { type FileTree, openArchives } from "./archives.ts";
-import { download } from "./download.ts";
 import { describeFiles, readPayload, replacePayload } from "./payload-directory.ts";
 
 /**

@@ -32,7 +32,13 @@ const dockerConfigSchema = z.object({
  */
 export async function registryCredentials(origin: URL, env = process.env): Promise<Credentials | undefined> {
   const { host } = origin;
-  if (env.REGISTRY_USERNAME) return { username: env.REGISTRY_USERNAME, password: env.REGISTRY_PASSWORD ?? "" };
+  const { REGISTRY_USERNAME: username, REGISTRY_PASSWORD: password } = env;
+  if (username && password === undefined)
+    throw new Refusal(
+      "registry-password",
+      `REGISTRY_USERNAME is "${username}", but REGISTRY_PASSWORD is not set. Set it, or unset both and log in with docker login.`,
+    );
+  if (username && password !== undefined) return { username, password };
   const file = join(env.DOCKER_CONFIG || join(homedir(), ".docker"), "config.json");
   let text: string;
   try {

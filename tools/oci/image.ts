@@ -1,22 +1,18 @@
 import type { KeyObject } from "node:crypto";
 import { z } from "zod";
+import { descriptorSchema } from "../../components/config/image-layout.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { requireSignature } from "../lock/cosign.ts";
-import { download } from "../lock/download.ts";
+import { discard, readText } from "../http/client.ts";
+import { download } from "../http/download.ts";
 import type { Progress } from "../programs/progress.ts";
-import { discard, readText } from "./http.ts";
+import { requireSignature } from "./cosign.ts";
 import { Repository } from "./registry.ts";
 
-const descriptor = z.object({
-  mediaType: z.string(),
-  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
-  size: z.int().min(0),
-});
-const manifestSchema = z.object({ config: descriptor, layers: z.array(descriptor).min(1) });
+const manifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema).min(1) });
 const indexSchema = z.object({
   manifests: z.array(
-    descriptor.extend({
+    descriptorSchema.extend({
       artifactType: z.string().optional(),
       platform: z.object({ architecture: z.string(), os: z.string() }).optional(),
     }),

@@ -101,7 +101,7 @@ export async function entriesOfTree(directory: string, prefix = ""): Promise<Ent
 }
 
 /** Passes bytes through, counting and hashing them. */
-export class Meter extends Transform {
+class Meter extends Transform {
   bytes = 0;
   readonly #hash: Hash = createHash("sha256");
   #digest: string | undefined;

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import {
@@ -10,7 +10,7 @@ import {
 import { sha256 } from "../../runtime/canonical.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
 import { withLock } from "../files/mutex.ts";
-import type { Referrer } from "../image/sbom.ts";
+import { replaceFile } from "../files/replace.ts";
 import { type Progress, toStderr } from "../programs/progress.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey } from "./layer.ts";
 
@@ -34,6 +34,14 @@ export interface ImageConfig {
   command?: string[];
   env?: string[];
   user?: string;
+}
+
+/** What is attached to an image: a document of its own, which names the image as its subject (OCI image spec 1.1). */
+export interface Referrer {
+  /** The document's media type; also what referrers are told apart by. */
+  artifactType: string;
+  content: string;
+  annotations: Record<string, string>;
 }
 
 export interface ImageContent {
@@ -201,10 +209,4 @@ async function writeBlob(layoutDir: string, mediaType: string, text: string): Pr
   const digest = `sha256:${sha256(content)}`;
   await replaceFile(blobPath(layoutDir, digest), content);
   return { mediaType, digest, size: content.length };
-}
-
-async function replaceFile(file: string, content: string | Buffer): Promise<void> {
-  const fresh = `${file}.new-${process.pid}`;
-  await writeFile(fresh, content);
-  await rename(fresh, file);
 }

@@ -4,8 +4,8 @@ import { z } from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isLoopback, isPrivate } from "../../runtime/web-address.ts";
+import { connectionProblem, discard, readText, send } from "../http/client.ts";
 import { type Credentials, registryCredentials } from "./credentials.ts";
-import { connectionProblem, discard, readText, send } from "./http.ts";
 
 export interface RegistryOptions {
   /** "https://ghcr.io", "http://10.0.0.1:5000"; without a scheme https. */
@@ -126,7 +126,8 @@ export class Repository {
         `The registry ${this.origin.origin} wants a login at ${url.origin}, where nothing that is sent is hidden from others: refused. Its token server must be https.`,
       );
     const query = { ...(service ? { service } : {}), scope: scope || `repository:${this.name}:pull,push` };
-    const response = credentials?.identityToken
+    const identityToken = credentials?.identityToken;
+    const response = identityToken
       ? await this.#token(url, {
           method: "POST",
           headers: { "content-type": "application/x-www-form-urlencoded" },
@@ -136,7 +137,7 @@ export class Repository {
                 ...query,
                 grant_type: "refresh_token",
                 client_id: "contrast-runtime",
-                refresh_token: credentials.identityToken ?? "",
+                refresh_token: identityToken,
               }).toString(),
             ),
         })
@@ -249,8 +250,8 @@ function errorWords(body: string): string {
   }
 }
 
-const isTransient = (error: unknown) =>
-  ["ECONNRESET", "EPIPE", "ETIMEDOUT", "EAI_AGAIN"].includes((error as NodeJS.ErrnoException).code ?? "");
+const transientCodes = new Set<string | undefined>(["ECONNRESET", "EPIPE", "ETIMEDOUT", "EAI_AGAIN"]);
+const isTransient = (error: unknown) => transientCodes.has((error as NodeJS.ErrnoException).code);
 
 /** Longer with each attempt, or as long as the registry asks, within reason. */
 export const pause = (attempt: number, retryAfterSeconds = Number.NaN) =>

@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
 import type { Progress } from "./progress.ts";
@@ -25,7 +25,7 @@ export interface CacheEntry {
 
 /** The entry's directory, made now if the cache does not have it. Two processes never make the same entry twice. */
 export async function cached(entry: CacheEntry, progress: Progress): Promise<string> {
-  const key = createHash("sha256").update(JSON.stringify(entry.inputs)).digest("hex").slice(0, 16);
+  const key = sha256(JSON.stringify(entry.inputs)).slice(0, 16);
   const parent = join(cacheDirectory(), "programs");
   const directory = join(parent, `${entry.name}-${key}`);
   if (existsSync(directory)) return directory;

@@ -79,7 +79,8 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
             "go-build-failed",
             `Building ${name} ${version} failed. Is the Go module proxy reachable, and is there disk space? go says:\n  ${lines.slice(-15).join("\n  ")}`,
           );
-        for (const link of links?.names ?? []) await symlink(links?.target ?? "", join(directory, target, link));
+        if (links !== undefined)
+          for (const link of links.names) await symlink(links.target, join(directory, target, link));
         progress(`  Built ${name} ${version} (${seconds(begin)}).`);
       },
     },

@@ -21,7 +21,7 @@ const searchPath = () => [
   "/bin",
 ];
 
-export function isInstalled(program: string): boolean {
+function isInstalled(program: string): boolean {
   if (program.startsWith("/")) return existsSync(program);
   return searchPath().some((directory) => existsSync(join(directory, program)));
 }

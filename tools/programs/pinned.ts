@@ -3,7 +3,7 @@
  * go.mod and go.sum files beside this file, Debian packages by their suite.
  */
 import { join } from "node:path";
-import type { ContainerdVersion } from "../../components/config/local-cluster.ts";
+import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { packageRoot } from "../files/project.ts";
 import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";

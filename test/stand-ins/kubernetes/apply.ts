@@ -62,7 +62,7 @@ async function adoptOwnFields(cluster: Cluster, target: Target, name: string, ma
 }
 
 /** RFC 7386: what must be merged into the old value to get the new one. */
-export function mergePatch(old: Properties, next: Properties): Properties {
+function mergePatch(old: Properties, next: Properties): Properties {
   const patch: Properties = {};
   for (const key of Object.keys(old)) if (next[key] === undefined) patch[key] = null;
   for (const [key, value] of Object.entries(next)) {

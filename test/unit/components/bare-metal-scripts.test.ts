@@ -5,7 +5,6 @@ import { dirname, join } from "node:path";
 import { parse } from "smol-toml";
 import { afterEach, describe, expect, test } from "vitest";
 import {
-  checkScript,
   joinScript,
   prepareScript,
   registryScript,
@@ -46,99 +45,6 @@ const filesOf = (root: string): string[] =>
     .sort();
 
 const snp = platforms["metal-qemu-snp"].host;
-const tdx = platforms["metal-qemu-tdx"].host;
-const devices = { "/dev/kvm": "", "/dev/vhost-vsock": "" };
-const goodSnp = {
-  ...devices,
-  "/dev/sev": "",
-  "/sys/module/kvm_amd/parameters/sev_snp": "Y\n",
-  "/proc/cmdline": "quiet\n",
-};
-const goodTdx = {
-  ...devices,
-  "/proc/cpuinfo": "flags\t\t: fpu tdx_host_platform\n",
-  "/proc/cmdline": "quiet nohibernate kvm_intel.tdx=1\n",
-  "/sys/module/kvm_intel/parameters/tdx": "Y\n",
-};
-
-describe("checks of a host", () => {
-  test.each([
-    ["SEV-SNP", snp, goodSnp],
-    ["TDX", tdx, goodTdx],
-    ["a GPU", { ...snp, gpu: true }, { ...goodSnp, "/sys/kernel/iommu_groups/0/type": "" }],
-    ["nothing special", platforms.local.host, {}],
-  ])("a host with %s passes", (_name, requirements, files) => {
-    const { status, stdout, stderr } = run(host(files), checkScript(requirements));
-    expect({ status, stdout, stderr }).toEqual({
-      status: 0,
-      stdout: "host can start guests of this kind\n",
-      stderr: "",
-    });
-  });
-
-  const off = { "/sys/module/kvm_amd/parameters/sev_snp": "N\n" };
-  test.each([
-    ["no virtualization", snp, { ...goodSnp, "/dev/kvm": undefined }, "/dev/kvm is missing: switch on virtualization"],
-    [
-      "no vsock",
-      tdx,
-      { ...goodTdx, "/dev/vhost-vsock": undefined },
-      "/dev/vhost-vsock is missing: load the kernel module vhost_vsock",
-    ],
-    [
-      "an Intel processor",
-      snp,
-      { ...goodSnp, "/sys/module/kvm_amd/parameters/sev_snp": undefined },
-      "the module kvm_amd is not loaded, or does not support SEV-SNP",
-    ],
-    ["SNP off in the firmware", snp, { ...goodSnp, ...off }, "SEV-SNP is off (kvm_amd.sev_snp is N)"],
-    [
-      "the IOMMU passed through",
-      snp,
-      { ...goodSnp, ...off, "/proc/cmdline": "iommu=pt quiet\n" },
-      "remove iommu=pt and amd_iommu=off",
-    ],
-    [
-      "SNP switched on just now",
-      snp,
-      { ...goodSnp, ...off, "/etc/modprobe.d/contrast-runtime.conf": "options kvm_amd sev_snp=1\n" },
-      "not active yet: needs a reboot",
-    ],
-    [
-      "no TDX in the firmware",
-      tdx,
-      { ...goodTdx, "/proc/cpuinfo": "flags: fpu\n" },
-      "the processor or the firmware offers no TDX",
-    ],
-    [
-      "TDX off in the kernel",
-      tdx,
-      { ...goodTdx, "/sys/module/kvm_intel/parameters/tdx": "N\n", "/proc/cmdline": "quiet\n" },
-      "needs a reboot",
-    ],
-    [
-      "a TDX module that failed",
-      tdx,
-      { ...goodTdx, "/sys/module/kvm_intel/parameters/tdx": "N\n" },
-      "see 'dmesg | grep tdx'",
-    ],
-    ["a GPU without IOMMU", { ...snp, gpu: true }, goodSnp, "there is no IOMMU group"],
-  ])("a host with %s is told so", (_name, requirements, files, problem) => {
-    const present = Object.fromEntries(
-      Object.entries(files).flatMap(([path, text]) => (text === undefined ? [] : [[path, text]])),
-    );
-    const { status, stderr } = run(host(present), checkScript(requirements));
-    expect(status).toBe(1);
-    expect(stderr).toMatch(/^problem: /);
-    expect(stderr).toContain(problem);
-  });
-
-  test("every problem is reported, not only the first", () => {
-    const { stderr } = run(host({ "/proc/cmdline": "" }), checkScript(snp));
-    expect(stderr.match(/^problem: /gm)).toHaveLength(4);
-  });
-});
-
 describe("preparing a host", () => {
   test("persists modules, sysctls and limits, with the same result each time, and removes them", () => {
     const root = host({ "/etc/sysctl.d/99-admin.conf": "kernel.panic = 10\n" });

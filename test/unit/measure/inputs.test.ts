@@ -1,15 +1,15 @@
 import { expect, test } from "vitest";
-import { sha256, sha384, sourceOf, toHex } from "../../../measure/bytes.ts";
-import { explainChanges, measuredInputs } from "../../../measure/changes.ts";
-import { collectInputs } from "../../../measure/collect.ts";
-import { checkConsistency } from "../../../measure/consistency.ts";
-import { kataVerityTable } from "../../../measure/kata-command-line.ts";
+import { rawSha256, sha384, sourceOf, toHex } from "../../../measure/bytes.ts";
+import { collectInputs } from "../../../measure/collect-inputs.ts";
+import { kataVerityTable } from "../../../measure/kata-kernel-command-line.ts";
 import { verityTarget } from "../../../measure/kernel-command-line.ts";
 import { readFirmware } from "../../../measure/ovmf.ts";
+import { checkConsistency } from "../../../measure/payload-consistency.ts";
+import { explainChanges, measuredInputs } from "../../../measure/reference-value-changes.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../measure/snp.ts";
 import { extendRtmr, firmwareMrtd } from "../../../measure/tdx.ts";
-import { contrastReferenceValues, trusteeMessage, trusteeReferenceValues } from "../../../measure/verifiers.ts";
+import { contrastReferenceValues, trusteeMessage, trusteeReferenceValues } from "../../../measure/verifier-formats.ts";
 import { signatureOf } from "../../../measure/vmsa.ts";
 import { measurementInputs } from "../../../runtime/measurement-inputs.ts";
 import {
@@ -37,8 +37,8 @@ test("values from a manifest's JSON are those from the files", () => {
     ...firmwareLaunch(parts.firmware, readFirmware(parts.firmware)),
     guestFeatures: 1,
     kernel: {
-      kernel: sha256(parts.kernel),
-      initrd: sha256(parts.initrd),
+      kernel: rawSha256(parts.kernel),
+      initrd: rawSha256(parts.initrd),
       commandLine: commandLineHash(inputs.commandLine ?? ""),
     },
   };

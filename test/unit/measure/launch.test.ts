@@ -1,3 +1,5 @@
+import { createPublicKey, verify } from "node:crypto";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { sha384, toHex } from "../../../measure/bytes.ts";
 import { idBlockBytes, keylessIdBlock } from "../../../measure/id-block.ts";
@@ -127,6 +129,27 @@ test("keyless ID block: bytes, recovered key and key digest", () => {
   expect([sum(made.block), sum(made.auth)]).toEqual([idblockSha256, idauthSha256]);
   expect([made.key.x.toString(16).padStart(96, "0"), made.key.y.toString(16).padStart(96, "0")]).toEqual([qx, qy]);
   expect(made.idKeyDigest).toBe(idKeyDigest);
+});
+
+test("the recovered key is one under which OpenSSL finds the signature (2, 1) of any block valid", () => {
+  const base64 = (value: bigint) => Buffer.from(value.toString(16).padStart(96, "0"), "hex").toString("base64url");
+  const signature = Buffer.from([2n, 1n].map((value) => value.toString(16).padStart(96, "0")).join(""), "hex");
+  const digests = fc.uint8Array({ minLength: 48, maxLength: 48 });
+  fc.assert(
+    fc.property(digests, fc.bigInt(0n, 2n ** 64n - 1n), (digest, policy) => {
+      const { block, key } = keylessIdBlock({
+        launchDigest: toHex(digest),
+        familyId: "00".repeat(16),
+        imageId: "ff".repeat(16),
+        guestSvn: 0,
+        policy,
+      });
+      const jwk = { kty: "EC", crv: "P-384", x: base64(key.x), y: base64(key.y) };
+      const publicKey = createPublicKey({ key: jwk, format: "jwk" });
+      expect(verify("sha384", block, { key: publicKey, dsaEncoding: "ieee-p1363" }, signature)).toBe(true);
+    }),
+    { numRuns: 20 },
+  );
 });
 
 test("a kernel on firmware without a hash table is refused", () => {

@@ -1,9 +1,9 @@
 import { crc32 } from "node:zlib";
-import { sha256, sourceOf } from "../../../measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../../measure/collect.ts";
-import { checkConsistency, withCommandLine } from "../../../measure/consistency.ts";
-import { type KataBuild, kataCommandLine } from "../../../measure/kata-command-line.ts";
+import { rawSha256, sourceOf } from "../../../measure/bytes.ts";
+import { type CollectOptions, collectInputs } from "../../../measure/collect-inputs.ts";
+import { type KataBuild, kataCommandLine } from "../../../measure/kata-kernel-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../measure/partitions.ts";
+import { checkConsistency, withCommandLine } from "../../../measure/payload-consistency.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../../measure/verity.ts";
 import { kernelVerityParams, veritySuperblock } from "../../../measure/verity-superblock.ts";
 import type { FlavourName } from "../../../runtime/flavours.ts";
@@ -13,7 +13,7 @@ import { platforms } from "../../../runtime/platforms.ts";
 import type { PlatformName } from "../../../runtime/spec.ts";
 import { vector } from "./vectors.ts";
 
-/** The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
+/* The parts of a pod-VM image, small and synthetic, with every header that the readers look at. */
 
 /** A firmware of 16 pages that ends like OVMF's AmdSev build, and a TDX metadata table that its GUID entry points to. */
 export function firmware(fill = 0x5a): Buffer {
@@ -179,7 +179,7 @@ export const filesOf = (parts: Partial<Record<FileRole, Uint8Array>>): PayloadFi
     path: `share/${role}`,
     mode: "0644",
     size: bytes.length,
-    sha256: Buffer.from(sha256(bytes)).toString("hex"),
+    sha256: Buffer.from(rawSha256(bytes)).toString("hex"),
   }));
 
 /** The inputs of a whole pod VM as Contrast builds it, and what is rendered for it. */
@@ -209,7 +209,7 @@ export function podVm(
     rootfs: parts.image,
   });
   const inputs = withCommandLine(collected, passed);
-  return { parts, files, guest, build, passed, inputs, root: made.root, kernelSha256: sha256(parts.kernel) };
+  return { parts, files, guest, build, passed, inputs, root: made.root, kernelSha256: rawSha256(parts.kernel) };
 }
 
 /** What is wrong with a pod VM, or with one whose inputs are others. */

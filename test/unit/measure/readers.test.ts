@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type ByteSource, guidBytes, guidText, sourceOf } from "../../../measure/bytes.ts";
-import { collectInputs } from "../../../measure/collect.ts";
+import { collectInputs } from "../../../measure/collect-inputs.ts";
 import { readIgvm } from "../../../measure/igvm.ts";
 import { parseCommandLine } from "../../../measure/kernel-command-line.ts";
 import { initrdFormat, readKernel } from "../../../measure/linux.ts";
 import { readFirmware } from "../../../measure/ovmf.ts";
 import { partitionTypes, readFilesystem, readPartitions } from "../../../measure/partitions.ts";
 import { Refusal } from "../../../runtime/refusal.ts";
+import { mutations, readers } from "./fuzz-targets.ts";
 import { erofs, firmware, kernel, rootfs } from "./pod-vm.ts";
-import { mutations, readers } from "./readers.ts";
 import { vector } from "./vectors.ts";
 
 test("firmware: table, SEV and TDX metadata", () => {

@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -31,8 +40,11 @@ interface Workflow {
   jobs: Record<string, Job>;
 }
 const text = (file: string) => readFileSync(join(clone, file), "utf8");
-const [preview, deploy] = ["preview", "deploy"].map((name) => parse(text(`.github/workflows/${name}.yml`)) as Workflow);
-if (!preview || !deploy) throw new Error("two workflows");
+const workflow = (name: string) => parse(text(`.github/workflows/${name}.yml`)) as Workflow;
+const [preview, deploy, ofTests] = [workflow("preview"), workflow("deploy"), workflow("test")];
+/** Those above and whatever else is there. */
+const workflows = readdirSync(join(clone, ".github/workflows")).map((file) => workflow(file.replace(/\.yml$/, "")));
+const allJobs = workflows.flatMap(({ jobs }) => Object.values(jobs));
 const prepare = (parse(text(".github/actions/prepare/action.yml")) as { runs: { steps: Step[] } }).runs.steps;
 interface GitLabJob {
   script: string[];
@@ -65,13 +77,13 @@ const scripts: [string, string][] = [
 ];
 
 test("actions are pinned by commit, or lie in this repository", () => {
-  const used = Object.values(githubJobs).flatMap(({ steps }) => steps.flatMap(({ uses }) => uses ?? []));
+  const used = allJobs.flatMap(({ steps }) => steps.flatMap(({ uses }) => uses ?? []));
   expect(used.length).toBeGreaterThan(0);
   for (const action of used) expect(action).toMatch(/^(\.\/|[\w-]+\/[\w-]+@[0-9a-f]{40}$)/);
 });
 
 test("each job has the permissions that it needs, and workflows have none", () => {
-  for (const workflow of [preview, deploy]) expect(workflow.permissions).toEqual({});
+  for (const { permissions } of workflows) expect(permissions).toEqual({});
   const permissions = Object.fromEntries(Object.entries(githubJobs).map(([name, job]) => [name, job.permissions]));
   expect(permissions).toEqual({
     preview: { contents: "read", "id-token": "write" },
@@ -121,11 +133,22 @@ test("no token is where the program of a pull request runs", () => {
 });
 
 test("no checkout leaves its token behind", () => {
-  const checkouts = Object.values(githubJobs).flatMap(({ steps }) =>
-    steps.filter(({ uses }) => uses?.startsWith("actions/checkout@")),
-  );
-  expect(checkouts).toHaveLength(4);
+  const checkouts = allJobs.flatMap(({ steps }) => steps.filter(({ uses }) => uses?.startsWith("actions/checkout@")));
+  expect(checkouts).toHaveLength(6);
   for (const step of checkouts) expect(step.with?.["persist-credentials"]).toBe(false);
+});
+
+test("what a change must pass runs for everybody: without secrets, with the right to read alone", () => {
+  expect(ofTests.on).toEqual({ pull_request: null, push: { branches: ["main"] } });
+  for (const job of Object.values(ofTests.jobs)) {
+    expect(job.permissions).toEqual({ contents: "read" });
+    expect(job).not.toHaveProperty("environment");
+    expect(JSON.stringify(job)).not.toMatch(/secrets\.|github\.token/);
+  }
+  expect(Object.values(ofTests.jobs).map(({ steps }) => steps.flatMap(({ run }) => run ?? []))).toEqual([
+    ["npm run lint", "npm run test:unit"],
+    ['sudo env "PATH=$PATH" npm test'],
+  ]);
 });
 
 test("nothing that somebody else chose is pasted into a script", () => {

@@ -1,3 +1,4 @@
+// An independent reader: the product itself reads TOML with smol-toml.
 import toml from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

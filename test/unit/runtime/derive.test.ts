@@ -1,16 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ZodError } from "zod";
-import { measuredInputs } from "../../../measure/changes.ts";
 import { launchValues } from "../../../measure/launch-values.ts";
+import { measuredInputs } from "../../../measure/reference-value-changes.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { canonicalJson } from "../../../runtime/canonical.ts";
 import { renderSpec } from "../../../runtime/derive.ts";
-import { isAtLeast } from "../../../runtime/flavours.ts";
 import { type Manifest, manifestSchema } from "../../../runtime/manifest.ts";
 import { platforms } from "../../../runtime/platforms.ts";
 import { Refusal } from "../../../runtime/refusal.ts";
 import { handlerName, type PlatformName, runtimeSpec } from "../../../runtime/spec.ts";
+import { isAtLeast } from "../../../runtime/version.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
 

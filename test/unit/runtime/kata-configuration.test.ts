@@ -1,3 +1,4 @@
+// An independent reader: the product itself reads TOML with smol-toml.
 import toml from "@iarna/toml";
 import { describe, expect, test } from "vitest";
 import { deriveRuntime } from "../../../measure/runtime.ts";

@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vi
 import { sha256 } from "../../../../runtime/canonical.ts";
 import { manifestSchema } from "../../../../runtime/manifest.ts";
 import { attestedBy, checkAttestation } from "../../../../tools/lock/attestation.ts";
-import { vouched } from "../../../../tools/lock/main.ts";
+import { vouched } from "../../../../tools/lock/summary.ts";
 
 const kata = "https://github.com/kata-containers/kata-containers";
 const workflow = `${kata}/.github/workflows/build-kata-static-tarball-amd64.yaml@refs/heads/main`;

@@ -6,9 +6,9 @@ import { type AddressInfo, createServer as createTcpServer, type Server as TcpSe
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { readText, send } from "../../../../tools/http/client.ts";
+import { download } from "../../../../tools/http/download.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
-import { download } from "../../../../tools/lock/download.ts";
-import { readText, send } from "../../../../tools/oci/http.ts";
 import { buildSimpleImage } from "../../../../tools/oci/one-layer.ts";
 import { Repository } from "../../../../tools/oci/registry.ts";
 import { makeCertificate } from "./registry.ts";

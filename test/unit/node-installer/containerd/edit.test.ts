@@ -3,7 +3,7 @@ import { parse } from "smol-toml";
 import { describe, expect, test } from "vitest";
 import { at, sameDocument, type Table, union } from "../../../../node-installer/containerd/document.ts";
 import { type EditContext, editConfiguration, ownedBy } from "../../../../node-installer/containerd/edit.ts";
-import type { HandlerEntry } from "../../../../node-installer/containerd/tables.ts";
+import type { HandlerEntry } from "../../../../node-installer/containerd/entry.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
 import { configuration, ids } from "./configurations.ts";
 import { aks, entryOf, snp, tdx } from "./entries.ts";
@@ -265,7 +265,7 @@ describe("refused before anything is written", () => {
   });
 });
 
-describe("whatever the file", () => {
+describe("whatever the file", { timeout: 900_000 }, () => {
   const releases = { 1: "1.7.24", 2: "2.2.9", 3: "2.2.9", 4: "2.4.2" } as const;
   const entries = fc.uniqueArray(
     fc.tuple(

@@ -1,4 +1,4 @@
-import type { HandlerEntry } from "../../../../node-installer/containerd/tables.ts";
+import type { HandlerEntry } from "../../../../node-installer/containerd/entry.ts";
 
 /** An entry as a platform renders it, with a snapshotter of its own if wanted. */
 export function entryOf(platform: string, digits: string, withSnapshotter = false): HandlerEntry {

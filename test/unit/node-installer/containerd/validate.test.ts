@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { compareDumps } from "../../../../node-installer/containerd/dumps.ts";
 import { editConfiguration } from "../../../../node-installer/containerd/edit.ts";
+import type { HandlerEntry } from "../../../../node-installer/containerd/entry.ts";
 import { editContext, locate, readConfiguration } from "../../../../node-installer/containerd/locate.ts";
-import type { HandlerEntry } from "../../../../node-installer/containerd/tables.ts";
-import { validate } from "../../../../node-installer/containerd/validate.ts";
+import { validateConfiguration } from "../../../../node-installer/containerd/validate.ts";
 import { aks, snp, tdx } from "./entries.ts";
 import { type NodeOptions, nodeOf, v2, v3 } from "./nodes.ts";
 
@@ -105,7 +105,7 @@ describe("the node's containerd is asked", () => {
     const located = await locate(host, { name: "containerd" });
     const configuration = await readConfiguration(host, located);
     const next = editConfiguration(configuration.edited, [snp], editContext(located, configuration));
-    return { host, located, next, check: () => validate(host, located, next, [snp]) };
+    return { host, located, next, check: () => validateConfiguration(host, located, next, [snp]) };
   }
 
   test("in the file's folder, and nothing stays behind", async () => {
@@ -163,7 +163,7 @@ describe("the node's containerd is asked", () => {
   test("refused: a candidate that does not load, with the file's own name in the message", async () => {
     const { host, located, next } = await prepared();
     const broken = Buffer.concat([next ?? Buffer.alloc(0), Buffer.from("# unloadable\n")]);
-    await expect(validate(host, located, broken, [snp])).rejects.toThrow(
+    await expect(validateConfiguration(host, located, broken, [snp])).rejects.toThrow(
       /put into \/etc\/containerd\/config.toml: .*does not load it: containerd: \/etc\/containerd\/config.toml: unloadable/,
     );
   });
@@ -196,7 +196,7 @@ describe("the node's containerd is asked", () => {
       [snp],
       editContext(located, await readConfiguration(host, located)),
     );
-    await validate(host, located, next, [snp]);
+    await validateConfiguration(host, located, next, [snp]);
     expect(host.points).toContain("write /etc/containerd/.config.toml.contrast-runtime-candidate");
   });
 
@@ -205,10 +205,12 @@ describe("the node's containerd is asked", () => {
     const { host, located, next } = await prepared({ files: { "/etc/containerd/conf.d/99-nvidia.toml": foreign } });
     host.put("/etc/containerd/config.toml", 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n');
     const older = { ...located, version: "1.7.24", binary: undefined };
-    await expect(validate(host, older, next, [snp])).rejects.toThrow(/99-nvidia\.toml has a table .* replaces/);
+    await expect(validateConfiguration(host, older, next, [snp])).rejects.toThrow(
+      /99-nvidia\.toml has a table .* replaces/,
+    );
     // Handlers can be removed even from what is already hidden.
-    await validate(host, older, next, []);
-    await validate(host, { ...older, version: "2.2.9" }, next, [snp]);
+    await validateConfiguration(host, older, next, []);
+    await validateConfiguration(host, { ...older, version: "2.2.9" }, next, [snp]);
   });
 
   test.each([
@@ -221,7 +223,7 @@ describe("the node's containerd is asked", () => {
     });
     host.put("/etc/containerd/config.toml", 'version = 2\nimports = ["conf.d/*.toml"]\n');
     const older = { ...located, version, binary: undefined };
-    await expect(validate(host, older, next, [snp])).rejects.toThrow(
+    await expect(validateConfiguration(host, older, next, [snp])).rejects.toThrow(
       `/etc/containerd/conf.d/a.toml has version = ${newer}, but containerd ${version} reads versions up to ${newer - 1}`,
     );
   });
@@ -233,11 +235,13 @@ describe("the node's containerd is asked", () => {
     const { host, located, next } = await prepared({ files: { "/etc/containerd/conf.d/a.toml": foreign } });
     host.put("/etc/containerd/config.toml", `version = 2\nimports = ["conf.d/*.toml"]\n`);
     const without = { ...located, binary: undefined };
-    await expect(validate(host, without, next, [snp])).rejects.toThrow(/one version and the same plugin ids/);
-    await validate(host, { ...without, version: "2.4.2" }, next, [snp]);
+    await expect(validateConfiguration(host, without, next, [snp])).rejects.toThrow(
+      /one version and the same plugin ids/,
+    );
+    await validateConfiguration(host, { ...without, version: "2.4.2" }, next, [snp]);
     // Tables of the newer plugin are read whatever the imports say.
     host.put("/etc/containerd/config.toml", `version = 3\nimports = ["conf.d/*.toml"]\n`);
     host.put("/etc/containerd/conf.d/a.toml", v2);
-    await validate(host, without, next, [snp]);
+    await validateConfiguration(host, without, next, [snp]);
   });
 });

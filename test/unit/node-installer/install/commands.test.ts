@@ -3,8 +3,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlin
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { open } from "../../../../node-installer/commands/context.ts";
-import { nothing } from "../../../../node-installer/commands/install.ts";
+import { openEnvironment } from "../../../../node-installer/commands/context.ts";
 import { main } from "../../../../node-installer/main.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, MemoryNode } from "../../../fakes/memory-node.ts";
@@ -200,7 +199,19 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     ["no JSON", ["plan", "--spec", "SPEC"], "{", /not JSON/],
     ["no spec", ["plan"], "{}", /--spec is missing/],
     ["a spec that is not there", ["plan", "--spec", "/no/such"], "{}", /cannot be read/],
-    ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"/],
+    ["an unknown command", ["explode", "--spec", "SPEC"], "{}", /no command "explode"\. It is one of check-host, /],
+    ["a misspelt command", ["instal", "--spec", "SPEC"], "{}", /no command "instal": did you mean install\?/],
+    ["a misspelt option", ["plan", "--spce", "SPEC"], "{}", /Unknown option '--spce': did you mean --spec\?/],
+    ["an option without its value", ["plan", "--spec"], "{}", /Option '--spec <value>' argument missing/],
+    ["an option for a value", ["plan", "--spec", "--json"], "{}", /Option '--spec' argument is ambiguous/],
+    ["an empty spec", ["plan", "--spec="], "{}", /--spec is missing/],
+    ["another command's flag", ["plan", "--spec", "SPEC", "--deep"], "{}", /--deep is an option of verify only/],
+    [
+      "two commands' flag",
+      ["watch", "--spec", "SPEC", "--retry"],
+      "{}",
+      /--retry is an option of install, uninstall only/,
+    ],
     ["a command of JavaScript's own", ["toString", "--spec", "SPEC"], "{}", /no command "toString"/],
     ["an unknown option", ["plan", "--spec", "SPEC", "--force"], "{}", /--force/],
     ["a bundle to install on", ["install", "--spec", "SPEC", "--bundle", "SPEC"], "{}", /option of plan only/],
@@ -297,12 +308,12 @@ test("uninstalling does not require of the host what the runtimes would need", a
   put("spec.json", JSON.stringify(spec));
   const options = { spec: at("spec.json"), hostRoot: at("host"), payloads: node.payloads, json: false, retry: false };
   const rest = { deep: false, kubernetes: false, bundle: undefined, output: undefined, print() {}, printError() {} };
-  const check = async (wish?: typeof nothing) => {
-    const { environment } = await open({ ...options, ...rest }, wish);
+  const check = async (override?: Partial<InstallSpec>) => {
+    const { environment } = await openEnvironment({ ...options, ...rest }, override);
     await environment.checkHost(await environment.daemon.locate());
   };
   await expect(check()).rejects.toThrow("This host cannot run the runtimes in the spec");
-  await check(nothing);
+  await check({ runtimes: [] });
 });
 
 test("--help names every command and exit code", async () => {

@@ -45,6 +45,19 @@ test("equal texts have no diff; a new and a removed file are named by /dev/null"
   );
 });
 
+test.each([
+  [5000, 80],
+  [80, 5000],
+  [2000, 0],
+  [0, 2000],
+])("a text of %i lines that has nothing in common with the next one, of %i, is replaced as a whole", (old, next) => {
+  const text = (lines: number, mark: string) => Array.from({ length: lines }, (_, line) => `${mark}${line}`).join("\n");
+  const [before, after] = [text(old, "a"), text(next, "b")];
+  const diff = unifiedDiff("/f", before, after);
+  expect(apply(before, diff)).toBe(after);
+  expect(diff.match(/^@@.*/gm)).toEqual([`@@ -${Math.min(old, 1)},${old} +${Math.min(next, 1)},${next} @@`]);
+});
+
 test("distant changes get their own hunks, near ones share one", () => {
   const lines = Array.from({ length: 40 }, (_, index) => `${index}\n`);
   const changed = (...at: number[]) => lines.map((line, index) => (at.includes(index) ? "x\n" : line)).join("");

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/rollback.ts";
+import { RolledBack } from "../../../../node-installer/install/undo.ts";
 import { type Cluster, withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import type { NodeReadiness } from "../../../../node-installer/kubernetes/node.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
@@ -78,7 +78,7 @@ test("a change that was interrupted after its restart is not committed while the
   node.host.onPoint = (point, when) => {
     if (when === "after" && point === "run systemctl restart containerd.service") node.host.kill();
   };
-  await expect(install()).rejects.toThrow();
+  await expect(install()).rejects.toThrow("the process was killed");
   node.host.revive();
   await expect(install()).rejects.toMatchObject({ code: "failed-before" });
   expect(node.host.text(configPath)).toBe(adminsFile);

@@ -42,7 +42,7 @@ async function watch(onSleep: (count: number) => boolean, read: () => InstallSpe
       const current = read();
       return { spec: current, specHash: node.environment(current).specHash };
     },
-    environment: async (given) => ({ ...node.environment(given.spec, cluster), signal: stop.signal }),
+    environment: (given) => ({ ...node.environment(given.spec, cluster), signal: stop.signal }),
     async sleep(ms) {
       count += 1;
       if (onSleep(count) || count > 2_000) stop.abort();
@@ -212,7 +212,7 @@ test("if stopped while waiting for its turn, it has changed nothing", async () =
     cluster,
     signal: stop.signal,
     readSpec: async () => ({ spec, specHash: "0" }),
-    environment: async () => ({ ...node.environment(spec, cluster), signal: stop.signal }),
+    environment: () => ({ ...node.environment(spec, cluster), signal: stop.signal }),
     sleep: async () => undefined,
   });
   expect(cluster.reporter.current()).toMatchObject({ state: "waiting", code: "take-ticket" });

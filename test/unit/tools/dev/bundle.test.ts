@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -19,7 +19,7 @@ afterAll(() => rmSync(directory, { recursive: true }));
 test("node-installer/ contains what its main.ts reaches, and nothing else", () => {
   const reached = Object.keys(metafile.inputs).filter((path) => path.startsWith("node-installer/"));
   const present = readdirSync("node-installer", { recursive: true, encoding: "utf8" }).filter((path) =>
-    path.endsWith(".ts"),
+    /\.\w+$/.test(path),
   );
   expect(reached.toSorted()).toEqual(present.map((path) => `node-installer/${path}`).sort());
 });
@@ -47,4 +47,24 @@ test("if the reader of its output goes away, the bundle still does its work", as
 
 test("a bundle does not depend on import.meta.main, which an older Node lacks", () => {
   expect(readFileSync(program, "utf8")).not.toContain("import.meta.main");
+});
+
+test("a bundle holds the shell scripts that its modules read, byte for byte, and reads none of them from anywhere", async () => {
+  const text = readFileSync(program, "utf8");
+  expect(text).not.toMatch(/new URL\([^)]*\.sh/);
+  const guard = readFileSync("node-installer/host/guard.sh", "utf8");
+  const check = join(directory, "check.mjs");
+  await bundle([{ from: "node-installer/host/guard.ts", to: check }]);
+  const { guardScript } = (await import(check)) as typeof import("../../../../node-installer/host/guard.ts");
+  expect(guardScript({ state: "/s", lock: "/l", log: "/g" })).toBe(
+    `set -- /s /l /g contrast-runtime-guard.timer\n${guard}`,
+  );
+});
+
+test("a module that reads a script in other words is not bundled: the file would not be there", async () => {
+  const file = join(directory, "module.ts");
+  writeFileSync(file, 'import { readFileSync } from "node:fs";\nreadFileSync(new URL("a.sh", import.meta.url));\n');
+  await expect(bundle([{ from: file, to: join(directory, "module.mjs") }])).rejects.toThrow(
+    "reads a shell script in other",
+  );
 });

@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { parseStatus } from "../../../../node-installer/kubernetes/status.ts";
+import { exitCodes } from "../../../../tools/cli/exit-codes.ts";
 import { unfinished } from "../../../../tools/fleet/assess.ts";
 import { describeError } from "../../../../tools/fleet/client.ts";
-import { exitCodes, followFleet } from "../../../../tools/fleet/follow.ts";
+import { followFleet } from "../../../../tools/fleet/follow.ts";
 import { allReady, statusTable } from "../../../../tools/fleet/status.ts";
 import { fleet, node, status, ticket, wanted } from "./fleet-fixture.ts";
 

@@ -54,7 +54,7 @@ describe("the ticket of a dead node", () => {
 
   test("is not taken from another node that has acquired it meanwhile", async () => {
     server.objects.set(`${leases}/${name}`, { metadata: { name, uid: "of another Lease" } });
-    await expect(free("dead", ["dead"])).rejects.toThrow();
+    await expect(free("dead", ["dead"])).rejects.toMatchObject({ code: 409 });
     expect(server.objects.has(`${leases}/${name}`)).toBe(true);
   });
 

@@ -1,8 +1,10 @@
 import { spawnSync } from "node:child_process";
+// An independent reader: the product itself reads TOML with smol-toml.
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { containerdVersions, parseClusterOptions } from "../../../../components/config/local-cluster.ts";
+import { parseClusterOptions } from "../../../../components/config/local-cluster.ts";
+import { containerdVersions } from "../../../../runtime/containerd-versions.ts";
 import { clusterLayout, enterNetwork, nodeLayout } from "../../../../tools/local-cluster/layout.ts";
 import { containerdConfiguration, nodeFiles } from "../../../../tools/local-cluster/node-files.ts";
 

@@ -1,0 +1,83 @@
+import type { ContainerdEntry } from "../../runtime/spec.ts";
+import { isTable, type Scalar, type Table } from "./document.ts";
+
+/** A handler and its containerd configuration. */
+export interface HandlerEntry {
+  handler: string;
+  entry: ContainerdEntry;
+}
+
+/** The settings of one runtime: what an entry is apart from its proxy plugin, which is a table elsewhere. */
+type Setting = Exclude<keyof ContainerdEntry, "proxyPlugin">;
+
+/**
+ * A runtime as a daemon serves it, ours or another, in words that 1.7 and 2.x share. What is absent is empty here. Journals
+ * and bundles hold it: its keys are part of their formats.
+ */
+export type ServedHandler = { [Key in Exclude<Setting, "options">]-?: NonNullable<ContainerdEntry[Key]> } & {
+  /** Without empty values: containerd 2.x fills in zero values for options whose type it knows. */
+  options: Table;
+};
+
+interface Field<Value> {
+  /** The key in a configuration file and in a dump of it. */
+  toml: string;
+  /** The key in the JSON of the CRI's verbose status. */
+  status: string;
+  read: (value: unknown) => Value;
+}
+
+const text = (value: unknown): string => (typeof value === "string" ? value : "");
+const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
+const flag = (value: unknown): boolean => value === true;
+const withoutZeros = (value: unknown): Table =>
+  Object.fromEntries(
+    Object.entries(isTable(value) ? value : {}).filter(([, one]) => one !== "" && one !== 0 && one !== false),
+  );
+
+/** The one list of an entry's fields, in the order in which they are written. */
+const entryFields: { readonly [Key in Setting]: Field<ServedHandler[Key]> } = {
+  runtimeType: { toml: "runtime_type", status: "runtimeType", read: text },
+  runtimePath: { toml: "runtime_path", status: "runtimePath", read: text },
+  podAnnotations: { toml: "pod_annotations", status: "PodAnnotations", read: strings },
+  privilegedWithoutHostDevices: {
+    toml: "privileged_without_host_devices",
+    status: "privileged_without_host_devices",
+    read: flag,
+  },
+  snapshotter: { toml: "snapshotter", status: "snapshotter", read: text },
+  options: { toml: "options", status: "options", read: withoutZeros },
+};
+const fields = Object.entries(entryFields) as [Setting, Field<ServedHandler[Setting]>][];
+
+/** Every field with the value that `find` finds for it; `entryFields` is complete, so the result is. */
+const handlerOf = (find: (setting: Setting, field: Field<unknown>) => unknown): ServedHandler =>
+  Object.fromEntries(
+    fields.map(([setting, field]) => [setting, field.read(find(setting, field))]),
+  ) as unknown as ServedHandler;
+
+/** What a daemon that serves exactly the entry says of it. */
+export const asServed = (entry: ContainerdEntry): ServedHandler => handlerOf((setting) => entry[setting]);
+
+/** A runtime in the verbose status of the CRI. */
+export const fromStatus = (runtime: unknown): ServedHandler =>
+  handlerOf((_, { status }) => (isTable(runtime) ? runtime[status] : undefined));
+
+/** The entry in a configuration file: the keys of its table, and the tables below that. What it does not set is left out. */
+export function toToml(entry: ContainerdEntry) {
+  const scalars: Record<string, Scalar> = {};
+  const subtables: Record<string, Record<string, Scalar>> = {};
+  for (const [setting, { toml }] of fields) {
+    const value = entry[setting];
+    if (value === undefined) continue;
+    if (typeof value === "object" && !Array.isArray(value)) subtables[toml] = value;
+    else scalars[toml] = value;
+  }
+  return { scalars, subtables };
+}
+
+/** The same keys as a dump must show them. */
+export function inDump(entry: ContainerdEntry): [key: string, value: unknown][] {
+  const served = asServed(entry);
+  return fields.map(([setting, { toml }]) => [toml, served[setting]]);
+}

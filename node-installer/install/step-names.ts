@@ -1,0 +1,16 @@
+/** The steps of an installation, in their order. Status, metrics, the log and codes of failures name them so. */
+export const stepNames = [
+  "check-host",
+  "place-payload",
+  "write-kata-configuration",
+  "validate",
+  "take-ticket",
+  "back-up",
+  "edit",
+  "restart",
+  "gate",
+  "commit",
+  "record",
+  "clean-up",
+] as const;
+export type StepName = (typeof stepNames)[number];

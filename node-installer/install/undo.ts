@@ -1,0 +1,222 @@
+import { Refusal } from "../../runtime/refusal.ts";
+import { mismatches, type ServingState, serves } from "../containerd/serving.ts";
+import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
+import { commitGuard, removeGuard } from "../host/guard.ts";
+import type { Transaction } from "../host/journal.ts";
+import { type Attempt, record, recordWithout } from "./attempt.ts";
+import type { Expectation } from "./daemon.ts";
+import { sentence } from "./log.ts";
+import { nodeGate } from "./node-gate.ts";
+import { edit, entryOf, servedBefore } from "./observe.ts";
+import type { StepName } from "./step-names.ts";
+
+/*
+ * How a change of containerd's file is undone, and who begins:
+ *
+ *   a step from edit to commit fails   → undo       → our bytes are in the file      → rollBack → closeTransaction
+ *                                                   → another program's are          → closeTransaction
+ *   recovery finds one unfinished      → undoAgain  → undo
+ *   recovery finds nothing to undo     → closeTransaction
+ *
+ * Whatever ends a change without a commit ends in closeTransaction.
+ */
+
+/** The change failed, and the node serves as before. */
+export class RolledBack extends Error {
+  override readonly name = "RolledBack";
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The change failed, and so did the rollback: a person must look at the node. */
+export class RollbackFailed extends Error {
+  override readonly name = "RollbackFailed";
+  readonly code = "rollback-failed";
+}
+
+/** How often a change is tried if its trial is interrupted before the gate can decide. */
+const maximumAttempts = 2;
+
+/**
+ * Undoes the steps from the edit to the commit. Always throws: `RolledBack` with both results, `RollbackFailed`, after which
+ * the transaction stays open, so that the next run (and the guard) tries again, or the reason itself if nothing of ours is
+ * in the file.
+ */
+export async function undo(attempt: Attempt, reason: unknown, step: StepName | "recovery"): Promise<never> {
+  const { transaction } = attempt.journal;
+  if (reason instanceof FileChanged) {
+    await closeTransaction(attempt);
+    throw reason;
+  }
+  if (transaction !== undefined) return await rollBack(attempt, transaction, reason, step);
+  // The file will not be changed, so nothing refers to its backup.
+  if (attempt.backup !== undefined) await attempt.environment.host.remove(attempt.backup).catch(() => undefined);
+  throw reason;
+}
+
+/** For what an earlier run left behind: the node serves as before, so this run can go on. Throws `RollbackFailed`. */
+export async function undoAgain(attempt: Attempt, reason: string): Promise<void> {
+  try {
+    await undo(attempt, new Error(reason), "recovery");
+  } catch (error) {
+    if (!(error instanceof RolledBack)) throw error;
+    attempt.environment.log.error("rolled-back", { reason: error.message });
+  }
+}
+
+/**
+ * Ends the transaction on disk without a commit, and records the failure that ended it; none: nothing of it is in the file,
+ * and the next plan starts from what is there. The sequence matters: the transaction must exist as long as the guard's
+ * order does.
+ */
+export async function closeTransaction(
+  attempt: Attempt,
+  failed?: { transaction: Transaction; code: string; reason: string; final: boolean },
+): Promise<void> {
+  const { host } = attempt.environment;
+  await commitGuard(host);
+  await recordWithout(attempt, "transaction", failed && { failure: failureOf(attempt, failed) });
+  await removeGuard(host);
+}
+
+function failureOf(
+  { environment, journal }: Attempt,
+  { transaction, code, reason, final }: { transaction: Transaction; code: string; reason: string; final: boolean },
+) {
+  const attempts = attemptsAt(journal.failure, transaction) + 1;
+  return {
+    content: transaction.after,
+    specHash: transaction.specHash,
+    code,
+    reason,
+    at: environment.host.now().toISOString(),
+    attempts,
+    final: final || attempts >= maximumAttempts,
+  };
+}
+
+/** How often this very content was tried before. */
+export const attemptsAt = (failure: Attempt["journal"]["failure"], { after }: Pick<Transaction, "after">): number =>
+  failure?.content === after ? failure.attempts : 0;
+
+/** The exact old bytes, a restart with them, and the same gate with the old expectation. */
+async function rollBack(
+  attempt: Attempt,
+  transaction: Transaction,
+  cause: unknown,
+  step: StepName | "recovery",
+): Promise<never> {
+  const { environment, observation } = attempt;
+  const { daemon, log, cluster } = environment;
+  const { located } = observation;
+  const unwritten = (error: unknown) => log.warn("journal-not-written", { reason: sentence(error) });
+  const reason = transaction.reason ?? sentence(cause);
+  log.error("rolling-back", { reason });
+  cluster.metrics.rollbacks += 1;
+  const code = transaction.code ?? (cause instanceof Refusal ? cause.code : `${step}-failed`);
+  // If containerd never saw the change, its content has not failed.
+  let touched = true;
+  let isBack = false;
+  let nodeProblem: string | undefined;
+  try {
+    const rollingBack = { ...transaction, phase: "rolling-back" as const, reason, code };
+    // A full disk must not prevent the rollback. Without this record, the next run judges by the bytes that it finds.
+    await record(attempt, { transaction: rollingBack }).catch(unwritten);
+    const restored = await restoreBytes(attempt, transaction);
+    isBack = true;
+    const expectation = expectationBefore(attempt, transaction);
+    touched = restored || !(await servesAsBefore(attempt, expectation));
+    if (touched) {
+      await daemon.restart(located);
+      const result = await daemon.gate(located, expectation);
+      if (!result.ok) throw new Error(result.problems.join("; "));
+      if (transaction.nodeReadyBefore)
+        nodeProblem = await nodeGate(environment.host, cluster.reporter, environment.host.now());
+    }
+  } catch (error) {
+    const then = isBack
+      ? "after its old content was restored, containerd is still not as before"
+      : "its old content could not be restored, which the guard on the host will try next";
+    const copy = transaction.backup === null ? "" : `; the old content is also in ${transaction.backup}`;
+    throw new RollbackFailed(
+      `The change of ${located.file} failed (${reason}), and ${then}: ${sentence(error)}. Look at the unit ${located.unit} on this node${copy}.`,
+      { cause: error },
+    );
+  }
+  // A change that only restarts has nothing to restore, but it was tried.
+  const final = touched || step === "gate";
+  await closeTransaction(attempt, { transaction, code, reason, final }).catch(unwritten);
+  const breaker =
+    "The same content is not retried automatically: change the spec, or ask for another attempt (--retry).";
+  // containerd is as it was; another restart of it would not repair kubelet.
+  const now =
+    nodeProblem === undefined
+      ? "The node serves as before."
+      : `containerd serves as before, but ${nodeProblem}: look at kubelet on this node.`;
+  throw new RolledBack(
+    code,
+    `The change of ${located.file} failed and was rolled back: ${reason}. ${now}${final ? ` ${breaker}` : ""}`,
+    { cause },
+  );
+}
+
+/** Whether bytes had to be restored. Bytes that are neither the old nor our new ones are foreign: only our block changes. */
+async function restoreBytes(attempt: Attempt, transaction: Transaction): Promise<boolean> {
+  const { host } = attempt.environment;
+  const { located } = attempt.observation;
+  for (let round = 0; ; round += 1) {
+    const bytes = await readIfThere(host, located.file);
+    const current = digestOf(bytes) ?? null;
+    if (current === transaction.before) return false;
+    try {
+      const old =
+        current === transaction.after
+          ? await bytesBefore(attempt, transaction)
+          : edit({ ...attempt.observation, edited: bytes }, entriesBefore(attempt, transaction));
+      if (digestOf(old) === digestOf(bytes)) return false;
+      await swapFile(host, located.file, current ?? undefined, old, attempt.attributes);
+      return true;
+    } catch (error) {
+      if (!(error instanceof FileChanged) || round >= 5) throw error;
+    }
+  }
+}
+
+async function bytesBefore(attempt: Attempt, { before, backup }: Transaction): Promise<Buffer | undefined> {
+  if (before === null) return undefined;
+  if (backup === null) throw new Error("the journal names no backup of the old content");
+  const bytes = await readIfThere(attempt.environment.host, backup);
+  if (digestOf(bytes) !== before) throw new Error(`the backup ${backup} no longer holds the old content`);
+  return bytes;
+}
+
+const entriesBefore = ({ journal }: Attempt, { handlersBefore }: Transaction) =>
+  journal.runtimes
+    .filter(({ runtime }) => handlersBefore.includes(runtime.handler))
+    .map(({ runtime }) => entryOf(runtime));
+
+function expectationBefore(attempt: Attempt, transaction: Transaction): Expectation {
+  const { handlersBefore, handlersAfter } = transaction;
+  const before: ServingState | undefined = servedBefore(transaction);
+  return {
+    // The old file may name a handler that the daemon did not serve, and a rollback cannot restore more than there was.
+    entries: entriesBefore(attempt, transaction).filter(
+      (entry) => before === undefined || serves(before, [entry]).length === 0,
+    ),
+    removed: handlersAfter.filter((handler) => !handlersBefore.includes(handler)),
+    before,
+  };
+}
+
+/** A look rather than a gate: spares a daemon that never saw the new bytes a restart. */
+async function servesAsBefore({ environment, observation }: Attempt, expectation: Expectation): Promise<boolean> {
+  try {
+    const serving = await environment.daemon.serving(observation.located, 2_000);
+    return mismatches(serving, expectation).length === 0;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,72 @@
+import { any, device, flag, module, not, readsDigit, vendor } from "./conditions.ts";
+import type { CpuFlag, Module, Parameter } from "./host-facts.ts";
+import type { Check, Table } from "./table.ts";
+
+const amd = vendor("AuthenticAMD");
+
+const kvmDevice = (
+  ours: typeof amd,
+  cpuFlag: CpuFlag,
+  setting: string,
+  kvmModule: Module,
+): [missing: Check, off: Check] => [
+  {
+    code: "kvm-missing",
+    wanted: any(not(ours), device("kvm"), not(flag(cpuFlag))),
+    problem: "/dev/kvm is missing",
+    remedy: `load the module with "modprobe ${kvmModule}" and add it to a file in /etc/modules-load.d`,
+  },
+  {
+    code: "virtualization-off",
+    wanted: any(not(ours), device("kvm"), flag(cpuFlag)),
+    problem: `The CPU does not report ${cpuFlag}`,
+    remedy: `enable ${setting} in the BIOS. In a virtual machine, confidential VMs cannot run at all`,
+    needsReboot: true,
+  },
+];
+
+const vmwareVsock = module("vmw_vsock_vmci_transport");
+
+/** What any VM needs, confidential or not. */
+export const kvm: Table = [
+  [
+    {
+      code: "cpu-unsupported",
+      wanted: any(amd, vendor("GenuineIntel")),
+      problem: 'This CPU\'s vendor is "{vendor}"',
+      remedy: "confidential VMs need an AMD or Intel CPU",
+    },
+  ],
+  [
+    ...kvmDevice(amd, "svm", "SVM Mode", "kvm_amd"),
+    ...kvmDevice(vendor("GenuineIntel"), "vmx", "VT-x", "kvm_intel"),
+    {
+      code: "vsock-taken",
+      wanted: any(device("vhost-vsock"), not(vmwareVsock)),
+      problem:
+        "The module vmw_vsock_vmci_transport has taken vsock, so vhost_vsock cannot load and no VM can talk to its shim",
+      remedy: "unload it and blacklist it in a file in /etc/modprobe.d",
+    },
+    {
+      code: "vhost-vsock-missing",
+      wanted: any(device("vhost-vsock"), vmwareVsock),
+      problem: "/dev/vhost-vsock, over which shim and VM talk, is missing",
+      remedy: 'run "modprobe vhost_vsock" and add it to a file in /etc/modules-load.d',
+    },
+    {
+      code: "vhost-net-missing",
+      wanted: device("vhost-net"),
+      problem: "/dev/vhost-net, which gives VMs their network, is missing",
+      remedy: 'run "modprobe vhost_net" and add it to a file in /etc/modules-load.d',
+    },
+  ],
+];
+
+/** A `1` is not as good as a `Y`, because Kata's Go runtime looks for exactly that letter. */
+export const digitIsNotEnough = (parameter: Parameter): Check => ({
+  code: "parameter-digit",
+  severity: "warning",
+  wanted: not(readsDigit(parameter)),
+  problem: `/sys/module/${parameter.replace(".", "/parameters/")} reads "1" instead of "Y"`,
+  remedy: 'Kata\'s Go runtime takes that as "not available". Newer kernels write Y',
+});

@@ -1,0 +1,103 @@
+import { describe, expect, test } from "vitest";
+import type { Sandbox } from "../../../../node-installer/containerd/cri.ts";
+import { sandboxesUsing, verifySandbox } from "../../../../node-installer/containerd/sandbox.ts";
+import type { MemoryHost } from "../../../fakes/memory-host.ts";
+import { snp, tdx } from "./entries.ts";
+import { nodeWith } from "./fake-daemon.ts";
+
+describe("a sandbox", () => {
+  const shim = (path: string, sandbox: string) => `${path}\0-namespace\0k8s.io\0-id\0${sandbox}\0-address\0/x\0`;
+  const start = (host: MemoryHost, pid: number, commandLine: string, pids = `${pid}`) => {
+    host.put(`/proc/${pid}/cmdline`, commandLine);
+    host.put(`/proc/${pid}/status`, `Name:\tshim\nPid:\t${pid}\nNSpid:\t${pids}\nVmSize:\t1 kB\n`);
+  };
+
+  test("runs our shim and is removed afterwards, as is what an earlier attempt left", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
+    const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: "x", attempt: 0 };
+    daemon.sandboxes = [{ id: "old", metadata, state: "SANDBOX_NOTREADY", runtimeHandler: snp.handler }];
+    await verifySandbox(host, cri, snp);
+    expect(daemon.sandboxes).toEqual([]);
+  });
+
+  test("with another shim is an error, and is removed as well", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    start(host, 17, shim("/usr/bin/containerd-shim-runc-v2", "box"));
+    start(host, 18, shim(snp.entry.runtimePath, "another"));
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/it runs \/usr\/bin\/containerd-shim-runc-v2/);
+    expect(daemon.sandboxes).toEqual([]);
+  });
+
+  test("does not run our shim because a pod's process has its arguments, nor another shim for that", async () => {
+    const { host, cri } = await nodeWith();
+    start(host, 18, shim(snp.entry.runtimePath, "box"), "18\t1");
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    start(host, 17, shim("/usr/bin/containerd-shim-runc-v2\u001b[2J", "box"));
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/it runs \/usr\/bin\/containerd-shim-runc-v2[ -~]*$/);
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
+    await verifySandbox(host, cri, snp);
+  });
+
+  test("that the kubelet ended before it was looked at is started anew, a few times", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    const { runSandbox } = cri;
+    let started = 0;
+    let ended = 2;
+    cri.runSandbox = async (config, handler, timeoutMs) => {
+      const id = await runSandbox(config, handler, timeoutMs);
+      started += 1;
+      start(host, 17, started > ended ? shim(snp.entry.runtimePath, id) : "");
+      if (started <= ended) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      return id;
+    };
+    await verifySandbox(host, cri, snp);
+    expect([started, daemon.sandboxes]).toEqual([3, []]);
+    [started, ended] = [0, 9];
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    expect(started).toBe(3);
+  });
+
+  test("that is ready without a process of its own is an error at once", async () => {
+    const { host, cri } = await nodeWith();
+    const { runSandbox } = cri;
+    let started = 0;
+    cri.runSandbox = (...args) => {
+      started += 1;
+      return runSandbox(...args);
+    };
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no process was started for it/);
+    expect(started).toBe(1);
+  });
+
+  test("that cannot be stopped is tried again for a while: the kubelet may be stopping it, too", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
+    let failures = 3;
+    cri.stopSandbox = async () => {
+      failures -= 1;
+      if (failures >= 0) throw new Error('failed to delete "eth0": no such device');
+    };
+    await verifySandbox(host, cri, snp);
+    expect(daemon.sandboxes).toEqual([]);
+    failures = 1000;
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(/no such device/);
+  });
+
+  test("of a pod counts as use, our own does not", async () => {
+    const { cri, daemon } = await nodeWith();
+    const of = (name: string, namespace: string, runtimeHandler: string): Sandbox => ({
+      id: name,
+      metadata: { name, namespace, uid: name, attempt: 0 },
+      state: "SANDBOX_READY",
+      runtimeHandler,
+    });
+    daemon.sandboxes = [
+      of("web", "shop", snp.handler),
+      of("db", "shop", ""),
+      of("db", "shop", tdx.handler),
+      of("contrast-runtime-verify", "contrast-runtime-system", snp.handler),
+    ];
+    expect(await sandboxesUsing(cri, snp.handler)).toEqual(["shop/web"]);
+  });
+});

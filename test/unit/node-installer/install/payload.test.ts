@@ -1,0 +1,131 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { journalPath, readJournal } from "../../../../node-installer/host/journal.ts";
+import { converge } from "../../../../node-installer/install/converge.ts";
+import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { refusalOf } from "./outcomes.ts";
+
+let node: MemoryNode;
+beforeEach(() => {
+  node = new MemoryNode();
+});
+afterEach(() => node.close());
+
+test("a lost journal: existing files are adopted, not copied again, and the pristine copy is the file without our block", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  await converge(node.environment(spec));
+  for (const path of [...node.host.nodes.keys()]) if (path.startsWith("/var/lib/")) node.host.nodes.delete(path);
+  node.host.points.length = 0;
+  await converge(node.environment(node.spec([...spec.runtimes, node.runtime("00000002")])));
+  expect(node.host.points.filter((point) => point.startsWith("copy") && point.includes("00000001"))).toEqual([]);
+  const journal = await readJournal(node.host, "workers");
+  expect(node.host.text(journalPath)).toBeDefined();
+  await converge(node.environment(node.spec([])), { refuseBlocked: true });
+  expect(node.host.text(configPath)).toBe(adminsFile);
+  expect(journal.runtimes).toHaveLength(2);
+});
+
+describe("whose the payload is", () => {
+  const runtimes = "/opt/edgeless";
+  const setUp = async () => {
+    const runtime = node.runtime("00000001");
+    const spec = node.spec([runtime]);
+    await converge(node.environment(spec));
+    node.host.points.length = 0;
+    return {
+      spec,
+      shim: runtime.containerd.runtimePath,
+      configuration: `${runtimes}/${runtime.handler}/etc/configuration.toml`,
+    };
+  };
+  const change = (path: string, rest: object) => {
+    const known = node.host.nodes.get(path);
+    if (known === undefined) throw new Error(`there is no ${path}`);
+    node.host.nodes.set(path, { ...known, ...rest });
+  };
+  const copied = () => node.host.points.filter((point) => point.startsWith("copy "));
+
+  test.each([
+    ["of somebody else", { uid: 65534 }],
+    ["of another group", { gid: 65534 }],
+    ["that others may write", { mode: 0o777 }],
+  ])("a file %s is replaced, although its bytes are right", async (_name, attributes) => {
+    const { spec, shim } = await setUp();
+    change(shim, attributes);
+    await converge(node.environment(spec));
+    expect(copied()).toHaveLength(1);
+    expect(await node.host.stat(shim)).toMatchObject({ uid: 0, gid: 0, mode: 0o755 });
+    expect(node.starts).toBe(2);
+  });
+
+  test("so is such a file that was there before anything was installed", async () => {
+    const runtime = node.runtime("00000001");
+    node.host.put(runtime.containerd.runtimePath, "shim of 00000001", { mode: 0o755, uid: 65534, gid: 65534 });
+    await converge(node.environment(node.spec([runtime])));
+    expect(await node.host.stat(runtime.containerd.runtimePath)).toMatchObject({ uid: 0, gid: 0 });
+  });
+
+  test("Kata's configuration is written again if it is not root's", async () => {
+    const { spec, configuration } = await setUp();
+    change(configuration, { uid: 65534, mode: 0o666 });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(await node.host.stat(configuration)).toMatchObject({ uid: 0, mode: 0o644 });
+  });
+
+  test("a rewritten file is replaced, although its time of modification was set back", async () => {
+    const { spec, shim } = await setUp();
+    change(shim, { content: Buffer.from("evil of 00000001"), ctimeNs: 1n });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(node.host.text(shim)).toBe("shim of 00000001");
+  });
+
+  test("right bytes whose times changed, or are not in an earlier version's journal, are read once and kept", async () => {
+    const { spec, shim } = await setUp();
+    change(shim, { ctimeNs: 1n });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(copied()).toEqual([]);
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: false });
+    const journal = (node.host.text(journalPath) ?? "").replaceAll(/ *"ctimeNs": "\d+",\n/g, "");
+    expect(journal).not.toContain("ctimeNs");
+    node.host.put(journalPath, journal, { mode: 0o600, uid: 0, gid: 0 });
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+    expect(copied()).toEqual([]);
+    expect(node.host.text(journalPath)).toContain("ctimeNs");
+  });
+
+  test.each([
+    ["before the first installation", false],
+    ["on a node that serves", true],
+  ])("a directory that others can write to is refused, and nothing is changed: %s", async (_name, installed) => {
+    const { spec } = await setUp();
+    if (!installed) await converge(node.environment(node.spec([])));
+    if (!installed) await node.host.makeDirectory(runtimes, 0o755);
+    change(runtimes, { uid: 65534, mode: 0o777 });
+    const before = Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/"));
+    expect(await refusalOf(converge(node.environment(spec)))).toBe("not-roots");
+    expect(await refusalOf(converge(node.environment(node.spec([node.runtime("00000002")]))))).toBe("not-roots");
+    expect(Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/"))).toEqual(before);
+    change(runtimes, { uid: 0, mode: 0o755 });
+    await converge(node.environment(spec));
+    expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
+  });
+
+  test("nor is the directory of a retired runtime trusted that pods still use", async () => {
+    const { spec } = await setUp();
+    const [{ handler } = { handler: "" }] = spec.runtimes;
+    node.sandboxes.push({ handler, name: "default/web" });
+    const next = node.spec([node.runtime("00000002")]);
+    change(`${runtimes}/${handler}`, { mode: 0o777 });
+    expect(await refusalOf(converge(node.environment(next)))).toBe("not-roots");
+    change(`${runtimes}/${handler}`, { mode: 0o755 });
+    expect(await converge(node.environment(next))).toMatchObject({ blocked: [{ handler }] });
+    change(`${runtimes}/${handler}`, { mode: 0o777 });
+    expect(await refusalOf(converge(node.environment(next)))).toBe("not-roots");
+  });
+
+  test("nothing is removed below a directory that others can write to", async () => {
+    const { shim } = await setUp();
+    change(runtimes, { mode: 0o777 });
+    expect(await refusalOf(converge(node.environment(node.spec([]))))).toBe("not-roots");
+    expect(await node.host.stat(shim)).toBeDefined();
+  });
+});

@@ -1,0 +1,68 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { converge } from "../../../../node-installer/install/converge.ts";
+import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { refusalOf } from "./outcomes.ts";
+
+let node: MemoryNode;
+beforeEach(() => {
+  node = new MemoryNode();
+});
+afterEach(() => node.close());
+
+describe("rollback", () => {
+  test("a handler that breaks the CRI: exact bytes back, serving, and not retried automatically", async () => {
+    const good = node.runtime("00000001");
+    await converge(node.environment(node.spec([good])));
+    const file = node.host.text(configPath);
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([good, bad]);
+    await expect(converge(node.environment(spec))).rejects.toThrow(RolledBack);
+    expect(node.host.text(configPath)).toBe(file);
+    expect(node.served).toEqual([good.handler]);
+
+    const starts = node.starts;
+    expect(await refusalOf(converge(node.environment(spec)))).toBe("failed-before");
+    expect(node.starts).toBe(starts);
+  });
+
+  test("is retried when somebody asks (with a new token, once) or when the spec changes", async () => {
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([bad]);
+    await expect(converge(node.environment(spec))).rejects.toThrow(RolledBack);
+    await expect(converge(node.environment(spec), { retry: true })).rejects.toThrow(RolledBack);
+    await expect(converge(node.environment(spec), { retryToken: "one" })).rejects.toThrow(RolledBack);
+    expect(await refusalOf(converge(node.environment(spec), { retryToken: "one" }))).toBe("failed-before");
+    node.breaks.clear();
+    await converge(node.environment({ ...spec, atOnce: 2 }));
+    expect(node.served).toEqual([bad.handler]);
+  });
+});
+
+describe("somebody's request for another attempt", () => {
+  test("does not count if it came before the failure", async () => {
+    await converge(node.environment(node.spec([node.runtime("00000001")])), { retryToken: "early" });
+    const bad = node.runtime("0000000b");
+    node.breaks.add(bad.handler);
+    const spec = node.spec([bad]);
+    await expect(converge(node.environment(spec), { retryToken: "early" })).rejects.toThrow(RolledBack);
+    expect(await refusalOf(converge(node.environment(spec), { retryToken: "early" }))).toBe("failed-before");
+  });
+});
+
+test("a change that the guard undid meanwhile is not committed", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  node.host.onPoint = (point, when) => {
+    if (point !== "probe Status" || when !== "after" || node.starts < 2) return;
+    node.host.onPoint = () => undefined;
+    // The installer hung for longer than the guard waits.
+    node.host.put("/var/lib/contrast-runtime/guard.fired", "outcome=restored\n");
+    node.host.put(configPath, adminsFile);
+    node.host.nodes.delete("/var/lib/contrast-runtime/guard.armed");
+  };
+  await expect(converge(node.environment(spec))).rejects.toThrow(/rolled back: the guard on the host undid the change/);
+  expect(node.served).toEqual([]);
+  expect(node.host.text(configPath)).toBe(adminsFile);
+});

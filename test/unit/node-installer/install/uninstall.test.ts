@@ -1,0 +1,115 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { converge } from "../../../../node-installer/install/converge.ts";
+import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { backupsOn } from "./outcomes.ts";
+
+let node: MemoryNode;
+beforeEach(() => {
+  node = new MemoryNode();
+});
+afterEach(() => node.close());
+
+describe("uninstall and retirement", () => {
+  const uninstall = (spec: ReturnType<MemoryNode["spec"]>) =>
+    converge(node.environment({ ...spec, runtimes: [] }), { refuseBlocked: true });
+  const ofTheHost = () =>
+    Object.fromEntries(
+      Object.entries(node.host.tree()).filter(([path]) => !path.startsWith("/var/log/contrast-runtime/")),
+    );
+
+  test("leaves the host as it was, except for the log", async () => {
+    const before = ofTheHost();
+    const spec = node.spec([node.runtime("00000001"), node.runtime("00000002")]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(ofTheHost()).toEqual(before);
+    expect(node.served).toEqual([]);
+    expect(node.host.nodes.has("/opt/edgeless")).toBe(false);
+    expect(node.host.nodes.has("/var/lib/contrast-runtime")).toBe(false);
+  });
+
+  test("removes the file again if there was none", async () => {
+    node.close();
+    node = new MemoryNode("");
+    node.host.nodes.delete(configPath);
+    const before = ofTheHost();
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("a hundred cycles end with the original bytes", async () => {
+    const before = ofTheHost();
+    for (let cycle = 0; cycle < 100; cycle += 1) {
+      const spec = node.spec([node.runtime(cycle.toString(16).padStart(8, "0"))]);
+      await converge(node.environment(spec));
+      await uninstall(spec);
+    }
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("an administrator's later edit stays", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    node.host.put(configPath, `# mine\n${node.host.text(configPath)}`);
+    node.start();
+    await uninstall(spec);
+    expect(node.host.text(configPath)).toBe(`# mine\n${adminsFile}`);
+    expect(backupsOn(node)).toEqual([]);
+  });
+
+  test("an administrator's edit between two installations is not undone by the uninstall", async () => {
+    const [first, second] = [node.runtime("00000001"), node.runtime("00000002")];
+    await converge(node.environment(node.spec([first])));
+    node.host.put(configPath, `# mine\n${node.host.text(configPath)}`);
+    const spec = node.spec([first, second]);
+    await converge(node.environment(spec));
+    await uninstall(spec);
+    expect(node.host.text(configPath)).toBe(`# mine\n${adminsFile}`);
+  });
+
+  test("is refused while a pod uses a handler, before anything changes", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.sandboxes.push({ handler: runtime.handler, name: "default/web" });
+    const before = ofTheHost();
+    await expect(uninstall(node.spec([runtime]))).rejects.toThrow(/default\/web/);
+    expect(ofTheHost()).toEqual(before);
+  });
+
+  test("a runtime that the spec no longer lists is removed once no pod uses it, and served until then", async () => {
+    const [old, next] = [node.runtime("00000001"), node.runtime("00000002")];
+    await converge(node.environment(node.spec([old])));
+    node.sandboxes.push({ handler: old.handler, name: "default/web" });
+    const spec = node.spec([next]);
+    const outcome = await converge(node.environment(spec));
+    expect(outcome.blocked).toEqual([{ handler: old.handler, pods: ["default/web"] }]);
+    expect(node.served?.toSorted()).toEqual([old.handler, next.handler]);
+    node.sandboxes.length = 0;
+    await converge(node.environment(spec));
+    expect(node.served).toEqual([next.handler]);
+    expect(Object.keys(node.host.tree()).filter((path) => path.includes(old.handler))).toEqual([]);
+  });
+
+  test("files stay as long as a process runs from them", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.host.running.push({ pid: 77, name: "shim", program: runtime.containerd.runtimePath });
+    const { blocked } = await converge(node.environment(node.spec([])));
+    expect(blocked).toEqual([{ handler: runtime.handler, pods: ["process shim (77)"] }]);
+    expect(await node.host.stat(runtime.containerd.runtimePath)).toBeDefined();
+    node.host.running.length = 0;
+    await converge(node.environment(node.spec([])));
+    expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+
+  test("a process that only says so keeps no files", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    node.host.put("/proc/77/cmdline", `sh\0-c\0sleep ${runtime.containerd.runtimePath}`);
+    node.host.link("/proc/77/exe", "/bin/sh");
+    expect((await converge(node.environment(node.spec([])))).blocked).toEqual([]);
+    expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+});

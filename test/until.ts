@@ -1,0 +1,25 @@
+import { setTimeout as delay } from "node:timers/promises";
+
+/**
+ * Resolves with what the probe says, as soon as that is neither `undefined` nor `false`. For conditions that can only be
+ * polled; for those of Kubernetes objects there is `kubectl wait`. A probe that fails is asked again; the last error is the
+ * cause when the time is over.
+ */
+export async function until<T>(
+  what: string,
+  probe: () => Promise<T | false | undefined>,
+  timeoutMs = 60_000,
+): Promise<T> {
+  const end = Date.now() + timeoutMs;
+  for (let last: unknown; ; ) {
+    try {
+      const result = await probe();
+      if (result !== undefined && result !== false) return result;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`, { cause: last });
+    await delay(100);
+  }
+}

@@ -1,0 +1,128 @@
+/** What all commands of this repository share, beyond what commander does by itself. */
+import { Command, CommanderError, type CommandUnknownOpts, Help, type Option } from "@commander-js/extra-typings";
+import { didYouMean } from "../../runtime/nearest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import { exitCodes, report } from "./exit-codes.ts";
+
+class UsageError extends Refusal {
+  readonly command: CommandUnknownOpts;
+
+  constructor(command: CommandUnknownOpts, message: string) {
+    super("usage", message);
+    this.command = command;
+  }
+}
+
+/** A command. Its mistakes are Refusals; it exits only by `run`, so that it can be called from a test, too. */
+export class Verb extends Command {
+  constructor(name: string) {
+    super(name);
+    this.exitOverride()
+      .enablePositionalOptions()
+      .configureHelp({
+        subcommandTerm: (command) => command.name(),
+        commandDescription: (command) => oneLine(command.description()),
+        subcommandDescription: (command) => oneLine(command.summary() || command.description()),
+        optionDescription,
+      })
+      .configureOutput({
+        writeOut: (text) => console.log(text.trimEnd()),
+        writeErr: (text) => console.error(text.trimEnd()),
+      })
+      .helpOption("-h, --help", "show this help");
+  }
+
+  override error(message: string): never {
+    throw new UsageError(
+      this,
+      message.replace(/^error: /, "").replace(/^[a-z]/, (first) => first.toUpperCase()),
+    );
+  }
+
+  /** Commander would take the next option for a forgotten value, and the last of two values. */
+  override parseOptions(args: string[]) {
+    const seen = new Set<Option>();
+    for (const [option, value, attached] of this.#given(args)) {
+      const { long } = option;
+      if (!attached && value?.startsWith("-") && value !== "-")
+        this.error(`${long} has no value: "${value}" follows. A value that begins so is written ${long}=${value}.`);
+      if (option.mandatory && value === "") this.error(`The value of ${long} is empty.`);
+      if (seen.has(option) && !isList(option)) this.error(`${long} is given twice.`);
+      seen.add(option);
+    }
+    const parsed = super.parseOptions(args);
+    this.#refuseUnknown(parsed.operands, parsed.unknown);
+    return parsed;
+  }
+
+  /** Commander would first say what is missing, which is often what was only misspelt. */
+  #refuseUnknown([word]: string[], unknown: string[]): void {
+    if (this.commands.some((command) => command.name() === word)) return;
+    const [option = ""] = unknown;
+    const helps = unknown.some((each) => each === "--help" || each === "-h");
+    if (option.startsWith("-") && !helps) {
+      const name = option.replace(/=.*/s, "");
+      const owners = this.commands.filter(({ options }) => options.some(({ long }) => long === name));
+      if (owners.length > 0)
+        this.error(
+          `${name} is an option of ${owners.map((owner) => owner.name()).join(", ")}, and stands behind that.`,
+        );
+      const known = this.options.map(({ long = "" }) => long);
+      this.error(`Unknown option '${name}'${didYouMean(name, known)}`);
+    }
+    if (word === undefined || word === "help" || this.commands.length === 0) return;
+    const known = this.commands.map((command) => command.name());
+    this.error(`Unknown command '${word}'${didYouMean(word, known)}`);
+  }
+
+  /** This command's options that take a value, with the value, and whether it stands in the same word. */
+  *#given(args: string[]): Generator<[option: Option, value: string | undefined, attached: boolean]> {
+    const words = args.values();
+    for (const word of words) {
+      if (word === "--" || this.commands.some((command) => command.name() === word)) return;
+      const [, name, attached] = /^(--[^=]+)(?:=(.*))?$/s.exec(word) ?? [];
+      const option = this.options.find(({ long, required }) => required && long === name);
+      if (option === undefined) continue;
+      yield attached === undefined ? [option, words.next().value, false] : [option, attached, true];
+    }
+  }
+}
+
+function optionDescription(option: Option): string {
+  const text = oneLine(isList(option) ? option.description : new Help().optionDescription(option));
+  return text + (isList(option) ? " (repeatable)" : "") + (option.mandatory ? " (required)" : "");
+}
+
+/** The terminal's width decides where lines end, but for what is indented. */
+const oneLine = (text: string): string => text.replaceAll(/\n(?=\S)/g, " ");
+
+/** Options that may be repeated begin with an empty list. */
+const isList = ({ defaultValue }: Option): boolean => Array.isArray(defaultValue);
+
+/** Ends a command with this exit code. */
+export function exitWith(code: number): void {
+  if (code !== exitCodes.done) throw new CommanderError(code, "contrast-runtime.exit", "");
+}
+
+/** Runs a command with these words; returns the exit code. */
+export async function run(command: CommandUnknownOpts, words: readonly string[]): Promise<number> {
+  let acting = command;
+  command.hook("preAction", (_, action) => {
+    acting = action;
+  });
+  try {
+    await command.parseAsync(words, { from: "user" });
+    return exitCodes.done;
+  } catch (error) {
+    // Without a subcommand the help was printed, as an error.
+    if (error instanceof CommanderError) return error.code === "commander.help" ? exitCodes.usage : error.exitCode;
+    const code = report(error);
+    if (code === exitCodes.usage)
+      console.error(`See: ${pathOf(error instanceof UsageError ? error.command : acting)} --help`);
+    return code;
+  }
+}
+
+/** What the user typed: "contrast-runtime review check". */
+export const pathOf = (command: CommandUnknownOpts): string =>
+  command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;

@@ -1,0 +1,26 @@
+import { inspect } from "node:util";
+import { printableLines } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+
+/** What the product's commands exit with. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, stalled: 3, unreachable: 4 } as const;
+
+/** Refusals that mean something else than "failed", by their code. */
+const codesOfRefusals = new Map<string, number>([
+  ["usage", exitCodes.usage],
+  ["kubeconfig", exitCodes.unreachable],
+  ["no-installer", exitCodes.unreachable],
+  ["unreachable", exitCodes.unreachable],
+]);
+
+/** Says on standard error why a command ended: its users' matters in a sentence, a bug with its stack. Returns the exit code. */
+export function report(error: unknown): number {
+  console.error(printableLines(ownWords(error) ?? inspect(error), 60, 2_000));
+  return (error instanceof Refusal ? codesOfRefusals.get(error.code) : undefined) ?? exitCodes.failed;
+}
+
+/** Of a file that is not there, the operating system's message says it all. */
+function ownWords(error: unknown): string | undefined {
+  const ofSystem = error instanceof Error && "syscall" in error;
+  return error instanceof Refusal || ofSystem ? error.message : undefined;
+}

@@ -1,0 +1,53 @@
+/** Readers of options' values. What they throw becomes "option … argument … is invalid" and the sentence. */
+import { InvalidArgumentError } from "@commander-js/extra-typings";
+
+export function wholeNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("It must be a whole number.");
+}
+
+/** Decimal or 0x-prefixed. */
+export function number(text: string): number {
+  const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN;
+  if (Number.isSafeInteger(value)) return value;
+  throw new InvalidArgumentError("It must be a number such as 4 or 0x4.");
+}
+
+/** Of exactly so many hex digits. */
+export const hexDigits =
+  (length: number) =>
+  (text: string): string => {
+    if (text.length === length && /^[0-9a-f]+$/i.test(text)) return text;
+    throw new InvalidArgumentError(`It must be ${length} hex digits.`);
+  };
+
+/** "a,b", and more if the option is repeated. */
+export const names = (text: string, before: string[]): string[] => [
+  ...before,
+  ...text.split(",").filter((name) => name !== ""),
+];
+
+/** `names` of which there must be one: an empty variable of a script must not mean "all". */
+export function someNames(text: string, before: string[]): string[] {
+  const given = names(text, before);
+  if (given.length > 0) return given;
+  throw new InvalidArgumentError("It names nothing.");
+}
+
+/** An option that may be repeated. */
+export const each = (text: string, before: string[]): string[] => [...before, text];
+
+/** As many as a Kata guest of a usual host gets; larger tables are slow to nobody's use. */
+const mostVcpus = 512;
+
+/** "4", "1-8" or a list of both. */
+export function vcpuCounts(text: string): readonly number[] {
+  const counts = text.split(",").flatMap((part) => {
+    const [, first = "", last = first] = /^(\d{1,3})(?:-(\d{1,3}))?$/.exec(part) ?? [];
+    const length = Number(last) - Number(first) + 1;
+    if (first === "" || Number(first) < 1 || Number(last) > mostVcpus || length < 1)
+      throw new InvalidArgumentError(`It must be counts from 1 to ${mostVcpus} such as 2, 1-8 or 1,4-6.`);
+    return Array.from({ length }, (_, index) => Number(first) + index);
+  });
+  return [...new Set(counts)].toSorted((a, b) => a - b);
+}

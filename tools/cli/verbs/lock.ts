@@ -1,0 +1,114 @@
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { flavourNames } from "../../../runtime/flavours.ts";
+import { type FileRole, fileRoles, guestImage } from "../../../runtime/manifest.ts";
+import { platformNames } from "../../../runtime/spec.ts";
+import type { Locked, LockOrder } from "../../lock/order.ts";
+import { type Progress, toStderr } from "../../programs/progress.ts";
+import { Verb } from "../command.ts";
+import { each } from "../values.ts";
+
+const room = () => import("../../lock/order.ts");
+
+/** `done` is told what was locked; by default it says so on standard output. */
+export const verb = (progress: Progress = toStderr, done: (locked: Locked) => void = say) => {
+  const locks = async (order: LockOrder) => done(await (await room()).lock(order, progress));
+  return new Verb("lock")
+    .description(
+      `Fetches a payload's files, checks them, and writes the manifest to commit. A download that broke off is continued by
+the same command.`,
+    )
+    .addCommand(
+      source("kata-release", "A release of Kata Containers, from GitHub.", "kata-go")
+        .option("--mirror <url>", "directory that holds the release's assets instead")
+        .option("--sha256 <hex>", "digest of the asset, where none is known here")
+        .option(
+          "--attestation <file>",
+          `its provenance, from "gh attestation download" (default: asked for at GitHub, or at the mirror as
+sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
+        )
+        .option("--trusted-root <file>", 'Sigstore\'s, from "gh attestation trusted-root" (default: fetched)')
+        .addOption(ca())
+        .action((options) => locks({ source: "kata-release", ...options })),
+    )
+    .addCommand(
+      source("oci-image", "An image, such as Contrast's node installer.", "contrast-go")
+        .requiredOption("--image <reference>", "registry/repository@sha256:…")
+        .option("--root <path>", "directory in the image that is laid out like a runtime's (default: found)")
+        .option("--cosign-key <file>", "the publisher's public key (PEM): refused unless it signed the image")
+        .addOption(ca())
+        .action((options) => locks({ source: "oci-image", ...options })),
+    )
+    .addCommand(
+      source("files", "Files of this machine.", "contrast-go")
+        .option("--from <directory>", "laid out like a runtime's directory")
+        .action((options) => locks({ source: "files", ...options })),
+    )
+    .addCommand(
+      source("from-node", "Files of a node that has them.", "contrast-go")
+        .requiredOption(
+          "--via <command>",
+          'runs a command there: "ssh root@node-1", "kubectl exec -n NS POD -- chroot /host"',
+        )
+        .option("--root <path>", "directory on the node that is laid out like a runtime's")
+        .action((options) => locks({ source: "from-node", ...options })),
+    )
+    .addCommand(
+      new Verb("fetch")
+        .description(
+          "Takes the files of a manifest that is committed already, from where it was locked; the manifest stays as it is.",
+        )
+        .requiredOption("--manifest <file>", "the committed manifest")
+        .addOption(payloads())
+        .addOption(ca())
+        .action(async (options) => done(await (await room()).fetchCommitted(options, progress))),
+    );
+};
+
+/** What is locked anew has these options in common. */
+const source = (name: LockOrder["source"], description: string, flavour: (typeof flavourNames)[number]) =>
+  new Verb(name)
+    .description(description)
+    .addOption(new Option("--platform <name>", "of the runtime").choices(platformNames).makeOptionMandatory())
+    .requiredOption("--kata-version <version>", "such as 4.1.0")
+    .addOption(new Option("--flavour <name>", "which Kata it is").choices(flavourNames).default(flavour))
+    .option("--name <name>", "of the payload (default: from platform, flavour and version)")
+    .option("--file <role=path>", `take this file of the source for a role: ${fileRoles.join(", ")}`, namedFile, [])
+    .option("--kata-config <path>", "a Kata configuration of the source, for the guest's boot parameters")
+    .addOption(
+      new Option("--rootfs-type <type>", "where the source does not say it").choices(
+        guestImage.shape.rootfsType.options,
+      ),
+    )
+    .option("--kernel-params <text>", "where the source does not say them")
+    .option("--kernel-verity-params <text>", "where the source does not say them")
+    .option(
+      "--command-line <text>",
+      `the guest's whole kernel command line as it is measured, {vcpus} in the place of its number of vCPUs; for Kata
+versions whose command line is not known here. Without it, values that cover it are not predicted`,
+    )
+    .option(
+      "--acknowledge <id>",
+      `a known hole of this Kata that you put up with, by its GHSA or CVE id; the stack's runtime must say the same.
+Without it, a Kata with one that can be used here is not locked`,
+      each,
+      [],
+    )
+    .option("--output <file>", "the manifest to commit (default: node-installer/payloads/NAME.json)")
+    .addOption(payloads());
+
+const payloads = () =>
+  new Option("--payloads <directory>", "where the files go (default: .local/payloads, from where the image is built)");
+const ca = () => new Option("--ca <file>", "certificate of the server's authority (PEM)");
+
+function namedFile(text: string, before: { role: FileRole; path: string }[]): { role: FileRole; path: string }[] {
+  const [name, path] = text.split(/=(.*)/s);
+  if (!path) throw new InvalidArgumentError("It must be ROLE=PATH.");
+  const role = fileRoles.find((known) => known === name);
+  if (role === undefined) throw new InvalidArgumentError(`"${name}" is none of the roles ${fileRoles.join(", ")}.`);
+  return [...before, { role, path }];
+}
+
+async function say(locked: Locked): Promise<void> {
+  const { summaryLines } = await import("../../lock/summary.ts");
+  for (const line of summaryLines(locked)) console.log(line);
+}

@@ -1,0 +1,128 @@
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { cpuSignatures, vmms } from "../../../measure/vmsa.ts";
+import { verityAlgorithms } from "../../../runtime/measurement-inputs.ts";
+import { platformNames } from "../../../runtime/spec.ts";
+import { Verb } from "../command.ts";
+import { hexDigits, number, vcpuCounts } from "../values.ts";
+
+/** Also a program of its own, tools/measure/main.ts. */
+export const verb = () =>
+  new Verb("measure")
+    .description("Computes what a confidential VM will be attested with. Prints JSON.")
+    .addCommand(snp())
+    .addCommand(tdx())
+    .addCommand(igvm())
+    .addCommand(verity())
+    .addCommand(initdata())
+    .addCommand(manifest())
+    .addCommand(layers());
+
+const print = (value: object) => console.log(JSON.stringify(value, null, 2));
+
+const snp = () =>
+  new Verb("snp")
+    .description("The launch digest of an SEV-SNP guest; options as sev-snp-measure has them.")
+    .requiredOption("--ovmf <file>", "the firmware")
+    .requiredOption("--vcpus <number>", "how many vCPUs the guest has", number)
+    .option("--vcpu-type <model>", `one of ${Object.keys(cpuSignatures).join(", ")}`)
+    .option("--vcpu-sig <number>", "the CPU's signature instead", number)
+    .option("--vcpu-family <number>", "with --vcpu-model and --vcpu-stepping, instead", number)
+    .option("--vcpu-model <number>", "see --vcpu-family", number)
+    .option("--vcpu-stepping <number>", "see --vcpu-family", number)
+    .option("--kernel <file>", "the guest's kernel, where the firmware checks it")
+    .option("--initrd <file>", "with --kernel")
+    .option("--append <text>", "the kernel's command line, quoted as one word; with --kernel")
+    .option("--guest-features <number>", "the guest's SEV features", number, 1)
+    .addOption(new Option("--vmm-type <name>", "the VMM").choices(vmms).default("QEMU"))
+    .option("--snp-ovmf-hash <hex>", "the firmware's digest, where it was measured before", firmwareDigest)
+    .addOption(new Option("--mode <mode>", "what sev-snp-measure calls it").choices(["snp"]))
+    .action(async (guest) => print((await import("../../measure/snp.ts")).snp(guest)));
+
+const firmwareDigest = (text: string): string => (text === "" ? "" : hexDigits(96)(text));
+
+const tdx = () =>
+  new Verb("tdx")
+    .description("MRTD in both page orders, and the RTMRs that these inputs define.")
+    .requiredOption("--ovmf <file>", "the firmware")
+    .option("--append <text>", "the kernel's command line, quoted as one word")
+    .option("--initrd <file>", "with --append")
+    .option("--kernel <file>", "may be given, as to snp; nothing that can be predicted depends on it")
+    .action(async (guest) => print((await import("../../measure/tdx.ts")).tdx(guest)));
+
+const igvm = () =>
+  new Verb("igvm")
+    .description("The SEV-SNP launch digest of an IGVM file, and whether its ID block agrees.")
+    .argument("[file]", "the IGVM file")
+    .option("--igvm <file>", "the same")
+    .action(async (file, options, command) => {
+      const given = file ?? options.igvm;
+      if (given === undefined) return command.error("The IGVM file is missing.");
+      print((await import("../../measure/igvm.ts")).igvm(given));
+    });
+
+const verity = () =>
+  new Verb("verity")
+    .description(
+      `The dm-verity root hash of a file; with TREE also writes the hash device. Options as veritysetup's, but nothing is
+random: without --salt there is none, and the superblock of a TREE needs --uuid.`,
+    )
+    .argument("<data>", "the data file")
+    .argument("[tree]", "the hash device to write")
+    .option("--salt <hex>", "- or nothing: none", salt, "")
+    .addOption(new Option("--hash <name>", "the algorithm").choices(verityAlgorithms).default("sha256"))
+    .option("--data-block-size <bytes>", "of the data", number, 4096)
+    .option("--hash-block-size <bytes>", "of the tree", number, 4096)
+    .option("--no-superblock", "begin TREE with the hash tree itself")
+    .option("--uuid <uuid>", "of the superblock")
+    .action(async (data, tree, options) =>
+      print((await import("../../measure/verity.ts")).verity(data, tree, options)),
+    );
+
+function salt(text: string): string {
+  const digits = text === "-" ? "" : text;
+  if (/^([0-9a-f]{2})*$/i.test(digits)) return digits;
+  throw new InvalidArgumentError("It must be hex digits, two for each byte.");
+}
+
+const initdata = () =>
+  new Verb("initdata")
+    .description(
+      `Digest, HOSTDATA, MRCONFIGID and annotation of an initdata document, or the digest of a policy. FILE may be the disk,
+too, by which Kata hands the document to the guest.`,
+    )
+    .argument("[file]", "the initdata document")
+    .addOption(new Option("--decode <annotation>", "the document is in this annotation").conflicts("policy"))
+    .option("--policy <file>", "a policy instead")
+    .action(async (file, { decode, policy }, command) => {
+      const given = [file, decode, policy].filter((each) => each !== undefined);
+      if (given.length !== 1) command.error("Give one of an initdata document, --decode and --policy.");
+      const room = await import("../../measure/initdata.ts");
+      if (file !== undefined) print(room.initdata(file));
+      if (decode !== undefined) print(room.decoded(decode));
+      if (policy !== undefined) print(room.policy(policy));
+    });
+
+const manifest = () =>
+  new Verb("manifest")
+    .description("A payload's reference values from its manifest alone.")
+    .argument("<manifest>", "the payload's manifest")
+    .addOption(new Option("--platform <name>", "of the runtime").choices(platformNames).makeOptionMandatory())
+    .option("--vcpus <counts>", "such as 2, 1-8 or 1,4-6 (default: 1-8)", vcpuCounts)
+    .addOption(
+      new Option(
+        "--for <shape>",
+        "a table, Contrast's manifest, Trustee's reference values, or the message that rvps-tool registers",
+      )
+        .choices(["table", "contrast", "trustee", "rvps"])
+        .default("table"),
+    )
+    .action(async (file, wanted) => print((await import("../../measure/manifest.ts")).manifestValues(file, wanted)));
+
+const layers = () =>
+  new Verb("layers")
+    .description(
+      `The dm-verity root hash of each layer, as tardev-snapshotter of AKS computes it (releases 3.2.0.azl1 to azl5).`,
+    )
+    .argument("<image>", "registry/repository@sha256:…, or a directory or archive (OCI layout, docker save)")
+    .option("--ca <file>", "certificate of the registry's authority (PEM)")
+    .action(async (image, { ca }) => print(await (await import("../../measure/layers.ts")).layers(image, ca)));

@@ -1,0 +1,23 @@
+import { readFile } from "node:fs/promises";
+import { type Manifest, parseManifest } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+
+/**
+ * The manifest in a file.
+ *
+ * @param remedy a sentence that says what to do about one that cannot be used
+ * @throws Refusal where there is none, or no valid one
+ */
+export async function readManifest(file: string, remedy: string): Promise<Manifest> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw new Refusal("manifest-unreadable", `${file} cannot be read: ${(error as Error).message}. ${remedy}`, {
+      cause: error,
+    });
+  }
+  const manifest = parseManifest(text);
+  if (typeof manifest === "string") throw new Refusal("manifest-invalid", `${file} ${manifest}. ${remedy}`);
+  return manifest;
+}

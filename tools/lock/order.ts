@@ -1,0 +1,124 @@
+/** The orders of `lock`: what was asked for on the command line becomes a payload and its manifest. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { z } from "zod";
+import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
+import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
+import { type FileRole, type guestImage, type Manifest, manifestSchema } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
+import { readManifest } from "../files/manifest.ts";
+import { projectDirectory } from "../files/project.ts";
+import type { Progress } from "../programs/progress.ts";
+import type { LockRequest } from "./lock.ts";
+import { refetch } from "./refetch.ts";
+import { lockFrom, type Source } from "./sources.ts";
+
+/** What no source changes. */
+interface Common {
+  platform: PlatformName;
+  flavour: FlavourName;
+  kataVersion: string;
+  /** Default: from platform, flavour and version. */
+  name?: string | undefined;
+  file: { role: FileRole; path: string }[];
+  kataConfig?: string | undefined;
+  rootfsType?: z.infer<typeof guestImage>["rootfsType"] | undefined;
+  kernelParams?: string | undefined;
+  kernelVerityParams?: string | undefined;
+  commandLine?: string | undefined;
+  acknowledge: string[];
+  output?: string | undefined;
+  payloads?: string | undefined;
+}
+export type LockOrder = Common & Source;
+
+export interface Locked {
+  manifest: Manifest;
+  /** The one that was committed before. */
+  before: Manifest | undefined;
+  output: string;
+  directory: string;
+  /** A line for each known hole. */
+  holes: string[];
+}
+
+/** Fetches and locks. */
+export async function lock(order: LockOrder, progress: Progress): Promise<Locked> {
+  const common = request(order);
+  const holes = acknowledgedHoles(common, order.acknowledge);
+  const { output, directory } = common;
+  // One that is no manifest, as after a merge that went wrong, is written anew.
+  const before = await readManifest(output, "").catch(() => undefined);
+  const manifest = await lockFrom(order, common, progress);
+  return { manifest, before, output, directory, holes };
+}
+
+/** Takes the files of a manifest that is committed already. */
+export async function fetchCommitted(
+  options: { manifest: string; payloads?: string | undefined; ca?: string | undefined },
+  progress: Progress,
+): Promise<Locked> {
+  const output = options.manifest;
+  const manifest = await readManifest(output, "Restore it, or lock the payload again.");
+  const directory = payloadDirectory(manifest.name, options.payloads);
+  const ca = options.ca === undefined ? undefined : await readFile(options.ca, "utf8");
+  await refetch(manifest, { directory, ca }, progress);
+  return { manifest, before: manifest, output, directory, holes: [] };
+}
+
+const payloadDirectory = (name: string, payloads = join(projectDirectory, ".local", "payloads")): string =>
+  join(payloads, name);
+
+/** The part of the request that no source changes. */
+function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
+  const { platform, flavour, kataVersion, rootfsType, kernelParams, kernelVerityParams, commandLine } = order;
+  const { name = `${platform}-${flavour}-${kataVersion}` } = order;
+  const checked = manifestSchema.shape.name.safeParse(name);
+  if (!checked.success)
+    throw new Refusal("usage", `--name "${name}": ${checked.error.issues.map(({ message }) => message).join(", ")}.`);
+  const { vmm } = platforms[platform];
+  if (commandLine !== undefined && vmm !== "qemu")
+    throw new Refusal(
+      "usage",
+      `--command-line is not for ${platform}: ${vmm === "none" ? "it has no VM" : "its IGVM file holds the command line"}.`,
+    );
+  return {
+    name,
+    platform,
+    flavour,
+    kataVersion,
+    named: order.file,
+    kataConfiguration: order.kataConfig,
+    guest: { rootfsType, kernelParams, kernelVerityParams },
+    commandLine,
+    directory: payloadDirectory(name, order.payloads),
+    output: order.output ?? join(projectDirectory, "node-installer", "payloads", `${name}.json`),
+  };
+}
+
+/** What is known of this Kata and put up with, or cannot be used here: a line each. @throws Refusal for anything else */
+function acknowledgedHoles(
+  { platform, flavour, kataVersion, guest }: Omit<LockRequest, "layout" | "source">,
+  acknowledge: readonly string[],
+): string[] {
+  supportedPair(platform, flavour, kataVersion);
+  const manifest = { flavour, kataVersion, guest: { kernelParams: guest.kernelParams ?? "" } };
+  const { open, acknowledged, closed, mistakes }: Assessment = assess({ platform, manifest }, acknowledge);
+  const [mistake] = mistakes;
+  if (mistake) throw new Refusal("usage", `--acknowledge ${mistake.message}`);
+  const words = (ids: string[]) => ids.map((id) => `--acknowledge ${id}`).join(" ");
+  if (open.length > 0)
+    throw new Refusal(
+      "known-advisories",
+      `Kata ${kataVersion} (${flavour}) has known holes and was not locked. ${explainOpen(open, (ids) => `${words(ids)} here, and acknowledgedAdvisories: [${ids.join(", ")}] at the stack's runtime`)}`,
+    );
+  return [
+    ...acknowledged.map((hole) => `Known hole, acknowledged: ${advisoryName(hole)}. ${hole.allows} See ${hole.source}`),
+    ...closed.map(({ advisory, why }) => `Known hole that cannot be used here: ${advisoryName(advisory)}: ${why}.`),
+    ...(acknowledged.length === 0
+      ? []
+      : [`The stack's runtime says so, too: acknowledgedAdvisories: [${acknowledged.map(({ id }) => id).join(", ")}]`]),
+  ];
+}

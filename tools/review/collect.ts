@@ -1,0 +1,24 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { collectBundles } from "../../review/collect/bundles.ts";
+import { count } from "../../review/text.ts";
+import { exitCodes } from "../cli/exit-codes.ts";
+import { loadKubeConfig } from "../fleet/client.ts";
+
+/** Fetches the nodes' bundles; returns the exit code. */
+export async function collect(output: string, namespace: string): Promise<number> {
+  let [taken, missed] = [0, 0];
+  const kubeconfig = await loadKubeConfig(process.env);
+  await collectBundles(kubeconfig, namespace, async ({ group, node, bundle, problem }) => {
+    if (bundle === undefined) {
+      missed += 1;
+      console.error(`No bundle of node ${node} (group ${group}): ${problem}`);
+      return;
+    }
+    await mkdir(join(output, group), { recursive: true });
+    await writeFile(join(output, group, `${node}.json`), bundle, { mode: 0o600 });
+    taken += 1;
+  });
+  console.log(`${count(taken, "bundle")} in ${output}.`);
+  return missed === 0 ? exitCodes.done : exitCodes.failed;
+}
