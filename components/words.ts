@@ -1,9 +1,7 @@
-import type * as spec from "../runtime/spec.ts";
-import type * as workload from "../workload/initdata.ts";
-
 /*
  * The words that arguments may be, as enumerations in Pulumi's own form: TypeScript accepts each word as it is, and the
- * packages of other languages get an enumeration.
+ * packages of other languages get an enumeration. Pulumi's analyzer takes `as const` alone, without `satisfies`: a test
+ * compares them with the words that are checked.
  */
 
 /** Where guests run: virtual machine monitor, TEE and place. */
@@ -20,7 +18,7 @@ export const PlatformName = {
   MetalQemuTdxGpu: "metal-qemu-tdx-gpu",
   /** No virtual machine and no TEE: nothing is confidential. For trying on any machine. */
   Local: "local",
-} as const satisfies Record<string, spec.PlatformName>;
+} as const;
 export type PlatformName = (typeof PlatformName)[keyof typeof PlatformName];
 
 /** How a node runs containerd: which file, which socket, which unit. */
@@ -37,7 +35,7 @@ export const DistributionName = {
   K0s: "k0s",
   /** MicroK8s. */
   Microk8s: "microk8s",
-} as const satisfies Record<string, spec.DistributionName>;
+} as const;
 export type DistributionName = (typeof DistributionName)[keyof typeof DistributionName];
 
 /** What happens on the nodes when their group leaves the stack. */
@@ -57,5 +55,5 @@ export const InitdataAlgorithm = {
   Sha384: "sha384",
   /** SHA-512: reports have it truncated. */
   Sha512: "sha512",
-} as const satisfies Record<string, workload.InitdataAlgorithm>;
+} as const;
 export type InitdataAlgorithm = (typeof InitdataAlgorithm)[keyof typeof InitdataAlgorithm];

@@ -1,3 +1,4 @@
+import { notKnownYet } from "../text.ts";
 import type { RawStep, State } from "./engine-output.ts";
 import type { Inputs } from "./inputs.ts";
 
@@ -7,6 +8,7 @@ export interface Step {
   urn: string;
   /** Its own type, such as `kubernetes:apps/v1:DaemonSet`. */
   type: string;
+  /** What its users call it: an object of Kubernetes by its name in the cluster. The engine's own name is in the URN. */
   name: string;
   /** URN of the parent. */
   parent: string | undefined;
@@ -28,13 +30,12 @@ export function typeOf(urn: string): string {
 }
 
 export function resolve({ op, urn, before, after, paths }: RawStep): Step {
-  const [, , , ...name] = urn.split("::");
   const [old, now] = [before ?? undefined, after && op !== "delete" ? after : undefined];
   return {
     op,
     urn,
     type: typeOf(urn),
-    name: name.join("::"),
+    name: nameOf(urn, (now ?? old)?.inputs),
     // The engine's events have empty texts where the document has none.
     parent: after?.parent || before?.parent || undefined,
     provider: providerOf(after) ?? providerOf(before),
@@ -46,6 +47,13 @@ export function resolve({ op, urn, before, after, paths }: RawStep): Step {
       after: now ? optionsOf(now, old ? all : whenItComes) : {},
     },
   };
+}
+
+function nameOf(urn: string, inputs: Inputs | null | undefined): string {
+  const [, , , ...logical] = urn.split("::");
+  const { name } = (inputs?.metadata ?? {}) as { name?: unknown };
+  const isKnown = typeof name === "string" && !["", "[secret]", notKnownYet].includes(name);
+  return isKnown && typeOf(urn).startsWith("kubernetes:") ? name : logical.join("::");
 }
 
 /** A reference is the provider's URN and its id, which a preview may not know. */

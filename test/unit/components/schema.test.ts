@@ -2,6 +2,9 @@ import { dirname, join } from "node:path";
 import { Analyzer } from "@pulumi/pulumi/provider/experimental/analyzer.js";
 import ts from "typescript";
 import { beforeAll, describe, expect, test } from "vitest";
+import { onDestroyValues } from "../../../components/config/defaults.ts";
+import * as words from "../../../components/words.ts";
+import { distributionNames, platformNames } from "../../../runtime/spec.ts";
 
 /* What the components' types say to others: to the packages of other languages, which Pulumi's analyzer makes, and to readers. */
 
@@ -45,6 +48,12 @@ describe("Pulumi's component analyzer", () => {
       items: { $ref: "#/types/contrast-runtime:index:InstalledRuntime" },
     });
   });
+});
+
+test("enumerations have the words that are checked", () => {
+  expect(Object.values(words.PlatformName).toSorted()).toEqual(platformNames.toSorted());
+  expect(Object.values(words.DistributionName).toSorted()).toEqual(distributionNames.toSorted());
+  expect(Object.values(words.OnDestroy).toSorted()).toEqual(onDestroyValues.toSorted());
 });
 
 test("every argument and output that a program may use says what it is, and every optional one its default", () => {
