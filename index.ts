@@ -19,11 +19,13 @@ const runtime = new ContrastRuntime(
   { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
 );
 
-/** What pods set as `runtimeClassName`, by node group. */
-export const handlers = runtime.handlers;
-/** The same with platform, payload and Kata of each. */
-export const runtimes = runtime.runtimes;
-/** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
-export const referenceValues = runtime.referenceValues;
-/** The cluster's kubeconfig; undefined where commands use the environment's KUBECONFIG, or no cluster is contacted. */
-export const kubeconfig = cluster.kubeconfig;
+export default {
+  /** What pods set as `runtimeClassName`, by node group. */
+  handlers: runtime.handlers,
+  /** The same with platform, payload and Kata of each. */
+  runtimes: runtime.runtimes,
+  /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
+  referenceValues: runtime.referenceValues,
+  // Not where commands use the environment's KUBECONFIG, or no cluster is contacted: the engine warns of undefined outputs.
+  ...(cluster.kubeconfig && { kubeconfig: cluster.kubeconfig }),
+};

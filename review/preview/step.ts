@@ -49,12 +49,17 @@ export function resolve({ op, urn, before, after, paths }: RawStep): Step {
   };
 }
 
-function nameOf(urn: string, inputs: Inputs | null | undefined): string {
+function nameOf(urn: string, inputs: Inputs | undefined): string {
   const [, , , ...logical] = urn.split("::");
-  const { name } = (inputs?.metadata ?? {}) as { name?: unknown };
-  const isKnown = typeof name === "string" && !["", "[secret]", notKnownYet].includes(name);
-  return isKnown && typeOf(urn).startsWith("kubernetes:") ? name : logical.join("::");
+  const [, kind] = /^kubernetes:.*:(\w+)$/.exec(typeOf(urn)) ?? [];
+  const { name, namespace } = (inputs?.metadata ?? {}) as { name?: unknown; namespace?: unknown };
+  if (kind === undefined || !isKnown(name)) return logical.join("::");
+  // What a role allows, it allows in its namespace.
+  return /^Role(Binding)?$/.test(kind) && isKnown(namespace) ? `${namespace}/${name}` : name;
 }
+
+const isKnown = (text: unknown): text is string =>
+  typeof text === "string" && !["", "[secret]", notKnownYet].includes(text);
 
 /** A reference is the provider's URN and its id, which a preview may not know. */
 const providerOf = (state: State): string | undefined => state?.provider?.replace(/::[^:]*$/, "") || undefined;
