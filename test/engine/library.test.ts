@@ -157,6 +157,44 @@ new AksCocoNodePool("pool", { resourceGroup: "group", cluster: "cluster", pool: 
   await project.write(program);
 });
 
+test("two of it in one program, each for a cluster of its own, have a resource each of every kind", async () => {
+  const second = program.replace('const runtime = new ContrastRuntime("confidential", {', "const args = {").replace(
+    "});\n// One component",
+    `};
+const runtime = new ContrastRuntime("confidential", args);
+const files = new Provider("files", { renderYamlToDirectory: "files", kubeconfig: "" });
+new ContrastRuntime("second", { ...args, manifestsOnly: true }, { providers: [files] });
+// One component`,
+  );
+  await project.write(`import { Provider } from "@pulumi/kubernetes/provider.js";\n${second}`);
+  const planned = (await project.plan()).map(({ op, urn }) => `${op} ${urn.split("::").slice(2).join(" ")}`);
+  const parent = "contrast-runtime:index:ContrastRuntime";
+  for (const name of ["confidential", "second"]) {
+    expect(planned).toContain(`create ${parent}$kubernetes:core/v1:Namespace ${name}-namespace`);
+    expect(planned).toContain(`create ${parent}$contrast-runtime:index:NodeInstaller ${name}-snp`);
+  }
+  await project.write(program);
+});
+
+test("wrong arguments are told with their properties and without a stack, also where they are known later", async () => {
+  await project.write(program.replace("minimumNodes: 0,", "minimumNodes: -1, atOnce: 0,"));
+  const { code, stdout } = await project.preview();
+  expect(code).not.toBe(0);
+  expect(stdout).toContain("The arguments of ContrastRuntime confidential cannot be used:");
+  expect(stdout).toContain("groups[0].minimumNodes: -1 must be 0 or more.");
+  expect(stdout).toContain("groups[0].atOnce: 0 must be 1 or more.");
+  expect(stdout).not.toMatch(/^ +at .*:\d+:\d+/m);
+
+  await project.write(
+    program.replace("  image,\n", '  image: pulumi.output("registry.example.com/installer:latest"),\n'),
+  );
+  const later = await project.preview();
+  expect(later.code).not.toBe(0);
+  expect(later.stdout).toContain('image: "registry.example.com/installer:latest" names an image by tag');
+  expect(later.stdout).not.toMatch(/^ +at .*:\d+:\d+/m);
+  await project.write(program);
+});
+
 test("its compiler finds the types of everything that the program uses", async () => {
   const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2024", "--skipLibCheck"];
   const tsc = join(clone, "node_modules", ".bin", "tsc");
