@@ -191,7 +191,7 @@ describe("a stack on a cluster", () => {
     await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
     const planned = await operations(project);
     expect(planned).toContain("delete Command runtime-workers-uninstall");
-    expect(planned).toContain("create Command renamed-rollout");
+    expect(planned).toContain("create Command runtime-renamed-rollout");
     expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
   });
 
