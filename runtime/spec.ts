@@ -79,15 +79,15 @@ export const runtimeSpec = z.strictObject({
 export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 
 /** A name that a DaemonSet, a Lease and others have with a prefix. */
-export const groupName = dnsLabel(40);
+const groupName = dnsLabel(40);
 
 /** As a containerd names itself, such as "2.2.2-bd1.34"; the numbers alone decide. */
-export const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {
+const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {
   error: ({ input }) => `${JSON.stringify(input)} is not a version such as 1.7.24 or 2.2.9`,
 });
 
 /** How the nodes of a group run containerd: a distribution, and overrides of its own values (see distributions.ts). */
-export const distributionChoice = z.strictObject({
+const distributionChoice = z.strictObject({
   name: z.enum(distributionNames),
   configPath: nodePath.optional(),
   socket: nodePath.optional(),
@@ -97,7 +97,7 @@ export const distributionChoice = z.strictObject({
 });
 
 /** How many nodes of a group may be between edit and commit at a time. */
-export const nodesAtOnce = z.int().min(1);
+const nodesAtOnce = z.int().min(1);
 
 /**
  * The install spec: the one JSON document that the program renders and the installer reads; the only thing that passes

@@ -22,7 +22,7 @@ export interface Check {
 export type Table = readonly (readonly Check[])[];
 
 /** What a sentence can repeat of a host, in the same two forms as conditions. */
-export const words: Record<string, { of(facts: HostFacts): string; sh: string }> = {
+const words: Record<string, { of(facts: HostFacts): string; sh: string }> = {
   kernel: { of: ({ kernel }) => kernel.release, sh: "$(kernel)" },
   vendor: { of: ({ cpu }) => cpu.vendor || "unknown", sh: "$(cpu_vendor)" },
   cpu: {

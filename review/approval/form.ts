@@ -4,7 +4,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { Summary } from "../summary/summary.ts";
 
 /** What a preview was made of, and by which run of a job: the canonical form carries it. */
-export const sourceSchema = z.object({
+const sourceSchema = z.object({
   /** Number of the pull or merge request. */
   request: z.number().optional(),
   /** The commit whose program ran; of a request its last one, not the merge that a forge makes for a trial. */

@@ -3,11 +3,9 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { Inputs } from "./inputs.ts";
 
 /** Not z.record, which leaves out a key called __proto__. */
-export const inputsSchema = z.custom<Inputs>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-);
+const inputsSchema = z.custom<Inputs>((value) => typeof value === "object" && value !== null && !Array.isArray(value));
 
-export const stateSchema = z
+const stateSchema = z
   .looseObject({
     type: z.string().optional(),
     parent: z.string().optional(),

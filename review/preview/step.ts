@@ -70,7 +70,7 @@ const optionNames = [
   ...["replaceOnChanges", "replaceWith", "deleteBeforeReplace", "customTimeouts", "resourceHooks"],
 ];
 
-export const all = ["provider", ...optionNames];
+const all = ["provider", ...optionNames];
 
 /** What of them already matters when the resource is made; the others say how it changes, and are told when they do. */
 const whenItComes = all.filter(

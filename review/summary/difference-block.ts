@@ -83,7 +83,7 @@ const partsOf = (text: string): string[] =>
     .flatMap(linesOf);
 
 /** Both texts by line: "- " of the first alone, "+ " of the second, "  " of both, with two of those around each change. */
-export function textDifference(before: string, after: string): string[] {
+function textDifference(before: string, after: string): string[] {
   const [old, now] = [partsOf(before), partsOf(after)];
   let [start, end] = [0, 0];
   while (start < old.length && old[start] === now[start]) start += 1;

@@ -79,7 +79,7 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
 
 const at = (group: string) => `Group ${code(group)}`;
 
-export const name = ({ handler, platform, payload }: RuntimeCard) =>
+const name = ({ handler, platform, payload }: RuntimeCard) =>
   `${code(handler)} (platform ${code(platform)}, payload ${code(payload)})`;
 
 function replacedLines({ group, specBefore, specAfter }: GroupChange, pair: GroupChange["replaced"][number]): Line[] {

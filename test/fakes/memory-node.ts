@@ -158,7 +158,9 @@ export class MemoryNode {
         }
       }
       const systemctl = fakeSystemctl(join(root, "bin"));
-      writeFileSync(join(root, "guard.sh"), script.replaceAll("'/", `'${root}/`));
+      // Its places stand in its first line.
+      const moved = script.replace(/^set -- .*$/m, (line) => line.replaceAll(/(?<=[ '])\//g, `${root}/`));
+      writeFileSync(join(root, "guard.sh"), moved);
       systemctl.run("sh", [join(root, "guard.sh")]);
       const under = (path: string) => readTree(join(root, path)).map((name) => `${path}${name}`);
       const kept = new Set([...under("/etc/containerd"), ...under("/var")]);

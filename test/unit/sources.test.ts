@@ -18,10 +18,8 @@ const textOf = (file: string): string => readFileSync(file, "utf8");
 /** Tests that may be longer than the rest until they are split; nothing is added here. */
 const longTests = [
   "test/cluster/privileges.test.ts",
-  "test/unit/node-installer/containerd/daemon.test.ts",
-  "test/unit/node-installer/install/converge.test.ts",
-  "test/unit/review/approval.test.ts",
-  "test/unit/review/unexplained.test.ts",
+  "test/unit/review/forge/approval.test.ts",
+  "test/unit/review/summary/unexplained.test.ts",
 ];
 
 test("no file is longer than 400 lines", () => {

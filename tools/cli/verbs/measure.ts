@@ -116,7 +116,9 @@ const manifest = () =>
         .choices(["table", "contrast", "trustee", "rvps"])
         .default("table"),
     )
-    .action(async (file, wanted) => print((await import("../../measure/manifest.ts")).manifestValues(file, wanted)));
+    .action(async (file, wanted) =>
+      print(await (await import("../../measure/manifest.ts")).manifestValues(file, wanted)),
+    );
 
 const layers = () =>
   new Verb("layers")

@@ -39,9 +39,9 @@ afterEach(async () => {
 });
 
 /** Where the test's payload and manifest go. */
-const here = () => [
+const here = (payloads = join(directory, "payloads")) => [
   "--payloads",
-  join(directory, "payloads"),
+  payloads,
   "--output",
   join(directory, "committed.json"),
   "--name",
@@ -49,9 +49,10 @@ const here = () => [
 ];
 /** There is no such Kata; by its number it is older than 4.1.0, and so has a known hole. */
 const subject = ["--platform", "metal-qemu-snp", "--kata-version", "3.99.0", "--acknowledge", "CVE-2026-77176"];
-const release = (...more: string[]) => [
+const release = (...more: string[]) => [...releaseAt(here()), ...more];
+const releaseAt = (places: string[]) => [
   ...["kata-release", ...subject, "--mirror", server.mirror],
-  ...["--sha256", fixture.sha256, "--rootfs-type", "erofs", ...here(), ...more],
+  ...["--sha256", fixture.sha256, "--rootfs-type", "erofs", ...places],
 ];
 const payloadFile = (path: string) => join(directory, "payloads", "fixture", "files", path);
 
@@ -263,9 +264,7 @@ test("a full disk is said as such, while downloading and while unpacking, and no
       /needs \d+ MB more at .*where 2 MB are free. Make room there, or set XDG_CACHE_HOME/,
     );
     vi.stubEnv("XDG_CACHE_HOME", directory);
-    await expect(lock(release("--payloads", small), quiet)).rejects.toThrow(
-      /The disk is full at .*small.*Make room there/,
-    );
+    await expect(lock(releaseAt(here(small)), quiet)).rejects.toThrow(/The disk is full at .*small.*Make room there/);
     expect(await readdir(small)).toEqual(["contrast-runtime"]);
   } finally {
     await check("umount", [small]);

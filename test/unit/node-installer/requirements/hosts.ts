@@ -15,8 +15,7 @@ export function each(
   }
 }
 
-export const mountinfo =
-  "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n23 22 8:2 / /opt rw,relatime - xfs /dev/sdb1 rw\n";
+const mountinfo = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n23 22 8:2 / /opt rw,relatime - xfs /dev/sdb1 rw\n";
 const cpuinfo = (vendor: string, family: number, model: number, flags: string) =>
   [0, 1]
     .map(
