@@ -111,11 +111,16 @@ export async function run(command: CommandUnknownOpts, words: readonly string[])
     acting = action;
   });
   try {
-    await command.parseAsync(words, { from: "user" });
+    // Of the word "help" nobody needs help.
+    const asked = words[0] === "help" ? words.filter((word) => word !== "--help" && word !== "-h") : words;
+    await command.parseAsync(asked, { from: "user" });
     return exitCodes.done;
   } catch (error) {
-    // Without a subcommand the help was printed, as an error.
-    if (error instanceof CommanderError) return error.code === "commander.help" ? exitCodes.usage : error.exitCode;
+    if (error instanceof CommanderError) {
+      // Where a subcommand is missing, commander prints the help as an error.
+      const unasked = error.code === "commander.help" && error.exitCode !== exitCodes.done;
+      return unasked ? exitCodes.usage : error.exitCode;
+    }
     const code = report(error);
     if (code === exitCodes.usage)
       console.error(`See: ${pathOf(error instanceof UsageError ? error.command : acting)} --help`);

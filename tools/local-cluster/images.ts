@@ -1,5 +1,6 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { join } from "node:path";
+import { packageRoot } from "../files/project.ts";
 import { buildSimpleImage } from "../oci/one-layer.ts";
 import { cacheDirectory } from "../programs/cache.ts";
 import { busyboxProgram, pauseProgram } from "../programs/pinned.ts";
@@ -53,12 +54,14 @@ export async function pushSeedImages(cluster: ClusterLayout, images: SeedImage[]
     images.map(async ({ name, layout, digest }) => {
       const pushed = join(cluster.directory, `pushed-${name}`);
       if ((await readFile(pushed, "utf8").catch(() => "")) === digest) return;
-      const program = join(import.meta.dirname, "..", "image", `push${extname(import.meta.filename)}`);
+      const program = join(packageRoot, "tools", "cli", "bin.mjs");
       const options = { layout, registry: `http://${cluster.registry}`, repository: name };
       const flags = Object.entries(options).map(([key, value]) => `--${key}=${value}`);
-      const push = () => runInNetwork(cluster, [process.execPath, program, ...flags]);
+      const push = () => runInNetwork(cluster, [process.execPath, program, "image", "push", ...flags]);
       await waitFor(cluster, "registry", `The image ${name} cannot be pushed to the registry`, 60_000, async () => {
-        return (await push()).code === 0 || undefined;
+        const { code, stdout } = await push();
+        // It prints the image's reference: a program that did nothing has pushed nothing.
+        return (code === 0 && stdout.includes(digest)) || undefined;
       });
       await writeFile(pushed, digest);
     }),

@@ -138,6 +138,17 @@ test.each(each(needingOne))("%s alone shows its help, and fails", async (path, c
   expect([out, err.split("\n")[0]]).toEqual(["", `Usage: ${path} [options] [command]`]);
 });
 
+test.each([
+  [["help"], "contrast-runtime"],
+  [["help", "--help"], "contrast-runtime"],
+  [["help", "lock"], "contrast-runtime lock"],
+  [["lock", "help"], "contrast-runtime lock"],
+  [["lock", "help", "files"], "contrast-runtime lock files"],
+])("%j was asked for: it is no mistake", async (words, path) => {
+  expect(await main(words)).toBe(0);
+  expect([out.startsWith(`Usage: ${path} `), err]).toEqual([true, ""]);
+});
+
 const takingNoWords = commands.filter((each) => each.commands.length + each.registeredArguments.length === 0);
 test.each(each(takingNoWords))("%s takes no words beside its options", async (_path, command) => {
   const sentence = `Too many arguments for '${command.name()}'. Expected 0 arguments but got 1: more.`;
