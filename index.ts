@@ -19,9 +19,13 @@ const runtime = new ContrastRuntime(
   { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
 );
 
-/** What pods set as `runtimeClassName`, by node group. */
-export const handlers = runtime.handlers;
-/** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
-export const referenceValues = runtime.referenceValues;
-export const kubeconfig =
-  cluster.kubeconfig ?? (cluster.manifests ? `none: see ${cluster.manifests}` : "KUBECONFIG of the environment");
+export default {
+  /** What pods set as `runtimeClassName`, by node group. */
+  handlers: runtime.handlers,
+  /** The same with platform, payload and Kata of each. */
+  runtimes: runtime.runtimes,
+  /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
+  referenceValues: runtime.referenceValues,
+  // Not where commands use the environment's KUBECONFIG, or no cluster is contacted: the engine warns of undefined outputs.
+  ...(cluster.kubeconfig && { kubeconfig: cluster.kubeconfig }),
+};

@@ -1,22 +1,63 @@
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { aksCocoNodePoolCard } from "../runtime/cards.ts";
-import { aksCocoNodePoolArgs, checkArguments } from "./arguments.ts";
+import { applied, checkArguments, input, type Shape } from "./arguments.ts";
 import { azureNative } from "./azure-native.ts";
+import { aksClusterName, azureResourceGroup, pool } from "./config/schema.ts";
+import { labelInputs } from "./group.ts";
 
+/** Arguments of `AksCocoNodePool`. */
 export interface AksCocoNodePoolArgs {
-  resourceGroup: string;
-  /** An existing AKS cluster. */
-  cluster: string;
-  /** The pool's name in Azure: at most 12 lower-case letters and digits. */
+  /** The resource group of the cluster. */
+  resourceGroup: pulumi.Input<string>;
+  /** Name of an existing AKS cluster. */
+  cluster: pulumi.Input<string>;
+  /**
+   * The pool's name in Azure: at most 12 lower-case letters and digits. Plain, because nodes are found by it.
+   *
+   * @example "confidential"
+   */
   pool: string;
-  /** A size that can run SNP guests: Standard_DC*as_cc_v5. */
-  vmSize: string;
-  /** Number of nodes. */
-  count: number;
-  zones?: string[];
-  maxPods?: number;
-  labels?: Record<string, string>;
+  /**
+   * A size that can run SNP guests: Standard_DC*as_cc_v5. Another one replaces the pool.
+   *
+   * @example "Standard_DC4as_cc_v5"
+   */
+  vmSize: pulumi.Input<string>;
+  /** Number of nodes, 0 to 1000. */
+  count: pulumi.Input<number>;
+  /**
+   * Numbers of availability zones, whose order has no meaning. Others replace the pool.
+   *
+   * @default Azure's choice
+   * @example ["1", "2", "3"]
+   */
+  zones?: pulumi.Input<pulumi.Input<string>[]> | undefined;
+  /**
+   * Pods on one node, 10 to 250. Another number replaces the pool.
+   *
+   * @default Azure's choice
+   */
+  maxPods?: pulumi.Input<number> | undefined;
+  /**
+   * Labels that every node has from the moment it joins, besides Azure's own.
+   *
+   * @default none
+   * @example { "example.com/pool": "confidential" }
+   */
+  labels?: pulumi.Input<Record<string, pulumi.Input<string>>> | undefined;
 }
+
+export const aksCocoNodePoolArgs = z.strictObject({
+  resourceGroup: input(azureResourceGroup),
+  cluster: input(aksClusterName),
+  pool: pool.shape.name,
+  vmSize: input(pool.shape.vmSize.unwrap()),
+  count: input(pool.shape.count.unwrap()),
+  zones: input(pool.shape.zones.unwrap()).optional(),
+  maxPods: input(pool.shape.maxPods.unwrap()).optional(),
+  labels: labelInputs.optional(),
+} satisfies Shape<AksCocoNodePoolArgs>);
 
 /**
  * A node pool for confidential containers in an existing AKS cluster. Microsoft retired the service behind it
@@ -24,15 +65,15 @@ export interface AksCocoNodePoolArgs {
  * is in none of the enumerations of Azure's API, so it is passed as plain text.
  */
 export class AksCocoNodePool extends pulumi.ComponentResource {
-  /** Labels that every node of the pool has from the moment it joins. */
-  readonly nodeSelector: Record<string, string>;
+  /** Labels by which the pool's nodes are selected. */
+  readonly nodeSelector: pulumi.Output<Record<string, string>>;
 
   constructor(name: string, args: AksCocoNodePoolArgs, opts?: pulumi.ComponentResourceOptions) {
-    checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
+    const checked = checkArguments(`AksCocoNodePool ${name}`, aksCocoNodePoolArgs, args);
+    const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = checked;
     // The order of zones has no meaning, but another one would replace the pool.
-    const zones = args.zones?.toSorted();
-    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...args, ...(zones && { zones }) }), opts);
-    const { resourceGroup, cluster, pool, vmSize, count, maxPods, labels } = args;
+    const zones = checked.zones && applied(checked.zones, (list) => list.toSorted());
+    super(aksCocoNodePoolCard.type, name, aksCocoNodePoolCard.build({ ...checked, ...(zones && { zones }) }), opts);
 
     const { AgentPool } = azureNative();
     void this.#warnUnlessRegistered(pool);
@@ -70,7 +111,7 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
         deleteBeforeReplace: true,
       },
     );
-    this.nodeSelector = poolSelector(pool);
+    this.nodeSelector = pulumi.output(poolSelector(pool));
     this.registerOutputs({ nodeSelector: this.nodeSelector });
   }
 

@@ -1,158 +1,122 @@
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { manifestSchema } from "../runtime/manifest.ts";
-import { distributionNames, handlerName, hostRequirements, platformNames, runtimeSpec } from "../runtime/spec.ts";
-import type { AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
-import type { BareMetalNodesArgs } from "./bare-metal-nodes.ts";
-import { labels, namespaceName, nodeName, objectName } from "./config/kubernetes-names.ts";
-import { clusterOptions } from "./config/local-cluster.ts";
-import { check } from "./config/mistakes.ts";
-import {
-  aksClusterName,
-  azureResourceGroup,
-  distribution,
-  groupName,
-  groupSchema,
-  host,
-  imageReference,
-  nodes,
-  overhead,
-  pool,
-  privateKey,
-  registryCa,
-  secret,
-  toleration,
-  user,
-} from "./config/schema.ts";
-import type { ContrastRuntimeArgs, NodeGroupArgs, RuntimeArgs } from "./contrast-runtime.ts";
-import type { LocalClusterArgs } from "./local-cluster.ts";
-import type { NodeInstallerArgs } from "./node-installer.ts";
-import type { RuntimeClassArgs, RuntimeClassesArgs } from "./runtime-classes.ts";
+import { check, type Mistake } from "./config/mistakes.ts";
 
 /*
- * What the components accept, whoever calls them: a program in any language is checked like a stack's configuration, by
- * the same schemas. A key that a component's type gains has to be added here, or nothing compiles.
+ * Components check their arguments by the schemas of the stack's configuration: plain values at once, before anything is
+ * registered; an Input that is known later when it is known. Each component has a schema beside its arguments' type.
  */
 
-/** A schema for each of the type's keys. */
-type Shape<Args> = Record<keyof Args, z.ZodType>;
-
-/** Of an output nothing is known yet; whatever a script is made of is checked once more when it is. */
-const input = (schema: z.ZodType) =>
-  z.unknown().check(({ value, issues }) => {
-    if (value instanceof Promise || pulumi.Output.isInstance(value)) return;
-    for (const { message, path } of schema.safeParse(value).error?.issues ?? [])
-      issues.push({ code: "custom", message, path, input: value });
-  });
-const secretInput = (schema: z.ZodType) => input(schema).meta({ secret: true });
-
-const selection = { nodeSelector: labels.optional(), nodeNames: nodes.shape.names };
-const { atOnce, minimumNodes, ignoreNodes, stallTimeout, priorityClass, verifySandbox, onDestroy } = groupSchema.shape;
-const group = {
-  group: groupName,
-  distribution,
-  ...selection,
-  atOnce,
-  minimumNodes,
-  ignoreNodes,
-  stallTimeout,
-  tolerations: z.array(toleration).optional(),
-  priorityClass,
-  verifySandbox,
-  onDestroy,
-};
-const image = input(imageReference);
-const kubeconfig = secretInput(z.string().min(1)).optional();
-
-export const nodeInstallerArgs = z.strictObject({
-  ...group,
-  namespace: namespaceName,
-  image,
-  runtimes: z.array(runtimeSpec),
-  kubeconfig,
-  manifestsOnly: z.boolean().optional(),
-  pullSecret: objectName("Secret").optional(),
-} satisfies Shape<NodeInstallerArgs>);
-
-export const aksCocoNodePoolArgs = z.strictObject({
-  resourceGroup: azureResourceGroup,
-  cluster: aksClusterName,
-  pool: pool.shape.name,
-  vmSize: pool.shape.vmSize.unwrap(),
-  count: pool.shape.count.unwrap(),
-  zones: pool.shape.zones,
-  maxPods: pool.shape.maxPods,
-  labels: pool.shape.labels,
-} satisfies Shape<AksCocoNodePoolArgs>);
-
-export const bareMetalNodesArgs = z.strictObject({
-  hosts: z.array(host),
-  user,
-  privateKey: secretInput(privateKey),
-  distribution: z.enum(distributionNames),
-  requirements: z.array(hostRequirements),
-  joinCommand: secretInput(secret).optional(),
-  image,
-  registryCa: registryCa.optional(),
-  ignore: z.array(nodeName),
-  onDestroy,
-} satisfies Shape<BareMetalNodesArgs>);
-
-const runtimeArgs = z.strictObject({
-  platform: z.enum(platformNames),
-  manifest: manifestSchema,
-  acknowledgedAdvisories: z.array(z.string()).optional(),
-  ...overhead.shape,
-} satisfies Shape<RuntimeArgs>);
-
-const nodeGroupArgs = z.strictObject({
-  ...group,
-  runtimes: z.array(runtimeArgs),
-  pool: aksCocoNodePoolArgs.optional(),
-  hosts: nodes.shape.hosts,
-  sshUser: user,
-  sshPrivateKey: secretInput(privateKey).optional(),
-  joinCommand: secretInput(secret).optional(),
-} satisfies Shape<NodeGroupArgs>);
-
-export const contrastRuntimeArgs = z.strictObject({
-  image,
-  groups: z.array(nodeGroupArgs),
-  kubeconfig,
-  manifestsOnly: z.boolean().optional(),
-  pullSecret: secretInput(secret).optional(),
-  registryCa: registryCa.optional(),
-} satisfies Shape<ContrastRuntimeArgs>);
-
-export const localClusterArgs = clusterOptions satisfies z.ZodObject<Shape<LocalClusterArgs>>;
-
-export const runtimeClassesArgs = z.strictObject({
-  classes: z.array(
-    z.strictObject({
-      handler: handlerName,
-      platform: z.enum(platformNames),
-      ...overhead.shape,
-    } satisfies Shape<RuntimeClassArgs>),
-  ),
-} satisfies Shape<RuntimeClassesArgs>);
-
-/** For `ConfidentialWorkload`, which checks template and initdata itself, with the paths of their fields. */
-export const workloadRuntime = z.object({ platform: z.enum(platformNames), manifest: manifestSchema });
+/** A schema for each of the type's keys: one that the type gains has to be added, or nothing compiles. */
+export type Shape<Args> = Record<keyof Args, z.ZodType>;
 
 /**
- * The arguments with what a schema makes of them. Every mistake is listed, with its key.
- *
- * @throws pulumi.RunError, which the engine shows without a stack
+ * Wrong arguments, for whoever wants to know the properties. The engine shows the message alone, without a stack, as it
+ * does for every RunError.
  */
-export function checkArguments<S extends z.ZodType>(component: string, schema: S, args: unknown): z.output<S> {
-  const { value, mistakes } = check(schema, args, "");
-  if (value !== undefined) return value;
-  const lines = mistakes.map(({ key, message }) => `  ${key || "arguments"}: ${message}`);
-  throw new pulumi.RunError(`The arguments of ${component} cannot be used:\n${lines.join("\n")}`);
+export class WrongArguments extends pulumi.InputPropertiesError {
+  /** What pulumi.RunError.isInstance looks at. */
+  readonly __pulumiRunError = true;
+
+  constructor(component: string, mistakes: readonly Mistake[]) {
+    const lines = mistakes.map(({ key, message }) => `  ${key || "arguments"}: ${message}`);
+    super({
+      message: `The arguments of ${component} cannot be used:\n${lines.join("\n")}`,
+      errors: mistakes.map(({ key, message }) => ({ propertyPath: key, reason: message })),
+    });
+  }
 }
 
-/** host[:port] of the image, once it is known. */
-export function registryOf(image: string): string {
-  const reference = checkArguments("the installer's image", z.strictObject({ image: imageReference }), { image });
-  return reference.image.slice(0, reference.image.indexOf("/"));
+/** An argument that is known later, in its place among the arguments. */
+class Later {
+  readonly #component: string;
+  readonly #value: unknown;
+  readonly path: string;
+
+  constructor(component: string, value: unknown, path: string) {
+    this.#component = component;
+    this.#value = value;
+    this.path = path;
+  }
+
+  checked<S extends z.ZodType>(schema: S): pulumi.Output<z.output<S>> {
+    // Annotated because Pulumi's inferred type, which unwraps what may be inside, says less.
+    const value: pulumi.Output<unknown> = pulumi.output(this.#value);
+    return value.apply((known) => judged(this.#component, check(schema, known, this.path)));
+  }
+}
+
+/** No type of an argument has an output of undefined. */
+type InputOf<T> = pulumi.Input<Exclude<T, undefined>> | Extract<T, undefined>;
+
+/** An argument that may be an Input: what the schema makes of it, now or later. */
+export const input = <S extends z.ZodType>(schema: S) =>
+  z
+    .unknown()
+    .optional()
+    .transform((value, { issues }): InputOf<z.output<S>> => {
+      if (value instanceof Later) return value.checked(schema) as InputOf<z.output<S>>;
+      const parsed = schema.safeParse(value);
+      if (parsed.success) return parsed.data as InputOf<z.output<S>>;
+      issues.push(...parsed.error.issues.map((issue) => ({ ...issue, input: value }) as z.core.$ZodRawIssue));
+      return z.NEVER;
+    })
+    .meta({ judgedBy: schema });
+
+/** The same keys, each for an Input. */
+export const inputs = <S extends Record<string, z.ZodType>>(shape: S) =>
+  Object.fromEntries(Object.entries(shape).map(([key, schema]) => [key, input(schema)])) as {
+    [K in keyof S]: ReturnType<typeof input<S[K]>>;
+  };
+
+/**
+ * Applies at once where everything in the value is known, so that what is plain stays plain.
+ *
+ * @param value checked already: nothing in it is a Promise that may fail unseen
+ */
+export function applied<T, R>(value: pulumi.Input<T>, make: (known: pulumi.Unwrap<T>) => R): pulumi.Input<R> {
+  let known = true;
+  setAside(value, "", () => {
+    known = false;
+  });
+  return known ? make(value as pulumi.Unwrap<T>) : pulumi.output(value).apply(make);
+}
+
+/**
+ * The arguments with what the schema makes of them: defaults filled in, Inputs that are known later still to be checked.
+ *
+ * @param component as messages name it, such as "NodeInstaller workers"
+ * @throws WrongArguments with every mistake
+ */
+export function checkArguments<S extends z.ZodType>(component: string, schema: S, args: unknown): z.output<S> {
+  const later = new Set<string>();
+  const waiting = setAside(args, "", (value, path) => {
+    later.add(path);
+    return new Later(component, value, path);
+  });
+  const { mistakes, ...result } = check(schema, waiting, "");
+  return judged(component, {
+    ...result,
+    mistakes: mistakes.map(({ key, message }) => ({
+      key,
+      message: later.has(key)
+        ? "is an output, but must be a plain value: names, numbers or texts that are needed at once depend on it."
+        : message,
+    })),
+  });
+}
+
+function judged<Value>(component: string, { value, mistakes }: { value?: Value; mistakes: Mistake[] }): Value {
+  if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
+  return value as Value;
+}
+
+/** A copy in which whatever is known later is replaced. */
+function setAside(value: unknown, path: string, replace: (value: unknown, path: string) => unknown): unknown {
+  if (pulumi.Output.isInstance(value) || value instanceof Promise) return replace(value, path);
+  if (Array.isArray(value)) return value.map((item, i) => setAside(item, `${path}[${i}]`, replace));
+  if (typeof value !== "object" || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, part]) => [key, setAside(part, path ? `${path}.${key}` : key, replace)]),
+  );
 }

@@ -1,70 +1,150 @@
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { bareMetalNodesCard } from "../runtime/cards.ts";
 import { type CommandPurpose, commandName } from "../runtime/names.ts";
+import { platforms } from "../runtime/platforms.ts";
 import { quote } from "../runtime/shell.ts";
-import type { DistributionName, HostRequirements } from "../runtime/spec.ts";
-import { bareMetalNodesArgs, checkArguments, registryOf } from "./arguments.ts";
+import { distributionNames, type HostRequirements, platformNames } from "../runtime/spec.ts";
+import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
 import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./certificates.ts";
+import { nodeName } from "./config/kubernetes-names.ts";
+import { groupSchema, host, imageReference, privateKey, registryCa, secret, user } from "./config/schema.ts";
 import { checkScript } from "./host-check.ts";
+import { formerly } from "./names.ts";
+import type { DistributionName, OnDestroy, PlatformName } from "./words.ts";
 
+/** A host that is reached over SSH. */
 export interface HostArgs {
-  /** The node's name in the cluster. */
+  /** The node's name in the cluster. Plain, because resources are named after it. */
   name: string;
-  /** Host name or IP address. */
-  address: string;
-  port: number;
-  /** As in known_hosts, type and key. Checked: another host that answers is refused. */
-  hostKey: string;
+  /**
+   * Host name or IP address, such as the output of a machine that the same program creates.
+   *
+   * @example "192.0.2.11"
+   */
+  address: pulumi.Input<string>;
+  /**
+   * TCP port of its SSH server.
+   *
+   * @default 22
+   */
+  port?: pulumi.Input<number> | undefined;
+  /**
+   * The host's public key as in known_hosts, type and key. Checked: another host that answers is refused.
+   *
+   * @example "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI…"
+   */
+  hostKey: pulumi.Input<string>;
 }
 
-export interface BareMetalNodesArgs {
+/** How all hosts of a group are reached and prepared. */
+export interface HostAccessArgs {
+  /** The hosts; their order has no meaning. Plain, because it decides the number of resources. */
   hosts: HostArgs[];
-  user: string;
+  /**
+   * The user to log in as; one other than root must be allowed to become root without a password.
+   *
+   * @default "root"
+   */
+  user?: pulumi.Input<string> | undefined;
+  /** Content of the private key to log in with. A secret. */
   privateKey: pulumi.Input<string>;
-  distribution: DistributionName;
-  /** Those of every runtime that the hosts should serve. */
-  requirements: HostRequirements[];
   /**
    * Shell script, run once as root on a host that is in no cluster yet: the one argument that is a program by nature. It is
-   * passed on standard input, as it is.
+   * passed on standard input, as it is. A secret. Whether it is given is plain: it decides which commands are registered.
+   *
+   * @default none: the hosts are members already
    */
   joinCommand?: pulumi.Input<string> | undefined;
-  /** The image that the hosts will pull, and its registry's CA certificate in PEM, if that is not a public one. */
-  image: pulumi.Input<string>;
-  registryCa?: string | undefined;
-  /** Names of dead hosts: nothing is run on them, not even what never ran, and nothing waits for them. */
-  ignore: string[];
-  /** "uninstall" or "leave": what happens to the hosts' settings when they leave the stack. */
-  onDestroy?: string | undefined;
 }
+
+/** Arguments of `BareMetalNodes`. */
+export interface BareMetalNodesArgs extends HostAccessArgs {
+  /** containerd, aks, k3s, rke2, k0s or microk8s. Plain, because the scripts are made for it. */
+  distribution: DistributionName;
+  /** Those of every runtime that the hosts should serve. Plain, because the scripts are made for them. */
+  platforms: PlatformName[];
+  /** The image that the hosts will pull, by digest. */
+  image: pulumi.Input<string>;
+  /**
+   * Certificates, in PEM, of the authorities that the hosts are made to trust for the image's registry. Whether they are
+   * given is plain: it decides which commands are registered.
+   *
+   * @default none: the registry's certificate is a public one
+   */
+  registryCa?: pulumi.Input<string> | undefined;
+  /**
+   * Names of dead hosts: nothing is run on them, not even what never ran, and nothing waits for them. Plain, because it
+   * decides which commands are registered.
+   *
+   * @default []
+   * @example ["node-7"]
+   */
+  ignoreNodes?: string[] | undefined;
+  /**
+   * What happens to the hosts' settings when they leave the stack: "uninstall" or "leave". Plain, because the engine needs
+   * it when they are no longer in the program.
+   *
+   * @default "uninstall"
+   */
+  onDestroy?: OnDestroy;
+}
+
+const hostArgs = z.strictObject({ ...inputs(host.shape), name: nodeName } satisfies Shape<HostArgs>);
+
+export const hostAccessArgs = {
+  hosts: z.array(hostArgs),
+  user: input(user),
+  privateKey: input(privateKey),
+  joinCommand: input(secret).optional(),
+} satisfies Shape<HostAccessArgs>;
+
+const bareMetalNodesArgs = z.strictObject({
+  ...hostAccessArgs,
+  distribution: z.enum(distributionNames),
+  platforms: z.array(z.enum(platformNames)),
+  image: input(imageReference),
+  registryCa: input(registryCa).optional(),
+  ignoreNodes: z.array(nodeName).default([]),
+  onDestroy: groupSchema.shape.onDestroy,
+} satisfies Shape<BareMetalNodesArgs>);
+
+type Checked = z.output<typeof bareMetalNodesArgs>;
+type CheckedHost = z.output<typeof hostArgs>;
 
 /**
  * Bare-metal hosts, prepared over SSH: kernel modules, limits and sysctls, checks of the processor's confidential
  * computing, and membership in the cluster. One command per concern, so that previews are readable.
  */
 export class BareMetalNodes extends pulumi.ComponentResource {
-  readonly nodeNames: string[];
-  /** The last command of each host, for whatever must wait for the hosts. */
-  readonly ready: pulumi.Resource[];
+  /** The hosts' names in the cluster, sorted. */
+  readonly nodeNames: pulumi.Output<string[]>;
 
-  constructor(name: string, given: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
-    const { registryCa } = checkArguments(`BareMetalNodes ${name}`, bareMetalNodesArgs, given);
-    const args = { ...given, registryCa };
-    const hosts = args.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
-    const requirements = combined(args.requirements);
-    super(bareMetalNodesCard.type, name, bareMetalNodesCard.build({ hosts, ignored: args.ignore, requirements }), opts);
-    for (const sentence of args.registryCa === undefined ? [] : outdated(args.registryCa, new Date()))
-      pulumi.log.warn(`registryCa: ${sentence} Hosts trust no registry by it.`, this);
-    this.ready = hosts.flatMap((host) => this.#host(host, args, requirements));
-    this.nodeNames = hosts.map((host) => host.name);
+  constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
+    const checked = checkArguments(`BareMetalNodes ${name}`, bareMetalNodesArgs, args);
+    const hosts = checked.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    const requirements = combined(checked.platforms.map((platform) => platforms[platform].host));
+    const ignored = checked.ignoreNodes;
+    super(bareMetalNodesCard.type, name, bareMetalNodesCard.build({ hosts, ignored, requirements }), opts);
+    this.#warnOutdated(checked.registryCa);
+    for (const host of hosts) this.#host(name, host, checked, requirements);
+    this.nodeNames = pulumi.output(hosts.map((host) => host.name));
     this.registerOutputs({ nodeNames: this.nodeNames });
   }
 
-  #host(host: HostArgs, args: BareMetalNodesArgs, requirements: HostRequirements): pulumi.Resource[] {
-    const { distribution, registryCa, joinCommand, onDestroy = "uninstall" } = args;
-    const dead = args.ignore.includes(host.name);
+  #warnOutdated(registryCa: Checked["registryCa"]): void {
+    if (registryCa === undefined) return;
+    applied(registryCa, (pem) => {
+      for (const sentence of outdated(pem, new Date()))
+        pulumi.log.warn(`registryCa: ${sentence} Hosts trust no registry by it.`, this);
+    });
+  }
+
+  #host(parent: string, host: CheckedHost, args: Checked, requirements: HostRequirements): void {
+    const { distribution, image, registryCa, joinCommand, onDestroy, user } = args;
+    const dead = args.ignoreNodes.includes(host.name);
     if (dead) {
       const then = "What was run before stays; the rest is run once its name is removed from ignoreNodes.";
       pulumi.log.warn(
@@ -75,25 +155,22 @@ export class BareMetalNodes extends pulumi.ComponentResource {
     const connection = {
       host: host.address,
       port: host.port,
-      user: args.user,
+      user,
       privateKey: pulumi.secret(args.privateKey),
       hostKey: host.hostKey,
       // A minute in total: a host that does not answer is reported, not waited for.
       dialErrorLimit: 4,
       perDialTimeout: 15,
     };
-    const run = (
-      concern: CommandPurpose,
-      command: { create: string; delete?: pulumi.Input<string>; stdin?: pulumi.Input<string> },
-      after: pulumi.Resource[],
-    ) =>
+    const run = (concern: CommandPurpose, verbs: Verbs, after: pulumi.Resource[]) =>
       new Command(
-        commandName(host.name, concern),
+        `${parent}-${commandName(host.name, concern)}`,
         // sshd accepts no environment variables by default. A command without verbs connects to nothing: a dead host's
         // command that never ran is registered like that, and a later update runs it.
-        { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(args.user, command)) },
+        { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(user, verbs)) },
         {
           parent: this,
+          aliases: formerly(commandName(host.name, concern)),
           dependsOn: after,
           // What the stack has recorded of a dead host stays as it is, verbs included.
           ...(dead && { ignoreChanges: ["*"] }),
@@ -108,27 +185,36 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       [],
     );
     const check = run("check", { create: "sh -s", stdin: checkScript(requirements) }, [prepare]);
-    const ready = [check];
+    const before = [check];
     if (registryCa !== undefined) {
-      const registry = pulumi.output(args.image).apply(registryOf);
-      const stdin = registry.apply((host) => registryScript(host, registryCa));
-      ready.push(run("registry", { create: "sh -s", stdin, delete: registry.apply(unregistryScript) }, [check]));
+      const registry = applied(image, registryOf);
+      const stdin = applied([registry, registryCa] as const, ([host, pem]) => registryScript(host, pem));
+      before.push(run("registry", { create: "sh -s", stdin, delete: applied(registry, unregistryScript) }, [check]));
     }
-    if (joinCommand === undefined) return ready;
-    return [run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, ready)];
+    if (joinCommand !== undefined)
+      run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, before);
   }
 }
 
-/** Everything here needs root; another user must be allowed to become root without a password. */
-function asRoot<T extends { create: string; delete?: pulumi.Input<string> }>(user: string, command: T): T {
-  if (user === "root") return command;
-  const wrap = (script: string) => `sudo -n sh -c ${quote(script)}`;
+interface Verbs {
+  create: string;
+  delete?: pulumi.Input<string>;
+  stdin?: pulumi.Input<string>;
+}
+
+/** Everything here needs root. */
+function asRoot(user: pulumi.Input<string>, verbs: Verbs) {
+  const wrap = (script: pulumi.Input<string>) =>
+    applied([user, script] as const, ([user, script]) => (user === "root" ? script : `sudo -n sh -c ${quote(script)}`));
   return {
-    ...command,
-    create: wrap(command.create),
-    ...(command.delete !== undefined && { delete: pulumi.output(command.delete).apply(wrap) }),
+    ...verbs,
+    create: wrap(verbs.create),
+    ...(verbs.delete !== undefined && { delete: wrap(verbs.delete) }),
   };
 }
+
+/** host[:port] of a reference by digest. */
+const registryOf = (image: string): string => image.slice(0, image.indexOf("/"));
 
 /** What several runtimes need together. Two kinds of confidential computing need two kinds of processor, hence two groups. */
 function combined(requirements: HostRequirements[]): HostRequirements {

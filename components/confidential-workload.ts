@@ -1,35 +1,114 @@
-import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { idBlockAnnotations } from "../measure/id-block.ts";
 import { valuesOf } from "../measure/launch-values.ts";
-import { deriveRuntime } from "../measure/runtime.ts";
+import { type MeasuredRuntime, measuredRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
-import type { Manifest } from "../runtime/manifest.ts";
 import { platforms } from "../runtime/platforms.ts";
-import type { PlatformName } from "../runtime/spec.ts";
-import type { Initdata } from "../workload/initdata.ts";
-import { type LayerRoot, type PodTemplate, type PreparedWorkload, prepareWorkload } from "../workload/template.ts";
-import { checkArguments, workloadRuntime } from "./arguments.ts";
+import { Refusal } from "../runtime/refusal.ts";
+import {
+  type LayerRoot,
+  type PodTemplate,
+  type PreparedWorkload,
+  prepareWorkload,
+  type WorkloadOptions,
+} from "../workload/template.ts";
+import { checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { withoutStack } from "./refusals.ts";
+import { payloadArgs } from "./runtime.ts";
+import { InitdataAlgorithm, type PlatformName } from "./words.ts";
 
+/** Policy and data files for the guest. */
+export interface InitdataArgs {
+  /**
+   * The digest's algorithm: sha256, sha384 or sha512.
+   *
+   * @example "sha256"
+   */
+  algorithm: InitdataAlgorithm;
+  /**
+   * Contents by file name: "policy.rego", "aa.toml", "cdh.toml".
+   *
+   * @example { "policy.rego": "package agent_policy…" }
+   */
+  data: Record<string, pulumi.Input<string>>;
+}
+
+/** A layer of a container image, as `contrast-runtime measure layers` prints it. */
+export interface LayerArgs {
+  /** "sha256:…" of the uncompressed layer, as the image's configuration has it. */
+  diffId: string;
+  /** dm-verity root hash, hex. */
+  rootHash: string;
+}
+
+/** What a report shows of initdata (on AKS: of the policy). Hex. */
+export interface InitdataDigest {
+  /** Digest of what the guest is given. */
+  digest: string;
+  /** HOST_DATA of an SNP report. */
+  hostData: string;
+  /** MRCONFIGID of a TDX quote. */
+  mrConfigId: string;
+}
+
+/** Arguments of `ConfidentialWorkload`. */
 export interface ConfidentialWorkloadArgs {
+  /** As in the node group: see `RuntimeArgs`. Plain, because the handler is derived from it. */
   platform: PlatformName;
-  /** The payload that the nodes have, as `ContrastRuntime` takes it. */
-  manifest: Manifest;
-  template: pulumi.Input<k8s.core.v1.PodTemplateSpec>;
+  /**
+   * The manifest of the payload that the nodes have, as `ContrastRuntime` takes it. Plain, because the handler is derived
+   * from it.
+   *
+   * @example readManifest("payloads/kata-go/manifest.json")
+   */
+  manifest: pulumi.Inputs;
+  /**
+   * A pod template, as in Kubernetes' PodTemplateSpec.
+   *
+   * @example { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } }
+   */
+  template: pulumi.Input<pulumi.Inputs>;
   /** Policy and data files for the guest; on AKS only the policy. The host can read them. */
-  initdata: pulumi.Input<Initdata>;
+  initdata: pulumi.Input<InitdataArgs>;
   /**
    * Initdata without "policy.rego" is refused unless this is true: then the policy in the guest's image decides, and the
    * one in upstream Kata's lets the host run programs in the containers. Nothing for AKS, where a policy is needed.
+   *
+   * @default false
    */
-  withoutPolicy?: boolean;
-  /** For AKS: the layers of every image of the template, by its reference, as `contrast-runtime measure layers` prints them. */
-  layers?: pulumi.Input<Record<string, LayerRoot[]>>;
+  withoutPolicy?: boolean | undefined;
+  /**
+   * For AKS, and required there: the layers of every image of the template, by the image's reference, as
+   * `contrast-runtime measure layers` prints them.
+   *
+   * @default none
+   */
+  layers?: pulumi.Input<Record<string, LayerArgs[]>> | undefined;
 }
+
+const confidentialWorkloadArgs = z.strictObject({
+  platform: payloadArgs.platform,
+  manifest: payloadArgs.manifest,
+  // Checked when it is known, with the paths of its fields.
+  template: z.custom((value) => typeof value === "object" && value !== null, { error: "must be a pod template" }),
+  initdata: input(
+    z.strictObject({
+      algorithm: z.enum(Object.values(InitdataAlgorithm)),
+      data: z.record(z.string(), input(z.string())),
+    } satisfies Shape<InitdataArgs>),
+  ),
+  withoutPolicy: z.boolean().default(false),
+  layers: input(
+    z.record(
+      z.string(),
+      z.array(z.strictObject({ diffId: z.string(), rootHash: z.string() } satisfies Shape<LayerArgs>)),
+    ),
+  ).optional(),
+} satisfies Shape<ConfidentialWorkloadArgs>);
 
 /**
  * A pod template made ready for a runtime, and what a verifier will see of its pods: on the review card, and as outputs.
@@ -37,45 +116,28 @@ export interface ConfidentialWorkloadArgs {
  */
 export class ConfidentialWorkload extends pulumi.ComponentResource {
   /** RuntimeClass and handler. */
-  readonly handler: string;
+  readonly handler: pulumi.Output<string>;
   /** For a Deployment's `spec.template`, or wherever else pods come from. */
-  readonly template: pulumi.Output<k8s.core.v1.PodTemplateSpec>;
-  /** Digest of the initdata (on AKS: of the policy) and what the report shows of it; hex. */
-  readonly initdata: pulumi.Output<PreparedWorkload["initdata"]>;
+  readonly template: pulumi.Output<pulumi.Inputs>;
+  /** What a report shows of the initdata (on AKS: of the policy). */
+  readonly initdata: pulumi.Output<InitdataDigest>;
   /** SHA-256 of policy.rego, hex; undefined without a policy. */
   readonly policyDigest: pulumi.Output<string | undefined>;
-  /** dm-verity root hashes of the images' layers by container; undefined where guests pull images. */
+  /** dm-verity root hashes, hex, of the images' layers by container; undefined where guests pull images. */
   readonly rootHashes: pulumi.Output<Record<string, string[]> | undefined>;
   /** The row of the reference values for the vCPUs that these limits add up to; undefined if the manifest has none. */
   readonly reference: pulumi.Output<ReferenceTable | undefined>;
 
   constructor(name: string, args: ConfidentialWorkloadArgs, opts?: pulumi.ComponentResourceOptions) {
-    const { platform, manifest, withoutPolicy = false } = args;
-    checkArguments(`ConfidentialWorkload ${name}`, workloadRuntime, { platform, manifest });
-    const { handler, containerd } = withoutStack(() => deriveRuntime({ platform, manifest }));
-    const { podAnnotations } = containerd;
-    const { host, snapshotter } = platforms[platform];
-    if (snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
-      throw new pulumi.RunError(
-        `Payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
-      );
-    const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
+    const checked = checkArguments(`ConfidentialWorkload ${name}`, confidentialWorkloadArgs, args);
+    const runtime = measured(`ConfidentialWorkload ${name}`, checked);
+    const { manifest, spec } = runtime;
     // Annotated because Pulumi's inferred type, which lifts every property, says less.
     const prepared: pulumi.Output<PreparedWorkload> = pulumi
-      .all([args.template, args.initdata, args.layers])
+      .all([args.template, checked.initdata, checked.layers])
       .apply(([template, initdata, layers = {}]) =>
         withoutStack(() =>
-          prepareWorkload(template as PodTemplate, {
-            handler,
-            initdata,
-            podAnnotations,
-            withoutPolicy,
-            guestPull: host.guestPull,
-            ...(snapshotter === undefined ? {} : { layers }),
-            ...(hasIdBlocks && {
-              annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(platform, manifest, [vcpus])?.snp ?? []),
-            }),
-          }),
+          prepareWorkload(template as PodTemplate, workloadOptions(runtime, { ...checked, initdata, layers })),
         ),
       );
     const card = {
@@ -83,17 +145,53 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       policyDigest: prepared.apply(({ policyDigest }) => policyDigest),
       rootHashes: prepared.apply(({ rootHashes }) => rootHashes),
       reference: prepared.apply(({ vcpus }) => {
-        const values = valuesOf(platform, manifest, [vcpus]);
+        const values = valuesOf(runtime, [vcpus]);
         return values && referenceTable(values);
       }),
     };
+    const { handler } = spec;
     super(confidentialWorkloadCard.type, name, { handler, payload: manifest.name, ...card }, opts);
-    this.handler = handler;
-    this.template = prepared.apply(({ template }) => template as k8s.core.v1.PodTemplateSpec);
+    this.handler = pulumi.output(handler);
+    this.template = prepared.apply(({ template }) => template as pulumi.Inputs);
     this.initdata = card.initdata;
     this.policyDigest = card.policyDigest;
     this.rootHashes = card.rootHashes;
     this.reference = card.reference;
     this.registerOutputs({ handler, template: this.template, ...card });
   }
+}
+
+/** @throws WrongArguments where the payload cannot serve the platform */
+function measured(component: string, { platform, manifest }: z.output<typeof confidentialWorkloadArgs>) {
+  const mistake = (message: string) => new WrongArguments(component, [{ key: "manifest", message }]);
+  if (platforms[platform].snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
+    throw mistake(
+      `payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
+    );
+  try {
+    return measuredRuntime({ platform, manifest });
+  } catch (error) {
+    throw error instanceof Refusal ? mistake(`cannot be used: ${error.message}`) : error;
+  }
+}
+
+type Given = Pick<WorkloadOptions, "initdata"> & { withoutPolicy: boolean; layers: Record<string, LayerRoot[]> };
+
+function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given): WorkloadOptions {
+  const { handler, containerd } = runtime.spec;
+  const { podAnnotations } = containerd;
+  const { host, snapshotter } = platforms[runtime.platform];
+  const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
+  const { initdata, withoutPolicy } = given;
+  return {
+    handler,
+    podAnnotations,
+    initdata,
+    withoutPolicy,
+    guestPull: host.guestPull,
+    ...(snapshotter !== undefined && { layers }),
+    ...(hasIdBlocks && {
+      annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),
+    }),
+  };
 }

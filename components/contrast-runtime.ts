@@ -1,189 +1,245 @@
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
-import { launchTable, launchValues } from "../measure/launch-values.ts";
+import { z } from "zod";
+import { launchTable } from "../measure/launch-values.ts";
 import { measuredInputs } from "../measure/reference-value-changes.ts";
-import { deriveRuntime, measuredRuntime } from "../measure/runtime.ts";
 import type { ReferenceTable } from "../measure/verifier-formats.ts";
-import { advisoryName, assess, explainOpen } from "../runtime/advisories.ts";
+import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
-import type { Manifest } from "../runtime/manifest.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
-import { Refusal } from "../runtime/refusal.ts";
-import type { PlatformName, RuntimeSpec } from "../runtime/spec.ts";
-import { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
-import { checkArguments, contrastRuntimeArgs } from "./arguments.ts";
-import { BareMetalNodes, type HostArgs } from "./bare-metal-nodes.ts";
-import type { NodeSelectionArgs } from "./installer-pod.ts";
-import { NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
-import { withoutStack } from "./refusals.ts";
-import { RuntimeClasses } from "./runtime-classes.ts";
+import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
+import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
+import type { Mistake } from "./config/mistakes.ts";
+import { registryCa, secret } from "./config/schema.ts";
+import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
+import { formerly } from "./names.ts";
+import { type InstallationArgs, installationArgs, NodeInstaller } from "./node-installer.ts";
+import { type Derived, derive, type PayloadArgs, payloadArgs } from "./runtime.ts";
+import { type OverheadArgs, overheadArgs, RuntimeClasses } from "./runtime-classes.ts";
 
-export interface RuntimeArgs {
-  platform: PlatformName;
-  /** What the lock command wrote. */
-  manifest: Manifest;
-  /** Known holes of its Kata that are put up with, by GHSA or CVE id; without them such a payload is refused. */
-  acknowledgedAdvisories?: string[];
-  /** Overhead of the RuntimeClass; by default the platform's own. */
-  memory?: string | undefined;
-  cpu?: string | undefined;
-  teeKeys?: boolean;
+/** A runtime on the nodes of a group. */
+export interface RuntimeArgs extends PayloadArgs {
+  /**
+   * What Kubernetes adds to the requests of each pod. A handler has one RuntimeClass, hence one overhead in all groups.
+   *
+   * @default the platform's own
+   * @example { memory: "512Mi" }
+   */
+  overhead?: pulumi.Input<OverheadArgs> | undefined;
 }
 
-/** A node group: what `NodeInstaller` needs of it, with runtimes as platform and payload. */
-export interface NodeGroupArgs
-  extends Omit<NodeInstallerArgs, "namespace" | "image" | "kubeconfig" | "manifestsOnly" | "pullSecret" | "runtimes"> {
+/** A node group: its nodes, which may be ours to create or prepare, and its runtimes. */
+export interface NodeGroupArgs extends GroupArgs {
+  /**
+   * Every runtime that should be on the group's nodes; any other that the installer put there is retired. Plain, because
+   * resources are named after them.
+   */
   runtimes: RuntimeArgs[];
-  /** A pool to create. Existing nodes are named or selected instead. */
-  pool?: AksCocoNodePoolArgs;
-  /** Hosts to prepare over SSH; their names are the group's nodes. */
-  hosts?: HostArgs[];
-  sshUser?: string;
-  sshPrivateKey?: pulumi.Input<string>;
-  joinCommand?: pulumi.Input<string> | undefined;
+  /**
+   * A pool to create, whose nodes are the group's.
+   *
+   * @default none: existing nodes are named or selected
+   */
+  pool?: AksCocoNodePoolArgs | undefined;
+  /**
+   * Hosts to prepare over SSH, which are the group's nodes.
+   *
+   * @default none: existing nodes are named or selected
+   */
+  ssh?: HostAccessArgs | undefined;
 }
 
-export interface ContrastRuntimeArgs {
-  /** The installer's image, by digest. */
-  image: pulumi.Input<string>;
+/** Arguments of `ContrastRuntime`. */
+export interface ContrastRuntimeArgs extends InstallationArgs {
+  /** The node groups. Plain, because they decide the number of resources. */
   groups: NodeGroupArgs[];
-  /** Content of the kubeconfig that rollout and uninstall use; absent: KUBECONFIG of their environment. */
-  kubeconfig?: pulumi.Input<string> | undefined;
-  /** See `NodeInstallerArgs`. */
-  manifestsOnly?: boolean;
-  /** Content of a .dockerconfigjson with which nodes pull the image. */
+  /**
+   * Content of a .dockerconfigjson with which nodes pull the image. A secret. Whether it is given is plain.
+   *
+   * @default none: nodes pull without, or with what their own set-up has
+   */
   pullSecret?: pulumi.Input<string> | undefined;
-  /** CA certificate, in PEM, of the image's registry: hosts that are reached over SSH are made to trust it. */
-  registryCa?: string | undefined;
+  /**
+   * Certificates, in PEM, of the authorities that hosts which are reached over SSH are made to trust for the image's
+   * registry. Whether they are given is plain.
+   *
+   * @default none: the registry's certificate is a public one
+   */
+  registryCa?: pulumi.Input<string> | undefined;
 }
+
+/** A runtime in a group, as it was derived. */
+export interface InstalledRuntime {
+  /** The node group. */
+  group: string;
+  /** What pods set as `runtimeClassName`. */
+  handler: string;
+  /** Where guests run: virtual machine monitor, TEE and place. */
+  platform: string;
+  /** The manifest's name. */
+  payload: string;
+  /** Which Kata the payload holds, in words. */
+  kata: string;
+  /** Its version, such as "3.32.0"; "none" for the platform `local`. */
+  kataVersion: string;
+}
+
+const nodeGroupArgs = z.strictObject({
+  ...groupArgs,
+  runtimes: z.array(z.strictObject({ ...payloadArgs, overhead: overheadArgs } satisfies Shape<RuntimeArgs>)),
+  pool: aksCocoNodePoolArgs.optional(),
+  ssh: z.strictObject(hostAccessArgs).optional(),
+} satisfies Shape<NodeGroupArgs>);
+
+const contrastRuntimeArgs = z.strictObject({
+  ...installationArgs,
+  groups: z.array(nodeGroupArgs),
+  pullSecret: input(secret).optional(),
+  registryCa: input(registryCa).optional(),
+} satisfies Shape<ContrastRuntimeArgs>);
+
+type Checked = z.output<typeof contrastRuntimeArgs>;
+type Group = Omit<Checked["groups"][number], "runtimes"> & {
+  runtimes: Derived<Checked["groups"][number]["runtimes"][number]>[];
+};
 
 /** Confidential containers on the nodes of a cluster: their RuntimeClasses, and an installer per node group. */
 export class ContrastRuntime extends pulumi.ComponentResource {
-  /** Handlers by group, each sorted. */
-  readonly handlers: Record<string, string[]>;
-  /** What verifiers will see of guests with one to eight vCPUs, by handler. */
-  readonly referenceValues: Record<string, ReferenceTable>;
+  /** Handlers by group, each sorted: what pods set as `runtimeClassName`. */
+  readonly handlers: pulumi.Output<Record<string, string[]>>;
+  /** Each runtime in each group, sorted by group and handler. */
+  readonly runtimes: pulumi.Output<InstalledRuntime[]>;
+  /** What verifiers will see of guests with one to eight vCPUs, by handler. Hex. */
+  readonly referenceValues: pulumi.Output<Record<string, ReferenceTable>>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
-    checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
-    const groups = withoutStack(() => args.groups.map(derived));
-    const handlers = Object.fromEntries(
-      groups.map(({ group, specs }) => [group, specs.map(({ handler }) => handler).sort()]),
-    );
-    super(
-      contrastRuntimeCard.type,
-      name,
-      contrastRuntimeCard.build({ handlers, runtimes: runtimeCards(groups) }),
-      opts,
-    );
-    this.handlers = handlers;
-    this.referenceValues = referenceTables(groups);
+    const checked = checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
+    const groups = derivedGroups(`ContrastRuntime ${name}`, checked);
+    const handlers = handlersOf(groups);
+    super(contrastRuntimeCard.type, name, contrastRuntimeCard.build({ handlers, runtimes: cards(groups) }), opts);
 
-    const namespace = this.#namespace();
-    const classes = new RuntimeClasses("runtime-classes", { classes: runtimeClasses(groups) }, { parent: this });
-    const pullSecret = this.#pullSecret(args.pullSecret, namespace);
+    const namespace = this.#namespace(name);
+    const classes = this.#runtimeClasses(name, groups);
+    const pullSecret = this.#pullSecret(name, checked, namespace);
     for (const group of groups) {
-      const nodes = this.#nodes(group, args);
-      const { specs, pool, hosts, sshUser, sshPrivateKey, joinCommand, ...rest } = group;
-      new NodeInstaller(
-        group.group,
-        {
-          ...rest,
-          ...nodes.selection,
-          runtimes: specs,
-          namespace: systemNamespace,
-          image: args.image,
-          kubeconfig: args.kubeconfig,
-          ...(args.manifestsOnly && { manifestsOnly: true }),
-          ...(pullSecret && { pullSecret: pullSecretName }),
-        },
-        // Classes outlive installers: a class must stay while an installer still retires its handler.
-        { parent: this, dependsOn: [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made] },
-      );
+      const nodes = this.#nodes(name, group, checked);
+      // Classes outlive installers: a class must stay while an installer still retires its handler.
+      const before = [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made];
+      this.#installer(name, { ...group, ...nodes.selection }, checked, before);
     }
-    this.registerOutputs({ handlers, referenceValues: this.referenceValues });
-  }
 
-  /** Creates the group's nodes if they are ours to create; in any case says which nodes they are. */
-  #nodes(group: DerivedGroup, args: ContrastRuntimeArgs): { selection: NodeSelectionArgs; made: pulumi.Resource[] } {
-    const { pool, hosts, specs, sshUser = "root", sshPrivateKey, joinCommand, ignoreNodes = [] } = group;
-    const platformLabels = Object.assign({}, ...specs.map(({ platform }) => platforms[platform].nodeSelector));
-    const selecting = (labels: Record<string, string> = {}) => {
-      const nodeSelector = { ...platformLabels, ...labels };
-      return Object.keys(nodeSelector).length > 0 ? { nodeSelector } : {};
-    };
-    if (pool) {
-      const made = new AksCocoNodePool(`${group.group}-pool`, pool, { parent: this });
-      return { selection: selecting(made.nodeSelector), made: [made] };
-    }
-    if (hosts && sshPrivateKey !== undefined) {
-      const made = new BareMetalNodes(
-        `${group.group}-hosts`,
-        {
-          hosts,
-          user: sshUser,
-          privateKey: sshPrivateKey,
-          distribution: group.distribution.name,
-          requirements: specs.map(({ host }) => host),
-          joinCommand,
-          image: args.image,
-          registryCa: args.registryCa,
-          ignore: ignoreNodes,
-          onDestroy: group.onDestroy,
-        },
-        { parent: this },
-      );
-      return { selection: { nodeNames: made.nodeNames }, made: made.ready };
-    }
-    return { selection: selecting(group.nodeSelector), made: [] };
+    this.handlers = pulumi.output(handlers);
+    this.runtimes = pulumi.output(groups.flatMap(installedRuntimes));
+    this.referenceValues = pulumi.output(referenceTables(groups));
+    const { runtimes, referenceValues } = this;
+    this.registerOutputs({ handlers: this.handlers, runtimes, referenceValues });
   }
 
   /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
-  #namespace(): Namespace {
+  #namespace(name: string): Namespace {
     const labels = { ...partOfLabel, ...podSecurityLabels };
-    return new Namespace(systemNamespace, { metadata: { name: systemNamespace, labels } }, { parent: this });
+    return new Namespace(
+      `${name}-namespace`,
+      { metadata: { name: systemNamespace, labels } },
+      { parent: this, aliases: formerly(systemNamespace) },
+    );
   }
 
-  #pullSecret(content: pulumi.Input<string> | undefined, namespace: Namespace): Secret | undefined {
-    if (content === undefined) return undefined;
+  #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
+    const classes = unique(groups).map(({ platform, spec, args }) => ({
+      handler: spec.handler,
+      platform,
+      overhead: args.overhead,
+    }));
+    return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
+  }
+
+  #pullSecret(name: string, { pullSecret }: Checked, namespace: Namespace): Secret | undefined {
+    if (pullSecret === undefined) return undefined;
     return new Secret(
-      pullSecretName,
+      `${name}-pull-secret`,
       {
         metadata: { name: pullSecretName, namespace: systemNamespace },
         type: "kubernetes.io/dockerconfigjson",
         // Not stringData: the server does not keep it, so every refresh would see a change.
-        data: { ".dockerconfigjson": pulumi.secret(content).apply((text) => Buffer.from(text).toString("base64")) },
+        data: { ".dockerconfigjson": pulumi.secret(pullSecret).apply((text) => Buffer.from(text).toString("base64")) },
       },
-      { parent: this, dependsOn: [namespace] },
+      { parent: this, dependsOn: [namespace], aliases: formerly(pullSecretName) },
+    );
+  }
+
+  /** Creates the group's nodes if they are ours to create; in any case says which nodes they are. */
+  #nodes(
+    name: string,
+    group: Group,
+    { image, registryCa }: Checked,
+  ): { selection: Selection; made: pulumi.Resource[] } {
+    const { pool, ssh, runtimes, ignoreNodes, onDestroy, distribution, nodeNames } = group;
+    const options = (former: string) => ({ parent: this, aliases: formerly(`${group.group}-${former}`) });
+    if (pool) {
+      const made = new AksCocoNodePool(`${name}-${group.group}-pool`, pool, options("pool"));
+      return { selection: selecting(group, made.nodeSelector), made: [made] };
+    }
+    if (ssh) {
+      const made = new BareMetalNodes(
+        `${name}-${group.group}-hosts`,
+        {
+          ...ssh,
+          distribution: distribution.name,
+          platforms: runtimes.map(({ platform }) => platform),
+          image,
+          registryCa,
+          ignoreNodes,
+          onDestroy,
+        },
+        options("hosts"),
+      );
+      return { selection: { nodeNames: made.nodeNames }, made: [made] };
+    }
+    return { selection: { ...selecting(group, group.nodeSelector), nodeNames }, made: [] };
+  }
+
+  #installer(name: string, group: Group, checked: Checked, dependsOn: pulumi.Resource[]): void {
+    const { runtimes, pool, ssh, ...rest } = group;
+    const { image, kubeconfig, manifestsOnly, pullSecret } = checked;
+    new NodeInstaller(
+      `${name}-${group.group}`,
+      {
+        ...rest,
+        runtimes: runtimes.map(({ args: { overhead, ...payload } }) => payload),
+        namespace: systemNamespace,
+        image,
+        kubeconfig,
+        manifestsOnly,
+        ...(pullSecret && { pullSecret: pullSecretName }),
+      },
+      { parent: this, dependsOn, aliases: formerly(group.group) },
     );
   }
 }
 
-type DerivedGroup = NodeGroupArgs & { specs: RuntimeSpec[] };
-
-/** Throws `Refusal`, before anything is registered. */
-function derived(group: NodeGroupArgs): DerivedGroup {
-  // Without a key the hosts cannot be reached, and a group without nodes of its own would have all of the cluster's.
-  if (group.hosts && group.sshPrivateKey === undefined)
-    throw new Refusal(
-      "no-private-key",
-      `Group ${group.group} lists hosts, but no sshPrivateKey to reach them with. List nodes that are already set up in nodeNames.`,
-    );
-  for (const [i, runtime] of group.runtimes.entries()) checkAdvisories(`Group ${group.group}, runtimes[${i}]`, runtime);
-  return { ...group, specs: group.runtimes.map(deriveRuntime) };
+/** @throws WrongArguments before anything is registered */
+function derivedGroups(component: string, { groups }: Checked): Group[] {
+  const mistakes: Mistake[] = [];
+  const derived = groups.map(({ runtimes, ...group }, i) => ({
+    ...group,
+    runtimes: derive(runtimes, `groups[${i}].runtimes`, mistakes),
+  }));
+  if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
+  return derived;
 }
 
-/** Throws `Refusal` where the payload's Kata has a hole that nobody acknowledged, or an acknowledgement says nothing. */
-function checkAdvisories(where: string, { platform, manifest, acknowledgedAdvisories }: RuntimeArgs): void {
-  const { open, mistakes } = assess({ platform, manifest }, acknowledgedAdvisories);
-  const payload = `payload ${manifest.name} holds Kata ${manifest.kataVersion}, which has known holes`;
-  const say = (ids: string[]) => `acknowledgedAdvisories: ${JSON.stringify(ids)} in the runtime's arguments`;
-  if (open.length > 0) throw new Refusal("known-advisories", `${where}: ${payload}. ${explainOpen(open, say)}`);
-  const [mistake] = mistakes;
-  if (mistake) throw new Refusal("acknowledgement", `${where}.acknowledgedAdvisories: ${mistake.message}`);
+type Selection = Pick<CheckedGroup, "nodeSelector" | "nodeNames">;
+
+/** By the labels that the runtimes' platforms bring, besides others. */
+function selecting({ runtimes }: Group, others: CheckedGroup["nodeSelector"]): Selection {
+  const platformLabels = Object.assign({}, ...runtimes.map(({ platform }) => platforms[platform].nodeSelector));
+  if (others === undefined && Object.keys(platformLabels).length === 0) return {};
+  return { nodeSelector: applied(others, (labels) => ({ ...platformLabels, ...labels })) };
 }
 
 const pullSecretName = "contrast-installer-pull";
@@ -194,45 +250,47 @@ const podSecurityLabels = {
   "pod-security.kubernetes.io/warn": "privileged",
 };
 
+const byHandler = (a: { handler: string }, b: { handler: string }) => (a.handler < b.handler ? -1 : 1);
+
+const handlersOf = (groups: Group[]): Record<string, string[]> =>
+  Object.fromEntries(groups.map(({ group, runtimes }) => [group, runtimes.map(({ spec }) => spec.handler).sort()]));
+
+/** Several groups may have the same runtime. */
+const unique = (groups: Group[]) => [
+  ...new Map(groups.flatMap(({ runtimes }) => runtimes).map((runtime) => [runtime.spec.handler, runtime])).values(),
+];
+
+const kataTitle = (flavour: string): string => flavourTitles[flavour as FlavourName];
+
+const installedRuntimes = ({ group, runtimes }: Group): InstalledRuntime[] =>
+  runtimes
+    .map(({ platform, manifest, spec: { handler } }) => ({
+      group,
+      handler,
+      platform,
+      payload: manifest.name,
+      kata: kataTitle(manifest.flavour),
+      kataVersion: manifest.kataVersion,
+    }))
+    .sort(byHandler);
+
+function referenceTables(groups: Group[]): Record<string, ReferenceTable> {
+  const tables = unique(groups).flatMap((runtime) => {
+    const table = launchTable(runtime);
+    return table === undefined ? [] : [[runtime.spec.handler, table] as const];
+  });
+  return Object.fromEntries(tables.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 /** Of each runtime its payload, what a verifier will see of its guests, and the inputs that this depends on. */
-function runtimeCards(groups: DerivedGroup[]): ContrastRuntimeCard["runtimes"] {
-  return groups.flatMap(({ runtimes, specs }) =>
-    runtimes.map(({ platform, manifest, acknowledgedAdvisories }, i) => {
-      const handler = specs[i]?.handler ?? "";
-      const { acknowledged, closed } = assess({ platform, manifest }, acknowledgedAdvisories);
-      const launch = launchValues(platform, manifest);
-      const inputs = measuredRuntime({ platform, manifest }).inputs;
-      return {
-        handler,
-        payload: manifest.name,
-        kata: flavourTitles[manifest.flavour as FlavourName],
-        kataVersion: manifest.kataVersion,
-        acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
-        closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
-        launch,
-        measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
-      };
-    }),
-  );
-}
-
-function referenceTables(groups: DerivedGroup[]): Record<string, ReferenceTable> {
-  const tables = groups.flatMap(({ runtimes, specs }) =>
-    runtimes.flatMap(({ platform, manifest }, i) => {
-      const table = launchTable(platform, manifest);
-      return table === undefined ? [] : [[specs[i]?.handler ?? "", table] as const];
-    }),
-  );
-  return Object.fromEntries(tables.toSorted(([a], [b]) => (a < b ? -1 : 1)));
-}
-
-/** Several groups may have the same runtime, which has one class. */
-function runtimeClasses(groups: { runtimes: RuntimeArgs[]; specs: RuntimeSpec[] }[]) {
-  const classes = groups.flatMap(({ runtimes, specs }) =>
-    specs.map(({ handler, platform }, i) => {
-      const { memory, cpu, teeKeys = false } = runtimes[i] ?? {};
-      return [handler, { handler, platform, memory, cpu, teeKeys }] as const;
-    }),
-  );
-  return [...new Map(classes).values()];
-}
+const cards = (groups: Group[]): ContrastRuntimeCard["runtimes"] =>
+  unique(groups).map(({ platform, manifest, spec, inputs, launch, assessment: { acknowledged, closed } }) => ({
+    handler: spec.handler,
+    payload: manifest.name,
+    kata: kataTitle(manifest.flavour),
+    kataVersion: manifest.kataVersion,
+    acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+    closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+    launch,
+    measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
+  }));

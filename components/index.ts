@@ -7,17 +7,34 @@
 
 export { deriveRuntime } from "../measure/runtime.ts";
 export type { ReferenceTable } from "../measure/verifier-formats.ts";
-export { type Manifest, manifestSchema } from "../runtime/manifest.ts";
+export type { Manifest } from "../runtime/manifest.ts";
 export { Refusal } from "../runtime/refusal.ts";
-export type { DistributionName, HostRequirements, PlatformName, RuntimeSpec } from "../runtime/spec.ts";
-export { distributionNames, platformNames } from "../runtime/spec.ts";
-export { cdhConfiguration, type Initdata, registryAuthFile } from "../workload/initdata.ts";
-export type { LayerRoot } from "../workload/template.ts";
+export { cdhConfiguration, registryAuthFile } from "../workload/initdata.ts";
 export { AksCocoNodePool, type AksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
-export { BareMetalNodes, type BareMetalNodesArgs, type HostArgs } from "./bare-metal-nodes.ts";
-export { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "./confidential-workload.ts";
-export { ContrastRuntime, type ContrastRuntimeArgs, type NodeGroupArgs, type RuntimeArgs } from "./contrast-runtime.ts";
-export type { NodeSelectionArgs, TolerationArgs } from "./installer-pod.ts";
+export { WrongArguments } from "./arguments.ts";
+export { BareMetalNodes, type BareMetalNodesArgs, type HostAccessArgs, type HostArgs } from "./bare-metal-nodes.ts";
+export {
+  ConfidentialWorkload,
+  type ConfidentialWorkloadArgs,
+  type InitdataArgs,
+  type InitdataDigest,
+  type LayerArgs,
+} from "./confidential-workload.ts";
+export {
+  ContrastRuntime,
+  type ContrastRuntimeArgs,
+  type InstalledRuntime,
+  type NodeGroupArgs,
+  type RuntimeArgs,
+} from "./contrast-runtime.ts";
+export type { DistributionArgs, GroupArgs, TolerationArgs } from "./group.ts";
 export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster.ts";
-export { type DistributionArgs, NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
-export { type RuntimeClassArgs, RuntimeClasses, type RuntimeClassesArgs } from "./runtime-classes.ts";
+export { type InstallationArgs, NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
+export { type PayloadArgs, readManifest } from "./runtime.ts";
+export {
+  type OverheadArgs,
+  type RuntimeClassArgs,
+  RuntimeClasses,
+  type RuntimeClassesArgs,
+} from "./runtime-classes.ts";
+export { DistributionName, InitdataAlgorithm, OnDestroy, PlatformName } from "./words.ts";

@@ -3,32 +3,20 @@ import type * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
 import { healthPort, installerLabels, installerName, specKey, specVolume } from "../runtime/names.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
+import { applied } from "./arguments.ts";
+import type { CheckedGroup } from "./group.ts";
 import { podSecurity } from "./manifests/pod-security.ts";
 import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
 
-export interface TolerationArgs {
-  key?: string | undefined;
-  operator: string;
-  value?: string | undefined;
-  effect?: string | undefined;
-}
-
-/** Which nodes a group has; all of them if neither is given. */
-export interface NodeSelectionArgs {
-  nodeSelector?: Record<string, string>;
-  nodeNames?: string[];
-}
-
-export interface InstallerPodArgs extends NodeSelectionArgs {
-  group: string;
+/** Plain values give a plain template. */
+export interface InstallerPodArgs
+  extends Pick<CheckedGroup, "group" | "nodeSelector" | "nodeNames" | "tolerations" | "priorityClass"> {
   image: pulumi.Input<string>;
   /** Name of the ConfigMap that holds the spec. */
   specName: string;
   spec: InstallSpec;
-  tolerations: TolerationArgs[];
-  priorityClass: string;
   /** Name of a Secret in the same namespace. */
-  pullSecret?: string;
+  pullSecret?: pulumi.Input<string> | undefined;
 }
 
 const specDirectory = "/etc/contrast";
@@ -43,9 +31,13 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
       serviceAccountName: installerName(group),
       automountServiceAccountToken: true,
       priorityClassName: priorityClass,
-      nodeSelector: { "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", ...args.nodeSelector },
-      ...(args.nodeNames && { affinity: onlyNodes(args.nodeNames) }),
-      tolerations: inOrder(tolerations),
+      nodeSelector: applied(args.nodeSelector, (labels) => ({
+        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/os": "linux",
+        ...labels,
+      })),
+      ...(args.nodeNames && { affinity: applied(args.nodeNames, onlyNodes) }),
+      tolerations: applied(tolerations, inOrder),
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       terminationGracePeriodSeconds: podSecurity.terminationGracePeriodSeconds,
       containers: [
@@ -99,7 +91,7 @@ const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({
 const field = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
 
 /** Sorted, because their order has no meaning and another one should not be a change. */
-export const inOrder = (tolerations: TolerationArgs[]): TolerationArgs[] =>
+export const inOrder = <Toleration extends object>(tolerations: Toleration[]): Toleration[] =>
   tolerations.map(definedOnly).sort((a, b) => (canonicalJson(a) < canonicalJson(b) ? -1 : 1));
 
 /** Without the keys whose value is `undefined`. */

@@ -2,22 +2,49 @@ import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { localClusterCard } from "../runtime/cards.ts";
 import { quote } from "../runtime/shell.ts";
-import { checkArguments, localClusterArgs } from "./arguments.ts";
+import { checkArguments, type Shape } from "./arguments.ts";
+import { clusterOptions } from "./config/local-cluster.ts";
 
+/** Arguments of `LocalCluster`. */
 export interface LocalClusterArgs {
-  /** Lower-case DNS label of at most 30 characters, usually the stack's. Everything on the machine is named after it. */
+  /**
+   * Lower-case DNS label of at most 30 characters, usually the stack's. Plain, because everything on the machine is named
+   * after it.
+   *
+   * @example pulumi.getStack()
+   */
   name: string;
-  /** One node, `node-1`, where none is listed. */
-  nodes?: LocalClusterNode[];
+  /**
+   * One to fifty nodes. Plain, because each is a machine.
+   *
+   * @default one node, `node-1`
+   * @example [{ name: "old", containerd: "1.7" }, { name: "new" }]
+   */
+  nodes?: LocalClusterNode[] | undefined;
 }
 
+/** A node of a local cluster. */
 export interface LocalClusterNode {
   /** Lower-case DNS label of at most 40 characters. */
   name: string;
-  /** Minor version, such as "2.4" (the default) or "1.7". */
-  containerd?: string;
-  labels?: Record<string, string>;
+  /**
+   * Minor version of its containerd: 1.7, 2.0, 2.1, 2.2, 2.3 or 2.4.
+   *
+   * @default "2.4"
+   */
+  containerd?: string | undefined;
+  /**
+   * Labels of the node in the cluster, besides Kubernetes' own.
+   *
+   * @default none
+   * @example { "example.com/pool": "snp" }
+   */
+  labels?: Record<string, string> | undefined;
 }
+
+const localClusterArgs = clusterOptions.extend({
+  nodes: clusterOptions.shape.nodes.unwrap().optional(),
+} satisfies Shape<Omit<LocalClusterArgs, "name">>);
 
 /**
  * A real Kubernetes cluster on this machine, for trials and tests: a control plane, an image registry, and nodes that
@@ -33,9 +60,9 @@ export class LocalCluster extends pulumi.ComponentResource {
   /** References, by digest, of the images that the registry has from the start, by name: busybox, pause. */
   readonly images: pulumi.Output<Record<string, string>>;
 
-  constructor(name: string, args: LocalClusterArgs, options?: pulumi.ComponentResourceOptions) {
+  constructor(name: string, args: LocalClusterArgs, opts?: pulumi.ComponentResourceOptions) {
     checkArguments(`LocalCluster ${name}`, localClusterArgs, args);
-    super(localClusterCard.type, name, localClusterCard.build(args), options);
+    super(localClusterCard.type, name, localClusterCard.build(args), opts);
     const command = (verb: string) => `contrast-runtime local-cluster ${verb} --name ${quote(args.name)}`;
     const nodes = args.nodes?.length ? ` --nodes ${quote(JSON.stringify(args.nodes))}` : "";
     // The bin is called by name, and nothing here depends on this machine, so that previews are the same everywhere. No

@@ -9,253 +9,291 @@ import { ClusterRoleBinding } from "@pulumi/kubernetes/rbac/v1/clusterRoleBindin
 import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
 import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { canonicalJson } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
 import { quote } from "../runtime/shell.ts";
-import type { DistributionName, InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
-import { checkArguments, nodeInstallerArgs } from "./arguments.ts";
-import { definedOnly, inOrder, type NodeSelectionArgs, podTemplate, type TolerationArgs } from "./installer-pod.ts";
+import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
+import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { namespaceName, objectName } from "./config/kubernetes-names.ts";
+import type { Mistake } from "./config/mistakes.ts";
+import { imageReference } from "./config/schema.ts";
+import { type GroupArgs, groupArgs } from "./group.ts";
+import { definedOnly, inOrder, podTemplate } from "./installer-pod.ts";
 import { installerIdentity } from "./manifests/identity.ts";
+import { formerly } from "./names.ts";
 import { withoutStack } from "./refusals.ts";
+import { derive, type PayloadArgs, payloadArgs } from "./runtime.ts";
 
-export interface NodeInstallerArgs extends NodeSelectionArgs {
-  /** The node group. Part of the name of everything in the cluster and of the nodes' journals: never renamed. */
-  group: string;
-  namespace: string;
-  /** By digest. */
-  image: pulumi.Input<string>;
-  distribution: DistributionArgs;
+/** What the installers of all groups have in common. */
+export interface InstallationArgs {
   /**
-   * Every runtime that should be on the group's nodes; any other that the installer put there is retired. A spec does not
-   * say which Kata it holds, so nothing is checked here against known advisories: see `NodeInstaller`.
+   * The installer's image, by digest.
+   *
+   * @example "registry.example.com/contrast-node-installer@sha256:…"
    */
-  runtimes: RuntimeSpec[];
-  /** Content of the kubeconfig that rollout and uninstall use; absent: KUBECONFIG of their environment. */
+  image: pulumi.Input<string>;
+  /**
+   * Content of the kubeconfig that rollout and uninstall use. A secret.
+   *
+   * @default KUBECONFIG of the environment in which they run
+   */
   kubeconfig?: pulumi.Input<string> | undefined;
   /**
    * Neither waits for nodes nor uninstalls: for a provider that writes YAML, which something else applies. Runtimes that the
-   * group no longer lists are still uninstalled; a group that is removed leaves its nodes as they are.
+   * group no longer lists are still uninstalled; a group that is removed leaves its nodes as they are. Plain, because it
+   * decides which resources there are.
+   *
+   * @default false
    */
-  manifestsOnly?: boolean;
-  pullSecret?: string;
-  atOnce?: number;
-  minimumNodes?: number;
-  /** Names of dead nodes that nothing waits for. */
-  ignoreNodes?: string[];
-  /** Seconds. */
-  stallTimeout?: number;
-  tolerations?: TolerationArgs[];
-  priorityClass?: string;
-  verifySandbox?: boolean;
-  /** "uninstall" or "leave": what happens on the nodes when the group leaves the stack. */
-  onDestroy?: string;
+  manifestsOnly?: boolean | undefined;
+}
+
+/** Arguments of `NodeInstaller`. */
+export interface NodeInstallerArgs extends GroupArgs, InstallationArgs {
+  /** An existing namespace. Plain, because admission policies and commands are made for it. */
+  namespace: string;
+  /**
+   * Every runtime that should be on the group's nodes; any other that the installer put there is retired. Plain, because
+   * they are the install spec, whose hash names a ConfigMap.
+   */
+  runtimes: PayloadArgs[];
+  /**
+   * Name of a Secret in the namespace with which nodes pull the image.
+   *
+   * @default none
+   */
+  pullSecret?: pulumi.Input<string> | undefined;
+}
+
+export const installationArgs = {
+  image: input(imageReference),
+  kubeconfig: input(z.string().min(1).meta({ secret: true })).optional(),
+  manifestsOnly: z.boolean().default(false),
+} satisfies Shape<InstallationArgs>;
+
+const nodeInstallerArgs = z.strictObject({
+  ...groupArgs,
+  ...installationArgs,
+  namespace: namespaceName,
+  runtimes: z.array(z.strictObject(payloadArgs)),
+  pullSecret: input(objectName("Secret")).optional(),
+} satisfies Shape<NodeInstallerArgs>);
+
+/** What the parts of an installer are made from. */
+interface Installer extends z.output<typeof nodeInstallerArgs> {
+  /** The component's name, which those of its children begin with. */
+  name: string;
+  /** The name of most of its objects in the cluster. */
+  object: string;
+  /** Its children's. */
+  options: pulumi.CustomResourceOptions;
 }
 
 interface Spec {
   spec: InstallSpec;
+  json: string;
   hash: string;
   /** Of the ConfigMap in the cluster. */
   name: string;
-  map: ConfigMap;
-}
-
-/** How the nodes run containerd; omitted values are the distribution's own. */
-export interface DistributionArgs {
-  name: DistributionName;
-  configPath?: string | undefined;
-  socket?: string | undefined;
-  unit?: string | undefined;
-  containerdVersion?: string | undefined;
 }
 
 /**
  * Puts runtimes on the nodes of one group and keeps them there: one DaemonSet per group, whose spec lists every handler,
  * so that a node has one writer.
- *
- * `ContrastRuntime` derives the specs from payloads and refuses those whose Kata has known holes that nobody acknowledged.
- * Whoever uses this component by itself asks that of every payload before: `assess` in runtime/advisories.ts.
  */
 export class NodeInstaller extends pulumi.ComponentResource {
-  /** SHA-256 of the install spec, which each node reports when it has done what the spec says. */
-  readonly specHash: string;
-
-  readonly #args: NodeInstallerArgs;
-  readonly #object: string;
-  readonly #options: pulumi.CustomResourceOptions;
+  /** SHA-256 of the install spec, in hex, which each node reports when it has done what the spec says. */
+  readonly specHash: pulumi.Output<string>;
 
   constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
-    checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
-    super(nodeInstallerCard.type, name, reviewCard(args), opts);
-    this.#args = args;
-    this.#object = installerName(args.group);
-    // The children wait for what the component waits for, which the engine does not pass on itself.
-    this.#options = { parent: this, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) };
-
-    const spec = this.#spec();
-    const daemonSet = this.#daemonSet(spec, [...this.#identity(), spec.map]);
-    if (!args.manifestsOnly) this.#rollout(spec.hash, daemonSet, this.#uninstall(daemonSet));
-
-    this.specHash = spec.hash;
-    this.registerOutputs({ specHash: spec.hash });
-  }
-
-  /** Who the installers are in the cluster, and the policies that keep each to its own node. */
-  #identity(): pulumi.Resource[] {
-    const { namespace, group, atOnce = 1 } = this.#args;
-    const identity = installerIdentity({ namespace, group, atOnce });
-    const [name, options] = [this.#object, this.#options];
-    const policies = [
-      ...identity.policies.map((policy) => new ValidatingAdmissionPolicy(policy.metadata.name, policy, options)),
-      ...identity.policyBindings.map(
-        (binding) => new ValidatingAdmissionPolicyBinding(binding.metadata.name, binding, options),
-      ),
-    ];
-    // A right exists only while what confines it does: made after it, and deleted before it.
-    const confined = { ...options, dependsOn: policies };
-    return [
-      ...policies,
-      new ServiceAccount(name, identity.serviceAccount, options),
-      new ClusterRole(name, identity.clusterRole, options),
-      new ClusterRoleBinding(name, identity.clusterRoleBinding, confined),
-      new Role(`${name}-tickets`, identity.ticketRole, options),
-      new RoleBinding(`${name}-tickets`, identity.ticketRoleBinding, confined),
-      new Role(`${name}-events`, identity.eventRole, options),
-      new RoleBinding(`${name}-events`, identity.eventRoleBinding, confined),
-    ];
-  }
-
-  /**
-   * The install spec as a ConfigMap named after its content, in the engine too: pods of the old DaemonSet never see the
-   * new one, and after a failed update the old one is still there to go back to.
-   */
-  #spec(): Spec {
-    const { group, distribution, runtimes, atOnce = 1, verifySandbox = false } = this.#args;
-    const { spec, json, hash } = withoutStack(() =>
-      renderSpec({
-        group,
-        distribution: definedOnly(distribution) as InstallSpec["distribution"],
-        atOnce,
-        verifySandbox,
-        runtimes,
-      }),
-    );
-    const name = `${this.#object}-${hash.slice(0, 8)}`;
-    const map = new ConfigMap(
+    const checked = checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
+    const runtimes = specsOf(`NodeInstaller ${name}`, checked.runtimes);
+    super(nodeInstallerCard.type, name, reviewCard({ ...checked, runtimes }), opts);
+    const installer: Installer = {
+      ...checked,
       name,
-      {
-        metadata: { name, namespace: this.#args.namespace, labels: installerLabels(group) },
-        data: { [specKey]: json },
-      },
-      this.#options,
-    );
-    return { spec, hash, name, map };
-  }
-
-  #daemonSet(spec: Spec, needed: pulumi.Resource[]): DaemonSet {
-    const { group, namespace, ignoreNodes = [] } = this.#args;
-    const annotations = {
-      // The rollout command waits instead: it knows why a node is not ready, and says so.
-      "pulumi.com/skipAwait": "true",
-      ...(ignoreNodes.length > 0 && { [skipNodesAnnotation]: ignoreNodes.toSorted().join(",") }),
+      object: installerName(checked.group),
+      // The children wait for what the component waits for, which the engine does not pass on itself.
+      options: { parent: this, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) },
     };
-    const template = podTemplate({
-      tolerations: [],
-      priorityClass: "system-node-critical",
-      ...this.#args,
-      spec: spec.spec,
-      specName: spec.name,
-    });
-    return new DaemonSet(
-      this.#object,
-      {
-        metadata: { name: this.#object, namespace, labels: installerLabels(group), annotations },
-        spec: {
-          selector: { matchLabels: { "app.kubernetes.io/name": this.#object } },
-          // All pods at once: anything risky on a node needs one of the group's tickets anyway.
-          updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "100%" } },
-          template,
-        },
-      },
-      { ...this.#options, dependsOn: needed },
-    );
-  }
 
-  /** Ends when every node of the group serves the spec; its console shows one line per node. */
-  #rollout(specHash: string, daemonSet: DaemonSet, uninstall: Command): void {
-    const { group, namespace, minimumNodes = 1, ignoreNodes = [], stallTimeout = 600, image } = this.#args;
-    const { nodeSelector, nodeNames, tolerations = [], onDestroy } = this.#args;
-    const nodes = canonicalJson({
-      nodeSelector,
-      nodeNames: nodeNames?.toSorted(),
-      tolerations: inOrder(tolerations),
-    });
-    const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
-    const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
-    // A preview knows it only if a server could be asked.
-    const revision = daemonSet.metadata.apply(({ generation }: { generation?: number }) =>
-      generation === undefined ? (pulumi.unknown as never) : `${generation}`,
-    );
-    new Command(
-      commandName(group, "rollout"),
-      {
-        // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
-        create: command(
-          ...["rollout", "--namespace", namespace, "--group", group, "--spec-hash", specHash],
-          ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
-        ),
-        // Not read by the command, but they run it again when pods or nodes change. The revision does so on the way back
-        // from a failed rollout, too, when the engine still remembers the inputs of the one before.
-        environment: this.#environment({
-          INSTALLER_IMAGE: image,
-          INSTALLER_NODES: nodes,
-          INSTALLER_REVISION: revision,
-        }),
-        // A line per node and state soon exceeds what Linux accepts as a variable (128 KiB).
-        addPreviousOutputInEnv: false,
-      },
-      { parent: this, dependsOn: [daemonSet, uninstall] },
-    );
-  }
+    const spec = installSpec(installer, runtimes);
+    const map = specMap(installer, spec);
+    const daemonSet = installers(installer, spec, [...identity(installer), map]);
+    if (!checked.manifestsOnly) rollout(installer, spec, daemonSet, uninstall(installer, daemonSet));
 
-  /**
-   * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails and names the pods in
-   * the way. Created before the rollout, so that a failed rollout is uninstalled, too. Needed even if nodes are left as
-   * they are: the pod of a dead node would hold up the namespace.
-   */
-  #uninstall(daemonSet: pulumi.Resource): Command {
-    const { group, namespace, onDestroy = "uninstall" } = this.#args;
-    return new Command(
-      commandName(group, "uninstall"),
-      {
-        delete: command(
-          ...["uninstall", "--namespace", namespace, "--group", group],
-          ...(onDestroy === "leave" ? ["--leave"] : []),
-        ),
-        environment: this.#environment({}),
-      },
-      { parent: this, dependsOn: [daemonSet] },
-    );
-  }
-
-  #environment(variables: Record<string, pulumi.Input<string>>) {
-    const { kubeconfig } = this.#args;
-    return kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
+    this.specHash = pulumi.output(spec.hash);
+    this.registerOutputs({ specHash: this.specHash });
   }
 }
+
+function specsOf(component: string, runtimes: Installer["runtimes"]): RuntimeSpec[] {
+  const mistakes: Mistake[] = [];
+  const derived = derive(runtimes, "runtimes", mistakes);
+  if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
+  return derived.map(({ spec }) => spec);
+}
+
+/** Under the name that earlier versions gave it, in the engine as in the cluster. */
+const before = (options: pulumi.CustomResourceOptions, object: string): pulumi.CustomResourceOptions => ({
+  ...options,
+  aliases: formerly(object),
+});
+
+/** Who the installers are in the cluster, and the policies that keep each to its own node. */
+function identity({ name, object, options, namespace, group, atOnce }: Installer): pulumi.Resource[] {
+  const made = installerIdentity({ namespace, group, atOnce });
+  const child = (objectName: string) => `${name}${objectName.slice(object.length)}`;
+  const policies = [
+    ...made.policies.map((policy) => {
+      const { name } = policy.metadata;
+      return new ValidatingAdmissionPolicy(child(name), policy, before(options, name));
+    }),
+    ...made.policyBindings.map((binding) => {
+      const { name } = binding.metadata;
+      return new ValidatingAdmissionPolicyBinding(child(name), binding, before(options, name));
+    }),
+  ];
+  // A right exists only while what confines it does: made after it, and deleted before it.
+  const confined = { ...options, dependsOn: policies };
+  const [tickets, events] = [`${object}-tickets`, `${object}-events`];
+  return [
+    ...policies,
+    new ServiceAccount(name, made.serviceAccount, before(options, object)),
+    new ClusterRole(name, made.clusterRole, before(options, object)),
+    new ClusterRoleBinding(name, made.clusterRoleBinding, before(confined, object)),
+    new Role(child(tickets), made.ticketRole, before(options, tickets)),
+    new RoleBinding(child(tickets), made.ticketRoleBinding, before(confined, tickets)),
+    new Role(child(events), made.eventRole, before(options, events)),
+    new RoleBinding(child(events), made.eventRoleBinding, before(confined, events)),
+  ];
+}
+
+function installSpec({ object, group, distribution, atOnce, verifySandbox }: Installer, runtimes: RuntimeSpec[]): Spec {
+  const rendered = withoutStack(() =>
+    renderSpec({
+      group,
+      distribution: definedOnly(distribution) as InstallSpec["distribution"],
+      atOnce,
+      verifySandbox,
+      runtimes,
+    }),
+  );
+  return { ...rendered, name: `${object}-${rendered.hash.slice(0, 8)}` };
+}
+
+/**
+ * The install spec as a ConfigMap named after its content, in the engine too: pods of the old DaemonSet never see the new
+ * one, and after a failed update the old one is still there to go back to.
+ */
+const specMap = ({ name, options, namespace, group }: Installer, spec: Spec): ConfigMap =>
+  new ConfigMap(
+    `${name}-${spec.hash.slice(0, 8)}`,
+    {
+      metadata: { name: spec.name, namespace, labels: installerLabels(group) },
+      data: { [specKey]: spec.json },
+    },
+    before(options, spec.name),
+  );
+
+function installers(installer: Installer, { spec, name: specName }: Spec, needed: pulumi.Resource[]): DaemonSet {
+  const { name, object, options, group, namespace, ignoreNodes } = installer;
+  const annotations = {
+    // The rollout command waits instead: it knows why a node is not ready, and says so.
+    "pulumi.com/skipAwait": "true",
+    ...(ignoreNodes.length > 0 && { [skipNodesAnnotation]: ignoreNodes.toSorted().join(",") }),
+  };
+  return new DaemonSet(
+    name,
+    {
+      metadata: { name: object, namespace, labels: installerLabels(group), annotations },
+      spec: {
+        selector: { matchLabels: { "app.kubernetes.io/name": object } },
+        // All pods at once: anything risky on a node needs one of the group's tickets anyway.
+        updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "100%" } },
+        template: podTemplate({ ...installer, spec, specName }),
+      },
+    },
+    { ...before(options, object), dependsOn: needed },
+  );
+}
+
+/** Ends when every node of the group serves the spec; its console shows one line per node. */
+function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uninstall: Command): void {
+  const { name, options, group, namespace, ignoreNodes, image, onDestroy } = installer;
+  const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
+  const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
+  const create = applied([installer.minimumNodes, installer.stallTimeout] as const, ([minimumNodes, stallTimeout]) =>
+    command(
+      ...["rollout", "--namespace", namespace, "--group", group, "--spec-hash", hash],
+      ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
+    ),
+  );
+  // A preview knows it only if a server could be asked.
+  const revision = daemonSet.metadata.apply(({ generation }: { generation?: number }) =>
+    generation === undefined ? (pulumi.unknown as never) : `${generation}`,
+  );
+  new Command(
+    commandName(name, "rollout"),
+    {
+      // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
+      create,
+      // Not read by the command, but they run it again when pods or nodes change. The revision does so on the way back
+      // from a failed rollout, too, when the engine still remembers the inputs of the one before.
+      environment: environment(installer, {
+        INSTALLER_IMAGE: image,
+        INSTALLER_NODES: nodesOf(installer),
+        INSTALLER_REVISION: revision,
+      }),
+      // A line per node and state soon exceeds what Linux accepts as a variable (128 KiB).
+      addPreviousOutputInEnv: false,
+    },
+    { ...before(options, commandName(group, "rollout")), dependsOn: [daemonSet, uninstall] },
+  );
+}
+
+/** Which nodes there are and why, as a text. */
+const nodesOf = ({ nodeSelector, nodeNames, tolerations }: Installer): pulumi.Input<string> =>
+  applied([nodeSelector, nodeNames, tolerations] as const, ([nodeSelector, nodeNames, tolerations]) =>
+    canonicalJson({ nodeSelector, nodeNames: nodeNames?.toSorted(), tolerations: inOrder(tolerations) }),
+  );
+
+/**
+ * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails and names the pods in
+ * the way. Created before the rollout, so that a failed rollout is uninstalled, too. Needed even if nodes are left as
+ * they are: the pod of a dead node would hold up the namespace.
+ */
+function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
+  const { name, options, group, namespace, onDestroy } = installer;
+  return new Command(
+    commandName(name, "uninstall"),
+    {
+      delete: command(
+        ...["uninstall", "--namespace", namespace, "--group", group],
+        ...(onDestroy === "leave" ? ["--leave"] : []),
+      ),
+      environment: environment(installer, {}),
+    },
+    { ...before(options, commandName(group, "uninstall")), dependsOn: [daemonSet] },
+  );
+}
+
+const environment = ({ kubeconfig }: Installer, variables: Record<string, pulumi.Input<string>>) =>
+  kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
 
 /** The bin is called by name, so that the command is the same on every machine. */
 const command = (...words: string[]): string => ["contrast-runtime", ...words].map(quote).join(" ");
 
 /** What a reviewer should see first, in the engine's diff of the component. */
-function reviewCard(args: NodeInstallerArgs): pulumi.Inputs {
-  const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce = 1, onDestroy = "uninstall" } = args;
-  const { manifestsOnly = false } = args;
+function reviewCard(args: Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> & { runtimes: RuntimeSpec[] }) {
+  const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce, onDestroy, manifestsOnly } = args;
   return nodeInstallerCard.build({
     group,
     distribution: distribution.name,
-    nodes: nodeNames?.toSorted() ?? nodeSelector ?? "all",
+    nodes: nodeNames ? applied(nodeNames, (names) => names.toSorted()) : (nodeSelector ?? "all"),
     runtimes,
     image,
     atOnce,

@@ -1,49 +1,95 @@
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { runtimeClassesCard } from "../runtime/cards.ts";
 import { handlerLabel, ownKey, partOfLabel } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
-import type { PlatformName } from "../runtime/spec.ts";
-import { checkArguments, runtimeClassesArgs } from "./arguments.ts";
+import { handlerName, platformNames } from "../runtime/spec.ts";
+import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
+import { overhead } from "./config/schema.ts";
+import { formerly } from "./names.ts";
+import type { PlatformName } from "./words.ts";
 
-export interface RuntimeClassArgs {
-  handler: string;
-  platform: PlatformName;
-  /** Kubernetes quantities; by default the platform's own. */
-  memory?: string | undefined;
-  cpu?: string | undefined;
-  /** Charge each pod one SNP or TDX key. Only where nodes advertise them. */
-  teeKeys?: boolean;
+/** What Kubernetes adds to the requests of each pod of a class, for the virtual machine around it. */
+export interface OverheadArgs {
+  /**
+   * A Kubernetes quantity.
+   *
+   * @default the platform's own
+   * @example "512Mi"
+   */
+  memory?: pulumi.Input<string> | undefined;
+  /**
+   * A Kubernetes quantity.
+   *
+   * @default none
+   * @example "250m"
+   */
+  cpu?: pulumi.Input<string> | undefined;
+  /**
+   * Charge each pod one SNP or TDX key. Only where nodes advertise them, or no pod is ever scheduled.
+   *
+   * @default false
+   */
+  teeKeys?: pulumi.Input<boolean> | undefined;
 }
 
+/** One RuntimeClass. */
+export interface RuntimeClassArgs {
+  /** The runtime's name on nodes, and the class's in the cluster. Plain, because it is part of the resource's name. */
+  handler: string;
+  /** aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu or local. Plain: see `handler`. */
+  platform: PlatformName;
+  /**
+   * What Kubernetes adds to the requests of each pod.
+   *
+   * @default the platform's own
+   */
+  overhead?: pulumi.Input<OverheadArgs> | undefined;
+}
+
+/** Arguments of `RuntimeClasses`. */
 export interface RuntimeClassesArgs {
+  /** One for each handler; their order has no meaning. Plain, because it decides the number of resources. */
   classes: RuntimeClassArgs[];
 }
+
+export const overheadArgs = input(z.strictObject(inputs(overhead.shape) satisfies Shape<OverheadArgs>).optional());
+
+const runtimeClass = z.strictObject({
+  handler: handlerName,
+  platform: z.enum(platformNames),
+  overhead: overheadArgs,
+} satisfies Shape<RuntimeClassArgs>);
+
+const runtimeClassesArgs = z.strictObject({ classes: z.array(runtimeClass) } satisfies Shape<RuntimeClassesArgs>);
 
 /** One RuntimeClass per handler, for the whole cluster. Its pods are scheduled only where the handler passed its gate. */
 export class RuntimeClasses extends pulumi.ComponentResource {
   /** Names of the classes, sorted: what a pod writes in `runtimeClassName`. */
-  readonly names: string[];
+  readonly names: pulumi.Output<string[]>;
 
   constructor(name: string, args: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
-    const { classes } = args;
-    checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
+    const { classes } = checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
     super(runtimeClassesCard.type, name, { classes: sorted.map(card) }, opts);
-    for (const args of sorted) {
-      new RuntimeClass(args.handler, runtimeClass(args), {
+    for (const each of sorted) {
+      new RuntimeClass(`${name}-${each.handler}`, manifest(each), {
         parent: this,
+        aliases: formerly(each.handler),
         // Kubernetes refuses to change a handler, which the provider does not know; both classes have the same name.
         replaceOnChanges: ["handler"],
         deleteBeforeReplace: true,
       });
     }
-    this.names = sorted.map(({ handler }) => handler);
+    this.names = pulumi.output(sorted.map(({ handler }) => handler));
     this.registerOutputs({ names: this.names });
   }
 }
 
-function runtimeClass(args: RuntimeClassArgs) {
+type CheckedClass = z.output<typeof runtimeClass>;
+
+function manifest(args: CheckedClass) {
   const { handler, platform } = args;
   return {
     metadata: {
@@ -51,18 +97,24 @@ function runtimeClass(args: RuntimeClassArgs) {
       labels: { ...partOfLabel, [ownKey("platform")]: platform },
     },
     handler,
-    overhead: { podFixed: overhead(args) },
+    overhead: { podFixed: podFixed(args) },
     scheduling: { nodeSelector: { [handlerLabel(handler)]: "true" } },
   };
 }
 
-function overhead({ platform, memory, cpu, teeKeys }: RuntimeClassArgs): Record<string, string> {
-  const { overheadMiB, extendedResource } = platforms[platform];
-  return {
-    memory: memory ?? `${overheadMiB}Mi`,
-    ...(cpu !== undefined && { cpu }),
-    ...(teeKeys && extendedResource !== undefined && { [extendedResource]: "1" }),
-  };
-}
+const podFixed = ({ platform, overhead }: CheckedClass): pulumi.Input<Record<string, string>> =>
+  applied(overhead, (given) => {
+    const { memory, cpu, teeKeys } = given ?? {};
+    const { overheadMiB, extendedResource } = platforms[platform];
+    return {
+      memory: memory ?? `${overheadMiB}Mi`,
+      ...(cpu !== undefined && { cpu }),
+      ...(teeKeys === true && extendedResource !== undefined && { [extendedResource]: "1" }),
+    };
+  });
 
-const card = (args: RuntimeClassArgs) => ({ handler: args.handler, platform: args.platform, overhead: overhead(args) });
+const card = (args: CheckedClass) => ({
+  handler: args.handler,
+  platform: args.platform,
+  overhead: podFixed(args),
+});

@@ -52,7 +52,7 @@ const containerdEntry = z.strictObject({
 export type ContainerdEntry = z.infer<typeof containerdEntry>;
 
 /** What a host must have before a runtime is installed on it; each is checked and reported by `check-host`. */
-export const hostRequirements = z.strictObject({
+const hostRequirements = z.strictObject({
   tee: z.enum(["none", "snp", "tdx"]),
   /** "kvm" for QEMU, "mshv" for AKS, "none" for `local`. */
   virtualization: z.enum(["none", "kvm", "mshv"]),

@@ -9,7 +9,7 @@ export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterCon
   return {
     ...group,
     group: name,
-    runtimes: runtimes.map(({ handler, overhead, ...runtime }) => ({ ...runtime, ...overhead })),
+    runtimes: runtimes.map(({ handler, ...runtime }) => runtime),
     ...selection(nodes, cluster),
   };
 }
@@ -20,7 +20,7 @@ function selection(
 ) {
   if (selector) return { nodeSelector: selector };
   if (names) return { nodeNames: names };
-  if (hosts && ssh) return { hosts, sshUser: ssh.user, sshPrivateKey: ssh.privateKey, joinCommand };
+  if (hosts && ssh) return { ssh: { ...ssh, hosts, joinCommand } };
   if (!pool || cluster.kind !== "aks") return {};
   if (pool.existing) return { nodeSelector: poolSelector(pool.name) };
   const { vmSize, count, zones, maxPods, labels } = pool;

@@ -138,6 +138,8 @@ const matches = (option: z.ZodObject, discriminator: string, value: unknown): bo
 };
 
 function unwrap(schema: z.ZodType): z.ZodType {
+  const judge = schema.meta()?.judgedBy;
+  if (judge instanceof z.ZodType) return unwrap(judge);
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) return unwrap(schema.unwrap() as z.ZodType);
   if (schema instanceof z.ZodPipe) return unwrap(schema.out as z.ZodType);
   return schema;

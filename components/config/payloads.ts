@@ -1,5 +1,5 @@
 import { launchValues } from "../../measure/launch-values.ts";
-import { deriveRuntime } from "../../measure/runtime.ts";
+import { measuredRuntime } from "../../measure/runtime.ts";
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
 import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -79,10 +79,10 @@ async function readManifest(
     return `is not a manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
   }
   try {
-    const { handler } = deriveRuntime({ platform, manifest });
     // A guest whose measurements cannot be computed cannot be attested either.
-    launchValues(platform, manifest);
-    return { manifest, handler };
+    const runtime = measuredRuntime({ platform, manifest });
+    launchValues(runtime);
+    return { manifest, handler: runtime.spec.handler };
   } catch (error) {
     if (error instanceof Refusal) return `cannot be used: ${error.message}`;
     throw error;

@@ -274,7 +274,7 @@ export const privateKey = secretContent("must be the private key itself, not its
   "The private key itself, not its path.",
 );
 
-export const nodes = z.strictObject({
+const nodes = z.strictObject({
   selector: labels
     .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
     .meta({ minProperties: 1 })

@@ -44,12 +44,13 @@ function valueAt(inputs: Inputs | undefined, path: string): unknown {
   );
 }
 
-/** What type and name say already: of an object of Kubernetes its version, its kind, and a name that is the resource's. */
+/** What type and name say already: of an object of Kubernetes its version, its kind, and what its name is made of. */
 function isImplied({ type, name }: Step, { path, before, after }: Difference): boolean {
   const [, group = "", version, kind] = /^kubernetes:([^/:]+)\/([^/:]+):([^/:]+)$/.exec(type) ?? [];
   if (before !== undefined || kind === undefined) return false;
   if (path === "kind") return after === kind;
-  if (path === "metadata.name") return after === name;
+  if (path === "metadata.name") return after === name.split("/").at(-1);
+  if (path === "metadata.namespace") return name.startsWith(`${after}/`);
   return path === "apiVersion" && after === (group === "core" ? version : `${group}/${version}`);
 }
 

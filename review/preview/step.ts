@@ -1,3 +1,4 @@
+import { notKnownYet } from "../text.ts";
 import type { RawStep, State } from "./engine-output.ts";
 import type { Inputs } from "./inputs.ts";
 
@@ -7,6 +8,7 @@ export interface Step {
   urn: string;
   /** Its own type, such as `kubernetes:apps/v1:DaemonSet`. */
   type: string;
+  /** What its users call it: an object of Kubernetes by its name in the cluster. The engine's own name is in the URN. */
   name: string;
   /** URN of the parent. */
   parent: string | undefined;
@@ -28,13 +30,12 @@ export function typeOf(urn: string): string {
 }
 
 export function resolve({ op, urn, before, after, paths }: RawStep): Step {
-  const [, , , ...name] = urn.split("::");
   const [old, now] = [before ?? undefined, after && op !== "delete" ? after : undefined];
   return {
     op,
     urn,
     type: typeOf(urn),
-    name: name.join("::"),
+    name: nameOf(urn, (now ?? old)?.inputs),
     // The engine's events have empty texts where the document has none.
     parent: after?.parent || before?.parent || undefined,
     provider: providerOf(after) ?? providerOf(before),
@@ -47,6 +48,18 @@ export function resolve({ op, urn, before, after, paths }: RawStep): Step {
     },
   };
 }
+
+function nameOf(urn: string, inputs: Inputs | undefined): string {
+  const [, , , ...logical] = urn.split("::");
+  const [, kind] = /^kubernetes:.*:(\w+)$/.exec(typeOf(urn)) ?? [];
+  const { name, namespace } = (inputs?.metadata ?? {}) as { name?: unknown; namespace?: unknown };
+  if (kind === undefined || !isKnown(name)) return logical.join("::");
+  // What a role allows, it allows in its namespace.
+  return /^Role(Binding)?$/.test(kind) && isKnown(namespace) ? `${namespace}/${name}` : name;
+}
+
+const isKnown = (text: unknown): text is string =>
+  typeof text === "string" && !["", "[secret]", notKnownYet].includes(text);
 
 /** A reference is the provider's URN and its id, which a preview may not know. */
 const providerOf = (state: State): string | undefined => state?.provider?.replace(/::[^:]*$/, "") || undefined;

@@ -16,12 +16,13 @@ const clone = resolve(import.meta.dirname, "..", "..");
 const handler = fixtureHandler("contrast-go");
 
 const program = `
-import { readFileSync } from "node:fs";
-import { cdhConfiguration, ConfidentialWorkload, ContrastRuntime, deriveRuntime, type Manifest, manifestSchema, NodeInstaller } from "contrast-runtime";
+import { cdhConfiguration, ConfidentialWorkload, ContrastRuntime, NodeInstaller, readManifest } from "contrast-runtime";
+import * as pulumi from "@pulumi/pulumi";
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { PodTemplate } from "@pulumi/kubernetes/core/v1/podTemplate.js";
 
-const manifest: Manifest = manifestSchema.parse(JSON.parse(readFileSync("manifest.json", "utf8")));
+const manifest = readManifest("manifest.json");
+const acknowledgedAdvisories = ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"];
 const image = "registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}";
 const runtime = new ContrastRuntime("confidential", {
   image,
@@ -30,7 +31,7 @@ const runtime = new ContrastRuntime("confidential", {
       group: "snp",
       distribution: { name: "containerd" },
       nodeSelector: { "example.com/pool": "snp" },
-      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories: ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"] }],
+      runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories }],
       minimumNodes: 0,
     },
   ],
@@ -45,7 +46,7 @@ const alone = new NodeInstaller(
     image,
     distribution: { name: "k3s" },
     nodeNames: ["node-7"],
-    runtimes: [deriveRuntime({ platform: "metal-qemu-snp", manifest })],
+    runtimes: [{ platform: "metal-qemu-snp", manifest, acknowledgedAdvisories }],
     minimumNodes: 0,
   },
   { dependsOn: [namespace] },
@@ -73,8 +74,9 @@ new PodTemplate(
   { dependsOn: [namespace] },
 );
 export const reference = web.reference;
-export const handlers: Record<string, string[]> = runtime.handlers;
-export const specHash: string = alone.specHash;
+export const handlers: pulumi.Output<Record<string, string[]>> = runtime.handlers;
+export const runtimes = runtime.runtimes;
+export const specHash: pulumi.Output<string> = alone.specHash;
 `;
 
 interface PackageJson {
@@ -129,6 +131,9 @@ test("another program previews and updates with the components, and the package'
   await project.mustWork(project.up());
   expect(await project.outputs()).toMatchObject({
     handlers: { snp: [handler] },
+    runtimes: [
+      { group: "snp", handler, platform: "metal-qemu-snp", payload: "fixture-contrast-go", kataVersion: "3.28.0" },
+    ],
     reference: { snp: { "EPYC-Milan": { 2: expect.stringMatching(/^[0-9a-f]{96}$/) } } },
   });
   const path = "jsonpath={.template.spec.runtimeClassName}";
@@ -149,6 +154,44 @@ new AksCocoNodePool("pool", { resourceGroup: "group", cluster: "cluster", pool: 
   expect(code).not.toBe(0);
   expect(stdout).toContain("Install it beside contrast-runtime: npm install @pulumi/azure-native");
   expect(stdout).not.toContain("at new AksCocoNodePool");
+  await project.write(program);
+});
+
+test("two of it in one program, each for a cluster of its own, have a resource each of every kind", async () => {
+  const second = program.replace('const runtime = new ContrastRuntime("confidential", {', "const args = {").replace(
+    "});\n// One component",
+    `};
+const runtime = new ContrastRuntime("confidential", args);
+const files = new Provider("files", { renderYamlToDirectory: "files", kubeconfig: "" });
+new ContrastRuntime("second", { ...args, manifestsOnly: true }, { providers: [files] });
+// One component`,
+  );
+  await project.write(`import { Provider } from "@pulumi/kubernetes/provider.js";\n${second}`);
+  const planned = (await project.plan()).map(({ op, urn }) => `${op} ${urn.split("::").slice(2).join(" ")}`);
+  const parent = "contrast-runtime:index:ContrastRuntime";
+  for (const name of ["confidential", "second"]) {
+    expect(planned).toContain(`create ${parent}$kubernetes:core/v1:Namespace ${name}-namespace`);
+    expect(planned).toContain(`create ${parent}$contrast-runtime:index:NodeInstaller ${name}-snp`);
+  }
+  await project.write(program);
+});
+
+test("wrong arguments are told with their properties and without a stack, also where they are known later", async () => {
+  await project.write(program.replace("minimumNodes: 0,", "minimumNodes: -1, atOnce: 0,"));
+  const { code, stdout } = await project.preview();
+  expect(code).not.toBe(0);
+  expect(stdout).toContain("The arguments of ContrastRuntime confidential cannot be used:");
+  expect(stdout).toContain("groups[0].minimumNodes: -1 must be 0 or more.");
+  expect(stdout).toContain("groups[0].atOnce: 0 must be 1 or more.");
+  expect(stdout).not.toMatch(/^ +at .*:\d+:\d+/m);
+
+  await project.write(
+    program.replace("  image,\n", '  image: pulumi.output("registry.example.com/installer:latest"),\n'),
+  );
+  const later = await project.preview();
+  expect(later.code).not.toBe(0);
+  expect(later.stdout).toContain('image: "registry.example.com/installer:latest" names an image by tag');
+  expect(later.stdout).not.toMatch(/^ +at .*:\d+:\d+/m);
   await project.write(program);
 });
 

@@ -43,16 +43,16 @@ describe("a stack on a cluster", () => {
     ...rest,
   });
   const [old, next, rs] = ["contrast-go", "contrast-go-next", "kata-rs"].map((name) => fixtureHandler(name));
-  const installer = "contrast-installer-workers";
+  const installer = "runtime-workers";
 
   /** Every change of a group's spec means new content, pods that see it, and a rollout that waits for it. */
   const respec = [
     `create ConfigMap ${installer}-SPEC`,
     `delete ConfigMap ${installer}-SPEC`,
-    `update Command workers-rollout`,
+    `update Command runtime-workers-rollout`,
     `update ContrastRuntime runtime`,
     `update DaemonSet ${installer}`,
-    `update NodeInstaller workers`,
+    `update NodeInstaller runtime-workers`,
     `update RuntimeClasses runtime-classes`,
   ];
 
@@ -108,43 +108,59 @@ describe("a stack on a cluster", () => {
     [
       "a payload added",
       configuration({ runtimes: [runtime(), runtime("contrast-go-next")] }),
-      [...respec, `create RuntimeClass ${next}`],
+      [...respec, `create RuntimeClass runtime-classes-${next}`],
     ],
     [
       "a flavour added",
       configuration({ runtimes: [runtime(), runtime("kata-rs")] }),
-      [...respec, `create RuntimeClass ${rs}`],
+      [...respec, `create RuntimeClass runtime-classes-${rs}`],
     ],
     [
       "a payload edited in place",
       configuration({ runtimes: [runtime("contrast-go-next")] }),
-      [...respec, `create RuntimeClass ${next}`, `delete RuntimeClass ${old}`],
+      [...respec, `create RuntimeClass runtime-classes-${next}`, `delete RuntimeClass runtime-classes-${old}`],
     ],
-    ["the last payload removed", configuration({ runtimes: [] }), [...respec, `delete RuntimeClass ${old}`]],
+    [
+      "the last payload removed",
+      configuration({ runtimes: [] }),
+      [...respec, `delete RuntimeClass runtime-classes-${old}`],
+    ],
     [
       "another overhead",
       configuration({ runtimes: [{ ...runtime(), overhead: { memory: "1Gi" } }] }),
-      [`update RuntimeClass ${old}`, "update RuntimeClasses runtime-classes"],
+      [`update RuntimeClass runtime-classes-${old}`, "update RuntimeClasses runtime-classes"],
     ],
     [
       "another image",
       configuration({}, { installerImage: image("b") }),
-      ["update Command workers-rollout", `update DaemonSet ${installer}`, "update NodeInstaller workers"],
+      [
+        "update Command runtime-workers-rollout",
+        `update DaemonSet ${installer}`,
+        "update NodeInstaller runtime-workers",
+      ],
     ],
     [
       "other nodes",
       configuration({ nodes: { selector: { "example.com/pool": "other" } } }),
-      ["update Command workers-rollout", `update DaemonSet ${installer}`, "update NodeInstaller workers"],
+      [
+        "update Command runtime-workers-rollout",
+        `update DaemonSet ${installer}`,
+        "update NodeInstaller runtime-workers",
+      ],
     ],
     [
       "a dead node named",
       configuration({ ignoreNodes: ["node-7"] }),
-      ["update Command workers-rollout", `update DaemonSet ${installer}`],
+      ["update Command runtime-workers-rollout", `update DaemonSet ${installer}`],
     ],
     [
       "nodes left as they are at the end",
       configuration({ onDestroy: "leave" }),
-      ["update Command workers-rollout", "update Command workers-uninstall", "update NodeInstaller workers"],
+      [
+        "update Command runtime-workers-rollout",
+        "update Command runtime-workers-uninstall",
+        "update NodeInstaller runtime-workers",
+      ],
     ],
   ];
   test.each(edits)("%s", async (_name, edited, expected) => {
@@ -154,7 +170,10 @@ describe("a stack on a cluster", () => {
 
   test("another priority class means new pods to wait for", async () => {
     await configure(project, stack, configuration({ priorityClass: "system-cluster-critical" }));
-    expect(await operations(project)).toEqual(["update Command workers-rollout", `update DaemonSet ${installer}`]);
+    expect(await operations(project)).toEqual([
+      "update Command runtime-workers-rollout",
+      `update DaemonSet ${installer}`,
+    ]);
   });
 
   test("an update waits for the way back from a failed rollout, too", async () => {
@@ -162,7 +181,7 @@ describe("a stack on a cluster", () => {
     expect((await project.up()).code).not.toBe(0);
     await configure(project, stack, configuration());
     const planned = await operations(project);
-    expect(planned).toContain("update Command workers-rollout");
+    expect(planned).toContain("update Command runtime-workers-rollout");
     expect(planned).toContain(`update DaemonSet ${installer}`);
     await project.mustWork(project.up());
     await project.mustWork(project.preview("--expect-no-changes"));
@@ -171,8 +190,8 @@ describe("a stack on a cluster", () => {
   test("a renamed group is another group: it is created from scratch and the old one is uninstalled", async () => {
     await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
     const planned = await operations(project);
-    expect(planned).toContain("delete Command workers-uninstall");
-    expect(planned).toContain("create Command renamed-rollout");
+    expect(planned).toContain("delete Command runtime-workers-uninstall");
+    expect(planned).toContain("create Command runtime-renamed-rollout");
     expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
   });
 
@@ -234,13 +253,17 @@ describe("an AKS stack, on the stand-in for Azure", () => {
   });
 
   test.each([
-    ["more nodes are an update in place", { ...pool, count: 3 }, "update AgentPool cc-pool"],
-    ["another size replaces the pool", { ...pool, vmSize: "Standard_DC8as_cc_v5" }, "replace AgentPool cc-pool"],
-    ["other zones replace the pool", { ...pool, zones: ["1"] }, "replace AgentPool cc-pool"],
-    ["labels are an update in place", { ...pool, labels: { a: "b" } }, "update AgentPool cc-pool"],
+    ["more nodes are an update in place", { ...pool, count: 3 }, "update AgentPool runtime-cc-pool"],
+    [
+      "another size replaces the pool",
+      { ...pool, vmSize: "Standard_DC8as_cc_v5" },
+      "replace AgentPool runtime-cc-pool",
+    ],
+    ["other zones replace the pool", { ...pool, zones: ["1"] }, "replace AgentPool runtime-cc-pool"],
+    ["labels are an update in place", { ...pool, labels: { a: "b" } }, "update AgentPool runtime-cc-pool"],
   ])("%s", async (_name, edited, expected) => {
     await configure(aks, stack, configuration(edited));
-    expect(await operations(aks)).toEqual([expected, "update AksCocoNodePool cc-pool"].sort());
+    expect(await operations(aks)).toEqual([expected, "update AksCocoNodePool runtime-cc-pool"].sort());
     await configure(aks, stack, configuration(pool));
   });
 

@@ -2,7 +2,7 @@
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
 import { usualVcpus } from "../../measure/reference-values.ts";
-import { deriveRuntime } from "../../measure/runtime.ts";
+import { measuredRuntime } from "../../measure/runtime.ts";
 import {
   contrastReferenceValues,
   referenceTable,
@@ -28,9 +28,8 @@ export async function manifestValues(
   { platform, vcpus = usualVcpus, for: shape }: Wanted,
 ): Promise<object> {
   const manifest = await readManifest(path, "The lock command writes manifests.");
-  // The values of a payload that cannot serve the platform are those of no guest.
-  deriveRuntime({ platform, manifest });
-  const table = valuesOf(platform, manifest, vcpus);
+  // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
+  const table = valuesOf(measuredRuntime({ platform, manifest }), vcpus);
   if (table === undefined) {
     throw new Refusal(
       "not-measured",

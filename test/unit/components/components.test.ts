@@ -50,19 +50,15 @@ describe("a runtime on two groups", () => {
   let plan: Recorded[];
   beforeAll(async () => {
     plan = await register(both);
-  });
+  }, 60_000);
 
   test("has one RuntimeClass per handler and one installer per group", () => {
     const names = (type: string) => plan.filter((resource) => resource.type.endsWith(type)).map(({ name }) => name);
     expect(names(":RuntimeClass")).toEqual([
-      fixtureHandler("contrast-go", "metal-qemu-snp"),
-      fixtureHandler("contrast-go", "metal-qemu-tdx"),
+      `runtime-classes-${fixtureHandler("contrast-go", "metal-qemu-snp")}`,
+      `runtime-classes-${fixtureHandler("contrast-go", "metal-qemu-tdx")}`,
     ]);
-    expect(names(":DaemonSet")).toEqual([
-      "contrast-installer-others",
-      "contrast-installer-tdx",
-      "contrast-installer-workers",
-    ]);
+    expect(names(":DaemonSet")).toEqual(["runtime-others", "runtime-tdx", "runtime-workers"]);
     expect(names(":Namespace")).toHaveLength(1);
   });
 
@@ -88,11 +84,11 @@ describe("a payload with known holes", () => {
 
   test("is refused unless each is acknowledged, before anything is registered", async () => {
     await expect(refused([])).rejects.toThrow(
-      /^Group workers, runtimes\[0\]: payload fixture-contrast-go holds Kata 3\.28\.0, which has known holes\. GHSA-fmg6-v47x-52wr .*acknowledgedAdvisories: \["GHSA-fmg6-v47x-52wr","GHSA-q49m-57vm-c8cc"\] in the runtime's arguments\.$/,
+      /^The arguments of ContrastRuntime runtime cannot be used:\n {2}groups\[0\]\.runtimes\[0\]\.manifest: payload fixture-contrast-go holds Kata 3\.28\.0, which has known holes\. GHSA-fmg6-v47x-52wr .*add acknowledgedAdvisories: \["GHSA-fmg6-v47x-52wr","GHSA-q49m-57vm-c8cc"\] to the runtime\.$/,
     );
     await expect(refused(["CVE-2026-77176"])).rejects.toThrow(/has known holes\. GHSA-q49m-57vm-c8cc/);
     await expect(refused(["CVE-2026-77176", "CVE-2026-41326", "CVE-2025-58354"])).rejects.toThrow(
-      'runtimes[0].acknowledgedAdvisories: "CVE-2025-58354" does not apply to Kata 3.28.0',
+      'groups[0].runtimes[0].acknowledgedAdvisories[2]: "CVE-2025-58354" does not apply to Kata 3.28.0',
     );
   });
 
@@ -184,7 +180,7 @@ describe("an installer", () => {
   test("keeps the kubeconfig a secret wherever it goes", async () => {
     const plan = await register([group("local", "local")], "the-kubeconfig");
     const holders = plan.filter(({ inputs }) => JSON.stringify(inputs).includes("the-kubeconfig"));
-    expect(holders.map(({ name }) => name)).toEqual(["workers-rollout", "workers-uninstall"]);
+    expect(holders.map(({ name }) => name)).toEqual(["runtime-workers-rollout", "runtime-workers-uninstall"]);
     for (const { inputs } of holders) {
       expect(inputs.environment).toMatchObject({ KUBECONFIG_CONTENT: { secret: "the-kubeconfig" } });
     }
@@ -193,7 +189,12 @@ describe("an installer", () => {
 
 test("a payload that cannot serve a platform is a user's error, which the engine shows without a stack", () => {
   const groups = [group("metal-qemu-snp", "contrast-aks")];
-  expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(pulumi.RunError);
+  expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(
+    expect.objectContaining({
+      __pulumiRunError: true,
+      message: expect.stringContaining("groups[0].runtimes[0].manifest: cannot be used: Kata 3.2.0.azl2 is too old"),
+    }),
+  );
 });
 
 test("a right exists only while what confines it does: each binding of RBAC is made after every policy", async () => {
@@ -229,13 +230,13 @@ describe("rollout and uninstall", () => {
 
   test("uninstall is created before the rollout, deleted before the installers, and leaves nodes as they are if told to", async () => {
     const plan = await register([group("local", "local", { onDestroy: "leave" })]);
-    const daemonSet = "kubernetes:apps/v1:DaemonSet contrast-installer-workers";
+    const daemonSet = "kubernetes:apps/v1:DaemonSet runtime-workers";
     const uninstall = find(plan, "local:Command", "uninstall");
     expect(uninstall.options.dependsOn).toEqual([daemonSet]);
     expect(uninstall.inputs.delete).toMatch(/^contrast-runtime uninstall .* --group workers --leave$/);
     expect(find(plan, "local:Command", "rollout").inputs.create).toMatch(/ --nodes-may-leave$/);
     expect(find(plan, "local:Command", "rollout").options.dependsOn).toContain(
-      "command:local:Command workers-uninstall",
+      "command:local:Command runtime-workers-uninstall",
     );
   });
 });
@@ -243,11 +244,9 @@ describe("rollout and uninstall", () => {
 describe("hosts", () => {
   const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA";
   const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey });
-  const hosts = (changes: Partial<NodeGroupArgs> = {}) =>
+  const hosts = (changes: Partial<NodeGroupArgs> = {}, user = "root") =>
     group("metal-qemu-snp", "contrast-go", {
-      hosts: [host("n2"), host("n1")],
-      sshPrivateKey: "the-key",
-      joinCommand: "the-join-command",
+      ssh: { hosts: [host("n2"), host("n1")], user, privateKey: "the-key", joinCommand: "the-join-command" },
       ...changes,
     });
 
@@ -282,15 +281,8 @@ describe("hosts", () => {
     ]);
   });
 
-  test("without a key to reach them are refused: such a group would have every node of the cluster", () => {
-    const groups = [hosts({ sshPrivateKey: undefined as unknown as string })];
-    expect(() => new ContrastRuntime("runtime", { image, groups })).toThrow(
-      "Group workers lists hosts, but no sshPrivateKey to reach them with. List nodes that are already set up in nodeNames.",
-    );
-  });
-
   test("a user other than root becomes root without a password", async () => {
-    const plan = await register([hosts({ sshUser: "admin" })]);
+    const plan = await register([hosts({}, "admin")]);
     expect(find(plan, "remote:Command", "n1-check").inputs.create).toBe("sudo -n sh -c 'sh -s'");
   });
 });

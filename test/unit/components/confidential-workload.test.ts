@@ -65,7 +65,7 @@ test("the reference row is the one for the vCPUs that the limits add up to", asy
   const { snp } = (await workload(args())).card.reference;
   expect(Object.keys(snp["EPYC-Milan"] ?? {})).toEqual(["2"]);
   // A pod cannot ask for less than one vCPU beyond Kata's own, which is all that the runtime's card counts.
-  const one = launchValues("metal-qemu-snp", manifest)["EPYC-Milan launch digest"];
+  const one = launchValues(measuredRuntime({ platform: "metal-qemu-snp", manifest }))["EPYC-Milan launch digest"];
   expect(snp["EPYC-Milan"]?.["2"]).not.toBe(one);
   const larger = (await workload(args({ template: template("3") }))).card.reference.snp;
   expect(Object.keys(larger["EPYC-Genoa"] ?? {})).toEqual(["4"]);

@@ -236,12 +236,13 @@ describe("no leaf of a manifest is dropped without a word", () => {
   };
   const seen = (platform: PlatformName, manifest: Manifest) => {
     const { tee } = platforms[platform];
-    const inputs = measuredRuntime({ platform, manifest }).inputs;
+    const runtime = measuredRuntime({ platform, manifest });
+    const { inputs } = runtime;
     const { name, flavour, kataVersion } = manifest;
     return JSON.stringify([
       deriveRuntime({ platform, manifest }).handler,
       [name, flavour, kataVersion],
-      launchValues(platform, manifest),
+      launchValues(runtime),
       inputs && measuredInputs(inputs, tee),
     ]);
   };

@@ -333,7 +333,7 @@ test.each(["create-replacement", "read-replacement", "import-replacement"])(
   "%s is passed over where a replacement says it all, and nowhere else",
   (op) => {
     const step = { type: "kubernetes:core/v1:Namespace", name: "n", before: {}, after: { metadata: { name: "EVIL" } } };
-    expect(textOf({ ...step, op })).toMatch(new RegExp(`What the ${op} of .n. .* is not explained here`));
+    expect(textOf({ ...step, op })).toMatch(new RegExp(`What the ${op} of .EVIL. .* is not explained here`));
     expect(summaryOf({ ...step, op }, { ...step, op: "replace" }).operations).toHaveLength(1);
   },
 );

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { launchTable, launchValues } from "../../../../measure/launch-values.ts";
+import { measuredRuntime } from "../../../../measure/runtime.ts";
 import { manifestSchema } from "../../../../runtime/manifest.ts";
 import { main } from "../../../../tools/measure/main.ts";
 
@@ -92,10 +93,10 @@ test.each(["firmware", "kernel", "initrd", "rootfs"])("a manifest with another %
 });
 
 test("the stack's output has the review card's value for one vCPU, and those up to eight", () => {
-  const manifest = manifestOf("fixture-contrast-go");
-  const table = launchTable("metal-qemu-snp", manifest);
-  const card = launchValues("metal-qemu-snp", manifest);
+  const runtime = measuredRuntime({ platform: "metal-qemu-snp", manifest: manifestOf("fixture-contrast-go") });
+  const table = launchTable(runtime);
+  const card = launchValues(runtime);
   expect(table?.snp?.["EPYC-Milan"]?.["1"]).toBe(card["EPYC-Milan launch digest"]);
   expect(Object.keys(table?.snp?.["EPYC-Milan"] ?? {})).toEqual(["1", "2", "3", "4", "5", "6", "7", "8"]);
-  expect(launchTable("local", manifestOf("fixture-local"))).toBeUndefined();
+  expect(launchTable(measuredRuntime({ platform: "local", manifest: manifestOf("fixture-local") }))).toBeUndefined();
 });

@@ -1,0 +1,169 @@
+import type * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
+import { input, inputs, type Shape } from "./arguments.ts";
+import { labels, labelValue, nodeName } from "./config/kubernetes-names.ts";
+import { distribution, groupName, groupSchema, toleration } from "./config/schema.ts";
+import type { DistributionName, OnDestroy } from "./words.ts";
+
+/** How the nodes run containerd. Everything here is part of the install spec, whose hash names a ConfigMap: plain values. */
+export interface DistributionArgs {
+  /** containerd, aks, k3s, rke2, k0s or microk8s. */
+  name: DistributionName;
+  /**
+   * Path on the node of the file that containerd reads, or that a distribution renders it from.
+   *
+   * @default the distribution's own
+   * @example "/etc/containerd/config.toml"
+   */
+  configPath?: string | undefined;
+  /**
+   * Path on the node of containerd's socket.
+   *
+   * @default the distribution's own
+   * @example "/run/containerd/containerd.sock"
+   */
+  socket?: string | undefined;
+  /**
+   * The systemd service that restarts containerd.
+   *
+   * @default the distribution's own
+   * @example "containerd.service"
+   */
+  unit?: string | undefined;
+  /**
+   * containerd's version, 1.7.0 or later, for plans on a tree without a containerd binary.
+   *
+   * @default what the node's containerd says
+   * @example "2.1.4"
+   */
+  containerdVersion?: string | undefined;
+}
+
+/** A taint that the installers' pods tolerate, as Kubernetes has it. */
+export interface TolerationArgs {
+  /**
+   * The taint's key.
+   *
+   * @default every key, which only the operator "Exists" allows
+   */
+  key?: pulumi.Input<string> | undefined;
+  /**
+   * "Equal" or "Exists".
+   *
+   * @default "Equal"
+   */
+  operator?: pulumi.Input<string> | undefined;
+  /**
+   * The taint's value, for "Equal".
+   *
+   * @default ""
+   */
+  value?: pulumi.Input<string> | undefined;
+  /**
+   * "NoSchedule", "PreferNoSchedule" or "NoExecute".
+   *
+   * @default every effect
+   */
+  effect?: pulumi.Input<string> | undefined;
+}
+
+/** What a group of nodes is, whoever prepares them: nodes that share one distribution and one list of runtimes. */
+export interface GroupArgs {
+  /**
+   * The node group's name: a lower-case DNS label of at most 40 characters. Plain, because it is part of the name of
+   * everything in the cluster and of the nodes' journals. Never renamed.
+   */
+  group: string;
+  /** How the nodes run containerd. */
+  distribution: DistributionArgs;
+  /**
+   * The group's nodes by labels. A node is in one group only.
+   *
+   * @default every node of the cluster, unless `nodeNames` is given
+   * @example { "example.com/pool": "snp" }
+   */
+  nodeSelector?: pulumi.Input<Record<string, pulumi.Input<string>>> | undefined;
+  /**
+   * The group's nodes by name, which nobody who may label nodes can change.
+   *
+   * @default every node of the cluster, unless `nodeSelector` is given
+   * @example ["node-1", "node-2"]
+   */
+  nodeNames?: pulumi.Input<pulumi.Input<string>[]> | undefined;
+  /**
+   * How many nodes may be between edit and commit at a time. Plain, because it is part of the install spec.
+   *
+   * @default 1
+   */
+  atOnce?: number | undefined;
+  /**
+   * The rollout fails when fewer nodes match.
+   *
+   * @default 1
+   */
+  minimumNodes?: pulumi.Input<number> | undefined;
+  /**
+   * Names of dead nodes, which neither rollout nor removal waits for; on a host of this name nothing is run. Plain, because
+   * it decides which commands are registered.
+   *
+   * @default []
+   * @example ["node-7"]
+   */
+  ignoreNodes?: string[] | undefined;
+  /**
+   * Seconds without progress after which the rollout gives up.
+   *
+   * @default 600
+   */
+  stallTimeout?: pulumi.Input<number> | undefined;
+  /**
+   * Taints that the installers' pods tolerate. Their order has no meaning.
+   *
+   * @default []
+   * @example [{ key: "dedicated", operator: "Exists" }]
+   */
+  tolerations?: pulumi.Input<pulumi.Input<TolerationArgs>[]> | undefined;
+  /**
+   * Name of the PriorityClass of the installers' pods.
+   *
+   * @default "system-node-critical"
+   */
+  priorityClass?: pulumi.Input<string> | undefined;
+  /**
+   * Start a sandbox through the CRI after each installation and check its shim; always done for the platform `local`. Plain,
+   * because it is part of the install spec.
+   *
+   * @default false
+   */
+  verifySandbox?: boolean | undefined;
+  /**
+   * What happens on the nodes when the group leaves the stack: "uninstall" or "leave". Plain, because the engine needs it
+   * when the group is no longer in the program.
+   *
+   * @default "uninstall"
+   */
+  onDestroy?: OnDestroy;
+}
+
+const { atOnce, minimumNodes, ignoreNodes, stallTimeout, priorityClass, verifySandbox, onDestroy } = groupSchema.shape;
+
+/** Labels, each value an Input of its own. */
+export const labelInputs = input(z.record(labels.keyType, input(labelValue)));
+
+export const groupArgs = {
+  group: groupName,
+  distribution,
+  nodeSelector: labelInputs.optional(),
+  nodeNames: input(z.array(input(nodeName)).min(1, { error: "must list at least one node" })).optional(),
+  atOnce,
+  minimumNodes: input(minimumNodes),
+  ignoreNodes,
+  stallTimeout: input(stallTimeout),
+  tolerations: input(z.array(input(z.strictObject(inputs(toleration.shape)))).default([])),
+  priorityClass: input(priorityClass),
+  verifySandbox,
+  onDestroy,
+} satisfies Shape<GroupArgs>;
+
+/** What the schemas make of a group's arguments. */
+export type CheckedGroup = z.output<z.ZodObject<typeof groupArgs>>;
