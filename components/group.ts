@@ -1,8 +1,9 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
+import { groupName } from "../runtime/spec.ts";
 import { input, inputs, type Shape } from "./arguments.ts";
 import { labels, labelValue, nodeName } from "./config/kubernetes-names.ts";
-import { distribution, groupName, groupSchema, toleration } from "./config/schema.ts";
+import { distribution, groupSchema, toleration } from "./config/schema.ts";
 import type { DistributionName, OnDestroy } from "./words.ts";
 
 /** How the nodes run containerd. Everything here is part of the install spec, whose hash names a ConfigMap: plain values. */

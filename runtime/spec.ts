@@ -79,7 +79,7 @@ export const runtimeSpec = z.strictObject({
 export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 
 /** A name that a DaemonSet, a Lease and others have with a prefix. */
-const groupName = dnsLabel(40);
+export const groupName = dnsLabel(40);
 
 /** As a containerd names itself, such as "2.2.2-bd1.34"; the numbers alone decide. */
 const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {

@@ -22,21 +22,23 @@ type ReadText = (path: string) => Promise<string>;
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
 export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
   const read = await Promise.all(
-    runtimes.map(async ({ platform, payload, overhead = { teeKeys: defaults.teeKeys }, acknowledgedAdvisories }, i) => {
-      const key = `groups.${group}.runtimes[${i}]`;
-      const usable = await readManifest(payload, platform, readText);
-      if (typeof usable === "string") {
-        mistakes.push({ key: `${key}.payload`, message: `${JSON.stringify(payload)} ${usable}` });
-        return [];
-      }
-      const { manifest, handler } = usable;
-      mistakes.push(
-        ...advisoryMistakes(key, payload, manifest, assess({ platform, manifest }, acknowledgedAdvisories)),
-      );
-      return [{ platform, manifest, handler, acknowledgedAdvisories, overhead }];
-    }),
+    runtimes.map(async (runtime) => ({
+      ...runtime,
+      usable: await readManifest(runtime.payload, runtime.platform, readText),
+    })),
   );
-  return read.flat();
+  // Only now, in the order of the list, and not in the one in which the files were read.
+  return read.flatMap(({ platform, payload, usable, acknowledgedAdvisories, ...runtime }, i) => {
+    const key = `groups.${group}.runtimes[${i}]`;
+    if (typeof usable === "string") {
+      mistakes.push({ key: `${key}.payload`, message: `${JSON.stringify(payload)} ${usable}` });
+      return [];
+    }
+    const { manifest, handler } = usable;
+    const { overhead = { teeKeys: defaults.teeKeys } } = runtime;
+    mistakes.push(...advisoryMistakes(key, payload, manifest, assess({ platform, manifest }, acknowledgedAdvisories)));
+    return [{ platform, manifest, handler, acknowledgedAdvisories, overhead }];
+  });
 }
 
 /** A payload with a known hole is used only where the stack says that this is known. */

@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
+import { groupName } from "../../runtime/spec.ts";
 import { check, type Mistake, secretPaths, unknownKey } from "./mistakes.ts";
 import { checkRuntimes, type RuntimeConfiguration, readRuntimes } from "./payloads.ts";
 import { checkRules, type Parts } from "./rules.ts";
 import {
   type ClusterConfiguration,
   type GroupShape,
-  groupName,
   groupSchema,
   type RegistryConfiguration,
   topLevel,

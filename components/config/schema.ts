@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
-import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
+import { distributionNames, dnsLabel, groupName, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
@@ -370,8 +370,6 @@ export const groupSchema = z.strictObject({
     .default(defaults.onDestroy)
     .describe("`leave`: what is on the nodes stays there when they leave the group, or the group leaves the stack."),
 });
-
-export const groupName = dnsLabel(40);
 
 export type ClusterConfiguration = z.output<typeof clusterSchema>;
 export type RegistryConfiguration = z.output<typeof registrySchema>;

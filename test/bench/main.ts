@@ -1,6 +1,6 @@
 // npm run bench: measures each promise about speed, as a ratio to a reference in the same run; fails if one is broken.
 
-import { toStderr } from "../../tools/programs/progress.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { fleetPlanBenchmarks } from "./fleet-plan.ts";
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "./measure.ts";
 import { nodeBenchmarks } from "./node.ts";

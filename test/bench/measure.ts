@@ -13,7 +13,7 @@ import { signatureOf } from "../../measure/vmsa.ts";
 import { measurementInputs } from "../../runtime/measurement-inputs.ts";
 import { withFile } from "../../tools/files/byte-source.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
-import { type Progress, toStderr } from "../../tools/programs/progress.ts";
+import { type Progress, toStderr } from "../../tools/process/progress.ts";
 import { sevSnpMeasure, veritysetup } from "../campaigns/real-tools.ts";
 import { vector } from "../unit/measure/vectors.ts";
 

@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../../tools/files/project.ts";
-import { type Progress, toStderr } from "../../tools/programs/progress.ts";
+import { type Progress, toStderr } from "../../tools/process/progress.ts";
 import { type ApiServer, startApiServer } from "../engine/api-server.ts";
 import { type EngineProject, engineProject } from "../engine/harness.ts";
 import { type Configuration, configure, fixture, image, programProject } from "../engine/program.ts";

@@ -12,8 +12,8 @@ import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 import { configuration } from "../unit/node-installer/containerd/configurations.ts";
 import { entryOf } from "../unit/node-installer/containerd/entries.ts";
 

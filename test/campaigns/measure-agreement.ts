@@ -13,9 +13,9 @@ import { contrastReferenceValues } from "../../measure/verifier-formats.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
 import { veritySuperblock } from "../../measure/verity-superblock.ts";
 import { type CpuModel, cpuSignatures, vmms } from "../../measure/vmsa.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { check, run } from "../../tools/process/run.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { check, run } from "../../tools/programs/run.ts";
 import { vector } from "../unit/measure/vectors.ts";
 import { contrastDecoder, debianFirmware, sevSnpMeasure, veritysetup } from "./real-tools.ts";
 

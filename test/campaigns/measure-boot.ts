@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { withVcpus } from "../../measure/kata-kernel-command-line.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { debianTree } from "../../tools/programs/debian.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 import { passedLine } from "../unit/measure/pod-vm.ts";
 
 const up = "is up, on a verified root file system";

@@ -1,10 +1,10 @@
 import { join } from "node:path";
+import type { Progress } from "../../tools/process/progress.ts";
+import { check } from "../../tools/process/run.ts";
 import { cached } from "../../tools/programs/cache.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { goProgram } from "../../tools/programs/go.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
-import type { Progress } from "../../tools/programs/progress.ts";
-import { check } from "../../tools/programs/run.ts";
 
 /** The independent tools that measurements are compared with, fetched into the cache: a command and its first arguments. */
 export type Tool = [command: string, ...args: string[]];

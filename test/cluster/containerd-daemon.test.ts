@@ -10,8 +10,8 @@ import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { editConfiguration } from "../../node-installer/containerd/edit.ts";
 import { readServing, type ServingState, serves } from "../../node-installer/containerd/serving.ts";
 import { type ContainerdVersion, containerdVersions } from "../../runtime/containerd-versions.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 import { aks, snp, tdx } from "../unit/node-installer/containerd/entries.ts";
 
 // A dump shows what containerd would load; these daemons really start and report what they have loaded. They have their own

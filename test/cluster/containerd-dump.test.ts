@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 import { refusedConfigurations } from "../fakes/refused-configurations.ts";
 
 // What the unit tests' containerd refuses, real ones refuse.

@@ -11,8 +11,8 @@ import { validateConfiguration } from "../../node-installer/containerd/validate.
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 import { entryOf } from "../unit/node-installer/containerd/entries.ts";
 
 // Distributions that render containerd's configuration: real containerds read the effect of our template or drop-in,

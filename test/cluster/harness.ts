@@ -10,8 +10,8 @@ import {
   runOnNode,
 } from "../../tools/local-cluster/cluster.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { check, type RunResult } from "../../tools/programs/run.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { check, type RunResult } from "../../tools/process/run.ts";
 
 export { until } from "../until.ts";
 

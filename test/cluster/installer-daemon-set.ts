@@ -18,7 +18,7 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
-import { type RunResult, run } from "../../tools/programs/run.ts";
+import { type RunResult, run } from "../../tools/process/run.ts";
 import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";
 

@@ -7,7 +7,7 @@ import { readServing } from "../../node-installer/containerd/serving.ts";
 import { armedPath, guardName } from "../../node-installer/host/guard.ts";
 import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { leader } from "../../tools/local-cluster/node-machine.ts";
-import type { RunResult } from "../../tools/programs/run.ts";
+import type { RunResult } from "../../tools/process/run.ts";
 import type { FaultyRun } from "./faulty-installer.ts";
 import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";

@@ -8,7 +8,7 @@ import { clusterStatus, destroyCluster, ensureCluster } from "../../tools/local-
 import { clusterLayout, clustersDirectory, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { leader } from "../../tools/local-cluster/node-machine.ts";
 import { unitProcesses } from "../../tools/local-cluster/units.ts";
-import { run } from "../../tools/programs/run.ts";
+import { run } from "../../tools/process/run.ts";
 import { busyboxPod, clusterNameFor, startCluster, type TestCluster, until } from "./harness.ts";
 
 const name = clusterNameFor("cluster");

@@ -19,18 +19,19 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { run as runProgram } from "../../tools/process/run.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { run as runProgram } from "../../tools/programs/run.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";
 import { InstallerDaemonSet } from "./installer-daemon-set.ts";
 import { NodeWithInstaller } from "./installer-on-node.ts";
+import { podMonitorDefinition } from "./pod-monitor.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /**
- * The installer's pod may do what it needs and nothing more, and its port gives nobody more than he should have: with the permissions of podSecurity it works, and without any
- * one of them it does not. On this node each of them matters: as some administrators set it up, containerd's file and its
- * directory belong to another user.
+ * The installer's pod may do what it needs and nothing more, and its port gives nobody more than he should have: with
+ * the permissions of podSecurity it works, and without any one of them it does not. On this node each of them matters: as
+ * some administrators set it up, containerd's file and its directory belong to another user.
  */
 const cluster = useCluster("privileges");
 const node = "node-1";
@@ -238,53 +239,6 @@ const installerPods = async (labels: Record<string, string>) => {
   const selector = Object.entries(labels).map((pair) => pair.join("="));
   const { items } = await cluster().get<InstallerPods>("pods", "-n", namespace, "-l", selector.join());
   return items.filter(({ status }) => status.phase === "Running");
-};
-
-/** Of the Prometheus operator's PodMonitor the fields that the example can have; what is not here, is refused. */
-const podMonitorDefinition = {
-  apiVersion: "apiextensions.k8s.io/v1",
-  kind: "CustomResourceDefinition",
-  metadata: { name: "podmonitors.monitoring.coreos.com" },
-  spec: {
-    group: "monitoring.coreos.com",
-    names: { kind: "PodMonitor", plural: "podmonitors" },
-    scope: "Namespaced",
-    versions: [
-      {
-        name: "v1",
-        served: true,
-        storage: true,
-        schema: {
-          openAPIV3Schema: {
-            type: "object",
-            properties: {
-              spec: {
-                type: "object",
-                required: ["podMetricsEndpoints", "selector"],
-                properties: {
-                  selector: {
-                    type: "object",
-                    properties: { matchLabels: { type: "object", additionalProperties: { type: "string" } } },
-                  },
-                  podMetricsEndpoints: {
-                    type: "array",
-                    items: {
-                      type: "object",
-                      properties: {
-                        port: { type: "string" },
-                        path: { type: "string" },
-                        interval: { type: "string", pattern: "^([0-9]+(ms|[smhdwy]))+$" },
-                      },
-                    },
-                  },
-                },
-              },
-            },
-          },
-        },
-      },
-    ],
-  },
 };
 
 /** What every pod of the cluster reaches: the installer's port, asked by the tenant's pod from above. */

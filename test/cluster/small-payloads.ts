@@ -5,8 +5,8 @@ import { deriveRuntime } from "../../measure/runtime.ts";
 import { renderSpec } from "../../runtime/derive.ts";
 import type { Manifest, PayloadFile } from "../../runtime/manifest.ts";
 import type { DistributionName, RuntimeSpec } from "../../runtime/spec.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
 
 export interface SmallPayload {
   manifest: Manifest;

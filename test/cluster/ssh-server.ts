@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { leader } from "../../tools/local-cluster/node-machine.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { check } from "../../tools/process/run.ts";
 import { debianFiles } from "../../tools/programs/debian.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { check } from "../../tools/programs/run.ts";
 import type { TestCluster } from "./harness.ts";
 
 /** A user's key pair, made for one run, as ssh-keygen writes it. */

@@ -8,7 +8,7 @@ import { packageRoot } from "../../tools/files/project.ts";
 import { buildImage, localPayloads } from "../../tools/image/build.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import { type EngineProject, engineProject } from "../engine/harness.ts";
 import { busyboxPod, clusterNameFor, useCluster } from "./harness.ts";
 

@@ -10,9 +10,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ApiAddress, apiClient } from "../../node-installer/kubernetes/api.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { check } from "../../tools/process/run.ts";
 import { kubernetesPrograms } from "../../tools/programs/pinned.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { check } from "../../tools/programs/run.ts";
 import { until } from "../until.ts";
 
 export interface ApiServer {

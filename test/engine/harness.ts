@@ -7,8 +7,8 @@ import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
 import { baseEnvironment } from "../../tools/engine/environment.ts";
 import { withStandIns } from "../../tools/engine/plugins.ts";
 import { packageRoot } from "../../tools/files/project.ts";
-import { toStderr } from "../../tools/programs/progress.ts";
-import { type RunResult, run } from "../../tools/programs/run.ts";
+import { toStderr } from "../../tools/process/progress.ts";
+import { type RunResult, run } from "../../tools/process/run.ts";
 
 export interface ProjectOptions {
   /** Text of index.ts. */

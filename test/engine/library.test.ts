@@ -2,7 +2,7 @@ import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/pr
 import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compilePackage } from "../../tools/dev/build.ts";
-import { check, run } from "../../tools/programs/run.ts";
+import { check, run } from "../../tools/process/run.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";

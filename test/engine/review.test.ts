@@ -10,7 +10,7 @@ import { serveHealth } from "../../node-installer/kubernetes/health.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { bundleAudience, bundleTokenHeader, healthPort } from "../../runtime/names.ts";
 import { packageRoot } from "../../tools/files/project.ts";
-import { type RunResult, run } from "../../tools/programs/run.ts";
+import { type RunResult, run } from "../../tools/process/run.ts";
 import { expectGolden } from "../golden-file.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
 import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";

@@ -2,7 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { packageRoot } from "../../tools/files/project.ts";
-import { run } from "../../tools/programs/run.ts";
+import { run } from "../../tools/process/run.ts";
 import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";

@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 import { engineEnvironment, stackNetwork } from "../engine/environment.ts";
 import { runPulumi } from "../engine/run.ts";
-import { toStderr } from "../programs/progress.ts";
+import { toStderr } from "../process/progress.ts";
 import { passThrough } from "./script.ts";
 
 await passThrough(async (args) => {

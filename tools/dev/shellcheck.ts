@@ -15,8 +15,8 @@ import { guardScript } from "../../node-installer/host/guard.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { distributionNames } from "../../runtime/spec.ts";
 import { packageRoot } from "../files/project.ts";
+import { toStderr } from "../process/progress.ts";
 import { type PinnedPackage, packagePlaces, pinnedDebianFiles } from "../programs/debian.ts";
-import { toStderr } from "../programs/progress.ts";
 
 /** Debian 12's, because it runs wherever this repository does: with glibc 2.34 or newer. */
 const packages: PinnedPackage[] = [

@@ -4,7 +4,7 @@ import { engineEnvironment, stackExists } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { destroyCluster } from "../local-cluster/cluster.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";
-import { toStderr } from "../programs/progress.ts";
+import { toStderr } from "../process/progress.ts";
 import { runScript } from "./script.ts";
 
 const stack = "dev";

@@ -2,11 +2,11 @@ import { accessSync, constants, statSync } from "node:fs";
 import { link } from "node:fs/promises";
 import { basename, delimiter, dirname, join } from "node:path";
 import { isAtLeast } from "../../runtime/version.ts";
+import type { Progress } from "../process/progress.ts";
+import { run } from "../process/run.ts";
 import { cached } from "../programs/cache.ts";
 import { type GoProgram, goProgram } from "../programs/go.ts";
 import { moduleDirectory } from "../programs/pinned.ts";
-import type { Progress } from "../programs/progress.ts";
-import { run } from "../programs/run.ts";
 import { engineVersion, oldestEngineVersion } from "./versions.ts";
 
 export interface Engine {

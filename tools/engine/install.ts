@@ -8,8 +8,8 @@ import { run, Verb } from "../cli/command.ts";
 import { packageRoot } from "../files/project.ts";
 import { connectionProblem, send } from "../http/client.ts";
 import { download } from "../http/download.ts";
-import { type Progress, toStderr } from "../programs/progress.ts";
-import { check } from "../programs/run.ts";
+import { type Progress, toStderr } from "../process/progress.ts";
+import { check } from "../process/run.ts";
 import { engineVersion, type Provider, pluginVersion, providers } from "./versions.ts";
 
 export interface Archive {

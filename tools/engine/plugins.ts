@@ -6,9 +6,9 @@ import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 import { replaceFile } from "../files/replace.ts";
+import type { Progress } from "../process/progress.ts";
+import { run } from "../process/run.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import type { Progress } from "../programs/progress.ts";
-import { run } from "../programs/run.ts";
 import { findOnPath } from "./engine.ts";
 import { type Provider, pluginVersion, providers } from "./versions.ts";
 

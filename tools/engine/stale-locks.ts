@@ -2,7 +2,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 
 /** What the engine's file backend records about the holder of a stack. */
 const lockFile = z.object({ pid: z.int(), hostname: z.string(), timestamp: z.string() });

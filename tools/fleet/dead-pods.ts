@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { installerName, ownKey } from "../../runtime/names.ts";
 import { isNotFound } from "./client.ts";
+import { nameOf } from "./name-of.ts";
 import type { Fleet } from "./observe.ts";
 import { mergePatch } from "./patch.ts";
 import { uninstallerName } from "./uninstallers.ts";
@@ -31,13 +32,12 @@ export async function removeDeadPods(
   const core = kubeconfig.makeApiClient(CoreV1Api);
   const labelSelector = `app.kubernetes.io/name in (${name}, ${uninstallerName(fleet.group)})`;
   const pods = await core.listNamespacedPod({ namespace, labelSelector });
-  for (const { metadata, spec: pod } of pods.items) {
-    if (!dead.has(pod?.nodeName ?? "")) continue;
-    await core
-      .deleteNamespacedPod({ namespace, name: metadata?.name ?? "", gracePeriodSeconds: 0 })
-      .catch((error: unknown) => {
-        if (!isNotFound(error)) throw error;
-      });
-    console.log(`${pod?.nodeName}: removed its installer's pod without waiting for the node`);
+  for (const pod of pods.items) {
+    const nodeName = pod.spec?.nodeName;
+    if (nodeName === undefined || !dead.has(nodeName)) continue;
+    await core.deleteNamespacedPod({ namespace, name: nameOf(pod), gracePeriodSeconds: 0 }).catch((error: unknown) => {
+      if (!isNotFound(error)) throw error;
+    });
+    console.log(`${nodeName}: removed its installer's pod without waiting for the node`);
   }
 }

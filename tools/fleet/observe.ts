@@ -14,6 +14,7 @@ import {
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isNotFound } from "./client.ts";
+import { nameOf } from "./name-of.ts";
 
 export interface InstallerPod {
   name: string;
@@ -110,7 +111,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
   const text = specText(configMap);
   const fleetNodes = nodes.items
     .map((node) => {
-      const awaited = covered.has(node.metadata?.name ?? "") || !isNodeReady(node);
+      const awaited = covered.has(nameOf(node)) || !isNodeReady(node);
       return fleetNode(node, group, podsByNode, awaited && selectsNode(daemonSet, node));
     })
     .filter(({ selected, status }) => selected || status !== undefined)
@@ -128,18 +129,12 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
     skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
     nodes: fleetNodes,
     endedPods: await endedPods(core, fleetNodes),
-    tickets: leases.items.flatMap(({ metadata, spec }) =>
-      ticketName.test(metadata?.name ?? "") && spec?.holderIdentity
-        ? [
-            {
-              name: metadata?.name ?? "",
-              uid: metadata?.uid ?? "",
-              holder: spec.holderIdentity,
-              reason: metadata?.annotations?.[ticketReasonAnnotation],
-            },
-          ]
-        : [],
-    ),
+    tickets: leases.items.flatMap(({ metadata, spec }) => {
+      const { name, uid, annotations } = metadata ?? {};
+      const holder = spec?.holderIdentity;
+      if (!name || !uid || !holder || !ticketName.test(name)) return [];
+      return [{ name, uid, holder, reason: annotations?.[ticketReasonAnnotation] }];
+    }),
   };
 }
 
@@ -200,7 +195,7 @@ export function installerPod(pod: V1Pod, newestRevision: string | undefined): In
     printable([reason, message].filter(Boolean).join(": ")),
   )[0];
   return {
-    name: pod.metadata?.name ?? "",
+    name: nameOf(pod),
     current: pod.metadata?.labels?.["controller-revision-hash"] === newestRevision,
     ready: conditions.some(({ type, status }) => type === "Ready" && status === "True"),
     problem: problem ?? (phase === "Running" ? "" : printable(`pod ${phase}`)),
@@ -227,8 +222,8 @@ function selectsNode(daemonSet: V1DaemonSet, node: V1Node): boolean {
  *   node that is Ready and tainted and has no pod.
  */
 function fleetNode(node: V1Node, group: string, pods: Map<string, InstallerPod>, selected: boolean): FleetNode {
-  const pod = pods.get(node.metadata?.name ?? "");
-  const name = node.metadata?.name ?? "";
+  const name = nameOf(node);
+  const pod = pods.get(name);
   return {
     name,
     ready: isNodeReady(node),

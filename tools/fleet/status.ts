@@ -5,6 +5,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../cli/exit-codes.ts";
 import { describeError, loadKubeConfig, within } from "./client.ts";
 import { leftOn, remedy } from "./left.ts";
+import { nameOf } from "./name-of.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
 
 /** Prints a table of every node of every group; returns the exit code. */
@@ -30,7 +31,7 @@ export async function status(options: { group?: string | undefined; namespace: s
 async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
   const { AppsV1Api } = await import("@kubernetes/client-node");
   const { items } = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDaemonSet({ namespace });
-  return items.flatMap(({ metadata }) => groupOfInstaller(metadata?.name ?? "") ?? []).toSorted();
+  return items.flatMap((item) => groupOfInstaller(nameOf(item)) ?? []).toSorted();
 }
 
 /** Pure: the table, one row per node. */

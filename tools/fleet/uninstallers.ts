@@ -66,7 +66,11 @@ export async function startUninstallers(
 
   async function pods() {
     const { items } = await core.listNamespacedPod({ namespace, labelSelector: `app.kubernetes.io/name=${name}` });
-    return new Map(items.map((item) => [item.spec?.nodeName ?? "", installerPod(item, undefined)]));
+    return new Map(
+      items.flatMap((item) =>
+        item.spec?.nodeName ? [[item.spec.nodeName, installerPod(item, undefined)] as const] : [],
+      ),
+    );
   }
   return {
     async observe() {

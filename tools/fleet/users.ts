@@ -1,5 +1,6 @@
 import type { KubeConfig } from "@kubernetes/client-node";
 import { handlerName } from "../../runtime/spec.ts";
+import { nameOf } from "./name-of.ts";
 
 export interface HandlerUser {
   /** "namespace/name" */
@@ -20,7 +21,7 @@ export async function handlerUsers(kubeconfig: KubeConfig, nodes: ReadonlySet<st
     }),
     kubeconfig.makeApiClient(NodeV1Api).listRuntimeClass(),
   ]);
-  const handlers = new Map(classes.items.map(({ metadata, handler }) => [metadata?.name ?? "", handler]));
+  const handlers = new Map(classes.items.map((runtimeClass) => [nameOf(runtimeClass), runtimeClass.handler]));
   return pods.items.flatMap(({ metadata, spec }) => {
     const { nodeName: node, runtimeClassName } = spec ?? {};
     if (node === undefined || runtimeClassName === undefined || !nodes.has(node)) return [];

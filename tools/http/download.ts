@@ -6,8 +6,8 @@ import { basename, join } from "node:path";
 import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
+import { type Progress, whileWaiting } from "../process/progress.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import { type Progress, whileWaiting } from "../programs/progress.ts";
 import { connectionProblem, discard, send } from "./client.ts";
 
 export interface Download {

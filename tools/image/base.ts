@@ -5,8 +5,8 @@ import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 import type { Entry } from "../oci/layer.ts";
+import type { Progress } from "../process/progress.ts";
 import { type PackagePlaces, packagePlaces, pinnedDebianFiles } from "../programs/debian.ts";
-import type { Progress } from "../programs/progress.ts";
 
 /**
  * The layer below the installer: the pinned Node and what its binary is linked with. The libraries come from Debian's

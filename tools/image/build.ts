@@ -8,7 +8,7 @@ import { checkCollected } from "../lock/measurement.ts";
 import { manifestOfPayload } from "../lock/payload-directory.ts";
 import type { Entry } from "../oci/layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "../oci/layout.ts";
-import { type Progress, toStderr } from "../programs/progress.ts";
+import { type Progress, toStderr } from "../process/progress.ts";
 import { baseEntries, baseInputs, readPins } from "./base.ts";
 import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./parts.ts";
 import { referrersOf } from "./sbom.ts";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import type { BuiltImage } from "../oci/layout.ts";
-import { type Progress, seconds, toStderr } from "../programs/progress.ts";
+import { type Progress, seconds, toStderr } from "../process/progress.ts";
 import { buildImage, installerLayout, localPayloads } from "./build.ts";
 import { bundledPackagesFile } from "./parts.ts";
 import { pushImage } from "./push.ts";

@@ -4,8 +4,8 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
+import { run } from "../process/run.ts";
 import type { PinnedPackage } from "../programs/debian.ts";
-import { run } from "../programs/run.ts";
 import { nodePackage } from "./base.ts";
 
 /** A package of npm, as the lock file of the installed packages has it. */

@@ -6,7 +6,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { discard, nextUrl, readText } from "../http/client.ts";
 import { blobPath, readImage, type StoredManifest } from "../oci/layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "../oci/registry.ts";
-import { type Progress, toStderr } from "../programs/progress.ts";
+import { type Progress, toStderr } from "../process/progress.ts";
 
 /** How many blobs are on their way at a time. */
 const parallel = 3;

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { check } from "../programs/run.ts";
+import { check } from "../process/run.ts";
 import { type ClusterLayout, serviceAddress } from "./layout.ts";
 
 /** Validity of the cluster's own authority and its certificates: ten years, because a local cluster does not rotate them. */

@@ -5,9 +5,9 @@ import { type ClusterInput, type ClusterOptions, parseClusterOptions } from "../
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
 import { packageRoot } from "../files/project.ts";
+import { type Progress, seconds } from "../process/progress.ts";
+import { check, type RunResult } from "../process/run.ts";
 import { containerdTree, kubernetesPrograms, nodeTree, registryProgram } from "../programs/pinned.ts";
-import { type Progress, seconds } from "../programs/progress.ts";
-import { check, type RunResult } from "../programs/run.ts";
 import { ensureCertificates, kubeconfigFile } from "./certificates.ts";
 import { killGroup, removeGroup } from "./cgroups.ts";
 import {
@@ -17,7 +17,7 @@ import {
   writeRegistryConfiguration,
 } from "./control-plane.ts";
 import { atLeast, restoreSettings } from "./host-settings.ts";
-import { imageReference, pushSeedImages, seedImages } from "./images.ts";
+import { imageReference, pushSeedImages, type SeedImage, seedImages } from "./images.ts";
 import { kubectl, nodeReports } from "./kubectl.ts";
 import { type ClusterLayout, clusterLayout, clustersDirectory, nodeLayout } from "./layout.ts";
 import { ensureNetwork, networkExists, removeNetwork } from "./network.ts";
@@ -36,7 +36,7 @@ export interface ClusterInfo {
   networkNamespace: string;
   nodes: { name: string; address: string; containerd: string }[];
   /** Images that the registry has from the start: references with digests, by name. */
-  images: Record<string, string>;
+  images: Record<SeedImage["name"], string>;
 }
 
 /**
@@ -100,11 +100,11 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
     registry: cluster.registry,
     networkNamespace: cluster.networkNamespace,
     nodes: layouts.map(({ name, address, record }) => ({ name, address, containerd: record.containerd })),
-    images: Object.fromEntries(images.map((one) => [one.name, imageReference(cluster, one)])),
+    images: { busybox: image(cluster, images, "busybox"), pause: image(cluster, images, "pause") },
   };
 }
 
-const image = (cluster: ClusterLayout, images: { name: string; digest: string }[], name: string): string => {
+const image = (cluster: ClusterLayout, images: SeedImage[], name: SeedImage["name"]): string => {
   const found = images.find((one) => one.name === name);
   if (!found) throw new Error(`no seed image ${name}`);
   return imageReference(cluster, found);

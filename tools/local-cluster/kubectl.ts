@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
-import type { RunResult } from "../programs/run.ts";
+import type { RunResult } from "../process/run.ts";
 import { kubeconfigFile } from "./certificates.ts";
 import type { ClusterLayout } from "./layout.ts";
 import { runInNetwork } from "./network.ts";

@@ -1,6 +1,6 @@
 import { mkdir, statfs, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { check, run } from "../programs/run.ts";
+import { check, run } from "../process/run.ts";
 import { type ClusterLayout, enterNetwork, type NodeLayout, serviceAddress } from "./layout.ts";
 
 /** The magic number of the kernel's namespace file system, which a file is on while it holds a namespace. */

@@ -3,7 +3,7 @@ import { copyFile, mkdir, readFile, rename, rm, rmdir, symlink, writeFile } from
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Refusal } from "../../runtime/refusal.ts";
-import { type RunResult, run } from "../programs/run.ts";
+import { type RunResult, run } from "../process/run.ts";
 import { nodeCredentials, pkiDirectory } from "./certificates.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
 import { containerdConfiguration, containerdConfigurationFile, type NodeFacts, nodeFiles } from "./node-files.ts";

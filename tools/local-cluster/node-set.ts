@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
-import { type Progress, seconds, whileWaiting } from "../programs/progress.ts";
+import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
 import { ownGroup } from "./cgroups.ts";
 import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";

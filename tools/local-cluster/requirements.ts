@@ -1,9 +1,9 @@
 import { access, constants, mkdir, readFile } from "node:fs/promises";
 import { Refusal } from "../../runtime/refusal.ts";
+import type { Progress } from "../process/progress.ts";
+import { run } from "../process/run.ts";
 import { cacheDirectory, requireSpace } from "../programs/cache.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
-import type { Progress } from "../programs/progress.ts";
-import { run } from "../programs/run.ts";
 import { hierarchies } from "./cgroups.ts";
 import { clustersDirectory } from "./layout.ts";
 

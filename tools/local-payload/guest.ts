@@ -9,7 +9,7 @@ import { promisify } from "node:util";
 import { constants, zstdCompressSync } from "node:zlib";
 import { completeEntries } from "../oci/layer.ts";
 import { type Entry, tar } from "../oci/tar.ts";
-import { check } from "../programs/run.ts";
+import { check } from "../process/run.ts";
 import { cpio } from "./cpio.ts";
 import { writeVerityDisk } from "./disk-image.ts";
 

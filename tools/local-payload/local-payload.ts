@@ -6,10 +6,10 @@ import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { packageRoot } from "../files/project.ts";
 import { measurementOf } from "../lock/measurement.ts";
 import { readPayload, replacePayload } from "../lock/payload-directory.ts";
+import { type Progress, seconds, toStderr } from "../process/progress.ts";
 import { debianFiles } from "../programs/debian.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
 import { busyboxProgram, containerdPrograms } from "../programs/pinned.ts";
-import { type Progress, seconds, toStderr } from "../programs/progress.ts";
 import { kernelFile, writeInitrd, writeRootfs } from "./guest.ts";
 
 /**

@@ -9,8 +9,8 @@ import zlib from "node:zlib"; // by name, zstd would keep everything that import
 import { extract, type Header } from "tar-stream";
 import { Refusal } from "../../runtime/refusal.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
+import type { Progress } from "../process/progress.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
-import type { Progress } from "../programs/progress.ts";
 
 /** Files that were fetched, by their path without a leading slash. */
 export interface FileTree {

@@ -5,8 +5,8 @@ import { z } from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { connectionProblem, discard, readText, send } from "../http/client.ts";
+import type { Progress } from "../process/progress.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import type { Progress } from "../programs/progress.ts";
 
 /** Whose workflows attest a Kata release. */
 const repository = "https://github.com/kata-containers/kata-containers";

@@ -10,7 +10,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { LayerRoot } from "../../workload/template.ts";
 import { fetchImage, imageJson, imageManifest } from "../oci/image.ts";
 import { blobPath } from "../oci/layout.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import { decompressed, openArchives } from "./archives.ts";
 
 /** An image's layers as containerd knows them, lowest first, with the roots that tardev-snapshotter computes of them. */

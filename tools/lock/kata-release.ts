@@ -2,7 +2,7 @@ import type { FlavourName } from "../../runtime/flavours.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isAtLeast } from "../../runtime/version.ts";
 import { download } from "../http/download.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 
 /**
  * SHA-256 of release assets. Up to 3.32 as kubespray publishes them for the installation of Kata

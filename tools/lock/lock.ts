@@ -6,7 +6,7 @@ import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import type { FileTree } from "./archives.ts";
 import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
 import { type Chosen, choose, kataRelease, placeOf, runtimeDirectoryLayout, type Wanted } from "./layouts.ts";

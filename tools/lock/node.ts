@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { Refusal } from "../../runtime/refusal.ts";
-import { type Progress, whileWaiting } from "../programs/progress.ts";
+import { type Progress, whileWaiting } from "../process/progress.ts";
 import { type FileTree, openArchives } from "./archives.ts";
 
 /**

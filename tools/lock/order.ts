@@ -10,7 +10,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { readManifest } from "../files/manifest.ts";
 import { projectDirectory } from "../files/project.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import type { LockRequest } from "./lock.ts";
 import { refetch } from "./refetch.ts";
 import { lockFrom, type Source } from "./sources.ts";

@@ -8,7 +8,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
 import { readManifest } from "../files/manifest.ts";
 import { withLock } from "../files/mutex.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 
 /** A payload on this machine is a directory: `manifest.json`, and below `files/` what it describes. */
 export interface PayloadContent {

@@ -4,7 +4,7 @@ import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { download } from "../http/download.ts";
 import { fetchImage } from "../oci/image.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import { type FileTree, openArchives } from "./archives.ts";
 import { describeFiles, readPayload, replacePayload } from "./payload-directory.ts";
 

@@ -5,7 +5,7 @@ import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { fingerprint, publisherKey } from "../oci/cosign.ts";
 import { fetchImage } from "../oci/image.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import { openArchives, openFiles } from "./archives.ts";
 import { checkAttestation } from "./attestation.ts";
 import { fetchKataRelease } from "./kata-release.ts";

@@ -1,5 +1,5 @@
 import { imageLayers } from "../lock/image-layers.ts";
-import { toStderr } from "../programs/progress.ts";
+import { toStderr } from "../process/progress.ts";
 import { readWhole } from "./files.ts";
 
 /** The dm-verity root hash of each of an image's layers. */

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isPrivate } from "../../runtime/web-address.ts";
-import { run } from "../programs/run.ts";
+import { run } from "../process/run.ts";
 
 export interface Credentials {
   username?: string;

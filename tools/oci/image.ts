@@ -5,7 +5,7 @@ import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { discard, readText } from "../http/client.ts";
 import { download } from "../http/download.ts";
-import type { Progress } from "../programs/progress.ts";
+import type { Progress } from "../process/progress.ts";
 import { requireSignature } from "./cosign.ts";
 import { Repository } from "./registry.ts";
 

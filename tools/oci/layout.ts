@@ -11,7 +11,7 @@ import { sha256 } from "../../runtime/canonical.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
 import { withLock } from "../files/mutex.ts";
 import { replaceFile } from "../files/replace.ts";
-import { type Progress, toStderr } from "../programs/progress.ts";
+import { type Progress, toStderr } from "../process/progress.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey } from "./layer.ts";
 
 /** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */

@@ -1,4 +1,4 @@
-import { type Progress, toStderr } from "../programs/progress.ts";
+import { type Progress, toStderr } from "../process/progress.ts";
 import type { Entry } from "./layer.ts";
 import { type BuiltImage, type ImageConfig, writeImage } from "./layout.ts";
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
-import type { Progress } from "./progress.ts";
+import type { Progress } from "../process/progress.ts";
 
 /** Holds only what can be made again. Deleting it makes things slower, never wrong. */
 export function cacheDirectory(): string {

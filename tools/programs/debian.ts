@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
+import { check, run } from "../process/run.ts";
 import { cached } from "./cache.ts";
 import { requireHostPrograms } from "./host-packages.ts";
-import { type Progress, seconds, whileWaiting } from "./progress.ts";
-import { check, run } from "./run.ts";
 
 /**
  * Debian packages from the mirror that this machine's apt uses, verified by the mirror's signed metadata: the suite's

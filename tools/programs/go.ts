@@ -1,9 +1,9 @@
 import { readdir, readFile, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
+import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
+import { run } from "../process/run.ts";
 import { cached } from "./cache.ts";
-import { type Progress, seconds, whileWaiting } from "./progress.ts";
-import { run } from "./run.ts";
 
 /** Programs built from published Go modules, which are verified by go.sum. */
 export interface GoProgram {

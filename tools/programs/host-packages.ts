@@ -2,8 +2,8 @@ import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
-import { type Progress, seconds, whileWaiting } from "./progress.ts";
-import { check, run } from "./run.ts";
+import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
+import { check, run } from "../process/run.ts";
 
 /** A program (or file) that this machine needs, and the Debian and Ubuntu package that provides it. */
 export interface HostProgram {

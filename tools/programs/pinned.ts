@@ -5,9 +5,9 @@
 import { join } from "node:path";
 import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { packageRoot } from "../files/project.ts";
+import type { Progress } from "../process/progress.ts";
 import { debianFiles, debianTree } from "./debian.ts";
 import { type GoProgram, goProgram } from "./go.ts";
-import type { Progress } from "./progress.ts";
 
 /** The folder of one of the Go modules beside this file. */
 export const moduleDirectory = (name: string): string => join(packageRoot, "tools", "programs", "modules", name);

@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 import type { ClusterInput } from "../../../components/config/local-cluster.ts";
-import { toStderr } from "../../programs/progress.ts";
+import { toStderr } from "../../process/progress.ts";
 import { exitWith, Verb } from "../command.ts";
 
 const cluster = () => import("../../local-cluster/cluster.ts");

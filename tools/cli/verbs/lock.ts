@@ -3,7 +3,7 @@ import { flavourNames } from "../../../runtime/flavours.ts";
 import { type FileRole, fileRoles, guestImage } from "../../../runtime/manifest.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import type { Locked, LockOrder } from "../../lock/order.ts";
-import { type Progress, toStderr } from "../../programs/progress.ts";
+import { type Progress, toStderr } from "../../process/progress.ts";
 import { Verb } from "../command.ts";
 import { each } from "../values.ts";
 

@@ -4,8 +4,8 @@ import { runtimeDirectory } from "../../../runtime/spec.ts";
 import { type ClusterInfo, runOnNode } from "../../local-cluster/cluster.ts";
 import { kubectl } from "../../local-cluster/kubectl.ts";
 import { clusterLayout } from "../../local-cluster/layout.ts";
+import type { Progress } from "../../process/progress.ts";
 import { kubernetesPrograms } from "../../programs/pinned.ts";
-import type { Progress } from "../../programs/progress.ts";
 
 /** What was found of a pod that runs with a handler: the pod, its node, the shim's process and the files on the node. */
 export interface Proof {
@@ -34,7 +34,7 @@ export async function runProofPods(stack: string, cluster: ClusterInfo, progress
   for (const handler of handlers) {
     progress(`Running a pod with runtimeClassName ${handler} …`);
     const pod = `proof-${handler}`;
-    await run(["apply", "-f", "-"], JSON.stringify(proofPod(pod, handler, cluster.images.busybox ?? "")));
+    await run(["apply", "-f", "-"], JSON.stringify(proofPod(pod, handler, cluster.images.busybox)));
     await run(["wait", "--for=condition=Ready", `pod/${pod}`, "--timeout=120s"]).catch(async (error: unknown) => {
       const events = await run(["get", "events", "--field-selector", `involvedObject.name=${pod}`]);
       throw new Refusal("proof-failed", `The pod ${pod} did not become ready within 2 minutes.\n${events}`, {

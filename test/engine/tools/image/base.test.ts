@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { sha256 } from "../../../../runtime/canonical.ts";
+import { check } from "../../../../tools/process/run.ts";
 import { type PinnedPackage, packagePlaces, pinnedDebianFiles } from "../../../../tools/programs/debian.ts";
-import { check } from "../../../../tools/programs/run.ts";
 
 const path = "pool/main/t/thing/thing_1.0+b1_amd64.deb";
 const quiet = () => {};

@@ -8,7 +8,7 @@ import { baseAnnotation, buildImage, type LocalPayload } from "../../../../tools
 import { ensureLocalPayload } from "../../../../tools/local-payload/local-payload.ts";
 import { openArchives } from "../../../../tools/lock/archives.ts";
 import { blobPath, readImage } from "../../../../tools/oci/layout.ts";
-import { check } from "../../../../tools/programs/run.ts";
+import { check } from "../../../../tools/process/run.ts";
 
 let directory: string;
 let payload: LocalPayload;

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
 import { ensureLocalPayload } from "../../../../tools/local-payload/local-payload.ts";
+import { check } from "../../../../tools/process/run.ts";
 import { requireHostPrograms } from "../../../../tools/programs/host-packages.ts";
-import { check } from "../../../../tools/programs/run.ts";
 
 let directory: string;
 const quiet = () => {};

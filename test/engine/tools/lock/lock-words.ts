@@ -1,7 +1,7 @@
 import { run } from "../../../../tools/cli/command.ts";
 import { verb } from "../../../../tools/cli/verbs/lock.ts";
 import type { Locked } from "../../../../tools/lock/order.ts";
-import type { Progress } from "../../../../tools/programs/progress.ts";
+import type { Progress } from "../../../../tools/process/progress.ts";
 
 /** `contrast-runtime lock WORDS`, with what it locked; a refusal is thrown. */
 export async function lock(words: string[], progress: Progress): Promise<Locked> {

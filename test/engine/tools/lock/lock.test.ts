@@ -10,7 +10,7 @@ import { packageRoot } from "../../../../tools/files/project.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
 import { imageLayers } from "../../../../tools/lock/image-layers.ts";
 import { buildSimpleImage, entriesOfTree } from "../../../../tools/oci/one-layer.ts";
-import { check } from "../../../../tools/programs/run.ts";
+import { check } from "../../../../tools/process/run.ts";
 import { startRegistry } from "../oci/registry.ts";
 import { lock, main } from "./lock-words.ts";
 import { digestOf, type ReleaseFixture, releaseFixture, serveFile } from "./release-fixture.ts";

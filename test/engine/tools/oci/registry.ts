@@ -8,9 +8,9 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { check } from "../../../../tools/process/run.ts";
 import { requireHostPrograms } from "../../../../tools/programs/host-packages.ts";
 import { registryProgram } from "../../../../tools/programs/pinned.ts";
-import { check } from "../../../../tools/programs/run.ts";
 
 export const user = { name: "tester", password: "open-sesame" };
 const passwordHash = "$2b$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO";

@@ -91,3 +91,16 @@ test.each(cases)("a payload that cannot be used: %s", async (_what, entries, say
 test("several groups may have one runtime", async () => {
   expect(await mistakesIn(withGroups({ a: { nodes: { names: ["a"] } }, b: { nodes: { names: ["b"] } } }))).toEqual([]);
 });
+
+test("mistakes come in the order of the list, whichever file is read first", async () => {
+  const second = Promise.withResolvers<void>();
+  const readText = async (path: string) => {
+    if (path === "first.json") await second.promise;
+    else second.resolve();
+    return "no JSON";
+  };
+  const found = await mistakesIn(runtimes({ ...snp, payload: "first.json" }, { ...snp, payload: "second.json" }), {
+    readText,
+  });
+  expect(found.map((line) => line.split(":", 1)[0])).toEqual([payload, "groups.workers.runtimes[1].payload"]);
+});

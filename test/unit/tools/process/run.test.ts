@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { check, run } from "../../../../tools/programs/run.ts";
+import { check, run } from "../../../../tools/process/run.ts";
 
 test("an exit code is a result; a missing program is reported in a sentence", async () => {
   expect(await run("sh", ["-c", "cat; echo no >&2; exit 3"], { input: "yes" })).toEqual({
@@ -13,7 +13,7 @@ test("an exit code is a result; a missing program is reported in a sentence", as
 
 test("once something failed, what runs is ended and nothing else is started", async () => {
   vi.resetModules();
-  const { endPrograms, run } = await import("../../../../tools/programs/run.ts");
+  const { endPrograms, run } = await import("../../../../tools/process/run.ts");
   const waiting = run("sleep", ["60"]);
   endPrograms();
   expect((await waiting).code).not.toBe(0);
