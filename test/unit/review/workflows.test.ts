@@ -223,7 +223,7 @@ describe("run with stand-ins for the engine and the forge", () => {
 while [ $# -gt 0 ]; do [ "$1" = --save-plan ] && echo '{"plan":1}' > "$2"; shift; done
 cat "${file("planned-steps.json")}"`,
     );
-    // The one thing that is real; what asks a forge does here what approval.test.ts shows that it does.
+    // The one thing that is real; what asks a forge does here what the tests of approvals show that it does.
     const bin = `exec ${process.execPath} ${join(clone, "tools/cli/main.ts")} "$@"`;
     stub(
       "contrast-runtime",
