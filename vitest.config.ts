@@ -29,7 +29,7 @@ export default defineConfig({
           name: "engine",
           include: ["test/engine/**/*.test.ts"],
           globalSetup: "test/global-setup.ts",
-          testTimeout: 300_000,
+          testTimeout: 900_000,
           hookTimeout: 1_800_000,
           sequence: { groupOrder: 1 },
           maxWorkers: 3,
