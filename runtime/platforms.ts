@@ -12,7 +12,7 @@ export interface Platform {
   vmm: "qemu" | "cloud-hypervisor" | "none";
   tee: Tee;
   gpu: boolean;
-  /** Works on paper only: nobody has run it on the hardware. Previews and the README say so. */
+  /** Works on paper only: nobody has run it on the hardware. Previews and docs/configuration.md say so. */
   experimental: boolean;
   /** Nothing is confidential: handlers say so in their name, and policies keep it out of production. */
   insecure: boolean;

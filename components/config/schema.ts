@@ -10,7 +10,7 @@ import { clusterOptions } from "./local-cluster.ts";
  * The shape of a stack's configuration, key by key. What concerns more than one key is in rules.ts. Every object is
  * strict: an unknown key is a mistake, because the engine does not report one.
  *
- * Descriptions stand in the README's tables and in docs/stack.schema.json, which editors read. `expected` is what a message
+ * Descriptions stand in the tables of docs/configuration.md and in docs/stack.schema.json, which editors read. `expected` is what a message
  * says in place of a type; `secret` a value that must be encrypted in the stack file, and that no message repeats. Other
  * keys of `meta` are what JSON Schema says where zod has only a function.
  */
@@ -319,7 +319,7 @@ export const overhead = z.strictObject({
 });
 
 const runtime = z.strictObject({
-  platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see the README's table."),
+  platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see docs/configuration.md."),
   payload: z
     .string()
     .min(1, must("must be the path of a manifest"))

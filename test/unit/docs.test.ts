@@ -21,7 +21,7 @@ const documents = [
 const notOurs = new Set(text(".gitignore").match(/^[\w.]+(?=\/$)/gm));
 const rooms = folders(".").filter((name) => !name.startsWith(".") && !notOurs.has(name));
 
-/** What `npm run engine -- --pin` writes: the README says that it does not come with the repository. */
+/** What `npm run engine -- --pin` writes: docs/review.md says that it does not come with the repository. */
 const written = ["tools/engine/checksums.txt"];
 
 /** The words of a document that begin with a room of the repository, or of `test/`, and go on like a path. */

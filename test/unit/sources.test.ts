@@ -7,16 +7,25 @@ import { packageRoot } from "../../tools/files/project.ts";
 /* What holds of the sources as a whole, and no linter looks at. */
 
 const rooms = ["runtime", "measure", "workload", "node-installer", "components", "review", "tools", "test"];
-const sources = rooms
+const files = rooms
   .flatMap((room) => readdirSync(join(packageRoot, room), { recursive: true, withFileTypes: true }))
-  .filter((entry) => entry.isFile() && /\.m?ts$/.test(entry.name) && !entry.parentPath.includes("node_modules"))
-  .map((entry) => join(entry.parentPath, entry.name))
-  .concat(join(packageRoot, "index.ts"));
+  .filter((entry) => entry.isFile() && !entry.parentPath.includes("node_modules"))
+  .map((entry) => join(entry.parentPath, entry.name));
+const sources = files.filter((file) => /\.m?ts$/.test(file)).concat(join(packageRoot, "index.ts"));
+const shellScripts = files.filter((file) => file.endsWith(".sh"));
 const named = (file: string): string => relative(packageRoot, file).replaceAll("\\", "/");
 const textOf = (file: string): string => readFileSync(file, "utf8");
 
+/** What people read from the beginning to the end, beside the sources. */
+const pages = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].concat(
+  readdirSync(join(packageRoot, "docs"))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => join("docs", name)),
+);
+
 test("no file is longer than 400 lines", () => {
-  const long = sources.filter((file) => textOf(file).split("\n").length - 1 > 400).map(named);
+  const read = [...sources, ...shellScripts, ...pages.map((page) => join(packageRoot, page))];
+  const long = read.filter((file) => textOf(file).split("\n").length - 1 > 400).map(named);
   expect(long).toEqual([]);
 });
 

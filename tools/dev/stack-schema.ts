@@ -3,7 +3,7 @@ import { topLevel } from "../../components/config/schema.ts";
 import { distributionNames } from "../../runtime/spec.ts";
 
 /*
- * What editors and the README say about the stack file, made from the schemas that check it. `npm run test:unit` compares
+ * What editors and docs/configuration.md say about the stack file, made from the schemas that check it. `npm run test:unit` compares
  * both with the committed texts; GOLDEN=update writes them.
  */
 
@@ -67,7 +67,7 @@ export function stackFileSchema(): Json {
   };
 }
 
-/** A row of the README's tables for each key: its default, and its description. */
+/** A row of the tables for each key: its default, and its description. */
 export function referenceTable(shape: Record<string, z.ZodType>): string {
   const rows = Object.entries(shape).map(([key, schema]) => {
     const { default: standard, description } = jsonOf(schema);

@@ -155,9 +155,9 @@ test.each(each(takingNoWords))("%s takes no words beside its options", async (_p
   await expectMistake(command, [...enough(command), "more"], sentence);
 });
 
-test("the README's table of commands names exactly the verbs, and their commands", () => {
-  const readme = readFileSync("README.md", "utf8");
-  const section = readme.slice(readme.indexOf("### Commands"));
+test("the table of commands names exactly the verbs, and their commands", () => {
+  const operations = readFileSync("docs/operations.md", "utf8");
+  const section = operations.slice(operations.indexOf("## Commands"));
   const rows = [
     ...section.slice(0, section.indexOf("\n\n", section.indexOf("| --- |"))).matchAll(/^\| `([a-z-]+)`(.*)\|/gm),
   ];
@@ -168,14 +168,14 @@ test("the README's table of commands names exactly the verbs, and their commands
   expect(told).toEqual(root.commands.map((verb) => [verb.name(), ...verb.commands.map((sub) => sub.name())]));
 });
 
-test("the words of stacks, pipelines and the README are taken as they always were", async () => {
+test("the words of stacks, pipelines and documents are taken as they always were", async () => {
   const spoken = [
     ".github/workflows/deploy.yml",
     ".github/workflows/preview.yml",
     "examples/ci/gitlab-ci.yml",
     "test/golden/dev.yaml",
     "test/golden/fleet.yaml",
-    "README.md",
+    ...["operations", "review", "attestation", "payloads"].map((page) => `docs/${page}.md`),
   ].flatMap((file) =>
     [...readFileSync(file, "utf8").matchAll(/^[^#`\n]*\bcontrast-runtime ((?:[a-z-]+ )+--[^\n`>|#]*)/gm)].map(
       ([, words = ""]) => words,

@@ -35,18 +35,18 @@ test("the committed schema is what the program checks", () => {
   expect(readFileSync(committed, "utf8"), "run with GOLDEN=update and review the diff").toBe(text);
 });
 
-test("the README's tables of keys are the schema's", () => {
-  const readme = join(packageRoot, "README.md");
+test("the tables of keys in docs/configuration.md are the schema's", () => {
+  const page = join(packageRoot, "docs/configuration.md");
   const tables = [referenceTable(topLevel), referenceTable(groupSchema.shape)];
   const written = /^\| (key|key of a group) \| default \| meaning \|\n(\|.*\n)+/gm;
   const [top, group] = [tables[0] ?? "", (tables[1] ?? "").replace("| key |", "| key of a group |")];
-  const text = readFileSync(readme, "utf8");
+  const text = readFileSync(page, "utf8");
   if (update)
     writeFileSync(
-      readme,
+      page,
       text.replace(written, (_table, head) => `${head === "key" ? top : group}\n`),
     );
-  expect(readFileSync(readme, "utf8").match(written), "run with GOLDEN=update and review the diff").toEqual([
+  expect(readFileSync(page, "utf8").match(written), "run with GOLDEN=update and review the diff").toEqual([
     `${top}\n`,
     `${group}\n`,
   ]);
@@ -73,6 +73,12 @@ describe.each(stackFiles)("%s", (file) => {
     expect(relative(packageRoot, resolve(packageRoot, dirname(file), path))).toBe(schemaPath);
     expect(existsSync(join(packageRoot, schemaPath))).toBe(true);
   });
+});
+
+test("the stack in the README is valid", () => {
+  const [, block = ""] = /^```yaml\n([\s\S]*?)^```/m.exec(readFileSync(join(packageRoot, "README.md"), "utf8")) ?? [];
+  expect(block).toContain("runtimes:");
+  expect(mistakes(parse(block.replace("…", "a".repeat(64))))).toEqual([]);
 });
 
 const secretKeys = ["kubeconfig", "pullSecret", "privateKey", "joinCommand"];
