@@ -4,12 +4,12 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
-import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
+import { editConfiguration, type Owned, oursIn, ownedBy, subtract } from "./edit.ts";
 import type { HandlerEntry } from "./entry.ts";
-import { splitAtFence } from "./fence.ts";
 import { importedFiles, readImports } from "./imports.ts";
-import { type Located, readConfiguration } from "./locate.ts";
+import { editContext, type Located, readConfiguration } from "./locate.ts";
 import { criPlugins } from "./plugins.ts";
+import { type Known, nothingKnown } from "./separate.ts";
 import { dialect, fileVersion } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
@@ -26,6 +26,7 @@ export async function validateConfiguration(
   located: Located,
   next: Buffer | undefined,
   entries: readonly HandlerEntry[],
+  known: Known = nothingKnown,
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
@@ -33,7 +34,7 @@ export async function validateConfiguration(
   const { binary } = located;
   if (binary === undefined) return;
 
-  const removed = ownedBy(edited, located.file);
+  const removed = ownedBy(edited, { ...editContext(located, { configuration, edited }), known });
   const before =
     configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
   if (before.error !== undefined) {
@@ -42,7 +43,7 @@ export async function validateConfiguration(
       `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
     );
   }
-  const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
+  const candidate = await candidateOf(host, located, { configuration, next }, entries, removed, known);
   const after =
     candidate === undefined ? await defaults(host, binary) : await dumpCandidate(host, binary, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
@@ -78,16 +79,15 @@ async function candidateOf(
   { configuration, next }: Record<"configuration" | "next", Buffer | undefined>,
   entries: readonly HandlerEntry[],
   removed: Owned,
+  known: Known,
 ): Promise<Buffer | undefined> {
   if (located.kind === "root") return next;
   const file = located.configuration;
   if (located.kind === "template") {
     // The block is at the end of the template, and so also at the end of what is rendered from it.
-    return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version });
+    return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version, known });
   }
-  const text = next === undefined ? "" : decode(next, located.file);
-  // The drop-in's version is that of the file it is merged into.
-  const { version: _, ...tables } = parseBlock(splitAtFence(text, located.file).block ?? [], located.file);
+  const tables = oursIn(next, { ...editContext(located, { configuration, edited: next }), known });
   const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
   const imports = await importedFiles(host, rendered, file);
   const others = { ...rendered, imports: imports.filter((path) => path !== located.file) };

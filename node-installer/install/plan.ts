@@ -8,7 +8,7 @@ import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
-import { edit, entryOf, type Observation } from "./observe.ts";
+import { edit, entryOf, type Observation, withoutOurs } from "./observe.ts";
 import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
@@ -109,7 +109,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
 
 /**
  * Removing the last handler restores the pristine bytes if the file is still what we wrote. If somebody edited it, only
- * our block is removed.
+ * what is ours is removed.
  */
 async function nextBytes(host: Host, observation: Observation, entries: HandlerEntry[]): Promise<Buffer | undefined> {
   const { file } = observation.journal;
@@ -118,10 +118,10 @@ async function nextBytes(host: Host, observation: Observation, entries: HandlerE
     const pristine = await readIfThere(host, pristinePath);
     if (digestOf(pristine) === file.pristine) return pristine;
   }
-  return edit(observation, entries);
+  return entries.length === 0 ? withoutOurs(observation) : edit(observation, entries);
 }
 
-/** Refuses to remove a handler in our block that pods use, but whose runtime neither spec nor journal describes. */
+/** Refuses to remove a handler of ours that pods use, but whose runtime neither spec nor journal describes. */
 function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): void {
   const known = new Set(kept.map(({ runtime }) => runtime.handler));
   for (const [handler, pods] of observation.users) {

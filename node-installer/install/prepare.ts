@@ -65,7 +65,7 @@ export async function writeKataConfigurations({ environment, plan }: Attempt): P
 
 /** The node's own containerd reads the new configuration before the file gets it. */
 export async function validateCandidate({ environment, observation, plan }: Attempt): Promise<void> {
-  await environment.daemon.validate(observation.located, plan.next, plan.entries);
+  await environment.daemon.validate(observation.located, plan.next, plan.entries, observation.known);
 }
 
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */

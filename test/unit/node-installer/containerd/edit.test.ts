@@ -57,11 +57,11 @@ ConfigPath = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/etc/configuratio
 
   test("says what it holds", () => {
     const text = Buffer.from(edit(v2, [snp, aks], on("2.4.2")) ?? "");
-    expect(ownedBy(text, file)).toEqual({
+    expect(ownedBy(text, on("2.4.2"))).toEqual({
       handlers: [aks.handler, snp.handler],
       proxyPlugins: [`tardev-${aks.handler}`],
     });
-    expect(ownedBy(undefined, file)).toEqual({ handlers: [], proxyPlugins: [] });
+    expect(ownedBy(undefined, on("2.4.2"))).toEqual({ handlers: [], proxyPlugins: [] });
   });
 
   test("stays where it is when somebody appends to the file", () => {
@@ -292,7 +292,7 @@ describe("whatever the file", { timeout: 900_000 }, () => {
           const whole = toTable(current);
           if (wanted.length === 0) expect(current).toBe(text);
           else expect(sameDocument(whole, union(original, alone))).toBe(true);
-          expect(ownedBy(Buffer.from(current), file).handlers).toEqual(wanted.map(({ handler }) => handler).sort());
+          expect(ownedBy(Buffer.from(current), context).handlers).toEqual(wanted.map(({ handler }) => handler).sort());
         }
         expect(edit(current, [], context)).toBe(text);
       }),

@@ -16,6 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { joinFence } from "../../../../node-installer/containerd/fence.ts";
 import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "../../../../node-installer/host/guard.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { fakeSystemctl } from "../../../fakes/systemctl.ts";
@@ -46,6 +47,7 @@ const arm = (order: Partial<Parameters<typeof formatOrder>[0]> = {}) =>
       after: digest(next),
       backup: at("etc/config.toml.bak"),
       unit: "containerd.service",
+      added: [],
       ...order,
     }),
   );
@@ -53,6 +55,7 @@ const run = () => {
   writeFileSync(at("guard.sh"), guardScript(places()));
   return systemctl.run("sh", [at("guard.sh")]);
 };
+const fenced = (...lines: string[]) => joinFence({ before: "", after: "" }, lines);
 const config = () => readFileSync(at("etc/config.toml"), "utf8");
 const outcome = () => /outcome=(.*)/.exec(readFileSync(at("state/guard.fired"), "utf8"))?.[1];
 
@@ -95,13 +98,12 @@ test("somebody else's bytes stay", () => {
 });
 
 test("what somebody added to our change stays, and our block is the one from before", () => {
-  const block = (text: string) => `# BEGIN contrast-runtime (1)\n${text}\n# END contrast-runtime\n`;
-  const [first, second] = [`version = 3\n${block("old")}`, `version = 3\n${block("new")}`];
+  const [first, second] = [fenced("old"), fenced("new")].map((block) => `version = 3\n${block}`) as [string, string];
   arm({ before: digest(first), after: digest(second) });
   writeFileSync(at("etc/config.toml.bak"), first);
   writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
   expect(run().code).toBe(0);
-  expect(config()).toBe(`version = 3\n# by hand\n${block("old")}`);
+  expect(config()).toBe(`version = 3\n# by hand\n${fenced("old")}`);
   expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o600);
   expect(outcome()).toBe("withdrawn");
   expect(systemctl.calls()).toContain("--no-block restart containerd.service");
@@ -124,12 +126,11 @@ test.each([
 });
 
 test("a last line without a line end does not become part of our block", () => {
-  const block = "# BEGIN contrast-runtime (1)\nold\n# END contrast-runtime\n";
-  arm({ before: digest(`${old}${block}`) });
-  writeFileSync(at("etc/config.toml.bak"), `${old}${block}`);
-  writeFileSync(at("etc/config.toml"), `${old}${block.replace("old", "new")}root = "/x"`);
+  arm({ before: digest(`${old}${fenced("old")}`) });
+  writeFileSync(at("etc/config.toml.bak"), `${old}${fenced("old")}`);
+  writeFileSync(at("etc/config.toml"), `${old}${fenced("new")}root = "/x"`);
   expect(run().code).toBe(0);
-  expect(config()).toBe(`${old}root = "/x"\n${block}`);
+  expect(config()).toBe(`${old}root = "/x"\n${fenced("old")}`);
 });
 
 test("what somebody writes while the backup is copied stays", () => {
@@ -255,6 +256,7 @@ test("waits at boot for the file's disk, and is removed together with what an in
     after: digest(next),
     backup: undefined,
     unit: undefined,
+    added: [],
   });
   const unit = host.text("/etc/systemd/system/contrast-runtime-guard.service");
   expect(unit).toContain(
