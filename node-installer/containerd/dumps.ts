@@ -35,7 +35,8 @@ function parseDump(text: string): Table {
   return document;
 }
 
-function differences(before: unknown, after: unknown, path: readonly string[]): string[] {
+/** Sentences, one for each key that differs. */
+export function differences(before: unknown, after: unknown, path: readonly string[]): string[] {
   if (isTable(before) && isTable(after)) {
     const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
     return keys.flatMap((key) => differences(before[key], after[key], [...path, key]));

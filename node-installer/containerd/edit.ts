@@ -87,7 +87,7 @@ const isBare = (value: unknown): boolean =>
   isTable(value) &&
   Object.entries(value).every(([key, child]) => (key === "runc" && sameDocument(child, runcTable)) || isBare(child));
 
-const ownedIn = (ours: Table): Owned => ({
+export const ownedIn = (ours: Table): Owned => ({
   handlers: handlersIn(ours).sort(),
   proxyPlugins: Object.keys(tableAt(ours, ["proxy_plugins"]) ?? {}).sort(),
 });

@@ -203,11 +203,13 @@ const documentOf = (statements: readonly Statement[], file: string): Table =>
 /** Somebody's words for another table, which would be lost with ours: such as a key that was appended to the file. */
 function refuseForeignKey({ kind, path, value, start }: Statement, text: string, file: string): void {
   const place = placeOf(path);
-  const key = place && path[place.depth];
-  if (kind === "header" || place === undefined || key === undefined || place.keys.has(key) || isZero(value)) return;
+  const below = place === undefined ? [] : path.slice(place.depth);
+  if (kind === "header" || place === undefined || below.length === 0 || isZero(value)) return;
+  const [key = "", option] = below;
+  if (place.keys.has(key) && (key !== "options" || option === undefined || option === "ConfigPath")) return;
   throw new Refusal(
     "key-misplaced",
-    `${file}, line ${lineAt(text, start)}: ${dotted(path.slice(place.depth))} stands in the table of the handler ${place.handler}, where it means nothing to containerd. Move it above the first table header, or to its own table, or delete it; then run again.`,
+    `${file}, line ${lineAt(text, start)}: ${dotted(below)} stands in the table of the handler ${place.handler}, but is none of the settings that the installer writes there. Move it above the first table header or to the table where it belongs, or delete it; then run again.`,
   );
 }
 

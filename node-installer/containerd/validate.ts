@@ -34,9 +34,15 @@ export async function validateConfiguration(
   const { binary } = located;
   if (binary === undefined) return;
 
-  const removed = ownedBy(edited, { ...editContext(located, { configuration, edited }), known });
-  const before =
+  const context = { ...editContext(located, { configuration, edited }), known };
+  const removed = ownedBy(edited, context);
+  let before =
     configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
+  if (before.error !== undefined && located.kind === "root" && removed.handlers.length > 0) {
+    // If what is ours is why, everything else must be as it is without that.
+    const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context));
+    if (others.error === undefined) before = others;
+  }
   if (before.error !== undefined) {
     throw new Refusal(
       "configuration-broken-before",
@@ -44,10 +50,15 @@ export async function validateConfiguration(
     );
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed, known);
-  const after =
-    candidate === undefined ? await defaults(host, binary) : await dumpCandidate(host, binary, located, candidate);
+  const after = await dumpOf(host, binary, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
+}
+
+/** Whether the node's containerd reads its configuration as it is; without a binary to ask, nothing says that it does not. */
+export async function loadsConfiguration(host: Host, { binary, configuration }: Located): Promise<boolean> {
+  if (binary === undefined || (await host.stat(configuration)) === undefined) return true;
+  return (await dump(host, binary, configuration)).error === undefined;
 }
 
 /** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
@@ -109,6 +120,9 @@ interface Dump {
 async function dump(host: Host, binary: string, file: string): Promise<Dump> {
   return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
 }
+
+const dumpOf = (host: Host, binary: string, located: Located, bytes: Buffer | undefined): Promise<Dump> =>
+  bytes === undefined ? defaults(host, binary) : dumpCandidate(host, binary, located, bytes);
 
 /** Without a file containerd runs with its defaults, but 1.7 refuses to dump a missing file. */
 async function defaults(host: Host, binary: string): Promise<Dump> {

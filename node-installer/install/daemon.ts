@@ -18,6 +18,8 @@ export interface Daemon {
   locate(): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[], known: Known): Promise<void>;
+  /** Whether this containerd can read its configuration as it is on disk. */
+  loads(located: Located): Promise<boolean>;
   restart(located: Located): Promise<void>;
   /** What the running daemon serves; throws if its CRI does not answer. */
   serving(located: Located, timeoutMs: number): Promise<ServingState>;
@@ -50,6 +52,7 @@ export function containerdOn(
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
     validate: async (located, next, entries, known) =>
       (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, known),
+    loads: async (located) => (await import("../containerd/validate.ts")).loadsConfiguration(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>
       (await import("../containerd/serving.ts")).readServing(await connect(located), timeoutMs),

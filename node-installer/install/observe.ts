@@ -1,6 +1,8 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
-import { editConfiguration, holdsNothing, ownedBy } from "../containerd/edit.ts";
+import { withoutZeros } from "../containerd/document.ts";
+import { differences } from "../containerd/dumps.ts";
+import { editConfiguration, holdsNothing, oursIn, ownedBy, ownedIn } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
 import type { Known } from "../containerd/separate.ts";
@@ -110,6 +112,15 @@ export const edit = (observation: Observation, entries: HandlerEntry[]): Buffer 
     ...editContext(observation.located, observation),
     known: observation.known,
   });
+
+/** What the change sets right in tables that are there already: nobody but us has any business there. */
+export function driftIn(observation: Observation, next: Buffer | undefined): string[] {
+  const context = { ...editContext(observation.located, observation), known: observation.known };
+  const [now, then] = [observation.edited, next].map((bytes) => oursIn(bytes, context));
+  const both = ownedIn(then ?? {}).handlers.filter((handler) => observation.present.includes(handler));
+  const all = differences(withoutZeros(now), withoutZeros(then), []);
+  return all.filter((one) => both.some((handler) => one.includes(`${handler}.`)));
+}
 
 /** The file without anything of ours. One that was not there before us goes, if nobody has written anything into it. */
 export function withoutOurs(observation: Observation): Buffer | undefined {

@@ -13,7 +13,7 @@ import { pristinePath, type Transaction } from "../host/journal.ts";
 import { type Attempt, makeOwnDirectory, record, replaceJournal, withRuntime } from "./attempt.ts";
 import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
-import { servedBefore, signsOf, tablesIn, withoutOurs } from "./observe.ts";
+import { driftIn, servedBefore, signsOf, tablesIn, withoutOurs } from "./observe.ts";
 
 /* The steps from the edit to the commit, during which the guard stands by; undo.ts undoes them. */
 
@@ -32,6 +32,8 @@ export async function editFile(attempt: Attempt): Promise<void> {
   const untouched = own !== undefined && own.written === (before ?? null);
   const pristine = untouched ? own.pristine : await keepPristine(attempt);
   const backups = [...(own?.backups ?? []), ...(attempt.backup === undefined ? [] : [attempt.backup])];
+  const drift = plan.edit ? driftIn(observation, plan.next) : [];
+  if (drift.length > 0) environment.log.warn("drift", { file: located.file, differences: drift });
   const node = await environment.cluster.reporter.nodeReady();
   const transaction: Transaction = {
     phase: "replacing",

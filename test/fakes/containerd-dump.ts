@@ -8,7 +8,9 @@ import type { RunResult } from "../../node-installer/host/host.ts";
  */
 export function configDump(text: string | undefined, file: string, newestVersion = 3): Partial<RunResult> {
   const problem = problemOf(text, file, newestVersion);
-  return problem === undefined ? { stdout: text === undefined ? "" : migrated(text) } : { code: 1, stderr: `containerd: ${problem}\n` };
+  return problem === undefined
+    ? { stdout: text === undefined ? "" : migrated(text) }
+    : { code: 1, stderr: `containerd: ${problem}\n` };
 }
 
 /** A containerd without a file. */
