@@ -111,6 +111,7 @@ restore() {
   put
 }
 
+aside=''
 current=$(digest "$file")
 kept=$before
 [ "$before" = absent ] || kept=$(digest "$backup")
@@ -168,7 +169,8 @@ echo "guard: $file: $outcome"
 logs=$(dirname "$log")
 mkdir -p "$logs"
 [ ! -O "$logs" ] || [ -L "$logs" ] ||
-  printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" >>"$log"
+  printf '{"time":"%s","level":"warn","event":"guard","outcome":"%s"%s}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$outcome" \
+    "${aside:+,\"aside\":\"$aside\"}" >>"$log"
 if cp "$armed" "$state/guard.firing" && echo "outcome=$outcome" >>"$state/guard.firing"; then
   mv -f "$state/guard.firing" "$state/guard.fired" && rm -f "$armed"
 else
