@@ -107,6 +107,19 @@ function plain(value: unknown): unknown {
   );
 }
 
+/**
+ * Go's zero values mean the same as an absent key: 1.7 prints every option of its built-in runc, but none for a runc that
+ * a file names.
+ */
+export function withoutZeros(value: unknown): unknown {
+  if (Array.isArray(value)) return value.length === 0 ? undefined : value.map((item) => withoutZeros(item) ?? item);
+  if (!isTable(value)) return value === "" || value === false || value === 0n || value === 0 ? undefined : value;
+  const kept = Object.entries(value)
+    .map(([key, child]) => [key, withoutZeros(child)] as const)
+    .filter(([, child]) => child !== undefined);
+  return kept.length === 0 ? undefined : Object.fromEntries(kept);
+}
+
 const bareKey = /^[A-Za-z0-9_-]+$/;
 
 /** A dotted key as TOML writes it: `plugins."io.containerd.grpc.v1.cri".containerd`. */

@@ -1,4 +1,4 @@
-import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt } from "./document.ts";
+import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt, withoutZeros } from "./document.ts";
 import { type Owned, subtract } from "./edit.ts";
 import { type HandlerEntry, inDump } from "./entry.ts";
 import { imagesPlugin, runtimeSectionOf } from "./plugins.ts";
@@ -20,7 +20,7 @@ export function compareDumps(before: string, after: string, { entries, removed }
     handlers: [...removed.handlers, ...entries.map(({ handler }) => handler)],
     proxyPlugins: [...removed.proxyPlugins, ...proxyPluginsOf(entries).keys()],
   };
-  const foreign = differences(withoutDefaults(subtract(old, ours)), withoutDefaults(subtract(next, ours)), []);
+  const foreign = differences(withoutZeros(subtract(old, ours)), withoutZeros(subtract(next, ours)), []);
   return [
     ...foreign,
     ...entries.flatMap((entry) => missing(next, entry)),
@@ -35,20 +35,8 @@ function parseDump(text: string): Table {
   return document;
 }
 
-/**
- * Go's zero values mean the same as an absent key: 1.7 prints every option of its built-in runc, but none for a runc that
- * a file names.
- */
-function withoutDefaults(value: unknown): unknown {
-  if (Array.isArray(value)) return value.length === 0 ? undefined : value.map((item) => withoutDefaults(item) ?? item);
-  if (!isTable(value)) return value === "" || value === false || value === 0n || value === 0 ? undefined : value;
-  const kept = Object.entries(value)
-    .map(([key, child]) => [key, withoutDefaults(child)] as const)
-    .filter(([, child]) => child !== undefined);
-  return kept.length === 0 ? undefined : Object.fromEntries(kept);
-}
-
-function differences(before: unknown, after: unknown, path: readonly string[]): string[] {
+/** Sentences, one for each key that differs. */
+export function differences(before: unknown, after: unknown, path: readonly string[]): string[] {
   if (isTable(before) && isTable(after)) {
     const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
     return keys.flatMap((key) => differences(before[key], after[key], [...path, key]));
@@ -70,7 +58,7 @@ function missing(document: Table, { handler, entry }: HandlerEntry): string[] {
     return [`handler ${handler} would not be served: an import or another section replaces the table that holds it`];
   }
   const problems = inDump(entry)
-    .filter(([key, value]) => !sameDocument(withoutDefaults(runtime[key]), withoutDefaults(value)))
+    .filter(([key, value]) => !sameDocument(withoutZeros(runtime[key]), withoutZeros(value)))
     .map(([key, value]) => `${key} of handler ${handler} would be ${show(runtime[key])} instead of ${show(value)}`);
   const images = tableAt(document, imagesPlugin);
   const pulled = tableAt(images, ["runtime_platforms", handler])?.snapshotter;

@@ -11,9 +11,18 @@ import {
   tableAt,
   union,
 } from "./document.ts";
-import type { HandlerEntry } from "./entry.ts";
-import { type Fenced, joinFence, splitAtFence } from "./fence.ts";
-import { checkDocument, type Dialect, dialect, proxyPluginsOf, renderEntries } from "./tables.ts";
+import { type HandlerEntry, sameSettings } from "./entry.ts";
+import { joinFence } from "./fence.ts";
+import { handlersIn, type Known, nothingKnown, type Separated, separate } from "./separate.ts";
+import {
+  checkDocument,
+  type Dialect,
+  dialect,
+  proxyPluginsOf,
+  renderEntries,
+  renderRunc,
+  runcTable,
+} from "./tables.ts";
 import { type ContainerdVersion, parseContainerdVersion } from "./version.ts";
 
 /** Everything besides the bytes and the entries that decides how a file is edited. */
@@ -27,17 +36,20 @@ export interface EditContext {
   rendered?: { file: string; bytes: Uint8Array | undefined };
   /** First line of a template that does not exist yet. */
   templateBase?: string | undefined;
+  /** By what tables are known as ours where the fence does not tell. */
+  known?: Known;
 }
 
-/** What a block holds. */
+/** What of a file is ours. */
 export interface Owned {
   handlers: string[];
   proxyPlugins: string[];
 }
 
 /**
- * The file with exactly these handlers in its fenced block, and every other byte unchanged. No handlers: no block. A
- * missing file is created with the minimum that containerd needs; `undefined` is returned when nothing is left of a file
+ * The file with exactly these handlers, in its fenced block, and every byte that is not ours unchanged. No handlers: no
+ * block. A file that holds exactly what is wanted stays as it is, also if another program wrote it anew without the fence.
+ * A missing file is created with the minimum that containerd needs; `undefined` is returned when nothing is left of a file
  * created this way. Throws `Refusal` if this cannot be done safely, before anything is written.
  */
 export function editConfiguration(
@@ -55,30 +67,58 @@ export function editConfiguration(
   return next === undefined ? undefined : Buffer.from(next);
 }
 
-/** The handlers and proxy plugins in the block of these bytes. */
-export function ownedBy(bytes: Uint8Array | undefined, file: string): Owned {
-  const block = bytes === undefined ? undefined : splitAtFence(decode(bytes, file), file).block;
-  return ownedIn(block === undefined ? {} : parseBlock(block, file));
+/** The handlers and proxy plugins in these bytes that are ours. */
+export const ownedBy = (bytes: Uint8Array | undefined, context: EditContext): Owned => ownedIn(oursIn(bytes, context));
+
+/** Our tables in these bytes. */
+export function oursIn(bytes: Uint8Array | undefined, { file, kind, known = nothingKnown }: EditContext): Table {
+  return bytes === undefined ? {} : separate(decode(bytes, file), file, known, kind === "template").ours;
 }
 
-function ownedIn(block: Table): Owned {
-  const plugins = Object.values(tableAt(block, ["plugins"]) ?? {});
-  const handlers = plugins.flatMap((plugin) => Object.keys(tableAt(plugin, ["containerd", "runtimes"]) ?? {}));
-  return {
-    handlers: handlers.filter((name) => name !== "runc").sort(),
-    proxyPlugins: Object.keys(tableAt(block, ["proxy_plugins"]) ?? {}).sort(),
-  };
+/** Whether a file says no more than what we write into a new one besides our handlers. */
+export function holdsNothing(bytes: Uint8Array, file: string): boolean {
+  const text = decode(bytes, file);
+  if (/^[ \t]*#/m.test(text)) return false;
+  const { version: _, ...said } = parseDocument(text, file);
+  return isBare(said);
 }
 
-export const parseBlock = (lines: readonly string[], file: string): Table => parseDocument(lines.join("\n"), file);
+const isBare = (value: unknown): boolean =>
+  isTable(value) &&
+  Object.entries(value).every(([key, child]) => (key === "runc" && sameDocument(child, runcTable)) || isBare(child));
 
-function withoutEntries(text: string | undefined, { file, kind, templateBase }: EditContext): string | undefined {
+export const ownedIn = (ours: Table): Owned => ({
+  handlers: handlersIn(ours).sort(),
+  proxyPlugins: Object.keys(tableAt(ours, ["proxy_plugins"]) ?? {}).sort(),
+});
+
+function separated(text: string, { file, kind, known = nothingKnown }: EditContext): Separated {
+  const parts = separate(text, file, known, kind === "template");
+  if (kind !== "template") refuseDependence(text, parts, file);
+  return parts;
+}
+
+function withoutEntries(text: string | undefined, context: EditContext): string | undefined {
   if (text === undefined) return undefined;
-  const fenced = splitAtFence(text, file);
-  if (fenced.block === undefined) return text;
-  if (kind !== "template") withoutBlock(text, fenced, file);
-  else if (fenced.before + fenced.after === `${templateBase}\n`) return undefined;
-  return withBlock(fenced, headOf(fenced), []);
+  const { file, kind, templateBase } = context;
+  const parts = separated(text, context);
+  if (parts.handlers.length === 0) return text;
+  if (kind === "template")
+    return parts.before + parts.after === `${templateBase}\n` ? undefined : parts.before + parts.after;
+  const kept = reliedOn(parts, parseDocument(parts.before + parts.after, file)).flatMap((path) => renderRunc(path));
+  if (kept.length === 0) return withBlock(parts, parts.head, []);
+  const before = parts.before === "" || parts.before.endsWith("\n") ? parts.before : `${parts.before}\n`;
+  return withBlock({ ...parts, before, after: `${kept.join("\n")}\n${parts.after}` }, parts.head, []);
+}
+
+/** Where somebody added a runtime to the table for which we wrote containerd 1.7's runc: without it, runc would be gone. */
+function reliedOn({ ours }: Separated, base: Table): string[][] {
+  return Object.entries(tableAt(ours, ["plugins"]) ?? {}).flatMap(([plugin, table]) => {
+    const path = ["plugins", plugin, "containerd", "runtimes"];
+    const others = Object.keys(tableAt(base, path) ?? {});
+    const isNeeded = tableAt(table, ["containerd", "runtimes", "runc"]) !== undefined && others.length > 0;
+    return isNeeded && !others.includes("runc") ? [path] : [];
+  });
 }
 
 function editRoot(
@@ -88,75 +128,92 @@ function editRoot(
 ): string | undefined {
   const { file } = context;
   const containerd = parseContainerdVersion(context.containerdVersion);
-  if (text === undefined) {
-    // Every 2.x reads version 3, so the file survives upgrades and downgrades.
-    const head = [`version = ${containerd.newestConfiguration === 2 ? 2 : 3}`];
-    return withBlock(emptyText, head, renderEntries(entries, dialect(parseBlock(head, file), containerd, file)));
-  }
-  if (text.startsWith("\ufeff") && containerd.newestConfiguration > 2) {
+  if (text?.startsWith("\ufeff") && containerd.newestConfiguration > 2) {
     throw new Refusal(
       "configuration-byte-order-mark",
       `${file} starts with a byte order mark, so containerd ${containerd.text} does not load it. Save it as UTF-8 without one first.`,
     );
   }
-  const fenced = splitAtFence(text, file);
-  const base = withoutBlock(text, fenced, file);
-  const head = headOf(fenced);
-  const target = checked({ ...base, ...parseBlock(head, file) }, entries, containerd, file);
-  const next = withBlock(fenced, head, renderEntries(entries, target));
-  assertOnlyOurs(next, base, target, file);
+  const parts = text === undefined ? nothing : separated(text, context);
+  const head = text === undefined ? [everyVersion] : readableHead(parts, containerd);
+  const base = parseDocument(parts.before + parts.after, file);
+  const whole = { ...base, ...parseDocument(head.join("\n"), file) };
+  const found = checked(whole, entries, containerd, file);
+  // What we created must do for every containerd that may read it one day.
+  const isForAny = head.includes(everyVersion) && Object.keys(base).length === 0;
+  const relied = reliedOn(parts, base).some((path) => sameDocument(path, found.runtimes));
+  const target = { ...found, needsRunc: found.needsRunc || isForAny || relied };
+  const tables = renderEntries(entries, target);
+  if (text !== undefined && isAsWanted(parts, tables, file)) return text;
+  const next = withBlock(parts, head, tables);
+  assertOnlyOurs(next, base, head, tables, target, file);
   return next;
 }
+
+/** Both 1.7 and 2.x read it, so that a file that we created outlives upgrades and downgrades of containerd. */
+const everyVersion = "version = 2";
+
+/** containerd 1.7 does not start with a newer version, which earlier releases of ours wrote on 2.x. */
+const readableHead = ({ head }: Separated, { newestConfiguration }: ContainerdVersion): string[] =>
+  newestConfiguration === 2 && head.length > 0 ? [everyVersion] : head;
+
+/** Another program wrote the file anew and kept our tables: it is left as it is until something else has to change. */
+const isAsWanted = ({ isFenced, ours }: Separated, tables: string[][], file: string): boolean =>
+  !isFenced && sameSettings(ours, parseDocument(tables.flat().join("\n"), file));
 
 /** Templates and drop-ins: the rendered file decides which tables are read, and which must not be repeated. */
 function editRendered(text: string | undefined, entries: readonly HandlerEntry[], context: EditContext): string {
   const { file, kind, templateBase } = context;
   const containerd = parseContainerdVersion(context.containerdVersion);
-  const fenced = text === undefined ? emptyText : splitAtFence(text, file);
-  const rendered = renderedDocument(context, kind === "drop-in" ? parseBlock(fenced.block ?? [], file) : {});
+  const parts = text === undefined ? nothing : separated(text, context);
+  const rendered = renderedDocument(context, kind === "drop-in" ? parts : nothing);
   const target = checked(rendered, entries, containerd, context.rendered?.file ?? file);
   const tables = renderEntries(entries, target);
   if (kind === "template") {
     const made = text === undefined && templateBase !== undefined;
-    return withBlock(made ? { ...emptyText, before: `${templateBase}\n` } : fenced, [], tables);
+    return withBlock(made ? { ...nothing, before: `${templateBase}\n` } : parts, [], tables);
   }
+  if (text !== undefined && isAsWanted(parts, tables, file)) return text;
   // containerd merges a drop-in correctly only if it has the version of the file that imports it.
   const version = at(rendered, ["version"]);
-  const base = text === undefined ? {} : withoutBlock(text, fenced, file);
-  const next = withBlock(fenced, version === undefined || "version" in base ? [] : [`version = ${version}`], tables);
-  assertOnlyOurs(next, base, target, file);
+  const base = parseDocument(parts.before + parts.after, file);
+  const head = version === undefined || "version" in base ? [] : [`version = ${version}`];
+  const next = withBlock(parts, head, tables);
+  assertOnlyOurs(next, base, head, tables, target, file);
   return next;
 }
 
-const emptyText: Fenced = { before: "", block: undefined, after: "" };
-
-/** The `version` line, by which a block shows that we created the file. */
-const headOf = ({ block }: Fenced): string[] => (block ?? []).filter((line) => /^version = \d+$/.test(line));
+const nothing: Separated = { before: "", after: "", ours: {}, handlers: [], head: [], isFenced: true };
 
 /** A file that we created is removed with its last table, unless somebody has added to it since: then its head stays. */
-function withBlock(fenced: Fenced, head: string[], tables: string[][]): string;
-function withBlock(fenced: Fenced, head: string[], tables: []): string | undefined;
-function withBlock(fenced: Fenced, head: string[], tables: string[][]): string | undefined {
-  const alone = fenced.before === "" && fenced.after === "";
+function withBlock(parts: Separated, head: string[], tables: string[][]): string;
+function withBlock(parts: Separated, head: string[], tables: []): string | undefined;
+function withBlock(parts: Separated, head: string[], tables: string[][]): string | undefined {
+  const alone = parts.before === "" && parts.after === "";
   if (tables.length === 0 && head.length > 0 && alone) return undefined;
-  return joinFence(fenced, separated(head.length === 0 ? tables : [head, ...tables]));
+  return joinFence(parts, separatedBy(head.length === 0 ? tables : [head, ...tables]));
 }
 
-const separated = (tables: readonly (readonly string[])[]): string[] =>
+const separatedBy = (tables: readonly (readonly string[])[]): string[] =>
   tables.flatMap((table, index) => (index === 0 ? table : ["", ...table]));
 
-/** The document without our block; proves that the rest means the same with and without the block. */
-function withoutBlock(text: string, fenced: Fenced, file: string): Table {
-  const base = parseDocument(fenced.before + fenced.after, file);
-  if (fenced.block === undefined) return base;
-  const document = parseDocument(text, file);
-  if (!sameDocument(document, union(base, parseBlock(fenced.block, file)))) {
-    throw new Refusal(
-      "fence-not-apart",
-      `${file}: text around the contrast-runtime block depends on the block, such as a key after "# END contrast-runtime" without a table header of its own. Move that text above the block, then run again.`,
-    );
+/** Proves that the rest means the same with and without what is ours. */
+function refuseDependence(text: string, { before, after, ours, head, isFenced }: Separated, file: string): void {
+  if (isFenced && Object.keys(ours).length === 0) return;
+  const base = parseDocument(before + after, file);
+  let document: Table;
+  try {
+    document = parseDocument(text, file);
+  } catch (error) {
+    // containerd could not load it because something of ours is there twice; without that, it can.
+    if (!isFenced) return;
+    throw error;
   }
-  return base;
+  if (sameDocument(document, union(base, union(ours, parseDocument(head.join("\n"), file)) ?? {}))) return;
+  throw new Refusal(
+    "fence-not-apart",
+    `${file}: text around the contrast-runtime block depends on the block, such as a key after "# END contrast-runtime" without a table header of its own. Move that text above the block, then run again.`,
+  );
 }
 
 /** The dialect of a document, after checking that nothing in it conflicts with the entries. */
@@ -189,21 +246,27 @@ function checked(
   if (taken !== undefined) {
     throw new Refusal(
       "handler-exists",
-      `${file} has ${dotted(taken)} already, outside the contrast-runtime block. Delete that table, or remove the runtime from the install spec.`,
+      `${file} has ${dotted(taken)} already, with other content than ours, and this node's journal does not know it. Delete that table (the installer writes its own), then run again.`,
     );
   }
   return target;
 }
 
-/** The edited text must parse to what was there plus the block's tables, and nothing else. */
-function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms }: Dialect, file: string): void {
-  const { block, before, after } = splitAtFence(text, file);
-  const ours = parseBlock(block ?? [], file);
+/** The edited text must parse to what was there plus our head and tables, and nothing else. */
+function assertOnlyOurs(
+  text: string,
+  base: Table,
+  head: string[],
+  tables: string[][],
+  { runtimes, runtimePlatforms }: Dialect,
+  file: string,
+): void {
   let edited: Table;
   try {
     edited = parseDocument(text, file);
   } catch (error) {
     // The text parsed without our tables and has none of them, so the only cause left is a table closed to additions.
+    const { before, after } = separate(text, file, nothingKnown);
     const closed = inlineTable(before + after, [runtimes, runtimePlatforms ?? [], ["proxy_plugins"]], file);
     if (closed === undefined) throw error;
     throw new Refusal(
@@ -211,6 +274,7 @@ function assertOnlyOurs(text: string, base: Table, { runtimes, runtimePlatforms 
       `${file}: ${dotted(closed)} is an inline table ({ … }), to which nothing can be added. Write it as a table of its own, [${dotted(closed)}], then run again.`,
     );
   }
+  const ours = parseDocument([...head, ...tables.flat()].join("\n"), file);
   if (!sameDocument(edited, union(base, ours))) {
     throw new Error(`${file}: the edited configuration differs in more than the contrast-runtime block`);
   }
@@ -233,7 +297,8 @@ function inlineTable(text: string, paths: readonly (readonly string[])[], file: 
 }
 
 /** What the distribution rendered, without what our template or drop-in added to it. */
-function renderedDocument({ file, rendered }: EditContext, dropIn: Table): Table {
+function renderedDocument(context: EditContext, dropIn: Separated): Table {
+  const { file, rendered } = context;
   if (rendered?.bytes === undefined) {
     throw new Refusal(
       "configuration-not-rendered",
@@ -241,7 +306,8 @@ function renderedDocument({ file, rendered }: EditContext, dropIn: Table): Table
     );
   }
   const text = decode(rendered.bytes, rendered.file);
-  return subtract(withoutBlock(text, splitAtFence(text, rendered.file), rendered.file), ownedIn(dropIn));
+  const { before, after } = separated(text, { ...context, file: rendered.file, kind: "root" });
+  return subtract(parseDocument(before + after, rendered.file), ownedIn(dropIn.ours));
 }
 
 /** A document without these handlers and proxy plugins. */

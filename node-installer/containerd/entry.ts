@@ -1,5 +1,5 @@
 import type { ContainerdEntry } from "../../runtime/spec.ts";
-import { isTable, type Scalar, type Table } from "./document.ts";
+import { isTable, type Scalar, sameDocument, type Table, withoutZeros } from "./document.ts";
 
 /** A handler and its containerd configuration. */
 export interface HandlerEntry {
@@ -30,7 +30,7 @@ interface Field<Value> {
 const text = (value: unknown): string => (typeof value === "string" ? value : "");
 const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
 const flag = (value: unknown): boolean => value === true;
-const withoutZeros = (value: unknown): Table =>
+const setOptions = (value: unknown): Table =>
   Object.fromEntries(
     Object.entries(isTable(value) ? value : {}).filter(([, one]) => one !== "" && one !== 0 && one !== false),
   );
@@ -46,7 +46,7 @@ const entryFields: { readonly [Key in Setting]: Field<ServedHandler[Key]> } = {
     read: flag,
   },
   snapshotter: { toml: "snapshotter", status: "snapshotter", read: text },
-  options: { toml: "options", status: "options", read: withoutZeros },
+  options: { toml: "options", status: "options", read: setOptions },
 };
 const fields = Object.entries(entryFields) as [Setting, Field<ServedHandler[Setting]>][];
 
@@ -80,4 +80,19 @@ export function toToml(entry: ContainerdEntry) {
 export function inDump(entry: ContainerdEntry): [key: string, value: unknown][] {
   const served = asServed(entry);
   return fields.map(([setting, { toml }]) => [toml, served[setting]]);
+}
+
+/**
+ * Whether two tables mean the same to containerd, of ours alone or of a whole document of ours. Tools that write a file anew
+ * spell out what is the default.
+ */
+export const sameSettings = (left: unknown, right: unknown): boolean =>
+  sameDocument(withoutZeros(withoutSandboxer(left)) ?? {}, withoutZeros(withoutSandboxer(right)) ?? {});
+
+function withoutSandboxer(value: unknown): unknown {
+  if (!isTable(value)) return value;
+  const said = Object.entries(value).filter(
+    ([key, one]) => !((key === "sandboxer" || key === "sandbox_mode") && one === "podsandbox"),
+  );
+  return Object.fromEntries(said.map(([key, one]) => [key, withoutSandboxer(one)]));
 }

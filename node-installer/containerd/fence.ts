@@ -1,70 +1,66 @@
 import { createHash } from "node:crypto";
-import { Refusal } from "../../runtime/refusal.ts";
-import { lineAt } from "./document.ts";
 
 /**
- * The fenced block: the only part of an administrator's file that is ours. Its first line carries a checksum of the lines
- * between the fences, so that foreign changes are noticed, and says whether the line end before it is ours too (the file
- * ended without one). That is enough to restore the original bytes without any other record.
+ * The fenced block: where our tables stand in an administrator's file, as long as nobody else wrote the file anew. The fence
+ * is for people; what is ours is known by the names of our handlers (separate.ts). Its first line carries a checksum of the
+ * lines between the fences, so that a block is known to be as we wrote it, and says whether the line end before it is ours
+ * too (the file ended without one). That is enough to restore the original bytes without any other record.
  */
 export const opening = "# BEGIN contrast-runtime";
 const closing = "# END contrast-runtime";
 const openingLine = /^# BEGIN contrast-runtime \(managed, do not edit;( joined;)? ([0-9a-f]{16})\)$/;
+const mark = /^[ \t]*# (?<kind>BEGIN|END) contrast-runtime[^\n]*(?:\n|$)/gm;
 
-/** A text split at its block. `before + after` is the text without the block. */
-export interface Fenced {
-  before: string;
-  /** Lines between the fences, without line ends; undefined if there is no block. */
-  block: string[] | undefined;
-  after: string;
+/** By it a block shows that we created the file. */
+export const headLine = /^version = \d+$/;
+
+/** A block as we wrote it. */
+export interface Block {
+  /** In the text, with both fences. */
+  start: number;
+  end: number;
+  /** Between the fences, without line ends. */
+  lines: string[];
+  /** The line end before it is ours. */
+  joined: boolean;
 }
 
 const checksum = (lines: readonly string[]): string =>
   createHash("sha256").update(lines.join("\n")).digest("hex").slice(0, 16);
 
-/** Finds the block. Refuses several blocks, an incomplete one, and one that somebody edited. */
-export function splitAtFence(text: string, file: string): Fenced {
-  const openings = [...text.matchAll(/^[ \t]*# BEGIN contrast-runtime[^\n]*/gm)];
-  const closings = [...text.matchAll(/^[ \t]*# END contrast-runtime[^\n]*(?:\n|$)/gm)];
-  const [begin, end] = [openings[0], closings[0]];
-  if (begin === undefined && end === undefined) return { before: text, block: undefined, after: "" };
-  if (openings.length > 1 || closings.length > 1) {
-    const lines = [...openings, ...closings].map((match) => lineAt(text, match.index)).sort((a, b) => a - b);
-    throw new Refusal(
-      "fence-duplicated",
-      `${file} has more than one "${opening}" or "${closing}" line (lines ${lines.join(", ")}). Delete all of these blocks, then run again.`,
-    );
-  }
-  const head = begin === undefined ? null : openingLine.exec(begin[0].replace(/\r$/, ""));
-  const where = `line ${lineAt(text, (begin ?? end)?.index ?? 0)}`;
-  if (
-    begin === undefined ||
-    end === undefined ||
-    end.index < begin.index ||
-    head === null ||
-    end[0].trimEnd() !== closing
-  ) {
-    throw new Refusal(
-      "fence-damaged",
-      `${file}, ${where}: the block between "${opening}" and "${closing}" is damaged. Delete what is left of it, then run again.`,
-    );
-  }
-  const lines = text
-    .slice(begin.index + begin[0].length + 1, end.index)
-    .split("\n")
-    .slice(0, -1)
-    .map((line) => line.replace(/\r$/, ""));
-  if (checksum(lines) !== head[2]) {
-    throw new Refusal(
-      "fence-edited",
-      `${file}, ${where}: the block between "${opening}" and "${closing}" was edited by hand. Move what was added out of the block, delete the block, then run again.`,
-    );
-  }
-  const before = text.slice(0, begin.index);
-  const after = text.slice(end.index + end[0].length);
-  const joined = head[1] !== undefined && after === "";
-  return { before: joined ? before.replace(/\r?\n$/, "") : before, block: lines, after };
+/** The blocks that are as we wrote them. */
+export function blocksIn(text: string): Block[] {
+  return spansIn(text).flatMap(({ start, end, head, body, foot }) => {
+    const found = openingLine.exec(head);
+    if (found === null || foot !== closing) return [];
+    const lines = body.split("\n").slice(0, -1);
+    const plain = lines.map((line) => line.replace(/\r$/, ""));
+    if (checksum(plain) !== found[2]) return [];
+    return [{ start, end, lines: plain, joined: found[1] !== undefined && end === text.length }];
+  });
 }
+
+/** From each opening to the next mark, if that closes it; whatever else the lines say. */
+export function spansIn(text: string) {
+  const marks = [...text.matchAll(mark)];
+  return marks.flatMap((begin, index) => {
+    const end = marks[index + 1];
+    if (begin.groups?.kind !== "BEGIN" || end?.groups?.kind !== "END") return [];
+    const bodyStart = begin.index + begin[0].length;
+    return [
+      {
+        start: begin.index,
+        end: end.index + end[0].length,
+        head: begin[0].replace(/\r?\n$/, ""),
+        body: text.slice(bodyStart, end.index),
+        foot: end[0].trimEnd(),
+      },
+    ];
+  });
+}
+
+/** The text without any fence, whole or not; what stood between them stays. */
+export const withoutMarks = (text: string): string => text.replaceAll(mark, "");
 
 /** A comment that marks a block, without anything that was written beside the mark; undefined: another comment. */
 export function markOnly(comment: string): string | undefined {
@@ -73,8 +69,8 @@ export function markOnly(comment: string): string | undefined {
   return undefined;
 }
 
-/** The text with these lines in its block, where the block was or else at the end. No lines: no block. */
-export function joinFence({ before, after }: Fenced, lines: readonly string[]): string {
+/** The text with these lines as its block, between the two parts. No lines: no block. */
+export function joinFence({ before, after }: { before: string; after: string }, lines: readonly string[]): string {
   if (lines.length === 0) return before + after;
   const lineEnd = /\r?\n/.exec(before + after)?.[0] ?? "\n";
   const joined = after === "" && before !== "" && before !== "\ufeff" && !before.endsWith("\n");

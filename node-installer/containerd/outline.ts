@@ -1,10 +1,12 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import { decode, lineAt, parseDocument } from "./document.ts";
-import { joinFence, markOnly, splitAtFence } from "./fence.ts";
+import { blocksIn, markOnly } from "./fence.ts";
+import { isZero, settingOf } from "./separate.ts";
+import { stringEnd } from "./statements.ts";
 
 /**
  * A configuration file without what its administrator wrote into it: the same tables, keys and types on the same lines,
- * our block as it is, and of everything else only what an edit asks for: the `version`, the `imports`, and which of
+ * our tables as they are, and of everything else only what an edit asks for: the `version`, the `imports`, and which of
  * containerd's own plugins are disabled. An edit of the outline is refused, or adds the same block, as one of the file.
  *
  * Values and comments are replaced whatever they say. Names stay if they look like containerd's own (`config_path`,
@@ -18,25 +20,19 @@ export function outline(bytes: Uint8Array, file: string): Buffer {
     if (!(error instanceof Refusal)) throw error;
     return undecodable(bytes, error);
   }
-  const { before, block, after } = fencedOrWhole(text, file);
+  const blocks = blocksIn(text);
+  const [block] = blocks.length === 1 ? blocks : [];
+  const [start, end] = block === undefined ? [text.length, text.length] : [block.start, block.end];
+  const rest = text.slice(0, start) + text.slice(end);
   try {
-    parseDocument(before + after, file);
-    const { output, at } = withoutValues(before + after, before.length);
-    const result = block ? joinFence({ before: output.slice(0, at), block, after: output.slice(at) }, block) : output;
-    parseDocument(output, file);
-    return Buffer.from(result);
+    // A file that has something twice is one that we can repair, if both are ours.
+    if (blocks.length <= 1) parseDocument(rest, file);
+    const { output, at } = withoutValues(rest, start);
+    if (blocks.length <= 1) parseDocument(output, file);
+    return Buffer.from(output.slice(0, at) + text.slice(start, end) + output.slice(at));
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     return Buffer.from(invalid(text, /line (\d+)/.exec(error.message)?.[1]));
-  }
-}
-
-function fencedOrWhole(text: string, file: string) {
-  try {
-    return splitAtFence(text, file);
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    return { before: text, block: undefined, after: "" };
   }
 }
 
@@ -78,6 +74,7 @@ function withoutValues(text: string, mark: number): { output: string; at: number
   let root = true;
   let header = false;
   let inKey = true;
+  let table: string[] = [];
   let keys: string[] = [];
 
   const name = (raw: string): string => {
@@ -88,16 +85,21 @@ function withoutValues(text: string, mark: number): { output: string; at: number
     return known;
   };
   const value = (raw: string, quoted: boolean): string => {
+    const setting = settingOf([...table, ...keys]);
+    if (setting === "ours" || (setting === "another" && isZero(raw))) return raw;
+    // An edit asks whether it is a zero.
+    const number = setting === "another" ? "1" : "0";
     const [only, ...more] = root && nesting.length <= 1 ? keys : [];
     const key = more.length === 0 ? only : undefined;
     if (!quoted) {
       if (/^(?:true|false)$/.test(raw) || (key === "version" && /^[+-]?\d{1,4}$/.test(raw))) return raw;
-      if (/^[+-]?(?:0x[\da-f_]+|0o[0-7_]+|0b[01_]+|[\d_]+)$/i.test(raw)) return "0";
+      if (/^[+-]?(?:0x[\da-f_]+|0o[0-7_]+|0b[01_]+|[\d_]+)$/i.test(raw)) return number;
       return /^\d{4}-/.test(raw) ? "1970-01-01" : /^\d\d:/.test(raw) ? "00:00:00" : "0.0";
     }
     if (key === "imports" && raw.length <= 4096) return raw;
     if (key === "disabled_plugins" && pluginId.test(raw)) return raw;
     const lines = raw.replaceAll(/[^\n]/g, "");
+    if (lines === "" && setting === "another") return '"-"';
     return lines === "" ? '""' : `"""${lines}"""`;
   };
 
@@ -122,10 +124,10 @@ function withoutValues(text: string, mark: number): { output: string; at: number
       written = comment(read);
     } else if (char === '"' || char === "'") {
       read = text.slice(position, stringEnd(text, position));
-      if (inKey && nesting.length === 0 && !header) keys.push(read.slice(1, -1));
+      if (inKey && nesting.length === 0) (header ? table : keys).push(read.slice(1, -1));
       written = inKey ? name(read) : value(read, true);
     } else if (inKey && char === "[") {
-      [header, root] = [true, false];
+      [header, root, table] = [true, false, []];
     } else if (header && char === "]") {
       if (text[position + 1] !== "]") header = false;
     } else if (inKey && char === "=") {
@@ -140,7 +142,7 @@ function withoutValues(text: string, mark: number): { output: string; at: number
       inKey = nesting.at(-1) === "{";
     } else if (inKey && char !== ".") {
       read = rest(bareKey) ?? char;
-      if (nesting.length === 0 && !header) keys.push(read);
+      if (nesting.length === 0) (header ? table : keys).push(read);
       written = char === "\ufeff" ? char : name(read);
     } else if (!inKey) {
       read = rest(scalar) ?? char;
@@ -151,19 +153,4 @@ function withoutValues(text: string, mark: number): { output: string; at: number
     position += read.length;
   }
   return { output: parts.join(""), at: at ?? length };
-}
-
-/** Behind the closing quotes of the string that begins here; of a multi-line one up to two quotes belong to its text. */
-function stringEnd(text: string, start: number): number {
-  const quote = text.charAt(start);
-  const closing = text.startsWith(quote.repeat(3), start) ? quote.repeat(3) : quote;
-  for (let at = start + closing.length; at < text.length; at += 1) {
-    if (text[at] === "\\" && quote === '"') at += 1;
-    else if (text.startsWith(closing, at)) {
-      let end = at + closing.length;
-      while (closing.length === 3 && end < at + 5 && text[end] === quote) end += 1;
-      return end;
-    }
-  }
-  return text.length;
 }

@@ -77,18 +77,20 @@ export function dialect(document: Table, containerd: ContainerdVersion, file: st
   return found(version === 2 ? version2Plugin : version3Plugin);
 }
 
+export const runcNote = "# containerd 1.7 drops its built-in runc where a file names any runtime";
+export const runcTable = { runtime_type: "io.containerd.runc.v2", sandbox_mode: "podsandbox" };
+
+export const renderRunc = (runtimes: readonly string[]): string[] => [
+  runcNote,
+  ...renderTable([...runtimes, "runc"], runcTable),
+];
+
 /** The tables of the entries in canonical order, each as lines. */
 export function renderEntries(entries: readonly HandlerEntry[], dialect: Dialect): string[][] {
   if (entries.length === 0) return [];
   const tables: string[][] = [];
   if (dialect.needsRunc) {
-    tables.push([
-      "# containerd 1.7 drops its built-in runc where a file names any runtime",
-      ...renderTable([...dialect.runtimes, "runc"], {
-        runtime_type: "io.containerd.runc.v2",
-        sandbox_mode: "podsandbox",
-      }),
-    ]);
+    tables.push(renderRunc(dialect.runtimes));
   }
   const sorted = entries.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
   for (const { handler, entry } of sorted) {

@@ -4,12 +4,12 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
-import { editConfiguration, type Owned, ownedBy, parseBlock, subtract } from "./edit.ts";
+import { editConfiguration, type Owned, oursIn, ownedBy, subtract } from "./edit.ts";
 import type { HandlerEntry } from "./entry.ts";
-import { splitAtFence } from "./fence.ts";
 import { importedFiles, readImports } from "./imports.ts";
-import { type Located, readConfiguration } from "./locate.ts";
+import { editContext, type Located, readConfiguration } from "./locate.ts";
 import { criPlugins } from "./plugins.ts";
+import { type Known, nothingKnown } from "./separate.ts";
 import { dialect, fileVersion } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
@@ -26,6 +26,7 @@ export async function validateConfiguration(
   located: Located,
   next: Buffer | undefined,
   entries: readonly HandlerEntry[],
+  known: Known = nothingKnown,
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
@@ -33,20 +34,31 @@ export async function validateConfiguration(
   const { binary } = located;
   if (binary === undefined) return;
 
-  const removed = ownedBy(edited, located.file);
-  const before =
+  const context = { ...editContext(located, { configuration, edited }), known };
+  const removed = ownedBy(edited, context);
+  let before =
     configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
+  if (before.error !== undefined && located.kind === "root" && removed.handlers.length > 0) {
+    // If what is ours is why, everything else must be as it is without that.
+    const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context));
+    if (others.error === undefined) before = others;
+  }
   if (before.error !== undefined) {
     throw new Refusal(
       "configuration-broken-before",
       `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
     );
   }
-  const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
-  const after =
-    candidate === undefined ? await defaults(host, binary) : await dumpCandidate(host, binary, located, candidate);
+  const candidate = await candidateOf(host, located, { configuration, next }, entries, removed, known);
+  const after = await dumpOf(host, binary, located, candidate);
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
+}
+
+/** Whether the node's containerd reads its configuration as it is; without a binary to ask, nothing says that it does not. */
+export async function loadsConfiguration(host: Host, { binary, configuration }: Located): Promise<boolean> {
+  if (binary === undefined || (await host.stat(configuration)) === undefined) return true;
+  return (await dump(host, binary, configuration)).error === undefined;
 }
 
 /** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
@@ -78,16 +90,15 @@ async function candidateOf(
   { configuration, next }: Record<"configuration" | "next", Buffer | undefined>,
   entries: readonly HandlerEntry[],
   removed: Owned,
+  known: Known,
 ): Promise<Buffer | undefined> {
   if (located.kind === "root") return next;
   const file = located.configuration;
   if (located.kind === "template") {
     // The block is at the end of the template, and so also at the end of what is rendered from it.
-    return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version });
+    return editConfiguration(configuration, entries, { file, kind: "root", containerdVersion: located.version, known });
   }
-  const text = next === undefined ? "" : decode(next, located.file);
-  // The drop-in's version is that of the file it is merged into.
-  const { version: _, ...tables } = parseBlock(splitAtFence(text, located.file).block ?? [], located.file);
+  const tables = oursIn(next, { ...editContext(located, { configuration, edited: next }), known });
   const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
   const imports = await importedFiles(host, rendered, file);
   const others = { ...rendered, imports: imports.filter((path) => path !== located.file) };
@@ -109,6 +120,9 @@ interface Dump {
 async function dump(host: Host, binary: string, file: string): Promise<Dump> {
   return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
 }
+
+const dumpOf = (host: Host, binary: string, located: Located, bytes: Buffer | undefined): Promise<Dump> =>
+  bytes === undefined ? defaults(host, binary) : dumpCandidate(host, binary, located, bytes);
 
 /** Without a file containerd runs with its defaults, but 1.7 refuses to dump a missing file. */
 async function defaults(host: Host, binary: string): Promise<Dump> {

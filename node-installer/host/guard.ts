@@ -34,6 +34,8 @@ export interface GuardOrder {
   backup: string | undefined;
   /** What to restart; undefined if the distribution does so itself. */
   unit: string | undefined;
+  /** Handlers that the change adds: by them its tables are known in a file that somebody else has written since. */
+  added: readonly string[];
 }
 
 /** Lines of `key=value`, read without quoting. */
@@ -44,6 +46,7 @@ export const formatOrder = (order: GuardOrder): string =>
     `after=${order.after ?? "absent"}`,
     `backup=${order.backup ?? ""}`,
     `unit=${order.unit ?? ""}`,
+    ...order.added.map((handler) => `added=${handler}`),
     "",
   ].join("\n");
 
@@ -139,7 +142,8 @@ export async function removeGuard(host: Host): Promise<void> {
 
 /**
  * What the guard did since we armed it, for the log; undefined if it did nothing. restored, unchanged: the old bytes are
- * in place. withdrawn: somebody else's bytes, with our block as it was. foreign: somebody else's, without our block.
+ * in place. withdrawn: somebody else's bytes, without the tables of this change. set-aside: the old bytes, and somebody
+ * else's beside them. foreign: somebody else's, in which there was nothing of this change.
  */
 export async function guardOutcome(host: Host): Promise<string | undefined> {
   const text = (await readIfThere(host, firedPath))?.toString();

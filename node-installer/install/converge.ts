@@ -77,11 +77,11 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan, done);
     }
-    requireServing(observation);
+    await requireServing(environment, observation, plan, options);
     // First keep new pods away, then look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
-    requireServing(observation);
+    await requireServing(environment, observation, plan, options);
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
@@ -134,8 +134,19 @@ function servedHandlers({ serving }: Observation, entries: HandlerEntry[]): stri
     .sort();
 }
 
-function requireServing({ serving, notServing, located }: Observation): void {
-  if (serving !== undefined) return;
+/**
+ * A daemon that does not serve is left alone, unless what is ours may be why: if nothing of ours shall be left, or if
+ * containerd does not load its file (the validation then proves that it does without our tables).
+ */
+async function requireServing(
+  { daemon }: Environment,
+  { serving, notServing, located, present }: Observation,
+  plan: Plan,
+  options: ConvergeOptions,
+): Promise<void> {
+  if (serving !== undefined || plan.entries.length === 0) return;
+  refuseIfBlocked(plan, options);
+  if (plan.edit && present.length > 0 && !(await daemon.loads(located))) return;
   throw new Refusal(
     "cri-broken-before",
     `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +

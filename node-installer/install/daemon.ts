@@ -3,6 +3,7 @@ import type { Cri } from "../containerd/cri.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
+import type { Known } from "../containerd/separate.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { Host } from "../host/host.ts";
 
@@ -16,7 +17,9 @@ export type { Expectation };
 export interface Daemon {
   locate(): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
-  validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[]): Promise<void>;
+  validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[], known: Known): Promise<void>;
+  /** Whether this containerd can read its configuration as it is on disk. */
+  loads(located: Located): Promise<boolean>;
   restart(located: Located): Promise<void>;
   /** What the running daemon serves; throws if its CRI does not answer. */
   serving(located: Located, timeoutMs: number): Promise<ServingState>;
@@ -47,8 +50,9 @@ export function containerdOn(
   return {
     locate: async () => (await import("../containerd/locate.ts")).locate(host, distribution),
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
-    validate: async (located, next, entries) =>
-      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries),
+    validate: async (located, next, entries, known) =>
+      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, known),
+    loads: async (located) => (await import("../containerd/validate.ts")).loadsConfiguration(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>
       (await import("../containerd/serving.ts")).readServing(await connect(located), timeoutMs),

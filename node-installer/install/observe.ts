@@ -1,8 +1,11 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
-import { editConfiguration, ownedBy } from "../containerd/edit.ts";
+import { withoutZeros } from "../containerd/document.ts";
+import { differences } from "../containerd/dumps.ts";
+import { editConfiguration, holdsNothing, oursIn, ownedBy, ownedIn } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
+import type { Known } from "../containerd/separate.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
@@ -14,7 +17,8 @@ export interface Observation {
   /** The file that we edit, and the one that containerd reads (the same for most distributions). */
   edited: Buffer | undefined;
   configuration: Buffer | undefined;
-  /** Handlers in our block of the file. */
+  /** By what tables in the file are known as ours, and the handlers that have some. */
+  known: Known;
   present: string[];
   journal: Journal;
   /** undefined: the CRI does not answer; `notServing` says why. */
@@ -38,7 +42,8 @@ export async function observeHost(
   const { daemon, spec } = environment;
   const located = await locateFile(daemon, journal, spec);
   const { edited, configuration } = await daemon.read(located);
-  const present = ownedBy(edited, located.file).handlers;
+  const known = knownBy(journal, spec);
+  const present = ownedBy(edited, { ...editContext(located, { edited, configuration }), known }).handlers;
   let serving: ServingState | undefined;
   let notServing = "";
   try {
@@ -56,7 +61,33 @@ export async function observeHost(
       if (pods.length > 0) users.set(handler, pods);
     }
   }
-  return { located, edited, configuration, present, journal, serving, notServing, users };
+  return { located, edited, configuration, known, present, journal, serving, notServing, users };
+}
+
+/** By what our tables are known. */
+export const knownBy = (journal: Journal, spec: InstallSpec): Known => ({
+  placed: journal.runtimes.map(({ runtime }) => runtime.handler),
+  wanted: spec.runtimes.map(entryOf),
+});
+
+/** Which of these handlers, which are ours, containerd would read from these bytes of the edited file. */
+export function tablesIn(observation: Observation, bytes: Buffer | undefined, handlers: readonly string[]): string[] {
+  const context = editContext(observation.located, observation);
+  try {
+    const found = ownedBy(bytes, { ...context, known: { placed: handlers, wanted: [] } }).handlers;
+    return handlers.filter((handler) => found.includes(handler));
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    // Not even containerd can read it as it is, but whoever corrects it may leave what is in it.
+    const text = bytes?.toString("utf8").replaceAll(/^[ \t]*#.*$/gm, "") ?? "";
+    return handlers.filter((handler) => text.includes(handler));
+  }
+}
+
+/** The handlers by which a change shows in the file: those that it adds; if it adds none, all that it writes. */
+export function signsOf({ handlersBefore, handlersAfter }: Transaction): string[] {
+  const added = handlersAfter.filter((handler) => !handlersBefore.includes(handler));
+  return added.length > 0 ? added : handlersAfter;
 }
 
 /** A file that we changed stays the one that we edit, until our block is removed from it. */
@@ -77,4 +108,24 @@ async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): 
 
 /** The file with exactly these handlers. */
 export const edit = (observation: Observation, entries: HandlerEntry[]): Buffer | undefined =>
-  editConfiguration(observation.edited, entries, editContext(observation.located, observation));
+  editConfiguration(observation.edited, entries, {
+    ...editContext(observation.located, observation),
+    known: observation.known,
+  });
+
+/** What the change sets right in tables that are there already: nobody but us has any business there. */
+export function driftIn(observation: Observation, next: Buffer | undefined): string[] {
+  const context = { ...editContext(observation.located, observation), known: observation.known };
+  const [now, then] = [observation.edited, next].map((bytes) => oursIn(bytes, context));
+  const both = ownedIn(then ?? {}).handlers.filter((handler) => observation.present.includes(handler));
+  const all = differences(withoutZeros(now), withoutZeros(then), []);
+  return all.filter((one) => both.some((handler) => one.includes(`${handler}.`)));
+}
+
+/** The file without anything of ours. One that was not there before us goes, if nobody has written anything into it. */
+export function withoutOurs(observation: Observation): Buffer | undefined {
+  const bytes = edit(observation, []);
+  const { located, journal } = observation;
+  if (bytes === undefined || journal.file?.pristine !== null || located.kind === "template") return bytes;
+  return holdsNothing(bytes, located.file) ? undefined : bytes;
+}

@@ -8,7 +8,7 @@ import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
-import { edit, entryOf, type Observation } from "./observe.ts";
+import { edit, entryOf, type Observation, withoutOurs } from "./observe.ts";
 import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
@@ -61,7 +61,14 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
 
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
   const unlisted = journal.runtimes.filter(({ runtime }) => !listed.has(runtime.handler));
-  const isUsed = ({ runtime }: OwnedRuntime) => users.has(runtime.handler);
+  const running = new Map<string, string[]>();
+  for (const { runtime } of unlisted)
+    running.set(runtime.handler, await host.runningBelow(runtimeDirectory(runtime.handler)));
+  const processesOf = (handler: string) => running.get(handler) ?? [];
+  // Without a CRI, pods cannot be asked for; their shims can.
+  const usersOf = (handler: string) =>
+    users.get(handler) ?? (observation.serving === undefined ? processesOf(handler) : []);
+  const isUsed = ({ runtime }: OwnedRuntime) => usersOf(runtime.handler).length > 0;
   // A journal that was lost and recreated does not know what was configured before.
   const isConfigured = ({ runtime, configured }: OwnedRuntime) =>
     configured || observation.present.includes(runtime.handler);
@@ -76,14 +83,14 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
   const removed = [...ours].filter((handler) => !wanted.has(handler)).sort();
   const { serving } = observation;
   const isServed = serving === undefined || mismatches(serving, { entries, removed }).length === 0;
-  const blocked = kept.map(({ runtime }) => ({ handler: runtime.handler, pods: users.get(runtime.handler) ?? [] }));
+  const blocked = kept.map(({ runtime }) => ({ handler: runtime.handler, pods: usersOf(runtime.handler) }));
   const retired: OwnedRuntime[] = [];
   for (const owned of unlisted) {
     if (kept.includes(owned)) continue;
     const { handler } = owned.runtime;
-    const running = await host.runningBelow(runtimeDirectory(handler));
+    const processes = processesOf(handler);
     // It can be removed from containerd's file, but its own files stay as long as something runs from them.
-    if (running.length > 0) blocked.push({ handler, pods: running });
+    if (processes.length > 0) blocked.push({ handler, pods: processes });
     else retired.push(owned);
   }
   // One that pods still use is served as before, so who may change its files matters as much.
@@ -109,7 +116,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
 
 /**
  * Removing the last handler restores the pristine bytes if the file is still what we wrote. If somebody edited it, only
- * our block is removed.
+ * what is ours is removed.
  */
 async function nextBytes(host: Host, observation: Observation, entries: HandlerEntry[]): Promise<Buffer | undefined> {
   const { file } = observation.journal;
@@ -118,10 +125,10 @@ async function nextBytes(host: Host, observation: Observation, entries: HandlerE
     const pristine = await readIfThere(host, pristinePath);
     if (digestOf(pristine) === file.pristine) return pristine;
   }
-  return edit(observation, entries);
+  return entries.length === 0 ? withoutOurs(observation) : edit(observation, entries);
 }
 
-/** Refuses to remove a handler in our block that pods use, but whose runtime neither spec nor journal describes. */
+/** Refuses to remove a handler of ours that pods use, but whose runtime neither spec nor journal describes. */
 function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): void {
   const known = new Set(kept.map(({ runtime }) => runtime.handler));
   for (const [handler, pods] of observation.users) {

@@ -2,7 +2,7 @@ import { posix } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
-import { requireSystemd } from "../containerd/restart.ts";
+import { requireSystemd, unitState } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
@@ -65,7 +65,17 @@ export async function writeKataConfigurations({ environment, plan }: Attempt): P
 
 /** The node's own containerd reads the new configuration before the file gets it. */
 export async function validateCandidate({ environment, observation, plan }: Attempt): Promise<void> {
-  await environment.daemon.validate(observation.located, plan.next, plan.entries);
+  const { daemon, host, log } = environment;
+  const { located, serving, known } = observation;
+  try {
+    await daemon.validate(located, plan.next, plan.entries, known);
+  } catch (error) {
+    if (!(error instanceof Refusal) || error.code !== "configuration-broken-before") throw error;
+    // What is ours can be removed nevertheless, if no restart can make anything worse.
+    const isDown = serving === undefined && (await unitState(host, located.unit)).active !== "active";
+    if (plan.entries.length > 0 || !isDown) throw error;
+    log.warn("not-validated", { reason: error.message });
+  }
 }
 
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */

@@ -4,7 +4,7 @@ import { commitGuard, guardIsThere, guardOutcome, guardStagedPath, removeGuard }
 import type { Journal, Transaction } from "../host/journal.ts";
 import { type Attempt, record } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
-import { entryOf, type Observation, observeHost } from "./observe.ts";
+import { entryOf, type Observation, observeHost, signsOf, tablesIn } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 import { runSteps } from "./steps.ts";
 import { attemptsAt, closeTransaction, RolledBack, undoAgain } from "./undo.ts";
@@ -13,9 +13,9 @@ import { attemptsAt, closeTransaction, RolledBack, undoAgain } from "./undo.ts";
 type Found =
   /** The guard was quicker: it restored the old bytes and restarted containerd, or found somebody else's. */
   | "guardActed"
-  /** containerd's file holds the new bytes. */
-  | "newBytes"
-  /** It holds the old bytes, or somebody else's. */
+  /** containerd's file holds the new bytes, or somebody else's with our new tables in them. */
+  | "newTables"
+  /** It holds the old bytes, or somebody else's without them. */
   | "otherBytes";
 
 type Recovery = (attempt: Attempt, transaction: Transaction) => Promise<void>;
@@ -23,9 +23,9 @@ type Recovery = (attempt: Attempt, transaction: Transaction) => Promise<void>;
 /** What is done with a transaction that an earlier run left open: by its phase in the journal, and what is found. */
 const recoveries: Record<Transaction["phase"], Record<Found, Recovery>> = {
   // The trial was not finished: its content may be tried once more.
-  replacing: { guardActed: closeAsFailed(false), newBytes: resume, otherBytes: forget },
+  replacing: { guardActed: closeAsFailed(false), newTables: resume, otherBytes: forget },
   // The trial had failed before, so that its content is not tried again, whoever restores the old bytes.
-  "rolling-back": { guardActed: closeAsFailed(true), newBytes: rollBackOn, otherBytes: rollBackOn },
+  "rolling-back": { guardActed: closeAsFailed(true), newTables: rollBackOn, otherBytes: rollBackOn },
 };
 
 /** A change that is interrupted even more often is undone instead: something about it kills its installer. */
@@ -58,9 +58,15 @@ export async function recover(environment: Environment, journal: Journal): Promi
   const guard = await guardOutcome(host);
   const { phase, startedAt } = transaction;
   log.warn("recovering", { phase, startedAt, guard: guard ?? "has not acted" });
-  const holdsNew = (digestOf(observation.edited) ?? null) === transaction.after;
-  const found: Found = guard !== undefined ? "guardActed" : holdsNew ? "newBytes" : "otherBytes";
+  const found: Found =
+    guard !== undefined ? "guardActed" : holdsChange(observation, transaction) ? "newTables" : "otherBytes";
   await recoveries[phase][found](attempt, transaction);
+}
+
+function holdsChange(observation: Observation, transaction: Transaction): boolean {
+  const current = digestOf(observation.edited) ?? null;
+  if (current === transaction.before || current === transaction.after) return current === transaction.after;
+  return tablesIn(observation, observation.edited, signsOf(transaction)).length > 0;
 }
 
 function closeAsFailed(final: boolean): Recovery {
@@ -80,7 +86,7 @@ function rollBackOn(attempt: Attempt, { reason = "The rollback was interrupted" 
   return undoAgain(attempt, reason);
 }
 
-/** The new bytes get the trial that was interrupted. */
+/** The new tables get the trial that was interrupted. */
 async function resume(attempt: Attempt, transaction: Transaction): Promise<void> {
   const { environment, journal } = attempt;
   const attempts = attemptsAt(journal.failure, transaction) + 1;

@@ -1,5 +1,4 @@
 import { posix } from "node:path";
-import { opening as fence } from "../containerd/fence.ts";
 import {
   digestOf,
   FileChanged,
@@ -14,7 +13,7 @@ import { pristinePath, type Transaction } from "../host/journal.ts";
 import { type Attempt, makeOwnDirectory, record, replaceJournal, withRuntime } from "./attempt.ts";
 import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
-import { edit, servedBefore } from "./observe.ts";
+import { driftIn, servedBefore, signsOf, tablesIn, withoutOurs } from "./observe.ts";
 
 /* The steps from the edit to the commit, during which the guard stands by; undo.ts undoes them. */
 
@@ -33,6 +32,8 @@ export async function editFile(attempt: Attempt): Promise<void> {
   const untouched = own !== undefined && own.written === (before ?? null);
   const pristine = untouched ? own.pristine : await keepPristine(attempt);
   const backups = [...(own?.backups ?? []), ...(attempt.backup === undefined ? [] : [attempt.backup])];
+  const drift = plan.edit ? driftIn(observation, plan.next) : [];
+  if (drift.length > 0) environment.log.warn("drift", { file: located.file, differences: drift });
   const node = await environment.cluster.reporter.nodeReady();
   const transaction: Transaction = {
     phase: "replacing",
@@ -64,13 +65,15 @@ export async function editFile(attempt: Attempt): Promise<void> {
     },
   });
   const unit = located.restart === "systemctl" ? located.unit : undefined;
-  await armGuard(host, located.unit, { file: located.file, before, after, backup: attempt.backup, unit });
+  const added = transaction.handlersAfter.filter((handler) => !transaction.handlersBefore.includes(handler));
+  const order = { file: located.file, before, after, backup: attempt.backup, unit, added };
+  await armGuard(host, located.unit, order);
   if (plan.edit) await swapFile(host, located.file, before, plan.next, attempt.attributes);
 }
 
 async function keepPristine(attempt: Attempt): Promise<string | null> {
   const { host } = attempt.environment;
-  const bytes = edit(attempt.observation, []);
+  const bytes = withoutOurs(attempt.observation);
   if (bytes === undefined) return null;
   await host.makeDirectory(stateDirectory, 0o700);
   await writeFileAtomically(host, pristinePath, bytes, rootOwned(0o600));
@@ -93,6 +96,11 @@ export async function passGates(attempt: Attempt): Promise<void> {
     // From the journal: in a resumed run, the daemon may already have been restarted with the new bytes.
     before: journal.transaction && servedBefore(journal.transaction),
   });
+  if (!result.ok && plan.entries.length === 0 && journal.transaction?.servedBefore === null) {
+    // It was down before us, and what is left in its file is not ours.
+    environment.log.warn("still-not-serving", { reason: result.problems.join("; ") });
+    return;
+  }
   if (!result.ok && (await isOverwritten(attempt)))
     throw new FileChanged(`${located.file} was overwritten by another program`);
   if (!result.ok) throw new Error(`containerd did not pass the gate: ${result.problems.join("; ")}`);
@@ -109,11 +117,11 @@ export async function passGates(attempt: Attempt): Promise<void> {
 }
 
 /** Whether another program replaced our file right after the change, so that containerd never served ours. */
-async function isOverwritten({ environment, observation, plan }: Attempt): Promise<boolean> {
-  const { file } = observation.located;
-  const bytes = await readIfThere(environment.host, file);
-  // Decided by the fence only, because a damaged block is not a missing one.
-  return plan.edit && plan.entries.length > 0 && !bytes?.includes(fence);
+async function isOverwritten({ environment, observation, plan, journal }: Attempt): Promise<boolean> {
+  const signs = journal.transaction === undefined ? [] : signsOf(journal.transaction);
+  if (!plan.edit || signs.length === 0) return false;
+  const bytes = await readIfThere(environment.host, observation.located.file);
+  return tablesIn(observation, bytes, signs).length === 0;
 }
 
 /** Once the guard's order is gone, nothing is rolled back any more; the remaining steps can be repeated. */

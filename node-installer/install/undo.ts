@@ -7,7 +7,7 @@ import { type Attempt, record, recordWithout } from "./attempt.ts";
 import type { Expectation } from "./daemon.ts";
 import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
-import { edit, entryOf, servedBefore } from "./observe.ts";
+import { edit, entryOf, knownBy, servedBefore, withoutOurs } from "./observe.ts";
 import type { StepName } from "./step-names.ts";
 
 /*
@@ -131,8 +131,9 @@ async function rollBack(
     touched = restored || !(await servesAsBefore(attempt, expectation));
     if (touched) {
       await daemon.restart(located);
-      const result = await daemon.gate(located, expectation);
-      if (!result.ok) throw new Error(result.problems.join("; "));
+      // A daemon that did not serve before the change need not serve after its rollback.
+      const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
+      if (result?.ok === false) throw new Error(result.problems.join("; "));
       if (transaction.nodeReadyBefore)
         nodeProblem = await nodeGate(environment.host, cluster.reporter, environment.host.now());
     }
@@ -153,9 +154,11 @@ async function rollBack(
     "The same content is not retried automatically: change the spec, or ask for another attempt (--retry).";
   // containerd is as it was; another restart of it would not repair kubelet.
   const now =
-    nodeProblem === undefined
-      ? "The node serves as before."
-      : `containerd serves as before, but ${nodeProblem}: look at kubelet on this node.`;
+    transaction.servedBefore === null
+      ? `containerd's CRI did not answer before the change either: look at the unit ${located.unit} on this node.`
+      : nodeProblem === undefined
+        ? "The node serves as before."
+        : `containerd serves as before, but ${nodeProblem}: look at kubelet on this node.`;
   throw new RolledBack(
     code,
     `The change of ${located.file} failed and was rolled back: ${reason}. ${now}${final ? ` ${breaker}` : ""}`,
@@ -163,7 +166,7 @@ async function rollBack(
   );
 }
 
-/** Whether bytes had to be restored. Bytes that are neither the old nor our new ones are foreign: only our block changes. */
+/** Whether bytes had to be restored. Bytes that are neither the old nor our new ones are foreign: only our tables change. */
 async function restoreBytes(attempt: Attempt, transaction: Transaction): Promise<boolean> {
   const { host } = attempt.environment;
   const { located } = attempt.observation;
@@ -175,7 +178,7 @@ async function restoreBytes(attempt: Attempt, transaction: Transaction): Promise
       const old =
         current === transaction.after
           ? await bytesBefore(attempt, transaction)
-          : edit({ ...attempt.observation, edited: bytes }, entriesBefore(attempt, transaction));
+          : withTablesBefore(attempt, transaction, bytes);
       if (digestOf(old) === digestOf(bytes)) return false;
       await swapFile(host, located.file, current ?? undefined, old, attempt.attributes);
       return true;
@@ -183,6 +186,13 @@ async function restoreBytes(attempt: Attempt, transaction: Transaction): Promise
       if (!(error instanceof FileChanged) || round >= 5) throw error;
     }
   }
+}
+
+function withTablesBefore(attempt: Attempt, transaction: Transaction, edited: Buffer | undefined): Buffer | undefined {
+  const { journal, environment } = attempt;
+  const now = { ...attempt.observation, edited, journal, known: knownBy(journal, environment.spec) };
+  const entries = entriesBefore(attempt, transaction);
+  return entries.length === 0 ? withoutOurs(now) : edit(now, entries);
 }
 
 async function bytesBefore(attempt: Attempt, { before, backup }: Transaction): Promise<Buffer | undefined> {

@@ -3,13 +3,31 @@ import type { RunResult } from "../../node-installer/host/host.ts";
 
 /**
  * `containerd config dump`, as far as it refuses: what real ones were seen to refuse, in words like theirs
- * (test/cluster/containerd-dump.test.ts holds both to the same cases). What it prints is the file as it is, without the
- * defaults that a real one adds.
+ * (test/cluster/containerd-dump.test.ts holds both to the same cases). What it prints is the file as it is, in version 3 if
+ * it was in version 2, without the defaults that a real one adds.
  */
 export function configDump(text: string | undefined, file: string, newestVersion = 3): Partial<RunResult> {
   const problem = problemOf(text, file, newestVersion);
-  return problem === undefined ? { stdout: text ?? "" } : { code: 1, stderr: `containerd: ${problem}\n` };
+  return problem === undefined
+    ? { stdout: text === undefined ? "" : migrated(text) }
+    : { code: 1, stderr: `containerd: ${problem}\n` };
 }
+
+/** A containerd without a file. */
+export const defaultConfiguration = `version = 3
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+sandboxer = "podsandbox"
+`;
+
+/** containerd 2.x reads version 2 by renaming its ids and keys. */
+export const migrated = (text: string): string =>
+  /^version = 2$/m.test(text)
+    ? text
+        .replace(/^version = 2$/m, "version = 3")
+        .replaceAll(/\bio\.containerd\.grpc\.v1\.cri\b/g, "io.containerd.cri.v1.runtime")
+        .replaceAll(/^(\s*)sandbox_mode\b/gm, "$1sandboxer")
+    : text;
 
 function problemOf(text: string | undefined, file: string, newestVersion: number): string | undefined {
   if (text === undefined) return `failed to load TOML: ${file}: open ${file}: no such file or directory`;

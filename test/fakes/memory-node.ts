@@ -14,7 +14,7 @@ import { createLog } from "../../node-installer/install/log.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
-import { configDump } from "./containerd-dump.ts";
+import { configDump, defaultConfiguration, migrated } from "./containerd-dump.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { fakeSystemctl } from "./systemctl.ts";
 
@@ -74,7 +74,7 @@ export class MemoryNode {
     const text = this.host.text(configPath);
     this.failed = text !== undefined && this.dump(text, configPath).code !== undefined;
     if (this.failed) return;
-    this.loaded = parseDocument(text ?? "", configPath);
+    this.loaded = parseDocument(text === undefined ? defaultConfiguration : migrated(text), configPath);
     if (Object.keys(this.runtimes).some((name) => this.breaks.has(name))) this.loaded = undefined;
   }
 
@@ -196,7 +196,7 @@ export class MemoryNode {
 
   private readonly containerd: FakeProgram = (args, host) => {
     if (args[0] === "--version") return { stdout: "containerd github.com/containerd/containerd/v2 v2.1.4 0123abc\n" };
-    if (args[0] === "config") return { stdout: "version = 3\n" };
+    if (args[0] === "config") return { stdout: defaultConfiguration };
     const [, file = ""] = args;
     return this.dump(host.text(file), file);
   };

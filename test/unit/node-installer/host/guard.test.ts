@@ -16,6 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { joinFence } from "../../../../node-installer/containerd/fence.ts";
 import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "../../../../node-installer/host/guard.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { fakeSystemctl } from "../../../fakes/systemctl.ts";
@@ -46,6 +47,7 @@ const arm = (order: Partial<Parameters<typeof formatOrder>[0]> = {}) =>
       after: digest(next),
       backup: at("etc/config.toml.bak"),
       unit: "containerd.service",
+      added: [],
       ...order,
     }),
   );
@@ -53,6 +55,7 @@ const run = () => {
   writeFileSync(at("guard.sh"), guardScript(places()));
   return systemctl.run("sh", [at("guard.sh")]);
 };
+const fenced = (...lines: string[]) => joinFence({ before: "", after: "" }, lines);
 const config = () => readFileSync(at("etc/config.toml"), "utf8");
 const outcome = () => /outcome=(.*)/.exec(readFileSync(at("state/guard.fired"), "utf8"))?.[1];
 
@@ -95,13 +98,12 @@ test("somebody else's bytes stay", () => {
 });
 
 test("what somebody added to our change stays, and our block is the one from before", () => {
-  const block = (text: string) => `# BEGIN contrast-runtime (1)\n${text}\n# END contrast-runtime\n`;
-  const [first, second] = [`version = 3\n${block("old")}`, `version = 3\n${block("new")}`];
+  const [first, second] = [fenced("old"), fenced("new")].map((block) => `version = 3\n${block}`) as [string, string];
   arm({ before: digest(first), after: digest(second) });
   writeFileSync(at("etc/config.toml.bak"), first);
   writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
   expect(run().code).toBe(0);
-  expect(config()).toBe(`version = 3\n# by hand\n${block("old")}`);
+  expect(config()).toBe(`version = 3\n# by hand\n${fenced("old")}`);
   expect(statSync(at("etc/config.toml")).mode & 0o777).toBe(0o600);
   expect(outcome()).toBe("withdrawn");
   expect(systemctl.calls()).toContain("--no-block restart containerd.service");
@@ -124,12 +126,93 @@ test.each([
 });
 
 test("a last line without a line end does not become part of our block", () => {
-  const block = "# BEGIN contrast-runtime (1)\nold\n# END contrast-runtime\n";
-  arm({ before: digest(`${old}${block}`) });
-  writeFileSync(at("etc/config.toml.bak"), `${old}${block}`);
-  writeFileSync(at("etc/config.toml"), `${old}${block.replace("old", "new")}root = "/x"`);
+  arm({ before: digest(`${old}${fenced("old")}`) });
+  writeFileSync(at("etc/config.toml.bak"), `${old}${fenced("old")}`);
+  writeFileSync(at("etc/config.toml"), `${old}${fenced("new")}root = "/x"`);
   expect(run().code).toBe(0);
-  expect(config()).toBe(`${old}root = "/x"\n${block}`);
+  expect(config()).toBe(`${old}root = "/x"\n${fenced("old")}`);
+});
+
+const [mine, other] = ["contrast-cc-metal-qemu-snp-00000002", "contrast-cc-metal-qemu-snp-00000001"];
+const runtime = (name: string, ...below: string[]) =>
+  [`  [plugins."x".containerd.runtimes.${name}]`, '    runtime_type = "y"', ...below, ""].join("\n");
+const block = (...names: string[]) => fenced(...names.flatMap((name) => runtime(name).trimEnd().split("\n")));
+const theirs = `version = 3\n[plugins]\n${runtime("nvidia", "    # theirs")}`;
+
+test.each([
+  ["tables", `${theirs}${runtime(other)}`, runtime(mine, '    annotations = [\n      "a",\n    ]')],
+  ["a proxy plugin", theirs, `[proxy_plugins.tardev-${mine}]\n  type = "snapshot"\n`],
+  ["an edited block", theirs, `# BEGIN contrast-runtime (1)\n${runtime(mine)}`],
+])("%s of our change in a file that somebody wrote anew go, and everything else stays", (_, before, added) => {
+  arm({ added: [mine] });
+  const after = `[debug]\n  level = "${mine.slice(0, 8)}"\n# ${mine}\n`;
+  writeFileSync(at("etc/config.toml"), `${before}${added}${after}`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`${before}${added.startsWith("#") ? `${added.split("\n", 1)}\n` : ""}${after}`);
+  expect(outcome()).toBe("withdrawn");
+  expect(systemctl.calls()).toContain("--no-block restart containerd.service");
+  expect(readdirSync(at("etc"))).toEqual(["config.toml", "config.toml.bak"]);
+});
+
+test("a block as we wrote it goes together with our tables outside of it", () => {
+  arm({ added: [mine], before: digest(old) });
+  writeFileSync(at("etc/config.toml"), `${old}${block(mine)}${runtime(mine)}[debug]\n`);
+  expect(run().code).toBe(0);
+  expect(config()).toBe(`${old}[debug]\n`);
+});
+
+test.each([
+  ["a file", old],
+  ["no file", undefined],
+])("what cannot be taken apart is set aside, and %s is there as before", (_, before) => {
+  const inline = `${old}runtimes = { runc = {}, ${mine} = {} }\n`;
+  arm({ added: [mine], before: before && digest(before), backup: before && at("etc/config.toml.bak") });
+  writeFileSync(at("etc/config.toml"), inline);
+  expect(run().code).toBe(0);
+  expect(existsSync(at("etc/config.toml")) ? config() : undefined).toBe(before);
+  const aside = readdirSync(at("etc")).filter((name) => name.endsWith(".foreign"));
+  expect(aside.map((name) => readFileSync(at(`etc/${name}`), "utf8"))).toEqual([inline]);
+  expect(outcome()).toBe("set-aside");
+  expect(readFileSync(at("log/installer.jsonl"), "utf8")).toContain(`"aside":"${at(`etc/${aside[0]}`)}"`);
+});
+
+test("a block from before is taken only from a backup that is as it was", () => {
+  const [first, second] = [`${old}${block(other)}`, `${old}${block(other, mine)}`];
+  arm({ before: digest(first), after: digest(second), added: [mine] });
+  writeFileSync(at("etc/config.toml.bak"), first.replace(other, "evil"));
+  writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
+  expect(run().code).toBe(0);
+  expect(config()).not.toContain("evil");
+  expect(config()).not.toContain(mine);
+  expect(config()).toContain(runtime(other));
+  expect(config()).toContain("# by hand\n");
+});
+
+test("new tables go also if the backup has changed and nobody else wrote", () => {
+  const after = `${old}${runtime(mine)}`;
+  arm({ after: digest(after), added: [mine] });
+  writeFileSync(at("etc/config.toml"), after);
+  writeFileSync(at("etc/config.toml.bak"), "\0");
+  expect(run().code).toBe(0);
+  expect(config()).toBe(old);
+});
+
+test.each(["grep", "sed", "sha256sum"])("a %s that fails now and then loses nothing", (program) => {
+  const [first, second] = [`${old}${block(other)}`, `${old}${block(other, mine)}`];
+  const real = ["/usr/bin", "/bin"].map((path) => join(path, program)).find((path) => existsSync(path));
+  for (let failing = 1; failing <= 12; failing += 1) {
+    arm({ before: digest(first), after: digest(second), added: [mine] });
+    writeFileSync(at("etc/config.toml.bak"), first);
+    writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
+    writeFileSync(at("count"), "");
+    const count = `echo >>'${at("count")}'; [ "$(wc -l <'${at("count")}')" -ne ${failing} ] || exit 2`;
+    writeFileSync(at(`bin/${program}`), `#!/bin/sh\n${count}\nexec ${real} "$@"\n`, { mode: 0o755 });
+    for (let tick = 0; tick < 3 && existsSync(at("state/guard.armed")); tick += 1) run();
+    expect(existsSync(at("state/guard.armed"))).toBe(false);
+    for (const part of [runtime(other), "# by hand\n"]) expect(config(), `${program} ${failing}`).toContain(part);
+    expect(config(), `${program} ${failing}`).not.toContain(mine);
+    rmSync(at(`bin/${program}`));
+  }
 });
 
 test("what somebody writes while the backup is copied stays", () => {
@@ -255,6 +338,7 @@ test("waits at boot for the file's disk, and is removed together with what an in
     after: digest(next),
     backup: undefined,
     unit: undefined,
+    added: [],
   });
   const unit = host.text("/etc/systemd/system/contrast-runtime-guard.service");
   expect(unit).toContain(
