@@ -20,16 +20,19 @@ const dumpTimeoutMs = 30_000;
  * Lets the node's own containerd read the configuration that would result from `next` (the new bytes of the edited file;
  * `undefined`: no file), before anything is replaced. Refuses if containerd does not load it, if anything but our keys
  * differs, or if files that the entries name are missing. Without a containerd binary, only the last is checked.
+ *
+ * @param dryRun for a plan, before any file is placed: nothing is written but a candidate in /run, and that only if it can
  */
 export async function validateConfiguration(
   host: Host,
   located: Located,
   next: Buffer | undefined,
   entries: readonly HandlerEntry[],
+  { dryRun = false }: { dryRun?: boolean } = {},
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
-  refuse(located, await checkFiles(host, entries));
+  if (!dryRun) refuse(located, await checkFiles(host, entries));
   const { binary } = located;
   if (binary === undefined) return;
 
@@ -44,7 +47,10 @@ export async function validateConfiguration(
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
   const after =
-    candidate === undefined ? await defaults(host, binary) : await dumpCandidate(host, binary, located, candidate);
+    candidate === undefined
+      ? await defaults(host, binary)
+      : await dumpCandidate(host, binary, located, candidate, dryRun);
+  if (after === undefined) return;
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
 }
@@ -120,12 +126,26 @@ function outcome({ code, stdout, stderr }: { code: number; stdout: string; stder
   return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
 }
 
-/** Placed in the same folder, for relative imports, under a name that no import of *.toml matches. */
-async function dumpCandidate(host: Host, binary: string, located: Located, candidate: Buffer): Promise<Dump> {
+/**
+ * Placed in the same folder, for relative imports, under a name that no import of *.toml matches. undefined: in a dry run,
+ * nothing could be written.
+ */
+async function dumpCandidate(
+  host: Host,
+  binary: string,
+  located: Located,
+  next: Buffer,
+  dryRun: boolean,
+): Promise<Dump | undefined> {
   const folder = dirname(located.configuration);
-  const name = `.${posix.basename(located.configuration)}.contrast-runtime-candidate`;
+  const purpose = dryRun ? `plan-${host.now().getTime()}` : "candidate";
   // A node without a configuration may not have its folder either; then there is nothing to import from it.
-  const path = posix.join((await host.stat(folder)) === undefined ? "/run" : folder, name);
+  const isBeside = !dryRun && (await host.stat(folder)) !== undefined;
+  const path = posix.join(
+    isBeside ? folder : "/run",
+    `.${posix.basename(located.configuration)}.contrast-runtime-${purpose}`,
+  );
+  const candidate = await importable(host, located, next, isBeside);
   await host.remove(path);
   try {
     await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
@@ -133,6 +153,7 @@ async function dumpCandidate(host: Host, binary: string, located: Located, candi
     return { text, error: error?.replaceAll(path, located.configuration) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    if (dryRun && code !== undefined) return undefined;
     if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;
     throw new Refusal(
       "configuration-read-only",
@@ -141,6 +162,17 @@ async function dumpCandidate(host: Host, binary: string, located: Located, candi
   } finally {
     await host.remove(path);
   }
+}
+
+/**
+ * What can be tried under another name: a file that imports itself would import its old bytes over the new ones, and
+ * relative imports are relative to the folder.
+ */
+async function importable(host: Host, { configuration }: Located, next: Buffer, isBeside: boolean): Promise<Buffer> {
+  const document = parseDocument(decode(next, configuration), configuration);
+  const imports = await importedFiles(host, document, configuration);
+  if (!imports.includes(configuration) && (isBeside || document.imports === undefined)) return next;
+  return Buffer.from(stringify({ ...document, imports: imports.filter((path) => path !== configuration) }));
 }
 
 /** What `config dump` accepts but the daemon does not survive, and what hides our tables if there are to be any. */
@@ -153,9 +185,8 @@ async function checkImports(
   const problems: string[] = [];
   const imported = new Map<string, Table>();
   for (const { by, path, document: read } of await readImports(host, document, located.configuration)) {
-    if (path === located.configuration) {
-      problems.push(`${path} imports itself, so a copy of it cannot be tried: remove it from imports`);
-    } else if (read === undefined) {
+    if (path === located.configuration) continue;
+    if (read === undefined) {
       problems.push(`${by} imports ${path}, which is not there`);
     } else {
       imported.set(path, read);
@@ -178,7 +209,7 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
       const cri = [criPlugins.version2, criPlugins.legacy].find((id) => at(plugins, [id]) !== undefined);
       return cri === undefined
         ? []
-        : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}`;
+        : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}: move its keys into ${configuration} and out of that file, or upgrade the node to containerd 2, which merges both`;
     });
   }
   if (containerd.newestConfiguration === 4) return [];

@@ -81,6 +81,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     // First keep new pods away, then look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
+    journal = observation.journal;
     requireServing(observation);
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);

@@ -14,7 +14,8 @@ export type { Expectation };
  * can substitute a daemon that breaks on command.
  */
 export interface Daemon {
-  locate(): Promise<Located>;
+  /** `installed`: the file that holds our tables already. */
+  locate(installed?: string): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[]): Promise<void>;
   restart(located: Located): Promise<void>;
@@ -45,7 +46,7 @@ export function containerdOn(
   };
 
   return {
-    locate: async () => (await import("../containerd/locate.ts")).locate(host, distribution),
+    locate: async (installed) => (await import("../containerd/locate.ts")).locate(host, distribution, installed),
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
     validate: async (located, next, entries) =>
       (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries),
