@@ -108,7 +108,9 @@ describe("k3s, whose rendered file imports drop-ins", () => {
   });
 
   test("a unit that starts something else", async () => {
-    const files = { "/etc/systemd/system/mine.service": "[Service]\nExecStart=/usr/bin/containerd\nKillMode=process\n" };
+    const files = {
+      "/etc/systemd/system/mine.service": "[Service]\nExecStart=/usr/bin/containerd\nKillMode=process\n",
+    };
     expect((await plan("k3s", { ...version, unit: "mine.service" }, files)).result).toBe("unit-of-another-program");
   });
 });
@@ -124,8 +126,7 @@ describe("k3s that uses a containerd which it does not start", () => {
   });
 
   test("but not if that listens elsewhere than where k3s looks", async () => {
-    const unit =
-      "[Service]\nExecStart=/usr/bin/containerd --address /run/other/containerd.sock\nKillMode=process\n";
+    const unit = "[Service]\nExecStart=/usr/bin/containerd --address /run/other/containerd.sock\nKillMode=process\n";
     const files = { "/usr/lib/systemd/system/containerd.service": unit };
     const { result, text } = await plan("k3s-external-containerd", containerd, files);
     expect(result).toBe("external-containerd");
@@ -152,10 +153,7 @@ describe("RKE2 with its data elsewhere", () => {
 
   test.each([
     ["a later file", { "/etc/rancher/rke2/config.yaml.d/50.yaml": '# c\n"data-dir": "/other/rke2" # moved\n' }],
-    [
-      "the environment's file",
-      { "/etc/default/rke2-agent": "# c\nRKE2_TOKEN=x\nRKE2_DATA_DIR=/other/rke2\n" },
-    ],
+    ["the environment's file", { "/etc/default/rke2-agent": "# c\nRKE2_TOKEN=x\nRKE2_DATA_DIR=/other/rke2\n" }],
     [
       "an argument",
       {
@@ -166,10 +164,14 @@ describe("RKE2 with its data elsewhere", () => {
   ])("%s decides", async (_, files) => {
     const folder = "/other/rke2/agent/etc/containerd";
     const rendered = `version = 3\nimports = ["${folder}/config-v3.toml.d/*.toml"]\n`;
-    const { result } = await plan("rke2-data-dir", { name: "rke2", ...version }, {
-      ...files,
-      [`${folder}/config.toml`]: rendered,
-    });
+    const { result } = await plan(
+      "rke2-data-dir",
+      { name: "rke2", ...version },
+      {
+        ...files,
+        [`${folder}/config.toml`]: rendered,
+      },
+    );
     expect(result).toBe(`create ${folder}/config-v3.toml.d/contrast-runtime.toml`);
   });
 
@@ -215,7 +217,9 @@ describe("k0s", () => {
     expect(named.result).toBe(`create ${k0s}/contrast.toml`);
     const own = await plan("k0s-1.36", { ...version, configPath: "/etc/k0s/containerd.toml" });
     expect(own.result).toBe("configuration-path-unread");
-    expect(own.text).toMatch(/writes it anew at each start.* uses \/etc\/k0s\/containerd\.d\/contrast-runtime\.toml\.$/);
+    expect(own.text).toMatch(
+      /writes it anew at each start.* uses \/etc\/k0s\/containerd\.d\/contrast-runtime\.toml\.$/,
+    );
   });
 });
 
