@@ -102,17 +102,19 @@ describe("killed at any point of the move, and run again", () => {
       if (node.host.alive) throw error;
     });
   };
+  /** Calls that make a difference to a later run. */
+  const matters = (point: string) => /^(rename|remove|write) .*\/(containerd|contrast-runtime)\/|^run systemctl restart/.test(point);
 
-  test("the CRI always answers, and the same files are the end of it", async () => {
+  test("the CRI always answers, and the same files are the end of it", { timeout: 300_000 }, async () => {
     const spec = wanted();
     await move(spec, () => undefined);
-    const total = node.host.points.length;
+    const total = node.host.points.filter(matters).length;
     const end = [node.host.text(first), node.host.text(second)];
-    expect(total).toBeGreaterThan(20);
+    expect(total).toBeGreaterThan(10);
     for (let at = 0; at < total; at += 1) {
       let seen = 0;
-      await move(spec, (_, when) => {
-        if (when === "before" && seen++ === at) node.host.kill();
+      await move(spec, (point, when) => {
+        if (when === "before" && matters(point) && seen++ === at) node.host.kill();
       });
       node.start();
       expect([at, node.served]).not.toEqual([at, undefined]);
