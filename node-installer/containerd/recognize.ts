@@ -95,13 +95,19 @@ async function unitEvidence(host: Host, distribution: Distribution): Promise<Evi
   return undefined;
 }
 
-/** An agent's directories may be left from an earlier installation: only with a socket they show that it runs. */
+/**
+ * An agent's directories may be left from an earlier installation: only with a socket they show that it runs, by a unit of
+ * another name.
+ */
 async function otherEvidence(
   host: Host,
-  { evidence, agent, socket }: Distribution,
+  { evidence, agent, socket, units }: Distribution,
   declared: Distribution,
 ): Promise<Evidence | undefined> {
-  if (agent !== undefined && (socket === declared.socket || !(await hasAny(host, [socket])))) return undefined;
+  if (agent !== undefined) {
+    if (socket === declared.socket || (await unitsOf(host, units)).length > 0) return undefined;
+    if (!(await hasAny(host, [socket]))) return undefined;
+  }
   for (const path of evidence) if (await hasAny(host, [path])) return { path, endpoint: undefined };
   return undefined;
 }

@@ -103,7 +103,8 @@ describe("killed at any point of the move, and run again", () => {
     });
   };
   /** Calls that make a difference to a later run. */
-  const matters = (point: string) => /^(rename|remove|write) .*\/(containerd|contrast-runtime)\/|^run systemctl restart/.test(point);
+  const matters = (point: string) =>
+    /^(rename|remove|write) .*\/(containerd|contrast-runtime)\/|^run systemctl restart/.test(point);
 
   test("the CRI always answers, and the same files are the end of it", { timeout: 300_000 }, async () => {
     const spec = wanted();
