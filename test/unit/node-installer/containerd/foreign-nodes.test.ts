@@ -9,6 +9,7 @@ import { Refusal } from "../../../../runtime/refusal.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { specOf } from "../../review/bundles.ts";
+import { nodeOf } from "./nodes.ts";
 
 /*
  * Nodes as public reports describe them, re-created as file trees (test/fixtures/nodes): what the installer would do
@@ -263,8 +264,32 @@ test.each(["1.7.28", "2.2.1"])("a file that imports itself, which containerd %s 
   expect(result).toBe("edit /etc/containerd/config.toml");
 });
 
+const folder = join(import.meta.dirname, "../../../fixtures/toml");
+
+describe("files that no containerd loads", () => {
+  test.each(["bad-escape", "nbsp-indent", "python-bool", "semicolon", "smart-quote", "unicode-key"])("%s", (name) => {
+    const text = readFileSync(join(folder, `${name}.toml`), "utf8");
+    expect(() => parseDocument(text, "c.toml")).toThrow(/^c\.toml, line \d+, .* not valid TOML/);
+  });
+});
+
+test("where only containerd knows that it does not load a file, a plan asks it", async () => {
+  const distribution = { name: "containerd" } as const;
+  const spec = { ...specOf("00000001"), distribution };
+  const host = nodeOf("containerd", {
+    files: { "/etc/containerd/config.toml": readFileSync(join(folder, "aot.toml"), "utf8") },
+  });
+  host.programs.set("containerd", ([flag]) =>
+    flag === "--version"
+      ? { stdout: "containerd github.com/containerd/containerd/v2 v2.2.9 abc\n" }
+      : { code: 1, stderr: "containerd: cannot decode stream_processors\n" },
+  );
+  await expect(planFor(host, containerdOn(host, distribution), spec, true)).rejects.toThrow(
+    /does not load \/etc\/containerd\/config\.toml as it is now: .*cannot decode stream_processors/,
+  );
+});
+
 describe("files that containerd 1.7 loads, and later ones do not", () => {
-  const folder = join(import.meta.dirname, "../../../fixtures/toml");
   const taken = ["dotted-then-header", "esc-comment", "ff-comment", "header-and-key-one-line", "leading-zero"];
   test.each([...taken, "gbk-comment", "latin1-comment"])("%s: the refusal is true of both", (name) => {
     const bytes = readFileSync(join(folder, `${name}.toml`));
