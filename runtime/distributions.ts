@@ -2,12 +2,17 @@ import type { DistributionName } from "./spec.ts";
 
 /**
  * How a distribution runs containerd on its nodes, as plain data. Sources: the distributions' documentation and their
- * agents' source code; what they actually render is checked on the node, see ../node-installer/containerd/locate.ts.
+ * agents' source code; what they actually render is checked on the node, see ../node-installer/containerd/place.ts.
  */
 export interface Distribution {
   name: DistributionName;
-  /** Paths of which a node of this distribution has at least one. Empty: any node that is not of another distribution. */
+  /** Paths of which a node of this distribution has at least one; an earlier one may have left them, too. */
   evidence: readonly string[];
+  /**
+   * The program that renders containerd's configuration and starts containerd as its child, with the directory that holds
+   * its data unless its arguments say otherwise. undefined: the unit starts containerd itself.
+   */
+  agent?: { program: string; data: string };
   edited: Edited;
   socket: string;
   /** Service units: the node's is the first of these that it has. */
@@ -37,24 +42,24 @@ export type Edited =
        */
       templateBase?: string;
     }
-  /** A directory whose files the distribution merges into the one that containerd reads. */
+  /** A directory whose files reach containerd through a file that the distribution writes. */
   | {
       kind: "drop-in";
       file: string;
-      /** What the distribution renders and containerd imports. */
-      configuration: string;
-      /** The root file must import `configuration` and start with this line; otherwise it is not the distribution's. */
+      /** It must start with this line; otherwise it is not the distribution's. */
       root: { file: string; firstLine: string };
+      /** Up to k0s 1.35 the root imports this file, into which drop-ins are merged. Later ones import the directory. */
+      merged: string;
     };
 
 const dropInName = "contrast-runtime.toml";
 
-function rancher(name: "k3s" | "rke2", units: Distribution["units"]): Distribution {
-  const data = `/var/lib/rancher/${name}`;
+function rancher(name: "k3s" | "rke2", units: Distribution["units"], data = `/var/lib/rancher/${name}`): Distribution {
   const folder = `${data}/agent/etc/containerd`;
   return {
     name,
     evidence: [`${data}/agent`],
+    agent: { program: name, data },
     edited: {
       kind: "rendered",
       configuration: `${folder}/config.toml`,
@@ -71,6 +76,30 @@ function rancher(name: "k3s" | "rke2", units: Distribution["units"]): Distributi
     dataDirectories: [`${data}/agent/containerd`, "/run/k3s/containerd"],
   };
 }
+
+const k3s = (data?: string) => rancher("k3s", ["k3s.service", "k3s-agent.service"], data);
+const rke2 = (data?: string) => rancher("rke2", ["rke2-server.service", "rke2-agent.service"], data);
+
+const k0s = (data = "/var/lib/k0s"): Distribution => ({
+  name: "k0s",
+  evidence: ["/etc/k0s/containerd.toml", data],
+  agent: { program: "k0s", data },
+  edited: {
+    kind: "drop-in",
+    file: `/etc/k0s/containerd.d/${dropInName}`,
+    root: { file: "/etc/k0s/containerd.toml", firstLine: "# k0s_managed=true" },
+    merged: "/run/k0s/containerd-cri.toml",
+  },
+  socket: "/run/k0s/containerd.sock",
+  units: ["k0sworker.service", "k0scontroller.service"],
+  restart: "itself",
+  binaries: [`${data}/bin/containerd`],
+  dataDirectories: [`${data}/containerd`, "/run/k0s/containerd"],
+});
+
+/** The distribution with its data in another directory; one whose data cannot move stays as it is. */
+export const withData = ({ name }: Distribution, data: string): Distribution =>
+  name === "k3s" ? k3s(data) : name === "rke2" ? rke2(data) : name === "k0s" ? k0s(data) : distributions[name];
 
 export const distributions: Readonly<Record<DistributionName, Distribution>> = {
   containerd: {
@@ -93,23 +122,9 @@ export const distributions: Readonly<Record<DistributionName, Distribution>> = {
     binaries: [],
     dataDirectories: ["/var/lib/containerd", "/run/containerd"],
   },
-  k3s: rancher("k3s", ["k3s.service", "k3s-agent.service"]),
-  rke2: rancher("rke2", ["rke2-server.service", "rke2-agent.service"]),
-  k0s: {
-    name: "k0s",
-    evidence: ["/etc/k0s/containerd.toml", "/var/lib/k0s"],
-    edited: {
-      kind: "drop-in",
-      file: `/etc/k0s/containerd.d/${dropInName}`,
-      configuration: "/run/k0s/containerd-cri.toml",
-      root: { file: "/etc/k0s/containerd.toml", firstLine: "# k0s_managed=true" },
-    },
-    socket: "/run/k0s/containerd.sock",
-    units: ["k0sworker.service", "k0scontroller.service"],
-    restart: "itself",
-    binaries: ["/var/lib/k0s/bin/containerd"],
-    dataDirectories: ["/var/lib/k0s/containerd", "/run/k0s/containerd"],
-  },
+  k3s: k3s(),
+  rke2: rke2(),
+  k0s: k0s(),
   microk8s: {
     name: "microk8s",
     evidence: ["/var/snap/microk8s/current"],

@@ -7,7 +7,7 @@ import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
 import { planFor, replayingDaemon } from "../install/dry-run.ts";
-import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
+import { bytesToCopy, type Change } from "../install/plan.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { type Options, openHost } from "./context.ts";
 
@@ -20,14 +20,18 @@ export interface PlanDocument {
   bytesToCopy: number;
   restart: boolean;
   untrusted?: string[];
+  /** What the node's owner must know before something that they may do later. */
+  notices?: string[];
 }
+
+type Made = Awaited<ReturnType<typeof planFor>>;
 
 export async function plan(options: Options): Promise<number> {
   const { spec } = await readSpec(options.spec);
   const { host, daemon } = await source(options, spec);
-  const made = await planFor(host, daemon, spec);
-  if (options.json) options.print(`${JSON.stringify(documentOf(made.plan, made.changes), null, 2)}\n`);
-  else options.print(describe(made.plan, made.changes, made.servingKnown));
+  const made = await planFor(host, daemon, spec, options.bundle === undefined);
+  if (options.json) options.print(`${JSON.stringify(documentOf(made), null, 2)}\n`);
+  else options.print(describe(made));
   return 0;
 }
 
@@ -55,7 +59,7 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), bundle) };
 }
 
-function documentOf(plan: Plan, changes: Change[]): PlanDocument {
+function documentOf({ plan, changes, notices }: Made): PlanDocument {
   return {
     changes: changes.map(({ path, action, content }) => ({
       path,
@@ -65,11 +69,13 @@ function documentOf(plan: Plan, changes: Change[]): PlanDocument {
     bytesToCopy: bytesToCopy(plan),
     restart: plan.restart,
     ...(plan.untrusted.length > 0 && { untrusted: plan.untrusted }),
+    ...(notices.length > 0 && { notices }),
   };
 }
 
-function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
+function describe({ plan, changes, servingKnown, notices }: Made): string {
   const said = [
+    ...notices.map((sentence) => `note: ${sentence}\n`),
     ...plan.untrusted.map((sentence) => `refused: ${sentence}\n`),
     ...plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`),
   ];

@@ -26,7 +26,7 @@ export function decode(bytes: Uint8Array, file: string): string {
   } catch {
     throw new Refusal(
       "configuration-not-utf8",
-      `${file} is not UTF-8. Save it as UTF-8; containerd reads nothing else.`,
+      `${file} is not UTF-8, as TOML must be: containerd 2.x does not load such a file, even if 1.7 does. Save it as UTF-8.`,
     );
   }
   const lone = /\r(?!\n)/.exec(text);
@@ -49,7 +49,7 @@ export function parseDocument(text: string, file: string): Table {
     if (!(error instanceof TomlError)) throw error;
     throw new Refusal(
       "configuration-invalid",
-      `${file}, line ${error.line}, column ${error.column}: ${tomlProblem(error)}. containerd cannot load this file: correct it first.`,
+      `${file}, line ${error.line}, column ${error.column}: ${tomlProblem(error)}. That is not valid TOML, and containerd 2.x does not load such a file (1.7 takes some mistakes): correct it first.`,
     );
   }
 }

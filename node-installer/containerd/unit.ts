@@ -1,11 +1,26 @@
+import { posix } from "node:path";
+import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 
 /** A systemd service as its unit file and drop-ins define it; read from the files, because a file tree has no systemd. */
 export interface UnitFile {
   path: string;
+  /** With the variables that the unit sets; others stay as they are written. */
   execStart: string[];
   /** systemd's default if the unit does not set it. */
   killMode: string;
+  environment: Environment;
+}
+
+type Environment = Readonly<Record<string, string>>;
+
+/** What a unit's texts say, before its environment's files are read. */
+interface Merged {
+  execStart?: string[];
+  killMode?: string;
+  environment?: Environment;
+  /** With a dash in front of one that need not exist. */
+  environmentFiles?: string[];
 }
 
 /** Highest precedence first; `/lib` is a link where /usr is merged. */
@@ -28,9 +43,55 @@ export async function readUnit(host: Host, name: string): Promise<UnitFile | und
       await text(host, path),
       ...(await Promise.all((await dropIns(host, name)).map((file) => text(host, file)))),
     ];
-    return { path, execStart: [], killMode: "control-group", ...mergeUnit(texts) };
+    const { execStart = [], killMode = "control-group", ...merged } = mergeUnit(texts);
+    const environment = {
+      ...merged.environment,
+      ...(await readEnvironment(host, name, merged.environmentFiles ?? [])),
+    };
+    return { path, execStart: expanded(execStart, environment), killMode, environment };
   }
   return undefined;
+}
+
+/** Files override what the unit itself sets, and later files earlier ones. */
+async function readEnvironment(host: Host, unit: string, files: readonly string[]): Promise<Environment> {
+  let environment: Environment = {};
+  for (const file of files) {
+    const path = file
+      .replace(/^-/, "")
+      .replaceAll(/%([%nNp])/g, (_, specifier: string) => specifiers[specifier]?.(unit) ?? "");
+    const bytes = path.startsWith("/") ? await readIfThere(host, path) : undefined;
+    if (bytes !== undefined) environment = { ...environment, ...assignmentsOf(bytes.toString("utf8").split(/\r?\n/)) };
+  }
+  return environment;
+}
+
+const withoutSuffix = (unit: string) => posix.basename(unit, ".service");
+const specifiers: Readonly<Record<string, (unit: string) => string>> = {
+  "%": () => "%",
+  n: (unit) => unit,
+  N: withoutSuffix,
+  p: (unit) => withoutSuffix(unit).replace(/@.*$/, ""),
+};
+
+/** Assignments such as `A=b` or `A="b c"`; other words, such as comments, are none. */
+function assignmentsOf(texts: readonly string[]): Environment {
+  return Object.fromEntries(
+    texts.flatMap((text) => {
+      const [, name, value = ""] = /^\s*([A-Za-z_]\w*)=(.*)$/s.exec(text) ?? [];
+      return name === undefined ? [] : [[name, unquoted(value.trim())]];
+    }),
+  );
+}
+
+/** `${A}` is replaced anywhere in a word; `$A` only as a word of its own, and may become several. */
+function expanded(command: readonly string[], environment: Environment): string[] {
+  const value = (name = "") => (Object.hasOwn(environment, name) ? environment[name] : undefined);
+  return command.flatMap((word) => {
+    const whole = value(/^\$([A-Za-z_]\w*)$/.exec(word)?.[1]);
+    if (whole !== undefined) return words(whole);
+    return word.replaceAll(/\$\{([A-Za-z_]\w*)\}/g, (variable, name: string) => value(name) ?? variable);
+  });
 }
 
 /** A link to /dev/null, which masks a drop-in, counts as an empty one. */
@@ -49,13 +110,18 @@ async function dropIns(host: Host, name: string): Promise<string[]> {
   return [...byName].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, path]) => path);
 }
 
-/** Later texts override earlier ones; an empty `ExecStart=` resets those before it. */
-export function mergeUnit(texts: readonly string[]): Partial<Pick<UnitFile, "execStart" | "killMode">> {
-  const merged: Partial<Pick<UnitFile, "execStart" | "killMode">> = {};
+/** Later texts override earlier ones; an empty `ExecStart=` or environment resets those before it. */
+export function mergeUnit(texts: readonly string[]): Merged {
+  const merged: Merged = {};
   for (const unit of texts) {
     for (const { key, value } of serviceSettings(unit)) {
       if (key === "KillMode") merged.killMode = value === "" ? "control-group" : value;
       if (key === "ExecStart") merged.execStart = value === "" ? [] : words(value.replace(/^[-@:+!|]+/, ""));
+      if (key === "Environment") {
+        merged.environment = value === "" ? {} : { ...merged.environment, ...assignmentsOf(words(value)) };
+      }
+      if (key === "EnvironmentFile")
+        merged.environmentFiles = value === "" ? [] : [...(merged.environmentFiles ?? []), value];
     }
   }
   return merged;
@@ -64,7 +130,7 @@ export function mergeUnit(texts: readonly string[]): Partial<Pick<UnitFile, "exe
 function serviceSettings(unit: string): { key: string; value: string }[] {
   let section = "";
   return unit
-    .replaceAll(/\\\r?\n/g, " ")
+    .replaceAll(/\\\r?\n(?:[ \t]*[#;].*\n)*/g, " ")
     .split(/\r?\n/)
     .flatMap((line) => {
       const [, header, key, value = ""] = /^(?:\[(.+)\]|([A-Za-z]+)\s*=(.*))$/.exec(line.trim()) ?? [];
@@ -74,39 +140,66 @@ function serviceSettings(unit: string): { key: string; value: string }[] {
 }
 
 /**
- * A unit file without what its administrator wrote into it: of the service's settings only how it is killed, and of its
- * command only containerd itself and the flags that say where it is and what it reads.
+ * A unit file without what its administrator wrote into it: of the service's settings only how it is killed, of its
+ * command the program and the flags that say where containerd is and what it reads, and of its environment those paths
+ * on which such flags may depend.
  */
 export function outlineUnit(unit: string): string {
   const lines = serviceSettings(unit).flatMap(({ key, value }) => {
     if (key === "KillMode") return [`KillMode=${value === "" || killModes.includes(value) ? value : "unknown"}`];
-    return key === "ExecStart"
-      ? [
-          `ExecStart=${value === "" ? "" : outlineCommand(mergeUnit([`[Service]\nExecStart=${value}`]).execStart ?? [])}`,
-        ]
-      : [];
+    if (key === "EnvironmentFile")
+      return /^-?\/[\w/.@%-]{0,254}$/.test(value) || value === "" ? [`${key}=${value}`] : [];
+    const { execStart = [], environment = {} } = mergeUnit([`[Service]\n${key}=${value}`]);
+    if (key === "Environment") {
+      return value === "" ? [`${key}=`] : outlineAssignments(environment).map((assignment) => `${key}=${assignment}`);
+    }
+    return key === "ExecStart" ? [`${key}=${value === "" ? "" : outlineCommand(execStart)}`] : [];
   });
   return ["[Service]", ...lines, ""].join("\n");
 }
 
+/** A file with a unit's environment, outlined in the same way. */
+export const outlineEnvironment = (text: string): string =>
+  outlineAssignments(assignmentsOf(text.split(/\r?\n/)))
+    .map((assignment) => `${assignment}\n`)
+    .join("");
+
+/** Paths in variables that are named after something like them: a secret may begin with a slash, too. */
+const outlineAssignments = (environment: Environment): string[] =>
+  Object.entries(environment)
+    .filter(([name, value]) => pathVariable.test(name) && !secretVariable.test(name) && plainPath.test(value))
+    .map(([name, value]) => `${name}=${value}`);
+
+const pathVariable = /^[A-Z0-9_]*(?:CONFIG|DIR|PATH|FILE|ADDRESS|SOCKET)[A-Z0-9_]*$/;
+const secretVariable = /TOKEN|KEY|SECRET|PASS|CRED|AUTH/;
+const plainPath = /^\/[\w/.@%:-]{0,254}$/;
+
 const killModes = ["control-group", "mixed", "process", "none"];
+const programs = /(^|\/)(?:containerd|k3s|rke2|k0s|snap)$/;
 const pathFlags = [
   ["--address", "a", "address"],
   ["--config", "c", "config"],
+  ["--data-dir", "d", "data-dir"],
+  ["--container-runtime-endpoint", "container-runtime-endpoint"],
 ] as const;
 
 function outlineCommand(command: readonly string[]): string {
-  const program = command.find((word) => /(^|\/)containerd$/.test(word));
+  const index = command.findIndex((word) => programs.test(word));
+  const program = command[index];
+  const app = program !== undefined && /(^|\/)snap$/.test(program) ? command.slice(index + 1, index + 3) : [];
   const flags = pathFlags.flatMap(([flag, ...names]) => {
     const value = flagValue(command, ...names);
     if (value === undefined) return [];
     return [flag, /^[\w/][\w/.@%${}:-]{0,254}$|^\$[\w{}/.-]{1,254}$/.test(value) ? `"${value}"` : "unreadable"];
   });
-  return [program !== undefined && /^[\w/.-]{1,255}$/.test(program) ? program : "-", ...flags].join(" ");
+  const plain = (word: string) => /^[\w/.${}-]{1,255}$/.test(word);
+  return [program !== undefined && plain(program) ? program : "-", ...app.filter(plain), ...flags].join(" ");
 }
 
 const words = (command: string): string[] =>
-  [...command.matchAll(/"[^"]*"|'[^']*'|\S+/g)].map(([word]) => word.replace(/^(["'])(.*)\1$/s, "$2"));
+  [...command.matchAll(/"[^"]*"|'[^']*'|\S+/g)].map(([word]) => unquoted(word));
+
+const unquoted = (word: string): string => word.replace(/^(["'])(.*)\1$/s, "$2");
 
 /** The value of a flag in any of Go's spellings: `-c X`, `--config X`, `--config=X`. */
 export function flagValue(command: readonly string[], ...names: string[]): string | undefined {

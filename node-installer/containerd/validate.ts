@@ -20,17 +20,19 @@ const dumpTimeoutMs = 30_000;
  * Lets the node's own containerd read the configuration that would result from `next` (the new bytes of the edited file;
  * `undefined`: no file), before anything is replaced. Refuses if containerd does not load it, if anything but our keys
  * differs, or if files that the entries name are missing. Without a containerd binary, only the last is checked.
+ *
+ * @param dryRun for a plan, before any file is placed: nothing is written but a candidate in /run, and that only if it can
  */
 export async function validateConfiguration(
   host: Host,
   located: Located,
   next: Buffer | undefined,
   entries: readonly HandlerEntry[],
-  known: Known = nothingKnown,
+  { known = nothingKnown, dryRun = false }: { known?: Known; dryRun?: boolean } = {},
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
-  refuse(located, await checkFiles(host, entries));
+  if (!dryRun) refuse(located, await checkFiles(host, entries));
   const { binary } = located;
   if (binary === undefined) return;
 
@@ -40,8 +42,8 @@ export async function validateConfiguration(
     configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
   if (before.error !== undefined && located.kind === "root" && removed.handlers.length > 0) {
     // If what is ours is why, everything else must be as it is without that.
-    const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context));
-    if (others.error === undefined) before = others;
+    const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context), dryRun);
+    if (others !== undefined && others.error === undefined) before = others;
   }
   if (before.error !== undefined) {
     throw new Refusal(
@@ -50,7 +52,8 @@ export async function validateConfiguration(
     );
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed, known);
-  const after = await dumpOf(host, binary, located, candidate);
+  const after = await dumpOf(host, binary, located, candidate, dryRun);
+  if (after === undefined) return;
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
 }
@@ -121,8 +124,14 @@ async function dump(host: Host, binary: string, file: string): Promise<Dump> {
   return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
 }
 
-const dumpOf = (host: Host, binary: string, located: Located, bytes: Buffer | undefined): Promise<Dump> =>
-  bytes === undefined ? defaults(host, binary) : dumpCandidate(host, binary, located, bytes);
+const dumpOf = async (
+  host: Host,
+  binary: string,
+  located: Located,
+  bytes: Buffer | undefined,
+  dryRun: boolean,
+): Promise<Dump | undefined> =>
+  bytes === undefined ? defaults(host, binary) : dumpCandidate(host, binary, located, bytes, dryRun);
 
 /** Without a file containerd runs with its defaults, but 1.7 refuses to dump a missing file. */
 async function defaults(host: Host, binary: string): Promise<Dump> {
@@ -134,12 +143,26 @@ function outcome({ code, stdout, stderr }: { code: number; stdout: string; stder
   return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
 }
 
-/** Placed in the same folder, for relative imports, under a name that no import of *.toml matches. */
-async function dumpCandidate(host: Host, binary: string, located: Located, candidate: Buffer): Promise<Dump> {
+/**
+ * Placed in the same folder, for relative imports, under a name that no import of *.toml matches. undefined: in a dry run,
+ * nothing could be written.
+ */
+async function dumpCandidate(
+  host: Host,
+  binary: string,
+  located: Located,
+  next: Buffer,
+  dryRun: boolean,
+): Promise<Dump | undefined> {
   const folder = dirname(located.configuration);
-  const name = `.${posix.basename(located.configuration)}.contrast-runtime-candidate`;
+  const purpose = dryRun ? `plan-${host.now().getTime()}` : "candidate";
   // A node without a configuration may not have its folder either; then there is nothing to import from it.
-  const path = posix.join((await host.stat(folder)) === undefined ? "/run" : folder, name);
+  const isBeside = !dryRun && (await host.stat(folder)) !== undefined;
+  const path = posix.join(
+    isBeside ? folder : "/run",
+    `.${posix.basename(located.configuration)}.contrast-runtime-${purpose}`,
+  );
+  const candidate = await importable(host, located, next, isBeside);
   await host.remove(path);
   try {
     await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
@@ -147,6 +170,7 @@ async function dumpCandidate(host: Host, binary: string, located: Located, candi
     return { text, error: error?.replaceAll(path, located.configuration) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    if (dryRun && code !== undefined) return undefined;
     if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;
     throw new Refusal(
       "configuration-read-only",
@@ -155,6 +179,17 @@ async function dumpCandidate(host: Host, binary: string, located: Located, candi
   } finally {
     await host.remove(path);
   }
+}
+
+/**
+ * What can be tried under another name: a file that imports itself would import its old bytes over the new ones, and
+ * relative imports are relative to the folder.
+ */
+async function importable(host: Host, { configuration }: Located, next: Buffer, isBeside: boolean): Promise<Buffer> {
+  const document = parseDocument(decode(next, configuration), configuration);
+  const imports = await importedFiles(host, document, configuration);
+  if (!imports.includes(configuration) && (isBeside || document.imports === undefined)) return next;
+  return Buffer.from(stringify({ ...document, imports: imports.filter((path) => path !== configuration) }));
 }
 
 /** What `config dump` accepts but the daemon does not survive, and what hides our tables if there are to be any. */
@@ -167,9 +202,8 @@ async function checkImports(
   const problems: string[] = [];
   const imported = new Map<string, Table>();
   for (const { by, path, document: read } of await readImports(host, document, located.configuration)) {
-    if (path === located.configuration) {
-      problems.push(`${path} imports itself, so a copy of it cannot be tried: remove it from imports`);
-    } else if (read === undefined) {
+    if (path === located.configuration) continue;
+    if (read === undefined) {
       problems.push(`${by} imports ${path}, which is not there`);
     } else {
       imported.set(path, read);
@@ -192,7 +226,7 @@ function hidden({ configuration, version }: Located, document: Table, imported: 
       const cri = [criPlugins.version2, criPlugins.legacy].find((id) => at(plugins, [id]) !== undefined);
       return cri === undefined
         ? []
-        : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}`;
+        : `the import ${path} has a table plugins."${cri}", which in containerd ${version} replaces the one of ${configuration}: move its keys into ${configuration} and out of that file, or upgrade the node to containerd 2, which merges both`;
     });
   }
   if (containerd.newestConfiguration === 4) return [];

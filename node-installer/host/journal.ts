@@ -79,6 +79,8 @@ const journalSchema = z.strictObject({
       backups: z.array(nodePath),
     })
     .optional(),
+  /** Files that held our tables before containerd read another one; what is ours is removed from them. */
+  left: z.array(z.strictObject({ path: nodePath, backups: z.array(nodePath) })).optional(),
   runtimes: z.array(ownedRuntime),
   /** Directories that the installer created, outermost first. */
   createdDirectories: z.array(nodePath),

@@ -1,6 +1,7 @@
 import { stateDirectory } from "../host/files.ts";
 import { journalPath, pristinePath } from "../host/journal.ts";
 import { type Attempt, record } from "./attempt.ts";
+import { cleanLeft } from "./left.ts";
 import { removePayload } from "./payload.ts";
 
 /**
@@ -10,6 +11,7 @@ import { removePayload } from "./payload.ts";
 export async function cleanUp(attempt: Attempt): Promise<void> {
   const { environment, plan } = attempt;
   const { host, log, spec } = environment;
+  await cleanLeft(attempt);
   for (const { runtime } of plan.retired) {
     if (!(await removePayload(host, runtime.handler))) {
       log.warn("payload-in-use", { handler: runtime.handler });

@@ -82,6 +82,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
     await requireServing(environment, observation, plan, options);
+    journal = observation.journal;
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);

@@ -15,7 +15,8 @@ export type { Expectation };
  * can substitute a daemon that breaks on command.
  */
 export interface Daemon {
-  locate(): Promise<Located>;
+  /** `installed`: the file that holds our tables already. */
+  locate(installed?: string): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[], known: Known): Promise<void>;
   /** Whether this containerd can read its configuration as it is on disk. */
@@ -48,10 +49,10 @@ export function containerdOn(
   };
 
   return {
-    locate: async () => (await import("../containerd/locate.ts")).locate(host, distribution),
+    locate: async (installed) => (await import("../containerd/locate.ts")).locate(host, distribution, installed),
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
     validate: async (located, next, entries, known) =>
-      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, known),
+      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, { known }),
     loads: async (located) => (await import("../containerd/validate.ts")).loadsConfiguration(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>

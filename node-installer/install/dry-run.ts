@@ -1,6 +1,8 @@
 import type { InstallSpec } from "../../runtime/spec.ts";
+import { noticesOf } from "../containerd/notices.ts";
+import { requireReplaceable } from "../containerd/replaceable.ts";
 import type { ServingState } from "../containerd/serving.ts";
-import { validateImports } from "../containerd/validate.ts";
+import { validateConfiguration, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
@@ -8,16 +10,25 @@ import type { Daemon } from "./daemon.ts";
 import { observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";
 
-/** A dry run: the plan for a host as it is now. Only reads. */
-export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
+/**
+ * A dry run: the plan for a host as it is now. Only reads.
+ *
+ * @param asked whether the node's own containerd is asked about the new configuration, if it is there to be asked
+ */
+export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, asked = false) {
   const journal = await readJournal(host, spec.group);
   try {
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
-    // The only part of the validation that writes nothing: the node's own containerd reads a candidate file later.
-    if (plan.edit) await validateImports(host, observation.located, observation.configuration, plan.entries);
-    return { plan, changes, servingKnown: observation.serving !== undefined };
+    const { located, configuration, serving } = observation;
+    if (plan.edit) {
+      await requireReplaceable(host, located.file);
+      await (asked
+        ? validateConfiguration(host, located, plan.next, plan.entries, { dryRun: true })
+        : validateImports(host, located, configuration, plan.entries));
+    }
+    return { plan, changes, servingKnown: serving !== undefined, notices: noticesOf(located) };
   } finally {
     daemon.close();
   }

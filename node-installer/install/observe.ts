@@ -20,6 +20,7 @@ export interface Observation {
   /** By what tables in the file are known as ours, and the handlers that have some. */
   known: Known;
   present: string[];
+  /** As it was read, but for a file that containerd does not read any more: see left.ts. */
   journal: Journal;
   /** undefined: the CRI does not answer; `notServing` says why. */
   serving: ServingState | undefined;
@@ -36,11 +37,12 @@ export const entryOf = ({ handler, containerd }: RuntimeSpec): HandlerEntry => (
 
 export async function observeHost(
   environment: Pick<Environment, "daemon" | "spec">,
-  journal: Journal,
+  read: Journal,
   options: { criTimeoutMs: number },
 ): Promise<Observation> {
   const { daemon, spec } = environment;
-  const located = await locateFile(daemon, journal, spec);
+  const located = await locateFile(daemon, read);
+  const journal = settled(read, located);
   const { edited, configuration } = await daemon.read(located);
   const known = knownBy(journal, spec);
   const present = ownedBy(edited, { ...editContext(located, { edited, configuration }), known }).handlers;
@@ -90,20 +92,28 @@ export function signsOf({ handlersBefore, handlersAfter }: Transaction): string[
   return added.length > 0 ? added : handlersAfter;
 }
 
-/** A file that we changed stays the one that we edit, until our block is removed from it. */
-async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): Promise<Located> {
-  const located = await daemon.locate();
-  const owned = journal.file;
-  if (owned === undefined || owned.path === located.file) return located;
-  if (spec.runtimes.length > 0) {
-    throw new Refusal(
-      "file-moved",
-      `This node's containerd is configured by ${located.file} now, but the runtimes were installed into ${owned.path}. ` +
-        "Uninstall them first (with an empty list of runtimes), then install them again.",
-    );
-  }
-  // The block is removed from a file that containerd does not read: compare that file before and after.
-  return { ...located, file: owned.path, ...(located.kind === "root" && { configuration: owned.path }) };
+/** A change that is open is finished or undone where it was made, even if containerd reads another file by now. */
+async function locateFile(daemon: Daemon, { file, transaction }: Journal): Promise<Located> {
+  const located = await daemon.locate(file?.path);
+  if (transaction === undefined || file === undefined || file.path === located.file) return located;
+  const { path } = file;
+  return located.kind === "root"
+    ? { ...located, file: path, configuration: path }
+    : { ...located, file: path, kind: "template" };
+}
+
+/** The journal with a file that is not the located one among those that were left. */
+function settled(journal: Journal, { file: path }: Located): Journal {
+  const { file, left = [], ...rest } = journal;
+  const moved = file !== undefined && file.path !== path && journal.transaction === undefined;
+  const others = [...left, ...(moved ? [{ path: file.path, backups: file.backups }] : [])].filter(
+    (one) => one.path !== path,
+  );
+  return {
+    ...rest,
+    ...(file !== undefined && !moved && { file }),
+    ...(others.length > 0 && { left: others }),
+  };
 }
 
 /** The file with exactly these handlers. */

@@ -35,6 +35,8 @@ export interface Plan {
   removed: string[];
   /** Runtimes whose directories are removed after the commit. */
   retired: OwnedRuntime[];
+  /** Files that containerd does not read any more, from which our tables are removed after the commit. */
+  left: string[];
   /** Only our own state is left on the host, and is removed. */
   removeState: boolean;
   /** No longer listed, but still used. */
@@ -109,6 +111,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     restart,
     removed,
     retired,
+    left: (journal.left ?? []).map(({ path }) => path),
     removeState,
     blocked,
   };
@@ -148,6 +151,7 @@ export const isEmpty = (plan: Plan): boolean =>
   plan.kataConfigurations.length === 0 &&
   plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&
+  plan.left.length === 0 &&
   !plan.removeState;
 
 export const bytesToCopy = (plan: Plan): number => plan.payloads.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -170,6 +174,7 @@ export async function changesOf(host: Host, plan: Plan, observation: Observation
     const action = edited === undefined ? "create" : plan.next === undefined ? "delete" : "edit";
     changes.push({ path: located.file, action, before: edited, content: plan.next });
   }
+  for (const path of plan.left) changes.push({ path, action: "edit", before: undefined, content: undefined });
   for (const { runtime } of plan.retired) {
     for (const path of [...runtime.files.map((file) => file.path), runtime.kataConfig.path]) {
       const target = posix.join(runtimeDirectory(runtime.handler), path);

@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
+import { requireReplaceable } from "../containerd/replaceable.ts";
 import { requireSystemd, unitState } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
@@ -24,7 +25,10 @@ export async function checkHost({ environment, observation, plan }: Attempt): Pr
   const { located } = observation;
   if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
   await requireSystemd(host, located);
-  if (plan.edit) requireBinary(located);
+  if (plan.edit) {
+    requireBinary(located);
+    await requireReplaceable(host, located.file);
+  }
   await environment.checkHost(located);
   for (const payload of plan.payloads) await removeStaged(host, payload);
   await requireRoomForPayloads(host, plan.payloads);

@@ -133,6 +133,7 @@ function resumedPlan({ edited, serving, journal }: Observation, transaction: Tra
     restart: !served,
     removed,
     retired: [],
+    left: [],
     removeState: false,
     blocked: [],
   };

@@ -2,9 +2,11 @@ import { posix } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { handlerName } from "../../runtime/spec.ts";
+import { outlineAgent } from "../containerd/agent.ts";
 import { outline } from "../containerd/outline.ts";
 import type { ServingState } from "../containerd/serving.ts";
-import { outlineUnit } from "../containerd/unit.ts";
+import { outlineArguments } from "../containerd/started.ts";
+import { outlineEnvironment, outlineUnit } from "../containerd/unit.ts";
 import { versionInOutput } from "../containerd/version.ts";
 import type { Answer, Bundle, Calls, Redaction } from "../host/bundle.ts";
 import { journalPath, outlineJournal } from "../host/journal.ts";
@@ -106,9 +108,14 @@ function outlineOf(path: string, bytes: Buffer): Buffer {
     return Buffer.from(/^ID=["']?[\w.-]{1,64}["']?$/m.exec(text)?.[0] ?? "");
   }
   if (/\/systemd\/system\/[^/]+(?:\/[^/]+)?$/.test(path)) return Buffer.from(outlineUnit(text));
-  const kubelet = outlineKubelet(path, text);
-  return kubelet === undefined ? outline(bytes, path) : Buffer.from(kubelet);
+  // Some of these files say something of more than one kind.
+  const parts = [outlineKubelet(path, text), outlineAgent(path, text), outlineArguments(path, text)];
+  if (environmentFile.test(path)) parts.push(outlineEnvironment(text));
+  const kept = parts.filter((part) => part !== undefined);
+  return kept.length === 0 ? outline(bytes, path) : Buffer.from(kept.join(""));
 }
+
+const environmentFile = /^\/etc\/(?:default|sysconfig)\/|^\/etc\/environment$|^\/run\/metadata\/|\.env$/;
 
 const parameters =
   /^(?:(?:amd_|intel_)?iommu|iommu\.passthrough|kvm[-_]amd\.sev(?:[-_]snp)?|mem_encrypt|kvm[-_]intel\.tdx)$/;

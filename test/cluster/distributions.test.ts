@@ -10,7 +10,7 @@ import { goProgram } from "../../tools/programs/go.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";
 import { InstallerDaemonSet, pushInstaller } from "./installer-daemon-set.ts";
 import { configPath, NodeWithInstaller } from "./installer-on-node.ts";
-import { type Rendering, remove, renderings, start } from "./rendering-distributions.ts";
+import { builtInOf, type Rendering, remove, renderings, start } from "./rendering-distributions.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
 /** Distributions that render containerd's configuration, as units on real nodes: they must serve the handler. */
@@ -137,6 +137,17 @@ async function installAndUninstall(node: NodeWithInstaller, rendering: Rendering
   if (distribution !== "k0s") await node.run("systemctl", "restart", unit);
   await serves(handler, "theirs");
   await installer("verify");
+
+  if (rendering.upgrade !== undefined) {
+    for (const [path, text] of Object.entries(rendering.upgrade(await builtInOf(node)))) await node.write(path, text);
+    await node.run("systemctl", "restart", unit);
+    await serves(handler, "theirs");
+    // The place may be another on a new node; here nothing is to be done.
+    const restarted = await starts();
+    await installer("verify");
+    await installer("install");
+    expect(await starts()).toBe(restarted);
+  }
 
   await installer("uninstall");
   await serves("theirs");

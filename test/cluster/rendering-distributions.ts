@@ -20,6 +20,8 @@ export interface Rendering {
   foreign: string;
   /** Files of the administrator or the distribution, before anything is installed. */
   files: (builtIn: string) => Record<string, string>;
+  /** What an upgrade of the distribution changes of them. */
+  upgrade?: (builtIn: string) => Record<string, string>;
   /** The unit's program. */
   program: string;
   links: Record<string, string>;
@@ -59,6 +61,10 @@ function rancher(distribution: "k3s" | "rke2", { unit, template, dropIns, own }:
       [`${data}/base.toml`]: dropIns ? `imports = ["${folder}/${dropIns}/*.toml"]\n${builtIn}` : builtIn,
       ...(own && { [`${folder}/${template}`]: own }),
     }),
+    // Recent ones import drop-ins.
+    upgrade: (builtIn) => ({
+      [`${data}/base.toml`]: `imports = ["${folder}/${template.replace(/tmpl$/, "d")}/*.toml"]\n${builtIn}`,
+    }),
     program: `template=${folder}/${template}
 [ -e $template ] || { template=/run/built-in.tmpl; echo '{{ template "base" . }}' >$template; }
 sed -e '/{{ template "base" \\. }}/{r ${data}/base.toml' -e 'd}' -e "s/{{ \\.NodeConfig\\.AgentConfig\\.NodeName }}/$(hostname)/" $template >${folder}/config.toml
@@ -92,6 +98,17 @@ while :; do
   kill $child; wait $child
 done`,
   links: { "/var/lib/k0s/bin/containerd": "/usr/bin/containerd" },
+};
+
+/** From 1.36, its own file imports the drop-ins. */
+const k0sFrom136: Rendering = {
+  ...k0s,
+  name: "k0sworker.service from 1.36, whose own file imports its drop-ins",
+  configuration: "/etc/k0s/containerd.toml",
+  files: (builtIn) => ({
+    "/etc/k0s/containerd.toml": `# k0s_managed=true\nimports = ["/etc/k0s/containerd.d/*.toml"]\n${builtIn}`,
+  }),
+  program: k0s.program.replace(/^ *\{ cat .*$/m, "  :"),
 };
 
 const snap = "/var/snap/microk8s";
@@ -130,6 +147,7 @@ export const renderings = {
     rancher("k3s", { unit: "k3s.service", template: "config-v3.toml.tmpl" }),
     rancher("rke2", { unit: "rke2-agent.service", template: "config-v3.toml.tmpl", dropIns: "config-v3.toml.d" }),
     k0s,
+    k0sFrom136,
   ],
   "1.7": [rancher("k3s", { unit: "k3s-agent.service", template: "config.toml.tmpl", own: ownTemplate }), microk8s],
 };
@@ -146,12 +164,15 @@ Restart=always
 RestartSec=5
 `;
 
+/** The second containerd gets its directories and socket on its command line, as in the distributions. */
+export async function builtInOf(node: NodeWithInstaller): Promise<string> {
+  const own = (await node.read(configPath)) ?? "";
+  return own.replace(/^(root|state) = .*\n/gm, "").replace(/^\[grpc\]\n.*\n/m, "");
+}
+
 export async function start(node: NodeWithInstaller, rendering: Rendering): Promise<void> {
   const { distribution, unit, files, program, links } = rendering;
-  // The second containerd gets its directories and socket on its command line, as in the distributions.
-  const builtIn = ((await node.read(configPath)) ?? "")
-    .replace(/^(root|state) = .*\n/gm, "")
-    .replace(/^\[grpc\]\n.*\n/m, "");
+  const builtIn = await builtInOf(node);
   for (const [path, text] of Object.entries(files(builtIn))) await node.write(path, text);
   for (const [path, target] of Object.entries(links)) {
     await node.run("sh", "-c", `mkdir -p "$(dirname ${path})" && ln -sfn ${target} ${path}`);

@@ -155,9 +155,9 @@ describe("the node decides:", () => {
     expect((await locate(host, { name: "containerd" })).unit).toBe("containerd.service");
   });
 
-  test("the install spec's overrides take precedence", async () => {
+  test("of a script, which does not say what it starts, the install spec's overrides do", async () => {
     const host = nodeOf("containerd", {
-      files: { "/etc/systemd/system/mine.service": unitText("/usr/bin/containerd") },
+      files: { "/etc/systemd/system/mine.service": unitText("/opt/start-containerd.sh") },
     });
     const declared = { name: "containerd", configPath: "/data/c.toml", socket: "/data/c.sock", unit: "mine" } as const;
     expect(await locate(host, declared)).toMatchObject({
@@ -250,7 +250,7 @@ describe("refused", () => {
       "containerd",
       withUnit(unitText("/usr/bin/containerd -c /usr/share/c.toml")),
       "configuration-read-only",
-      /configPath/,
+      /start containerd with --config/,
     ],
     [
       "a configuration behind a variable",
@@ -301,7 +301,7 @@ describe("refused", () => {
       "k0s",
       { files: { "/etc/k0s/containerd.toml": "# k0s_managed=true\nversion = 2\n" } },
       "configuration-not-imported",
-      /does not import/,
+      /imports neither/,
     ],
   ])("%s", async (_, name, options, code, message) => {
     const refused = await refusal(found(name, options));

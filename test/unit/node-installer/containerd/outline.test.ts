@@ -1,10 +1,12 @@
 import * as fc from "fast-check";
 import { parse } from "smol-toml";
 import { expect, test } from "vitest";
+import { outlineAgent } from "../../../../node-installer/containerd/agent.ts";
 import { parseDocument } from "../../../../node-installer/containerd/document.ts";
 import { editConfiguration } from "../../../../node-installer/containerd/edit.ts";
 import { outline } from "../../../../node-installer/containerd/outline.ts";
-import { mergeUnit, outlineUnit } from "../../../../node-installer/containerd/unit.ts";
+import { outlineArguments } from "../../../../node-installer/containerd/started.ts";
+import { mergeUnit, outlineEnvironment, outlineUnit } from "../../../../node-installer/containerd/unit.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
 import { MemoryNode } from "../../../fakes/memory-node.ts";
 
@@ -124,5 +126,29 @@ test("of a unit only where containerd is and what it reads", () => {
     killMode: "process",
   });
   const reset = "[Service]\nExecStart=\nExecStart=/usr/local/bin/k3s agent '--token' 'CANARY'\nKillMode=CANARY\n";
-  expect(outlineUnit(reset)).toBe("[Service]\nExecStart=\nExecStart=-\nKillMode=unknown\n");
+  expect(outlineUnit(reset)).toBe("[Service]\nExecStart=\nExecStart=/usr/local/bin/k3s\nKillMode=unknown\n");
+});
+
+test("of a unit's variables, and of files with them, only paths on which its command may depend", () => {
+  const lines = ["A=CANARY", "API_KEY_FILE=/CANARY", "DATA_DIR=/data dir/CANARY", "TOKEN=/CANARY", "CONFIG_DIR=/data"];
+  const unit = `[Service]\n${lines.map((line) => `Environment="${line}"\n`).join("")}EnvironmentFile=-/etc/default/%N\n`;
+  expect(outlineUnit(unit)).toBe("[Service]\nEnvironment=CONFIG_DIR=/data\nEnvironmentFile=-/etc/default/%N\n");
+  expect(outlineEnvironment(lines.join("\n"))).toBe("CONFIG_DIR=/data\n");
+  expect(mergeUnit([outlineUnit(unit)])).toEqual({
+    environment: { CONFIG_DIR: "/data" },
+    environmentFiles: ["-/etc/default/%N"],
+  });
+});
+
+test("of an agent's command, and of its file, only where its data and its containerd are", () => {
+  const command = "/usr/local/bin/rke2 agent --token CANARY --data-dir=/data --node-label CANARY=1";
+  const unit = outlineUnit(`[Service]\nExecStart=${command}\n`);
+  expect(mergeUnit([unit]).execStart).toEqual(["/usr/local/bin/rke2", "--data-dir", "/data"]);
+  const file =
+    "token: CANARY\ndata-dir: /data # CANARY\ncontainer-runtime-endpoint: unix:///run/c.sock\nserver: CANARY\n";
+  expect(outlineAgent("/etc/rancher/rke2/config.yaml.d/a.yaml", file)).toBe(
+    "data-dir: /data\ncontainer-runtime-endpoint: unix:///run/c.sock\n",
+  );
+  const line = "--log-level=CANARY\n--config=/etc/c.toml\n";
+  expect(outlineArguments("/var/snap/k8s/common/args/containerd", line)).toBe("--config=/etc/c.toml\n");
 });
