@@ -30,9 +30,15 @@ interface Field<Value> {
 const text = (value: unknown): string => (typeof value === "string" ? value : "");
 const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
 const flag = (value: unknown): boolean => value === true;
+/** A file's integers are bigint, a status's are numbers. */
+const plain = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
+const isZero = (value: unknown): boolean =>
+  value === "" || value === 0 || value === false || value === null || (Array.isArray(value) && value.length === 0);
 const withoutZeros = (value: unknown): Table =>
   Object.fromEntries(
-    Object.entries(isTable(value) ? value : {}).filter(([, one]) => one !== "" && one !== 0 && one !== false),
+    Object.entries(isTable(value) ? value : {})
+      .map(([key, one]) => [key, plain(one)] as const)
+      .filter(([, one]) => !isZero(one)),
   );
 
 /** The one list of an entry's fields, in the order in which they are written. */
@@ -62,6 +68,10 @@ export const asServed = (entry: ContainerdEntry): ServedHandler => handlerOf((se
 /** A runtime in the verbose status of the CRI. */
 export const fromStatus = (runtime: unknown): ServedHandler =>
   handlerOf((_, { status }) => (isTable(runtime) ? runtime[status] : undefined));
+
+/** A runtime's table in a configuration or in a dump of it. */
+export const fromToml = (runtime: unknown): ServedHandler =>
+  handlerOf((_, { toml }) => (isTable(runtime) ? runtime[toml] : undefined));
 
 /** The entry in a configuration file: the keys of its table, and the tables below that. What it does not set is left out. */
 export function toToml(entry: ContainerdEntry) {

@@ -1,4 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
+import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import type { Located } from "./locate.ts";
 
@@ -14,13 +15,15 @@ export interface UnitState {
   restarts: number;
   /** New for every start. */
   invocation: string;
+  /** When its main process started, in microseconds since the machine did; undefined: unknown, or there is none. */
+  startedMicroseconds: number | undefined;
 }
 
 /** How long to wait for systemd. A start that takes longer continues, and the gate looks at the outcome. */
 const restartTimeoutMs = 120_000;
 
 export async function unitState(host: Host, unit: string): Promise<UnitState> {
-  const properties = "ActiveState,SubState,Result,NRestarts,InvocationID";
+  const properties = "ActiveState,SubState,Result,NRestarts,InvocationID,ExecMainStartTimestampMonotonic";
   const { code, stdout, stderr } = await host.run("systemctl", ["show", unit, `--property=${properties}`], {
     timeoutMs: 10_000,
   });
@@ -34,7 +37,34 @@ export async function unitState(host: Host, unit: string): Promise<UnitState> {
     result: value("Result"),
     restarts: Number(values.get("NRestarts") ?? 0),
     invocation: value("InvocationID"),
+    startedMicroseconds: Number(values.get("ExecMainStartTimestampMonotonic") ?? 0) || undefined,
   };
+}
+
+/** systemd runs its start, however long that takes; not: it has failed, and systemd waits before the next attempt. */
+export const isStarting = ({ active, sub }: UnitState): boolean => active === "activating" && !sub.startsWith("auto-");
+
+/**
+ * When the unit's process started, by the clock that dates files, in milliseconds. Counted back from now, because systemd
+ * prints times of day in the node's own words, and a clock that was set since would make them worthless.
+ */
+export async function startTimeOf(host: Host, unit: UnitState): Promise<number | undefined> {
+  if (unit.startedMicroseconds === undefined) return undefined;
+  const uptime = Number((await readIfThere(host, "/proc/uptime"))?.toString("utf8").split(" ")[0]);
+  if (!(uptime > 0)) return undefined;
+  return host.now().getTime() - (uptime * 1000 - unit.startedMicroseconds / 1000);
+}
+
+/** Less than any program needs from its restart to its first read, more than both clocks' resolution. */
+const resolutionMs = 20;
+
+/** Whether the unit is starting with the file as it is: then waiting is quicker than another restart. */
+export async function isStartingWith(host: Host, { unit, file }: Located): Promise<boolean> {
+  const state = await unitState(host, unit);
+  if (!isStarting(state)) return false;
+  const started = await startTimeOf(host, state);
+  const stat = await host.stat(file);
+  return started !== undefined && stat !== undefined && Number(stat.ctimeNs / 1_000_000n) + resolutionMs < started;
 }
 
 /** Called before anything is written: at the restart itself it would be too late to refuse. */

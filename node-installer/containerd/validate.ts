@@ -34,8 +34,7 @@ export async function validateConfiguration(
   if (binary === undefined) return;
 
   const removed = ownedBy(edited, located.file);
-  const before =
-    configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
+  const before = await presentDump(host, binary, located.configuration, configuration);
   if (before.error !== undefined) {
     throw new Refusal(
       "configuration-broken-before",
@@ -101,10 +100,14 @@ async function candidateOf(
   return Buffer.from(stringify(merged));
 }
 
-interface Dump {
+export interface Dump {
   text: string;
   error: string | undefined;
 }
+
+/** What the node's own containerd makes of its files as they are; `configuration`: the bytes of the one that it reads. */
+export const presentDump = (host: Host, binary: string, file: string, configuration: Buffer | undefined) =>
+  configuration === undefined ? defaults(host, binary) : dump(host, binary, file);
 
 async function dump(host: Host, binary: string, file: string): Promise<Dump> {
   return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));

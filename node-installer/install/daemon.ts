@@ -3,6 +3,7 @@ import type { Cri } from "../containerd/cri.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
+import type { Known, OnDisk } from "../containerd/pending.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { Host } from "../host/host.ts";
 
@@ -16,8 +17,14 @@ export type { Expectation };
 export interface Daemon {
   locate(): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
+  /** What containerd's files would make it serve if it started now. */
+  onDisk(located: Located, configuration: Buffer | undefined): Promise<OnDisk>;
+  /** What a restart would load that the running daemon has not; without a full stop. */
+  pending(located: Located, known: Known): Promise<string[]>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[]): Promise<void>;
   restart(located: Located): Promise<void>;
+  /** It is starting with its file as it is now: another restart would gain nothing. */
+  isStarting(located: Located): Promise<boolean>;
   /** What the running daemon serves; throws if its CRI does not answer. */
   serving(located: Located, timeoutMs: number): Promise<ServingState>;
   gate(located: Located, expectation: Expectation): Promise<GateResult>;
@@ -49,6 +56,11 @@ export function containerdOn(
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
     validate: async (located, next, entries) =>
       (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries),
+    onDisk: async (located, configuration) =>
+      (await import("../containerd/pending.ts")).readOnDisk(host, located, configuration),
+    pending: async (located, known) =>
+      (await import("../containerd/pending.ts")).pendingChanges(host, located, known),
+    isStarting: async (located) => (await import("../containerd/restart.ts")).isStartingWith(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>
       (await import("../containerd/serving.ts")).readServing(await connect(located), timeoutMs),

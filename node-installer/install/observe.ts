@@ -3,7 +3,9 @@ import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { editConfiguration, ownedBy } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
+import type { OnDisk } from "../containerd/pending.ts";
 import type { ServingState } from "../containerd/serving.ts";
+import { digestOf } from "../host/files.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
 import type { Environment } from "./environment.ts";
@@ -20,6 +22,10 @@ export interface Observation {
   /** undefined: the CRI does not answer; `notServing` says why. */
   serving: ServingState | undefined;
   notServing: string;
+  /** What containerd's files would make it serve if it started now. */
+  onDisk: OnDisk;
+  /** What a restart would load apart from our own change: sentences without a full stop. */
+  pending: string[];
   /** Pods by handler, for handlers that the spec does not list. */
   users: Map<string, string[]>;
 }
@@ -56,8 +62,42 @@ export async function observeHost(
       if (pods.length > 0) users.set(handler, pods);
     }
   }
-  return { located, edited, configuration, present, journal, serving, notServing, users };
+  const seen = { located, edited, configuration, present, journal, serving, notServing, users };
+  return { ...seen, ...(await unloaded(daemon, spec, seen)) };
 }
+
+type Seen = Omit<Observation, "onDisk" | "pending">;
+
+/** How the files on disk differ from what the daemon has loaded. */
+async function unloaded(daemon: Daemon, spec: InstallSpec, seen: Seen): Promise<Pick<Observation, "onDisk" | "pending">> {
+  const { located, configuration, serving } = seen;
+  const onDisk = await daemon.onDisk(located, configuration);
+  if (serving === undefined) return { onDisk, pending: [] };
+  const editedIsOurs = isOurs(seen);
+  const ours = ownHandlers(seen, spec);
+  return { onDisk, pending: await daemon.pending(located, { serving, onDisk, configuration, ours, editedIsOurs }) };
+}
+
+/** Whether the file differs only in our block from what it was when our last change was loaded. */
+function isOurs(seen: Seen): boolean {
+  const { file } = seen.journal;
+  if (file === undefined || file.path !== seen.located.file) return false;
+  const digest = digestOf(seen.edited) ?? null;
+  if (digest === file.written) return true;
+  try {
+    return (digestOf(edit(seen, [])) ?? null) === file.pristine;
+  } catch {
+    return false;
+  }
+}
+
+/** Handlers that are in our hands: in the file, in the journal, or in the spec. */
+export const ownHandlers = ({ present, journal }: Pick<Observation, "present" | "journal">, spec: InstallSpec) =>
+  new Set([
+    ...present,
+    ...journal.runtimes.map(({ runtime }) => runtime.handler),
+    ...spec.runtimes.map(({ handler }) => handler),
+  ]);
 
 /** A file that we changed stays the one that we edit, until our block is removed from it. */
 async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): Promise<Located> {
@@ -76,5 +116,5 @@ async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): 
 }
 
 /** The file with exactly these handlers. */
-export const edit = (observation: Observation, entries: HandlerEntry[]): Buffer | undefined =>
+export const edit = (observation: Pick<Observation, "edited" | "configuration" | "located">, entries: HandlerEntry[]): Buffer | undefined =>
   editConfiguration(observation.edited, entries, editContext(observation.located, observation));
