@@ -7,7 +7,7 @@ import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { unifiedDiff } from "../install/diff.ts";
 import { planFor, replayingDaemon } from "../install/dry-run.ts";
-import { bytesToCopy, type Change, type Plan } from "../install/plan.ts";
+import { bytesToCopy, type Change } from "../install/plan.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { type Options, openHost } from "./context.ts";
 
@@ -20,14 +20,16 @@ export interface PlanDocument {
   bytesToCopy: number;
   restart: boolean;
   untrusted?: string[];
+  /** What containerd's restart would load that others have changed; refused, unless `loadPendingChanges` is set. */
+  pending?: string[];
 }
 
 export async function plan(options: Options): Promise<number> {
   const { spec } = await readSpec(options.spec);
   const { host, daemon } = await source(options, spec);
   const made = await planFor(host, daemon, spec);
-  if (options.json) options.print(`${JSON.stringify(documentOf(made.plan, made.changes), null, 2)}\n`);
-  else options.print(describe(made.plan, made.changes, made.servingKnown));
+  if (options.json) options.print(`${JSON.stringify(documentOf(made), null, 2)}\n`);
+  else options.print(describe(made, spec.loadPendingChanges === true));
   return 0;
 }
 
@@ -55,7 +57,7 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), bundle) };
 }
 
-function documentOf(plan: Plan, changes: Change[]): PlanDocument {
+function documentOf({ plan, changes, pending }: Made): PlanDocument {
   return {
     changes: changes.map(({ path, action, content }) => ({
       path,
@@ -65,11 +67,16 @@ function documentOf(plan: Plan, changes: Change[]): PlanDocument {
     bytesToCopy: bytesToCopy(plan),
     restart: plan.restart,
     ...(plan.untrusted.length > 0 && { untrusted: plan.untrusted }),
+    ...(pending.length > 0 && { pending }),
   };
 }
 
-function describe(plan: Plan, changes: Change[], servingKnown: boolean): string {
+type Made = Awaited<ReturnType<typeof planFor>>;
+
+function describe({ plan, changes, pending, servingKnown }: Made, loadPending: boolean): string {
+  const loads = loadPending ? "containerd's restart loads it, as loadPendingChanges allows" : "restart it first";
   const said = [
+    ...pending.map((sentence) => `${loadPending ? "pending" : "refused"}: ${sentence}: ${loads}\n`),
     ...plan.untrusted.map((sentence) => `refused: ${sentence}\n`),
     ...plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`),
   ];

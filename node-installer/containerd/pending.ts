@@ -51,7 +51,7 @@ export async function pendingChanges(host: Host, located: Located, known: Known)
   const upgrade = upgraded(located, serving.version);
   const unit = await unitState(host, located.unit).catch(() => undefined);
   const started = unit && (await startTimeOf(host, unit));
-  const since = started === undefined ? "" : ` was started at ${new Date(started).toISOString()} and`;
+  const since = started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
   const files = started === undefined ? [] : await changedSince(host, located, known, started);
   const changed = files.map((file) => `${file} changed after it`);
   const runtimes =

@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import type { FileAttributes } from "../host/host.ts";
+import type { RestartFor } from "../host/restart-budget.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
 import type { Environment } from "./environment.ts";
 import type { Observation } from "./observe.ts";
@@ -14,6 +15,8 @@ export interface Attempt {
   journal: Journal;
   /** The attributes of containerd's file, for its replacement. */
   attributes: FileAttributes;
+  /** What it restarts containerd for. */
+  purpose: RestartFor;
   /** Copy of the old bytes beside the file; undefined if there was no file or nothing is edited. */
   backup: string | undefined;
 }

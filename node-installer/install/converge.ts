@@ -1,17 +1,22 @@
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
+import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
+import { forgetRestarts } from "../host/restart-budget.ts";
 import { lockNode } from "../host/node-lock.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { entryOf, type Observation, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
 import { recover } from "./recover.ts";
+import { requireRestart, suspects } from "./restarts.ts";
 import { runSteps } from "./steps.ts";
+import { PutBack } from "./transaction.ts";
 
 export interface Outcome {
   changed: boolean;
@@ -28,6 +33,8 @@ export interface ConvergeOptions {
   retry?: boolean;
   /** The same, by a token: one that differs from the journal's is a request that was not acted on yet. */
   retryToken?: string;
+  /** What differs from the spec is drift: the node served it before. */
+  isDrift?: boolean;
   /** false: drift is repaired only if containerd need not be restarted. */
   mayRestart?: boolean;
   /** For uninstall: nothing at all is changed while a pod uses one of the handlers. */
@@ -36,6 +43,8 @@ export interface ConvergeOptions {
 
 /** How often a change is planned if other programs keep changing the file. */
 const maximumRounds = 5;
+/** How often a file is given to containerd that another program replaces at once: twice is no chance. */
+const maximumPutBack = 2;
 /** Longer than the guard's script, shorter than a person's patience. */
 const lockTimeoutMs = 30_000;
 
@@ -70,6 +79,8 @@ export async function converge(environment: Environment, options: ConvergeOption
 async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
   const { host, spec, log, cluster } = environment;
   let done: Plan | undefined;
+  let putBack = 0;
+  let located: Located | undefined;
   for (let round = 0; round < maximumRounds; round += 1) {
     let journal = await readJournal(host, spec.group);
     let { observation, plan } = await look(environment, journal);
@@ -77,30 +88,43 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan, done);
     }
-    requireServing(observation);
+    located = observation.located;
+    await requireServing(environment, observation);
     // First keep new pods away, then look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
     if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
-    requireServing(observation);
+    await requireServing(environment, observation);
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
+    const changesDaemon = plan.edit || plan.restart;
+    if (changesDaemon) {
+      refusePending(observation, spec);
+      await requireRestart(environment, observation);
+    }
     const stat = await host.stat(observation.located.file);
     const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
     const attributes = { mode, uid, gid };
-    const attempt: Attempt = { environment, observation, plan, journal, attributes, backup: undefined };
+    const purpose = options.isDrift ? "repair" : "change";
+    const attempt: Attempt = { environment, observation, plan, journal, attributes, purpose, backup: undefined };
     try {
       await runSteps(attempt);
       done = plan;
     } catch (error) {
       if (!(error instanceof FileChanged)) throw error;
       log.warn("planned-anew", { reason: error.message });
+      if (error instanceof PutBack && (putBack += 1) >= maximumPutBack) break;
     }
   }
+  const writers = located === undefined ? [] : await environment.daemon.writers(located);
+  const what =
+    putBack >= maximumPutBack
+      ? `another program replaced it as soon as containerd was restarted, ${putBack} times`
+      : `the change was planned anew ${maximumRounds} times`;
   throw new Refusal(
     "file-contested",
-    `Another program kept changing containerd's configuration on this node: the change was planned anew ${maximumRounds} times. ` +
-      "Find out which one (configuration management, another installer) and stop it while runtimes are installed.",
+    `Another program kept changing containerd's configuration ${located?.file ?? ""} on this node: ${what}. ${suspects(writers)}` +
+      "Find out which one it is (configuration management, another installer) and stop it while runtimes are installed, or let it write what contrast-runtime adds.",
   );
 }
 
@@ -134,13 +158,26 @@ function servedHandlers({ serving }: Observation, entries: HandlerEntry[]): stri
     .sort();
 }
 
-function requireServing({ serving, notServing, located }: Observation): void {
+async function requireServing({ daemon }: Environment, observation: Observation): Promise<void> {
+  const { serving, notServing, located } = observation;
   if (serving !== undefined) return;
+  const why = await daemon.whyDown(located);
   throw new Refusal(
     "cri-broken-before",
     `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +
+      `${why === undefined ? "" : `The reason seems to be: ${why}. `}` +
       `The node is left alone. Repair the unit ${located.unit} first; the installer then continues automatically. ` +
       "If containerd listens elsewhere (grpc.address in its configuration), set distribution.socket.",
+  );
+}
+
+/** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
+function refusePending({ pending, located }: Observation, { loadPendingChanges }: InstallSpec): void {
+  if (pending.length === 0 || loadPendingChanges) return;
+  throw new Refusal(
+    "pending-changes",
+    `${pending.join("; ")}. The installer's restart would load that as well, so nothing was changed: restart ${located.unit} first and look whether it comes back, ` +
+      "or set loadPendingChanges: true for the node group.",
   );
 }
 
@@ -171,6 +208,7 @@ async function resetBreaker(
   { retry, retryToken }: ConvergeOptions,
 ): Promise<Journal> {
   const isNews = retryToken !== undefined && retryToken !== journal.retryToken;
+  if (isNews || retry) await forgetRestarts(environment.host);
   if (!isNews && !(retry && journal.failure !== undefined)) return journal;
   const holder: JournalHolder = { environment, journal };
   await recordWithout(holder, "failure", isNews ? { retryToken } : {});

@@ -4,6 +4,7 @@ import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
 import type { Known, OnDisk } from "../containerd/pending.ts";
+import type { Proof } from "../containerd/sandbox.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { Host } from "../host/host.ts";
 
@@ -29,7 +30,13 @@ export interface Daemon {
   serving(located: Located, timeoutMs: number): Promise<ServingState>;
   gate(located: Located, expectation: Expectation): Promise<GateResult>;
   /** Starts a sandbox with the handler, finds its shim, removes the sandbox; throws if any of this fails. */
-  verifySandbox(located: Located, entry: HandlerEntry): Promise<void>;
+  verifySandbox(located: Located, entry: HandlerEntry, dialSeconds: number | undefined): Promise<Proof>;
+  /** Removes the sandboxes of ours that an earlier run left behind, whatever their handler; returns what is in the way. */
+  removeStaleSandboxes(located: Located): Promise<string[]>;
+  /** What may write to the file, in words. */
+  writers(located: Located): Promise<string[]>;
+  /** Why the CRI does not answer, as far as containerd's files or its journal tell; without a full stop. */
+  whyDown(located: Located): Promise<string | undefined>;
   /** `namespace/name` of the pods that use the handler. */
   sandboxesUsing(located: Located, handler: string): Promise<string[]>;
   close(): void;
@@ -66,8 +73,12 @@ export function containerdOn(
       (await import("../containerd/serving.ts")).readServing(await connect(located), timeoutMs),
     gate: async (located, expectation) =>
       (await import("../containerd/gate.ts")).daemonGate(host, located, await connect(located), expectation),
-    verifySandbox: async (located, entry) =>
-      (await import("../containerd/sandbox.ts")).verifySandbox(host, await connect(located), entry),
+    verifySandbox: async (located, entry, dialSeconds) =>
+      (await import("../containerd/sandbox.ts")).verifySandbox(host, await connect(located), entry, dialSeconds),
+    removeStaleSandboxes: async (located) =>
+      (await import("../containerd/sandbox.ts")).removeStaleSandboxes(host, await connect(located)),
+    writers: async (located) => (await import("../containerd/writers.ts")).possibleWriters(host, located),
+    whyDown: async (located) => (await import("../containerd/why-down.ts")).whyDown(host, located),
     sandboxesUsing: async (located, handler) =>
       (await import("../containerd/sandbox.ts")).sandboxesUsing(await connect(located), handler),
     close: () => connection?.cri.close(),

@@ -16,8 +16,9 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
     // The only part of the validation that writes nothing: the node's own containerd reads a candidate file later.
-    if (plan.edit) await validateImports(host, observation.located, observation.configuration, plan.entries);
-    return { plan, changes, servingKnown: observation.serving !== undefined };
+    if (plan.edit || plan.restart) await validateImports(host, observation.located, observation.configuration, plan.entries);
+    const { serving, pending } = observation;
+    return { plan, changes, pending: plan.edit || plan.restart ? pending : [], servingKnown: serving !== undefined };
   } finally {
     daemon.close();
   }

@@ -4,7 +4,7 @@ import { editConfiguration, ownedBy } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
 import type { OnDisk } from "../containerd/pending.ts";
-import type { ServingState } from "../containerd/serving.ts";
+import { afterRestart, type ServingState } from "../containerd/serving.ts";
 import { digestOf } from "../host/files.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
@@ -98,6 +98,25 @@ export const ownHandlers = ({ present, journal }: Pick<Observation, "present" | 
     ...journal.runtimes.map(({ runtime }) => runtime.handler),
     ...spec.runtimes.map(({ handler }) => handler),
   ]);
+
+/**
+ * What the gate must find after a restart, our handlers aside. A file that containerd reads as it is was compared, before
+ * the change, with what it became by it: from then on, every difference in it is somebody else's.
+ */
+export async function expectedNow(
+  { daemon, spec }: Pick<Environment, "daemon" | "spec">,
+  observation: Observation,
+  transaction: Transaction,
+): Promise<ServingState | undefined> {
+  const before = servedBefore(transaction);
+  const { located } = observation;
+  if (before === undefined || located.kind !== "root") return before;
+  const { configuration } = await daemon.read(located);
+  const { runtimes } = await daemon.onDisk(located, configuration);
+  const { handlersBefore, handlersAfter } = transaction;
+  const ours = new Set([...ownHandlers(observation, spec), ...handlersBefore, ...handlersAfter]);
+  return afterRestart(before, runtimes, ours);
+}
 
 /** A file that we changed stays the one that we edit, until our block is removed from it. */
 async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): Promise<Located> {
