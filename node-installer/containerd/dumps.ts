@@ -25,8 +25,7 @@ export function compareDumps(before: string, after: string, { entries, removed }
     ...foreign,
     ...entries.flatMap((entry) => missing(next, entry)),
     ...leftOver(next, ours, entries),
-    ...badDefault(next),
-    ...badRegistry(next),
+    ...fatalIn(next),
   ];
 }
 
@@ -98,7 +97,6 @@ function leftOver(document: Table, ours: Owned, entries: readonly HandlerEntry[]
     .map((handler) => `handler ${handler} would still be served`);
 }
 
-/** `config dump` prints both, but then the CRI plugin does not start. */
 function badRegistry(document: Table): string[] {
   const sections = [imagesPlugin, version2Plugin].map((plugin) => tableAt(document, [...plugin, "registry"]));
   return sections.some((one) => one !== undefined && !!one.config_path && !isEmptyTable(one.mirrors))
@@ -107,6 +105,9 @@ function badRegistry(document: Table): string[] {
 }
 
 const isEmptyTable = (value: unknown): boolean => !isTable(value) || Object.keys(value).length === 0;
+
+/** What `config dump` prints without a word, and the CRI plugin does not start with. */
+export const fatalIn = (dump: Table): string[] => [...badDefault(dump), ...badRegistry(dump)];
 
 /** containerd accepts a default runtime that does not exist, but then serves no kubelet. */
 function badDefault(document: Table): string[] {

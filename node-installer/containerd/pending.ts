@@ -1,5 +1,6 @@
 import type { Host } from "../host/host.ts";
 import { decode, parseDocument } from "./document.ts";
+import { fatalIn } from "./dumps.ts";
 import { fromToml } from "./entry.ts";
 import { readImports } from "./imports.ts";
 import type { Located } from "./locate.ts";
@@ -22,7 +23,10 @@ export async function readOnDisk(host: Host, located: Located, configuration: Bu
   const { text, error } = await presentDump(host, located.binary, located.configuration, configuration);
   if (error !== undefined) return { ...nothing, error };
   try {
-    const section = runtimesIn(parseDocument(text, "containerd config dump"));
+    const document = parseDocument(text, "containerd config dump");
+    const fatal = fatalIn(document)[0];
+    if (fatal !== undefined) return { ...nothing, error: fatal };
+    const section = runtimesIn(document);
     if (section === undefined) return nothing;
     const handlers = Object.entries(section.runtimes).map(([name, runtime]) => [name, fromToml(runtime)] as const);
     return { ...nothing, runtimes: { handlers: Object.fromEntries(handlers), defaultRuntime: section.defaultRuntime } };
@@ -54,10 +58,7 @@ export async function pendingChanges(host: Host, located: Located, known: Known)
   const since = started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
   const files = started === undefined ? [] : await changedSince(host, located, known, started);
   const changed = files.map((file) => `${file} changed after it`);
-  const runtimes =
-    onDisk.error !== undefined
-      ? [`${located.configuration} does not load any more: ${onDisk.error}`]
-      : runtimeChanges(serving, onDisk.runtimes, ours, located);
+  const runtimes = runtimeChanges(serving, onDisk.runtimes, ours, located);
   const unloaded = [...changed, ...runtimes];
   return [
     ...upgrade,

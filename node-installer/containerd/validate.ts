@@ -36,10 +36,7 @@ export async function validateConfiguration(
   const removed = ownedBy(edited, located.file);
   const before = await presentDump(host, binary, located.configuration, configuration);
   if (before.error !== undefined) {
-    throw new Refusal(
-      "configuration-broken-before",
-      `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
-    );
+    throw brokenBefore(located, before.error);
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed);
   const after =
@@ -47,6 +44,12 @@ export async function validateConfiguration(
   if (after.error !== undefined) refuse(located, [`containerd ${located.version} does not load it: ${after.error}`]);
   refuse(located, compareDumps(before.text, after.text, { entries, removed }));
 }
+
+export const brokenBefore = ({ version, configuration }: Located, error: string): Refusal =>
+  new Refusal(
+    "configuration-broken-before",
+    `containerd ${version} does not load ${configuration} as it is now: ${error}. Correct it first; nothing was changed.`,
+  );
 
 /** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
 export async function validateImports(

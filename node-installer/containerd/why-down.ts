@@ -2,8 +2,9 @@ import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
 import { type Located, readConfiguration } from "./locate.ts";
+import { readOnDisk } from "./pending.ts";
 import { unitState } from "./restart.ts";
-import { presentDump, validateImports } from "./validate.ts";
+import { validateImports } from "./validate.ts";
 
 /**
  * Why a CRI does not answer: what containerd's files are wrong in, else what the unit said about it in the journal since it
@@ -21,9 +22,7 @@ async function wrongFiles(host: Host, located: Located): Promise<string | undefi
     if (error instanceof Refusal) return error.message.replace(/\.$/, "");
     throw error;
   }
-  if (located.binary === undefined) return undefined;
-  const { error } = await presentDump(host, located.binary, located.configuration, configuration);
-  return error;
+  return (await readOnDisk(host, located, configuration)).error;
 }
 
 /** One line of a journal may be anything. */

@@ -4,7 +4,7 @@ import type { FileAttributes } from "../host/host.ts";
 import type { RestartFor } from "../host/restart-budget.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
 import type { Environment } from "./environment.ts";
-import type { Observation } from "./observe.ts";
+import type { Disk, Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 
 /** One pass through the steps: what it was given, what was observed, what is planned, and the journal as it grows. */
@@ -12,6 +12,8 @@ export interface Attempt {
   environment: Environment;
   observation: Observation;
   plan: Plan;
+  /** What containerd's restart loads; undefined: nothing is edited any more, or containerd is not restarted. */
+  disk: Disk | undefined;
   journal: Journal;
   /** The attributes of containerd's file, for its replacement. */
   attributes: FileAttributes;

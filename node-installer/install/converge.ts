@@ -4,6 +4,7 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
+import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
@@ -11,7 +12,7 @@ import { forgetRestarts } from "../host/restart-budget.ts";
 import { lockNode } from "../host/node-lock.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
-import { entryOf, type Observation, observeHost } from "./observe.ts";
+import { type Disk, entryOf, type Observation, observeDisk, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
 import { recover } from "./recover.ts";
 import { requireRestart, suspects } from "./restarts.ts";
@@ -97,16 +98,16 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
-    const changesDaemon = plan.edit || plan.restart;
-    if (changesDaemon) {
-      refusePending(observation, spec);
+    const disk = plan.edit || plan.restart ? await observeDisk(environment, observation) : undefined;
+    if (disk !== undefined) {
+      refusePending(observation, disk, spec);
       await requireRestart(environment, observation);
     }
     const stat = await host.stat(observation.located.file);
     const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
     const attributes = { mode, uid, gid };
     const purpose = options.isDrift ? "repair" : "change";
-    const attempt: Attempt = { environment, observation, plan, journal, attributes, purpose, backup: undefined };
+    const attempt: Attempt = { environment, observation, plan, disk, journal, attributes, purpose, backup: undefined };
     try {
       await runSteps(attempt);
       done = plan;
@@ -172,7 +173,8 @@ async function requireServing({ daemon }: Environment, observation: Observation)
 }
 
 /** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
-function refusePending({ pending, located }: Observation, { loadPendingChanges }: InstallSpec): void {
+function refusePending({ located }: Observation, { onDisk, pending }: Disk, { loadPendingChanges }: InstallSpec): void {
+  if (onDisk.error !== undefined) throw brokenBefore(located, onDisk.error);
   if (pending.length === 0 || loadPendingChanges) return;
   throw new Refusal(
     "pending-changes",

@@ -1,11 +1,11 @@
 import type { InstallSpec } from "../../runtime/spec.ts";
 import type { ServingState } from "../containerd/serving.ts";
-import { validateImports } from "../containerd/validate.ts";
+import { brokenBefore, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
-import { observeHost } from "./observe.ts";
+import { observeDisk, observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";
 
 /** A dry run: the plan for a host as it is now. Only reads. */
@@ -17,8 +17,9 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
     const changes = await changesOf(host, plan, observation);
     // The only part of the validation that writes nothing: the node's own containerd reads a candidate file later.
     if (plan.edit || plan.restart) await validateImports(host, observation.located, observation.configuration, plan.entries);
-    const { serving, pending } = observation;
-    return { plan, changes, pending: plan.edit || plan.restart ? pending : [], servingKnown: serving !== undefined };
+    const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
+    if (disk?.onDisk.error !== undefined) throw brokenBefore(observation.located, disk.onDisk.error);
+    return { plan, changes, pending: disk?.pending ?? [], servingKnown: observation.serving !== undefined };
   } finally {
     daemon.close();
   }

@@ -1,12 +1,14 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
+import { decode, parseDocument, sameDocument } from "../containerd/document.ts";
 import { editConfiguration, ownedBy } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
 import type { OnDisk } from "../containerd/pending.ts";
 import { afterRestart, type ServingState } from "../containerd/serving.ts";
-import { digestOf } from "../host/files.ts";
-import type { Journal, Transaction } from "../host/journal.ts";
+import { digestOf, readIfThere } from "../host/files.ts";
+import type { Host } from "../host/host.ts";
+import { type Journal, pristinePath, type Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
 import type { Environment } from "./environment.ts";
 
@@ -22,10 +24,6 @@ export interface Observation {
   /** undefined: the CRI does not answer; `notServing` says why. */
   serving: ServingState | undefined;
   notServing: string;
-  /** What containerd's files would make it serve if it started now. */
-  onDisk: OnDisk;
-  /** What a restart would load apart from our own change: sentences without a full stop. */
-  pending: string[];
   /** Pods by handler, for handlers that the spec does not list. */
   users: Map<string, string[]>;
 }
@@ -62,30 +60,39 @@ export async function observeHost(
       if (pods.length > 0) users.set(handler, pods);
     }
   }
-  const seen = { located, edited, configuration, present, journal, serving, notServing, users };
-  return { ...seen, ...(await unloaded(daemon, spec, seen)) };
+  return { located, edited, configuration, present, journal, serving, notServing, users };
 }
 
-type Seen = Omit<Observation, "onDisk" | "pending">;
+/** What a restart of containerd would load, whoever restarts it. */
+export interface Disk {
+  /** What containerd's files would make it serve if it started now. */
+  onDisk: OnDisk;
+  /** How that differs from what it has loaded, apart from our own change: sentences without a full stop. */
+  pending: string[];
+}
 
-/** How the files on disk differ from what the daemon has loaded. */
-async function unloaded(daemon: Daemon, spec: InstallSpec, seen: Seen): Promise<Pick<Observation, "onDisk" | "pending">> {
-  const { located, configuration, serving } = seen;
+/** How the files on disk differ from what the daemon has loaded; asked only if it is to be restarted. */
+export async function observeDisk(
+  { host, daemon, spec }: Pick<Environment, "host" | "daemon" | "spec">,
+  observation: Observation,
+): Promise<Disk> {
+  const { located, configuration, serving } = observation;
   const onDisk = await daemon.onDisk(located, configuration);
   if (serving === undefined) return { onDisk, pending: [] };
-  const editedIsOurs = isOurs(seen);
-  const ours = ownHandlers(seen, spec);
+  const editedIsOurs = await isOurs(host, observation);
+  const ours = ownHandlers(observation, spec);
   return { onDisk, pending: await daemon.pending(located, { serving, onDisk, configuration, ours, editedIsOurs }) };
 }
 
-/** Whether the file differs only in our block from what it was when our last change was loaded. */
-function isOurs(seen: Seen): boolean {
-  const { file } = seen.journal;
-  if (file === undefined || file.path !== seen.located.file) return false;
-  const digest = digestOf(seen.edited) ?? null;
-  if (digest === file.written) return true;
+/** Whether the file means, our block aside, what it meant when our last change was loaded. */
+async function isOurs(host: Host, seen: Observation): Promise<boolean> {
+  const { edited, located, journal } = seen;
+  if (journal.file === undefined || journal.file.path !== located.file) return false;
+  if ((digestOf(edited) ?? null) === journal.file.written) return true;
+  const meaning = (bytes: Buffer | undefined) => parseDocument(decode(bytes ?? Buffer.alloc(0), "file"), "file");
   try {
-    return (digestOf(edit(seen, [])) ?? null) === file.pristine;
+    const before = journal.file.pristine === null ? undefined : await readIfThere(host, pristinePath);
+    return sameDocument(meaning(edit(seen, [])), meaning(before));
   } catch {
     return false;
   }

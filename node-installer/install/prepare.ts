@@ -11,7 +11,7 @@ import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { backUp } from "./backup.ts";
 import { sentence } from "./log.ts";
-import { type Observation, observeHost } from "./observe.ts";
+import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
@@ -78,23 +78,26 @@ export async function validateCandidate({ environment, observation, plan }: Atte
 async function lookAgain(attempt: Attempt, waited: boolean): Promise<void> {
   const { environment, observation } = attempt;
   const now = await observeHost(environment, attempt.journal, { criTimeoutMs: 5_000 });
-  const changed = changedSince(observation, now);
+  const disk = await observeDisk(environment, now);
+  const changed = changedSince({ ...observation, disk: attempt.disk }, { ...now, disk });
   if (changed !== undefined) throw new FileChanged(`${changed} since the change was planned`);
   // What it imports may have changed and been loaded by a restart.
   if (waited) await validateCandidate(attempt);
 }
 
-function changedSince(before: Observation, now: Observation): string | undefined {
+type Seen = Observation & { disk: Disk | undefined };
+
+function changedSince(before: Seen, now: Seen): string | undefined {
   const { located } = before;
   const served = ({ serving }: Observation) =>
     serving && { version: serving.version, defaultRuntime: serving.defaultRuntime, handlers: serving.handlers };
-  const parts: [what: string, of: (observation: Observation) => unknown][] = [
+  const parts: [what: string, of: (seen: Seen) => unknown][] = [
     ["the place of containerd's configuration has changed", (one) => one.located],
     [`${located.file} has changed`, (one) => digestOf(one.edited)],
     [`${located.configuration} has changed`, (one) => digestOf(one.configuration)],
-    ["what containerd's configuration means has changed", (one) => one.onDisk],
+    ["what containerd's configuration means has changed", (one) => one.disk?.onDisk],
     ["what containerd serves has changed", served],
-    ["files have changed that containerd has not loaded", (one) => one.pending.length > 0],
+    ["files have changed that containerd has not loaded", (one) => (one.disk?.pending.length ?? 0) > 0],
     ["the pods that use a handler have changed", (one) => [...one.users]],
   ];
   return parts.find(([, of]) => !isDeepStrictEqual(of(before), of(now)))?.[0];

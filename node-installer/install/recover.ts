@@ -53,6 +53,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
     attributes: journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 },
     backup: transaction.backup ?? undefined,
     purpose: "recovery",
+    disk: undefined,
   };
   for (const staged of [stagedPath(observation.located.file), guardStagedPath(observation.located.file)]) {
     await host.remove(staged);

@@ -81,9 +81,9 @@ async function keepPristine(attempt: Attempt): Promise<string | null> {
 }
 
 /** As the daemon is, but for what its files will make it load besides our change. */
-function expectedOf({ environment, observation }: Attempt): ServingState | undefined {
-  const { serving, onDisk } = observation;
-  return serving && afterRestart(serving, onDisk.runtimes, ownHandlers(observation, environment.spec));
+function expectedOf({ environment, observation, disk }: Attempt): ServingState | undefined {
+  const { serving } = observation;
+  return serving && afterRestart(serving, disk?.onDisk.runtimes, ownHandlers(observation, environment.spec));
 }
 
 export async function restartDaemon({ environment, observation, purpose }: Attempt): Promise<void> {

@@ -150,7 +150,7 @@ async function rollBack(
     );
   }
   // A change that only restarts has nothing to restore, but it was tried.
-  const final = touched || step === "gate";
+  const final = touched || step === "gate" || transaction.phase === "rolling-back";
   await closeTransaction(attempt, { transaction, code, reason, final }).catch(unwritten);
   const breaker =
     "The same content is not retried automatically: change the spec, or ask for another attempt (--retry).";

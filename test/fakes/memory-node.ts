@@ -50,6 +50,8 @@ export class MemoryNode {
   binary = "2.1.4";
   /** How long a start takes until systemd calls the unit active; it serves nothing before. */
   startsInMs = 0;
+  /** What the unit does before it starts containerd, such as `ExecStartPre=`. */
+  beforeStart: () => void = () => undefined;
   private startedAt = 0;
   private loaded: Table | undefined;
   private failed = false;
@@ -79,6 +81,7 @@ export class MemoryNode {
   start(): void {
     this.starts += 1;
     this.runs = this.binary;
+    this.beforeStart();
     this.startedAt = this.host.time;
     this.loaded = undefined;
     const text = this.host.text(configPath);
@@ -213,7 +216,11 @@ export class MemoryNode {
       const started = `ExecMainStartTimestampMonotonic=${(this.startedAt - bootTime) * 1000}`;
       return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n${started}\n` };
     }
-    if (verb === "restart" && args[0] === "containerd.service") this.start();
+    if (verb === "restart" && args[0] === "containerd.service") {
+      // No program is faster.
+      this.host.time += 100;
+      this.start();
+    }
     return {};
   };
 
