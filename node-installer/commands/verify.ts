@@ -53,7 +53,9 @@ export async function verify(options: Options): Promise<number> {
   const handlers = spec.runtimes.map(({ handler }) => handler);
   if (options.json) options.print(`${JSON.stringify({ ok: problems.length === 0, handlers, problems }, null, 2)}\n`);
   else if (problems.length === 0)
-    options.print(`This node matches the spec and serves ${handlers.join(", ") || "no handler, as specified"}.\n${started.join("")}`);
+    options.print(
+      `This node matches the spec and serves ${handlers.join(", ") || "no handler, as specified"}.\n${started.join("")}`,
+    );
   else options.print(problems.map((problem) => `${problem}\n`).join(""));
   return problems.length === 0 ? 0 : exitCodes.notAsExpected;
 }

@@ -95,7 +95,8 @@ function criError(method: string, socket: string, error: ServiceError): CriError
   if (error.code === status.UNIMPLEMENTED) {
     return new CriError(`containerd answers at ${socket}, but its CRI plugin is not running (${error.details})`, true);
   }
-  if (error.code === status.UNAVAILABLE) return new CriError(`no containerd answers at ${socket} (${connection(error)})`);
+  if (error.code === status.UNAVAILABLE)
+    return new CriError(`no containerd answers at ${socket} (${connection(error)})`);
   if (error.code === status.DEADLINE_EXCEEDED)
     return new CriError(`containerd did not answer ${method} at ${socket} in time`);
   return new CriError(`containerd answered ${method} with: ${error.details}`);

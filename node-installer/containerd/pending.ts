@@ -55,14 +55,17 @@ export async function pendingChanges(host: Host, located: Located, known: Known)
   const upgrade = upgraded(located, serving.version);
   const unit = await unitState(host, located.unit).catch(() => undefined);
   const started = unit && (await startTimeOf(host, unit));
-  const since = started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
+  const since =
+    started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
   const files = started === undefined ? [] : await changedSince(host, located, known, started);
   const changed = files.map((file) => `${file} changed after it`);
   const runtimes = runtimeChanges(serving, onDisk.runtimes, ours, located);
   const unloaded = [...changed, ...runtimes];
   return [
     ...upgrade,
-    ...(unloaded.length > 0 ? [`${located.unit}${since} has not loaded what is on disk now (${unloaded.join("; ")})`] : []),
+    ...(unloaded.length > 0
+      ? [`${located.unit}${since} has not loaded what is on disk now (${unloaded.join("; ")})`]
+      : []),
   ];
 }
 
@@ -116,4 +119,3 @@ async function importsIn(host: Host, bytes: Buffer, file: string): Promise<strin
     return [];
   }
 }
-

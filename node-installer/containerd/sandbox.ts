@@ -144,7 +144,9 @@ const cgroups = "/sys/fs/cgroup";
 async function removeCgroups(host: Host): Promise<string[]> {
   const names = await host.readDirectory(cgroups);
   const problems: string[] = [];
-  for (const path of [cgroups, ...names.map((name) => `${cgroups}/${name}`)].map((each) => `${each}/${metadata.name}`)) {
+  for (const path of [cgroups, ...names.map((name) => `${cgroups}/${name}`)].map(
+    (each) => `${each}/${metadata.name}`,
+  )) {
     if ((await host.stat(path))?.kind !== "directory") continue;
     await removeCgroup(host, path).catch((error: unknown) => problems.push(`${path}: ${(error as Error).message}`));
   }
@@ -154,7 +156,8 @@ async function removeCgroups(host: Host): Promise<string[]> {
 /** Its files are the kernel's and go with it; of a process that has just ended, it keeps the directory for a moment. */
 async function removeCgroup(host: Host, path: string, patience = 10): Promise<void> {
   for (const name of await host.readDirectory(path)) {
-    if ((await host.stat(`${path}/${name}`))?.kind === "directory") await removeCgroup(host, `${path}/${name}`, patience);
+    if ((await host.stat(`${path}/${name}`))?.kind === "directory")
+      await removeCgroup(host, `${path}/${name}`, patience);
   }
   try {
     await host.remove(path);

@@ -11,7 +11,10 @@ import { validateImports } from "./validate.ts";
  * was started. Without a full stop; undefined: nothing was found.
  */
 export async function whyDown(host: Host, located: Located): Promise<string | undefined> {
-  return (await wrongFiles(host, located).catch(() => undefined)) ?? (await saidInJournal(host, located).catch(() => undefined));
+  return (
+    (await wrongFiles(host, located).catch(() => undefined)) ??
+    (await saidInJournal(host, located).catch(() => undefined))
+  );
 }
 
 async function wrongFiles(host: Host, located: Located): Promise<string | undefined> {
@@ -43,7 +46,8 @@ async function saidInJournal(host: Host, { unit }: Located): Promise<string | un
 
 /** Of containerd's `key="value"` lines, the error and what it is about. */
 function reasonIn(line: string): string {
-  const value = (key: string) => new RegExp(`\\b${key}="((?:[^"\\\\]|\\\\.)*)"`).exec(line)?.[1]?.replaceAll('\\"', '"');
+  const value = (key: string) =>
+    new RegExp(`\\b${key}="((?:[^"\\\\]|\\\\.)*)"`).exec(line)?.[1]?.replaceAll('\\"', '"');
   const said = [value("msg"), value("error")].filter((part) => part !== undefined);
   return said.length === 0 ? line : said.join(": ");
 }

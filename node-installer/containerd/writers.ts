@@ -16,7 +16,14 @@ export async function possibleWriters(host: Host, located: Located): Promise<str
   return found;
 }
 
-const commandKeys = new Set(["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStopPost"]);
+const commandKeys = new Set([
+  "ExecCondition",
+  "ExecStartPre",
+  "ExecStart",
+  "ExecStartPost",
+  "ExecReload",
+  "ExecStopPost",
+]);
 const longest = 200;
 
 /** Whether a text names the file, its folder, or the link to it. */

@@ -1,8 +1,8 @@
 import { posix } from "node:path";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import type { FileAttributes } from "../host/host.ts";
-import type { RestartFor } from "../host/restart-budget.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
+import type { RestartFor } from "../host/restart-budget.ts";
 import type { Environment } from "./environment.ts";
 import type { Disk, Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";

@@ -8,8 +8,8 @@ import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
-import { forgetRestarts } from "../host/restart-budget.ts";
 import { lockNode } from "../host/node-lock.ts";
+import { forgetRestarts } from "../host/restart-budget.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { type Disk, entryOf, type Observation, observeDisk, observeHost } from "./observe.ts";
@@ -114,7 +114,8 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     } catch (error) {
       if (!(error instanceof FileChanged)) throw error;
       log.warn("planned-anew", { reason: error.message });
-      if (error instanceof PutBack && (putBack += 1) >= maximumPutBack) break;
+      if (error instanceof PutBack) putBack += 1;
+      if (putBack >= maximumPutBack) break;
     }
   }
   const writers = located === undefined ? [] : await environment.daemon.writers(located);

@@ -65,8 +65,7 @@ export function containerdOn(
       (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries),
     onDisk: async (located, configuration) =>
       (await import("../containerd/pending.ts")).readOnDisk(host, located, configuration),
-    pending: async (located, known) =>
-      (await import("../containerd/pending.ts")).pendingChanges(host, located, known),
+    pending: async (located, known) => (await import("../containerd/pending.ts")).pendingChanges(host, located, known),
     isStarting: async (located) => (await import("../containerd/restart.ts")).isStartingWith(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>

@@ -16,7 +16,8 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec) {
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
     // The only part of the validation that writes nothing: the node's own containerd reads a candidate file later.
-    if (plan.edit || plan.restart) await validateImports(host, observation.located, observation.configuration, plan.entries);
+    if (plan.edit || plan.restart)
+      await validateImports(host, observation.located, observation.configuration, plan.entries);
     const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
     if (disk?.onDisk.error !== undefined) throw brokenBefore(observation.located, disk.onDisk.error);
     return { plan, changes, pending: disk?.pending ?? [], servingKnown: observation.serving !== undefined };

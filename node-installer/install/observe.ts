@@ -142,5 +142,7 @@ async function locateFile(daemon: Daemon, journal: Journal, spec: InstallSpec): 
 }
 
 /** The file with exactly these handlers. */
-export const edit = (observation: Pick<Observation, "edited" | "configuration" | "located">, entries: HandlerEntry[]): Buffer | undefined =>
-  editConfiguration(observation.edited, entries, editContext(observation.located, observation));
+export const edit = (
+  observation: Pick<Observation, "edited" | "configuration" | "located">,
+  entries: HandlerEntry[],
+): Buffer | undefined => editConfiguration(observation.edited, entries, editContext(observation.located, observation));

@@ -110,7 +110,11 @@ export async function passGates(attempt: Attempt): Promise<void> {
     for (const entry of plan.entries) {
       if (proven.has(entry.handler)) continue;
       const runtime = journal.runtimes.find((owned) => owned.runtime.handler === entry.handler)?.runtime;
-      const { seconds, leftOver } = await daemon.verifySandbox(located, entry, runtime && dialSecondsOf(runtime.kataConfig.content));
+      const { seconds, leftOver } = await daemon.verifySandbox(
+        located,
+        entry,
+        runtime && dialSecondsOf(runtime.kataConfig.content),
+      );
       log.info("sandbox-started", { handler: entry.handler, seconds });
       if (leftOver.length > 0) log.warn("sandbox-left-over", { handler: entry.handler, reasons: leftOver });
     }

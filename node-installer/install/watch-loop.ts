@@ -57,7 +57,11 @@ function looking(parts: WatchParts): () => Promise<number> {
     const { specHash } = environment;
     const isDrift = convergedSpec === specHash;
     const mayRestart = !isDrift || repairs.allows(host.uptime());
-    const outcome = await converge(environment, { isDrift, mayRestart, ...(retry !== undefined && { retryToken: retry }) });
+    const outcome = await converge(environment, {
+      isDrift,
+      mayRestart,
+      ...(retry !== undefined && { retryToken: retry }),
+    });
     if (outcome.changed && isDrift && outcome.removed.length === 0) {
       cluster.metrics.repairs += 1;
       log.warn("drift-repaired", { nextRepairInSeconds: repairs.repaired(host.uptime()) / 1000 });

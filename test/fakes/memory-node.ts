@@ -225,7 +225,8 @@ export class MemoryNode {
   };
 
   private readonly containerd: FakeProgram = (args, host) => {
-    if (args[0] === "--version") return { stdout: `containerd github.com/containerd/containerd/v2 v${this.binary} 0123abc\n` };
+    if (args[0] === "--version")
+      return { stdout: `containerd github.com/containerd/containerd/v2 v${this.binary} 0123abc\n` };
     if (args[0] === "config") return { stdout: "version = 3\n" };
     const [, file = ""] = args;
     return this.dump(host.text(file), file);
@@ -254,7 +255,9 @@ export class MemoryNode {
             },
           ];
         });
-        const config = { containerd: { defaultRuntimeName: this.defaultRuntime, runtimes: Object.fromEntries(runtimes) } };
+        const config = {
+          containerd: { defaultRuntimeName: this.defaultRuntime, runtimes: Object.fromEntries(runtimes) },
+        };
         const conditions = ["RuntimeReady", "NetworkReady"].map((type) => ({
           type,
           status: true,

@@ -95,15 +95,22 @@ describe.each(cases)("%s, not loaded yet", (_, arrange, said) => {
   });
 });
 
-test.each([false, true])("what would break the CRI is refused, whether loading is allowed (%s) or not", async (allow) => {
-  const registry = 'plugins."io.containerd.cri.v1.images".registry';
-  onDisk(`${adminsFile}[${registry}]\n  config_path = "/etc/x"\n[${registry}.mirrors."a"]\n  endpoint = ["https://a"]\n`);
-  const { starts } = node;
-  const environment = node.environment(allow ? allowed() : spec);
-  expect(await messageOf(converge(environment))).toMatch(/mirrors and registry\.config_path are both set.*Correct it/);
-  expect(node.starts).toBe(starts);
-  expect(node.served).toEqual([]);
-});
+test.each([false, true])(
+  "what would break the CRI is refused, whether loading is allowed (%s) or not",
+  async (allow) => {
+    const registry = 'plugins."io.containerd.cri.v1.images".registry';
+    onDisk(
+      `${adminsFile}[${registry}]\n  config_path = "/etc/x"\n[${registry}.mirrors."a"]\n  endpoint = ["https://a"]\n`,
+    );
+    const { starts } = node;
+    const environment = node.environment(allow ? allowed() : spec);
+    expect(await messageOf(converge(environment))).toMatch(
+      /mirrors and registry\.config_path are both set.*Correct it/,
+    );
+    expect(node.starts).toBe(starts);
+    expect(node.served).toEqual([]);
+  },
+);
 
 test("a comment, or our own block that somebody dropped, is no change that has to be loaded", async () => {
   await converge(node.environment(spec));
