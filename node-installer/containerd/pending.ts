@@ -20,7 +20,9 @@ export interface OnDisk {
 export async function readOnDisk(host: Host, located: Located, configuration: Buffer | undefined): Promise<OnDisk> {
   const nothing = { runtimes: undefined, error: undefined };
   if (located.binary === undefined) return nothing;
-  const { text, error } = await presentDump(host, located.binary, located.configuration, configuration);
+  const { binary, configuration: file } = located;
+  const { text, error, unanswered } = await presentDump(host, binary, file, configuration);
+  if (unanswered) return nothing;
   if (error !== undefined) return { ...nothing, error };
   try {
     const document = parseDocument(text, "containerd config dump");
@@ -54,7 +56,7 @@ export async function pendingChanges(host: Host, located: Located, known: Known)
   const { serving, onDisk, ours } = known;
   const upgrade = upgraded(located, serving.version);
   const unit = await unitState(host, located.unit).catch(() => undefined);
-  const started = unit && (await startTimeOf(host, unit));
+  const started = unit && startTimeOf(host, unit);
   const since =
     started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
   const files = started === undefined ? [] : await changedSince(host, located, known, started);

@@ -1,5 +1,4 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import type { Located } from "./locate.ts";
 
@@ -48,21 +47,23 @@ export const isStarting = ({ active, sub }: UnitState): boolean => active === "a
  * When the unit's process started, by the clock that dates files, in milliseconds. Counted back from now, because systemd
  * prints times of day in the node's own words, and a clock that was set since would make them worthless.
  */
-export async function startTimeOf(host: Host, unit: UnitState): Promise<number | undefined> {
+export function startTimeOf(host: Host, unit: UnitState): number | undefined {
   if (unit.startedMicroseconds === undefined) return undefined;
-  const uptime = Number((await readIfThere(host, "/proc/uptime"))?.toString("utf8").split(" ")[0]);
-  if (!(uptime > 0)) return undefined;
-  return host.now().getTime() - (uptime * 1000 - unit.startedMicroseconds / 1000);
+  const ago = host.uptime() - unit.startedMicroseconds / 1000;
+  return ago < 0 ? undefined : host.now().getTime() - ago;
 }
 
 /** Less than any program needs from its restart to its first read, more than both clocks' resolution. */
 const resolutionMs = 20;
 
-/** Whether the unit is starting with the file as it is: then waiting is quicker than another restart. */
+/**
+ * Whether the unit is starting with the file as it is: then waiting is quicker than another restart. A start that systemd
+ * has had to repeat is no start to wait for.
+ */
 export async function isStartingWith(host: Host, { unit, file }: Located): Promise<boolean> {
   const state = await unitState(host, unit);
-  if (!isStarting(state)) return false;
-  const started = await startTimeOf(host, state);
+  if (!isStarting(state) || state.restarts > 0) return false;
+  const started = startTimeOf(host, state);
   const stat = await host.stat(file);
   return started !== undefined && stat !== undefined && Number(stat.ctimeNs / 1_000_000n) + resolutionMs < started;
 }

@@ -106,6 +106,8 @@ async function candidateOf(
 export interface Dump {
   text: string;
   error: string | undefined;
+  /** containerd did not answer at all: there is no such program here, or not in time. */
+  unanswered: boolean;
 }
 
 /** What the node's own containerd makes of its files as they are; `configuration`: the bytes of the one that it reads. */
@@ -123,7 +125,8 @@ async function defaults(host: Host, binary: string): Promise<Dump> {
 
 function outcome({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }): Dump {
   const reason = stderr.trim().split("\n").at(-1);
-  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
+  const unanswered = code === 127 || code === 124;
+  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}`, unanswered };
 }
 
 /** Placed in the same folder, for relative imports, under a name that no import of *.toml matches. */
@@ -135,8 +138,8 @@ async function dumpCandidate(host: Host, binary: string, located: Located, candi
   await host.remove(path);
   try {
     await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
-    const { text, error } = await dump(host, binary, path);
-    return { text, error: error?.replaceAll(path, located.configuration) };
+    const { error, ...answer } = await dump(host, binary, path);
+    return { ...answer, error: error?.replaceAll(path, located.configuration) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;

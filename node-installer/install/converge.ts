@@ -64,7 +64,7 @@ export async function converge(environment: Environment, options: ConvergeOption
     }
     // Removing a runtime after its last pod ended is what the spec asks for, not drift.
     const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
-    if (options.mayRestart === false && drifted) refuseRestart(observation);
+    if (options.mayRestart === false && drifted) throw await driftAgain(environment, observation);
   }
   environment.log.keep();
   const lock = await lockNode(host, lockTimeoutMs);
@@ -218,11 +218,11 @@ async function resetBreaker(
   return holder.journal;
 }
 
-function refuseRestart({ located }: Observation): never {
-  throw new Refusal(
+async function driftAgain({ daemon }: Environment, { located }: Observation): Promise<Refusal> {
+  return new Refusal(
     "drift-again",
     `${located.file} or the running containerd drifted from the spec again soon after it was repaired. ` +
-      "Another program seems to change it: find out which one. The installer tries again later.",
+      `Another program seems to change it. ${suspects(await daemon.writers(located))}The installer tries again later.`,
   );
 }
 

@@ -131,7 +131,6 @@ export class MemoryHost implements Host {
   // Host
 
   async readFile(path: string): Promise<Buffer> {
-    if (path === "/proc/uptime") return Buffer.from(`${(this.time - Date.UTC(2025, 11, 31)) / 1000} 0.00\n`);
     return Buffer.from((await this.file(path)).content);
   }
 

@@ -19,8 +19,6 @@ import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { fakeSystemctl } from "./systemctl.ts";
 
 export const configPath = "/etc/containerd/config.toml";
-/** When the machine was started, by the host's clock. */
-const bootTime = Date.UTC(2025, 11, 31);
 const cri = "io.containerd.cri.v1.runtime";
 export const adminsFile = `version = 3
 # the administrator's own
@@ -213,7 +211,7 @@ export class MemoryNode {
           ? ["activating", "start", "success"]
           : ["active", "running", "success"];
       const state = `ActiveState=${active}\nSubState=${sub}\nResult=${result}`;
-      const started = `ExecMainStartTimestampMonotonic=${(this.startedAt - bootTime) * 1000}`;
+      const started = `ExecMainStartTimestampMonotonic=${this.startedAt * 1000}`;
       return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n${started}\n` };
     }
     if (verb === "restart" && args[0] === "containerd.service") {
