@@ -21,7 +21,8 @@ export async function restart(
   { located }: Pick<Observation, "located">,
   purpose: RestartFor,
 ): Promise<void> {
-  if (await daemon.isStarting(located)) {
+  // A systemd that does not answer this may still restart it.
+  if (await daemon.isStarting(located).catch(() => false)) {
     log.info("still-starting", { unit: located.unit });
     return;
   }

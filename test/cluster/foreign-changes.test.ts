@@ -107,6 +107,10 @@ describe.concurrent.each([
       expect(allowed.code, allowed.stderr).toBe(0);
       expect(await startsOf(node())).toBe(starts + 1);
       expect(await node().served()).toEqual([handler()]);
+      // The sandbox that proved the handler has left nothing, neither did an earlier one.
+      expect(allowed.stdout).toMatch(/"event":"sandbox-started".*"seconds":\d/);
+      expect(allowed.stdout).not.toContain("sandbox-left-over");
+      expect(await node().run("find", "/sys/fs/cgroup", "-name", "contrast-runtime-verify")).toBe("");
       expect((await node().installer("uninstall", spec)).code).toBe(0);
       expect(await node().read(configPath)).toBe(edited);
     });
