@@ -138,6 +138,14 @@ export interface GroupArgs {
    */
   verifySandbox?: boolean | undefined;
   /**
+   * Let the installer's restart also load what others have changed on a node without restarting containerd, and a containerd
+   * that was upgraded without a restart. Otherwise such a node is refused until somebody restarts containerd there. Plain,
+   * because it is part of the install spec.
+   *
+   * @default false
+   */
+  loadPendingChanges?: boolean | undefined;
+  /**
    * What happens on the nodes when the group leaves the stack: "uninstall" or "leave". Plain, because the engine needs it
    * when the group is no longer in the program.
    *
@@ -146,7 +154,8 @@ export interface GroupArgs {
   onDestroy?: OnDestroy;
 }
 
-const { atOnce, minimumNodes, ignoreNodes, stallTimeout, priorityClass, verifySandbox, onDestroy } = groupSchema.shape;
+const { atOnce, minimumNodes, ignoreNodes, stallTimeout, priorityClass, verifySandbox, loadPendingChanges, onDestroy } =
+  groupSchema.shape;
 
 /** Labels, each value an Input of its own. */
 export const labelInputs = input(z.record(labels.keyType, input(labelValue)));
@@ -163,6 +172,7 @@ export const groupArgs = {
   tolerations: input(z.array(input(z.strictObject(inputs(toleration.shape)))).default([])),
   priorityClass: input(priorityClass),
   verifySandbox,
+  loadPendingChanges,
   onDestroy,
 } satisfies Shape<GroupArgs>;
 

@@ -172,13 +172,15 @@ function identity({ name, object, options, namespace, group, atOnce }: Installer
   ];
 }
 
-function installSpec({ object, group, distribution, atOnce, verifySandbox }: Installer, runtimes: RuntimeSpec[]): Spec {
+function installSpec(installer: Installer, runtimes: RuntimeSpec[]): Spec {
+  const { object, group, distribution, atOnce, verifySandbox, loadPendingChanges } = installer;
   const rendered = withoutStack(() =>
     renderSpec({
       group,
       distribution: definedOnly(distribution) as InstallSpec["distribution"],
       atOnce,
       verifySandbox,
+      loadPendingChanges,
       runtimes,
     }),
   );

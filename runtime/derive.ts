@@ -65,11 +65,12 @@ export interface SpecInput {
   distribution: InstallSpec["distribution"];
   atOnce: number;
   verifySandbox: boolean;
+  loadPendingChanges?: boolean | undefined;
   runtimes: RuntimeSpec[];
 }
 
 /** A group's install spec as a document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
-export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
+export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, ...group }: SpecInput): {
   spec: InstallSpec;
   json: string;
   hash: string;
@@ -87,6 +88,8 @@ export function renderSpec({ runtimes, verifySandbox, ...group }: SpecInput): {
     ...group,
     runtimes: sorted,
     verifySandbox: verifySandbox || sorted.some(({ platform }) => platform === "local"),
+    // Left out unless it is wanted, so that specs of groups that do not know it stay as they are.
+    ...(loadPendingChanges && { loadPendingChanges }),
   });
   const json = `${canonicalJson(spec, 2)}\n`;
   return { spec, json, hash: sha256(json) };

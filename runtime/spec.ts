@@ -113,6 +113,8 @@ export const installSpecSchema = z
     runtimes: z.array(runtimeSpec),
     /** Start a sandbox through the CRI after the installation and check its shim. Always on for `local`. */
     verifySandbox: z.boolean(),
+    /** What others changed on a node and nobody has loaded yet is loaded by the installer's restart. Absent: refused. */
+    loadPendingChanges: z.boolean().optional(),
   })
   .superRefine(({ runtimes }, context) => {
     const refuse = (path: (string | number)[], message: string) =>

@@ -365,6 +365,12 @@ export const groupSchema = z.strictObject({
     .boolean()
     .default(defaults.verifySandbox)
     .describe("Starts a sandbox with each new handler before the commit. Always done for `local`."),
+  loadPendingChanges: z
+    .boolean()
+    .optional()
+    .describe(
+      "`true`: the installer's restart also loads what others changed on a node and did not load, and an upgraded containerd. Otherwise such a node is refused until containerd is restarted there.",
+    ),
   onDestroy: z
     .enum(onDestroyValues)
     .default(defaults.onDestroy)

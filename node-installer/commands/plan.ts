@@ -22,6 +22,8 @@ export interface PlanDocument {
   untrusted?: string[];
   /** What the node's owner must know before something that they may do later. */
   notices?: string[];
+  /** What containerd's restart would load that others have changed; refused, unless `loadPendingChanges` is set. */
+  pending?: string[];
 }
 
 type Made = Awaited<ReturnType<typeof planFor>>;
@@ -31,7 +33,7 @@ export async function plan(options: Options): Promise<number> {
   const { host, daemon } = await source(options, spec);
   const made = await planFor(host, daemon, spec, options.bundle === undefined);
   if (options.json) options.print(`${JSON.stringify(documentOf(made), null, 2)}\n`);
-  else options.print(describe(made));
+  else options.print(describe(made, spec.loadPendingChanges === true));
   return 0;
 }
 
@@ -59,7 +61,7 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   return { host, daemon: replayingDaemon(containerdOn(host, spec.distribution), bundle) };
 }
 
-function documentOf({ plan, changes, notices }: Made): PlanDocument {
+function documentOf({ plan, changes, notices, pending }: Made): PlanDocument {
   return {
     changes: changes.map(({ path, action, content }) => ({
       path,
@@ -70,12 +72,15 @@ function documentOf({ plan, changes, notices }: Made): PlanDocument {
     restart: plan.restart,
     ...(plan.untrusted.length > 0 && { untrusted: plan.untrusted }),
     ...(notices.length > 0 && { notices }),
+    ...(pending.length > 0 && { pending }),
   };
 }
 
-function describe({ plan, changes, servingKnown, notices }: Made): string {
+function describe({ plan, changes, servingKnown, notices, pending }: Made, loadPending: boolean): string {
+  const loads = loadPending ? "containerd's restart loads it, as loadPendingChanges allows" : "restart it first";
   const said = [
     ...notices.map((sentence) => `note: ${sentence}\n`),
+    ...pending.map((sentence) => `${loadPending ? "pending" : "refused"}: ${sentence}: ${loads}\n`),
     ...plan.untrusted.map((sentence) => `refused: ${sentence}\n`),
     ...plan.blocked.map(({ handler, pods }) => `stays: ${handler}, used by ${listed(pods)}\n`),
   ];

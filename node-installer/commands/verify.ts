@@ -1,3 +1,4 @@
+import { dialSecondsOf } from "../containerd/sandbox.ts";
 import { mismatches } from "../containerd/serving.ts";
 import { readJournal } from "../host/journal.ts";
 import { sentence } from "../install/log.ts";
@@ -15,6 +16,7 @@ export async function verify(options: Options): Promise<number> {
   const { environment, spec, host } = await openEnvironment({ ...options, print: () => undefined });
   const { daemon } = environment;
   const problems: string[] = [];
+  const started: string[] = [];
   try {
     const journal = await readJournal(host, spec.group);
     if (journal.transaction !== undefined) {
@@ -33,13 +35,16 @@ export async function verify(options: Options): Promise<number> {
     }
     const { serving, notServing, located } = observation;
     if (serving === undefined) problems.push(`containerd's CRI (${located.socket}) does not answer: ${notServing}`);
+    if (serving === undefined) problems.push(...[await daemon.whyDown(located)].filter((why) => why !== undefined));
     else {
       const notServed = mismatches(serving, plan);
       problems.push(...notServed);
       for (const runtime of notServed.length > 0 ? [] : spec.runtimes) {
-        await daemon.verifySandbox(located, entryOf(runtime)).catch((error: unknown) => {
-          problems.push(`a sandbox of ${runtime.handler} cannot run: ${sentence(error)}`);
-        });
+        const dialSeconds = dialSecondsOf(runtime.kataConfig.content);
+        await daemon.verifySandbox(located, entryOf(runtime), dialSeconds).then(
+          ({ seconds }) => started.push(`A sandbox of ${runtime.handler} started in ${seconds} s.\n`),
+          (error: unknown) => problems.push(sentence(error)),
+        );
       }
     }
   } finally {
@@ -48,7 +53,9 @@ export async function verify(options: Options): Promise<number> {
   const handlers = spec.runtimes.map(({ handler }) => handler);
   if (options.json) options.print(`${JSON.stringify({ ok: problems.length === 0, handlers, problems }, null, 2)}\n`);
   else if (problems.length === 0)
-    options.print(`This node matches the spec and serves ${handlers.join(", ") || "no handler, as specified"}.\n`);
+    options.print(
+      `This node matches the spec and serves ${handlers.join(", ") || "no handler, as specified"}.\n${started.join("")}`,
+    );
   else options.print(problems.map((problem) => `${problem}\n`).join(""));
   return problems.length === 0 ? 0 : exitCodes.notAsExpected;
 }

@@ -43,6 +43,8 @@ export interface SandboxConfig {
   /** containerd writes the sandbox's resolv.conf from it; if it is empty, the node must have one to copy. */
   dnsConfig: { options: string[] };
   labels: Record<string, string>;
+  /** The cgroup below which the sandbox's own is made; without one, containerd's, where nobody removes it. */
+  linux: { cgroupParent: string };
 }
 
 /** `socket`: the path by which this process reaches it. Nothing is sent before the first call. */
@@ -71,7 +73,7 @@ export function openCri(socket: string): Cri {
     },
     listSandboxes: async (timeoutMs) => (await call<{ items: Sandbox[] }>("ListPodSandbox", {}, timeoutMs)).items,
     async runSandbox(config, handler, timeoutMs) {
-      const request = { config: { ...config, linux: {} }, runtimeHandler: handler };
+      const request = { config, runtimeHandler: handler };
       return (await call<{ podSandboxId: string }>("RunPodSandbox", request, timeoutMs)).podSandboxId;
     },
     stopSandbox: (id, timeoutMs) => call("StopPodSandbox", { podSandboxId: id }, timeoutMs),
@@ -93,10 +95,19 @@ function criError(method: string, socket: string, error: ServiceError): CriError
   if (error.code === status.UNIMPLEMENTED) {
     return new CriError(`containerd answers at ${socket}, but its CRI plugin is not running (${error.details})`, true);
   }
-  if (error.code === status.UNAVAILABLE) return new CriError(`no containerd answers at ${socket} (${error.details})`);
+  if (error.code === status.UNAVAILABLE)
+    return new CriError(`no containerd answers at ${socket} (${connection(error)})`);
   if (error.code === status.DEADLINE_EXCEEDED)
     return new CriError(`containerd did not answer ${method} at ${socket} in time`);
   return new CriError(`containerd answered ${method} with: ${error.details}`);
+}
+
+/** gRPC wraps the one word that matters, such as ECONNREFUSED, in a sentence about its resolver. */
+function connection({ details }: ServiceError): string {
+  const code = /\b(E[A-Z]{3,})\b/.exec(details)?.[1];
+  if (code === "ENOENT") return "there is no such socket";
+  if (code === "ECONNREFUSED") return "nothing listens there";
+  return code ?? details;
 }
 
 const field = (type: string, id: number): { type: string; id: number } => ({ type, id });
@@ -174,7 +185,7 @@ const schema = {
               },
             },
             DNSConfig: { fields: { options: list("string", 3) } },
-            LinuxPodSandboxConfig: { fields: {} },
+            LinuxPodSandboxConfig: { fields: { cgroupParent: field("string", 1) } },
             RunPodSandboxRequest: {
               fields: { config: field("PodSandboxConfig", 1), runtimeHandler: field("string", 2) },
             },

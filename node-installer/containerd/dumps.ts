@@ -1,7 +1,7 @@
 import { dotted, isTable, parseDocument, sameDocument, type Table, tableAt, withoutZeros } from "./document.ts";
 import { type Owned, subtract } from "./edit.ts";
 import { type HandlerEntry, inDump } from "./entry.ts";
-import { imagesPlugin, runtimeSectionOf } from "./plugins.ts";
+import { imagesPlugin, runtimeSectionOf, version2Plugin } from "./plugins.ts";
 import { proxyPluginsOf } from "./tables.ts";
 
 /** What should differ between two configurations: these entries appear, and what was owned before disappears. */
@@ -25,7 +25,7 @@ export function compareDumps(before: string, after: string, { entries, removed }
     ...foreign,
     ...entries.flatMap((entry) => missing(next, entry)),
     ...leftOver(next, ours, entries),
-    ...badDefault(next),
+    ...fatalIn(next),
   ];
 }
 
@@ -84,6 +84,18 @@ function leftOver(document: Table, ours: Owned, entries: readonly HandlerEntry[]
     .filter((handler) => !wanted.has(handler) && Object.hasOwn(runtimes, handler))
     .map((handler) => `handler ${handler} would still be served`);
 }
+
+function badRegistry(document: Table): string[] {
+  const sections = [imagesPlugin, version2Plugin].map((plugin) => tableAt(document, [...plugin, "registry"]));
+  return sections.some((one) => one !== undefined && !!one.config_path && !isEmptyTable(one.mirrors))
+    ? ["registry.mirrors and registry.config_path are both set, with which containerd's CRI plugin does not start"]
+    : [];
+}
+
+const isEmptyTable = (value: unknown): boolean => !isTable(value) || Object.keys(value).length === 0;
+
+/** What `config dump` prints without a word, and the CRI plugin does not start with. */
+export const fatalIn = (dump: Table): string[] => [...badDefault(dump), ...badRegistry(dump)];
 
 /** containerd accepts a default runtime that does not exist, but then serves no kubelet. */
 function badDefault(document: Table): string[] {

@@ -30,10 +30,18 @@ interface Field<Value> {
 const text = (value: unknown): string => (typeof value === "string" ? value : "");
 const strings = (value: unknown): string[] => (Array.isArray(value) ? value.map(String) : []);
 const flag = (value: unknown): boolean => value === true;
-const setOptions = (value: unknown): Table =>
-  Object.fromEntries(
-    Object.entries(isTable(value) ? value : {}).filter(([, one]) => one !== "" && one !== 0 && one !== false),
+/** A file's integers are bigint, a status's are numbers. */
+const plain = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
+/** Only what says something, in one form for files and statuses. */
+const setOptions = (value: unknown): Table => {
+  const set = withoutZeros(value);
+  if (!isTable(set)) return {};
+  return Object.fromEntries(
+    Object.entries(set)
+      .filter(([, one]) => one !== null)
+      .map(([key, one]) => [key, plain(one)]),
   );
+};
 
 /** The one list of an entry's fields, in the order in which they are written. */
 const entryFields: { readonly [Key in Setting]: Field<ServedHandler[Key]> } = {
@@ -62,6 +70,10 @@ export const asServed = (entry: ContainerdEntry): ServedHandler => handlerOf((se
 /** A runtime in the verbose status of the CRI. */
 export const fromStatus = (runtime: unknown): ServedHandler =>
   handlerOf((_, { status }) => (isTable(runtime) ? runtime[status] : undefined));
+
+/** A runtime's table in a configuration or in a dump of it. */
+export const fromToml = (runtime: unknown): ServedHandler =>
+  handlerOf((_, { toml }) => (isTable(runtime) ? runtime[toml] : undefined));
 
 /** The entry in a configuration file: the keys of its table, and the tables below that. What it does not set is left out. */
 export function toToml(entry: ContainerdEntry) {

@@ -1,4 +1,4 @@
-import { tableAt } from "./document.ts";
+import { type Table, tableAt } from "./document.ts";
 
 /**
  * containerd's CRI plugin by its ids: files of version 1 call it `cri`, those of version 2 by its full name. Since 2.0 it is
@@ -19,4 +19,12 @@ export const imagesPlugin = ["plugins", criPlugins.images] as const;
 /** The section that holds the runtimes, in a dump: that is always in the newest version that its containerd knows. */
 export function runtimeSectionOf(dump: unknown) {
   return tableAt(dump, [...version3Plugin, "containerd"]) ?? tableAt(dump, [...version2Plugin, "containerd"]);
+}
+
+/** The runtimes of a dump, and the name of the default one; undefined: it has no CRI section. */
+export function runtimesIn(dump: unknown): { runtimes: Table; defaultRuntime: string } | undefined {
+  const section = runtimeSectionOf(dump);
+  if (section === undefined) return undefined;
+  const name = section.default_runtime_name;
+  return { runtimes: tableAt(section, ["runtimes"]) ?? {}, defaultRuntime: typeof name === "string" ? name : "" };
 }

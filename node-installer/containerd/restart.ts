@@ -14,13 +14,15 @@ export interface UnitState {
   restarts: number;
   /** New for every start. */
   invocation: string;
+  /** When its main process started, in microseconds since the machine did; undefined: unknown, or there is none. */
+  startedMicroseconds: number | undefined;
 }
 
 /** How long to wait for systemd. A start that takes longer continues, and the gate looks at the outcome. */
 const restartTimeoutMs = 120_000;
 
 export async function unitState(host: Host, unit: string): Promise<UnitState> {
-  const properties = "ActiveState,SubState,Result,NRestarts,InvocationID";
+  const properties = "ActiveState,SubState,Result,NRestarts,InvocationID,ExecMainStartTimestampMonotonic";
   const { code, stdout, stderr } = await host.run("systemctl", ["show", unit, `--property=${properties}`], {
     timeoutMs: 10_000,
   });
@@ -34,7 +36,36 @@ export async function unitState(host: Host, unit: string): Promise<UnitState> {
     result: value("Result"),
     restarts: Number(values.get("NRestarts") ?? 0),
     invocation: value("InvocationID"),
+    startedMicroseconds: Number(values.get("ExecMainStartTimestampMonotonic") ?? 0) || undefined,
   };
+}
+
+/** systemd runs its start, however long that takes; not: it has failed, and systemd waits before the next attempt. */
+export const isStarting = ({ active, sub }: UnitState): boolean => active === "activating" && !sub.startsWith("auto-");
+
+/**
+ * When the unit's process started, by the clock that dates files, in milliseconds. Counted back from now, because systemd
+ * prints times of day in the node's own words, and a clock that was set since would make them worthless.
+ */
+export function startTimeOf(host: Host, unit: UnitState): number | undefined {
+  if (unit.startedMicroseconds === undefined) return undefined;
+  const ago = host.uptime() - unit.startedMicroseconds / 1000;
+  return ago < 0 ? undefined : host.now().getTime() - ago;
+}
+
+/** Less than any program needs from its restart to its first read, more than both clocks' resolution. */
+const resolutionMs = 20;
+
+/**
+ * Whether the unit is starting with the file as it is: then waiting is quicker than another restart. A start that systemd
+ * has had to repeat is no start to wait for.
+ */
+export async function isStartingWith(host: Host, { unit, file }: Located): Promise<boolean> {
+  const state = await unitState(host, unit);
+  if (!isStarting(state) || state.restarts > 0) return false;
+  const started = startTimeOf(host, state);
+  const stat = await host.stat(file);
+  return started !== undefined && stat !== undefined && Number(stat.ctimeNs / 1_000_000n) + resolutionMs < started;
 }
 
 /** Called before anything is written: at the restart itself it would be too late to refuse. */

@@ -5,14 +5,31 @@ import type { Cri, Sandbox } from "./cri.ts";
 import type { HandlerEntry } from "./entry.ts";
 
 export interface VerifyTimeouts {
-  /** A confidential VM with a lot of memory starts slowly. */
-  startMs: number;
   callMs: number;
   /** How long to keep trying to remove a sandbox. */
   removeMs: number;
 }
 
-const verifyTimeouts: VerifyTimeouts = { startMs: 180_000, callMs: 30_000, removeMs: 15_000 };
+const verifyTimeouts: VerifyTimeouts = { callMs: 30_000, removeMs: 15_000 };
+
+/** What the shim needs around the time that it gives the guest: the network, the VMM, the mounts. */
+const startMarginMs = 60_000;
+/** For a runtime whose configuration does not say how long it waits. */
+const usualDialSeconds = 120;
+
+/** How long a runtime waits for its guest, as its Kata configuration says. */
+export function dialSecondsOf(kataConfiguration: string): number | undefined {
+  const seconds = /^dial_timeout = (\d+)$/m.exec(kataConfiguration)?.[1];
+  return seconds === undefined ? undefined : Number(seconds);
+}
+
+/** What a sandbox that ran our shim has shown. */
+export interface Proof {
+  /** How long it took to start. */
+  seconds: number;
+  /** What of it could not be removed, in words. */
+  leftOver: string[];
+}
 
 /** The kubelet stops every sandbox that it did not start itself, within seconds: it may be gone before we look at it. */
 const attempts = 3;
@@ -28,45 +45,126 @@ export async function verifySandbox(
   host: Host,
   cri: Cri,
   { handler, entry }: HandlerEntry,
+  dialSeconds = usualDialSeconds,
   timeouts: VerifyTimeouts = verifyTimeouts,
-): Promise<void> {
-  await removeSandboxes(host, cri, handler, timeouts);
+): Promise<Proof> {
   for (let attempt = 1; ; attempt += 1) {
-    const { shims, ready } = await startAndLook(host, cri, handler, timeouts);
-    if (shims.includes(entry.runtimePath)) return;
+    const { shims, ready, seconds, leftOver } = await startAndLook(host, cri, handler, dialSeconds, timeouts);
+    if (shims.includes(entry.runtimePath)) return { seconds, leftOver };
     if (shims.length === 0 && !ready && attempt < attempts) continue;
     const found = shims.length === 0 ? "no process was started for it" : `it runs ${listed(shims)}`;
     throw new Error(`a sandbox of handler ${handler} does not run the shim ${entry.runtimePath}: ${found}`);
   }
 }
 
-/** The programs that ran as the shim of a new sandbox, and whether it was still ready after they were looked for. */
+interface Sight extends Proof {
+  /** The programs that ran as the shim of the sandbox. */
+  shims: string[];
+  /** Whether it was still ready after they were looked for. */
+  ready: boolean;
+}
+
 async function startAndLook(
   host: Host,
   cri: Cri,
   handler: string,
+  dialSeconds: number,
   timeouts: VerifyTimeouts,
-): Promise<{ shims: string[]; ready: boolean }> {
+): Promise<Sight> {
+  const uid = randomUUID();
   const config = {
-    metadata: { ...metadata, uid: randomUUID() },
+    metadata: { ...metadata, uid },
     hostname: metadata.name,
     dnsConfig: { options: ["ndots:1"] },
     labels: {},
+    linux: { cgroupParent: `/${metadata.name}` },
   };
+  const began = host.uptime();
+  let sight: Omit<Sight, "leftOver">;
   try {
-    const id = await cri.runSandbox(config, handler, timeouts.startMs);
+    const id = await cri.runSandbox(config, handler, dialSeconds * 1000 + startMarginMs);
+    const seconds = Math.round((host.uptime() - began) / 1000);
     const shims = await shimsOf(host, id);
     const sandboxes = await cri.listSandboxes(timeouts.callMs);
-    return { shims, ready: sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY") };
-  } finally {
-    await removeSandboxes(host, cri, handler, timeouts);
+    const ready = sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY");
+    sight = { shims, ready, seconds };
+  } catch (error) {
+    // The start is what failed: what cannot be removed after it is not worth another message.
+    await removeOwn(host, cri, uid, timeouts).catch(() => undefined);
+    await removeCgroups(host);
+    throw new Error(startFailure(handler, error, dialSeconds), { cause: error });
+  }
+  await removeOwn(host, cri, uid, timeouts);
+  return { ...sight, leftOver: await removeCgroups(host) };
+}
+
+/** A guest's own errors end in a backtrace of addresses, and one that does not come up in the words of a dead connection. */
+function startFailure(handler: string, error: unknown, dialSeconds: number): string {
+  const [message = ""] = (error instanceof Error ? error.message : String(error)).split(/\s*Stack backtrace:/, 1);
+  if (/timed out connecting to (vsock|hybrid|unix)|Failed to Check if grpc server is working/i.test(message)) {
+    return (
+      `a sandbox of handler ${handler} cannot run: the VM was started, but its guest did not answer within ${dialSeconds} s (dial_timeout). ` +
+      `Its kernel or its root file system does not come up; containerd's journal on the node has the guest's console if debugging is on. containerd says: ${message}`
+    );
+  }
+  return `a sandbox of handler ${handler} cannot run: ${message}`;
+}
+
+/** The sandbox of one attempt. Its id may be unknown, if containerd did not answer in time. */
+async function removeOwn(host: Host, cri: Cri, uid: string, timeouts: VerifyTimeouts): Promise<void> {
+  for (const sandbox of await cri.listSandboxes(timeouts.callMs)) {
+    if (sandbox.metadata.uid === uid) await removeSandbox(host, cri, sandbox.id, timeouts);
   }
 }
 
-/** Removes our sandboxes of this handler, including those left by an earlier attempt. */
-async function removeSandboxes(host: Host, cri: Cri, handler: string, timeouts: VerifyTimeouts): Promise<void> {
-  for (const sandbox of await cri.listSandboxes(timeouts.callMs)) {
-    if (sandbox.runtimeHandler === handler && isOurs(sandbox)) await removeSandbox(host, cri, sandbox.id, timeouts);
+/**
+ * Removes what earlier attempts left, such as one that a power loss ended, of whatever handler. Called before containerd's
+ * file is edited. Returns what could not be removed: each attempt has its own uid, so nothing depends on it.
+ */
+export async function removeStaleSandboxes(
+  host: Host,
+  cri: Cri,
+  timeouts: VerifyTimeouts = verifyTimeouts,
+): Promise<string[]> {
+  const problems: string[] = [];
+  for (const sandbox of (await cri.listSandboxes(timeouts.callMs)).filter(isOurs)) {
+    await removeSandbox(host, cri, sandbox.id, timeouts).catch((error: unknown) => {
+      problems.push(`sandbox ${sandbox.id}: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
+  return [...problems, ...(await removeCgroups(host))];
+}
+
+const cgroups = "/sys/fs/cgroup";
+
+/**
+ * The cgroups below which the sandbox was. On version 2 they are one tree, on version 1 one for each controller. Kata
+ * leaves its own behind: where kubelet is the parent, it removes the whole tree, and here we are.
+ */
+async function removeCgroups(host: Host): Promise<string[]> {
+  const names = await host.readDirectory(cgroups);
+  const problems: string[] = [];
+  for (const path of [cgroups, ...names.map((name) => `${cgroups}/${name}`)].map(
+    (each) => `${each}/${metadata.name}`,
+  )) {
+    if ((await host.stat(path))?.kind !== "directory") continue;
+    await removeCgroup(host, path).catch((error: unknown) => problems.push(`${path}: ${(error as Error).message}`));
+  }
+  return problems;
+}
+
+/** Its files are the kernel's and go with it; of a process that has just ended, it keeps the directory for a moment. */
+async function removeCgroup(host: Host, path: string, patience = 10): Promise<void> {
+  for (const name of await host.readDirectory(path)) {
+    if ((await host.stat(`${path}/${name}`))?.kind === "directory")
+      await removeCgroup(host, `${path}/${name}`, patience);
+  }
+  try {
+    await host.remove(path);
+  } catch (error) {
+    if (patience === 0 || (error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+    await host.delay(200);
+    await removeCgroup(host, path, patience - 1);
   }
 }
 

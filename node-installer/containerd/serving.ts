@@ -51,16 +51,37 @@ export const mismatches = (
   ...removed.filter((handler) => handler in state.handlers).map((handler) => `handler ${handler} is still served`),
 ];
 
-/** What has changed apart from our handlers. */
-export function unlikeBefore(before: ServingState, after: ServingState, ours: ReadonlySet<string>): string[] {
+/** The runtimes that a daemon has, or would have if it loaded the files as they are. */
+export type Runtimes = Pick<ServingState, "defaultRuntime" | "handlers">;
+
+/** What has changed about handlers that are not ours. One more than before is nobody's loss. */
+export function foreignChanges(before: Runtimes, after: Runtimes, ours: ReadonlySet<string>): string[] {
   const foreign = Object.entries(before.handlers).filter(([name]) => !ours.has(name));
   return [
     ...foreign.flatMap(([name, settings]) => different(name, settings, after.handlers[name])),
     ...(before.defaultRuntime === after.defaultRuntime
       ? []
       : [`the default runtime is "${after.defaultRuntime}", but was "${before.defaultRuntime}"`]),
-    ...(before.networkReady && !after.networkReady ? [`the network is no longer ready (${reasons(after)})`] : []),
   ];
+}
+
+/** Empty: the network is as ready as it was. */
+export const networkLoss = (before: ServingState, after: ServingState): string[] =>
+  before.networkReady && !after.networkReady ? [`the network is no longer ready (${reasons(after)})`] : [];
+
+/**
+ * What a daemon that served `serving` must serve after a restart: our own handlers aside, what its files say now. Whoever
+ * changed them meanwhile had reasons, which are no fault of our change.
+ */
+export function afterRestart(
+  serving: ServingState,
+  onDisk: Runtimes | undefined,
+  ours: ReadonlySet<string>,
+): ServingState {
+  if (onDisk === undefined) return serving;
+  const own = Object.entries(serving.handlers).filter(([name]) => ours.has(name));
+  const foreign = Object.entries(onDisk.handlers).filter(([name]) => !ours.has(name));
+  return { ...serving, defaultRuntime: onDisk.defaultRuntime, handlers: Object.fromEntries([...own, ...foreign]) };
 }
 
 export const reasons = ({ messages }: ServingState): string => messages.join("; ") || "no reason given";

@@ -24,7 +24,7 @@ interface Merged {
 }
 
 /** Highest precedence first; `/lib` is a link where /usr is merged. */
-const unitFolders = [
+export const unitFolders = [
   "/etc/systemd/system",
   "/run/systemd/system",
   "/usr/local/lib/systemd/system",
@@ -92,6 +92,14 @@ function expanded(command: readonly string[], environment: Environment): string[
     if (whole !== undefined) return words(whole);
     return word.replaceAll(/\$\{([A-Za-z_]\w*)\}/g, (variable, name: string) => value(name) ?? variable);
   });
+}
+
+/** Every setting of the service's section, with the file that makes it: the unit's own and its drop-ins'. */
+export async function settingsOf(host: Host, name: string): Promise<{ path: string; key: string; value: string }[]> {
+  const unit = await readUnit(host, name);
+  const paths = unit === undefined ? [] : [unit.path, ...(await dropIns(host, name))];
+  const texts = await Promise.all(paths.map(async (path) => ({ path, unit: await text(host, path) })));
+  return texts.flatMap(({ path, unit }) => serviceSettings(unit).map((setting) => ({ path, ...setting })));
 }
 
 /** A link to /dev/null, which masks a drop-in, counts as an empty one. */

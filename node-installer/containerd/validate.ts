@@ -38,18 +38,14 @@ export async function validateConfiguration(
 
   const context = { ...editContext(located, { configuration, edited }), known };
   const removed = ownedBy(edited, context);
-  let before =
-    configuration === undefined ? await defaults(host, binary) : await dump(host, binary, located.configuration);
+  let before = await presentDump(host, binary, located.configuration, configuration);
   if (before.error !== undefined && located.kind === "root" && removed.handlers.length > 0) {
     // If what is ours is why, everything else must be as it is without that.
     const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context), dryRun);
     if (others !== undefined && others.error === undefined) before = others;
   }
   if (before.error !== undefined) {
-    throw new Refusal(
-      "configuration-broken-before",
-      `containerd ${located.version} does not load ${located.configuration} as it is now: ${before.error}. Correct it first; nothing was changed.`,
-    );
+    throw brokenBefore(located, before.error);
   }
   const candidate = await candidateOf(host, located, { configuration, next }, entries, removed, known);
   const after = await dumpOf(host, binary, located, candidate, dryRun);
@@ -63,6 +59,12 @@ export async function loadsConfiguration(host: Host, { binary, configuration }: 
   if (binary === undefined || (await host.stat(configuration)) === undefined) return true;
   return (await dump(host, binary, configuration)).error === undefined;
 }
+
+export const brokenBefore = ({ version, configuration }: Located, error: string): Refusal =>
+  new Refusal(
+    "configuration-broken-before",
+    `containerd ${version} does not load ${configuration} as it is now: ${error}. Correct it first; nothing was changed.`,
+  );
 
 /** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
 export async function validateImports(
@@ -115,10 +117,16 @@ async function candidateOf(
   return Buffer.from(stringify(merged));
 }
 
-interface Dump {
+export interface Dump {
   text: string;
   error: string | undefined;
+  /** containerd did not answer at all: there is no such program here, or not in time. */
+  unanswered: boolean;
 }
+
+/** What the node's own containerd makes of its files as they are; `configuration`: the bytes of the one that it reads. */
+export const presentDump = (host: Host, binary: string, file: string, configuration: Buffer | undefined) =>
+  configuration === undefined ? defaults(host, binary) : dump(host, binary, file);
 
 async function dump(host: Host, binary: string, file: string): Promise<Dump> {
   return outcome(await host.run(binary, ["-c", file, "config", "dump"], { timeoutMs: dumpTimeoutMs }));
@@ -140,7 +148,8 @@ async function defaults(host: Host, binary: string): Promise<Dump> {
 
 function outcome({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }): Dump {
   const reason = stderr.trim().split("\n").at(-1);
-  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}` };
+  const unanswered = code === 127 || code === 124;
+  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}`, unanswered };
 }
 
 /**
@@ -166,8 +175,8 @@ async function dumpCandidate(
   await host.remove(path);
   try {
     await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
-    const { text, error } = await dump(host, binary, path);
-    return { text, error: error?.replaceAll(path, located.configuration) };
+    const { error, ...answer } = await dump(host, binary, path);
+    return { ...answer, error: error?.replaceAll(path, located.configuration) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (dryRun && code !== undefined) return undefined;

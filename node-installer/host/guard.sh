@@ -159,8 +159,14 @@ else
   outcome=foreign
 fi
 
+# A line for each restart of containerd, as the installer counts its own (restart-budget.ts).
+count_restart() {
+  echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) guard" >>"$state/restarts"
+}
+
 # At boot this runs before containerd is started, so waiting for the restart would never end.
 if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
+  count_restart
   systemctl reset-failed "$unit" 2>/dev/null
   systemctl --no-block restart "$unit" || exit 1
 fi

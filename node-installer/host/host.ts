@@ -58,7 +58,7 @@ export interface Host {
   lock(path: string, timeoutMs: number): Promise<Lock>;
   /** The time of day, which somebody may change: for what is recorded or compared with other clocks. */
   now(): Date;
-  /** Milliseconds of a monotonic clock: for measuring durations. */
+  /** Milliseconds of the machine's monotonic clock, by which systemd dates units, too: for measuring durations. */
   uptime(): number;
   /** Resolves after the time, or at once if a test's clock says so. */
   delay(ms: number): Promise<void>;

@@ -161,7 +161,8 @@ export function createNodeHost(options: { root: string }): Host {
     run: (command, args, runOptions) => runProgram(root, command, args, runOptions?.timeoutMs ?? 60_000),
     lock: (path, timeoutMs) => holdLock(root, path, timeoutMs),
     now: () => new Date(),
-    uptime: () => performance.now(),
+    // Since the machine's start, not this process's: CLOCK_MONOTONIC.
+    uptime: () => Number(process.hrtime.bigint()) / 1e6,
     delay: (ms) => delay(ms),
   };
 }

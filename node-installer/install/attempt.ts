@@ -2,8 +2,9 @@ import { posix } from "node:path";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import type { FileAttributes } from "../host/host.ts";
 import { type Journal, type OwnedRuntime, writeJournal } from "../host/journal.ts";
+import type { RestartFor } from "../host/restart-budget.ts";
 import type { Environment } from "./environment.ts";
-import type { Observation } from "./observe.ts";
+import type { Disk, Observation } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 
 /** One pass through the steps: what it was given, what was observed, what is planned, and the journal as it grows. */
@@ -11,9 +12,13 @@ export interface Attempt {
   environment: Environment;
   observation: Observation;
   plan: Plan;
+  /** What containerd's restart loads; undefined: nothing is edited any more, or containerd is not restarted. */
+  disk: Disk | undefined;
   journal: Journal;
   /** The attributes of containerd's file, for its replacement. */
   attributes: FileAttributes;
+  /** What it restarts containerd for. */
+  purpose: RestartFor;
   /** Copy of the old bytes beside the file; undefined if there was no file or nothing is edited. */
   backup: string | undefined;
 }

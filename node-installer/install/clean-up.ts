@@ -1,5 +1,6 @@
 import { stateDirectory } from "../host/files.ts";
 import { journalPath, pristinePath } from "../host/journal.ts";
+import { restartsPath } from "../host/restart-budget.ts";
 import { type Attempt, record } from "./attempt.ts";
 import { cleanLeft } from "./left.ts";
 import { removePayload } from "./payload.ts";
@@ -35,6 +36,7 @@ async function removeState(attempt: Attempt): Promise<void> {
     if ((await host.readDirectory(directory)).length === 0) await host.remove(directory);
   }
   await host.remove(pristinePath);
+  await host.remove(restartsPath);
   await host.remove(journalPath);
   if ((await host.readDirectory(stateDirectory)).length === 0) await host.remove(stateDirectory);
 }

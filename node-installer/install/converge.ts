@@ -1,17 +1,23 @@
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import type { InstallSpec } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
+import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
+import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
 import { lockNode } from "../host/node-lock.ts";
+import { forgetRestarts } from "../host/restart-budget.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
-import { entryOf, type Observation, observeHost } from "./observe.ts";
+import { type Disk, entryOf, type Observation, observeDisk, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
 import { recover } from "./recover.ts";
+import { requireRestart, suspects } from "./restarts.ts";
 import { runSteps } from "./steps.ts";
+import { PutBack } from "./transaction.ts";
 
 export interface Outcome {
   changed: boolean;
@@ -28,6 +34,8 @@ export interface ConvergeOptions {
   retry?: boolean;
   /** The same, by a token: one that differs from the journal's is a request that was not acted on yet. */
   retryToken?: string;
+  /** What differs from the spec is drift: the node served it before. */
+  isDrift?: boolean;
   /** false: drift is repaired only if containerd need not be restarted. */
   mayRestart?: boolean;
   /** For uninstall: nothing at all is changed while a pod uses one of the handlers. */
@@ -36,6 +44,8 @@ export interface ConvergeOptions {
 
 /** How often a change is planned if other programs keep changing the file. */
 const maximumRounds = 5;
+/** How often a file is given to containerd that another program replaces at once: twice is no chance. */
+const maximumPutBack = 2;
 /** Longer than the guard's script, shorter than a person's patience. */
 const lockTimeoutMs = 30_000;
 
@@ -54,7 +64,7 @@ export async function converge(environment: Environment, options: ConvergeOption
     }
     // Removing a runtime after its last pod ended is what the spec asks for, not drift.
     const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
-    if (options.mayRestart === false && drifted) refuseRestart(observation);
+    if (options.mayRestart === false && drifted) throw await driftAgain(environment, observation);
   }
   environment.log.keep();
   const lock = await lockNode(host, lockTimeoutMs);
@@ -70,6 +80,8 @@ export async function converge(environment: Environment, options: ConvergeOption
 async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
   const { host, spec, log, cluster } = environment;
   let done: Plan | undefined;
+  let putBack = 0;
+  let located: Located | undefined;
   for (let round = 0; round < maximumRounds; round += 1) {
     let journal = await readJournal(host, spec.group);
     let { observation, plan } = await look(environment, journal);
@@ -77,6 +89,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
       refuseIfBlocked(plan, options);
       return finish(environment, observation, plan, done);
     }
+    located = observation.located;
     await requireServing(environment, observation, plan, options);
     // First keep new pods away, then look whether there are any.
     await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
@@ -86,22 +99,35 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
     refuseFailed(plan, journal, environment.specHash);
+    const disk = plan.edit || plan.restart ? await observeDisk(environment, observation) : undefined;
+    if (disk !== undefined) {
+      refusePending(observation, plan, disk, spec);
+      await requireRestart(environment, observation);
+    }
     const stat = await host.stat(observation.located.file);
     const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
     const attributes = { mode, uid, gid };
-    const attempt: Attempt = { environment, observation, plan, journal, attributes, backup: undefined };
+    const purpose = options.isDrift ? "repair" : "change";
+    const attempt: Attempt = { environment, observation, plan, disk, journal, attributes, purpose, backup: undefined };
     try {
       await runSteps(attempt);
       done = plan;
     } catch (error) {
       if (!(error instanceof FileChanged)) throw error;
       log.warn("planned-anew", { reason: error.message });
+      if (error instanceof PutBack) putBack += 1;
+      if (putBack >= maximumPutBack) break;
     }
   }
+  const writers = located === undefined ? [] : await environment.daemon.writers(located);
+  const what =
+    putBack >= maximumPutBack
+      ? `another program replaced it as soon as containerd was restarted, ${putBack} times`
+      : `the change was planned anew ${maximumRounds} times`;
   throw new Refusal(
     "file-contested",
-    `Another program kept changing containerd's configuration on this node: the change was planned anew ${maximumRounds} times. ` +
-      "Find out which one (configuration management, another installer) and stop it while runtimes are installed.",
+    `Another program kept changing containerd's configuration ${located?.file ?? ""} on this node: ${what}. ${suspects(writers)}` +
+      "Find out which one it is (configuration management, another installer) and stop it while runtimes are installed, or let it write what contrast-runtime adds.",
   );
 }
 
@@ -148,11 +174,30 @@ async function requireServing(
   if (serving !== undefined || plan.entries.length === 0) return;
   refuseIfBlocked(plan, options);
   if (plan.edit && present.length > 0 && !(await daemon.loads(located))) return;
+  const why = await daemon.whyDown(located);
   throw new Refusal(
     "cri-broken-before",
     `containerd's CRI on this node (${located.socket}) did not answer before anything was changed: ${notServing}. ` +
+      `${why === undefined ? "" : `The reason seems to be: ${why}. `}` +
       `The node is left alone. Repair the unit ${located.unit} first; the installer then continues automatically. ` +
       "If containerd listens elsewhere (grpc.address in its configuration), set distribution.socket.",
+  );
+}
+
+/** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
+function refusePending(
+  { located }: Observation,
+  plan: Plan,
+  { onDisk, pending }: Disk,
+  { loadPendingChanges }: InstallSpec,
+): void {
+  // If the file is to be edited, the validation finds out whether what is ours in it is why.
+  if (onDisk.error !== undefined && !plan.edit) throw brokenBefore(located, onDisk.error);
+  if (pending.length === 0 || loadPendingChanges) return;
+  throw new Refusal(
+    "pending-changes",
+    `${pending.join("; ")}. The installer's restart would load that as well, so nothing was changed: restart ${located.unit} first and look whether it comes back, ` +
+      "or set loadPendingChanges: true for the node group.",
   );
 }
 
@@ -183,17 +228,18 @@ async function resetBreaker(
   { retry, retryToken }: ConvergeOptions,
 ): Promise<Journal> {
   const isNews = retryToken !== undefined && retryToken !== journal.retryToken;
+  if (isNews || retry) await forgetRestarts(environment.host);
   if (!isNews && !(retry && journal.failure !== undefined)) return journal;
   const holder: JournalHolder = { environment, journal };
   await recordWithout(holder, "failure", isNews ? { retryToken } : {});
   return holder.journal;
 }
 
-function refuseRestart({ located }: Observation): never {
-  throw new Refusal(
+async function driftAgain({ daemon }: Environment, { located }: Observation): Promise<Refusal> {
+  return new Refusal(
     "drift-again",
     `${located.file} or the running containerd drifted from the spec again soon after it was repaired. ` +
-      "Another program seems to change it: find out which one. The installer tries again later.",
+      `Another program seems to change it. ${suspects(await daemon.writers(located))}The installer tries again later.`,
   );
 }
 

@@ -3,6 +3,8 @@ import type { Cri } from "../containerd/cri.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
+import type { OnDisk, PendingContext } from "../containerd/pending.ts";
+import type { Proof } from "../containerd/sandbox.ts";
 import type { Known } from "../containerd/separate.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import type { Host } from "../host/host.ts";
@@ -18,15 +20,27 @@ export interface Daemon {
   /** `installed`: the file that holds our tables already. */
   locate(installed?: string): Promise<Located>;
   read(located: Located): Promise<{ edited: Buffer | undefined; configuration: Buffer | undefined }>;
+  /** What containerd's files would make it serve if it started now. */
+  onDisk(located: Located, configuration: Buffer | undefined): Promise<OnDisk>;
+  /** What a restart would load that the running daemon has not; without a full stop. */
+  pending(located: Located, context: PendingContext): Promise<string[]>;
   validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[], known: Known): Promise<void>;
   /** Whether this containerd can read its configuration as it is on disk. */
   loads(located: Located): Promise<boolean>;
   restart(located: Located): Promise<void>;
+  /** It is starting with its file as it is now: another restart would gain nothing. */
+  isStarting(located: Located): Promise<boolean>;
   /** What the running daemon serves; throws if its CRI does not answer. */
   serving(located: Located, timeoutMs: number): Promise<ServingState>;
   gate(located: Located, expectation: Expectation): Promise<GateResult>;
   /** Starts a sandbox with the handler, finds its shim, removes the sandbox; throws if any of this fails. */
-  verifySandbox(located: Located, entry: HandlerEntry): Promise<void>;
+  verifySandbox(located: Located, entry: HandlerEntry, dialSeconds: number | undefined): Promise<Proof>;
+  /** Removes the sandboxes of ours that an earlier run left behind, whatever their handler; returns what is in the way. */
+  removeStaleSandboxes(located: Located): Promise<string[]>;
+  /** What may write to the file, in words. */
+  writers(located: Located): Promise<string[]>;
+  /** Why the CRI does not answer, as far as containerd's files or its journal tell; without a full stop. */
+  whyDown(located: Located): Promise<string | undefined>;
   /** `namespace/name` of the pods that use the handler. */
   sandboxesUsing(located: Located, handler: string): Promise<string[]>;
   close(): void;
@@ -54,13 +68,22 @@ export function containerdOn(
     validate: async (located, next, entries, known) =>
       (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, { known }),
     loads: async (located) => (await import("../containerd/validate.ts")).loadsConfiguration(host, located),
+    onDisk: async (located, configuration) =>
+      (await import("../containerd/pending.ts")).readOnDisk(host, located, configuration),
+    pending: async (located, context) =>
+      (await import("../containerd/pending.ts")).pendingChanges(host, located, context),
+    isStarting: async (located) => (await import("../containerd/restart.ts")).isStartingWith(host, located),
     restart: async (located) => (await import("../containerd/restart.ts")).restartUnit(host, located),
     serving: async (located, timeoutMs) =>
       (await import("../containerd/serving.ts")).readServing(await connect(located), timeoutMs),
     gate: async (located, expectation) =>
       (await import("../containerd/gate.ts")).daemonGate(host, located, await connect(located), expectation),
-    verifySandbox: async (located, entry) =>
-      (await import("../containerd/sandbox.ts")).verifySandbox(host, await connect(located), entry),
+    verifySandbox: async (located, entry, dialSeconds) =>
+      (await import("../containerd/sandbox.ts")).verifySandbox(host, await connect(located), entry, dialSeconds),
+    removeStaleSandboxes: async (located) =>
+      (await import("../containerd/sandbox.ts")).removeStaleSandboxes(host, await connect(located)),
+    writers: async (located) => (await import("../containerd/writers.ts")).possibleWriters(host, located),
+    whyDown: async (located) => (await import("../containerd/why-down.ts")).whyDown(host, located),
     sandboxesUsing: async (located, handler) =>
       (await import("../containerd/sandbox.ts")).sandboxesUsing(await connect(located), handler),
     close: () => connection?.cri.close(),

@@ -2,12 +2,12 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import { noticesOf } from "../containerd/notices.ts";
 import { requireReplaceable } from "../containerd/replaceable.ts";
 import type { ServingState } from "../containerd/serving.ts";
-import { validateConfiguration, validateImports } from "../containerd/validate.ts";
+import { brokenBefore, validateConfiguration, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
-import { observeHost } from "./observe.ts";
+import { observeDisk, observeHost } from "./observe.ts";
 import { changesOf, makePlan } from "./plan.ts";
 
 /**
@@ -21,14 +21,20 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
-    const { located, configuration, serving } = observation;
-    if (plan.edit) {
-      await requireReplaceable(host, located.file);
-      await (asked
-        ? validateConfiguration(host, located, plan.next, plan.entries, { dryRun: true })
-        : validateImports(host, located, configuration, plan.entries));
-    }
-    return { plan, changes, servingKnown: serving !== undefined, notices: noticesOf(located) };
+    const { located, configuration, serving, known } = observation;
+    if (plan.edit) await requireReplaceable(host, located.file);
+    if (plan.edit && asked)
+      await validateConfiguration(host, located, plan.next, plan.entries, { known, dryRun: true });
+    else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries);
+    const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
+    if (!plan.edit && disk?.onDisk.error !== undefined) throw brokenBefore(located, disk.onDisk.error);
+    return {
+      plan,
+      changes,
+      servingKnown: serving !== undefined,
+      notices: noticesOf(located),
+      pending: disk?.pending ?? [],
+    };
   } finally {
     daemon.close();
   }

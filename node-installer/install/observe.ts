@@ -1,13 +1,16 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
-import { withoutZeros } from "../containerd/document.ts";
+import { decode, parseDocument, sameDocument, withoutZeros } from "../containerd/document.ts";
 import { differences } from "../containerd/dumps.ts";
 import { editConfiguration, holdsNothing, oursIn, ownedBy, ownedIn } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
+import type { OnDisk } from "../containerd/pending.ts";
 import type { Known } from "../containerd/separate.ts";
-import type { ServingState } from "../containerd/serving.ts";
-import type { Journal, Transaction } from "../host/journal.ts";
+import { afterRestart, type ServingState } from "../containerd/serving.ts";
+import { digestOf, readIfThere } from "../host/files.ts";
+import type { Host } from "../host/host.ts";
+import { type Journal, pristinePath, type Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
 import type { Environment } from "./environment.ts";
 
@@ -64,6 +67,68 @@ export async function observeHost(
     }
   }
   return { located, edited, configuration, known, present, journal, serving, notServing, users };
+}
+
+/** What a restart of containerd would load, whoever restarts it. */
+export interface Disk {
+  /** What containerd's files would make it serve if it started now. */
+  onDisk: OnDisk;
+  /** How that differs from what it has loaded, apart from our own change: sentences without a full stop. */
+  pending: string[];
+}
+
+/** How the files on disk differ from what the daemon has loaded; asked only if it is to be restarted. */
+export async function observeDisk(
+  { host, daemon, spec }: Pick<Environment, "host" | "daemon" | "spec">,
+  observation: Observation,
+): Promise<Disk> {
+  const { located, configuration, serving } = observation;
+  const onDisk = await daemon.onDisk(located, configuration);
+  if (serving === undefined) return { onDisk, pending: [] };
+  const editedIsOurs = await isOurs(host, observation);
+  const ours = ownHandlers(observation, spec);
+  return { onDisk, pending: await daemon.pending(located, { serving, onDisk, configuration, ours, editedIsOurs }) };
+}
+
+/** Whether the file means, our block aside, what it meant when our last change was loaded. */
+async function isOurs(host: Host, seen: Observation): Promise<boolean> {
+  const { edited, located, journal } = seen;
+  if (journal.file === undefined || journal.file.path !== located.file) return false;
+  if ((digestOf(edited) ?? null) === journal.file.written) return true;
+  const meaning = (bytes: Buffer | undefined) => parseDocument(decode(bytes ?? Buffer.alloc(0), "file"), "file");
+  try {
+    const before = journal.file.pristine === null ? undefined : await readIfThere(host, pristinePath);
+    return sameDocument(meaning(edit(seen, [])), meaning(before));
+  } catch {
+    return false;
+  }
+}
+
+/** Handlers that are in our hands: in the file, in the journal, or in the spec. */
+export const ownHandlers = ({ present, journal }: Pick<Observation, "present" | "journal">, spec: InstallSpec) =>
+  new Set([
+    ...present,
+    ...journal.runtimes.map(({ runtime }) => runtime.handler),
+    ...spec.runtimes.map(({ handler }) => handler),
+  ]);
+
+/**
+ * What the gate must find after a restart, our handlers aside. A file that containerd reads as it is was compared, before
+ * the change, with what it became by it: from then on, every difference in it is somebody else's.
+ */
+export async function expectedNow(
+  { daemon, spec }: Pick<Environment, "daemon" | "spec">,
+  observation: Observation,
+  transaction: Transaction,
+): Promise<ServingState | undefined> {
+  const before = servedBefore(transaction);
+  const { located } = observation;
+  if (before === undefined || located.kind !== "root") return before;
+  const { configuration } = await daemon.read(located);
+  const { runtimes } = await daemon.onDisk(located, configuration);
+  const { handlersBefore, handlersAfter } = transaction;
+  const ours = new Set([...ownHandlers(observation, spec), ...handlersBefore, ...handlersAfter]);
+  return afterRestart(before, runtimes, ours);
 }
 
 /** By what our tables are known. */

@@ -1,15 +1,18 @@
 import { posix } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import { requireReplaceable } from "../containerd/replaceable.ts";
 import { requireSystemd, unitState } from "../containerd/restart.ts";
-import { rootOwned, writeFileAtomically } from "../host/files.ts";
+import { digestOf, FileChanged, rootOwned, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { backUp } from "./backup.ts";
+import { sentence } from "./log.ts";
+import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
@@ -82,8 +85,50 @@ export async function validateCandidate({ environment, observation, plan }: Atte
   }
 }
 
+/**
+ * A wait can last for hours, and so can the copying of payloads: what was observed before must still hold, or the change is
+ * planned anew, with the ticket in hand.
+ */
+async function lookAgain(attempt: Attempt, waited: boolean): Promise<void> {
+  const { environment, observation } = attempt;
+  const now = await observeHost(environment, attempt.journal, { criTimeoutMs: 5_000 });
+  const disk = await observeDisk(environment, now);
+  const changed = changedSince({ ...observation, disk: attempt.disk }, { ...now, disk });
+  if (changed !== undefined) throw new FileChanged(`${changed} since the change was planned`);
+  // What it imports may have changed and been loaded by a restart.
+  if (waited) await validateCandidate(attempt);
+}
+
+type Seen = Observation & { disk: Disk | undefined };
+
+function changedSince(before: Seen, now: Seen): string | undefined {
+  const { located } = before;
+  const served = ({ serving }: Observation) =>
+    serving && { version: serving.version, defaultRuntime: serving.defaultRuntime, handlers: serving.handlers };
+  const parts: [what: string, of: (seen: Seen) => unknown][] = [
+    ["the place of containerd's configuration has changed", (one) => one.located],
+    [`${located.file} has changed`, (one) => digestOf(one.edited)],
+    [`${located.configuration} has changed`, (one) => digestOf(one.configuration)],
+    ["what containerd's configuration means has changed", (one) => one.disk?.onDisk],
+    ["what containerd serves has changed", served],
+    ["files have changed that containerd has not loaded", (one) => (one.disk?.pending.length ?? 0) > 0],
+    ["the pods that use a handler have changed", (one) => [...one.users]],
+  ];
+  return parts.find(([, of]) => !isDeepStrictEqual(of(before), of(now)))?.[0];
+}
+
+/** A sandbox that an earlier run could not remove is in nobody's way, so that it only gets a line in the log. */
+async function removeStale({ environment, observation }: Attempt): Promise<void> {
+  const { daemon, spec, log } = environment;
+  if (!spec.verifySandbox) return;
+  const reasons = await daemon.removeStaleSandboxes(observation.located).catch((error: unknown) => [sentence(error)]);
+  if (reasons.length > 0) log.warn("sandbox-left-over", { reasons });
+}
+
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */
-export async function takeTicket({ environment }: Attempt): Promise<void> {
+export async function takeTicket(attempt: Attempt): Promise<void> {
+  const { environment } = attempt;
+  let waited = false;
   const { cluster, host, log, signal, specHash } = environment;
   signal?.throwIfAborted();
   await cluster.confinement.require(true);
@@ -93,12 +138,15 @@ export async function takeTicket({ environment }: Attempt): Promise<void> {
       signal?.throwIfAborted();
     },
     onWait(waitingFor) {
+      waited = true;
       const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;
       log.info("waiting", { reason });
       const code: StepName = "take-ticket";
       reportServing(cluster.reporter, { state: "waiting", code, reason, specHash });
     },
   });
+  await lookAgain(attempt, waited);
+  await removeStale(attempt);
 }
 
 export async function backUpFile(attempt: Attempt): Promise<void> {

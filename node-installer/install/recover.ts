@@ -6,6 +6,7 @@ import { type Attempt, record } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { entryOf, type Observation, observeHost, signsOf, tablesIn } from "./observe.ts";
 import type { Plan } from "./plan.ts";
+import { mayRestart } from "./restarts.ts";
 import { runSteps } from "./steps.ts";
 import { attemptsAt, closeTransaction, RolledBack, undoAgain } from "./undo.ts";
 
@@ -51,6 +52,8 @@ export async function recover(environment: Environment, journal: Journal): Promi
     journal,
     attributes: journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 },
     backup: transaction.backup ?? undefined,
+    purpose: "recovery",
+    disk: undefined,
   };
   for (const staged of [stagedPath(observation.located.file), guardStagedPath(observation.located.file)]) {
     await host.remove(staged);
@@ -94,6 +97,12 @@ async function resume(attempt: Attempt, transaction: Transaction): Promise<void>
     await undoAgain(attempt, "The installer was interrupted during this change several times");
     return;
   }
+  if (attempt.plan.restart && !(await mayRestart(environment))) {
+    await undoAgain(attempt, "containerd was restarted too often on this node for another trial of this change");
+    return;
+  }
+  // Taken if it is to be had; a node that may be broken does not wait for it.
+  if (attempt.plan.restart) await environment.cluster.tickets.acquire().catch(() => undefined);
   await record(attempt, {
     failure: {
       content: transaction.after,

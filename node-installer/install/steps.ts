@@ -24,7 +24,6 @@ export interface Step {
 
 const always = () => true;
 const changesDaemon = ({ plan }: Attempt) => plan.edit || plan.restart;
-const editsFile = ({ plan }: Attempt) => plan.edit;
 
 /**
  * The one sequence. All handlers of a node go through it together: one edit, one restart. Before `edit` nothing that exists
@@ -37,7 +36,7 @@ export const steps: Record<StepName, Step> = {
     needed: ({ plan }) => plan.kataConfigurations.length > 0,
     apply: writeKataConfigurations,
   },
-  validate: { needed: editsFile, apply: validateCandidate },
+  validate: { needed: changesDaemon, apply: validateCandidate },
   "take-ticket": { needed: changesDaemon, apply: takeTicket },
   "back-up": { needed: ({ plan, observation }) => plan.edit && observation.edited !== undefined, apply: backUpFile },
   edit: { needed: changesDaemon, apply: editFile, undo },

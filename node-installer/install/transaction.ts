@@ -1,4 +1,6 @@
 import { posix } from "node:path";
+import { dialSecondsOf } from "../containerd/sandbox.ts";
+import { afterRestart, type ServingState } from "../containerd/serving.ts";
 import {
   digestOf,
   FileChanged,
@@ -13,7 +15,8 @@ import { pristinePath, type Transaction } from "../host/journal.ts";
 import { type Attempt, makeOwnDirectory, record, replaceJournal, withRuntime } from "./attempt.ts";
 import { rotate } from "./backup.ts";
 import { nodeGate } from "./node-gate.ts";
-import { driftIn, servedBefore, signsOf, tablesIn, withoutOurs } from "./observe.ts";
+import { driftIn, expectedNow, ownHandlers, signsOf, tablesIn, withoutOurs } from "./observe.ts";
+import { restart } from "./restarts.ts";
 
 /* The steps from the edit to the commit, during which the guard stands by; undo.ts undoes them. */
 
@@ -45,7 +48,7 @@ export async function editFile(attempt: Attempt): Promise<void> {
     handlersBefore: observation.present,
     handlersAfter: plan.entries.map(({ handler }) => handler),
     // The journal holds only JSON.
-    servedBefore: JSON.parse(JSON.stringify(observation.serving ?? null)),
+    servedBefore: JSON.parse(JSON.stringify(expectedOf(attempt) ?? null)),
     ...(node !== undefined && { nodeReadyBefore: node.ready }),
   };
   await makeOwnDirectory(attempt, posix.dirname(located.file));
@@ -80,21 +83,26 @@ async function keepPristine(attempt: Attempt): Promise<string | null> {
   return digestOf(bytes) ?? null;
 }
 
-export async function restartDaemon({ environment, observation }: Attempt): Promise<void> {
-  environment.cluster.metrics.restarts += 1;
-  await environment.daemon.restart(observation.located);
+/** As the daemon is, but for what its files will make it load besides our change. */
+function expectedOf({ environment, observation, disk }: Attempt): ServingState | undefined {
+  const { serving } = observation;
+  return serving && afterRestart(serving, disk?.onDisk.runtimes, ownHandlers(observation, environment.spec));
+}
+
+export async function restartDaemon({ environment, observation, purpose }: Attempt): Promise<void> {
+  await restart(environment, observation, purpose);
 }
 
 /** The daemon's gate, a sandbox where the spec asks for one, and the node's gate. */
 export async function passGates(attempt: Attempt): Promise<void> {
   const { environment, observation, plan, journal } = attempt;
-  const { host, daemon, spec, cluster } = environment;
+  const { host, daemon, spec, cluster, log } = environment;
   const { located } = observation;
   const result = await daemon.gate(located, {
     entries: plan.entries,
     removed: plan.removed,
     // From the journal: in a resumed run, the daemon may already have been restarted with the new bytes.
-    before: journal.transaction && servedBefore(journal.transaction),
+    before: journal.transaction && (await expectedNow(environment, observation, journal.transaction)),
   });
   if (!result.ok && plan.entries.length === 0 && journal.transaction?.servedBefore === null) {
     // It was down before us, and what is left in its file is not ours.
@@ -102,19 +110,30 @@ export async function passGates(attempt: Attempt): Promise<void> {
     return;
   }
   if (!result.ok && (await isOverwritten(attempt)))
-    throw new FileChanged(`${located.file} was overwritten by another program`);
+    throw new PutBack(`${located.file} was overwritten by another program`);
   if (!result.ok) throw new Error(`containerd did not pass the gate: ${result.problems.join("; ")}`);
   const since = host.now();
   if (spec.verifySandbox) {
     const proven = new Set(journal.runtimes.filter((owned) => owned.configured).map(({ runtime }) => runtime.handler));
     for (const entry of plan.entries) {
-      if (!proven.has(entry.handler)) await daemon.verifySandbox(located, entry);
+      if (proven.has(entry.handler)) continue;
+      const runtime = journal.runtimes.find((owned) => owned.runtime.handler === entry.handler)?.runtime;
+      const { seconds, leftOver } = await daemon.verifySandbox(
+        located,
+        entry,
+        runtime && dialSecondsOf(runtime.kataConfig.content),
+      );
+      log.info("sandbox-started", { handler: entry.handler, seconds });
+      if (leftOver.length > 0) log.warn("sandbox-left-over", { handler: entry.handler, reasons: leftOver });
     }
   }
   if (journal.transaction?.nodeReadyBefore !== true) return;
   const problem = await nodeGate(host, cluster.reporter, since);
   if (problem !== undefined) throw new Error(problem);
 }
+
+/** Another program put its file in the place of ours before containerd could serve it: a restart for nothing. */
+export class PutBack extends FileChanged {}
 
 /** Whether another program replaced our file right after the change, so that containerd never served ours. */
 async function isOverwritten({ environment, observation, plan, journal }: Attempt): Promise<boolean> {

@@ -1,5 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import { mismatches, type ServingState, serves } from "../containerd/serving.ts";
+import { mismatches, serves } from "../containerd/serving.ts";
 import { digestOf, FileChanged, readIfThere, swapFile } from "../host/files.ts";
 import { commitGuard, removeGuard } from "../host/guard.ts";
 import type { Transaction } from "../host/journal.ts";
@@ -7,7 +7,8 @@ import { type Attempt, record, recordWithout } from "./attempt.ts";
 import type { Expectation } from "./daemon.ts";
 import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
-import { edit, entryOf, knownBy, servedBefore, withoutOurs } from "./observe.ts";
+import { edit, entryOf, expectedNow, knownBy, withoutOurs } from "./observe.ts";
+import { isSpent, restart } from "./restarts.ts";
 import type { StepName } from "./step-names.ts";
 
 /*
@@ -127,10 +128,12 @@ async function rollBack(
     await record(attempt, { transaction: rollingBack }).catch(unwritten);
     const restored = await restoreBytes(attempt, transaction);
     isBack = true;
-    const expectation = expectationBefore(attempt, transaction);
+    const expectation = await expectationBefore(attempt, transaction);
     touched = restored || !(await servesAsBefore(attempt, expectation));
     if (touched) {
-      await daemon.restart(located);
+      // What did not help before is not repeated for ever: once the budget is spent, it only looks.
+      if (restored || step !== "recovery" || !(await isSpent(environment)))
+        await restart(environment, observation, "rollback");
       // A daemon that did not serve before the change need not serve after its rollback.
       const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
       if (result?.ok === false) throw new Error(result.problems.join("; "));
@@ -148,7 +151,7 @@ async function rollBack(
     );
   }
   // A change that only restarts has nothing to restore, but it was tried.
-  const final = touched || step === "gate";
+  const final = touched || step === "gate" || transaction.phase === "rolling-back";
   await closeTransaction(attempt, { transaction, code, reason, final }).catch(unwritten);
   const breaker =
     "The same content is not retried automatically: change the spec, or ask for another attempt (--retry).";
@@ -208,9 +211,9 @@ const entriesBefore = ({ journal }: Attempt, { handlersBefore }: Transaction) =>
     .filter(({ runtime }) => handlersBefore.includes(runtime.handler))
     .map(({ runtime }) => entryOf(runtime));
 
-function expectationBefore(attempt: Attempt, transaction: Transaction): Expectation {
+async function expectationBefore(attempt: Attempt, transaction: Transaction): Promise<Expectation> {
   const { handlersBefore, handlersAfter } = transaction;
-  const before: ServingState | undefined = servedBefore(transaction);
+  const before = await expectedNow(attempt.environment, attempt.observation, transaction);
   return {
     // The old file may name a handler that the daemon did not serve, and a rollback cannot restore more than there was.
     entries: entriesBefore(attempt, transaction).filter(

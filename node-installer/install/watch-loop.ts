@@ -2,6 +2,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, parseJournal } from "../host/journal.ts";
+import { restartsOf } from "../host/restart-budget.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
@@ -56,7 +57,11 @@ function looking(parts: WatchParts): () => Promise<number> {
     const { specHash } = environment;
     const isDrift = convergedSpec === specHash;
     const mayRestart = !isDrift || repairs.allows(host.uptime());
-    const outcome = await converge(environment, { mayRestart, ...(retry !== undefined && { retryToken: retry }) });
+    const outcome = await converge(environment, {
+      isDrift,
+      mayRestart,
+      ...(retry !== undefined && { retryToken: retry }),
+    });
     if (outcome.changed && isDrift && outcome.removed.length === 0) {
       cluster.metrics.repairs += 1;
       log.warn("drift-repaired", { nextRepairInSeconds: repairs.repaired(host.uptime()) / 1000 });
@@ -65,7 +70,7 @@ function looking(parts: WatchParts): () => Promise<number> {
     }
     convergedSpec = specHash;
     rollbacks.reset();
-    cluster.reporter.report(statusOf(outcome, specHash, retry));
+    cluster.reporter.report(statusOf(outcome, specHash, retry, await repairsOf(environment)));
     return outcome.blocked.length > 0 ? blockedLookMs : lookMs;
   };
 
@@ -127,13 +132,27 @@ const codeOf = (error: unknown): string => {
   return known ? error.code : "unexpected";
 };
 
-function statusOf({ handlers, blocked }: Outcome, specHash: string, retry: string | undefined): NodeStatus {
+/** A node that is repaired again and again serves, but somebody should know. */
+async function repairsOf({ host }: Environment): Promise<string> {
+  const repairs = (await restartsOf(host)).filter((restart) => restart.for === "repair");
+  const last = repairs.at(-1);
+  if (last === undefined) return "";
+  const times = repairs.length === 1 ? "once" : `${repairs.length} times`;
+  return ` Another program changed containerd's configuration: it was repaired ${times} in the last 24 hours, last at ${new Date(last.at).toISOString()}.`;
+}
+
+function statusOf(
+  { handlers, blocked }: Outcome,
+  specHash: string,
+  retry: string | undefined,
+  repairs: string,
+): NodeStatus {
   const token = retry === undefined ? {} : { retry };
   const pods = blocked.flatMap((entry) => entry.pods);
   if (blocked.length === 0) {
     const reason =
       handlers.length === 0 ? "No runtime is listed, and none is installed." : `Serves ${handlers.join(", ")}.`;
-    return { state: "ready", code: "ready", reason, handlers, pods, specHash, ...token };
+    return { state: "ready", code: "ready", reason: `${reason}${repairs}`, handlers, pods, specHash, ...token };
   }
   const reason = `Serves the spec; still used, so not removed yet: ${blocked.map(({ handler }) => handler).join(", ")}.`;
   return { state: "blocked", code: "runtime-in-use", reason, handlers, pods, specHash, ...token };

@@ -307,7 +307,7 @@ export class MemoryHost implements Host {
 
   async delay(ms: number): Promise<void> {
     if (this.dead) throw new Killed("the process was killed");
-    this.time += ms;
+    this.time += Math.round(ms);
     // Lets other promises of the test run.
     await new Promise((resolve) => setImmediate(resolve));
   }

@@ -43,6 +43,14 @@ export class MemoryNode {
   /** Runtimes that containerd no longer serves once it has loaded one of ours. */
   displaced = new Set<string>();
   starts = 0;
+  /** What the daemon that runs says it is, and what its binary is on disk. */
+  runs = "2.1.4";
+  binary = "2.1.4";
+  /** How long a start takes until systemd calls the unit active; it serves nothing before. */
+  startsInMs = 0;
+  /** What the unit does before it starts containerd, such as `ExecStartPre=`. */
+  beforeStart: () => void = () => undefined;
+  private startedAt = 0;
   private loaded: Table | undefined;
   private failed = false;
 
@@ -70,6 +78,9 @@ export class MemoryNode {
 
   start(): void {
     this.starts += 1;
+    this.runs = this.binary;
+    this.beforeStart();
+    this.startedAt = this.host.time;
     this.loaded = undefined;
     const text = this.host.text(configPath);
     this.failed = text !== undefined && this.dump(text, configPath).code !== undefined;
@@ -178,6 +189,14 @@ export class MemoryNode {
     }
   }
 
+  private get isStarting(): boolean {
+    return this.host.time < this.startedAt + this.startsInMs;
+  }
+
+  private get defaultRuntime(): unknown {
+    return tableAt(this.loaded, ["plugins", cri, "containerd"])?.default_runtime_name ?? "";
+  }
+
   private get runtimes(): Table {
     const all = tableAt(this.loaded, ["plugins", cri, "containerd", "runtimes"]) ?? {};
     if (!Object.keys(all).some((name) => name.startsWith("contrast-"))) return all;
@@ -186,16 +205,26 @@ export class MemoryNode {
 
   private readonly systemctl: FakeProgram = ([verb, ...args]) => {
     if (verb === "show") {
-      const [active, sub, result] = this.failed ? ["failed", "failed", "exit-code"] : ["active", "running", "success"];
+      const [active, sub, result] = this.failed
+        ? ["failed", "failed", "exit-code"]
+        : this.isStarting
+          ? ["activating", "start", "success"]
+          : ["active", "running", "success"];
       const state = `ActiveState=${active}\nSubState=${sub}\nResult=${result}`;
-      return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n` };
+      const started = `ExecMainStartTimestampMonotonic=${this.startedAt * 1000}`;
+      return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n${started}\n` };
     }
-    if (verb === "restart" && args[0] === "containerd.service") this.start();
+    if (verb === "restart" && args[0] === "containerd.service") {
+      // No program is faster.
+      this.host.time += 100;
+      this.start();
+    }
     return {};
   };
 
   private readonly containerd: FakeProgram = (args, host) => {
-    if (args[0] === "--version") return { stdout: "containerd github.com/containerd/containerd/v2 v2.1.4 0123abc\n" };
+    if (args[0] === "--version")
+      return { stdout: `containerd github.com/containerd/containerd/v2 v${this.binary} 0123abc\n` };
     if (args[0] === "config") return { stdout: defaultConfiguration };
     const [, file = ""] = args;
     return this.dump(host.text(file), file);
@@ -207,7 +236,7 @@ export class MemoryNode {
   }
 
   private readonly cri: Cri = {
-    version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: "2.1.4" })),
+    version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: `v${this.runs}` })),
     status: () =>
       this.call("Status", () => {
         const runtimes = Object.entries(this.runtimes).map(([name, runtime]) => {
@@ -224,7 +253,9 @@ export class MemoryNode {
             },
           ];
         });
-        const config = { containerd: { defaultRuntimeName: "runc", runtimes: Object.fromEntries(runtimes) } };
+        const config = {
+          containerd: { defaultRuntimeName: this.defaultRuntime, runtimes: Object.fromEntries(runtimes) },
+        };
         const conditions = ["RuntimeReady", "NetworkReady"].map((type) => ({
           type,
           status: true,
@@ -253,6 +284,7 @@ export class MemoryNode {
 
   private call<T>(name: string, answer: () => T): Promise<T> {
     return this.host.point(`probe ${name}`, () => {
+      if (this.isStarting) throw new CriError("no containerd answers (ENOENT)");
       if (this.loaded === undefined) throw new CriError("containerd answers, but its CRI plugin is not running", true);
       return answer();
     });

@@ -206,6 +206,14 @@ describe("install spec", () => {
     expect(specOf([one, other])).toEqual(specOf([other, one]));
   });
 
+  test("says that pending changes may be loaded only if they may: specs of other groups stay as they are", () => {
+    const input = { group: "workers", distribution: { name: "containerd" as const }, atOnce: 1, verifySandbox: false };
+    const made = (loadPendingChanges?: boolean) => renderSpec({ ...input, loadPendingChanges, runtimes: [] });
+    expect(made(true).spec.loadPendingChanges).toBe(true);
+    expect(made(false).json).toBe(made().json);
+    expect(made().json).not.toContain("loadPendingChanges");
+  });
+
   test("always starts a sandbox where nothing can be lost", () => {
     expect(specOf([derive("local", "local")]).spec.verifySandbox).toBe(true);
     expect(specOf([derive("metal-qemu-snp", "contrast-go")]).spec.verifySandbox).toBe(false);

@@ -147,6 +147,11 @@ export const wrongTypes: Case[] = [
   ],
   [
     "a yes for a switch",
+    withGroup({ loadPendingChanges: "yes" }),
+    { "groups.workers.loadPendingChanges": '"yes" is not allowed. Expected true or false.' },
+  ],
+  [
+    "a yes for another switch",
     withGroup({ verifySandbox: "yes" }),
     { "groups.workers.verifySandbox": '"yes" is not allowed. Expected true or false.' },
   ],

@@ -8,7 +8,7 @@ import { aks, snp, tdx } from "./entries.ts";
 import { type FakeDaemon, nodeWith } from "./fake-daemon.ts";
 
 type Node = Awaited<ReturnType<typeof nodeWith>>;
-const timeouts = { totalMs: 60_000, stableMs: 2_000, callMs: 1_000, pollMs: 200 };
+const timeouts = { startMs: 200_000, totalMs: 60_000, stableMs: 2_000, callMs: 1_000, pollMs: 200 };
 
 const pass = ({ host, located, cri }: Node, expectation: Partial<Expectation> = {}) =>
   daemonGate(host, located, cri, { entries: [], removed: [], before: undefined, ...expectation }, timeouts);
@@ -84,11 +84,6 @@ describe("the gate", () => {
   test.each<[string, Partial<FakeDaemon>, RegExp]>([
     ["containerd hangs", { error: new CriError("containerd did not answer Version in time") }, /in time.*after 60 s/],
     ["the runtime is not ready", { ready: { RuntimeReady: false, NetworkReady: true } }, /RuntimeReady says no/],
-    [
-      "the unit does not come up",
-      { unit: { active: "activating", sub: "start", restarts: 0, invocation: "a" } },
-      /activating/,
-    ],
   ])("waits its time and stays shut when %s", async (_, changes, problem) => {
     const one = await nodeWith(changes);
     const start = one.host.time;
@@ -142,6 +137,37 @@ describe("the gate", () => {
     const start = quick.host.time;
     expect((await pass(quick)).problems.join()).toMatch(/restarted 3 times/);
     expect(quick.host.time - start).toBeLessThan(timeouts.totalMs / 2);
+  });
+
+  test("waits longer for a start that systemd has not given up, but not for ever", async () => {
+    const starting = { active: "activating", sub: "start", restarts: 0, invocation: "a" };
+    const slow = await nodeWith({ unit: { ...starting }, error: new CriError("no containerd answers") });
+    later(slow.host, timeouts.totalMs * 2, () => {
+      slow.daemon.unit.active = "active";
+    });
+    later(slow.host, timeouts.totalMs * 2.5, () => {
+      slow.daemon.error = undefined;
+    });
+    expect((await pass(slow)).ok).toBe(true);
+
+    const never = await nodeWith({ unit: starting });
+    const start = never.host.time;
+    expect((await pass(never)).problems.join()).toMatch(/activating.*after 2\d\d s/);
+    expect(never.host.time - start).toBeLessThan(timeouts.startMs + timeouts.totalMs);
+  });
+
+  test("does not wait for what waiting cannot heal, although the network may come back", async () => {
+    const before = await readServing((await nodeWith({ handlers: [tdx] })).cri, 1000);
+    const ready = { RuntimeReady: true, NetworkReady: false };
+    const one = await nodeWith({ handlers: [snp, tdx], runcOptions: null, ready });
+    const start = one.host.time;
+    expect((await pass(one, { entries: [snp], before })).problems.join()).toMatch(/options of handler runc/);
+    expect(one.host.time - start).toBeLessThan(timeouts.totalMs / 2);
+    const network = await nodeWith({ handlers: [snp, tdx], ready });
+    later(network.host, timeouts.totalMs / 2, () => {
+      network.daemon.ready.NetworkReady = true;
+    });
+    expect((await pass(network, { entries: [snp], before })).ok).toBe(true);
   });
 
   test("waits if the distribution restarts containerd itself", async () => {

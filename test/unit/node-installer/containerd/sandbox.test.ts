@@ -1,6 +1,11 @@
 import { describe, expect, test } from "vitest";
 import type { Sandbox } from "../../../../node-installer/containerd/cri.ts";
-import { sandboxesUsing, verifySandbox } from "../../../../node-installer/containerd/sandbox.ts";
+import {
+  dialSecondsOf,
+  removeStaleSandboxes,
+  sandboxesUsing,
+  verifySandbox,
+} from "../../../../node-installer/containerd/sandbox.ts";
 import type { MemoryHost } from "../../../fakes/memory-host.ts";
 import { snp, tdx } from "./entries.ts";
 import { nodeWith } from "./fake-daemon.ts";
@@ -12,13 +17,84 @@ describe("a sandbox", () => {
     host.put(`/proc/${pid}/status`, `Name:\tshim\nPid:\t${pid}\nNSpid:\t${pids}\nVmSize:\t1 kB\n`);
   };
 
-  test("runs our shim and is removed afterwards, as is what an earlier attempt left", async () => {
+  const stale = (id: string, runtimeHandler: string): Sandbox => {
+    const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: id, attempt: 0 };
+    return { id, metadata, state: "SANDBOX_NOTREADY", runtimeHandler };
+  };
+
+  test("runs our shim and is removed afterwards; what an earlier attempt left is no concern of it", async () => {
     const { host, cri, daemon } = await nodeWith();
     start(host, 17, shim(snp.entry.runtimePath, "box"));
-    const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: "x", attempt: 0 };
-    daemon.sandboxes = [{ id: "old", metadata, state: "SANDBOX_NOTREADY", runtimeHandler: snp.handler }];
+    daemon.sandboxes = [stale("old", snp.handler)];
+    const { removeSandbox } = cri;
+    cri.removeSandbox = async (id, timeoutMs) => {
+      if (id === "old") throw new Error("failed to destroy network");
+      await removeSandbox(id, timeoutMs);
+    };
+    expect((await verifySandbox(host, cri, snp)).leftOver).toEqual([]);
+    expect(daemon.sandboxes.map(({ id }) => id)).toEqual(["old"]);
+  });
+
+  test("of any handler of ours that an earlier attempt left is removed, and one that cannot be is only told", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    daemon.sandboxes = [stale("old", snp.handler), stale("bad", tdx.handler), stale("another", tdx.handler)];
+    const { stopSandbox } = cri;
+    cri.stopSandbox = async (id, timeoutMs) => {
+      if (id === "bad") throw new Error("failed to destroy network");
+      await stopSandbox(id, timeoutMs);
+    };
+    expect(await removeStaleSandboxes(host, cri)).toEqual(["sandbox bad: failed to destroy network"]);
+    expect(daemon.sandboxes.map(({ id }) => id)).toEqual(["bad"]);
+  });
+
+  test.each([
+    ["one tree", "/sys/fs/cgroup/contrast-runtime-verify"],
+    ["a tree for each controller", "/sys/fs/cgroup/memory/contrast-runtime-verify"],
+  ])("has a cgroup of its own, which is removed with what Kata leaves in it: %s", async (_, cgroup) => {
+    const { host, cri } = await nodeWith();
+    const { runSandbox } = cri;
+    let parent: string | undefined;
+    cri.runSandbox = async (config, handler, timeoutMs) => {
+      parent = config.linux.cgroupParent;
+      await host.makeDirectory(`${cgroup}/kata_box`, 0o755);
+      start(host, 17, shim(snp.entry.runtimePath, "box"));
+      return runSandbox(config, handler, timeoutMs);
+    };
     await verifySandbox(host, cri, snp);
-    expect(daemon.sandboxes).toEqual([]);
+    expect(parent).toBe("/contrast-runtime-verify");
+    expect([...host.nodes.keys()].filter((path) => path.includes("contrast-runtime-verify"))).toEqual([]);
+  });
+
+  test("has as long to start as its runtime waits for the guest, and more", async () => {
+    const { host, cri } = await nodeWith();
+    start(host, 17, shim(snp.entry.runtimePath, "box"));
+    const { runSandbox } = cri;
+    let limit = 0;
+    cri.runSandbox = (config, handler, timeoutMs) => {
+      limit = timeoutMs;
+      return runSandbox(config, handler, timeoutMs);
+    };
+    await verifySandbox(host, cri, snp, dialSecondsOf("[agent.kata]\ndial_timeout = 600\n"));
+    expect(limit).toBeGreaterThan(600_000);
+  });
+
+  test.each([
+    [
+      "a guest that does not boot",
+      "Failed to Check if grpc server is working: rpc error: code = DeadlineExceeded desc = timed out connecting to vsock 42:1024: unknown",
+      /the VM was started, but its guest did not answer within 120 s \(dial_timeout\)/,
+    ],
+    [
+      "an agent that fails",
+      "failed to mount /run/x: ENOENT\n\nStack backtrace:\n   0: <unknown>\n   1: <unknown>",
+      /cannot run: failed to mount \/run\/x: ENOENT$/,
+    ],
+  ])("tells of %s in words that a person understands", async (_, message, said) => {
+    const { host, cri } = await nodeWith();
+    cri.runSandbox = async () => {
+      throw new Error(message);
+    };
+    await expect(verifySandbox(host, cri, snp)).rejects.toThrow(said);
   });
 
   test("with another shim is an error, and is removed as well", async () => {

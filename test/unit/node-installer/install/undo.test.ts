@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
-import { refusalOf } from "./outcomes.ts";
+import { backupsOn, refusalOf } from "./outcomes.ts";
 
 let node: MemoryNode;
 beforeEach(() => {
@@ -39,6 +40,33 @@ describe("rollback", () => {
     await converge(node.environment({ ...spec, atOnce: 2 }));
     expect(node.served).toEqual([bad.handler]);
   });
+});
+
+test("a node that rolled back keeps its ticket until it serves what the spec asks for", async () => {
+  const cluster = withoutKubernetes(() => node.host.now());
+  let held = 0;
+  cluster.tickets.acquire = async () => {
+    held = 1;
+    return { held: true };
+  };
+  cluster.tickets.release = async () => {
+    held = 0;
+  };
+  const bad = node.runtime("0000000b");
+  node.breaks.add(bad.handler);
+  await expect(converge(node.environment(node.spec([bad]), cluster))).rejects.toThrow(RolledBack);
+  expect(await refusalOf(converge(node.environment(node.spec([bad]), cluster)))).toBe("failed-before");
+  expect(held).toBe(1);
+  await converge(node.environment(node.spec([node.runtime("00000001")]), cluster));
+  expect(held).toBe(0);
+});
+
+test("a backup that does not hold the old bytes is noticed before the file is edited", async () => {
+  const { readFile } = node.host;
+  node.host.readFile = async (path) => (path.endsWith(".bak") ? Buffer.from("lost") : readFile.call(node.host, path));
+  const spec = node.spec([node.runtime("00000001")]);
+  await expect(converge(node.environment(spec))).rejects.toThrow(/the backup .*\.bak does not hold what was written/);
+  expect([node.host.text(configPath), backupsOn(node), node.starts]).toEqual([adminsFile, [], 1]);
 });
 
 describe("somebody's request for another attempt", () => {

@@ -82,7 +82,9 @@ test("follows a changed spec", async () => {
 test("repairs drift of containerd's file at growing intervals: a program that keeps changing it is not fought", async () => {
   let drifts = 0;
   const began = node.host.time;
+  const said: string[] = [];
   await watch(() => {
+    said.push(cluster.reporter.current()?.reason ?? "");
     if (node.host.text(configPath)?.includes(handler())) {
       drifts += 1;
       node.host.put(configPath, adminsFile);
@@ -94,6 +96,27 @@ test("repairs drift of containerd's file at growing intervals: a program that ke
   // 1, 2, 4, 8, 16 and 30 minutes apart.
   expect(drifts).toBeLessThan(9);
   expect(cluster.metrics.repairs).toBe(drifts - 1);
+  expect(said.join("\n")).toMatch(/it was repaired 2 times in the last 24 hours, last at/);
+});
+
+test("a program that spoils the file every half hour ends at the day's budget, and the status says who may do it", async () => {
+  const began = node.host.time;
+  const { starts } = node;
+  let [next, theirs] = [began + 60_000, 0];
+  await watch(() => {
+    node.host.time += 60_000;
+    if (node.host.time >= next) {
+      next += 1_800_000;
+      theirs += 1;
+      node.host.put(configPath, adminsFile);
+      node.start();
+    }
+    return node.host.time - began > 12 * 3_600_000 || cluster.reporter.current()?.code === "restart-budget";
+  });
+  expect(node.starts - starts - theirs).toBeLessThanOrEqual(12);
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "restart-budget" });
+  expect(cluster.reporter.current()?.reason).toMatch(/repair: 1\d\).*was last written at/);
+  expect(node.served).toEqual([]);
 });
 
 test("reports a failed change, and retries it only when asked by a token", async () => {

@@ -1,0 +1,123 @@
+import type { Host } from "../host/host.ts";
+import { decode, parseDocument } from "./document.ts";
+import { fatalIn } from "./dumps.ts";
+import { fromToml } from "./entry.ts";
+import { readImports } from "./imports.ts";
+import type { Located } from "./locate.ts";
+import { runtimesIn } from "./plugins.ts";
+import { startTimeOf, unitState } from "./restart.ts";
+import { foreignChanges, type Runtimes, type ServingState } from "./serving.ts";
+import { presentDump } from "./validate.ts";
+
+/** What the files on disk would make of a containerd that starts now; undefined: unknown. */
+export interface OnDisk {
+  runtimes: Runtimes | undefined;
+  /** Why they would not load. */
+  error: string | undefined;
+}
+
+/** Reads containerd's files as it would itself: by its own binary, which prints what they mean with all imports. */
+export async function readOnDisk(host: Host, located: Located, configuration: Buffer | undefined): Promise<OnDisk> {
+  const nothing = { runtimes: undefined, error: undefined };
+  if (located.binary === undefined) return nothing;
+  const { binary, configuration: file } = located;
+  const { text, error, unanswered } = await presentDump(host, binary, file, configuration);
+  if (unanswered) return nothing;
+  if (error !== undefined) return { ...nothing, error };
+  try {
+    const document = parseDocument(text, "containerd config dump");
+    const fatal = fatalIn(document)[0];
+    if (fatal !== undefined) return { ...nothing, error: fatal };
+    const section = runtimesIn(document);
+    if (section === undefined) return nothing;
+    const handlers = Object.entries(section.runtimes).map(([name, runtime]) => [name, fromToml(runtime)] as const);
+    return { ...nothing, runtimes: { handlers: Object.fromEntries(handlers), defaultRuntime: section.defaultRuntime } };
+  } catch {
+    return nothing;
+  }
+}
+
+/** What is known of the files that are ours, so that our own writing is not taken for somebody's change. */
+export interface PendingContext {
+  serving: ServingState;
+  onDisk: OnDisk;
+  configuration: Buffer | undefined;
+  /** Handlers that are ours: what becomes of them is planned, not pending. */
+  ours: ReadonlySet<string>;
+  /** The edited file holds nothing but what a restart of ours has loaded before. */
+  editedIsOurs: boolean;
+}
+
+/**
+ * What our restart would load apart from our own change, because nobody has restarted containerd since: sentences without
+ * a full stop. Runtimes are compared as such; of everything else in the files, only their times tell.
+ */
+export async function pendingChanges(host: Host, located: Located, context: PendingContext): Promise<string[]> {
+  const { serving, onDisk, ours } = context;
+  const upgrade = upgraded(located, serving.version);
+  const unit = await unitState(host, located.unit).catch(() => undefined);
+  const started = unit && startTimeOf(host, unit);
+  const since =
+    started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
+  const files = started === undefined ? [] : await changedSince(host, located, context, started);
+  const changed = files.map((file) => `${file} changed after it`);
+  const runtimes = runtimeChanges(serving, onDisk.runtimes, ours, located);
+  const unloaded = [...changed, ...runtimes];
+  return [
+    ...upgrade,
+    ...(unloaded.length > 0
+      ? [`${located.unit}${since} has not loaded what is on disk now (${unloaded.join("; ")})`]
+      : []),
+  ];
+}
+
+/** A bundle of a node does not say which version answered. */
+function upgraded({ binary, version, unit }: Located, serves: string): string[] {
+  const plain = (text: string) => text.replace(/^v/, "");
+  if (binary === undefined || serves === "" || plain(serves) === plain(version)) return [];
+  return [`${unit} runs containerd ${plain(serves)}, but ${binary} is ${plain(version)} now`];
+}
+
+function runtimeChanges(
+  serving: ServingState,
+  onDisk: Runtimes | undefined,
+  ours: ReadonlySet<string>,
+  { configuration }: Located,
+): string[] {
+  if (onDisk === undefined) return [];
+  const added = Object.keys(onDisk.handlers).filter((name) => !ours.has(name) && !(name in serving.handlers));
+  // As the daemon would be after it, seen from what it is now.
+  const changes = foreignChanges(serving, onDisk, ours);
+  return [
+    ...changes.map((change) => `in ${configuration}, ${change}`),
+    ...added.map((name) => `in ${configuration}, handler ${name} is new`),
+  ];
+}
+
+/** Clocks have a resolution, and some distributions write their files while they start. */
+const marginMs = 2_000;
+
+async function changedSince(host: Host, located: Located, context: PendingContext, started: number): Promise<string[]> {
+  // Such a distribution loads them by itself.
+  if (located.restart === "itself") return [];
+  const { file, configuration: root } = located;
+  const imports = context.configuration === undefined ? [] : await importsIn(host, context.configuration, root);
+  // What a distribution renders is newer than its own start; what it is rendered from is not.
+  const sources = [...new Set([file, ...imports])].filter((path) => !(path === file && context.editedIsOurs));
+  const changed: string[] = [];
+  for (const path of sources) {
+    const stat = await host.stat(path);
+    if (stat !== undefined && Number(stat.mtimeNs / 1_000_000n) > started + marginMs) changed.push(path);
+  }
+  return changed;
+}
+
+async function importsIn(host: Host, bytes: Buffer, file: string): Promise<string[]> {
+  try {
+    const imports = await readImports(host, parseDocument(decode(bytes, file), file), file);
+    return imports.filter(({ path }) => path !== file).map(({ path }) => path);
+  } catch {
+    // What cannot be read is refused where it is validated.
+    return [];
+  }
+}

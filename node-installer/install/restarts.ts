@@ -1,0 +1,70 @@
+import { Refusal } from "../../runtime/refusal.ts";
+import {
+  countRestart,
+  type Restart,
+  type RestartFor,
+  restartsLeft,
+  restartsOf,
+  specDigits,
+} from "../host/restart-budget.ts";
+import type { Environment } from "./environment.ts";
+import type { Observation } from "./observe.ts";
+
+/*
+ * Every restart of containerd that the installer makes goes through `restart`, which counts it first. A change asks for
+ * room for two beforehand: whatever comes of it, its rollback must not be the one that is refused.
+ */
+
+/** A restart for a change of containerd's file, or for its rollback. */
+export async function restart(
+  { host, daemon, cluster, specHash, log }: Environment,
+  { located }: Pick<Observation, "located">,
+  purpose: RestartFor,
+): Promise<void> {
+  // A systemd that does not answer this may still restart it.
+  if (await daemon.isStarting(located).catch(() => false)) {
+    log.info("still-starting", { unit: located.unit });
+    return;
+  }
+  cluster.metrics.restarts += 1;
+  const counted = countRestart(host, purpose, specHash);
+  // A full disk must not prevent a rollback.
+  await (purpose === "rollback" ? counted.catch(() => undefined) : counted);
+  await daemon.restart(located);
+}
+
+/** Whether a change may restart containerd now. A spec that this node has not tried yet is no repetition of anything. */
+export async function mayRestart({ host, specHash }: Pick<Environment, "host" | "specHash">): Promise<boolean> {
+  const restarts = await restartsOf(host);
+  const isNew = !restarts.some(({ spec }) => spec === specDigits(specHash));
+  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 2;
+}
+
+/** Whether there is any restart left, for a rollback that has been tried before. */
+export async function isSpent({ host }: Pick<Environment, "host">): Promise<boolean> {
+  return restartsLeft(await restartsOf(host), host.now().getTime()).left === 0;
+}
+
+/** Called before a change that restarts containerd begins. */
+export async function requireRestart(environment: Environment, { located }: Observation): Promise<void> {
+  if (await mayRestart(environment)) return;
+  const { host, daemon } = environment;
+  const writers = await daemon.writers(located);
+  const restarts = await restartsOf(host);
+  const { more } = restartsLeft(restarts, host.now().getTime());
+  throw new Refusal(
+    "restart-budget",
+    `containerd was restarted ${restarts.length} times in the last 24 hours on this node (${purposes(restarts)}), so the installer leaves ${located.file} and containerd as they are now. ` +
+      `${suspects(writers)}The next attempt is made at ${more?.toISOString() ?? "a later time"}, or earlier if somebody asks for it (--retry).`,
+  );
+}
+
+/** A sentence with a space behind it. */
+export const suspects = (writers: readonly string[]): string =>
+  writers.length === 0 ? "" : `What was found about who writes it: ${writers.join("; ")}. `;
+
+const purposes = (restarts: readonly Restart[]): string => {
+  const counts = new Map<string, number>();
+  for (const { for: purpose } of restarts) counts.set(purpose, (counts.get(purpose) ?? 0) + 1);
+  return [...counts].map(([purpose, count]) => `${purpose}: ${count}`).join(", ");
+};
