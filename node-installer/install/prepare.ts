@@ -1,4 +1,5 @@
 import { posix } from "node:path";
+import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
@@ -9,6 +10,7 @@ import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { backUp } from "./backup.ts";
+import { usersOf } from "./observe.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
@@ -85,6 +87,26 @@ export async function takeTicket({ environment }: Attempt): Promise<void> {
       reportServing(cluster.reporter, { state: "waiting", code, reason, specHash });
     },
   });
+}
+
+/** A pod came to a handler that this change would remove. */
+export class UsedMeanwhile extends Error {
+  override readonly name = "UsedMeanwhile";
+}
+
+/**
+ * Keeps new pods away from the handlers that go, then looks whether there are any: the wait for the ticket may have lasted
+ * for hours. A pod that is bound later than this does not come: kubelet refuses pods whose node selector the node's labels
+ * do not match.
+ */
+export async function cordon({ environment, observation, plan }: Attempt): Promise<void> {
+  const { daemon, cluster } = environment;
+  const { reporter } = cluster;
+  await reporter.setServed(reporter.served().filter((handler) => !plan.removed.includes(handler)));
+  for (const handler of plan.removed) {
+    const pods = await usersOf(daemon, observation.located, handler, reporter.podsUsing);
+    if (pods.length > 0) throw new UsedMeanwhile(`${handler} is used by ${listed(pods)} by now`);
+  }
 }
 
 export async function backUpFile(attempt: Attempt): Promise<void> {

@@ -57,7 +57,12 @@ const checkMshv: Check = ({ devices }, { virtualization }) =>
 /** The tables of what a host of this kind must have. On AKS the hypervisor owns the hardware; the node sees but /dev/mshv. */
 export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirements): Table[] => {
   const tables: Table[] = [];
-  if (virtualization === "kvm") tables.push(kvm, ...(tee === "none" ? [] : [{ snp, tdx }[tee]]));
+  // A journal of a newer version may name a TEE that is not known here.
+  const ofTee = new Map<string, Table>([
+    ["snp", snp],
+    ["tdx", tdx],
+  ]).get(tee);
+  if (virtualization === "kvm") tables.push(kvm, ...(ofTee === undefined ? [] : [ofTee]));
   if (withGpu) tables.push(gpu);
   return tables;
 };

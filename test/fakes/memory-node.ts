@@ -88,6 +88,7 @@ export class MemoryNode {
       cluster,
       log: createLog(this.host, spec.group, (line) => this.log.push(line)),
       checkHost: async () => undefined,
+      unfit: async () => [],
     };
   }
 
