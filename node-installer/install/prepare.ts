@@ -70,6 +70,9 @@ export async function validateCandidate({ environment, observation, plan }: Atte
   await environment.daemon.validate(observation.located, plan.next, plan.entries);
 }
 
+/** How soon a pod that waits for its turn ends when it is told to. */
+const stopLookMs = 1_000;
+
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */
 export async function takeTicket({ environment }: Attempt): Promise<void> {
   const { cluster, host, log, signal, specHash } = environment;
@@ -77,8 +80,10 @@ export async function takeTicket({ environment }: Attempt): Promise<void> {
   await cluster.confinement.require(true);
   await waitForTicket(cluster.tickets, {
     async delay(ms) {
-      await host.delay(ms);
-      signal?.throwIfAborted();
+      for (let waited = 0; waited < ms; waited += stopLookMs) {
+        await host.delay(Math.min(stopLookMs, ms - waited));
+        signal?.throwIfAborted();
+      }
     },
     onWait(waitingFor) {
       const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;

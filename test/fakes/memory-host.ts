@@ -332,7 +332,7 @@ export class MemoryHost implements Host {
 
   private stamp(): { ino: bigint; mtimeNs: bigint } {
     this.nextIno += 1n;
-    return { ino: this.nextIno, mtimeNs: BigInt(this.time) * 1_000_000n };
+    return { ino: this.nextIno, mtimeNs: BigInt(Math.round(this.time * 1_000_000)) };
   }
 
   private parents(path: string): void {
