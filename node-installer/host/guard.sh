@@ -77,10 +77,13 @@ else
     echo "the backup $backup has changed: $file stays as it is" >&2
     exit 1
   fi
-  # A full disk has no room for a copy, but it has for a hard link to the backup.
-  cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
-    ln -f "$backup" "$staged" || exit 1
-  [ "$(digest "$file")" = "$current" ] && mv -f "$staged" "$file" && sync "$directory" || exit 1
+  restored=$staged
+  if ! { cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
+    echo "there is no room for a copy: the backup $backup itself becomes the file" >&2
+    rm -f "$staged"
+    restored=$backup
+  fi
+  [ "$(digest "$file")" = "$current" ] && mv -f "$restored" "$file" && sync "$directory" || exit 1
   outcome=restored
 fi
 

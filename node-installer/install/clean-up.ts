@@ -1,6 +1,7 @@
-import { stateDirectory } from "../host/files.ts";
+import { stagedPath, stateDirectory } from "../host/files.ts";
 import { journalPath, pristinePath } from "../host/journal.ts";
 import { type Attempt, record } from "./attempt.ts";
+import { adoptBackups } from "./backup.ts";
 import { removePayload } from "./payload.ts";
 
 /**
@@ -28,6 +29,9 @@ async function removeState(attempt: Attempt): Promise<void> {
   const { file, createdDirectories } = attempt.journal;
   // The file is now the administrator's again: no backup holds anything that it lacks.
   for (const backup of file?.backups ?? []) await host.remove(backup);
+  const { located } = attempt.observation;
+  for (const backup of await adoptBackups(host, located.file, [])) await host.remove(backup);
+  await host.remove(stagedPath(located.file));
   for (const directory of createdDirectories.toReversed()) {
     // By now it may contain somebody else's files.
     if ((await host.readDirectory(directory)).length === 0) await host.remove(directory);

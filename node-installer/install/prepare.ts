@@ -9,7 +9,7 @@ import { notRoots } from "../host/owners.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
-import { backUp } from "./backup.ts";
+import { adoptBackups, backUp } from "./backup.ts";
 import { usersOf } from "./observe.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
@@ -118,5 +118,11 @@ export async function backUpFile(attempt: Attempt): Promise<void> {
   const { located, edited } = attempt.observation;
   if (edited === undefined) return;
   const { host } = attempt.environment;
+  const own = attempt.journal.file;
+  if (own !== undefined) {
+    const adopted = await adoptBackups(host, located.file, own.backups);
+    // By their names, they sort by their age.
+    if (adopted.length > 0) await record(attempt, { file: { ...own, backups: [...own.backups, ...adopted].sort() } });
+  }
   attempt.backup = await backUp(host, located.file, edited, attempt.attributes);
 }

@@ -64,7 +64,8 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     const inside = isPods ? /^[/]api[/]v1[/]namespaces[/][^/]+[/]pods[/]/ : new RegExp(`^${path}/`);
     const terms = fieldSelector.split(",").filter(Boolean);
     return [...objects].flatMap(([key, object]) => {
-      const field = (name: string) => name.split(".").reduce<unknown>((at, part) => (at as Json | undefined)?.[part], object);
+      const field = (name: string) =>
+        name.split(".").reduce<unknown>((at, part) => (at as Json | undefined)?.[part], object);
       const holds = (term: string) => {
         const [name = "", not = "", value] = term.split(/(!?)=/);
         return (field(name) === value) !== (not === "!");
@@ -73,7 +74,12 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     });
   };
 
-  const answer = (method: string, path: string, body: Json, fieldSelector: string): { status: number; body: string } => {
+  const answer = (
+    method: string,
+    path: string,
+    body: Json,
+    fieldSelector: string,
+  ): { status: number; body: string } => {
     const existing = objects.get(path);
     if (method === "POST") {
       const metadata = body.metadata as { name: string };

@@ -1,6 +1,12 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { beforeEach, describe, expect, test } from "vitest";
-import { type Journal, journalPath, outlineJournal, readJournal, writeJournal } from "../../../../node-installer/host/journal.ts";
+import {
+  type Journal,
+  journalPath,
+  outlineJournal,
+  readJournal,
+  writeJournal,
+} from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
