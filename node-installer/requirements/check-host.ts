@@ -2,7 +2,7 @@ import type { HostRequirements } from "../../runtime/spec.ts";
 import { error, type Finding, warning } from "./finding.ts";
 import { gpu, unboundGpus } from "./gpu.ts";
 import type { HostFacts } from "./host-facts.ts";
-import { kvm } from "./kvm.ts";
+import { kvm, onMachine } from "./kvm.ts";
 import { snp } from "./snp.ts";
 import { findings, type Table } from "./table.ts";
 import { tdx } from "./tdx.ts";
@@ -64,12 +64,13 @@ export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirement
   ]).get(tee);
   if (virtualization === "kvm") tables.push(kvm, ...(ofTee === undefined ? [] : [ofTee]));
   if (withGpu) tables.push(gpu);
-  return tables;
+  return virtualization === "kvm" ? tables.map((table) => onMachine(tee, table)) : tables;
 };
 
 const checkTables: Check = (facts, requirements) => tablesFor(requirements).flatMap((table) => findings(table, facts));
 
-const checkGpuDrivers: Check = (facts, { gpu }) => (gpu ? unboundGpus(facts) : []);
+const checkGpuDrivers: Check = (facts, { gpu, tee }) =>
+  gpu && (tee === "none" || !facts.cpu.flags.includes("hypervisor")) ? unboundGpus(facts) : [];
 
 const leastInotifyInstances = 8192;
 const leastRequestSeconds = 300;

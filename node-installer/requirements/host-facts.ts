@@ -41,8 +41,8 @@ export interface HostFacts {
   gpus: { address: string; driver: string }[];
 }
 
-/** The processor's flags that a check looks at. */
-export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"] as const;
+/** The processor's flags that a check looks at; `hypervisor`: it is a virtual machine's. */
+export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform", "hypervisor"] as const;
 export type CpuFlag = (typeof cpuFlags)[number];
 const modules = [
   "kvm",

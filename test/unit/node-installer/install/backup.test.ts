@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { digestOf, swapFile, writeFileAtomically } from "../../../../node-installer/host/files.ts";
 import { backUp } from "../../../../node-installer/install/backup.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
@@ -75,4 +76,28 @@ test("a file that cannot be replaced is left without its staged form", async () 
   };
   await expect(converge(node.environment(spec))).rejects.toThrow("EBUSY");
   expect(Object.keys(host.tree()).filter((path) => path.includes("contrast-staged"))).toEqual([]);
+});
+
+test.each(["is installed", "takes another's place", "is removed"])(
+  "when a runtime %s, everything that was written is on the disk in the end",
+  async (what) => {
+    if (what !== "is installed") await converge(node.environment(spec));
+    node.host.settle();
+    const next = what === "is installed" ? spec.runtimes : what === "is removed" ? [] : [node.runtime("00000002")];
+    await converge(node.environment(node.spec(next)));
+    // The lock, the log, and what is removed of a guard that has no order any more may come back.
+    const allowed = /^\/(run|var\/log|etc\/systemd\/system)(\/|$)|\/guard\.(sh|fired)$/;
+    expect(node.host.unsynced().filter((path) => !allowed.test(path))).toEqual([]);
+  },
+);
+
+test("a replaced file has its name on the disk before anything else is done, and so has a removed one", async () => {
+  const { host } = node;
+  host.settle();
+  await swapFile(host, configPath, digestOf(Buffer.from(adminsFile)), Buffer.from("version = 3\n"), own);
+  expect(host.unsynced()).toEqual([]);
+  await swapFile(host, configPath, digestOf(Buffer.from("version = 3\n")), undefined, own);
+  expect(host.unsynced()).toEqual([]);
+  await writeFileAtomically(host, configPath, adminsFile, own);
+  expect(host.unsynced()).toEqual([]);
 });

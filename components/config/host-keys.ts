@@ -1,0 +1,54 @@
+/** How many bytes the key itself has, behind its type; of an ECDSA key: the point on the curve that its type names. */
+const keyTypes = new Map([
+  ["ssh-ed25519", 32],
+  ["ecdsa-sha2-nistp256", 65],
+  ["ecdsa-sha2-nistp384", 97],
+  ["ecdsa-sha2-nistp521", 133],
+]);
+
+/**
+ * Type and key alone, of any form in which people have them: a line of known_hosts (with host names, hashed or not) or of
+ * a .pub file (with a comment). What is neither stays as it is.
+ */
+export function typeAndKey(text: string): string {
+  const [line = "", ...others] = text.trim().split(/\r?\n/);
+  const words = line.trim().split(/\s+/);
+  const at = keyTypes.has(words[0] ?? "") ? 0 : 1;
+  const [type = "", key] = words.slice(at);
+  if (others.length > 0 || words[0]?.startsWith("@") || !keyTypes.has(type) || key === undefined) return text;
+  return `${type} ${key}`;
+}
+
+/** What is wrong with a host key that `typeAndKey` returned; undefined: nothing. */
+export function hostKeyMistake(text: string): string | undefined {
+  if (text.trim().includes("\n")) return "must be one key, on one line";
+  const [type = "", key = ""] = text.split(" ");
+  const size = keyTypes.get(type);
+  if (size !== undefined) {
+    const isWhole =
+      Buffer.from(key, "base64").toString("base64") === key && isKey(Buffer.from(key, "base64"), type, size);
+    return isWhole
+      ? undefined
+      : `must be the whole key: what follows ${type} is not one, but may be a part of it or a key of another type`;
+  }
+  if (/^(\d+ )?(SHA256|MD5):/.test(text))
+    return "is a fingerprint, which a host's key cannot be told from. Take the key that `ssh-keyscan -t ed25519 HOST` prints, once `ssh-keygen -lf` shows this fingerprint of it";
+  if (text.startsWith("@"))
+    return "must be the host's own key: marked lines of known_hosts, such as @cert-authority, cannot be used";
+  return `must be type and key as in known_hosts, the type one of ${[...keyTypes.keys()].join(", ")}`;
+}
+
+/** RFC 4253, 6.6, RFC 5656, 3.1 and RFC 8709, 4: strings, each behind its length. */
+function isKey(bytes: Buffer, type: string, size: number): boolean {
+  const strings: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    if (at + 4 > bytes.length) return false;
+    const end = at + 4 + bytes.readUInt32BE(at);
+    if (end > bytes.length) return false;
+    strings.push(bytes.subarray(at + 4, end));
+    at = end;
+  }
+  const curve = type === "ssh-ed25519" ? [] : [type.slice("ecdsa-sha2-".length)];
+  const texts = strings.slice(0, -1).map(String);
+  return texts.join() === [type, ...curve].join() && strings.at(-1)?.length === size;
+}
