@@ -25,9 +25,7 @@ export function hostKeyMistake(text: string): string | undefined {
   const [type = "", key = ""] = text.split(" ");
   const size = keyTypes.get(type);
   if (size !== undefined) {
-    const isWhole =
-      Buffer.from(key, "base64").toString("base64") === key && isKey(Buffer.from(key, "base64"), type, size);
-    return isWhole
+    return new RegExp(`^${wholeKey(type, size)}$`).test(`${type} ${key}`)
       ? undefined
       : `must be the whole key: what follows ${type} is not one, but may be a part of it or a key of another type`;
   }
@@ -38,17 +36,24 @@ export function hostKeyMistake(text: string): string | undefined {
   return `must be type and key as in known_hosts, the type one of ${[...keyTypes.keys()].join(", ")}`;
 }
 
-/** RFC 4253, 6.6, RFC 5656, 3.1 and RFC 8709, 4: strings, each behind its length. */
-function isKey(bytes: Buffer, type: string, size: number): boolean {
-  const strings: Buffer[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    if (at + 4 > bytes.length) return false;
-    const end = at + 4 + bytes.readUInt32BE(at);
-    if (end > bytes.length) return false;
-    strings.push(bytes.subarray(at + 4, end));
-    at = end;
-  }
-  const curve = type === "ssh-ed25519" ? [] : [type.slice("ecdsa-sha2-".length)];
-  const texts = strings.slice(0, -1).map(String);
-  return texts.join() === [type, ...curve].join() && strings.at(-1)?.length === size;
+/** What an editor can check while a stack file is written. */
+export const hostKeyPattern = `^(?!@)(\\S+\\s+)?(${[...keyTypes].map(([type, size]) => wholeKey(type, size)).join("|")})([ \\t].*)?\\s*$`;
+
+/**
+ * RFC 4253, 6.6, RFC 5656, 3.1 and RFC 8709, 4: strings, each behind its length: the type, of ECDSA the curve, and the key.
+ * In base64, what comes before the key is always the same, and the length is fixed.
+ */
+function wholeKey(type: string, size: number): string {
+  const texts = [type, ...(type.startsWith("ecdsa-sha2-") ? [type.slice("ecdsa-sha2-".length)] : [])];
+  const lengthOf = (length: number) => [0, 0, 0, length];
+  const begin = Buffer.from([
+    ...texts.flatMap((text) => [...lengthOf(text.length), ...Buffer.from(text)]),
+    ...lengthOf(size),
+  ]);
+  const bytes = begin.length + size;
+  // A character of base64 stands for six bits: what the next byte decides is left out.
+  const decided = Math.floor((begin.length * 8) / 6);
+  const rest = Math.ceil((bytes * 8) / 6) - decided;
+  const start = begin.toString("base64").slice(0, decided).replaceAll("+", "\\+");
+  return `${type} ${start}[A-Za-z0-9+/]{${rest}}${"=".repeat((3 - (bytes % 3)) % 3)}`;
 }

@@ -3,7 +3,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { distributionNames, dnsLabel, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
-import { hostKeyMistake, typeAndKey } from "./host-keys.ts";
+import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
@@ -222,6 +222,7 @@ export const host = z.strictObject({
       if (message !== undefined) context.addIssue({ code: "custom", message });
     })
     .meta({
+      pattern: hostKeyPattern,
       expected:
         "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
     })
