@@ -53,8 +53,9 @@ export async function converge(environment: Environment, options: ConvergeOption
     const { observation, plan } = await look(environment, journal);
     if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
+      const outcome = await finish(environment, observation, plan);
       await requireFit(environment, observation.located);
-      return finish(environment, observation, plan);
+      return outcome;
     }
     // Removing a runtime after its last pod ended is what the spec asks for, not drift.
     const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);

@@ -72,8 +72,8 @@ const mutants: Mutant[] = [
   {
     name: "a replaced file's name is not synced",
     file: "node-installer/host/files.ts",
-    text: "    throw new FileChanged(`${path} was written to by another program`);\n  }\n  await host.syncDirectory(directory);\n",
-    by: "    throw new FileChanged(`${path} was written to by another program`);\n  }\n",
+    text: "was written to by another program`);\n  }\n  await host.syncDirectory(directory);\n",
+    by: "was written to by another program`);\n  }\n",
     tests: backup,
   },
   {
@@ -107,15 +107,15 @@ const mutants: Mutant[] = [
   {
     name: "the guard's units are not enabled",
     file: "node-installer/host/guard.ts",
-    text: '  await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);\n',
-    by: "",
+    text: 'systemctl(host, "enable",',
+    by: 'systemctl(host, "is-enabled",',
     tests: guard,
   },
   {
     name: "the guard's timer is not started",
     file: "node-installer/host/guard.ts",
-    text: '  await systemctl(host, "restart", `${guardName}.timer`);\n',
-    by: "",
+    text: 'systemctl(host, "restart",',
+    by: 'systemctl(host, "status",',
     tests: guard,
   },
   {

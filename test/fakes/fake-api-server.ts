@@ -18,8 +18,8 @@ export interface FakeApiServer {
   tokens: string[];
   /** Names of admission policies that are in force. What they refuse is as the real API server was seen to refuse it. */
   policies: Set<string>;
-  /** Answers instead of the map if it returns something; "hang": never answers. */
-  intercept: (request: string) => { status: number; body: string } | "hang" | undefined;
+  /** Answers instead of the map if it returns something; "hang": never answers; "drop": closes the connection instead. */
+  intercept: (request: string) => { status: number; body: string } | "hang" | "drop" | undefined;
   /** How many were opened. */
   connections: () => number;
   writeToken(token: string): Promise<void>;
@@ -136,7 +136,8 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     const fieldSelector = parameters.get("fieldSelector") ?? "";
     const reply =
       fake.intercept(name) ?? (isDryRun ? dryRun(path) : answer(request.method ?? "", path, body, fieldSelector));
-    if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
+    if (reply === "drop") request.socket.destroy();
+    else if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
   });
   server.on("connection", () => {
     connections += 1;
