@@ -8,8 +8,16 @@ generations=$1
 failed=
 found=
 
-error() { printf 'problem: %s\n' "$1" >&2; found=yes; failed=yes; }
-warning() { printf 'warning: %s\n' "$1" >&2; found=yes; }
+said=
+# Each sentence once: several tables begin with the same checks.
+say() {
+  found=yes
+  case $said in *"[$2]"*) return ;; esac
+  said="$said[$2]"
+  printf '%s: %s\n' "$1" "$2" >&2
+}
+error() { failed=yes; say problem "$1"; }
+warning() { say warning "$1"; }
 
 content() { cat "$root$1" 2>/dev/null || true; }
 exists() { [ -e "$root$1" ]; }
@@ -37,7 +45,8 @@ generation() {
     fi
   done
 }
-no_generation_without() { case $(generation) in '' | "$1 "*) return 0 ;; *) return 1 ;; esac; }
+no_generation_without() { case $(generation) in '' | "$1 "* | "some-$1 "*) return 0 ;; *) return 1 ;; esac; }
+only_some_have() { case $(generation) in "some-$1 "*) return 0 ;; *) return 1 ;; esac; }
 cpu_name() {
   known=$(generation)
   if [ -n "$known" ]; then echo "${known#* }"; else printf 'of vendor "%s"\n' "$(cpu_vendor)"; fi

@@ -31,9 +31,9 @@ export const nodePath = z.string().regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/"'\\\p{Cc}
 });
 
 /** A systemd service; nothing that systemctl would take for an option. */
-export const unitName = z
-  .string()
-  .regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, { error: "must be the name of a systemd service" });
+export const unitName = z.string().regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, {
+  error: 'must be the name of a systemd service, with ".service" at its end',
+});
 
 /**
  * What containerd is told about a handler: the keys of `…containerd.runtimes.<handler>`, under whichever plugin id the

@@ -55,6 +55,7 @@ export function parseInitdata(document: string): Initdata {
     parsed = parse(document);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
+    refuseEncoded(document, "The initdata document");
     const where = `line ${error.line}, column ${error.column}`;
     throw new Refusal("initdata", `The initdata document is not TOML: ${tomlProblem(error)} (${where}).`);
   }
@@ -64,6 +65,21 @@ export function parseInitdata(document: string): Initdata {
     throw new Refusal("initdata", `The initdata document is not valid. ${problems.join("; ")}.`);
   }
   return { algorithm: algorithms[result.data.algorithm], data: result.data.data };
+}
+
+const base64 = /^[A-Za-z0-9+/\s]+={0,2}\s*$/;
+
+/** Tools that encode a document do not ask whether it is one; guests do not start with what comes of that. */
+function refuseEncoded(text: string, what: string): void {
+  const inner = base64.test(text) ? Buffer.from(text, "base64") : Buffer.alloc(0);
+  if (inner[0] === 0x1f && inner[1] === 0x8b) {
+    throw new Refusal(
+      "initdata",
+      `${what} is itself an encoded annotation (base64 of gzip data): decode it first, and encode it only once.`,
+    );
+  }
+  if (isUtf8(inner) && /^\s*(version|algorithm|\[data\])/m.test(inner.toString("utf8")))
+    throw new Refusal("initdata", `${what} is base64 of a document: decode it first.`);
 }
 
 /** Hash of the document's bytes with its own algorithm, as Kata's runtimes and agent compute it. */
@@ -93,7 +109,9 @@ export const encodeInitdata = (document: string): string => gzipSync(document, {
 export function decodeInitdata(annotation: string): string {
   if (!/^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(annotation))
     throw new Refusal("initdata", "The initdata annotation is not base64.");
-  return unpack(Buffer.from(annotation, "base64"), "The initdata annotation");
+  const document = unpack(Buffer.from(annotation, "base64"), "The initdata annotation");
+  refuseEncoded(document, "What the initdata annotation holds");
+  return document;
 }
 
 function unpack(compressed: Uint8Array, what: string): string {

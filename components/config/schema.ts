@@ -3,6 +3,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { distributionNames, dnsLabel, groupName, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
 import { authorities } from "../certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
+import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
@@ -195,7 +196,7 @@ export const distribution = z
     unit: unitName.optional().describe("containerd's systemd unit, if it is not the distribution's own."),
     containerdVersion: z
       .string()
-      .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
+      .regex(/^v?\d+\.\d+\.\d+([-+~][0-9A-Za-z.+~-]{1,100})?$/, must("must be a version such as 2.1.4"))
       .optional()
       .describe("For plans on a tree without containerd: the version that the nodes will have."),
   })
@@ -204,20 +205,6 @@ export const distribution = z
     "`containerd` (plain, kubeadm), `aks`, `k3s`, `rke2`, `k0s`, `microk8s`; or an object with `name` and the overrides " +
       "`configPath`, `socket`, `unit`, `containerdVersion` (for plans on a tree without containerd).",
   );
-
-const keyTypes = ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
-
-/** The key itself begins with its type, as a length of four bytes and that many letters. */
-const hostKey = new RegExp(
-  `^(${keyTypes
-    .map((type) => {
-      const start = Buffer.from([0, 0, 0, type.length, ...Buffer.from(type)]);
-      // A character of base64 stands for six bits: what the next byte decides is left out.
-      const decided = Math.floor((start.length * 8) / 6);
-      return `${type} ${start.toString("base64").slice(0, decided)}`;
-    })
-    .join("|")})[A-Za-z0-9+/]+=*$`,
-);
 
 export const host = z.strictObject({
   name: nodeName.describe("The node's name in the cluster."),
@@ -229,12 +216,19 @@ export const host = z.strictObject({
   // For RSA keys the plugin accepts only SHA-1 signatures, which sshd no longer makes.
   hostKey: z
     .string()
-    .regex(hostKey, must(`must be type and key as in known_hosts, the type one of ${keyTypes.join(", ")}`))
+    .overwrite(typeAndKey)
+    .superRefine((key, context) => {
+      const message = hostKeyMistake(key);
+      if (message !== undefined) context.addIssue({ code: "custom", message });
+    })
     .meta({
+      pattern: hostKeyPattern,
       expected:
         "the host's public key as in known_hosts (type and key): without it anyone in between can pose as the host",
     })
-    .describe("The host's public key as in known_hosts: type and key. RSA keys cannot be used."),
+    .describe(
+      "The host's public key: a line of known_hosts or of a .pub file; its type and key count. RSA keys cannot be used.",
+    ),
 });
 
 export const pool = z.strictObject({

@@ -48,6 +48,9 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
       metadata: { name },
       rules: [
         { apiGroups: [""], resources: ["nodes"], verbs: ["patch"] },
+        // Before a runtime is removed: which pods are bound to this node with its class. RBAC cannot narrow that to one
+        // node, and nothing less tells it: a pod that waits for a volume has no trace of its class on the node.
+        { apiGroups: [""], resources: ["pods"], verbs: ["list"] },
         // Asks whose token it was given, and changes nothing: whoever holds a token can try it anyway.
         { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },
       ],
@@ -70,8 +73,8 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
           verbs: ["get", "patch", "delete"],
           resourceNames: ticketNames(group, atOnce),
         },
-        // RBAC cannot restrict creation by name; the policy does.
-        { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create"] },
+        // RBAC cannot restrict these by name. The policy does so for creation; the namespace has nothing but tickets.
+        { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create", "list"] },
       ],
     },
     ticketRoleBinding: {

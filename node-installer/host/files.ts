@@ -48,8 +48,19 @@ export async function writeFileAtomically(
   content: Buffer | string,
   attributes: FileAttributes,
 ): Promise<void> {
-  await host.rename(await stageFile(host, path, content, attributes), path);
+  const staged = await stageFile(host, path, content, attributes);
+  await leavingNothing(host, staged, () => host.rename(staged, path));
   await host.syncDirectory(posix.dirname(path));
+}
+
+/** A file that cannot be replaced (a mount, an immutable file) is no reason to leave its staged form behind. */
+async function leavingNothing<T>(host: Host, staged: string, replace: () => Promise<T>): Promise<T> {
+  try {
+    return await replace();
+  } catch (error) {
+    await host.remove(staged).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Somebody else changed a file between our reading and our writing it, so the change must be planned anew. */
@@ -80,7 +91,7 @@ export async function swapFile(
     await createLike(host, path, staged, bytes, attributes);
   };
   await stage(content);
-  const answer = await host.replaceFile(path, staged, expected);
+  const answer = await leavingNothing(host, staged, () => host.replaceFile(path, staged, expected));
   if (answer.result === "changed") {
     await host.remove(staged);
     throw new FileChanged(`${path} was changed by another program`);

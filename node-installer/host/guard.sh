@@ -105,9 +105,11 @@ restore() {
     [ "$(digest "$file")" = "$current" ] && rm -f "$file" && sync "$directory"
     return
   fi
-  # A full disk has no room for a copy, but it has for a hard link to the backup.
-  cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ] ||
-    ln -f "$backup" "$staged" || return 1
+  if ! { cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
+    echo "there is no room for a copy: the backup $backup itself becomes the file" >&2
+    rm -f "$staged"
+    staged=$backup
+  fi
   put
 }
 

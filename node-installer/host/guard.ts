@@ -108,6 +108,8 @@ export async function armGuard(host: Host, unit: string, order: GuardOrder): Pro
   await writeFileAtomically(host, servicePath, serviceUnit(unit, order.file), rootOwned(0o644));
   await writeFileAtomically(host, timerPath, timerUnit, rootOwned(0o644));
   await systemctl(host, "enable", `${guardName}.service`, `${guardName}.timer`);
+  // systemctl syncs nothing, and without its links no boot starts the guard.
+  for (const link of wantedLinks) await host.syncDirectory(posix.dirname(link));
   // The timer of a killed run may still be active; it must start anew.
   await systemctl(host, "restart", `${guardName}.timer`);
   await writeFileAtomically(host, armedPath, formatOrder(order), rootOwned(0o600));

@@ -4,6 +4,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { nodePath, runtimeSpec } from "../../runtime/spec.ts";
 import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
 import type { Host } from "./host.ts";
+import { leniently } from "./lenient.ts";
 
 export const journalPath = posix.join(stateDirectory, "journal.json");
 /** containerd's file without our block. */
@@ -41,7 +42,7 @@ export type OwnedRuntime = z.infer<typeof ownedRuntime>;
  * restored, and the daemon must be restarted with them.
  */
 const transaction = z.strictObject({
-  phase: z.enum(["replacing", "rolling-back"]),
+  phase: z.literal(["replacing", "rolling-back"]),
   startedAt: z.iso.datetime(),
   /** Written by earlier versions; nothing reads it. */
   bootId: z.string().optional(),
@@ -63,6 +64,12 @@ const transaction = z.strictObject({
 });
 export type Transaction = z.infer<typeof transaction>;
 
+/**
+ * A journal outlives the version that wrote it, in both directions: an image can be rolled back. So there is one rule for
+ * `schemaVersion`: it stays 1 as long as a version that does not know a new field may change and uninstall what is there.
+ * A field that is added is optional or has a default, none changes its meaning, and none of those here is ever left out.
+ * Whoever reads a field that it does not know keeps it and writes it back (`leniently`).
+ */
 const journalSchema = z.strictObject({
   schemaVersion: z.literal(1),
   group: z.string(),
@@ -107,6 +114,11 @@ const journalSchema = z.strictObject({
 });
 export type Journal = z.infer<typeof journalSchema>;
 
+/** As it is read: of any version, with all that it holds. */
+const anyVersion = leniently(journalSchema);
+/** As it leaves the node: nothing but what is known here. */
+const outlined = leniently(journalSchema, "drop");
+
 const emptyJournal = (group: string): Journal => ({
   schemaVersion: 1,
   group,
@@ -120,7 +132,7 @@ export async function readJournal(host: Host, group: string): Promise<Journal> {
   if (bytes === undefined) return emptyJournal(group);
   let journal: Journal;
   try {
-    journal = journalSchema.parse(JSON.parse(bytes.toString()));
+    journal = anyVersion.parse(JSON.parse(bytes.toString()));
   } catch (error) {
     throw new Refusal(
       "journal-unreadable",
@@ -155,7 +167,7 @@ export async function writeJournal(host: Host, journal: Journal): Promise<void> 
  * leaves the node, and by one of nothing where it does not. A journal that cannot be read leaves as another such one.
  */
 export function outlineJournal(text: string, digestOf: (digest: string) => string | undefined): string {
-  const journal = parseJournal(text);
+  const journal = parseJournal(text, outlined);
   if (journal === undefined) return "not a journal that this version understands";
   const { schemaVersion, group, file, runtimes } = journal;
   const redacted = (digest: string | null) => (digest === null ? null : (digestOf(digest) ?? "0".repeat(64)));
@@ -181,9 +193,9 @@ export function outlineJournal(text: string, digestOf: (digest: string) => strin
 }
 
 /** undefined: not one that this version understands. */
-export function parseJournal(text: string): Journal | undefined {
+export function parseJournal(text: string, schema = anyVersion): Journal | undefined {
   try {
-    return journalSchema.safeParse(JSON.parse(text)).data;
+    return schema.safeParse(JSON.parse(text)).data;
   } catch {
     return undefined;
   }

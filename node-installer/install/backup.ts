@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
+import { readIfThere } from "../host/files.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
 import { createLike } from "../requirements/access.ts";
 
@@ -28,6 +29,34 @@ export async function backUp(host: Host, file: string, bytes: Buffer, attributes
     }
     return backup;
   }
+}
+
+/**
+ * Backups that no journal knows: an installer was killed between a backup and its record, or the journal was lost. What
+ * holds no more than the file has now is removed; the others are the caller's to know from now on.
+ *
+ * @param known those in the journal
+ */
+export async function adoptBackups(host: Host, file: string, known: readonly string[]): Promise<string[]> {
+  const content = await readIfThere(host, file);
+  const adopted: string[] = [];
+  for (const path of await backupsOf(host, file)) {
+    if (known.includes(path)) continue;
+    const bytes = await host.readFile(path);
+    // Also one that was being written when the installer was killed.
+    if (content?.subarray(0, bytes.length).equals(bytes)) await host.remove(path);
+    else adopted.push(path);
+  }
+  return adopted;
+}
+
+/** By their names, oldest first. */
+async function backupsOf(host: Host, file: string): Promise<string[]> {
+  const begin = `${posix.basename(file)}.`;
+  const names = await host.readDirectory(posix.dirname(file));
+  return names
+    .filter((name) => name.startsWith(begin) && /^\d{8}T\d{6}\.\d{3}Z\.bak$/.test(name.slice(begin.length)))
+    .map((name) => posix.join(posix.dirname(file), name));
 }
 
 /** Which backups are kept and which are removed. */

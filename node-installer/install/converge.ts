@@ -12,8 +12,10 @@ import { lockNode } from "../host/node-lock.ts";
 import { forgetRestarts } from "../host/restart-budget.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
-import { type Disk, entryOf, type Observation, observeDisk, observeHost } from "./observe.ts";
+import { labelled } from "./labelled.ts";
+import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
 import { isEmpty, makePlan, type Plan } from "./plan.ts";
+import { UsedMeanwhile } from "./prepare.ts";
 import { recover } from "./recover.ts";
 import { requireRestart, suspects } from "./restarts.ts";
 import { runSteps } from "./steps.ts";
@@ -60,7 +62,9 @@ export async function converge(environment: Environment, options: ConvergeOption
     const { observation, plan } = await look(environment, journal);
     if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
-      return finish(environment, observation, plan);
+      const outcome = await finish(environment, observation, plan);
+      await requireFit(environment, observation.located);
+      return outcome;
     }
     // Removing a runtime after its last pod ended is what the spec asks for, not drift.
     const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
@@ -78,7 +82,7 @@ export async function converge(environment: Environment, options: ConvergeOption
 }
 
 async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
-  const { host, spec, log, cluster } = environment;
+  const { host, spec, log } = environment;
   let done: Plan | undefined;
   let putBack = 0;
   let located: Located | undefined;
@@ -91,10 +95,12 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     }
     located = observation.located;
     await requireServing(environment, observation, plan, options);
-    // First keep new pods away, then look whether there are any.
-    await cluster.reporter.setServed(without(servedHandlers(observation, plan.entries), plan.removed));
-    if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
-    await requireServing(environment, observation, plan, options);
+    if (round === 0) {
+      await label(environment, observation);
+      // New pods may be kept away only now, so whether there are any is looked up again.
+      if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
+      await requireServing(environment, observation, plan, options);
+    }
     journal = observation.journal;
     refuseIfBlocked(plan, options);
     journal = await resetBreaker(environment, journal, options);
@@ -113,7 +119,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
       await runSteps(attempt);
       done = plan;
     } catch (error) {
-      if (!(error instanceof FileChanged)) throw error;
+      if (!(error instanceof FileChanged || error instanceof UsedMeanwhile)) throw error;
       log.warn("planned-anew", { reason: error.message });
       if (error instanceof PutBack) putBack += 1;
       if (putBack >= maximumPutBack) break;
@@ -132,7 +138,8 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
 }
 
 async function look(environment: Environment, journal: Journal) {
-  const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
+  const { podsUsing } = environment.cluster.reporter;
+  const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000, podsUsing });
   return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
 }
 
@@ -142,16 +149,22 @@ const isDone = ({ serving }: Observation, plan: Plan): boolean =>
 
 async function finish(environment: Environment, observation: Observation, plan: Plan, done?: Plan): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
-  const listed = new Set(environment.spec.runtimes.map(({ handler }) => handler));
-  // A handler that is being removed gets no new pods.
-  await environment.cluster.reporter.setServed(handlers.filter((handler) => listed.has(handler)));
+  await label(environment, observation);
   // A failed node keeps its ticket; if the spec was set back to what the node serves, nothing is left to do for it.
   await environment.cluster.tickets.release();
   if (done !== undefined) environment.log.info("converged", { handlers, blocked: plan.blocked });
   return { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
 }
 
-const without = (handlers: string[], removed: string[]) => handlers.filter((handler) => !removed.includes(handler));
+async function label(environment: Environment, { located, serving, journal }: Observation): Promise<void> {
+  await environment.cluster.reporter.setServed(await labelled(environment, located, serving, journal));
+}
+
+/** A host may lose after an installation what it needs: its TEE with a new BIOS or kernel, its devices, a mount. */
+async function requireFit(environment: Environment, located: Located): Promise<void> {
+  const { spec, unfit, checkHost } = environment;
+  if ((await unfit(located, spec.runtimes)).length > 0) await checkHost(located);
+}
 
 function servedHandlers({ serving }: Observation, entries: HandlerEntry[]): string[] {
   if (serving === undefined) return [];
@@ -243,13 +256,20 @@ async function driftAgain({ daemon }: Environment, { located }: Observation): Pr
   );
 }
 
-/** The listed handlers that the daemon serves now; none if that is unknown. */
-export async function servedNow(environment: Environment): Promise<string[]> {
+/**
+ * Finishes or undoes a change that an earlier run left open, which needs no API server: it may be away because this very
+ * node is broken.
+ */
+export async function recoverFirst(environment: Environment): Promise<void> {
+  const { host, spec, log } = environment;
+  const { transaction } = await readJournal(host, spec.group);
+  if (transaction === undefined && !(await guardIsThere(host))) return;
+  log.keep();
+  const lock = await lockNode(host, lockTimeoutMs);
   try {
-    const journal = await readJournal(environment.host, environment.spec.group);
-    const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
-    return servedHandlers(observation, environment.spec.runtimes.map(entryOf));
-  } catch {
-    return [];
+    await recover(environment, await readJournal(host, spec.group));
+  } finally {
+    await lock.release();
+    await log.flush();
   }
 }

@@ -1,5 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import type { InstallSpec } from "../../runtime/spec.ts";
+import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import type { Host } from "../host/host.ts";
 import { type Cluster, withoutKubernetes } from "../kubernetes/connect.ts";
@@ -25,6 +25,8 @@ export interface Environment {
   log: Log;
   /** Refuses if the host cannot run the runtimes. */
   checkHost: (located: Located) => Promise<void>;
+  /** Of these runtimes the handlers that the host cannot run now. Only reads, and says nothing. */
+  unfit: (located: Located, runtimes: readonly RuntimeSpec[]) => Promise<string[]>;
   /** Aborted: do not begin to change containerd's file. A change that has begun is completed. */
   signal?: AbortSignal;
 }
@@ -43,6 +45,8 @@ export function environmentOf(
     cluster: cluster ?? withoutKubernetes(() => host.now()),
     log,
     checkHost: (located) => requireHost(host, spec, located, log),
+    unfit: async (located, runtimes) =>
+      runtimes.length === 0 ? [] : (await import("./host-findings.ts")).unfitFor(host, located, runtimes),
   };
 }
 

@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import type { InstallSpec } from "../../runtime/spec.ts";
+import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import { stateDirectory } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
@@ -21,4 +21,12 @@ export const hostFacts = (host: Host, located: Located): Promise<HostFacts> =>
 export async function hostFindings(host: Host, located: Located, spec: InstallSpec): Promise<Finding[]> {
   const requirements = spec.runtimes.map((runtime) => runtime.host);
   return checkHost(await hostFacts(host, located), requirements);
+}
+
+/** Those of the runtimes, by handler, that the host cannot run. */
+export async function unfitFor(host: Host, located: Located, runtimes: readonly RuntimeSpec[]): Promise<string[]> {
+  const facts = await hostFacts(host, located);
+  return runtimes
+    .filter((runtime) => checkHost(facts, [runtime.host]).some(({ severity }) => severity === "error"))
+    .map(({ handler }) => handler);
 }

@@ -41,7 +41,11 @@ export const entryOf = ({ handler, containerd }: RuntimeSpec): HandlerEntry => (
 export async function observeHost(
   environment: Pick<Environment, "daemon" | "spec">,
   read: Journal,
-  options: { criTimeoutMs: number },
+  options: {
+    criTimeoutMs: number;
+    /** Pods that are bound to this node; those that wait for a volume have no sandbox yet. */
+    podsUsing?: (handler: string) => Promise<string[]>;
+  },
 ): Promise<Observation> {
   const { daemon, spec } = environment;
   const located = await locateFile(daemon, read);
@@ -62,11 +66,22 @@ export async function observeHost(
     const known = new Set([...present, ...journal.runtimes.map(({ runtime }) => runtime.handler)]);
     for (const handler of known) {
       if (listed.has(handler)) continue;
-      const pods = await daemon.sandboxesUsing(located, handler);
+      const pods = await usersOf(daemon, located, handler, options.podsUsing);
       if (pods.length > 0) users.set(handler, pods);
     }
   }
   return { located, edited, configuration, known, present, journal, serving, notServing, users };
+}
+
+/** Who uses a handler: pods with a sandbox, or, if there is none, pods that will have one. */
+export async function usersOf(
+  daemon: Daemon,
+  located: Located,
+  handler: string,
+  podsUsing: (handler: string) => Promise<string[]> = async () => [],
+): Promise<string[]> {
+  const pods = await daemon.sandboxesUsing(located, handler);
+  return pods.length > 0 ? pods : await podsUsing(handler);
 }
 
 /** What a restart of containerd would load, whoever restarts it. */

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import { isDeepStrictEqual } from "node:util";
+import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
@@ -10,9 +11,9 @@ import { notRoots } from "../host/owners.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
-import { backUp } from "./backup.ts";
+import { adoptBackups, backUp } from "./backup.ts";
 import { sentence } from "./log.ts";
-import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
+import { type Disk, type Observation, observeDisk, observeHost, usersOf } from "./observe.ts";
 import { placePayload, removeStaged } from "./payload.ts";
 import { bytesToCopy } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
@@ -91,7 +92,8 @@ export async function validateCandidate({ environment, observation, plan }: Atte
  */
 async function lookAgain(attempt: Attempt, waited: boolean): Promise<void> {
   const { environment, observation } = attempt;
-  const now = await observeHost(environment, attempt.journal, { criTimeoutMs: 5_000 });
+  const { podsUsing } = environment.cluster.reporter;
+  const now = await observeHost(environment, attempt.journal, { criTimeoutMs: 5_000, podsUsing });
   const disk = await observeDisk(environment, now);
   const changed = changedSince({ ...observation, disk: attempt.disk }, { ...now, disk });
   if (changed !== undefined) throw new FileChanged(`${changed} since the change was planned`);
@@ -125,6 +127,9 @@ async function removeStale({ environment, observation }: Attempt): Promise<void>
   if (reasons.length > 0) log.warn("sandbox-left-over", { reasons });
 }
 
+/** How soon a pod that waits for its turn ends when it is told to. */
+const stopLookMs = 1_000;
+
 /** Nodes of a group take turns from here to the commit; a node that fails keeps its ticket. */
 export async function takeTicket(attempt: Attempt): Promise<void> {
   const { environment } = attempt;
@@ -134,8 +139,10 @@ export async function takeTicket(attempt: Attempt): Promise<void> {
   await cluster.confinement.require(true);
   await waitForTicket(cluster.tickets, {
     async delay(ms) {
-      await host.delay(ms);
-      signal?.throwIfAborted();
+      for (let waited = 0; waited < ms; waited += stopLookMs) {
+        await host.delay(Math.min(stopLookMs, ms - waited));
+        signal?.throwIfAborted();
+      }
     },
     onWait(waitingFor) {
       waited = true;
@@ -149,9 +156,35 @@ export async function takeTicket(attempt: Attempt): Promise<void> {
   await removeStale(attempt);
 }
 
+/** A pod came to a handler that this change would remove. */
+export class UsedMeanwhile extends Error {
+  override readonly name = "UsedMeanwhile";
+}
+
+/**
+ * Keeps new pods away from the handlers that go, then looks whether there are any: the wait for the ticket may have lasted
+ * for hours. A pod that is bound later than this does not come: kubelet refuses pods whose node selector the node's labels
+ * do not match.
+ */
+export async function cordon({ environment, observation, plan }: Attempt): Promise<void> {
+  const { daemon, cluster } = environment;
+  const { reporter } = cluster;
+  await reporter.setServed(reporter.served().filter((handler) => !plan.removed.includes(handler)));
+  for (const handler of plan.removed) {
+    const pods = await usersOf(daemon, observation.located, handler, reporter.podsUsing);
+    if (pods.length > 0) throw new UsedMeanwhile(`${handler} is used by ${listed(pods)} by now`);
+  }
+}
+
 export async function backUpFile(attempt: Attempt): Promise<void> {
   const { located, edited } = attempt.observation;
   if (edited === undefined) return;
   const { host } = attempt.environment;
+  const own = attempt.journal.file;
+  if (own !== undefined) {
+    const adopted = await adoptBackups(host, located.file, own.backups);
+    // By their names, they sort by their age.
+    if (adopted.length > 0) await record(attempt, { file: { ...own, backups: [...own.backups, ...adopted].sort() } });
+  }
   attempt.backup = await backUp(host, located.file, edited, attempt.attributes);
 }

@@ -5,6 +5,7 @@ export const stepNames = [
   "write-kata-configuration",
   "validate",
   "take-ticket",
+  "cordon",
   "back-up",
   "edit",
   "restart",

@@ -5,6 +5,7 @@ import { sentence } from "./log.ts";
 import {
   backUpFile,
   checkHost,
+  cordon,
   placePayloads,
   takeTicket,
   validateCandidate,
@@ -38,6 +39,7 @@ export const steps: Record<StepName, Step> = {
   },
   validate: { needed: changesDaemon, apply: validateCandidate },
   "take-ticket": { needed: changesDaemon, apply: takeTicket },
+  cordon: { needed: ({ plan }) => plan.removed.length > 0, apply: cordon },
   "back-up": { needed: ({ plan, observation }) => plan.edit && observation.edited !== undefined, apply: backUpFile },
   edit: { needed: changesDaemon, apply: editFile, undo },
   restart: { needed: ({ plan }) => plan.restart, apply: restartDaemon, undo },

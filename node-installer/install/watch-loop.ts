@@ -1,4 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
+import type { Located } from "../containerd/locate.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, parseJournal } from "../host/journal.ts";
@@ -6,10 +7,11 @@ import { restartsOf } from "../host/restart-budget.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
-import type { NodeStatus } from "../kubernetes/status.ts";
+import { isReady, type NodeStatus } from "../kubernetes/status.ts";
 import { RepairPace, rollbackBackoff } from "./backoff.ts";
-import { converge, type Outcome, servedNow } from "./converge.ts";
+import { converge, type Outcome, recoverFirst } from "./converge.ts";
 import type { Environment } from "./environment.ts";
+import { labelledNow } from "./labelled.ts";
 import { type Log, sentence } from "./log.ts";
 import type { ReadSpec } from "./read-spec.ts";
 import { RollbackFailed, RolledBack } from "./undo.ts";
@@ -22,6 +24,8 @@ const lookMs = 60_000;
 const blockedLookMs = 5_000;
 /** After a failure: a look only reads, and what a person repaired should be noticed soon. */
 const failedLookMs = 15_000;
+/** After a look that failed on a node that was ready: one slow answer is no failure. */
+const doubtMs = 5_000;
 
 export interface WatchParts {
   host: Host;
@@ -52,6 +56,9 @@ function looking(parts: WatchParts): () => Promise<number> {
   const repairs = new RepairPace();
   /** The spec that the node served at the last look: what has changed since is drift. */
   let convergedSpec: string | undefined;
+  const labels = labelling(cluster);
+  /** The last look failed, and the node was ready before. */
+  let doubted = false;
 
   const follow = async (environment: Environment, retry: string | undefined): Promise<number> => {
     const { specHash } = environment;
@@ -70,6 +77,8 @@ function looking(parts: WatchParts): () => Promise<number> {
     }
     convergedSpec = specHash;
     rollbacks.reset();
+    doubted = false;
+    labels.known();
     cluster.reporter.report(statusOf(outcome, specHash, retry, await repairsOf(environment)));
     return outcome.blocked.length > 0 ? blockedLookMs : lookMs;
   };
@@ -79,15 +88,24 @@ function looking(parts: WatchParts): () => Promise<number> {
     try {
       const spec = await parts.readSpec();
       specHash = spec.specHash;
-      const environment = parts.environment(spec);
+      const environment = labels.watching(parts.environment(spec));
       let retry: string | undefined;
       try {
+        await recoverFirst(environment);
         retry = await cluster.reporter.retryToken();
         await cluster.confinement.require();
         return await follow(environment, retry);
       } catch (error) {
         if (signal.aborted) return 0;
         const waitMs = error instanceof RollbackFailed ? rollbacks.next() : failedLookMs;
+        await labels.renew(environment, error);
+        const said = cluster.reporter.current();
+        const wasReady = said !== undefined && isReady(said) && said.specHash === specHash;
+        if (wasReady && !doubted && !isOutcome(error)) {
+          doubted = true;
+          log.warn("look-failed", { code: codeOf(error), reason: sentence(error) });
+          return doubtMs;
+        }
         await reportFailure(parts, environment, error, retry);
         return waitMs;
       } finally {
@@ -98,6 +116,36 @@ function looking(parts: WatchParts): () => Promise<number> {
       reportServing(cluster.reporter, { state: "failed", code: codeOf(error), reason: sentence(error), specHash });
       return failedLookMs;
     }
+  };
+}
+
+/** Of a change, not of a look. */
+const isOutcome = (error: unknown) => error instanceof RolledBack || error instanceof RollbackFailed;
+
+/** The node's labels after looks that ended with an error: as truthful, and not taken away by one slow answer. */
+function labelling({ reporter }: Cluster) {
+  let located: Located | undefined;
+  let isUnknown = false;
+  return {
+    known() {
+      isUnknown = false;
+    },
+    /** Remembers where containerd was found, for when it cannot be found because a program of the host is slow. */
+    watching(environment: Environment): Environment {
+      const { daemon } = environment;
+      const locate = async (edited?: string) => {
+        located = await daemon.locate(edited);
+        return located;
+      };
+      return { ...environment, daemon: { ...daemon, locate } };
+    },
+    async renew(environment: Environment, error: unknown): Promise<void> {
+      // The labels of another group's node belong to that group.
+      if (error instanceof ApiError || (error instanceof Refusal && error.code === "other-group")) return;
+      const handlers = await labelledNow(environment, located).catch(() => undefined);
+      if (handlers !== undefined || isUnknown) await reporter.setServed(handlers ?? []).catch(() => undefined);
+      isUnknown = handlers === undefined;
+    },
   };
 }
 
@@ -117,11 +165,7 @@ async function reportFailure(
   const [code, reason] = [codeOf(error), sentence(error)];
   const said = cluster.reporter.current();
   if (said?.state !== "failed" || said.code !== code || said.reason !== reason) log.error("failed", { code, reason });
-  // The labels of another group's node belong to that group.
-  if (!(error instanceof Refusal && error.code === "other-group")) {
-    await cluster.reporter.setServed(await servedNow(environment)).catch(() => undefined);
-  }
-  if (error instanceof RolledBack || error instanceof RollbackFailed) {
+  if (isOutcome(error)) {
     await cluster.tickets.annotate(reason).catch(() => undefined);
   }
   reportServing(cluster.reporter, { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) });
@@ -129,7 +173,7 @@ async function reportFailure(
 
 const codeOf = (error: unknown): string => {
   const known = error instanceof Refusal || error instanceof RolledBack || error instanceof RollbackFailed;
-  return known ? error.code : "unexpected";
+  return known ? error.code : error instanceof ApiError ? "api-unavailable" : "unexpected";
 };
 
 /** A node that is repaired again and again serves, but somebody should know. */

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import type { Agent } from "node:http";
 
 /**
  * The API server answered with an error, or not at all: then `status` is 0 and the cause is in the message. `reason`
@@ -51,6 +52,15 @@ export function inClusterAddress(env: NodeJS.ProcessEnv): ApiAddress | undefined
 
 /** A client of one API server. Every call throws `ApiError`, after at most `timeoutMs`. */
 export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
+  let agent: Agent | undefined;
+  /** Keeps a connection for the next request: a new one costs the API server more than what most ask for. */
+  const keeping = async (protocol: string) => {
+    agent ??= new (protocol === "http:" ? await import("node:http") : await import("node:https")).Agent({
+      keepAlive: true,
+      maxFreeSockets: 1,
+    });
+    return agent;
+  };
   const call = async <T>(method: string, path: string, body?: object, contentType = "application/json"): Promise<T> => {
     try {
       const [token, ca] = await Promise.all([readFile(address.tokenFile, "utf8"), readFile(address.caFile, "utf8")]);
@@ -60,7 +70,12 @@ export function apiClient(address: ApiAddress, timeoutMs = 10_000): Api {
         "user-agent": "contrast-installer",
       };
       const payload = body && { contentType, text: JSON.stringify(body) };
-      return (await send({ url: new URL(path, address.baseUrl), method, headers, ca, timeoutMs, payload })) as T;
+      const url = new URL(path, address.baseUrl);
+      const exchange = { url, method, headers, ca, timeoutMs, payload, agent: await keeping(url.protocol) };
+      return (await send(exchange).catch((error) => {
+        if (error instanceof StaleConnection) return send(exchange);
+        throw error;
+      })) as T;
     } catch (error) {
       if (error instanceof ApiError) throw error;
       const cause = error instanceof Error ? error.message : String(error);
@@ -85,10 +100,16 @@ interface Exchange {
   ca: string;
   timeoutMs: number;
   payload: { contentType: string; text: string } | undefined;
+  agent: Agent;
+}
+
+/** The server closed a kept connection just when it was used again, without having read the request. */
+class StaleConnection extends Error {
+  override readonly name = "StaleConnection";
 }
 
 /** One request; resolves with the answer's JSON. */
-async function send({ url, method, headers, ca, timeoutMs, payload }: Exchange): Promise<unknown> {
+async function send({ url, method, headers, ca, timeoutMs, payload, agent }: Exchange): Promise<unknown> {
   const allHeaders =
     payload === undefined
       ? headers
@@ -97,11 +118,14 @@ async function send({ url, method, headers, ca, timeoutMs, payload }: Exchange):
   const { request: open } = await (url.protocol === "http:" ? import("node:http") : import("node:https"));
   return new Promise((resolve, reject) => {
     // The signal bounds the whole exchange; a socket's own timeout would only bound its silence.
-    const options = { method, headers: allHeaders, signal: AbortSignal.timeout(timeoutMs), agent: false };
+    const options = { method, headers: allHeaders, signal: AbortSignal.timeout(timeoutMs), agent };
     const request = open(url, { ...options, ca });
-    request.on("error", (error) =>
-      reject(error.name === "AbortError" ? new Error(`no answer within ${timeoutMs} ms`, { cause: error }) : error),
-    );
+    request.on("error", (error: NodeJS.ErrnoException) => {
+      const isStale = request.reusedSocket && (error.code === "ECONNRESET" || error.code === "EPIPE");
+      if (isStale) reject(new StaleConnection(error.message, { cause: error }));
+      else if (error.name === "AbortError") reject(new Error(`no answer within ${timeoutMs} ms`, { cause: error }));
+      else reject(error);
+    });
     request.on("response", (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));

@@ -25,7 +25,7 @@ export function withoutKubernetes(now: () => Date): Cluster {
   return {
     nodeName: undefined,
     reporter: localReporter(metrics, now),
-    tickets: grantedTickets,
+    tickets: { ...grantedTickets },
     confinement: { require: async () => {} },
     metrics,
     mayReadBundle: async () => false,

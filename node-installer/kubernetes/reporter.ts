@@ -5,6 +5,7 @@ import { type NodeEvent, recordEvent } from "./events.ts";
 import { setServedLabels } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
 import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
+import { podsOfClass } from "./pods.ts";
 import { boundedStatus, type NodeStatus, publishedStatus } from "./status.ts";
 
 /** How the installer tells the cluster about its node. */
@@ -25,6 +26,11 @@ export interface Reporter {
   event(event: NodeEvent): void;
   /** A token that changes when somebody asks for another attempt after a failure; undefined if nobody ever did. */
   retryToken(): Promise<string | undefined>;
+  /**
+   * `namespace/name` of the pods that are bound to this node with the handler's class and have not ended. They may have no
+   * sandbox yet: some wait for a volume. Throws `ApiError`.
+   */
+  podsUsing(handler: string): Promise<string[]>;
   /** Whether Kubernetes calls the node ready; undefined if that cannot be told now. Never throws. */
   nodeReady(): Promise<NodeReadiness | undefined>;
   /** What was reported last. */
@@ -116,6 +122,7 @@ export function nodeReporter(options: ReporterOptions): Reporter {
       const node = await readOwnNode(api, nodeName);
       return node.metadata.annotations?.[retryAnnotation(group)];
     },
+    podsUsing: (handler) => podsOfClass(api, nodeName, handler),
     nodeReady: () => readOwnNode(api, nodeName).then(readinessOf, () => undefined),
     current: () => status,
     async flush() {
@@ -170,6 +177,7 @@ export function localReporter(metrics: InstallerMetrics, now: () => Date): Repor
     },
     event: () => {},
     retryToken: async () => undefined,
+    podsUsing: async () => [],
     nodeReady: async () => undefined,
     current: () => status,
     flush: async () => {},

@@ -47,16 +47,12 @@ export function leaseTickets(
   const collection = `/apis/coordination.k8s.io/v1/namespaces/${options.namespace}/leases`;
   const names = ticketNames(options.group, options.atOnce);
 
-  const read = async (name: string): Promise<Lease | undefined> => {
-    try {
-      return await api.get<Lease>(`${collection}/${name}`);
-    } catch (error) {
-      if (isStatus(error, 404)) return undefined;
-      throw error;
-    }
+  /** One request, however many tickets there are: waiting nodes repeat it. */
+  const readAll = async (): Promise<Lease[]> => {
+    const { items } = await api.get<{ items: Lease[] }>(collection);
+    return items.filter(({ metadata }) => names.includes(metadata.name));
   };
-  const readAll = () => Promise.all(names.map(read));
-  const mine = (lease: Lease | undefined): lease is Lease => lease?.spec?.holderIdentity === nodeName;
+  const mine = (lease: Lease): boolean => lease.spec?.holderIdentity === nodeName;
 
   // True once known, so that a release costs no request. Unknown at the start, because tickets outlive pods.
   let holdsNone = false;
@@ -93,16 +89,17 @@ export function leaseTickets(
   return {
     async acquire() {
       holdsNone = false;
-      const [node, leases] = await Promise.all([readOwnNode(api, nodeName), readAll()]);
-      const { uid } = node.metadata;
+      const leases = await readAll();
+      const taken = new Set(leases.map(({ metadata }) => metadata.name));
+      const free = names.filter((name) => !taken.has(name));
+      if (free.length === 0 && !leases.some(mine)) return { held: false, holders: holdersOf(leases) };
+      const { uid } = (await readOwnNode(api, nodeName)).metadata;
       // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
       const ours = (lease: Lease) => lease.metadata.ownerReferences?.some((owner) => owner.uid === uid) === true;
-      const [held, ...tooMany] = leases.filter((lease) => mine(lease) && ours(lease)).filter(mine);
+      const [held, ...tooMany] = leases.filter((lease) => mine(lease) && ours(lease));
       for (const lease of tooMany) await giveBack(lease);
       if (held !== undefined) return { held: true };
-      for (const [index, name] of names.entries()) {
-        if (leases[index] === undefined && (await take(name, uid))) return { held: true };
-      }
+      for (const name of free) if (await take(name, uid)) return { held: true };
       return { held: false, holders: holdersOf(await readAll()) };
     },
     async annotate(reason) {
@@ -120,9 +117,9 @@ export function leaseTickets(
 }
 
 /** Each holder once; one that holds several is named as such. */
-function holdersOf(leases: (Lease | undefined)[]): string[] {
+function holdersOf(leases: Lease[]): string[] {
   const counts = new Map<string, number>();
-  for (const holder of leases.flatMap((lease) => lease?.spec?.holderIdentity ?? []))
+  for (const holder of leases.flatMap(({ spec }) => spec?.holderIdentity ?? []))
     counts.set(holder, (counts.get(holder) ?? 0) + 1);
   return [...counts].map(([holder, count]) =>
     count === 1 ? holder : `${holder} (which holds ${count} tickets, although a node needs one)`,
@@ -137,6 +134,13 @@ export const grantedTickets: Tickets = {
 };
 
 /**
+ * Between two looks for a free ticket. A node whose turn comes soon gets it soon; of a thousand nodes that wait for days
+ * behind one that failed, each asks once a minute.
+ */
+const firstPauseMs = 2_000;
+const longestPauseMs = 60_000;
+
+/**
  * Waits until this node holds a ticket. `onWait` is told who holds them whenever that changes, or why the API server
  * could not be asked: without an answer there is no ticket.
  */
@@ -145,7 +149,7 @@ export async function waitForTicket(
   options: { delay: (ms: number) => Promise<void>; onWait: (waitingFor: string) => void },
 ): Promise<void> {
   let said = "";
-  for (;;) {
+  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(1.5 * pauseMs, longestPauseMs)) {
     let waitingFor: string;
     try {
       const answer = await tickets.acquire();
@@ -158,6 +162,6 @@ export async function waitForTicket(
     if (waitingFor !== said) options.onWait(waitingFor);
     said = waitingFor;
     // Spread out, so that a thousand waiting nodes do not ask in step.
-    await options.delay(2_000 + Math.random() * 3_000);
+    await options.delay(pauseMs * (0.5 + Math.random()));
   }
 }

@@ -2,7 +2,7 @@ import type { HostRequirements } from "../../runtime/spec.ts";
 import { error, type Finding, warning } from "./finding.ts";
 import { gpu, unboundGpus } from "./gpu.ts";
 import type { HostFacts } from "./host-facts.ts";
-import { kvm } from "./kvm.ts";
+import { kvm, onMachine } from "./kvm.ts";
 import { snp } from "./snp.ts";
 import { findings, type Table } from "./table.ts";
 import { tdx } from "./tdx.ts";
@@ -57,14 +57,20 @@ const checkMshv: Check = ({ devices }, { virtualization }) =>
 /** The tables of what a host of this kind must have. On AKS the hypervisor owns the hardware; the node sees but /dev/mshv. */
 export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirements): Table[] => {
   const tables: Table[] = [];
-  if (virtualization === "kvm") tables.push(kvm, ...(tee === "none" ? [] : [{ snp, tdx }[tee]]));
+  // A journal of a newer version may name a TEE that is not known here.
+  const ofTee = new Map<string, Table>([
+    ["snp", snp],
+    ["tdx", tdx],
+  ]).get(tee);
+  if (virtualization === "kvm") tables.push(kvm, ...(ofTee === undefined ? [] : [ofTee]));
   if (withGpu) tables.push(gpu);
-  return tables;
+  return virtualization === "kvm" ? tables.map((table) => onMachine(tee, table)) : tables;
 };
 
 const checkTables: Check = (facts, requirements) => tablesFor(requirements).flatMap((table) => findings(table, facts));
 
-const checkGpuDrivers: Check = (facts, { gpu }) => (gpu ? unboundGpus(facts) : []);
+const checkGpuDrivers: Check = (facts, { gpu, tee }) =>
+  gpu && (tee === "none" || !facts.cpu.flags.includes("hypervisor")) ? unboundGpus(facts) : [];
 
 const leastInotifyInstances = 8192;
 const leastRequestSeconds = 300;

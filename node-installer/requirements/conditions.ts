@@ -53,8 +53,14 @@ export const vendor = (name: "AuthenticAMD" | "GenuineIntel"): Condition => ({
 
 /** A model that the table of generations does not have may be a newer one. */
 export const noGenerationWithout = (tee: "snp" | "tdx"): Condition => ({
-  holds: ({ cpu }) => (cpuGeneration(cpu)?.tee ?? tee) === tee,
+  holds: ({ cpu }) => [tee, `some-${tee}`].includes(cpuGeneration(cpu)?.tee ?? tee),
   sh: `no_generation_without ${tee}`,
+});
+
+/** A generation of which only some models have it. */
+export const onlySomeHave = (tee: "tdx"): Condition => ({
+  holds: ({ cpu }) => cpuGeneration(cpu)?.tee === `some-${tee}`,
+  sh: `only_some_have ${tee}`,
 });
 
 /** The parameter of a loaded module has a value, whichever. */

@@ -41,8 +41,8 @@ export interface HostFacts {
   gpus: { address: string; driver: string }[];
 }
 
-/** The processor's flags that a check looks at. */
-export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform"] as const;
+/** The processor's flags that a check looks at; `hypervisor`: it is a virtual machine's. */
+export const cpuFlags = ["svm", "vmx", "sev_snp", "tdx_host_platform", "hypervisor"] as const;
 export type CpuFlag = (typeof cpuFlags)[number];
 const modules = [
   "kvm",
@@ -143,6 +143,8 @@ async function readMiscCapacity(host: Host): Promise<Record<string, number>> {
 async function readMounts(host: Host, directories: readonly string[]): Promise<HostFacts["mounts"]> {
   // In a pod, only a program that runs in the host's root sees the host's paths in it.
   const { code, stdout } = await host.run("cat", ["/proc/self/mountinfo"], { timeoutMs: 10_000 });
+  // Slow is not absent, and a pod's own mounts say nothing about the host's.
+  if (code === 124) return {};
   const text = code === 0 ? stdout : await readText(host, "/proc/self/mountinfo");
   const mounts = text.split("\n").flatMap((line) => {
     // 36 35 98:0 /root /mount/point rw,noatime optional... - type source rw,errors=continue

@@ -20,15 +20,15 @@ const kvmDevice = (
     code: "virtualization-off",
     wanted: any(not(ours), device("kvm"), flag(cpuFlag)),
     problem: `The CPU does not report ${cpuFlag}`,
-    remedy: `enable ${setting} in the BIOS. In a virtual machine, confidential VMs cannot run at all`,
+    remedy: `enable ${setting} in the BIOS, or, in a virtual machine, nested virtualization in its hypervisor`,
     needsReboot: true,
   },
 ];
 
 const vmwareVsock = module("vmw_vsock_vmci_transport");
 
-/** What any VM needs, confidential or not. */
-export const kvm: Table = [
+/** What makes all that follows pointless. */
+const machine: Table = [
   [
     {
       code: "cpu-unsupported",
@@ -37,6 +37,26 @@ export const kvm: Table = [
       remedy: "confidential VMs need an AMD or Intel CPU",
     },
   ],
+];
+
+/** The same for VMs with a TEE, which no hypervisor gives to its guests. */
+const bareMetal: Table = [
+  [
+    {
+      code: "virtual-machine",
+      wanted: not(flag("hypervisor")),
+      problem: "This node is a virtual machine, and confidential VMs run on hardware only",
+      remedy: "take it out of the group",
+    },
+  ],
+  ...machine,
+];
+
+/** Each table with those checks first, so that one that fails is all that is said. */
+export const onMachine = (tee: string, table: Table): Table => [...(tee === "none" ? machine : bareMetal), ...table];
+
+/** What any VM needs, confidential or not. */
+export const kvm: Table = [
   [
     ...kvmDevice(amd, "svm", "SVM Mode", "kvm_amd"),
     ...kvmDevice(vendor("GenuineIntel"), "vmx", "VT-x", "kvm_intel"),

@@ -32,7 +32,7 @@ export const snp: Table = [
     {
       code: "cpu-without-snp",
       wanted: all(vendor("AuthenticAMD"), noGenerationWithout("snp")),
-      problem: "SEV-SNP needs an AMD EPYC 7003 (Milan) or newer, but this node's CPU is {cpu}",
+      problem: "SEV-SNP needs an AMD EPYC 7003, 8004, 9004 or newer, but this node's CPU is {cpu}",
       remedy: "take the node out of the group",
     },
   ],

@@ -8,6 +8,7 @@ import {
   noGenerationWithout,
   not,
   on,
+  onlySomeHave,
   present,
   quoteService,
   vendor,
@@ -31,8 +32,16 @@ export const tdx: Table = [
   ],
   [
     {
+      code: "cpu-may-lack-tdx",
+      wanted: any(on(parameter), flag("tdx_host_platform"), not(onlySomeHave("tdx"))),
+      problem:
+        "The kernel sees no TDX (no tdx_host_platform in /proc/cpuinfo), and of this CPU, {cpu}, only models made for some clouds have it",
+      remedy: `if the BIOS does not offer TDX, take the node out of the group; if it does, ${bios}; kernels before 6.8 do not look for it`,
+      needsReboot: true,
+    },
+    {
       code: "tdx-not-in-bios",
-      wanted: any(on(parameter), flag("tdx_host_platform")),
+      wanted: any(on(parameter), flag("tdx_host_platform"), onlySomeHave("tdx")),
       problem: "The kernel sees no TDX (no tdx_host_platform in /proc/cpuinfo)",
       remedy: `in the BIOS, ${bios}; kernels before 6.8 do not look for it`,
       needsReboot: true,

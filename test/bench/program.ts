@@ -86,7 +86,7 @@ async function manyHosts(server: ApiServer): Promise<Benchmark> {
     const hosts = Array.from({ length: count }, (_, index) => ({
       name: `host-${index}`,
       address: `10.1.0.${index}`,
-      hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA",
+      hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     }));
     const stack = `hosts-${count}`;
     const project = await stackOn(server, stack, { hosts, ssh: { privateKey: "" } });

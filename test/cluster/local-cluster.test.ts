@@ -78,6 +78,22 @@ describe("a local cluster", () => {
     await cluster.kubectl("wait", "--for=condition=Ready", "pod/reach", "--timeout=120s");
   });
 
+  test("is finished although its control plane ends while ensure waits for a node", async () => {
+    const pid = (await leader(layout, node("node-1"))) ?? 0;
+    process.kill(pid, "SIGKILL");
+    const ensuring = cluster.ensure();
+    await until(
+      "the node boots",
+      async () => ![undefined, pid].includes(await leader(layout, node("node-1"))),
+      300_000,
+    );
+    for (const unit of ["apiserver", "controller-manager"]) {
+      for (const one of await unitProcesses(layout, unit)) process.kill(one, "SIGKILL");
+    }
+    await ensuring;
+    await cluster.kubectl("wait", "--for=condition=Ready", "node/node-1", "--timeout=120s");
+  });
+
   test("is repaired when a node's supervisor was killed, and after everything was, as by a reboot", async () => {
     for (const pid of await unitProcesses(layout, node("node-1").unit))
       if ((await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")) === "systemd-nspawn\n")

@@ -3,6 +3,7 @@ import type { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { podsOfClass } from "../../node-installer/kubernetes/pods.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import { statusAnnotation } from "../../runtime/names.ts";
@@ -79,6 +80,25 @@ describe("what an installer's token can do", () => {
     ]);
   });
 
+  test("finds the pods that are bound to its node with a class, and those alone", async () => {
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    const containers = [{ name: "c", image: "example.com/x" }];
+    for (const [name, nodeName] of [
+      ["bound", "node-1"],
+      ["elsewhere", "node-2"],
+    ]) {
+      const spec = { nodeName, serviceAccountName: serviceAccount, containers, automountServiceAccountToken: false };
+      await admin.create(pods, { apiVersion: "v1", kind: "Pod", metadata: { name }, spec });
+    }
+    const selector = encodeURIComponent("spec.nodeName=node-1");
+    const { items } = await one.get<{ items: { metadata: { name: string } }[] }>(
+      `/api/v1/pods?fieldSelector=${selector}`,
+    );
+    expect(items.map(({ metadata }) => metadata.name)).toContain("bound");
+    expect(await podsOfClass(one, "node-1", handler)).toEqual([]);
+    for (const name of ["bound", "elsewhere"]) await admin.delete(`${pods}/${name}`);
+  });
+
   test("takes a free ticket, keeps it over a restart, gives it back; a deleted node's ticket becomes free", async () => {
     expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
     expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
@@ -140,7 +160,10 @@ describe("what a stolen token cannot do", () => {
     "forget who set what on its node": patch(own, { metadata: { managedFields: [{}] } }),
     "create a Lease in kube-system": () =>
       one.create("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", lease("kube-scheduler", "node-1", "x")),
-    "read pods": () => one.get(`/api/v1/namespaces/${namespace}/pods`),
+    "read a pod by its name": () => one.get(`/api/v1/namespaces/${namespace}/pods/any`),
+    "read a pod's log": () => one.get(`/api/v1/namespaces/${namespace}/pods/any/log`),
+    "watch pods": () => one.get("/api/v1/pods?watch=true&timeoutSeconds=1"),
+    "delete pods": () => one.delete(`/api/v1/namespaces/${namespace}/pods/any`),
     "read secrets": () => one.get("/api/v1/secrets"),
     "widen its own policy": patch(`${admission}/validatingadmissionpolicies/${serviceAccount}-node`, {
       spec: { failurePolicy: "Ignore" },

@@ -18,8 +18,10 @@ export interface FakeApiServer {
   tokens: string[];
   /** Names of admission policies that are in force. What they refuse is as the real API server was seen to refuse it. */
   policies: Set<string>;
-  /** Answers instead of the map if it returns something; "hang": never answers. */
-  intercept: (request: string) => { status: number; body: string } | "hang" | undefined;
+  /** Answers instead of the map if it returns something; "hang": never answers; "drop": closes the connection instead. */
+  intercept: (request: string) => { status: number; body: string } | "hang" | "drop" | undefined;
+  /** How many were opened. */
+  connections: () => number;
   writeToken(token: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -52,9 +54,32 @@ const failure = (status: number, reason: string) => ({
 export async function startFakeApiServer(): Promise<FakeApiServer> {
   const directory = await mkdtemp(join(tmpdir(), "fake-api-"));
   let uid = 0;
+  let connections = 0;
   const objects = new Map<string, FakeObject>();
 
-  const answer = (method: string, path: string, body: Json): { status: number; body: string } => {
+  /** Of leases in a namespace, or of pods in all of them, by node and phase; undefined: no such collection. */
+  const listed = (path: string, fieldSelector: string): FakeObject[] | undefined => {
+    const isPods = path === "/api/v1/pods";
+    if (!isPods && !path.endsWith("/leases")) return undefined;
+    const inside = isPods ? /^[/]api[/]v1[/]namespaces[/][^/]+[/]pods[/]/ : new RegExp(`^${path}/`);
+    const terms = fieldSelector.split(",").filter(Boolean);
+    return [...objects].flatMap(([key, object]) => {
+      const field = (name: string) =>
+        name.split(".").reduce<unknown>((at, part) => (at as Json | undefined)?.[part], object);
+      const holds = (term: string) => {
+        const [name = "", not = "", value] = term.split(/(!?)=/);
+        return (field(name) === value) !== (not === "!");
+      };
+      return inside.test(key) && terms.every(holds) ? [object] : [];
+    });
+  };
+
+  const answer = (
+    method: string,
+    path: string,
+    body: Json,
+    fieldSelector: string,
+  ): { status: number; body: string } => {
     const existing = objects.get(path);
     if (method === "POST") {
       const metadata = body.metadata as { name: string };
@@ -64,6 +89,8 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
       objects.set(created, { ...body, metadata: { ...metadata, uid: `uid-${uid}` } });
       return { status: 201, body: JSON.stringify(objects.get(created)) };
     }
+    const items = method === "GET" ? listed(path, fieldSelector) : undefined;
+    if (items !== undefined) return { status: 200, body: JSON.stringify({ items }) };
     if (existing === undefined) return failure(404, "NotFound");
     if (method === "PATCH") objects.set(path, merge(existing, body) as FakeObject);
     if (method === "DELETE") {
@@ -90,6 +117,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     requests: [],
     tokens: [],
     intercept: () => undefined,
+    connections: () => connections,
     writeToken: (token) => writeFile(join(directory, "token"), `${token}\n`),
     async close() {
       server.closeAllConnections();
@@ -103,9 +131,16 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     fake.tokens.push(request.headers.authorization ?? "");
     const body = await readBody(request);
     const [path = "", query = ""] = (request.url ?? "").split("?");
-    const isDryRun = new URLSearchParams(query).get("dryRun") === "All";
-    const reply = fake.intercept(name) ?? (isDryRun ? dryRun(path) : answer(request.method ?? "", path, body));
-    if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
+    const parameters = new URLSearchParams(query);
+    const isDryRun = parameters.get("dryRun") === "All";
+    const fieldSelector = parameters.get("fieldSelector") ?? "";
+    const reply =
+      fake.intercept(name) ?? (isDryRun ? dryRun(path) : answer(request.method ?? "", path, body, fieldSelector));
+    if (reply === "drop") request.socket.destroy();
+    else if (reply !== "hang") response.writeHead(reply.status, { "content-type": "application/json" }).end(reply.body);
+  });
+  server.on("connection", () => {
+    connections += 1;
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   fake.address.baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

@@ -103,10 +103,20 @@ export class MemoryHost implements Host {
     this.onDisk = new Map(this.nodes);
   }
 
-  /** What a power loss leaves: each directory's entries as they were when it was last synced. */
-  losePower(): void {
-    this.nodes.clear();
-    for (const [path, node] of this.onDisk) this.nodes.set(path, node);
+  /** What no sync of its directory has covered: entries that are new, changed or gone, each with all below it. */
+  unsynced(): string[] {
+    const paths = new Set([...this.onDisk.keys(), ...this.nodes.keys()]);
+    const changed = [...paths].filter((path) => this.onDisk.get(path) !== this.nodes.get(path));
+    return changed.filter((path) => !changed.some((other) => path.startsWith(`${other}/`)));
+  }
+
+  /** A power loss. Of what was not synced, these entries are on the disk as they were before; the others had luck. */
+  losePower(lost: readonly string[] = this.unsynced()): void {
+    for (const path of lost) {
+      const isIn = (each: string) => each === path || each.startsWith(`${path}/`);
+      for (const each of [...this.nodes.keys()].filter(isIn)) this.nodes.delete(each);
+      for (const [each, node] of this.onDisk) if (isIn(each)) this.nodes.set(each, node);
+    }
   }
 
   kill(): never {
@@ -332,7 +342,7 @@ export class MemoryHost implements Host {
 
   private stamp(): { ino: bigint; mtimeNs: bigint } {
     this.nextIno += 1n;
-    return { ino: this.nextIno, mtimeNs: BigInt(this.time) * 1_000_000n };
+    return { ino: this.nextIno, mtimeNs: BigInt(Math.round(this.time * 1_000_000)) };
   }
 
   private parents(path: string): void {

@@ -6,7 +6,7 @@ import type { Cri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
 import { stateDirectory } from "../../node-installer/host/files.ts";
-import { armedPath } from "../../node-installer/host/guard.ts";
+import { armedPath, guardName } from "../../node-installer/host/guard.ts";
 import type { Host, RunResult } from "../../node-installer/host/host.ts";
 import { containerdOn, type Daemon } from "../../node-installer/install/daemon.ts";
 import type { Environment } from "../../node-installer/install/environment.ts";
@@ -16,7 +16,7 @@ import { sha256 } from "../../runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { configDump, defaultConfiguration, migrated } from "./containerd-dump.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
-import { fakeSystemctl } from "./systemctl.ts";
+import { enableUnits, fakeSystemctl } from "./systemctl.ts";
 
 export const configPath = "/etc/containerd/config.toml";
 const cri = "io.containerd.cri.v1.runtime";
@@ -51,6 +51,8 @@ export class MemoryNode {
   /** What the unit does before it starts containerd, such as `ExecStartPre=`. */
   beforeStart: () => void = () => undefined;
   private startedAt = 0;
+  /** Whether systemd runs the guard from time to time. */
+  private guarded = false;
   private loaded: Table | undefined;
   private failed = false;
 
@@ -99,6 +101,7 @@ export class MemoryNode {
       cluster,
       log: createLog(this.host, spec.group, (line) => this.log.push(line)),
       checkHost: async () => undefined,
+      unfit: async () => [],
     };
   }
 
@@ -148,8 +151,22 @@ export class MemoryNode {
     return { schemaVersion: 1, group, distribution: { name: "containerd" }, atOnce: 1, runtimes, verifySandbox: false };
   }
 
-  /** systemd runs the guard: the script that is on the host, with sh, on a copy of the files that it works with. */
+  /** Power is back: systemd starts what is enabled, the guard first. */
+  boot(): void {
+    const enabled = (target: string, unit: string) =>
+      this.host.text(`/etc/systemd/system/${target}.target.wants/${unit}`) !== undefined;
+    this.guarded = enabled("timers", `${guardName}.timer`);
+    if (enabled("multi-user", `${guardName}.service`)) this.runScript();
+    this.start();
+  }
+
+  /** Time passes: the guard's timer runs it, if it was started. */
   runGuard(): void {
+    if (this.guarded) this.runScript();
+  }
+
+  /** systemd runs the guard: the script that is on the host, with sh, on a copy of the files that it works with. */
+  private runScript(): void {
     const script = this.host.text(`${stateDirectory}/guard.sh`);
     if (script === undefined || this.host.text(armedPath) === undefined) return;
     const root = mkdtempSync(join(tmpdir(), "guard-"));
@@ -203,7 +220,12 @@ export class MemoryNode {
     return Object.fromEntries(Object.entries(all).filter(([name]) => !this.displaced.has(name)));
   }
 
-  private readonly systemctl: FakeProgram = ([verb, ...args]) => {
+  private readonly systemctl: FakeProgram = ([verb, ...args], host) => {
+    enableUnits([verb ?? "", ...args], host);
+    if (args.includes(`${guardName}.timer`)) {
+      if (verb === "start" || verb === "restart") this.guarded = true;
+      if (verb === "stop" || (verb === "disable" && args.includes("--now"))) this.guarded = false;
+    }
     if (verb === "show") {
       const [active, sub, result] = this.failed
         ? ["failed", "failed", "exit-code"]

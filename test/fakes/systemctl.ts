@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { MemoryHost } from "./memory-host.ts";
 
 /** A `systemctl` that only records its arguments, first in the PATH of what is run with it. */
 export function fakeSystemctl(directory: string, exitCode = 0) {
@@ -16,4 +17,15 @@ export function fakeSystemctl(directory: string, exitCode = 0) {
     },
     calls: () => readFileSync(calls, "utf8").split("\n").filter(Boolean),
   };
+}
+
+/** What `systemctl enable` and `disable` do with units of the guard's kinds: links, which nothing syncs. */
+export function enableUnits([verb, ...args]: readonly string[], host: MemoryHost): void {
+  if (verb !== "enable" && verb !== "disable") return;
+  for (const unit of args.filter((arg) => !arg.startsWith("-"))) {
+    const target = unit.endsWith(".timer") ? "timers" : "multi-user";
+    const link = `/etc/systemd/system/${target}.target.wants/${unit}`;
+    if (verb === "enable") host.link(link, `/etc/systemd/system/${unit}`);
+    else host.nodes.delete(link);
+  }
 }

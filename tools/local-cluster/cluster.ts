@@ -88,6 +88,7 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
     pauseImage: image(cluster, images, "pause"),
     restrictOomScores: !(await mayLowerOomScores()),
     formerLabels: Object.fromEntries((before?.nodes ?? []).map(({ name, labels }) => [name, labels])),
+    repairControlPlane: repairing(() => ensureControlPlane(cluster, { kubernetes, tree, registry }, progress)),
   };
   await pushSeedImages(cluster, images);
   for (const node of leaving) await removeNode(context, nodeLayout(cluster, node), progress);
@@ -101,6 +102,30 @@ async function ensure(options: ClusterOptions, progress: Progress): Promise<Clus
     networkNamespace: cluster.networkNamespace,
     nodes: layouts.map(({ name, address, record }) => ({ name, address, containerd: record.containerd })),
     images: { busybox: image(cluster, images, "busybox"), pause: image(cluster, images, "pause") },
+  };
+}
+
+/** How often a control plane that ends while its nodes start is started again: one that always ends is no accident. */
+const mostRepairs = 5;
+
+/** For many who wait at the same time: one of them repairs, and all learn whether there was anything to do. */
+function repairing(ensureAgain: () => Promise<boolean>): () => Promise<boolean> {
+  let running: Promise<boolean> | undefined;
+  let repairs = 0;
+  return () => {
+    running ??= ensureAgain()
+      .then((repaired) => {
+        if (repaired) repairs += 1;
+        if (repairs <= mostRepairs) return repaired;
+        throw new Refusal(
+          "control-plane-ends",
+          `The control plane was started again ${mostRepairs} times while its nodes started, and ended each time.`,
+        );
+      })
+      .finally(() => {
+        running = undefined;
+      });
+    return running;
   };
 }
 

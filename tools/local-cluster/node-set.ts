@@ -7,7 +7,7 @@ import { kubectl, type NodeReport, nodeReports } from "./kubectl.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
 import { isWhole, nodeUnit, powerOff, prepareNode, removeMachineRemains } from "./node-machine.ts";
 import type { NodeRecord } from "./record.ts";
-import { isCurrent, startUnit, stopUnit, waitFor } from "./units.ts";
+import { isCurrent, isRunning, startUnit, stopUnit, waitFor } from "./units.ts";
 
 export type ClusterNode = NodeLayout & { record: NodeRecord };
 
@@ -22,6 +22,8 @@ export interface NodeContext {
   restrictOomScores: boolean;
   /** The labels that the previous run gave the nodes. */
   formerLabels: Record<string, Record<string, string>>;
+  /** Starts what has ended of the control plane; returns whether there was anything to do. */
+  repairControlPlane: () => Promise<boolean>;
 }
 
 /** A boot takes seconds, longer on a loaded machine; a failure shows the log. */
@@ -106,17 +108,28 @@ async function ensureReady(
   return true;
 }
 
-/** @param before the kubelet must have reported after this, in milliseconds */
+/**
+ * Whatever ends of the control plane meanwhile is started again, and the time that this took is not the node's.
+ *
+ * @param before the kubelet must have reported after this, in milliseconds
+ */
 async function untilReady(context: NodeContext, node: ClusterNode, before: number, timeoutMs: number): Promise<void> {
-  let last: NodeReport | undefined;
-  try {
-    await waitFor(context.cluster, node.unit, `${node.name} did not become Ready`, timeoutMs, async () => {
-      last = await report(context, node);
-      return (last?.ready && last.reported > before) || undefined;
-    });
-  } catch (error) {
-    if (!(error instanceof Refusal) || !last || last.ready) throw error;
-    throw new Refusal(error.code, `${error.message}\nIts kubelet says: ${last.reason}`);
+  for (;;) {
+    let last: NodeReport | undefined;
+    let repaired = false;
+    try {
+      await waitFor(context.cluster, node.unit, `${node.name} did not become Ready`, timeoutMs, async () => {
+        if (await context.repairControlPlane()) repaired = true;
+        last = await report(context, node);
+        return (last?.ready && last.reported > before) || undefined;
+      });
+      return;
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.code !== "cluster-start") throw error;
+      if (repaired && (await isRunning(context.cluster, node.unit))) continue;
+      if (last === undefined || last.ready) throw error;
+      throw new Refusal(error.code, `${error.message}\nIts kubelet says: ${last.reason}`);
+    }
   }
 }
 

@@ -23,7 +23,12 @@ const runtime = {
   manifest,
   acknowledgedAdvisories: fixtureAdvisories["contrast-go"],
 };
-const host = { name: "n1", address: "10.0.0.1", port: 22, hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" };
+const host = {
+  name: "n1",
+  address: "10.0.0.1",
+  port: 22,
+  hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+};
 const distribution = { name: "containerd" as const };
 
 const installer = { group: "workers", namespace: "ns", image, distribution, runtimes: [runtime] };

@@ -242,7 +242,7 @@ describe("rollout and uninstall", () => {
 });
 
 describe("hosts", () => {
-  const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA";
+  const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
   const host = (name: string) => ({ name, address: `${name}.example.com`, port: 22, hostKey });
   const hosts = (changes: Partial<NodeGroupArgs> = {}, user = "root") =>
     group("metal-qemu-snp", "contrast-go", {

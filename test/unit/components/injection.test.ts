@@ -71,7 +71,13 @@ const stacks: Record<string, Record<string, unknown>> = {
           containerdVersion: "2.1.4",
         },
         nodes: {
-          hosts: [{ name: "n1", address: "10.0.0.1", hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" }],
+          hosts: [
+            {
+              name: "n1",
+              address: "10.0.0.1",
+              hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            },
+          ],
           ssh: { user: "admin", privateKey: "key" },
         },
         runtimes,

@@ -98,3 +98,12 @@ test("guest pull: credentials stay with the key broker, and initdata has their a
     auths: { "registry.example": { auth: Buffer.from("u:p:q").toString("base64") } },
   });
 });
+
+test("a document or an annotation that was encoded twice is recognized as such", () => {
+  const document = initdataDocument({ algorithm: "sha256", data: { "policy.rego": "package agent_policy\n" } });
+  const annotation = encodeInitdata(document);
+  expect(() => parseInitdata(annotation)).toThrow("is itself an encoded annotation");
+  expect(() => parseInitdata(Buffer.from(document).toString("base64"))).toThrow("is base64 of a document");
+  expect(() => decodeInitdata(encodeInitdata(annotation))).toThrow("What the initdata annotation holds is itself");
+  expect(decodeInitdata(annotation)).toBe(document);
+});

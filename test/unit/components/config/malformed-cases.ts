@@ -85,7 +85,7 @@ export const malformed: Case[] = [
   [
     "unit",
     withGroup({ distribution: { name: "k3s", unit: "--now" } }),
-    { "groups.workers.distribution.unit": "must be the name of a systemd service" },
+    { "groups.workers.distribution.unit": 'must be the name of a systemd service, with ".service" at its end' },
   ],
   [
     "containerd's version",
@@ -122,18 +122,36 @@ export const malformed: Case[] = [
   [
     "host key, of another type than it says",
     withHost({ hostKey: "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAABgQC7" }),
-    { [`${nodes}.hosts[0].hostKey`]: "must be type and key" },
+    { [`${nodes}.hosts[0].hostKey`]: "must be the whole key: what follows ssh-ed25519 is not one" },
   ],
-  [
-    "host key, with its comment",
-    withHost({ hostKey: `${host.hostKey} me@home` }),
-    { [`${nodes}.hosts[0].hostKey`]: "must be type and key" },
-  ],
-  [
-    "host key that is only a type",
-    withHost({ hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5" }),
-    { [`${nodes}.hosts[0].hostKey`]: "must be type and key" },
-  ],
+  ...[
+    host.hostKey.slice(0, -4),
+    host.hostKey.slice(0, -1),
+    `${host.hostKey}AAAA`,
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",
+    host.hostKey.replace("ssh-ed25519", "ecdsa-sha2-nistp256"),
+  ].map(
+    (hostKey): Case => [
+      `host key that is not a whole one: ${hostKey}`,
+      withHost({ hostKey }),
+      { [`${nodes}.hosts[0].hostKey`]: "must be the whole key" },
+    ],
+  ),
+  ...(
+    [
+      ["SHA256:uNiVztksCsDhcc0u9e8BrtZpo3w7VoD9WyqQfIbH7ug", "is a fingerprint"],
+      ["256 SHA256:uNiVztksCsDhcc0u9e8BrtZpo3w7VoD9WyqQfIbH7ug root@node-1 (ED25519)", "ssh-keyscan -t ed25519"],
+      [`@cert-authority * ${host.hostKey}`, "must be the host's own key"],
+      [`${host.hostKey}\n${host.hostKey}`, "must be one key, on one line"],
+      [host.hostKey.replace("ssh-ed25519 ", ""), "must be type and key"],
+    ] as const
+  ).map(
+    ([hostKey, message]): Case => [
+      `host key in a form that is none: ${hostKey}`,
+      withHost({ hostKey }),
+      { [`${nodes}.hosts[0].hostKey`]: message },
+    ],
+  ),
   [
     "user",
     withNodes({ hosts: [host], ssh: { ...ssh, user: "a b" } }),

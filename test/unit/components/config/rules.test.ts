@@ -17,6 +17,7 @@ import {
   withAksNodes,
   withGroup,
   withGroups,
+  withHost,
   withNodes,
   withPool,
 } from "./stacks.ts";
@@ -355,6 +356,16 @@ const fine: [string, Record<string, unknown>][] = [
     withGroups({ a: { nodes: { selector: { x: "1" } } }, b: { nodes: { selector: { x: "2" } } } }),
   ],
   ["the oldest containerd", withGroup({ distribution: { name: "containerd", containerdVersion: "1.7.0" } })],
+  ["a version as rke2 prints it", withGroup({ distribution: { name: "rke2", containerdVersion: "2.2.2-bd1.34" } })],
+  ...[
+    "10.0.0.1 KEY",
+    "[10.0.0.1]:2222,node-1 KEY\n",
+    "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= KEY",
+    "KEY root@node-1",
+  ].map((form): (typeof fine)[number] => [
+    `host key: ${form}`,
+    withHost({ hostKey: form.replace("KEY", host.hostKey) }),
+  ]),
   ["manifests only", stack({ cluster: { kind: "yaml", directory: "manifests/prod" } })],
 ];
 test.each(fine)("no mistake: %s", async (_what, entries) => {

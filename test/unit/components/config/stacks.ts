@@ -20,7 +20,11 @@ export const aksSnp = {
   payload: manifest("contrast-aks"),
   acknowledgedAdvisories: fixtureAdvisories["contrast-aks"],
 };
-export const host = { name: "n1", address: "10.0.0.1", hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" };
+export const host = {
+  name: "n1",
+  address: "10.0.0.1",
+  hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+};
 export const ssh = { privateKey: "k" };
 export const kubeconfigCluster = { kind: "kubeconfig", name: "prod" };
 export const aksCluster = {

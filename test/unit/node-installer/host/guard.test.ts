@@ -19,7 +19,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { joinFence } from "../../../../node-installer/containerd/fence.ts";
 import { armGuard, commitGuard, formatOrder, guardScript, removeGuard } from "../../../../node-installer/host/guard.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
-import { fakeSystemctl } from "../../../fakes/systemctl.ts";
+import { enableUnits, fakeSystemctl } from "../../../fakes/systemctl.ts";
 
 // The script itself, run by this machine's sh on a file tree.
 let root: string;
@@ -236,12 +236,13 @@ test("a file that cannot be read leaves the order as it stands", () => {
   expect(config()).toBe(old);
 });
 
-test("without room for a copy, the backup is linked to the file's name", () => {
+test("without room for a copy, the backup becomes the file: two names of one file would change together", () => {
   arm();
   writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
-  expect(run().code).toBe(0);
+  expect(run()).toMatchObject({ code: 0, stderr: expect.stringContaining("no room for a copy") });
   expect(config()).toBe(old);
-  expect(readFileSync(at("etc/config.toml.bak"), "utf8")).toBe(old);
+  expect(statSync(at("etc/config.toml")).nlink).toBe(1);
+  expect(readdirSync(at("etc"))).toEqual(["config.toml"]);
   expect(existsSync(at("state/guard.armed"))).toBe(false);
   expect(existsSync(at("state/guard.fired"))).toBe(true);
 });
@@ -328,7 +329,7 @@ test("if systemctl fails, the order stands and the next run finishes it", () => 
 });
 
 test("waits at boot for the file's disk, and is removed together with what an interrupted guard left", async () => {
-  const host = new MemoryHost({ programs: { systemctl: () => ({}) } });
+  const host = hostWithSystemd();
   for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
     await host.makeDirectory(directory, 0o755);
   const file = "/var/lib/rancher/my disk 100%/agent/config.toml.tmpl";
@@ -348,4 +349,60 @@ test("waits at boot for the file's disk, and is removed together with what an in
   await commitGuard(host);
   await removeGuard(host);
   expect(host.tree()).toEqual({});
+});
+
+const hostWithSystemd = () =>
+  new MemoryHost({
+    programs: {
+      systemctl: (args, host) => {
+        enableUnits(args, host);
+        return {};
+      },
+    },
+  });
+
+test("is on the disk with all that starts it, and its timer runs, before there is an order", async () => {
+  const host = hostWithSystemd();
+  for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
+    await host.makeDirectory(directory, 0o755);
+  host.settle();
+  const order = { file: "/etc/x", before: undefined, after: digest(next), backup: undefined, unit: undefined, added: [] };
+  await armGuard(host, "containerd.service", order);
+  expect(host.unsynced()).toEqual([]);
+  const ordered = host.points.indexOf("rename /var/lib/contrast-runtime/guard.armed");
+  const units = [
+    "enable contrast-runtime-guard.service contrast-runtime-guard.timer",
+    "restart contrast-runtime-guard.timer",
+  ];
+  for (const verb of units) {
+    expect(host.points).toContain(`run systemctl ${verb}`);
+    expect(host.points.indexOf(`run systemctl ${verb}`)).toBeLessThan(ordered);
+  }
+  await commitGuard(host);
+  expect(host.unsynced()).toEqual([]);
+});
+
+test.each([
+  ["restores", () => undefined],
+  [
+    "withdraws",
+    () => writeFileSync(at("etc/config.toml"), `${old}# BEGIN contrast-runtime (1)\n# END contrast-runtime\n# x\n`),
+  ],
+])("what it %s is synced before it gets the file's name, and so is the name, before it stands down", (_, change) => {
+  arm();
+  change();
+  for (const program of ["sync", "mv"]) {
+    const real = `/bin/${program}`;
+    const script = `#!/bin/sh\necho "${program} $*" >>'${at("calls")}'\nexec ${real} "$@"\n`;
+    writeFileSync(at(`bin/${program}`), script, { mode: 0o755 });
+  }
+  expect(run().code).toBe(0);
+  const staged = at("etc/.config.toml.contrast-guard");
+  expect(readFileSync(at("calls"), "utf8").trim().split("\n")).toEqual([
+    `sync ${staged}`,
+    `mv -f ${staged} ${at("etc/config.toml")}`,
+    `sync ${at("etc")}`,
+    `mv -f ${at("state/guard.firing")} ${at("state/guard.fired")}`,
+    `sync ${at("state")}`,
+  ]);
 });

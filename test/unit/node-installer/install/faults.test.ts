@@ -6,7 +6,8 @@ import { configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 
 /**
  * Fault injection: every call that changes the host, and every program and probe, fails once; and the process is killed
- * once before it, once after it, and once with the loss of everything that was not synced to the disk. Then the host is
+ * once before it, once after it, and with the loss of what was not synced to the disk: all of it, and each part alone, as
+ * a disk may write the rest in any order. Then the host is
  * left alone (the guard's script runs, no installer), and finally the installer is started again. Whenever things have
  * settled, the node must serve, with the old bytes or the new ones.
  */
@@ -62,8 +63,14 @@ const attempt = (node: MemoryNode, spec: InstallSpec): Promise<unknown> =>
     (error: unknown) => error,
   );
 
-/** One run with a fault at the n-th point; without one, the fault-free run. Returns the points that it came to. */
-async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): Promise<string[]> {
+/**
+ * One run with a fault at the n-th point; without one, the fault-free run. Returns the points that it came to, and what was
+ * not synced at the end.
+ */
+async function trial(
+  scenario: Scenario,
+  fault?: { at: number; kind: Fault; lost?: string },
+): Promise<{ points: string[]; unsynced: string[] }> {
   const node = new MemoryNode();
   try {
     const spec = await scenario.arrange(node);
@@ -83,12 +90,15 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
     const error = await attempt(node, spec);
     const failedForGood = host.alive && (error instanceof RolledBack || error instanceof RollbackFailed);
     const points = [...host.points];
+    const unsynced = host.unsynced();
     host.revive();
 
     // No installer runs: only the host, at boot before containerd is started.
-    if (fault?.kind === "power lost") host.losePower();
+    if (fault?.kind === "power lost") {
+      host.losePower(fault.lost === undefined ? undefined : [fault.lost]);
+      node.boot();
+    }
     node.runGuard();
-    if (fault?.kind === "power lost") node.start();
     settled(node, old, spec, scenario);
 
     // The pod comes back; a broken change may be tried once more before it counts as failed.
@@ -98,7 +108,7 @@ async function trial(scenario: Scenario, fault?: { at: number; kind: Fault }): P
     if (!failedForGood) expect(node.served?.toSorted()).toEqual(wanted);
     const leftovers = Object.keys(host.tree()).filter((path) => /guard|staged|staging|candidate/.test(path));
     expect(leftovers).toEqual([]);
-    return points;
+    return { points, unsynced };
   } finally {
     node.close();
   }
@@ -132,13 +142,22 @@ function worthTrying(points: string[]): number[] {
 
 for (const scenario of scenarios) {
   test(`every fault during: ${scenario.name}`, { timeout: 3_600_000 }, async () => {
-    const points = await trial(scenario);
+    const { points } = await trial(scenario);
+    const seen = new Set<string>();
     for (const at of worthTrying(points)) {
       for (const kind of faults) {
-        await trial(scenario, { at, kind }).catch((error: unknown) => {
-          throw new Error(`${kind} at ${at} (${points[at - 1]}): ${(error as Error).message}`, { cause: error });
-        });
+        const { unsynced } = await named(`${kind} at ${at} (${points[at - 1]})`, trial(scenario, { at, kind }));
+        if (kind !== "power lost" || unsynced.length < 2 || seen.has(unsynced.join())) continue;
+        seen.add(unsynced.join());
+        for (const lost of unsynced.filter((path) => !path.startsWith("/var/log"))) {
+          await named(`${kind} at ${at} (${points[at - 1]}) without ${lost}`, trial(scenario, { at, kind, lost }));
+        }
       }
     }
   });
 }
+
+const named = <T>(name: string, running: Promise<T>): Promise<T> =>
+  running.catch((error: unknown) => {
+    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
+  });

@@ -55,3 +55,16 @@ test.each([
 ])("the cluster of %j", (env, baseUrl) => {
   expect(inClusterAddress(env)?.baseUrl).toBe(baseUrl);
 });
+
+test("a kept connection that the server has closed meanwhile is replaced; one that it closes at once is an error", async () => {
+  const api = apiClient(server.address);
+  await api.create("/api/v1/nodes", { metadata: { name: "a" } });
+  let drops = 1;
+  server.intercept = () => {
+    drops -= 1;
+    return drops >= 0 ? "drop" : undefined;
+  };
+  expect(await api.get("/api/v1/nodes/a")).toMatchObject({ metadata: { name: "a" } });
+  drops = 2;
+  await expect(api.get("/api/v1/nodes/a")).rejects.toMatchObject({ status: 0, reason: "Unreachable" });
+});

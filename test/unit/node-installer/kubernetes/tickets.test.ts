@@ -109,3 +109,30 @@ test("waiting names the holders once, outlives an absent API server, and ends wi
   expect(said).toEqual(["a", expect.stringMatching(/^the API server: .* 503 away$/), "a"]);
   expect(held()).toEqual(["b"]);
 });
+
+test("who waits asks for one answer at a time, ever more rarely, over one connection", async () => {
+  const [a, b] = [await ticketsOf("a", 10), await ticketsOf("b", 10)];
+  for (let index = 0; index < 10; index += 1) {
+    const name = `contrast-installer-g-${index}`;
+    const lease = { metadata: { name, uid: `taken-${index}` }, spec: { holderIdentity: "a" } };
+    server.objects.set(`${leases}/${name}`, lease);
+  }
+  const before = server.requests.length;
+  const connections = server.connections();
+  const day = 24 * 3600_000;
+  let waited = 0;
+  let attempts = 0;
+  await waitForTicket(b, {
+    onWait: () => undefined,
+    delay: async (ms) => {
+      waited += ms;
+      attempts += 1;
+      if (waited > day) await a.release();
+    },
+  });
+  // A request each while it waits; then the node, the ticket that is free, and what it took for the other to let go.
+  const releasing = 1 + 10;
+  expect(server.requests.length - before).toBeLessThanOrEqual(attempts + 1 + 2 + releasing);
+  expect(attempts).toBeLessThan(24 * 60 * 1.5);
+  expect(server.connections() - connections).toBeLessThanOrEqual(2);
+});
