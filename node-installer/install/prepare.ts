@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
+import { noticesOf } from "../containerd/notices.ts";
 import { requireReplaceable } from "../containerd/replaceable.ts";
 import { requireSystemd } from "../containerd/restart.ts";
 import { rootOwned, writeFileAtomically } from "../host/files.ts";
@@ -26,6 +27,7 @@ export async function checkHost({ environment, observation, plan }: Attempt): Pr
   if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
   await requireSystemd(host, located);
   if (plan.edit) {
+    for (const reason of noticesOf(located)) environment.log.warn("notice", { reason });
     requireBinary(located);
     await requireReplaceable(host, located.file);
   }

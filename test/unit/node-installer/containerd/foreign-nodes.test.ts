@@ -1,10 +1,12 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { decode, parseDocument } from "../../../../node-installer/containerd/document.ts";
 import { locate } from "../../../../node-installer/containerd/locate.ts";
+import { bundleHost } from "../../../../node-installer/host/bundle.ts";
 import { containerdOn } from "../../../../node-installer/install/daemon.ts";
-import { planFor } from "../../../../node-installer/install/dry-run.ts";
+import { planFor, replayingDaemon } from "../../../../node-installer/install/dry-run.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
@@ -174,6 +176,29 @@ describe("RKE2 with its data elsewhere", () => {
       },
     );
     expect(result).toBe(`create ${folder}/config-v3.toml.d/contrast-runtime.toml`);
+  });
+
+  test("a data directory that depends on something else is refused by its file's name", async () => {
+    const files = { "/etc/rancher/rke2/config.yaml.d/50.yaml": "data-dir: $HOME/rke2\n" };
+    const { result, text } = await plan("rke2-data-dir", { name: "rke2", ...version }, files);
+    expect(result).toBe("data-directory-unknown");
+    expect(text).toContain("/etc/rancher/rke2/config.yaml.d/50.yaml gives rke2 the data directory $HOME/rke2");
+  });
+
+  test("a bundle of the node leads to the same plan, and holds no token", async () => {
+    const declared = { name: "rke2", ...version } as const;
+    const files = {
+      "/etc/systemd/system/rke2-agent.service.d/a.conf": "[Service]\nEnvironmentFile=/etc/systemd/system/rke2.env\n",
+      "/etc/systemd/system/rke2.env": "RKE2_TOKEN=CANARY\nRKE2_CONFIG_FILE=/etc/rancher/rke2/config.yaml\n",
+      "/etc/rancher/rke2/config.yaml": "token: CANARY\ndata-dir: /data/rke2/\n",
+    };
+    const spec = { ...specOf("00000001"), distribution: declared };
+    const host = new MemoryHost({ files: { ...tree("rke2-data-dir"), ...files } });
+    const bundle = await takeSnapshot(host, spec, "node-1");
+    expect(JSON.stringify(bundle)).not.toContain("CANARY");
+    const replayed = bundleHost(bundle);
+    const { changes } = await planFor(replayed, replayingDaemon(containerdOn(replayed, declared), bundle), spec);
+    expect(changes.map(({ path }) => path)).toContain(rke2);
   });
 
   test("no other distribution's name leads to a file that nothing reads", async () => {
