@@ -5,13 +5,14 @@ import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { decode, parseDocument } from "../../../../node-installer/containerd/document.ts";
 import { locate } from "../../../../node-installer/containerd/locate.ts";
 import { bundleHost } from "../../../../node-installer/host/bundle.ts";
+import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { containerdOn } from "../../../../node-installer/install/daemon.ts";
 import { planFor, replayingDaemon } from "../../../../node-installer/install/dry-run.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { specOf } from "../../review/bundles.ts";
-import { nodeOf } from "./nodes.ts";
+import { nodeOf, unitText } from "./nodes.ts";
 
 /*
  * Nodes as public reports describe them, re-created as file trees (test/fixtures/nodes): what the installer would do
@@ -136,6 +137,16 @@ describe("k3s that uses a containerd which it does not start", () => {
     expect(text).toMatch(/unix:\/\/\/run\/containerd\/containerd\.sock .* listens on \/run\/other/);
   });
 
+  test("a unit that systemd does not run is no evidence", async () => {
+    const host = nodeOf("containerd", {
+      files: { "/etc/systemd/system/k3s.service": unitText("/usr/bin/k3s server") },
+    });
+    const distribution = { name: "containerd" } as const;
+    expect((await planOn(host, distribution)).result).toBe("distribution-mismatch");
+    host.programs.set("systemctl", ([verb]) => ({ code: verb === "is-active" ? 3 : 0 }));
+    expect((await planOn(host, distribution)).result).toBe("edit /etc/containerd/config.toml");
+  });
+
   test("directories that an earlier distribution left behind are no evidence", async () => {
     const left = { "/var/lib/k0s/x": "", "/etc/k0s/containerd.toml": "", "/var/lib/rancher/rke2/agent/x": "" };
     expect((await plan("k3s-external-containerd", containerd, left)).result).toBe("edit /etc/containerd/config.toml");
@@ -235,6 +246,18 @@ describe("k0s", () => {
     // k0s refuses to start with a drop-in that has this.
     expect(text).not.toContain("io.containerd.grpc.v1.cri");
     expect(notices).toEqual([]);
+  });
+
+  test("after the upgrade, with the old drop-in deleted as the notice says, the installer writes the new form", async () => {
+    const file = { path: drop, pristine: null, attributes: { mode: 0o644, uid: 0, gid: 0 }, backups: [] };
+    const journal = { schemaVersion: 1, group: specOf().group, runtimes: [], createdDirectories: [] };
+    const { result, text } = await plan(
+      "k0s-1.36",
+      { name: "k0s", containerdVersion: "2.2.1" },
+      { [journalPath]: JSON.stringify({ ...journal, file: { ...file, written: "0".repeat(64) } }) },
+    );
+    expect(result).toBe(`create ${drop}`);
+    expect(text).toContain("version = 3\n");
   });
 
   test("another drop-in may be named, its own file may not", async () => {
