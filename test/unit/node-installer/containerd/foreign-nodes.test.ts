@@ -297,6 +297,7 @@ describe("Canonical's k8s snap", () => {
     const { result, text } = await plan("k8s-snap", { name: "containerd", unit });
     expect(result).toBe("containerd-missing");
     expect(text).toMatch(/\/snap\/k8s\/current\/bin\/containerd.*args\/containerd says that snap\.k8s\.containerd/);
+    expect(text).not.toContain("Set distribution.unit");
   });
 
   test("containerd 1.7 with a drop-in that replaces the CRI's section: what to move where", async () => {
