@@ -32,7 +32,8 @@ export async function readAgent(
   const { path = "", execStart = [], environment = {} } = unit ?? {};
   const data = flagValue(execStart, "data-dir", ...(program === "k0s" ? [] : ["d"]));
   const variable = `${program.toUpperCase()}_DATA_DIR`;
-  if (Object.hasOwn(environment, variable)) settings.data = { value: environment[variable] ?? "", by: path };
+  const inherited = Object.hasOwn(environment, variable) ? environment[variable] : undefined;
+  if (inherited) settings.data = { value: inherited, by: path };
   if (data !== undefined) settings.data = { value: data, by: path };
   const endpoint = flagValue(execStart, "container-runtime-endpoint");
   if (endpoint !== undefined) settings.endpoint = { value: endpoint, by: path };

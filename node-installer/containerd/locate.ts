@@ -87,14 +87,21 @@ function checkKillMode(unit: string, file: UnitFile | undefined): void {
   );
 }
 
+/** What starts containerd, as far as it is known. */
+interface Starter {
+  unit: string;
+  unitFile: UnitFile | undefined;
+  started: Started | undefined;
+}
+
 async function findBinary(
   host: Host,
   declared: Declared,
   distribution: Distribution,
-  { unit, unitFile, started }: { unit: string; unitFile: UnitFile | undefined; started: Started | undefined },
+  starter: Starter,
 ): Promise<{ binary: string | undefined; version: string }> {
   const candidates =
-    distribution.binaries.length > 0 ? distribution.binaries : [started?.program ?? "/usr/bin/containerd"];
+    distribution.binaries.length > 0 ? distribution.binaries : [starter.started?.program ?? "/usr/bin/containerd"];
   for (const candidate of candidates) {
     const { code, stdout } = await host.run(candidate, ["--version"], { timeoutMs: 10_000 });
     const version = code === 0 ? versionInOutput(stdout) : undefined;
@@ -102,14 +109,25 @@ async function findBinary(
     return { binary: candidate, version };
   }
   if (declared.containerdVersion !== undefined) return { binary: undefined, version: declared.containerdVersion };
-  const said =
-    started === undefined
-      ? `${unit} starts it by "${(unitFile?.execStart ?? []).join(" ")}", which does not say where its program is`
-      : `${started.by} says that ${unit} starts that program`;
   throw new Refusal(
     "containerd-missing",
-    `No containerd answers at ${candidates.join(" or ")} (${candidates.join(" or ")} --version): ${said}. Set distribution.unit to the unit that starts containerd by its program's path or, to plan on a copy of a node's files, distribution.containerdVersion.`,
+    `No containerd answers at ${candidates.join(" or ")} (with --version). ${remedyOf(distribution, starter)} To plan on a copy of a node's files, set distribution.containerdVersion.`,
   );
+}
+
+/** Of a command only the program is named: its arguments may hold a token. */
+function remedyOf({ name, agent, binaries }: Distribution, { unit, unitFile, started }: Starter): string {
+  if (started?.program.includes("$")) {
+    return `${started.by} has that from a variable which neither the unit nor its files set: give the ExecStart the program's own path (systemctl edit ${unit}).`;
+  }
+  if (started !== undefined)
+    return `${started.by} says that ${unit} starts that program: correct the unit, or install it there.`;
+  if (binaries.length > 0) {
+    const data = agent === undefined ? "" : `, in its data directory ${agent.data}`;
+    return `${name} has it there${data}: start ${unit} once, or look why it did not unpack it.`;
+  }
+  const program = unitFile?.execStart[0] ?? "nothing";
+  return `${unit} starts ${program}, which does not say where containerd is: set distribution.unit to the unit that starts containerd by its program's own path.`;
 }
 
 /** From the command line, else from containerd's file, else the distribution's own. */

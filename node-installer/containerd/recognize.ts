@@ -1,9 +1,11 @@
+import { posix } from "node:path";
 import { type Distribution, distributions, withData } from "../../runtime/distributions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { type AgentSettings, readAgent } from "./agent.ts";
+import { isPath } from "./started.ts";
 import { readUnit, type UnitFile } from "./unit.ts";
 
 type Declared = InstallSpec["distribution"];
@@ -46,8 +48,14 @@ export async function recognize(host: Host, declared: Declared): Promise<Recogni
       `${declared.name} on this node uses a containerd that it does not start, ${own.value} (${own.by}), so it renders no configuration. Set distribution.name to "containerd", and distribution.unit if that containerd's unit is not containerd.service.`,
     );
   }
+  if (data !== undefined && !isPath(data.value)) {
+    throw new Refusal(
+      "data-directory-unknown",
+      `${data.by} gives ${declared.name} the data directory ${data.value}, which is not an absolute path without variables, so containerd's files cannot be found. Write the absolute path there.`,
+    );
+  }
   return {
-    distribution: data === undefined ? distribution : withData(distribution, data.value),
+    distribution: data === undefined ? distribution : withData(distribution, posix.resolve(data.value)),
     unit,
     unitFile,
     endpoint,

@@ -44,7 +44,8 @@ export async function readStarted(host: Host, unit: UnitFile | undefined): Promi
   const [config, address] = [written.config, written.address].map((value, index) =>
     value === undefined || isPath(value) ? value : [running.config, running.address][index],
   );
-  return { ...written, config, address };
+  const program = written.program.includes("$") ? running.program : written.program;
+  return { ...written, program, config, address };
 }
 
 const isContainerd = (word: string): boolean => /(^|\/)containerd$/.test(word);

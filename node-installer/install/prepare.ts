@@ -4,6 +4,7 @@ import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
+import { noticesOf } from "../containerd/notices.ts";
 import { requireReplaceable } from "../containerd/replaceable.ts";
 import { requireSystemd, unitState } from "../containerd/restart.ts";
 import { digestOf, FileChanged, rootOwned, writeFileAtomically } from "../host/files.ts";
@@ -30,6 +31,7 @@ export async function checkHost({ environment, observation, plan }: Attempt): Pr
   if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
   await requireSystemd(host, located);
   if (plan.edit) {
+    for (const reason of noticesOf(located)) environment.log.warn("notice", { reason });
     requireBinary(located);
     await requireReplaceable(host, located.file);
   }

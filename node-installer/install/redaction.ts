@@ -107,10 +107,11 @@ function outlineOf(path: string, bytes: Buffer): Buffer {
   if (/^\/(?:etc|usr\/lib)\/os-release$/.test(path)) {
     return Buffer.from(/^ID=["']?[\w.-]{1,64}["']?$/m.exec(text)?.[0] ?? "");
   }
-  if (/\/systemd\/system\/[^/]+(?:\/[^/]+)?$/.test(path)) return Buffer.from(outlineUnit(text));
+  const isEnvironment = environmentFile.test(path);
+  if (!isEnvironment && /\/systemd\/system\/[^/]+(?:\/[^/]+)?$/.test(path)) return Buffer.from(outlineUnit(text));
   // Some of these files say something of more than one kind.
   const parts = [outlineKubelet(path, text), outlineAgent(path, text), outlineArguments(path, text)];
-  if (environmentFile.test(path)) parts.push(outlineEnvironment(text));
+  if (isEnvironment) parts.push(outlineEnvironment(text));
   const kept = parts.filter((part) => part !== undefined);
   return kept.length === 0 ? outline(bytes, path) : Buffer.from(kept.join(""));
 }

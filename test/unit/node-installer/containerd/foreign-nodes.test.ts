@@ -1,15 +1,18 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { decode, parseDocument } from "../../../../node-installer/containerd/document.ts";
 import { locate } from "../../../../node-installer/containerd/locate.ts";
+import { bundleHost } from "../../../../node-installer/host/bundle.ts";
+import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { containerdOn } from "../../../../node-installer/install/daemon.ts";
-import { planFor } from "../../../../node-installer/install/dry-run.ts";
+import { planFor, replayingDaemon } from "../../../../node-installer/install/dry-run.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { specOf } from "../../review/bundles.ts";
-import { nodeOf } from "./nodes.ts";
+import { nodeOf, unitText } from "./nodes.ts";
 
 /*
  * Nodes as public reports describe them, re-created as file trees (test/fixtures/nodes): what the installer would do
@@ -134,6 +137,16 @@ describe("k3s that uses a containerd which it does not start", () => {
     expect(text).toMatch(/unix:\/\/\/run\/containerd\/containerd\.sock .* listens on \/run\/other/);
   });
 
+  test("a unit that systemd does not run is no evidence", async () => {
+    const host = nodeOf("containerd", {
+      files: { "/etc/systemd/system/k3s.service": unitText("/usr/bin/k3s server") },
+    });
+    const distribution = { name: "containerd" } as const;
+    expect((await planOn(host, distribution)).result).toBe("distribution-mismatch");
+    host.programs.set("systemctl", ([verb]) => ({ code: verb === "is-active" ? 3 : 0 }));
+    expect((await planOn(host, distribution)).result).toBe("edit /etc/containerd/config.toml");
+  });
+
   test("directories that an earlier distribution left behind are no evidence", async () => {
     const left = { "/var/lib/k0s/x": "", "/etc/k0s/containerd.toml": "", "/var/lib/rancher/rke2/agent/x": "" };
     expect((await plan("k3s-external-containerd", containerd, left)).result).toBe("edit /etc/containerd/config.toml");
@@ -176,6 +189,29 @@ describe("RKE2 with its data elsewhere", () => {
     expect(result).toBe(`create ${folder}/config-v3.toml.d/contrast-runtime.toml`);
   });
 
+  test("a data directory that depends on something else is refused by its file's name", async () => {
+    const files = { "/etc/rancher/rke2/config.yaml.d/50.yaml": "data-dir: $HOME/rke2\n" };
+    const { result, text } = await plan("rke2-data-dir", { name: "rke2", ...version }, files);
+    expect(result).toBe("data-directory-unknown");
+    expect(text).toContain("/etc/rancher/rke2/config.yaml.d/50.yaml gives rke2 the data directory $HOME/rke2");
+  });
+
+  test("a bundle of the node leads to the same plan, and holds no token", async () => {
+    const declared = { name: "rke2", ...version } as const;
+    const files = {
+      "/etc/systemd/system/rke2-agent.service.d/a.conf": "[Service]\nEnvironmentFile=/etc/systemd/system/rke2.env\n",
+      "/etc/systemd/system/rke2.env": "RKE2_TOKEN=CANARY\nRKE2_CONFIG_FILE=/etc/rancher/rke2/config.yaml\n",
+      "/etc/rancher/rke2/config.yaml": "token: CANARY\ndata-dir: /data/rke2/\n",
+    };
+    const spec = { ...specOf("00000001"), distribution: declared };
+    const host = new MemoryHost({ files: { ...tree("rke2-data-dir"), ...files } });
+    const bundle = await takeSnapshot(host, spec, "node-1");
+    expect(JSON.stringify(bundle)).not.toContain("CANARY");
+    const replayed = bundleHost(bundle);
+    const { changes } = await planFor(replayed, replayingDaemon(containerdOn(replayed, declared), bundle), spec);
+    expect(changes.map(({ path }) => path)).toContain(rke2);
+  });
+
   test("no other distribution's name leads to a file that nothing reads", async () => {
     for (const unit of [undefined, "rke2-agent.service"]) {
       const { result, text } = await plan("rke2-data-dir", {
@@ -210,6 +246,18 @@ describe("k0s", () => {
     // k0s refuses to start with a drop-in that has this.
     expect(text).not.toContain("io.containerd.grpc.v1.cri");
     expect(notices).toEqual([]);
+  });
+
+  test("after the upgrade, with the old drop-in deleted as the notice says, the installer writes the new form", async () => {
+    const file = { path: drop, pristine: null, attributes: { mode: 0o644, uid: 0, gid: 0 }, backups: [] };
+    const journal = { schemaVersion: 1, group: specOf().group, runtimes: [], createdDirectories: [] };
+    const { result, text } = await plan(
+      "k0s-1.36",
+      { name: "k0s", containerdVersion: "2.2.1" },
+      { [journalPath]: JSON.stringify({ ...journal, file: { ...file, written: "0".repeat(64) } }) },
+    );
+    expect(result).toBe(`create ${drop}`);
+    expect(text).toContain("version = 3\n");
   });
 
   test("another drop-in may be named, its own file may not", async () => {
@@ -249,6 +297,7 @@ describe("Canonical's k8s snap", () => {
     const { result, text } = await plan("k8s-snap", { name: "containerd", unit });
     expect(result).toBe("containerd-missing");
     expect(text).toMatch(/\/snap\/k8s\/current\/bin\/containerd.*args\/containerd says that snap\.k8s\.containerd/);
+    expect(text).not.toContain("Set distribution.unit");
   });
 
   test("containerd 1.7 with a drop-in that replaces the CRI's section: what to move where", async () => {

@@ -129,6 +129,28 @@ test("the socket that its file names", async () => {
   expect((await refusal(other)).message).toContain("/data/c.sock (/etc/containerd/config.toml)");
 });
 
+test.each([
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: as a unit writes it
+  ["containerd", "/usr/lib/systemd/system/containerd.service", "${TORCX_BINDIR}/containerd", /from a variable/],
+  [
+    "containerd",
+    "/usr/lib/systemd/system/containerd.service",
+    "/opt/start --token SECRET",
+    /starts \/opt\/start, which/,
+  ],
+  ["k3s", "/etc/systemd/system/k3s.service", "/usr/local/bin/k3s agent --token SECRET", /in its data directory/],
+] as const)(
+  "a containerd that does not answer, of %s in %s: why, and no argument",
+  async (name, path, command, why) => {
+    const host = nodeOf(name, { files: { [path]: unitText(command) } });
+    host.programs.delete("containerd");
+    const { code, message } = await refusal(locate(host, { name }));
+    expect(code).toBe("containerd-missing");
+    expect(message).toMatch(why);
+    expect(message).not.toContain("SECRET");
+  },
+);
+
 describe("the file that holds our tables already", () => {
   const template = `${k3sFolder}/config-v3.toml.tmpl`;
   const dropIn = `${k3sFolder}/config-v3.toml.d/contrast-runtime.toml`;
