@@ -71,6 +71,7 @@ describe("an unfinished change", () => {
   ])("whose ticket was given back meanwhile %s", async (_, answer) => {
     await killedAfter(spec, `rename ${configPath}`);
     const cluster = withoutKubernetes(() => node.host.now());
+    cluster.tickets = { ...cluster.tickets };
     let asked: number | undefined;
     cluster.tickets.acquire = async () => {
       asked ??= node.starts;
