@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
+import { readIfThere, rootOwned, stagedPath, stateDirectory, writeFileAtomically } from "./files.ts";
 import type { Host } from "./host.ts";
 
 /**
@@ -69,8 +69,16 @@ export async function countRestart(host: Host, purpose: RestartFor, specHash: st
     ({ at, for: reason, spec }) => `${new Date(at).toISOString()} ${reason} ${spec}\n`,
   );
   await host.makeDirectory(stateDirectory, 0o700);
-  await writeFileAtomically(host, restartsPath, lines.join(""), rootOwned(0o600));
+  try {
+    await writeFileAtomically(host, restartsPath, lines.join(""), rootOwned(0o600));
+  } catch (error) {
+    await removeStagedRestarts(host).catch(() => undefined);
+    throw error;
+  }
 }
+
+/** What a killed run may have left; there may be no other restart that would write it anew. */
+export const removeStagedRestarts = (host: Host): Promise<void> => host.remove(stagedPath(restartsPath));
 
 /** A person asks for another attempt, and takes the responsibility. */
 export const forgetRestarts = (host: Host): Promise<void> => host.remove(restartsPath);

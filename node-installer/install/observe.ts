@@ -33,7 +33,7 @@ export interface Observation {
 }
 
 /** What the daemon served before the change; undefined: it did not answer. */
-export const servedBefore = (transaction: Transaction): ServingState | undefined =>
+const servedBefore = (transaction: Transaction): ServingState | undefined =>
   (transaction.servedBefore ?? undefined) as ServingState | undefined;
 
 export const entryOf = ({ handler, containerd }: RuntimeSpec): HandlerEntry => ({ handler, entry: containerd });

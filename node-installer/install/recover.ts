@@ -2,6 +2,7 @@ import { mismatches } from "../containerd/serving.ts";
 import { digestOf, FileChanged, stagedPath } from "../host/files.ts";
 import { commitGuard, guardIsThere, guardOutcome, guardStagedPath, removeGuard } from "../host/guard.ts";
 import type { Journal, Transaction } from "../host/journal.ts";
+import { removeStagedRestarts } from "../host/restart-budget.ts";
 import { type Attempt, record } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { entryOf, type Observation, observeHost, signsOf, tablesIn } from "./observe.ts";
@@ -58,6 +59,7 @@ export async function recover(environment: Environment, journal: Journal): Promi
   for (const staged of [stagedPath(observation.located.file), guardStagedPath(observation.located.file)]) {
     await host.remove(staged);
   }
+  await removeStagedRestarts(host);
   const guard = await guardOutcome(host);
   const { phase, startedAt } = transaction;
   log.warn("recovering", { phase, startedAt, guard: guard ?? "has not acted" });

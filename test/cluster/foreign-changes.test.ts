@@ -72,7 +72,8 @@ describe.concurrent.each([
 
   const runtime = (key: string, type = "io.containerd.runc.v2") =>
     `[plugins."${id}".containerd.runtimes.${key}]\n  runtime_type = "${type}"\n`;
-  const mirror = `[plugins."${images}".registry]\n  config_path = "/etc/containerd/certs.d"\n[plugins."${images}".registry.mirrors."docker.io"]\n  endpoint = ["https://mirror.example"]\n`;
+  /** The nodes' own files have registry.config_path. */
+  const mirror = `[plugins."${images}".registry.mirrors."docker.io"]\n  endpoint = ["https://mirror.example"]\n`;
 
   describe("a change that nobody has loaded", { concurrent: false }, () => {
     test.each<[string, { before?: string; after: string }, RegExp]>([

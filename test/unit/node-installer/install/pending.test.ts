@@ -136,6 +136,7 @@ test("a node that serves our handler keeps it while a foreign change waits for a
 describe("while a node waits for its turn", () => {
   const waiting = (change: () => void) => {
     const cluster = withoutKubernetes(() => node.host.now());
+    cluster.tickets = { ...cluster.tickets };
     let asked = 0;
     cluster.tickets.acquire = async () => {
       asked += 1;

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { armedPath, firedPath } from "../../../../node-installer/host/guard.ts";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
+import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { guardsFilesOn, refusalOf } from "./outcomes.ts";
@@ -57,6 +58,28 @@ describe("an unfinished change", () => {
     await converge(node.environment(spec));
     expect(node.served).toHaveLength(1);
     expect(points.filter((point) => point === `rename ${configPath}`)).toEqual([]);
+  });
+
+  test.each([
+    ["has it back before the restart", async () => ({ held: true }) as const],
+    [
+      "does not wait for an API server that is away",
+      async () => {
+        throw new Error("no answer");
+      },
+    ],
+  ])("whose ticket was given back meanwhile %s", async (_, answer) => {
+    await killedAfter(spec, `rename ${configPath}`);
+    const cluster = withoutKubernetes(() => node.host.now());
+    cluster.tickets = { ...cluster.tickets };
+    let asked: number | undefined;
+    cluster.tickets.acquire = async () => {
+      asked ??= node.starts;
+      return answer();
+    };
+    const { starts } = node;
+    await converge(node.environment(spec, cluster));
+    expect([asked, node.starts]).toEqual([starts, starts + 1]);
   });
 
   test("whose new bytes are not in the file is forgotten, and planned anew", async () => {

@@ -44,6 +44,7 @@ describe("rollback", () => {
 
 test("a node that rolled back keeps its ticket until it serves what the spec asks for", async () => {
   const cluster = withoutKubernetes(() => node.host.now());
+  cluster.tickets = { ...cluster.tickets };
   let held = 0;
   cluster.tickets.acquire = async () => {
     held = 1;
