@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
  * lines between the fences, so that a block is known to be as we wrote it, and says whether the line end before it is ours
  * too (the file ended without one). That is enough to restore the original bytes without any other record.
  */
-export const opening = "# BEGIN contrast-runtime";
+const opening = "# BEGIN contrast-runtime";
 const closing = "# END contrast-runtime";
 const openingLine = /^# BEGIN contrast-runtime \(managed, do not edit;( joined;)? ([0-9a-f]{16})\)$/;
 const mark = /^[ \t]*# (?<kind>BEGIN|END) contrast-runtime[^\n]*(?:\n|$)/gm;
