@@ -75,7 +75,7 @@ function refuseEncoded(text: string, what: string): void {
   if (inner[0] === 0x1f && inner[1] === 0x8b) {
     throw new Refusal(
       "initdata",
-      `${what} is itself an encoded annotation (base64 of gzip data): decode it first, and encode it only once.`,
+      `${what} is itself an encoded annotation (base64 of gzip data): decode it first (measure initdata --decode), and encode it only once.`,
     );
   }
   if (isUtf8(inner) && /^\s*(version|algorithm|\[data\])/m.test(inner.toString("utf8")))
