@@ -85,7 +85,7 @@ function withoutValues(text: string, mark: number): { output: string; at: number
     return known;
   };
   const value = (raw: string, quoted: boolean): string => {
-    const setting = settingOf([...table, ...keys]);
+    const setting = settingOf([...table, ...keys], raw);
     if (setting === "ours" || (setting === "another" && isZero(raw))) return raw;
     // An edit asks whether it is a zero.
     const number = setting === "another" ? "1" : "0";

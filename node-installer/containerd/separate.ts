@@ -152,11 +152,15 @@ const ourKeys = new Set([
   ...["ConfigPath", "type", "address"],
 ]);
 
-/** Whether a path is in a table that is named as ours are; if so, whether it is one that we write. */
-export function settingOf(path: readonly string[]): "ours" | "another" | undefined {
+/** Of such settings, words that anybody may know: names of containerd's and Kata's, and what has the handler's name in it. */
+const publicWords = /^["'](?:snapshot|(?:io\.(?:containerd|katacontainers)\.|cdi\.k8s\.io\/)[a-z0-9._*-]{1,80})["']$/;
+
+/** Whether a path is in a table that is named as ours are; if so, whether its value can be one that we write. */
+export function settingOf(path: readonly string[], value: string): "ours" | "another" | undefined {
   const place = placeOf(path);
   if (place === undefined || !handlerName.safeParse(place.handler).success) return undefined;
-  return ourKeys.has(path.at(-1) ?? "") ? "ours" : "another";
+  const isNamed = /^["'][a-z0-9./-]{1,200}["']$/.test(value) && value.includes(place.handler);
+  return ourKeys.has(path.at(-1) ?? "") && (isNamed || publicWords.test(value)) ? "ours" : "another";
 }
 
 /** Takes the tables of these handlers, the fences, and what a fence holds besides for containerd 1.7, out of a text. */
