@@ -5,7 +5,7 @@ import { platformNames } from "../../../runtime/spec.ts";
 import type { Locked, LockOrder } from "../../lock/order.ts";
 import { type Progress, toStderr } from "../../process/progress.ts";
 import { Verb } from "../command.ts";
-import { each } from "../values.ts";
+import { each, hexDigits } from "../values.ts";
 
 const room = () => import("../../lock/order.ts");
 
@@ -20,7 +20,7 @@ the same command.`,
     .addCommand(
       source("kata-release", "A release of Kata Containers, from GitHub.", "kata-go")
         .option("--mirror <url>", "directory that holds the release's assets instead")
-        .option("--sha256 <hex>", "digest of the asset, where none is known here")
+        .option("--sha256 <hex>", "digest of the asset, where none is known here", hexDigits(64))
         .option(
           "--attestation <file>",
           `its provenance, from "gh attestation download" (default: asked for at GitHub, or at the mirror as
@@ -93,7 +93,7 @@ Without it, a Kata with one that can be used here is not locked`,
       each,
       [],
     )
-    .option("--output <file>", "the manifest to commit (default: node-installer/payloads/NAME.json)")
+    .option("--output <file>", "the manifest to commit (default: payloads/NAME.json)")
     .addOption(payloads());
 
 const payloads = () =>

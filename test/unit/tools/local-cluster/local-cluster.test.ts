@@ -23,7 +23,7 @@ describe("options", () => {
   test("all mistakes at once, by key", () => {
     const wrong = { name: "Dev", nodes: [{ name: "a_b" }, { name: "a", containerd: "1.5" }], colour: "blue" };
     expect(() => parseClusterOptions(wrong)).toThrow(
-      /name: must be lower-case[\s\S]*nodes\.0\.name[\s\S]*nodes\.1\.containerd[\s\S]*colour/,
+      /name: must be lower-case[\s\S]*nodes\[0\]\.name: "a_b" must be[\s\S]*nodes\[1\]\.containerd: "1.5" is not allowed[\s\S]*colour/,
     );
     expect(() => parseClusterOptions({ name: "dev", nodes: [{ name: "a" }, { name: "a" }] })).toThrow(/a name twice/);
     expect(() => parseClusterOptions({ name: "dev", nodes: [] })).toThrow(/at least one node/);

@@ -19,7 +19,7 @@ test.each<[args: string[], code: number, said: string]>([
   [["lock", "--platform", "local", "files"], 2, "--platform is an option of kata-release, oci-image, files, from-node"],
   [[...release, "--via=ssh node"], 2, "Unknown option '--via'"],
   [[...release, "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
-  [[...release, "--mirror=mirror"], 1, '--mirror "mirror" is no URL: expected https://… or http://….'],
+  [[...release, "--mirror=mirror"], 2, '--mirror "mirror" is no URL: expected https://… or http://….'],
   [[...release, "--name=../x"], 2, '--name "../x": '],
   [[...release, "--file=kernel"], 2, "Option '--file <role=path>' argument 'kernel' is invalid. It must be ROLE=PATH."],
   [
@@ -34,7 +34,7 @@ test.each<[args: string[], code: number, said: string]>([
   ],
   [old, 1, "Kata 3.30.0 (kata-go) has known holes and was not locked. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host"],
   [[...old, "--acknowledge=CVE-2026-50540"], 1, "Kata 3.30.0 (kata-go) has known holes"],
-  [[...old, "--acknowledge=CVE-2026-77176", "--mirror=m"], 1, '--mirror "m" is no URL'],
+  [[...old, "--acknowledge=CVE-2026-77176", "--mirror=m"], 2, '--mirror "m" is no URL'],
   [
     [...release, "--acknowledge=GHSA-fmg6-v47x-52wr"],
     2,
@@ -52,7 +52,8 @@ test.each<[args: string[], code: number, said: string]>([
     "/nowhere cannot be started: spawn /nowhere ENOENT.",
   ],
   [["image", "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
-  [["image", "--push=registry"], 1, '--push "registry" must be registry/repository without tag or digest'],
+  [[...release, "--sha256=zz"], 2, "Option '--sha256 <hex>' argument 'zz' is invalid. It must be 64 hex digits."],
+  [["image", "--push=nope"], 2, "Option '--push <target>' argument 'nope' is invalid. It must be registry/repository"],
   [["image", "--tag=1"], 2, "Unknown option '--tag'"],
 ])("one sentence and an exit code: %j", async (args, code, said) => {
   const [out, err] = [vi.spyOn(console, "log"), vi.spyOn(console, "error")];
