@@ -1,5 +1,27 @@
 import { expect, test, vi } from "vitest";
 import { main } from "../../../../tools/cli/main.ts";
+import { projectDirectory } from "../../../../tools/files/project.ts";
+
+const asked = vi.hoisted(() => vi.fn());
+vi.mock("../../../../tools/lock/sources.ts", async (original) => {
+  const { lockFrom } = await original<typeof import("../../../../tools/lock/sources.ts")>();
+  return { lockFrom: asked.mockImplementation(lockFrom) };
+});
+
+// In one of the product's own folders, the manifest would be taken for a part of the program.
+test("manifests are written to payloads/ at the top of the project, unless told otherwise", async () => {
+  const errors = vi.spyOn(console, "error").mockImplementation(() => {});
+  try {
+    await main([...files, "--name=a", "--from=/nowhere"]);
+    expect(asked).toHaveBeenCalledWith(
+      expect.anything(),
+      expect.objectContaining({ output: `${projectDirectory}/payloads/a.json` }),
+      expect.anything(),
+    );
+  } finally {
+    errors.mockRestore();
+  }
+});
 
 const release = ["lock", "kata-release", "--platform=metal-qemu-snp", "--kata-version=4.2.0"];
 const old = ["lock", "kata-release", "--platform=metal-qemu-snp", "--kata-version=3.30.0"];
