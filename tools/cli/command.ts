@@ -2,7 +2,7 @@
 import { Command, CommanderError, type CommandUnknownOpts, Help, type Option } from "@commander-js/extra-typings";
 import { didYouMean } from "../../runtime/nearest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes, report } from "./exit-codes.ts";
+import { exitCodes, report } from "../process/exit-codes.ts";
 
 class UsageError extends Refusal {
   readonly command: CommandUnknownOpts;

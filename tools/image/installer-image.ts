@@ -28,7 +28,7 @@ export async function buildInstallerImage(
 /** A package brings the bundle; a clone makes it from its sources. */
 async function installerProgram(): Promise<string> {
   if (isPackage) return join(packageRoot, "dist", "node-installer.mjs");
-  const { buildPrograms } = await import("../dev/bundle.ts");
+  const { buildPrograms } = await import("./bundle.ts");
   return (await buildPrograms()).nodeInstaller;
 }
 

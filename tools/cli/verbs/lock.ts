@@ -7,11 +7,11 @@ import { type Progress, toStderr } from "../../process/progress.ts";
 import { Verb } from "../command.ts";
 import { each, hexDigits } from "../values.ts";
 
-const room = () => import("../../lock/order.ts");
+const orders = () => import("../../lock/order.ts");
 
 /** `done` is told what was locked; by default it says so on standard output. */
 export const verb = (progress: Progress = toStderr, done: (locked: Locked) => void = say) => {
-  const locks = async (order: LockOrder) => done(await (await room()).lock(order, progress));
+  const locks = async (order: LockOrder) => done(await (await orders()).lock(order, progress));
   return new Verb("lock")
     .description(
       `Fetches a payload's files, checks them, and writes the manifest to commit. A download that broke off is continued by
@@ -60,7 +60,7 @@ sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
         .requiredOption("--manifest <file>", "the committed manifest")
         .addOption(payloads())
         .addOption(ca())
-        .action(async (options) => done(await (await room()).fetchCommitted(options, progress))),
+        .action(async (options) => done(await (await orders()).fetchCommitted(options, progress))),
     );
 };
 

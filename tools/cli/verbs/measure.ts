@@ -99,10 +99,10 @@ too, by which Kata hands the document to the guest.`,
     .action(async (file, { decode, policy }, command) => {
       const given = [file, decode, policy].filter((each) => each !== undefined);
       if (given.length !== 1) command.error("Give one of an initdata document, --decode and --policy.");
-      const room = await import("../../measure/initdata.ts");
-      if (file !== undefined) print(room.initdata(file));
-      if (decode !== undefined) print(room.decoded(decode));
-      if (policy !== undefined) print(room.policy(policy));
+      const measures = await import("../../measure/initdata.ts");
+      if (file !== undefined) print(measures.initdata(file));
+      if (decode !== undefined) print(measures.decoded(decode));
+      if (policy !== undefined) print(measures.policy(policy));
     });
 
 const manifest = () =>

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../../../tools/cli/main.ts";
-import { installLauncher } from "../../../../tools/dev/launcher.ts";
+import { installLauncher } from "../../../../tools/engine/launcher.ts";
 
 const output = { out: "", err: "" };
 beforeEach(() => {

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { bundle } from "../../../../tools/dev/bundle.ts";
+import { bundle } from "../../../../tools/image/bundle.ts";
 
 let directory: string;
 let program: string;
