@@ -6,7 +6,7 @@ const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, 
 const onHost = [
   "test/unit/components/{bare-metal-scripts,host-check,injection}.test.ts",
   "test/unit/node-installer/host/**/*.test.ts",
-  "test/unit/node-installer/install/{commands,faults}.test.ts",
+  "test/unit/node-installer/{commands/commands,install/faults}.test.ts",
   "test/unit/review/workflows.test.ts",
   "test/unit/stand-ins/ssh.test.ts",
   "test/unit/tools/**/*.test.ts",

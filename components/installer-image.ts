@@ -1,6 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import { quote } from "../runtime/shell.ts";
+import { stackCommand } from "../runtime/stack-commands.ts";
 import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
 
@@ -21,10 +21,10 @@ export function installerImage(
     throw new Error("an image that was built here needs a local cluster");
   const push = new Command("installer-image", {
     create: registry.apply((host) =>
-      ["contrast-runtime", "image", "push", "--layout", imageLayout, "--registry", `http://${host}`]
-        .concat("--repository", repository)
-        .map(quote)
-        .join(" "),
+      stackCommand(
+        "image push",
+        ...["--layout", imageLayout, "--registry", `http://${host}`, "--repository", repository],
+      ),
     ),
     // A different image is a different input, so it is pushed again.
     environment: { IMAGE_DIGEST: localDigest },

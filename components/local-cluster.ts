@@ -1,7 +1,7 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { localClusterCard } from "../runtime/cards.ts";
-import { quote } from "../runtime/shell.ts";
+import { stackCommand } from "../runtime/stack-commands.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
 import { clusterOptions } from "./config/local-cluster.ts";
 
@@ -63,16 +63,16 @@ export class LocalCluster extends pulumi.ComponentResource {
   constructor(name: string, args: LocalClusterArgs, opts?: pulumi.ComponentResourceOptions) {
     checkArguments(`LocalCluster ${name}`, localClusterArgs, args);
     super(localClusterCard.type, name, localClusterCard.build(args), opts);
-    const command = (verb: string) => `contrast-runtime local-cluster ${verb} --name ${quote(args.name)}`;
-    const nodes = args.nodes?.length ? ` --nodes ${quote(JSON.stringify(args.nodes))}` : "";
-    // The bin is called by name, and nothing here depends on this machine, so that previews are the same everywhere. No
+    const nodes = args.nodes?.length ? ["--nodes", JSON.stringify(args.nodes)] : [];
+    const ensures = stackCommand("local-cluster ensure", "--name", args.name, ...nodes);
+    // Nothing here depends on this machine, so that previews are the same everywhere. No
     // triggers: they would replace the cluster, which destroys it. A command has no refresh: `npm start` repairs what died.
     const ensure = new Command(
       name,
       {
-        create: command("ensure") + nodes,
-        update: command("ensure") + nodes,
-        delete: command("destroy"),
+        create: ensures,
+        update: ensures,
+        delete: stackCommand("local-cluster destroy", "--name", args.name),
         logging: "stderr",
       },
       { parent: this, additionalSecretOutputs: ["stdout"] },

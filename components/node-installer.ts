@@ -14,8 +14,8 @@ import { canonicalJson } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
-import { quote } from "../runtime/shell.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
+import { stackCommand } from "../runtime/stack-commands.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { namespaceName, objectName } from "./config/kubernetes-names.ts";
 import type { Mistake } from "./config/mistakes.ts";
@@ -229,8 +229,9 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
   const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
   const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
   const create = applied([installer.minimumNodes, installer.stallTimeout] as const, ([minimumNodes, stallTimeout]) =>
-    command(
-      ...["rollout", "--namespace", namespace, "--group", group, "--spec-hash", hash],
+    stackCommand(
+      "rollout",
+      ...["--namespace", namespace, "--group", group, "--spec-hash", hash],
       ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
     ),
   );
@@ -273,8 +274,9 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
   return new Command(
     commandName(name, "uninstall"),
     {
-      delete: command(
-        ...["uninstall", "--namespace", namespace, "--group", group],
+      delete: stackCommand(
+        "uninstall",
+        ...["--namespace", namespace, "--group", group],
         ...(onDestroy === "leave" ? ["--leave"] : []),
       ),
       environment: environment(installer, {}),
@@ -285,9 +287,6 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
 
 const environment = ({ kubeconfig }: Installer, variables: Record<string, pulumi.Input<string>>) =>
   kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
-
-/** The bin is called by name, so that the command is the same on every machine. */
-const command = (...words: string[]): string => ["contrast-runtime", ...words].map(quote).join(" ");
 
 /** What a reviewer should see first, in the engine's diff of the component. */
 function reviewCard(args: Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> & { runtimes: RuntimeSpec[] }) {

@@ -175,6 +175,9 @@ export function vcpuAreas(
   return { boot: area(bootEip), application: area(launch.resetEip) };
 }
 
+/** That a guest can be measured with. */
+export const mostVcpus = 4096;
+
 /**
  * Measures the vCPUs' save areas in order. `each` gets the digest of a guest with the vCPUs so far, so that a whole row of
  * a table costs no more than its last value.
@@ -185,8 +188,8 @@ function measureVcpus(
   vcpus: number,
   each?: (digest: LaunchDigest) => void,
 ): LaunchDigest {
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > 4096) {
-    throw new Refusal("vcpu-count", `A guest with ${vcpus} vCPUs cannot be measured: expected 1 to 4096.`);
+  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > mostVcpus) {
+    throw new Refusal("vcpu-count", `A guest with ${vcpus} vCPUs cannot be measured: expected 1 to ${mostVcpus}.`);
   }
   const digest = new LaunchDigest(beforeVcpus);
   for (let index = 0; index < vcpus; index += 1) {

@@ -18,16 +18,20 @@ export interface VerityParameters {
 const digestSlot = (algorithm: VerityAlgorithm) => (algorithm === "sha256" ? 32 : 64);
 const hashSize = { sha256: 32, sha384: 48, sha512: 64 } as const;
 
+export const blockSizes = "a power of two from 512 to 65536";
+export const isBlockSize = (size: number): boolean =>
+  Number.isInteger(size) && size >= 512 && size <= 65536 && (size & (size - 1)) === 0;
+
 function checkParameters(parameters: VerityParameters): void {
   const { dataBlockSize, hashBlockSize, dataBlocks, salt } = parameters;
   for (const [name, size] of [
     ["data", dataBlockSize],
     ["hash", hashBlockSize],
   ] as const) {
-    if (!Number.isInteger(size) || size < 512 || size > 65536 || (size & (size - 1)) !== 0) {
+    if (!isBlockSize(size)) {
       throw new Refusal(
         "verity-parameters",
-        `A dm-verity ${name} block of ${size} bytes is not possible: expected a power of two from 512 to 65536.`,
+        `A dm-verity ${name} block of ${size} bytes is not possible: expected ${blockSizes}.`,
       );
     }
   }

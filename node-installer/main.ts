@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import about from "../package.json" with { type: "json" };
 import { didYouMean } from "../runtime/nearest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { Options } from "./commands/context.ts";
@@ -63,6 +64,7 @@ const commonOptions = {
     does: "the directory that holds a folder for each payload (default /payloads)",
   },
   help: { ...flag, short: "h", does: "show this" },
+  version: { ...flag, does: "show the version" },
 } as const;
 const ownOptions = {
   json: { ...flag, does: "print JSON" },
@@ -89,7 +91,7 @@ ${Object.entries(commands)
   .join("\n")}
 
 Options:
-${describeOptions(["spec", "host-root", "payloads", "help"])}
+${describeOptions(["spec", "host-root", "payloads", "help", "version"])}
 Exit codes:
 ${Object.entries(exitCodes)
   .map(([name, code]) => `  ${code}  ${exitCodeMeanings[name as keyof typeof exitCodes]}`)
@@ -98,10 +100,13 @@ ${Object.entries(exitCodes)
 
 const badArguments = (message: string) => new Refusal("bad-arguments", `${message} See --help.`);
 
+/** What to run, or what to print instead. */
 function parse(args: string[], print: Options["print"], printError: Options["printError"]) {
   const { values, positionals } = readWords(args);
-  const [name, ...rest] = positionals;
-  if (values.help) return undefined;
+  const helps = positionals[0] === "help";
+  const [name, ...rest] = helps ? positionals.slice(1) : positionals;
+  if (values.version) return `${about.version}\n`;
+  if (values.help || (helps && name === undefined)) return usage();
   if (name === undefined) throw badArguments("No command was given.");
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command === undefined) {
@@ -109,6 +114,7 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
     throw badArguments(`There is no command "${name}"${didYouMean(name, all)} It is one of ${all.join(", ")}.`);
   }
   if (rest.length > 0) throw badArguments(`"${rest.join(" ")}" is not expected on the command line.`);
+  if (helps) return usage();
   for (const option of Object.keys(ownOptions) as OwnOption[]) {
     if (values[option] === undefined || command.takes?.includes(option)) continue;
     const owners = Object.keys(commands).filter((owner) => commands[owner]?.takes?.includes(option));
@@ -124,8 +130,16 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
 }
 
 function readWords(args: string[]) {
+  const words = knownWords(args);
+  const names = words.tokens.flatMap((token) => (token.kind === "option" ? [token.name] : []));
+  const twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined) throw badArguments(`--${twice} is given twice.`);
+  return words;
+}
+
+function knownWords(args: string[]) {
   try {
-    return parseArgs({ args, allowPositionals: true, options });
+    return parseArgs({ args, allowPositionals: true, options, tokens: true });
   } catch (error) {
     const [sentence = ""] = (error as Error).message.split(/\.\s/);
     const [, unknown] = /^Unknown option '([^']*)'$/.exec(sentence) ?? [];
@@ -142,8 +156,8 @@ export async function main(
 ): Promise<number> {
   try {
     const parsed = parse(args, print, printError);
-    if (parsed === undefined) {
-      print(usage());
+    if (typeof parsed === "string") {
+      print(parsed);
       return exitCodes.done;
     }
     return await parsed.run(parsed.options);

@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { installLauncher } from "../tools/dev/launcher.ts";
+import { installLauncher } from "../tools/engine/launcher.ts";
 
 /** Stacks call the package's bin by its name: in a clone where nothing ran yet it has to be there first. */
 export default async function setup(): Promise<void> {

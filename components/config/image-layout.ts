@@ -15,7 +15,7 @@ export const descriptorSchema = z.object({
 export type Descriptor = z.infer<typeof descriptorSchema>;
 
 /** Beside the image, the index names what is attached to it; that has an artifact type. */
-const indexSchema = z.object({
+export const indexSchema = z.object({
   schemaVersion: z.literal(2),
   manifests: z.array(descriptorSchema.extend({ artifactType: z.string().optional() })),
 });

@@ -3,6 +3,7 @@ import { type ContainerdVersion, containerdVersions } from "../../runtime/contai
 import { Refusal } from "../../runtime/refusal.ts";
 import { dnsLabel } from "../../runtime/spec.ts";
 import { labels } from "./kubernetes-names.ts";
+import { check } from "./mistakes.ts";
 
 const defaultContainerdVersion: ContainerdVersion = "2.4";
 
@@ -33,8 +34,8 @@ export type ClusterInput = z.input<typeof clusterOptions>;
 
 /** @throws Refusal that lists every mistake with its key */
 export function parseClusterOptions(input: unknown): ClusterOptions {
-  const parsed = clusterOptions.safeParse(input);
-  if (parsed.success) return parsed.data;
-  const mistakes = parsed.error.issues.map(({ path, message }) => `  ${path.join(".") || "options"}: ${message}`);
-  throw new Refusal("cluster-options", `The local cluster's options are not usable:\n${mistakes.join("\n")}`);
+  const { value, mistakes } = check(clusterOptions, input, "");
+  if (value !== undefined) return value;
+  const lines = mistakes.map(({ key, message }) => `  ${key || "options"}: ${message}`);
+  throw new Refusal("cluster-options", `The local cluster's options are not usable:\n${lines.join("\n")}`);
 }

@@ -1,7 +1,9 @@
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
 import type { KubeConfig } from "@kubernetes/client-node";
+import { z } from "zod";
 import { longestBundle } from "../../node-installer/host/bundle.ts";
+import { fromJson } from "../../runtime/from-json.ts";
 
 const timeoutMs = 60_000;
 
@@ -61,10 +63,9 @@ export async function asker(kubeconfig: KubeConfig): Promise<Ask> {
   };
 }
 
+const statusSchema = fromJson.pipe(z.object({ message: z.string() }));
+
 function messageOf(text: string): string {
-  try {
-    return ((JSON.parse(text) as { message?: string }).message ?? text).slice(0, 500);
-  } catch {
-    return text.trim().slice(0, 200);
-  }
+  const { data } = statusSchema.safeParse(text);
+  return data === undefined ? text.trim().slice(0, 200) : data.message.slice(0, 500);
 }

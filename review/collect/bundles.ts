@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { z } from "zod";
+import { fromJson } from "../../runtime/from-json.ts";
 import {
   bundleAudience,
   bundleReader,
@@ -10,6 +11,7 @@ import {
   partOfLabel,
 } from "../../runtime/names.ts";
 import { printable } from "../../runtime/printable.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type Ask, asker, Refused } from "./api-server.ts";
 
 const podListSchema = z.object({
@@ -55,7 +57,9 @@ export async function collectBundles(
   take: (collected: Collected) => Promise<void>,
 ): Promise<void> {
   const ask = await asker(kubeconfig);
-  const pods = await installerPods(ask, namespace);
+  const pods = await installerPods(ask, namespace).catch((error: Error) => {
+    throw new Refusal("unreachable", `The API server cannot be queried: ${printable(error.message)}.`);
+  });
   const next = pods.values();
   const work = async () => {
     for (const { name, group, node } of next) {
@@ -81,7 +85,7 @@ async function bundleOf(ask: Ask, namespace: string, pod: string, node: string):
   const answer = await ask(`${account}/token`, { body: JSON.stringify(request) }).catch((error: Error) => {
     throw new Error(`no token of the ServiceAccount ${bundleReader} (examples/ci/fleet-reader.yaml): ${error.message}`);
   });
-  const { token } = tokenRequestSchema.parse(JSON.parse(answer)).status;
+  const { token } = read(answer, tokenRequestSchema, "token").status;
   const path = `/api/v1/namespaces/${namespace}/pods/${pod}:${healthPort}/proxy/bundle`;
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -93,15 +97,21 @@ async function bundleOf(ask: Ask, namespace: string, pod: string, node: string):
   }
 }
 
+/** Whatever stands between here and the API server may answer in its place. */
+function read<T>(answer: string, schema: z.ZodType<T>, what: string): T {
+  const { data } = fromJson.pipe(schema).safeParse(answer);
+  if (data === undefined) throw new Error(`what it answered is no ${what}`);
+  return data;
+}
+
 async function installerPods(ask: Ask, namespace: string): Promise<{ name: string; group: string; node: string }[]> {
   const pods: { name: string; group: string; node: string }[] = [];
   let token = "";
   do {
     const query = new URLSearchParams({ labelSelector: ownObjects, limit: "500" });
     if (token !== "") query.set("continue", token);
-    const { items, metadata } = podListSchema.parse(
-      JSON.parse(await ask(`/api/v1/namespaces/${namespace}/pods?${query}`)),
-    );
+    const answer = await ask(`/api/v1/namespaces/${namespace}/pods?${query}`);
+    const { items, metadata } = read(answer, podListSchema, "list of pods");
     for (const { metadata: pod, spec, status } of items) {
       const group = groupOfInstaller(pod.labels["app.kubernetes.io/name"] ?? "");
       if (group === undefined || spec.nodeName === undefined || status.phase !== "Running") continue;

@@ -58,8 +58,8 @@ export function commentsOf(env: NodeJS.ProcessEnv): Comments {
  * for a text without one, as a summary that could not be made leaves behind: it would be written over anybody's comment.
  */
 export async function postComment(place: Comments, body: string): Promise<"created" | "updated"> {
-  const marker = body.split("\n", 1)[0] ?? "";
-  if (!/^<!-- .+ -->$/.test(marker)) {
+  const [marker] = /^<!-- .+ -->(?=\n|$)/.exec(body) ?? [];
+  if (marker === undefined) {
     throw new Refusal(
       "no-summary",
       'The text does not begin as what "contrast-runtime review summary" prints: no comment is written.',

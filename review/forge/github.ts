@@ -65,13 +65,13 @@ async function voicesOn(forge: Forge, { number, head }: Request): Promise<Voice[
   });
   const all = await askAll(forge, `${forge.project}/pulls/${number}/reviews`, review);
   // In the order of time: a person's last word is what counts, and a comment takes nothing back.
-  const words = all.filter(
-    ({ user: by, state }) => by?.type === "User" && state !== "COMMENTED" && state !== "PENDING",
+  const words = all.flatMap(({ user: by, ...said }) =>
+    by?.type === "User" && said.state !== "COMMENTED" && said.state !== "PENDING" ? [{ by, ...said }] : [],
   );
-  const last = new Map(words.map((each) => [each.user?.login ?? "", each]));
+  const last = new Map(words.map((each) => [each.by.login, each]));
   const voices: Voice[] = [];
-  for (const { user: by, state, commit_id, submitted_at } of last.values()) {
-    if (by === null || !submitted_at) continue;
+  for (const { by, state, commit_id, submitted_at } of last.values()) {
+    if (!submitted_at) continue;
     const voice = { name: by.login, id: by.id, at: new Date(submitted_at) };
     if (state === "APPROVED" && commit_id === head) voices.push({ ...voice, approves: true });
     if (state === "CHANGES_REQUESTED" && (await mayWrite(forge, { name: by.login })))

@@ -1,4 +1,5 @@
 import { bareMetalNodesCard, isChild, localClusterCard, nodeInstallerCard } from "../../runtime/cards.ts";
+import { type StackVerb, stackVerb } from "../../runtime/stack-commands.ts";
 import type { Inputs } from "../preview/inputs.ts";
 import type { Preview } from "../preview/preview.ts";
 import type { Step } from "../preview/step.ts";
@@ -103,18 +104,14 @@ function isOurs({ urn, type, before, after }: Step): boolean {
   return (
     !others &&
     settings.every((name) => variables.has(name)) &&
-    run.every((text) => typeof text === "string" && (hasNoParent ? push : ownVerb).test(text)) &&
+    run.every((text) => typeof text === "string" && isOwnVerb(stackVerb(text), hasNoParent)) &&
     (hasNoParent || isChild(urn, nodeInstallerCard) || isChild(urn, localClusterCard))
   );
 }
 
-/** Words and quoted words of which a shell makes nothing else. */
-const words = String.raw`( [\w.:/@,=+-]+| '[^'\n]*')*`;
-
-const ownVerb = new RegExp(`^contrast-runtime (rollout|uninstall|local-cluster (ensure|destroy))${words}$`);
-
-/** The push of an image that was built here has no parent. */
-const push = new RegExp(`^contrast-runtime image push${words}$`);
+/** Only the push of an image that was built here has no parent. */
+const isOwnVerb = (verb: StackVerb | undefined, hasNoParent: boolean): boolean =>
+  verb !== undefined && (verb === "image push") === hasNoParent;
 
 const variables = new Set([
   ...["INSTALLER_IMAGE", "INSTALLER_NODES", "INSTALLER_REVISION", "KUBECONFIG_CONTENT", "IMAGE_DIGEST"],

@@ -88,15 +88,19 @@ function rightsBeyond(rights: Right[], others: Right[]): string[] {
   const names = Map.groupBy(verbs.values(), (same) =>
     JSON.stringify([same.map(({ verb }) => verb), same[0]?.resource, same[0]?.name === ""]),
   );
-  const told = [...names.values()].map((alike) => {
-    const [first = []] = alike;
-    const resource = first[0]?.resource ?? "";
-    const given = first.map(({ verb }) => verb);
+  const told = [...names.values()].flatMap((alike) => {
+    const [same = []] = alike;
+    const [first] = same;
+    if (first === undefined) return [];
+    const { resource } = first;
+    const given = same.map(({ verb }) => verb);
     const named = alike.flatMap(([right]) => right?.name || []);
     const danger = dangerOf(given, resource);
     // A name that is cut is told with its digest; what leads to more rights is told in words.
     const text = code(`${given.join(", ")} ${resource}${named.length > 0 ? ` named ${named.join(", ")}` : ""}`);
-    return { text: danger === undefined ? text : `${text}, **which is ${danger}**`, isDangerous: danger !== undefined };
+    return [
+      { text: danger === undefined ? text : `${text}, **which is ${danger}**`, isDangerous: danger !== undefined },
+    ];
   });
   const sorted = [...told.filter(({ isDangerous }) => isDangerous), ...told.filter(({ isDangerous }) => !isDangerous)];
   const rest = sorted.length - most;

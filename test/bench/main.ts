@@ -1,5 +1,4 @@
-// npm run bench: measures each promise about speed, as a ratio to a reference in the same run; fails if one is broken.
-
+import { runScript } from "../../tools/dev/script.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { fleetPlanBenchmarks } from "./fleet-plan.ts";
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "./measure.ts";
@@ -15,12 +14,20 @@ const suites: Record<string, () => Promise<Benchmark[]>> = {
   program: () => programBenchmarks(toStderr),
 };
 
-let broken = 0;
-for (const [name, run] of Object.entries(suites)) {
-  console.log(`\n${name}`);
-  for (const benchmark of await run()) {
-    console.log(describeBenchmark(benchmark));
-    if (!benchmark.ok) broken += 1;
+async function bench(): Promise<number> {
+  let broken = 0;
+  for (const [name, run] of Object.entries(suites)) {
+    console.log(`\n${name}`);
+    for (const benchmark of await run()) {
+      console.log(describeBenchmark(benchmark));
+      if (!benchmark.ok) broken += 1;
+    }
   }
+  return broken > 0 ? 1 : 0;
 }
-process.exitCode = broken > 0 ? 1 : 0;
+
+await runScript(
+  "npm run bench",
+  "Measures each promise about speed, as a ratio to a reference in the same run; fails if one is broken.",
+  bench,
+);

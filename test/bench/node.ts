@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { buildPrograms } from "../../tools/dev/bundle.ts";
+import { buildPrograms } from "../../tools/image/bundle.ts";
 import { startCluster, type TestCluster } from "../cluster/harness.ts";
 import { NodeWithInstaller } from "../cluster/installer-on-node.ts";
 import { smallPayload, specOf } from "../cluster/small-payloads.ts";

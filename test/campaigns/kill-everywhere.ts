@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
-import { buildPrograms, bundle } from "../../tools/dev/bundle.ts";
+import { buildPrograms, bundle } from "../../tools/image/bundle.ts";
 import { type Breakage, breakOn, heal, makeBreakable } from "../cluster/breakable-containerd.ts";
 import { startCluster } from "../cluster/harness.ts";
 import { NodeWithInstaller } from "../cluster/installer-on-node.ts";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { firedPath } from "../../node-installer/host/guard.ts";
-import { buildPrograms, bundle } from "../../tools/dev/bundle.ts";
+import { buildPrograms, bundle } from "../../tools/image/bundle.ts";
 import { breakOn, heal, makeBreakable } from "./breakable-containerd.ts";
 import type { Fault } from "./faulty-installer.ts";
 import { useCluster } from "./harness.ts";

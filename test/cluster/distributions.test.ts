@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { distributions } from "../../runtime/distributions.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
-import { buildPrograms } from "../../tools/dev/bundle.ts";
+import { buildPrograms } from "../../tools/image/bundle.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { goProgram } from "../../tools/programs/go.ts";
 import { busyboxPod, until, useCluster } from "./harness.ts";

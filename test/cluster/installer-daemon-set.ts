@@ -15,8 +15,8 @@ import {
   ticketNames,
 } from "../../runtime/names.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
-import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
+import { buildPrograms } from "../../tools/image/bundle.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { type RunResult, run } from "../../tools/process/run.ts";
 import { type TestCluster, until } from "./harness.ts";

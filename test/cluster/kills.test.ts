@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildPrograms, bundle } from "../../tools/dev/bundle.ts";
+import { buildPrograms, bundle } from "../../tools/image/bundle.ts";
 import { breakOn, heal, makeBreakable } from "./breakable-containerd.ts";
 import { busyboxPod, useCluster } from "./harness.ts";
 import { configPath, handlersOf, NodeWithInstaller } from "./installer-on-node.ts";

@@ -16,8 +16,8 @@ import {
   systemNamespace as namespace,
 } from "../../runtime/names.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
-import { buildPrograms } from "../../tools/dev/bundle.ts";
 import { buildImage } from "../../tools/image/build.ts";
+import { buildPrograms } from "../../tools/image/bundle.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { run as runProgram } from "../../tools/process/run.ts";

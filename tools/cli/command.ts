@@ -2,7 +2,7 @@
 import { Command, CommanderError, type CommandUnknownOpts, Help, type Option } from "@commander-js/extra-typings";
 import { didYouMean } from "../../runtime/nearest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes, report } from "./exit-codes.ts";
+import { exitCodes, report } from "../process/exit-codes.ts";
 
 class UsageError extends Refusal {
   readonly command: CommandUnknownOpts;
@@ -71,19 +71,19 @@ export class Verb extends Command {
       this.error(`Unknown option '${name}'${didYouMean(name, known)}`);
     }
     if (word === undefined || word === "help" || this.commands.length === 0) return;
-    const known = this.commands.map((command) => command.name());
-    this.error(`Unknown command '${word}'${didYouMean(word, known)}`);
+    this.error(unknownCommand(this, word));
   }
 
-  /** This command's options that take a value, with the value, and whether it stands in the same word. */
+  /** This command's options; of those that take a value also the value, and whether it stands in the same word. */
   *#given(args: string[]): Generator<[option: Option, value: string | undefined, attached: boolean]> {
     const words = args.values();
     for (const word of words) {
       if (word === "--" || this.commands.some((command) => command.name() === word)) return;
       const [, name, attached] = /^(--[^=]+)(?:=(.*))?$/s.exec(word) ?? [];
-      const option = this.options.find(({ long, required }) => required && long === name);
+      const option = this.options.find(({ long }) => long === name);
       if (option === undefined) continue;
-      yield attached === undefined ? [option, words.next().value, false] : [option, attached, true];
+      if (!option.required || attached !== undefined) yield [option, attached, true];
+      else yield [option, words.next().value, false];
     }
   }
 }
@@ -111,9 +111,9 @@ export async function run(command: CommandUnknownOpts, words: readonly string[])
     acting = action;
   });
   try {
-    // Of the word "help" nobody needs help.
-    const asked = words[0] === "help" ? words.filter((word) => word !== "--help" && word !== "-h") : words;
-    await command.parseAsync(asked, { from: "user" });
+    const asked = helped(command, words);
+    if (asked === undefined) await command.parseAsync(words, { from: "user" });
+    else asked.outputHelp();
     return exitCodes.done;
   } catch (error) {
     if (error instanceof CommanderError) {
@@ -127,6 +127,26 @@ export async function run(command: CommandUnknownOpts, words: readonly string[])
     return code;
   }
 }
+
+/** The command that "help lock files" or "lock help files" asks about. Commander's own looks at one word only. */
+function helped(command: CommandUnknownOpts, words: readonly string[]): CommandUnknownOpts | undefined {
+  let [at, asks] = [command, false];
+  for (const word of words) {
+    const next = at.commands.find((sub) => sub.name() === word);
+    if (next !== undefined) at = next;
+    else if (word === "help" && at.commands.length > 0) asks = true;
+    else if (!asks) return undefined;
+    // Of help nobody needs help.
+    else if (word !== "--help" && word !== "-h" && word !== "help") at.error(unknownCommand(at, word));
+  }
+  return asks ? at : undefined;
+}
+
+const unknownCommand = ({ commands }: CommandUnknownOpts, word: string): string =>
+  `Unknown command '${word}'${didYouMean(
+    word,
+    commands.map((command) => command.name()),
+  )}`;
 
 /** What the user typed: "contrast-runtime review check". */
 export const pathOf = (command: CommandUnknownOpts): string =>

@@ -1,4 +1,4 @@
-import { exitCodes } from "./exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 
 /** Where the cluster comes from, and the exit codes; `failed` is what 1 means. */
 export const clusterHelp = (failed: string): string => `

@@ -1,5 +1,6 @@
 /** Readers of options' values. What they throw becomes "option … argument … is invalid" and the sentence. */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { blockSizes, isBlockSize } from "../../measure/verity.ts";
 
 export function wholeNumber(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
@@ -13,13 +14,37 @@ export function number(text: string): number {
   throw new InvalidArgumentError("It must be a number such as 4 or 0x4.");
 }
 
+export const between =
+  (least: number, most: number) =>
+  (text: string): number => {
+    const value = number(text);
+    if (value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`It must be from ${least} to ${most}.`);
+  };
+
+/** Of dm-verity. */
+export function blockSize(text: string): number {
+  const size = number(text);
+  if (isBlockSize(size)) return size;
+  throw new InvalidArgumentError(`It must be ${blockSizes}.`);
+}
+
 /** Of exactly so many hex digits. */
 export const hexDigits =
   (length: number) =>
   (text: string): string => {
-    if (text.length === length && /^[0-9a-f]+$/i.test(text)) return text;
+    if (text.length === length && /^[0-9a-f]+$/i.test(text)) return text.toLowerCase();
     throw new InvalidArgumentError(`It must be ${length} hex digits.`);
   };
+
+/** "https://host:port/repository", the scheme optional. */
+export function repository(text: string): { registry: string; repository: string } {
+  const [, registry, repository] = /^((?:https?:\/\/)?[^/]+)\/([^@:]+)$/.exec(text) ?? [];
+  if (registry && repository) return { registry, repository };
+  throw new InvalidArgumentError(
+    "It must be registry/repository without tag or digest, such as ghcr.io/team/installer.",
+  );
+}
 
 /** "a,b", and more if the option is repeated. */
 export const names = (text: string, before: string[]): string[] => [

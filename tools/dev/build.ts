@@ -5,9 +5,9 @@ import { dirname, join, relative } from "node:path";
 import ts from "typescript";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
-import { buildPrograms } from "./bundle.ts";
+import { buildPrograms } from "../image/bundle.ts";
+import { scriptsReadBy } from "../image/shell-scripts.ts";
 import { runScript } from "./script.ts";
-import { scriptsReadBy } from "./shell-scripts.ts";
 
 /** What other programs import, and what their stacks' commands call. These two import the rest of the package. */
 const entries = ["components/index.ts", "tools/cli/main.ts"];
@@ -33,7 +33,7 @@ export async function compilePackage(): Promise<number> {
     .getSourceFiles()
     .filter(({ fileName, isDeclarationFile }) => !isDeclarationFile && isOwn(fileName));
   // Otherwise modules that no longer exist would be packed, too.
-  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).split("/")[0] ?? "")))
+  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).replace(/\/.*/, ""))))
     await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
   program.emit();
   for (const { fileName, text } of own) {

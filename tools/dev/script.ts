@@ -1,5 +1,5 @@
 import { exitWith, run, Verb } from "../cli/command.ts";
-import { report } from "../cli/exit-codes.ts";
+import { report } from "../process/exit-codes.ts";
 
 /** Runs an npm script that has no options, and sets the exit code. */
 export async function runScript(name: string, description: string, body: () => Promise<number>): Promise<void> {

@@ -2,12 +2,12 @@
 // network, unless the environment names another cluster or there is no local one.
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
-import { exitCodes } from "../cli/exit-codes.ts";
 import { packageRoot } from "../files/project.ts";
 import { kubeconfigFile } from "../local-cluster/certificates.ts";
 import { clusterLayout, enterNetwork } from "../local-cluster/layout.ts";
 import { networkExists } from "../local-cluster/network.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { passThrough } from "./script.ts";
 
 const stack = process.env.PULUMI_STACK ?? "dev";

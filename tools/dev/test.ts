@@ -1,9 +1,11 @@
-// test.ts [LAYER...] [-- VITEST ARGUMENTS]: runs the checks and the layers of tests, cheapest first, and counts results.
+// npm test, npm run test:unit and so on: runs the checks and the layers of tests, and counts results.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { inspect } from "node:util";
+import { Argument } from "@commander-js/extra-typings";
 import { Refusal } from "../../runtime/refusal.ts";
+import { exitWith, run, Verb } from "../cli/command.ts";
 import { packageRoot } from "../files/project.ts";
 
 const layers = ["lint", "unit", "engine", "cluster"] as const;
@@ -16,7 +18,6 @@ const projects = {
   engine: ["engine"],
   cluster: ["machine", "cluster"],
 };
-const isLayer = (name: string): name is Layer => (layers as readonly string[]).includes(name);
 
 interface Count {
   passed: number;
@@ -27,14 +28,14 @@ interface Count {
   missing?: string;
 }
 
-const run = (program: string, args: string[]): boolean =>
+const runNode = (program: string, args: string[]): boolean =>
   spawnSync(process.execPath, [join(packageRoot, "node_modules", program), ...args], {
     cwd: packageRoot,
     stdio: "inherit",
   }).status === 0;
 
 async function lint(): Promise<Count> {
-  const results = [run("@biomejs/biome/bin/biome", ["check", "."]), run("typescript/bin/tsc", ["--noEmit"])];
+  const results = [runNode("@biomejs/biome/bin/biome", ["check", "."]), runNode("typescript/bin/tsc", ["--noEmit"])];
   const judged = onLinux && process.arch === "x64";
   if (judged) results.push(await shellScripts());
   return {
@@ -60,7 +61,7 @@ function vitest(layer: Layer, args: string[]): Count {
   const report = join(packageRoot, ".local", `test-${layer}.json`);
   mkdirSync(join(packageRoot, ".local"), { recursive: true });
   rmSync(report, { force: true });
-  const ok = run("vitest/vitest.mjs", [
+  const ok = runNode("vitest/vitest.mjs", [
     "run",
     ...projects[layer].flatMap((project) => ["--project", project]),
     "--reporter=default",
@@ -84,38 +85,45 @@ function vitest(layer: Layer, args: string[]): Count {
   };
 }
 
-const separator = process.argv.indexOf("--");
-const words = process.argv.slice(2, separator < 0 ? undefined : separator);
-const vitestArguments = separator < 0 ? [] : process.argv.slice(separator + 1);
-const unknown = words.filter((word) => !isLayer(word));
-if (unknown.length > 0) {
-  console.error(`Unknown layer ${unknown.join(", ")}: the layers are ${layers.join(", ")}.`);
-  process.exit(2);
+/** @returns the exit code */
+async function runLayers(chosen: readonly Layer[], vitestArguments: string[]): Promise<number> {
+  const wanted = chosen.length > 0 ? layers.filter((layer) => chosen.includes(layer)) : layers;
+  if (!onLinux && wanted.some((layer) => layer === "engine" || layer === "cluster"))
+    throw new Refusal(
+      "usage",
+      "The engine and cluster tests need Linux; npm run lint and npm run test:unit run everywhere.",
+    );
+  if (wanted.includes("cluster") && process.getuid?.() !== 0)
+    throw new Refusal(
+      "usage",
+      "Cluster tests create network namespaces, mounts and machines: run them as root, or run only the other layers (npm run lint, test:unit, test:engine).",
+    );
+  const total: Count = { passed: 0, failed: 0, skipped: 0 };
+  const lines: string[] = [];
+  for (const layer of wanted) {
+    const started = Date.now();
+    const count = layer === "lint" ? await lint() : vitest(layer, vitestArguments);
+    total.passed += count.passed;
+    total.failed += count.failed;
+    total.skipped += count.skipped;
+    lines.push(
+      `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${count.missing === undefined ? "" : `; ${count.missing}`}`,
+    );
+  }
+  console.log(`\n${lines.join("\n")}`);
+  console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  return total.failed + total.skipped > 0 || total.passed === 0 ? 1 : 0;
 }
 
-const wanted = words.length > 0 ? layers.filter((layer) => words.includes(layer)) : layers;
-if (!onLinux && wanted.some((layer) => layer === "engine" || layer === "cluster")) {
-  console.error("The engine and cluster tests need Linux; npm run lint and npm run test:unit run everywhere.");
-  process.exit(2);
-}
-if (wanted.includes("cluster") && process.getuid?.() !== 0) {
-  console.error(
-    "Cluster tests create network namespaces, mounts and machines: run them as root, or run only the other layers (npm run lint, test:unit, test:engine).",
-  );
-  process.exit(2);
-}
-const total: Count = { passed: 0, failed: 0, skipped: 0 };
-const lines: string[] = [];
-for (const layer of wanted) {
-  const started = Date.now();
-  const count = layer === "lint" ? await lint() : vitest(layer, vitestArguments);
-  total.passed += count.passed;
-  total.failed += count.failed;
-  total.skipped += count.skipped;
-  lines.push(
-    `${layer.padEnd(8)} ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped in ${Math.round((Date.now() - started) / 1000)} s${count.missing === undefined ? "" : `; ${count.missing}`}`,
-  );
-}
-console.log(`\n${lines.join("\n")}`);
-console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
-process.exit(total.failed + total.skipped > 0 || total.passed === 0 ? 1 : 0);
+const words = process.argv.slice(2);
+const [own, vitestArguments] = words.includes("--")
+  ? [words.slice(0, words.indexOf("--")), words.slice(words.indexOf("--") + 1)]
+  : [words, []];
+const script = new Verb("npm test --")
+  .description(
+    "Runs the checks and the layers of tests, cheapest first, and counts results. Tests that are skipped fail.",
+  )
+  .usage("[layers...] [-- what Vitest takes]")
+  .addArgument(new Argument("[layers...]", "which (default: all)").choices(layers))
+  .action(async (chosen) => exitWith(await runLayers(chosen, vitestArguments)));
+process.exitCode = await run(script, own);

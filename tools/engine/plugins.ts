@@ -3,6 +3,7 @@ import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
 import { replaceFile } from "../files/replace.ts";
@@ -134,8 +135,12 @@ const record = z.strictObject({ plugins: z.enum(["official", "stand-in"]) });
 
 async function readRecord(stack: string): Promise<PluginOrigin | undefined> {
   if (!existsSync(recordFile(stack))) return undefined;
-  const parsed = record.safeParse(JSON.parse(await readFile(recordFile(stack), "utf8")));
-  return parsed.data?.plugins;
+  const { data } = fromJson.pipe(record).safeParse(await readFile(recordFile(stack), "utf8"));
+  if (data !== undefined) return data.plugins;
+  throw new Refusal(
+    "plugins-record",
+    `${recordFile(stack)} is damaged. It says which provider plugins stack ${stack} was made with: write {"plugins":"official"} there, or {"plugins":"stand-in"} if the official ones could not be downloaded then.`,
+  );
 }
 
 async function writeRecord(stack: string, plugins: PluginOrigin): Promise<void> {

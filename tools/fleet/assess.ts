@@ -45,7 +45,7 @@ export interface Assessment {
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const matched = fleet.nodes.filter(({ selected }) => selected);
   const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
-  const left = fleet.nodes.flatMap((node) => farewell(node, fleet, wanted));
+  const left = fleet.nodes.flatMap((node) => leftNode(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
   // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever. Tickets left
   // from a larger `atOnce` are no longer valid.
@@ -102,7 +102,7 @@ function sentence({ name, state, reason, pods }: NodeProgress): string {
 }
 
 /** For a node that left the group with something installed. Without an installer, nothing there is changed or repaired. */
-function farewell(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: Wanted): NodeProgress[] {
+function leftNode(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: Wanted): NodeProgress[] {
   const what = leftOn(node, fleet);
   if (what === undefined) return [];
   const { name } = node;

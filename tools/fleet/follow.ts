@@ -1,6 +1,6 @@
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
 import { describeError } from "./client.ts";
 import type { Fleet } from "./observe.ts";

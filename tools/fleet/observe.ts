@@ -3,6 +3,7 @@ import type { CoreV1Api, KubeConfig, V1ConfigMap, V1DaemonSet, V1Node, V1Pod } f
 import { z } from "zod";
 import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
+import { fromJson } from "../../runtime/from-json.ts";
 import {
   installerName,
   skipNodesAnnotation,
@@ -123,7 +124,7 @@ export async function observeFleet(kubeconfig: KubeConfig, namespace: string, gr
     group,
     settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && covered.size >= desiredNumberScheduled,
     configMap: configMapName,
-    spec: specOutline.parse(JSON.parse(text)),
+    spec: outlineOf(text, configMapName),
     specJson: text,
     specHash: specHash(text),
     skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
@@ -175,6 +176,12 @@ function specText(configMap: V1ConfigMap): string {
   if (text !== undefined) return text;
   const { namespace, name } = configMap.metadata ?? {};
   throw new Refusal("foreign-installer", `ConfigMap ${namespace}/${name} has no key "${specKey}".`);
+}
+
+function outlineOf(text: string, configMap: string): Fleet["spec"] {
+  const { data } = fromJson.pipe(specOutline).safeParse(text);
+  if (data !== undefined) return data;
+  throw new Refusal("foreign-installer", `Key "${specKey}" of ConfigMap ${configMap} holds no install spec.`);
 }
 
 /** The node of a DaemonSet's pod, even before the scheduler has bound it. */

@@ -2,7 +2,7 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { groupOfInstaller } from "../../runtime/names.ts";
 import { listed, printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { describeError, loadKubeConfig, within } from "./client.ts";
 import { leftOn, remedy } from "./left.ts";
 import { nameOf } from "./name-of.ts";

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
 import { removeDeadPods } from "./dead-pods.ts";
 import { type FollowOptions, followFleet, type Outcome } from "./follow.ts";

@@ -1,6 +1,5 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Refusal } from "../../runtime/refusal.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import type { BuiltImage } from "../oci/layout.ts";
 import { type Progress, seconds, toStderr } from "../process/progress.ts";
@@ -29,7 +28,7 @@ export async function buildInstallerImage(
 /** A package brings the bundle; a clone makes it from its sources. */
 async function installerProgram(): Promise<string> {
   if (isPackage) return join(packageRoot, "dist", "node-installer.mjs");
-  const { buildPrograms } = await import("../dev/bundle.ts");
+  const { buildPrograms } = await import("./bundle.ts");
   return (await buildPrograms()).nodeInstaller;
 }
 
@@ -37,24 +36,13 @@ async function installerProgram(): Promise<string> {
 export interface ImageOrder {
   /** Default: all that are on this machine. */
   payload: string[];
-  push?: string | undefined;
+  push?: { registry: string; repository: string } | undefined;
   ca?: string | undefined;
 }
 
 /** Builds, and pushes on request; returns the image's digest, or its reference where it was pushed. */
 export async function makeImage(order: ImageOrder): Promise<string> {
-  const target = order.push === undefined ? undefined : parseTarget(order.push);
   const ca = order.ca === undefined ? undefined : await readFile(order.ca, "utf8");
   const image = await buildInstallerImage(order.payload.length > 0 ? { payloads: order.payload } : {});
-  return target ? await pushImage({ layoutDir: installerLayout, ca, ...target }) : image.digest;
-}
-
-/** "https://host:port/repository", the scheme optional. */
-function parseTarget(text: string): { registry: string; repository: string } {
-  const [, registry, repository] = /^((?:https?:\/\/)?[^/]+)\/([^@:]+)$/.exec(text) ?? [];
-  if (registry && repository) return { registry, repository };
-  throw new Refusal(
-    "push-target",
-    `--push "${text}" must be registry/repository without tag or digest, such as ghcr.io/team/installer.`,
-  );
+  return order.push ? await pushImage({ layoutDir: installerLayout, ca, ...order.push }) : image.digest;
 }

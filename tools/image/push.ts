@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { discard, nextUrl, readText } from "../http/client.ts";
+import { indexType } from "../oci/documents.ts";
 import { blobPath, readImage, type StoredManifest } from "../oci/layout.ts";
 import { attempts, pause, type RegistryOptions, Repository } from "../oci/registry.ts";
 import { type Progress, toStderr } from "../process/progress.ts";
@@ -48,7 +49,7 @@ async function putManifest(repository: Repository, name: string, mediaType: stri
   discard(await repository.send({ method: "PUT", path: `manifests/${name}`, headers, body: () => content }, [201]));
 }
 
-const indexType = "application/vnd.oci.image.index.v1+json";
+/** Others' entries are kept as they are. */
 const referrersSchema = z.object({ manifests: z.array(z.looseObject({ digest: z.string() })) });
 
 /**

@@ -1,6 +1,9 @@
+import { existsSync } from "node:fs";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { fromJson } from "../../runtime/from-json.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
 import { replaceFile } from "../files/replace.ts";
 import { clustersDirectory } from "./layout.ts";
@@ -79,13 +82,14 @@ async function update(change: (record: HostSettings) => Promise<void>): Promise<
 
 async function load(): Promise<HostSettings> {
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
-  try {
-    const record = recordSchema.parse(JSON.parse(await readFile(recordFile, "utf8")));
-    if (record.bootId === bootId) return record;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-  }
-  return { bootId, settings: [] };
+  const none = { bootId, settings: [] };
+  if (!existsSync(recordFile)) return none;
+  const { data } = fromJson.pipe(recordSchema).safeParse(await readFile(recordFile, "utf8"));
+  if (data !== undefined) return data.bootId === bootId ? data : none;
+  throw new Refusal(
+    "host-settings-record",
+    `${recordFile} is damaged. It says to what this machine's settings return with its last cluster. Remove it: they then stay as they are until the next boot.`,
+  );
 }
 
 async function save(record: HostSettings): Promise<void> {

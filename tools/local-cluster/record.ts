@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
+import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { replaceFile } from "../files/replace.ts";
 import type { ClusterLayout } from "./layout.ts";
@@ -35,7 +36,7 @@ export async function readRecord(cluster: ClusterLayout): Promise<ClusterRecord 
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
-  const parsed = z.preprocess((value) => JSON.parse(String(value)), recordSchema).safeParse(text);
+  const parsed = fromJson.pipe(recordSchema).safeParse(text);
   if (parsed.success) return parsed.data;
   throw new Refusal(
     "cluster-record",

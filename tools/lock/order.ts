@@ -94,7 +94,7 @@ function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
     guest: { rootfsType, kernelParams, kernelVerityParams },
     commandLine,
     directory: payloadDirectory(name, order.payloads),
-    output: order.output ?? join(projectDirectory, "node-installer", "payloads", `${name}.json`),
+    output: order.output ?? join(projectDirectory, "payloads", `${name}.json`),
   };
 }
 

@@ -24,7 +24,7 @@ export function vouched({ source }: Manifest): string[] {
   // Only what no shell reads otherwise is put into a command: a manifest may be somebody else's.
   const archives = reference
     .split(" ")
-    .map((asset) => asset.split("#sha256=")[0] ?? "")
+    .map((asset) => asset.replace(/#sha256=.*/, ""))
     .filter((url) => /^https?:\/\/[A-Za-z0-9._~:/@%+-]+$/.test(url));
   return [
     "Signature: not checked; each archive has the SHA-256 that is known here or that you gave. Kata 3.28 to 4.1 attest what goes into their archives, not the archives; where a release does, this checks it:",

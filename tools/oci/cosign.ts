@@ -1,8 +1,10 @@
 import { createPublicKey, type KeyObject, verify } from "node:crypto";
 import { z } from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
+import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { readText } from "../http/client.ts";
+import { manifestSchema, manifestType } from "./documents.ts";
 import type { Repository } from "./registry.ts";
 
 /** A publisher's public key, as `cosign generate-key-pair` and `cosign public-key` write it (PEM). @throws Refusal */
@@ -19,15 +21,6 @@ export function publisherKey(pem: string, file: string): KeyObject {
 export const fingerprint = (key: KeyObject): string => `sha256:${sha256(key.export({ type: "spki", format: "der" }))}`;
 
 const layerType = "application/vnd.dev.cosign.simplesigning.v1+json";
-const manifestSchema = z.object({
-  layers: z.array(
-    z.object({
-      mediaType: z.string(),
-      digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
-      annotations: z.record(z.string(), z.string()).optional(),
-    }),
-  ),
-});
 const payloadSchema = z.object({
   critical: z.object({
     image: z.object({ "docker-manifest-digest": z.string() }),
@@ -47,18 +40,19 @@ const mostSignatures = 50;
 export async function requireSignature(source: Repository, digest: string, key: KeyObject): Promise<void> {
   const tag = `${digest.replace(":", "-")}.sig`;
   const answer = await source.send(
-    { method: "GET", path: `manifests/${tag}`, headers: { accept: "application/vnd.oci.image.manifest.v1+json" } },
+    { method: "GET", path: `manifests/${tag}`, headers: { accept: manifestType } },
     [200, 404],
   );
   const text = await readText(answer);
-  const layers = answer.statusCode === 200 ? parsed(manifestSchema, text)?.layers : [];
+  const layers = answer.statusCode === 200 ? fromJson.pipe(manifestSchema).safeParse(text).data?.layers : [];
   const statements = (layers ?? []).filter(({ mediaType }) => mediaType === layerType).slice(0, mostSignatures);
   for (const { digest: blob, annotations } of statements) {
     const signature = annotations?.["dev.cosignproject.cosign/signature"];
     if (signature === undefined) continue;
     const payload = await readText(await source.send({ method: "GET", path: `blobs/${blob}` }, [200]));
     if (`sha256:${sha256(payload)}` !== blob || !isSignedBy(key, payload, signature)) continue;
-    if (parsed(payloadSchema, payload)?.critical.image["docker-manifest-digest"] === digest) return;
+    if (fromJson.pipe(payloadSchema).safeParse(payload).data?.critical.image["docker-manifest-digest"] === digest)
+      return;
   }
   throw new Refusal(
     "not-signed",
@@ -77,13 +71,5 @@ function isSignedBy(key: KeyObject, payload: string, signature: string): boolean
     return verify(algorithm, Buffer.from(payload), key, Buffer.from(signature, "base64"));
   } catch {
     return false;
-  }
-}
-
-function parsed<T>(schema: z.ZodType<T>, text: string): T | undefined {
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch {
-    return undefined;
   }
 }

@@ -1,26 +1,18 @@
 import type { KeyObject } from "node:crypto";
 import { z } from "zod";
-import { descriptorSchema } from "../../components/config/image-layout.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { discard, readText } from "../http/client.ts";
 import { download } from "../http/download.ts";
 import type { Progress } from "../process/progress.ts";
 import { requireSignature } from "./cosign.ts";
+import { indexType, manifestSchema, manifestType, platformIndexSchema } from "./documents.ts";
 import { Repository } from "./registry.ts";
 
-const manifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema).min(1) });
-const indexSchema = z.object({
-  manifests: z.array(
-    descriptorSchema.extend({
-      artifactType: z.string().optional(),
-      platform: z.object({ architecture: z.string(), os: z.string() }).optional(),
-    }),
-  ),
-});
+const imageSchema = manifestSchema.extend({ layers: manifestSchema.shape.layers.min(1) });
 const accepted = [
-  "application/vnd.oci.image.manifest.v1+json",
-  "application/vnd.oci.image.index.v1+json",
+  manifestType,
+  indexType,
   "application/vnd.docker.distribution.manifest.v2+json",
   "application/vnd.docker.distribution.manifest.list.v2+json",
 ].join(", ");
@@ -78,9 +70,9 @@ export async function imageManifest(
   text: string,
   read: (digest: string) => Promise<string>,
   name: string,
-): Promise<z.infer<typeof manifestSchema>> {
+): Promise<z.infer<typeof imageSchema>> {
   const document = imageJson(text, name);
-  const index = indexSchema.safeParse(document);
+  const index = platformIndexSchema.safeParse(document);
   if (index.success) {
     // An image layout lists what is attached to its image, too.
     const manifests = index.data.manifests.filter(({ artifactType }) => artifactType === undefined);
@@ -90,7 +82,7 @@ export async function imageManifest(
     if (mine) return await imageManifest(await read(mine.digest), read, name);
     throw new Refusal("image-platform", `${name} has no image for linux/amd64.`);
   }
-  const manifest = manifestSchema.safeParse(document);
+  const manifest = imageSchema.safeParse(document);
   if (manifest.success) return manifest.data;
   throw new Refusal("image-manifest", `${name} is no image: ${z.prettifyError(manifest.error)}`);
 }

@@ -1,26 +1,16 @@
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
-import {
-  brokenImage,
-  type Descriptor,
-  descriptorSchema,
-  readImageIndex,
-} from "../../components/config/image-layout.ts";
+import { brokenImage, type Descriptor, indexSchema, readImageIndex } from "../../components/config/image-layout.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
 import { withLock } from "../files/mutex.ts";
 import { replaceFile } from "../files/replace.ts";
 import { type Progress, toStderr } from "../process/progress.ts";
+import { manifestSchema, manifestType } from "./documents.ts";
 import { buildLayer, type Compression, type Entry, type Layer, layerKey } from "./layer.ts";
 
-/** An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>. */
-const imageManifestSchema = z.object({ config: descriptorSchema, layers: z.array(descriptorSchema) });
-const layoutIndexSchema = z.object({
-  manifests: z.array(descriptorSchema.extend({ artifactType: z.string().optional() })),
-});
+// An image on disk as the OCI image layout specification has it: oci-layout, index.json and blobs/sha256/<hex>.
 
-const manifestType = "application/vnd.oci.image.manifest.v1+json";
 /** What an artifact has in the place of a configuration: "{}". */
 const emptyType = "application/vnd.oci.empty.v1+json";
 const configType = "application/vnd.oci.image.config.v1+json";
@@ -168,7 +158,7 @@ function imageConfiguration(config: ImageConfig, layers: Layer[]): unknown {
 /** The image: its manifest's descriptor and bytes, and the blobs that it names; and what is attached to it. */
 export async function readImage(layoutDir: string): Promise<StoredManifest & { referrers: StoredManifest[] }> {
   const image = await readImageIndex(layoutDir);
-  const { manifests } = layoutIndexSchema.parse(JSON.parse(await readFile(join(layoutDir, "index.json"), "utf8")));
+  const { manifests } = indexSchema.parse(JSON.parse(await readFile(join(layoutDir, "index.json"), "utf8")));
   const referrers: StoredManifest[] = [];
   for (const { artifactType, mediaType, digest, size } of manifests)
     if (artifactType !== undefined) referrers.push(await readStored(layoutDir, { mediaType, digest, size }));
@@ -181,7 +171,7 @@ async function readStored(layoutDir: string, manifest: Descriptor): Promise<Stor
   });
   if (`sha256:${sha256(content)}` !== manifest.digest)
     throw brokenImage(layoutDir, `the bytes of ${manifest.digest} have another digest`);
-  const { config, layers } = imageManifestSchema.parse(JSON.parse(content.toString()));
+  const { config, layers } = manifestSchema.parse(JSON.parse(content.toString()));
   const blobs = [config, ...layers];
   for (const { digest, size } of blobs)
     if (!(await hasSize(blobPath(layoutDir, digest), size)))

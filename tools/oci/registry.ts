@@ -1,6 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
 import { z } from "zod";
+import { fromJson } from "../../runtime/from-json.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isLoopback, isPrivate } from "../../runtime/web-address.ts";
@@ -242,13 +243,14 @@ function registryUrl(registry: string): URL {
 
 /** The registry's own error, as the API's specification has it, or the start of whatever it said. */
 function errorWords(body: string): string {
-  try {
-    const { errors } = JSON.parse(body) as { errors: { code?: string; message?: string }[] };
-    return errors.map(({ code, message }) => [code, message].filter(Boolean).join(": ")).join("; ");
-  } catch {
-    return body.slice(0, 1000);
-  }
+  const { data } = fromJson.pipe(errorsSchema).safeParse(body);
+  if (data === undefined) return body.slice(0, 1000);
+  return data.errors.map(({ code, message }) => [code, message].filter(Boolean).join(": ")).join("; ");
 }
+
+const errorsSchema = z.object({
+  errors: z.array(z.object({ code: z.string().optional(), message: z.string().optional() })),
+});
 
 const transientCodes = new Set<string | undefined>(["ECONNRESET", "EPIPE", "ETIMEDOUT", "EAI_AGAIN"]);
 const isTransient = (error: unknown) => transientCodes.has((error as NodeJS.ErrnoException).code);

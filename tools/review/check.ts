@@ -3,7 +3,7 @@ import { sourceOf } from "../../review/forge/source.ts";
 import { readPreview } from "../../review/preview/preview.ts";
 import { summarize } from "../../review/summary/summary.ts";
 import { sha256 } from "../../runtime/canonical.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { approvedIn, readBytes, readText } from "./files.ts";
 
 /** Compares a fresh preview with the approved form; returns the exit code. */

@@ -2,8 +2,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { collectBundles } from "../../review/collect/bundles.ts";
 import { count } from "../../review/text.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
 import { loadKubeConfig } from "../fleet/client.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 
 /** Fetches the nodes' bundles; returns the exit code. */
 export async function collect(output: string, namespace: string): Promise<number> {

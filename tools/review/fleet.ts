@@ -8,7 +8,7 @@ import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { readText } from "./files.ts";
 
 interface FleetOptions {

@@ -7,7 +7,7 @@ import { renderMarkdown } from "../../review/summary/markdown.ts";
 import { summarize } from "../../review/summary/summary.ts";
 import { list } from "../../review/text.ts";
 import { sha256 } from "../../runtime/canonical.ts";
-import { exitCodes } from "../cli/exit-codes.ts";
+import { exitCodes } from "../process/exit-codes.ts";
 import { approvedIn, readBytes, readText } from "./files.ts";
 import { planFleets } from "./fleet.ts";
 

@@ -239,7 +239,10 @@ test.each(hostile)("the name of a group, a label, a node's label: %s is refused"
     { ...selected, groups: { workers: { distribution: "containerd", nodes, runtimes } } },
     { ...here, cluster: { kind: "local", nodes: [{ name: "n1", labels: { [text]: "a" } }] } },
   ]) {
-    await expect(read(entries)).rejects.toThrow(Refusal);
+    const named = JSON.stringify(text).slice(0, 100);
+    const message = expect.stringMatching(/^The stack's configuration has [^\n]*mistakes?:\n.* must /s);
+    await expect(read(entries)).rejects.toMatchObject({ code: "configuration", message });
+    await expect(read(entries)).rejects.toThrow(named);
   }
 });
 
@@ -253,5 +256,5 @@ test("a word for the shell is exactly its text, whatever it is; NUL, which no wo
     }),
     { numRuns: 30 },
   );
-  expect(() => quote("a\0b")).toThrow(Refusal);
+  expect(() => quote("a\0b")).toThrow('"a\\u0000b" has a NUL character, which no command can be given.');
 });

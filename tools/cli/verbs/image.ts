@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { Verb } from "../command.ts";
-import { each } from "../values.ts";
+import { each, repository } from "../values.ts";
 
 export const verb = () =>
   new Verb("image")
@@ -11,6 +11,7 @@ export const verb = () =>
     .option(
       "--push <target>",
       "then push the image, such as ghcr.io/team/contrast-node-installer or http://10.0.0.1:5000/installer",
+      repository,
     )
     .option("--ca <file>", "certificate of the registry's authority (PEM)")
     .action(async (options) => console.log(await (await import("../../image/installer-image.ts")).makeImage(options)))

@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from "@commander-js/extra-typings";
-import type { ClusterInput } from "../../../components/config/local-cluster.ts";
+import { clusterOptions } from "../../../components/config/local-cluster.ts";
+import { check } from "../../../components/config/mistakes.ts";
 import { toStderr } from "../../process/progress.ts";
 import { exitWith, Verb } from "../command.ts";
 
@@ -14,7 +15,7 @@ export const verb = () =>
     .addCommand(status())
     .addCommand(exec());
 
-const command = (name: string) => new Verb(name).requiredOption("--name <name>", "the cluster's name");
+const command = (name: string) => new Verb(name).requiredOption("--name <name>", "the cluster's name", clusterName);
 
 const ensure = () =>
   command("ensure")
@@ -50,7 +51,19 @@ const exec = () =>
       exitWith(code);
     });
 
-function nodes(text: string): NonNullable<ClusterInput["nodes"]> {
+function clusterName(text: string): string {
+  const { data, error } = clusterOptions.shape.name.safeParse(text);
+  if (data !== undefined) return data;
+  throw new InvalidArgumentError(`It ${error?.issues.map(({ message }) => message).join(", ")}.`);
+}
+
+function nodes(text: string) {
+  const { value, mistakes } = check(clusterOptions.shape.nodes, parsed(text), "nodes");
+  if (value !== undefined) return value;
+  throw new InvalidArgumentError(mistakes.map(({ key, message }) => `${key}: ${message}`).join(" "));
+}
+
+function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {

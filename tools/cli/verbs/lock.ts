@@ -5,13 +5,13 @@ import { platformNames } from "../../../runtime/spec.ts";
 import type { Locked, LockOrder } from "../../lock/order.ts";
 import { type Progress, toStderr } from "../../process/progress.ts";
 import { Verb } from "../command.ts";
-import { each } from "../values.ts";
+import { each, hexDigits } from "../values.ts";
 
-const room = () => import("../../lock/order.ts");
+const orders = () => import("../../lock/order.ts");
 
 /** `done` is told what was locked; by default it says so on standard output. */
 export const verb = (progress: Progress = toStderr, done: (locked: Locked) => void = say) => {
-  const locks = async (order: LockOrder) => done(await (await room()).lock(order, progress));
+  const locks = async (order: LockOrder) => done(await (await orders()).lock(order, progress));
   return new Verb("lock")
     .description(
       `Fetches a payload's files, checks them, and writes the manifest to commit. A download that broke off is continued by
@@ -20,7 +20,7 @@ the same command.`,
     .addCommand(
       source("kata-release", "A release of Kata Containers, from GitHub.", "kata-go")
         .option("--mirror <url>", "directory that holds the release's assets instead")
-        .option("--sha256 <hex>", "digest of the asset, where none is known here")
+        .option("--sha256 <hex>", "digest of the asset, where none is known here", hexDigits(64))
         .option(
           "--attestation <file>",
           `its provenance, from "gh attestation download" (default: asked for at GitHub, or at the mirror as
@@ -60,7 +60,7 @@ sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
         .requiredOption("--manifest <file>", "the committed manifest")
         .addOption(payloads())
         .addOption(ca())
-        .action(async (options) => done(await (await room()).fetchCommitted(options, progress))),
+        .action(async (options) => done(await (await orders()).fetchCommitted(options, progress))),
     );
 };
 
@@ -93,7 +93,7 @@ Without it, a Kata with one that can be used here is not locked`,
       each,
       [],
     )
-    .option("--output <file>", "the manifest to commit (default: node-installer/payloads/NAME.json)")
+    .option("--output <file>", "the manifest to commit (default: payloads/NAME.json)")
     .addOption(payloads());
 
 const payloads = () =>

@@ -1,9 +1,10 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { mostVcpus } from "../../../measure/snp.ts";
 import { cpuSignatures, vmms } from "../../../measure/vmsa.ts";
 import { verityAlgorithms } from "../../../runtime/measurement-inputs.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { Verb } from "../command.ts";
-import { hexDigits, number, vcpuCounts } from "../values.ts";
+import { between, blockSize, hexDigits, number, vcpuCounts } from "../values.ts";
 
 /** Also a program of its own, tools/measure/main.ts. */
 export const verb = () =>
@@ -23,8 +24,8 @@ const snp = () =>
   new Verb("snp")
     .description("The launch digest of an SEV-SNP guest; options as sev-snp-measure has them.")
     .requiredOption("--ovmf <file>", "the firmware")
-    .requiredOption("--vcpus <number>", "how many vCPUs the guest has", number)
-    .option("--vcpu-type <model>", `one of ${Object.keys(cpuSignatures).join(", ")}`)
+    .requiredOption("--vcpus <number>", "how many vCPUs the guest has", between(1, mostVcpus))
+    .addOption(new Option("--vcpu-type <model>", "the emulated CPU").choices(Object.keys(cpuSignatures)))
     .option("--vcpu-sig <number>", "the CPU's signature instead", number)
     .option("--vcpu-family <number>", "with --vcpu-model and --vcpu-stepping, instead", number)
     .option("--vcpu-model <number>", "see --vcpu-family", number)
@@ -55,6 +56,8 @@ const igvm = () =>
     .argument("[file]", "the IGVM file")
     .option("--igvm <file>", "the same")
     .action(async (file, options, command) => {
+      if (file !== undefined && options.igvm !== undefined)
+        return command.error("Give the IGVM file once: as a word, or by --igvm.");
       const given = file ?? options.igvm;
       if (given === undefined) return command.error("The IGVM file is missing.");
       print((await import("../../measure/igvm.ts")).igvm(given));
@@ -70,8 +73,8 @@ random: without --salt there is none, and the superblock of a TREE needs --uuid.
     .argument("[tree]", "the hash device to write")
     .option("--salt <hex>", "- or nothing: none", salt, "")
     .addOption(new Option("--hash <name>", "the algorithm").choices(verityAlgorithms).default("sha256"))
-    .option("--data-block-size <bytes>", "of the data", number, 4096)
-    .option("--hash-block-size <bytes>", "of the tree", number, 4096)
+    .option("--data-block-size <bytes>", "of the data", blockSize, 4096)
+    .option("--hash-block-size <bytes>", "of the tree", blockSize, 4096)
     .option("--no-superblock", "begin TREE with the hash tree itself")
     .option("--uuid <uuid>", "of the superblock")
     .action(async (data, tree, options) =>
@@ -96,10 +99,10 @@ too, by which Kata hands the document to the guest.`,
     .action(async (file, { decode, policy }, command) => {
       const given = [file, decode, policy].filter((each) => each !== undefined);
       if (given.length !== 1) command.error("Give one of an initdata document, --decode and --policy.");
-      const room = await import("../../measure/initdata.ts");
-      if (file !== undefined) print(room.initdata(file));
-      if (decode !== undefined) print(room.decoded(decode));
-      if (policy !== undefined) print(room.policy(policy));
+      const measures = await import("../../measure/initdata.ts");
+      if (file !== undefined) print(measures.initdata(file));
+      if (decode !== undefined) print(measures.decoded(decode));
+      if (policy !== undefined) print(measures.policy(policy));
     });
 
 const manifest = () =>

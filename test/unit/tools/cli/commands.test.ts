@@ -15,7 +15,14 @@ const enough = (command: CommandUnknownOpts): string[] => [
   ...command.options.filter(({ mandatory }) => mandatory).map((option) => `${option.long}=${anyValue(option)}`),
   ...command.registeredArguments.filter(({ required }) => required).map(({ argChoices }) => argChoices?.[0] ?? "x"),
 ];
-const special: Record<string, string> = { "--spec-hash": "0".repeat(64), "--file": "kernel=/x", "--nodes": "[]" };
+const special: Record<string, string> = {
+  "--spec-hash": "0".repeat(64),
+  "--sha256": "0".repeat(64),
+  "--file": "kernel=/x",
+  "--name": "x",
+  "--nodes": "[]",
+  "--push": "x/y",
+};
 const anyValue = ({ long = "", argChoices, parseArg }: Option): string =>
   argChoices?.[0] ?? special[long] ?? (parseArg === undefined ? "x" : "1");
 
@@ -67,6 +74,17 @@ describe.each(each(commands))("%s", (path, command) => {
     } else expect(await main([...wordsOf(command), "--version"])).toBe(2);
   });
 });
+
+const flags = ({ options }: CommandUnknownOpts) =>
+  options.filter(({ required, long }) => !required && long !== "--version");
+
+test.each(each(commands.filter((command) => flags(command).length > 0)))(
+  "flags of %s: twice is a mistake",
+  async (_path, command) => {
+    for (const { long = "" } of flags(command))
+      await expectMistake(command, [long, ...enough(command), long], `${long} is given twice.`);
+  },
+);
 
 const takingValues = ({ options }: CommandUnknownOpts) => options.filter(({ required }) => required);
 
@@ -144,9 +162,28 @@ test.each([
   [["help", "lock"], "contrast-runtime lock"],
   [["lock", "help"], "contrast-runtime lock"],
   [["lock", "help", "files"], "contrast-runtime lock files"],
+  [["help", "lock", "kata-release"], "contrast-runtime lock kata-release"],
+  [["help", "lock", "--help"], "contrast-runtime lock"],
+  [["help", "image", "push"], "contrast-runtime image push"],
+  [["help", "help"], "contrast-runtime"],
+  [["image", "help"], "contrast-runtime image"],
 ])("%j was asked for: it is no mistake", async (words, path) => {
   expect(await main(words)).toBe(0);
   expect([out.startsWith(`Usage: ${path} `), err]).toEqual([true, ""]);
+});
+
+test.each([
+  [["help", "nosuch"], "contrast-runtime", "Unknown command 'nosuch'."],
+  [["help", "lokc"], "contrast-runtime", "Unknown command 'lokc': did you mean lock?"],
+  [["help", "lock", "nosuch"], "contrast-runtime lock", "Unknown command 'nosuch'."],
+  [["help", "lock", "file"], "contrast-runtime lock", "Unknown command 'file': did you mean files?"],
+  [["lock", "help", "files", "more"], "contrast-runtime lock files", "Unknown command 'more'."],
+])("%j: there is no such command to help with", async (words, path, sentence) => {
+  expect({ code: await main(words), out, err }).toEqual({
+    code: 2,
+    out: "",
+    err: `${sentence}\nSee: ${path} --help\n`,
+  });
 });
 
 const takingNoWords = commands.filter((each) => each.commands.length + each.registeredArguments.length === 0);

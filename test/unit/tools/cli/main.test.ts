@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { main } from "../../../../tools/cli/main.ts";
-import { installLauncher } from "../../../../tools/dev/launcher.ts";
+import { installLauncher } from "../../../../tools/engine/launcher.ts";
 
 const output = { out: "", err: "" };
 beforeEach(() => {
@@ -41,6 +41,22 @@ describe("contrast-runtime", () => {
     ],
     [["review", "fleet", "--bundles", "a"], "Give either --preview or --spec."],
     [["local-cluster", "ensure", "--name", "a", "--nodes", "{"], "'{' is invalid. It must be JSON: "],
+    [
+      ["local-cluster", "ensure", "--name", "a", "--nodes", '[{"containerd": "1.5"}]'],
+      'is invalid. nodes[0].name: is missing. Expected a string. nodes[0].containerd: "1.5" is not allowed. Allowed: 1.7,',
+    ],
+    [["local-cluster", "ensure", "--name", "a", "--nodes", "[]"], "is invalid. nodes: [] must list at least one node."],
+    [["local-cluster", "destroy", "--name", "UP"], "'--name <name>' argument 'UP' is invalid. It must be lower-case"],
+    [
+      ["measure", "verity", "x", "--data-block-size", "3"],
+      "'3' is invalid. It must be a power of two from 512 to 65536.",
+    ],
+    [["measure", "snp", "--ovmf", "x", "--vcpus", "0"], "'0' is invalid. It must be from 1 to 4096."],
+    [
+      ["measure", "snp", "--ovmf", "x", "--vcpus", "1", "--vcpu-type", "EPYC-v9"],
+      "'EPYC-v9' is invalid. Allowed choices",
+    ],
+    [["measure", "igvm", "x", "--igvm", "y"], "Give the IGVM file once: as a word, or by --igvm."],
   ])("%j is a usage error", async (args, message) => {
     expect(await main(args)).toBe(2);
     expect(output.err).toContain(message);
@@ -55,13 +71,19 @@ describe("contrast-runtime", () => {
       expect(output.err).toMatch(/^KUBECONFIG_CONTENT lists no cluster: .*\n$/);
     },
   );
-  test("an API server that cannot be queried is reported in one sentence, and nothing is uninstalled", async () => {
+  test.each([
+    [["uninstall", "--group", "metal"], /^The API server cannot be queried: .*\. Nothing was changed\.\n$/],
+    [
+      ["review", "collect", "--output", "/nowhere"],
+      /^The API server cannot be queried: connect ECONNREFUSED [^ ]*\.\n$/,
+    ],
+  ])("%j: an API server that cannot be queried is reported in one sentence", async (args, sentence) => {
     const cluster = { name: "c", cluster: { server: "https://127.0.0.1:1" } };
     const context = { name: "c", context: { cluster: "c", user: "u" } };
     const kubeconfig = { clusters: [cluster], contexts: [context], users: [{ name: "u" }], "current-context": "c" };
     vi.stubEnv("KUBECONFIG_CONTENT", JSON.stringify(kubeconfig));
-    expect(await main(["uninstall", "--group", "metal"])).toBe(4);
-    expect(output.err).toMatch(/^The API server cannot be queried: .*\. Nothing was changed\.\n$/);
+    expect(await main(args)).toBe(4);
+    expect(output.err).toMatch(sentence);
   });
 });
 

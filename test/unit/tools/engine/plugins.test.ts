@@ -105,6 +105,17 @@ describe("stand-ins", () => {
     await expect(refused).rejects.toThrow(/made with the official provider plugins.*dial tcp: no such host/);
   });
 
+  test.each(["", '{"plugins"', '{"plugins":"none"}'])(
+    "a record that says %j says nothing: it is named",
+    async (text) => {
+      await resolve(await online(), false);
+      await writeFile(recordFile(stack), text);
+      await expect(resolve(await online(), true)).rejects.toThrow(
+        `${recordFile(stack)} is damaged. It says which provider plugins stack ${stack} was made with: write`,
+      );
+    },
+  );
+
   test("are the only plugins that the engine finds", async () => {
     const home = join(directory, "stand-ins");
     for (let time = 0; time < 2; time++) {

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { parseStatus } from "../../../../node-installer/kubernetes/status.ts";
-import { exitCodes } from "../../../../tools/cli/exit-codes.ts";
 import { unfinished } from "../../../../tools/fleet/assess.ts";
 import { describeError } from "../../../../tools/fleet/client.ts";
 import { followFleet } from "../../../../tools/fleet/follow.ts";
 import { allReady, statusTable } from "../../../../tools/fleet/status.ts";
+import { exitCodes } from "../../../../tools/process/exit-codes.ts";
 import { fleet, node, status, ticket, wanted } from "./fleet-fixture.ts";
 
 test("the status table has a row per node, even for nodes without a report", () => {

@@ -1,12 +1,17 @@
 import { spawnSync } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 // An independent reader: the product itself reads TOML with smol-toml.
 import { parse } from "@iarna/toml";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { parseClusterOptions } from "../../../../components/config/local-cluster.ts";
 import { containerdVersions } from "../../../../runtime/containerd-versions.ts";
+import { Refusal } from "../../../../runtime/refusal.ts";
 import { clusterLayout, enterNetwork, nodeLayout } from "../../../../tools/local-cluster/layout.ts";
 import { containerdConfiguration, nodeFiles } from "../../../../tools/local-cluster/node-files.ts";
+import { readRecord } from "../../../../tools/local-cluster/record.ts";
 
 const cluster = clusterLayout("dev");
 const node = nodeLayout(cluster, { name: "node-1", number: 2 });
@@ -23,12 +28,27 @@ describe("options", () => {
   test("all mistakes at once, by key", () => {
     const wrong = { name: "Dev", nodes: [{ name: "a_b" }, { name: "a", containerd: "1.5" }], colour: "blue" };
     expect(() => parseClusterOptions(wrong)).toThrow(
-      /name: must be lower-case[\s\S]*nodes\.0\.name[\s\S]*nodes\.1\.containerd[\s\S]*colour/,
+      /name: "Dev" must be lower-case[\s\S]*nodes\[0\]\.name: "a_b" must be[\s\S]*nodes\[1\]\.containerd: "1.5" is not allowed[\s\S]*colour/,
     );
     expect(() => parseClusterOptions({ name: "dev", nodes: [{ name: "a" }, { name: "a" }] })).toThrow(/a name twice/);
     expect(() => parseClusterOptions({ name: "dev", nodes: [] })).toThrow(/at least one node/);
   });
 });
+
+test.each(["", "{", "[]", '{"schemaVersion":1}'])(
+  "a record that holds %j is damaged: it says what to do",
+  async (text) => {
+    const directory = await mkdtemp(join(tmpdir(), "cluster-record-"));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    await writeFile(join(directory, "cluster.json"), text);
+    await expect(readRecord({ ...cluster, directory })).rejects.toThrow(
+      new Refusal(
+        "cluster-record",
+        `${directory}/cluster.json is damaged. Remove the cluster with: npx contrast-runtime local-cluster destroy --name dev --force`,
+      ),
+    );
+  },
+);
 
 describe("layout", () => {
   test("nodes and pods of one cluster never share an address with each other or the control plane", () => {

@@ -103,13 +103,12 @@ test.each([
   expect(releaseAsset(version, flavour)).toBe(asset);
 });
 
-test("a release without a known digest, or with a malformed one, is not even asked for", async () => {
-  const fetchIt = (version: string, sha256?: string) =>
-    fetchKataRelease({ version, flavour: "kata-go", sha256, mirror: "http://127.0.0.1:1" }, () => {});
+test("a release without a known digest is not even asked for", async () => {
+  const fetchIt = (version: string) =>
+    fetchKataRelease({ version, flavour: "kata-go", mirror: "http://127.0.0.1:1" }, () => {});
   await expect(fetchIt("4.3.0")).rejects.toThrow(
     "No digest of kata-go-static-4.3.0-amd64.tar.zst is known here. Give the SHA-256 that GitHub shows beside it at",
   );
-  await expect(fetchIt("3.32.0", "ABC")).rejects.toThrow('--sha256 "ABC" is no SHA-256');
   await expect(fetchIt("latest")).rejects.toThrow('"latest" is no Kata release');
 });
 

@@ -1,5 +1,27 @@
 import { expect, test, vi } from "vitest";
 import { main } from "../../../../tools/cli/main.ts";
+import { projectDirectory } from "../../../../tools/files/project.ts";
+
+const asked = vi.hoisted(() => vi.fn());
+vi.mock("../../../../tools/lock/sources.ts", async (original) => {
+  const { lockFrom } = await original<typeof import("../../../../tools/lock/sources.ts")>();
+  return { lockFrom: asked.mockImplementation(lockFrom) };
+});
+
+// In one of the product's own folders, the manifest would be taken for a part of the program.
+test("manifests are written to payloads/ at the top of the project, unless told otherwise", async () => {
+  const errors = vi.spyOn(console, "error").mockImplementation(() => {});
+  try {
+    await main([...files, "--name=a", "--from=/nowhere"]);
+    expect(asked).toHaveBeenCalledWith(
+      expect.anything(),
+      expect.objectContaining({ output: `${projectDirectory}/payloads/a.json` }),
+      expect.anything(),
+    );
+  } finally {
+    errors.mockRestore();
+  }
+});
 
 const release = ["lock", "kata-release", "--platform=metal-qemu-snp", "--kata-version=4.2.0"];
 const old = ["lock", "kata-release", "--platform=metal-qemu-snp", "--kata-version=3.30.0"];
@@ -19,7 +41,7 @@ test.each<[args: string[], code: number, said: string]>([
   [["lock", "--platform", "local", "files"], 2, "--platform is an option of kata-release, oci-image, files, from-node"],
   [[...release, "--via=ssh node"], 2, "Unknown option '--via'"],
   [[...release, "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
-  [[...release, "--mirror=mirror"], 1, '--mirror "mirror" is no URL: expected https://… or http://….'],
+  [[...release, "--mirror=mirror"], 2, '--mirror "mirror" is no URL: expected https://… or http://….'],
   [[...release, "--name=../x"], 2, '--name "../x": '],
   [[...release, "--file=kernel"], 2, "Option '--file <role=path>' argument 'kernel' is invalid. It must be ROLE=PATH."],
   [
@@ -34,7 +56,7 @@ test.each<[args: string[], code: number, said: string]>([
   ],
   [old, 1, "Kata 3.30.0 (kata-go) has known holes and was not locked. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host"],
   [[...old, "--acknowledge=CVE-2026-50540"], 1, "Kata 3.30.0 (kata-go) has known holes"],
-  [[...old, "--acknowledge=CVE-2026-77176", "--mirror=m"], 1, '--mirror "m" is no URL'],
+  [[...old, "--acknowledge=CVE-2026-77176", "--mirror=m"], 2, '--mirror "m" is no URL'],
   [
     [...release, "--acknowledge=GHSA-fmg6-v47x-52wr"],
     2,
@@ -52,7 +74,8 @@ test.each<[args: string[], code: number, said: string]>([
     "/nowhere cannot be started: spawn /nowhere ENOENT.",
   ],
   [["image", "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
-  [["image", "--push=registry"], 1, '--push "registry" must be registry/repository without tag or digest'],
+  [[...release, "--sha256=zz"], 2, "Option '--sha256 <hex>' argument 'zz' is invalid. It must be 64 hex digits."],
+  [["image", "--push=nope"], 2, "Option '--push <target>' argument 'nope' is invalid. It must be registry/repository"],
   [["image", "--tag=1"], 2, "Unknown option '--tag'"],
 ])("one sentence and an exit code: %j", async (args, code, said) => {
   const [out, err] = [vi.spyOn(console, "log"), vi.spyOn(console, "error")];

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { afterAll, expect, test, vi } from "vitest";
 import { readVeritySuperblock } from "../../../../measure/verity-superblock.ts";
-import { bundle } from "../../../../tools/dev/bundle.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
+import { bundle } from "../../../../tools/image/bundle.ts";
 import { main } from "../../../../tools/measure/main.ts";
 import { firmware, initrd, kernel } from "../../measure/pod-vm.ts";
 import { expected, sum } from "../../measure/vectors.ts";
@@ -212,13 +212,13 @@ test("mistakes are one sentence without a stack", async () => {
     ],
     [
       ["snp", "--ovmf", join(vectors, "ovmf_AmdSev_suffix.bin"), "--vcpus", "0", "--vcpu-type", "EPYC"],
-      /with 0 vCPUs cannot be measured/,
-      1,
+      /^Option '--vcpus <number>' argument '0' is invalid\. It must be from 1 to 4096\.\n/,
+      2,
     ],
     [
       ["snp", "--ovmf", ovmf, "--vcpus", "1", "--vcpu-type", "Pentium"],
-      /^CPU model "Pentium" is not known\. Use one of EPYC, /,
-      1,
+      /^Option '--vcpu-type <model>' argument 'Pentium' is invalid\. Allowed choices are EPYC, /,
+      2,
     ],
     [["snp", "--vcpu", "1"], /^Unknown option '--vcpu': did you mean --vcpus\?\n/, 2],
     [["constructor"], /^Unknown command 'constructor'\.\n/, 2],

@@ -2,9 +2,9 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { runScript } from "../dev/script.ts";
+import { type BasePins, debianLicences, debianSuite, pinsFile } from "../image/base.ts";
 import { newestPackages } from "../programs/debian.ts";
-import { type BasePins, debianLicences, debianSuite, pinsFile } from "./base.ts";
+import { runScript } from "./script.ts";
 
 /** What the new pins change, a line per package. */
 function pinChanges(before: BasePins | undefined, after: BasePins): string[] {

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { build, type Metafile } from "esbuild";
 import { packageRoot } from "../files/project.ts";
-import { bundledPackagesFile, packagesOf } from "../image/parts.ts";
+import { bundledPackagesFile, packagesOf } from "./parts.ts";
 import { inlineScripts } from "./shell-scripts.ts";
 
 /** The programs that are shipped as single files; `from` and `to` are relative to the clone. */

@@ -5,7 +5,7 @@ import {
   localClusterCard,
   nodeInstallerCard,
 } from "../../../runtime/cards.ts";
-import { go, groupSteps, hostCard, linesOf, next, runtimeStep, summaryOf } from "./documents.ts";
+import { go, groupSteps, hostCard, linesOf, next, runtimeStep, summaryOf } from "../review/documents.ts";
 
 /** As the engine stores and prints them: without what is undefined. */
 const printed = (card: object) => JSON.parse(JSON.stringify(card)) as object;

@@ -316,6 +316,32 @@ test("uninstalling does not require of the host what the runtimes would need", a
   await check({ runtimes: [] });
 });
 
+test.each([
+  ["--spec", "a", "plan", "--spec", "b"],
+  ["plan", "--json", "--spec", "a", "--json"],
+])("%j: an option twice is a mistake, and none wins", async (...args) => {
+  const twice = args.includes("--json") ? "--json" : "--spec";
+  expect(await run(...args)).toEqual({
+    code: 2,
+    out: "",
+    err: `node-installer: ${twice} is given twice. See --help.\n`,
+  });
+});
+
+test("--version says the package's", async () => {
+  const { version } = JSON.parse(readFileSync("package.json", "utf8"));
+  expect(await run("--version")).toEqual({ code: 0, out: `${version}\n`, err: "" });
+});
+
+test("help is --help, and knows the commands", async () => {
+  const help = await run("--help");
+  for (const args of [["help"], ["help", "plan"], ["plan", "--help"]]) expect(await run(...args)).toEqual(help);
+  expect(await run("help", "plam")).toMatchObject({
+    code: 2,
+    err: expect.stringMatching(/^node-installer: There is no command "plam": did you mean plan\? It is one of /),
+  });
+});
+
 test("--help names every command and exit code", async () => {
   const { code, out } = await run("--help");
   expect(code).toBe(0);

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { bundle } from "../../../../tools/dev/bundle.ts";
+import { bundle } from "../../../../tools/image/bundle.ts";
 
 let directory: string;
 let program: string;
@@ -24,9 +24,9 @@ test("node-installer/ contains what its main.ts reaches, and nothing else", () =
   expect(reached.toSorted()).toEqual(present.map((path) => `node-installer/${path}`).sort());
 });
 
-test("what runs on nodes is the installer and what a runtime is: neither Pulumi nor any other room of this repository", () => {
+test("what runs on nodes is the installer, what a runtime is and the version: neither Pulumi nor any other room of this repository", () => {
   const rooms = Object.keys(metafile.inputs).map((path) => path.split("/")[0]);
-  expect([...new Set(rooms)].sort()).toEqual(["node-installer", "node_modules", "runtime"]);
+  expect([...new Set(rooms)].sort()).toEqual(["node-installer", "node_modules", "package.json", "runtime"]);
   expect(Object.keys(metafile.inputs).filter((path) => path.includes("@pulumi"))).toEqual([]);
 });
 

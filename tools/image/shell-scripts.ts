@@ -26,7 +26,7 @@ export const inlineScripts: Plugin = {
       const contents = [...imports, source.replaceAll(reading, () => `shellScript${next++}`)].join("\n");
       if (/\.sh"[^\n]*import\.meta/.test(contents))
         return {
-          errors: [{ text: `${path} reads a shell script in other words than tools/dev/shell-scripts.ts knows` }],
+          errors: [{ text: `${path} reads a shell script in other words than tools/image/shell-scripts.ts knows` }],
         };
       return { contents, loader: "ts" };
     });
