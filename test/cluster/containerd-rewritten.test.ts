@@ -8,8 +8,8 @@ import { compareDumps } from "../../node-installer/containerd/dumps.ts";
 import { type EditContext, editConfiguration } from "../../node-installer/containerd/edit.ts";
 import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
-import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { toStderr } from "../../tools/process/progress.ts";
+import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { snp, tdx } from "../unit/node-installer/containerd/entries.ts";
 
 // Programs write containerd's file anew, and real containerds read what is left of ours in it, what an edit makes of it, and

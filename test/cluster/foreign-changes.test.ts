@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { restartsPath } from "../../node-installer/host/restart-budget.ts";
-import { buildPrograms } from "../../tools/dev/bundle.ts";
+import { buildPrograms } from "../../tools/image/bundle.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { until, useCluster } from "./harness.ts";

@@ -366,7 +366,14 @@ test("is on the disk with all that starts it, and its timer runs, before there i
   for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
     await host.makeDirectory(directory, 0o755);
   host.settle();
-  const order = { file: "/etc/x", before: undefined, after: digest(next), backup: undefined, unit: undefined, added: [] };
+  const order = {
+    file: "/etc/x",
+    before: undefined,
+    after: digest(next),
+    backup: undefined,
+    unit: undefined,
+    added: [],
+  };
   await armGuard(host, "containerd.service", order);
   expect(host.unsynced()).toEqual([]);
   const ordered = host.points.indexOf("rename /var/lib/contrast-runtime/guard.armed");
