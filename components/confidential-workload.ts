@@ -150,7 +150,8 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       }),
     };
     const { handler } = spec;
-    super(confidentialWorkloadCard.type, name, { handler, payload: manifest.name, ...card }, opts);
+    const { type, build } = confidentialWorkloadCard;
+    super(type, name, build({ handler, payload: manifest.name, ...card }), opts);
     this.handler = pulumi.output(handler);
     this.template = prepared.apply(({ template }) => template as pulumi.Inputs);
     this.initdata = card.initdata;

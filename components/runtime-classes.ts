@@ -72,7 +72,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
   constructor(name: string, args: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
     const { classes } = checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
-    super(runtimeClassesCard.type, name, { classes: sorted.map(card) }, opts);
+    super(runtimeClassesCard.type, name, runtimeClassesCard.build(sorted.map(card)), opts);
     for (const each of sorted) {
       new RuntimeClass(`${name}-${each.handler}`, manifest(each), {
         parent: this,

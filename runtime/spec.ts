@@ -15,9 +15,9 @@ export const platformNames = [
 export type PlatformName = (typeof platformNames)[number];
 
 /** `contrast-cc-<platform>-<8 hex>`, or `contrast-insecure-<platform>-<8 hex>` where nothing is confidential. */
-export const handlerName = z
-  .string()
-  .regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, { error: "must be contrast-cc-<platform>-<8 hex digits>" });
+export const handlerName = z.string().regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, {
+  error: "must be contrast-cc-<platform>-<8 hex digits>, or contrast-insecure-<platform>-<8 hex digits>",
+});
 
 /** A lower-case DNS label: names of groups, clusters and their nodes. */
 export const dnsLabel = (longest: number) =>
