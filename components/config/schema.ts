@@ -1,7 +1,9 @@
 import { z } from "zod";
+import { oldestContainerd } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { distributionNames, dnsLabel, groupName, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
-import { authorities } from "../certificates.ts";
+import { isAtLeast } from "../../runtime/version.ts";
+import { authorities } from "./certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
@@ -17,6 +19,17 @@ import { clusterOptions } from "./local-cluster.ts";
 
 const must = (error: string) => ({ error });
 export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
+
+/** What kubelets read. */
+export const dockerConfiguration = secret.refine((text) => {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && "auths" in value;
+  } catch {
+    return false;
+  }
+}, must('must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}'));
+
 /** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
@@ -150,7 +163,9 @@ const registrySchema = z
       .describe(
         "Certificates of the registry's authorities in PEM. Hosts that are reached by SSH are made to trust them for it.",
       ),
-    pullSecret: secret.optional().describe("Content of a .dockerconfigjson with which nodes pull the image."),
+    pullSecret: dockerConfiguration
+      .optional()
+      .describe("Content of a .dockerconfigjson with which nodes pull the image."),
   })
   .default({})
   .describe(
@@ -195,7 +210,11 @@ export const distribution = z
     unit: unitName.optional().describe("containerd's systemd unit, if it is not the distribution's own."),
     containerdVersion: z
       .string()
-      .regex(/^\d+\.\d+\.\d+$/, must("must be a version such as 2.1.4"))
+      .regex(/^\d+\.\d+\.\d+$/, { ...must("must be a version such as 2.1.4"), abort: true })
+      .refine(
+        (version) => isAtLeast(version, oldestContainerd),
+        must(`is out of support and ignores where a runtime's shim is. Allowed: ${oldestContainerd} and later`),
+      )
       .optional()
       .describe("For plans on a tree without containerd: the version that the nodes will have."),
   })
