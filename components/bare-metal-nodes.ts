@@ -11,9 +11,10 @@ import { applied, checkArguments, input, inputs, type Shape, WrongArguments } fr
 import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./config/certificates.ts";
 import { processors } from "./config/group-rules.ts";
+import { imageReference } from "./config/image-reference.ts";
 import { nodeName } from "./config/kubernetes-names.ts";
 import { listedTwice } from "./config/overlap.ts";
-import { groupSchema, host, imageReference, privateKey, registryCa, secret, user } from "./config/schema.ts";
+import { groupSchema, host, privateKey, registryCa, secret, user } from "./config/schema.ts";
 import { checkScript } from "./host-check.ts";
 import { onlyHosts } from "./known-group.ts";
 import type { DistributionName, OnDestroy, PlatformName } from "./words.ts";

@@ -228,8 +228,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 
 /** @throws WrongArguments before anything is registered */
 function derivedGroups(component: string, { groups, registryCa }: Checked): Group[] {
-  const parts = groups.map(groupAmong);
-  const mistakes = checkGroups(parts);
+  const mistakes = checkGroups(groups.map(groupAmong));
   if (registryCa !== undefined && !groups.some(({ ssh }) => ssh))
     mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({

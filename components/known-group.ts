@@ -1,7 +1,7 @@
+import type * as pulumi from "@pulumi/pulumi";
 import type { z } from "zod";
 import type { aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { known } from "./arguments.ts";
-import type { hostAccessArgs } from "./bare-metal-nodes.ts";
 import { defaults } from "./config/defaults.ts";
 import type { Derived, GivenRuntime } from "./config/derivation.ts";
 import { at, type GroupPart, type Terms, ways } from "./config/group-part.ts";
@@ -23,7 +23,7 @@ const termsOfInstaller: Terms = { ...terms, words: { selector: "nodeSelector", n
 /** Where the hosts are all that there is. */
 const termsOfHosts: Terms = { ...terms, paths: { ...terms.paths, hosts: "hosts" } };
 
-type Hosts = z.output<z.ZodObject<typeof hostAccessArgs>>["hosts"];
+type Hosts = readonly { name: string; address: pulumi.Input<string>; port: pulumi.Input<number> }[];
 
 interface Group extends CheckedGroup {
   runtimes: (Pick<GivenRuntime, "platform"> & { overhead?: z.output<typeof overheadArgs> })[];

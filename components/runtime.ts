@@ -3,8 +3,9 @@ import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { type Manifest, manifestSchema } from "../runtime/manifest.ts";
 import { platformNames } from "../runtime/spec.ts";
-import { checkArguments, type Shape, WrongArguments } from "./arguments.ts";
+import { type Shape, WrongArguments } from "./arguments.ts";
 import { type Derived, derive, type GivenRuntime } from "./config/derivation.ts";
+import { parseManifest } from "./config/manifest.ts";
 import type { Mistake } from "./config/mistakes.ts";
 import type { PlatformName } from "./words.ts";
 
@@ -41,14 +42,15 @@ export const payloadArgs = {
 export function readManifest(path: string): Manifest {
   const mistake = (message: string) =>
     new WrongArguments("readManifest", [{ key: "path", message: `${JSON.stringify(path)} ${message}` }]);
-  let content: unknown;
+  let text: string;
   try {
-    content = JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    if (error instanceof SyntaxError) throw mistake(`is not JSON: ${error.message}. Write it with the lock command.`);
+    text = readFileSync(path, "utf8");
+  } catch {
     throw mistake("cannot be read. Expected the path of a manifest that the lock command wrote.");
   }
-  return checkArguments(`readManifest ${path}`, manifestSchema, content);
+  const manifest = parseManifest(text);
+  if (typeof manifest === "string") throw mistake(`${manifest} Write it with the lock command.`);
+  return manifest;
 }
 
 /**

@@ -31,7 +31,7 @@ export const nodePath = z.string().regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/"'\\\p{Cc}
 });
 
 /** A systemd service; nothing that systemctl would take for an option. */
-export const unitName = z
+const unitName = z
   .string()
   .regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, { error: "must be the name of a systemd service" });
 
@@ -82,12 +82,12 @@ export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 export const groupName = dnsLabel(40);
 
 /** As a containerd names itself, such as "2.2.2-bd1.34"; the numbers alone decide. */
-const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {
-  error: ({ input }) => `${JSON.stringify(input)} is not a version such as 1.7.24 or 2.2.9`,
-});
+const containerdVersion = z
+  .string()
+  .regex(/^v?\d+\.\d+\.\d+[\w.+~-]*$/, { error: "must be a version such as 1.7.24 or 2.2.9", abort: true });
 
 /** How the nodes of a group run containerd: a distribution, and overrides of its own values (see distributions.ts). */
-const distributionChoice = z.strictObject({
+export const distributionChoice = z.strictObject({
   name: z.enum(distributionNames),
   configPath: nodePath.optional(),
   socket: nodePath.optional(),

@@ -1,8 +1,9 @@
-import { type Manifest, manifestSchema } from "../../runtime/manifest.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { defaults } from "./defaults.ts";
 import { derive } from "./derivation.ts";
-import { check, type Mistake } from "./mistakes.ts";
+import { parseManifest } from "./manifest.ts";
+import type { Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 
 export interface RuntimeConfiguration {
@@ -39,15 +40,12 @@ export async function readRuntimes(group: string, { runtimes }: GroupShape, read
 
 /** The manifest, or what is wrong with it. */
 async function readManifest(path: string, readText: ReadText): Promise<Manifest | string> {
-  let content: unknown;
+  let text: string;
   try {
-    content = JSON.parse(await readText(path));
-  } catch (error) {
-    if (error instanceof SyntaxError) return `is not JSON: ${error.message}. Write it with npm run lock.`;
+    text = await readText(path);
+  } catch {
     return "cannot be read. Write the manifest with npm run lock; the path begins at the project's directory.";
   }
-  const { value: manifest, mistakes } = check(manifestSchema, content, "");
-  if (manifest) return manifest;
-  const [first] = mistakes;
-  return `is not a manifest: ${first?.key || "the document"} ${first?.message} Write it with npm run lock.`;
+  const manifest = parseManifest(text);
+  return typeof manifest === "string" ? `${manifest} Write it with npm run lock.` : manifest;
 }
