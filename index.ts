@@ -1,8 +1,8 @@
 import { connectCluster } from "./components/cluster.ts";
-import { nodeGroup } from "./components/config/groups.ts";
 import { stackConfiguration } from "./components/config/index.ts";
 import { ContrastRuntime } from "./components/contrast-runtime.ts";
 import { installerImage } from "./components/installer-image.ts";
+import { nodeGroup } from "./components/stack-groups.ts";
 
 const stack = await stackConfiguration();
 const cluster = connectCluster(stack.cluster);

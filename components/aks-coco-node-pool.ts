@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { aksCocoNodePoolCard } from "../runtime/cards.ts";
+import { poolSelector } from "../runtime/names.ts";
 import { applied, checkArguments, input, type Shape } from "./arguments.ts";
 import { azureNative } from "./azure-native.ts";
 import { aksClusterName, azureResourceGroup, pool } from "./config/schema.ts";
@@ -137,9 +138,6 @@ export class AksCocoNodePool extends pulumi.ComponentResource {
 }
 
 const feature = { providerNamespace: "Microsoft.ContainerService", featureName: "KataCcIsolationPreview" };
-
-/** AKS sets this label on the nodes of a pool. */
-export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });
 
 /** The resource's id, which stays the same as long as the cluster does. */
 export const aksIdentifier = (subscriptionId: string, resourceGroup: string, cluster: string): string =>

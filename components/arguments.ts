@@ -74,12 +74,18 @@ export const inputs = <S extends Record<string, z.ZodType>>(shape: S) =>
  *
  * @param value checked already: nothing in it is a Promise that may fail unseen
  */
-export function applied<T, R>(value: pulumi.Input<T>, make: (known: pulumi.Unwrap<T>) => R): pulumi.Input<R> {
+export const applied = <T, R>(value: pulumi.Input<T>, make: (known: pulumi.Unwrap<T>) => R): pulumi.Input<R> =>
+  isKnown(value) ? make(value) : pulumi.output(value).apply(make);
+
+/** The value, if everything in it is known. */
+export const known = <T>(value: pulumi.Input<T>): pulumi.Unwrap<T> | undefined => (isKnown(value) ? value : undefined);
+
+function isKnown<T>(value: pulumi.Input<T>): value is pulumi.Input<T> & pulumi.Unwrap<T> {
   let known = true;
   setAside(value, "", () => {
     known = false;
   });
-  return known ? make(value as pulumi.Unwrap<T>) : pulumi.output(value).apply(make);
+  return known;
 }
 
 /**

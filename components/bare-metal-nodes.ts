@@ -6,13 +6,17 @@ import { type CommandPurpose, commandName } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { quote } from "../runtime/shell.ts";
 import { distributionNames, type HostRequirements, platformNames } from "../runtime/spec.ts";
-import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
+import { formerly } from "./aliases.ts";
+import { applied, checkArguments, input, inputs, type Shape, WrongArguments } from "./arguments.ts";
 import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
-import { outdated } from "./certificates.ts";
+import { outdated } from "./config/certificates.ts";
+import { processors } from "./config/group-rules.ts";
+import { imageReference } from "./config/image-reference.ts";
 import { nodeName } from "./config/kubernetes-names.ts";
-import { groupSchema, host, imageReference, privateKey, registryCa, secret, user } from "./config/schema.ts";
+import { listedTwice } from "./config/overlap.ts";
+import { groupSchema, host, privateKey, registryCa, secret, user } from "./config/schema.ts";
 import { checkScript } from "./host-check.ts";
-import { formerly } from "./names.ts";
+import { onlyHosts } from "./known-group.ts";
 import type { DistributionName, OnDestroy, PlatformName } from "./words.ts";
 
 /** A host that is reached over SSH. */
@@ -95,7 +99,7 @@ export interface BareMetalNodesArgs extends HostAccessArgs {
 const hostArgs = z.strictObject({ ...inputs(host.shape), name: nodeName } satisfies Shape<HostArgs>);
 
 export const hostAccessArgs = {
-  hosts: z.array(hostArgs),
+  hosts: z.array(hostArgs).min(1, { error: "must list at least one host" }),
   user: input(user),
   privateKey: input(privateKey),
   joinCommand: input(secret).optional(),
@@ -104,7 +108,10 @@ export const hostAccessArgs = {
 const bareMetalNodesArgs = z.strictObject({
   ...hostAccessArgs,
   distribution: z.enum(distributionNames),
-  platforms: z.array(z.enum(platformNames)),
+  platforms: z.array(z.enum(platformNames)).check(({ value, issues }) => {
+    const message = processors(value);
+    if (message !== undefined) issues.push({ code: "custom", message, input: value });
+  }),
   image: input(imageReference),
   registryCa: input(registryCa).optional(),
   ignoreNodes: z.array(nodeName).default([]),
@@ -124,6 +131,8 @@ export class BareMetalNodes extends pulumi.ComponentResource {
 
   constructor(name: string, args: BareMetalNodesArgs, opts?: pulumi.ComponentResourceOptions) {
     const checked = checkArguments(`BareMetalNodes ${name}`, bareMetalNodesArgs, args);
+    const twice = [...listedTwice([onlyHosts(checked.hosts)])];
+    if (twice.length > 0) throw new WrongArguments(`BareMetalNodes ${name}`, twice);
     const hosts = checked.hosts.toSorted((a, b) => (a.name < b.name ? -1 : 1));
     const requirements = combined(checked.platforms.map((platform) => platforms[platform].host));
     const ignored = checked.ignoreNodes;

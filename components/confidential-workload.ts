@@ -13,11 +13,13 @@ import {
   type LayerRoot,
   type PodTemplate,
   type PreparedWorkload,
+  type Problem,
   prepareWorkload,
+  UnfitWorkload,
   type WorkloadOptions,
 } from "../workload/template.ts";
-import { checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
-import { withoutStack } from "./refusals.ts";
+import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import type { Mistake } from "./config/mistakes.ts";
 import { payloadArgs } from "./runtime.ts";
 import { InitdataAlgorithm, type PlatformName } from "./words.ts";
 
@@ -132,14 +134,18 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
     const checked = checkArguments(`ConfidentialWorkload ${name}`, confidentialWorkloadArgs, args);
     const runtime = measured(`ConfidentialWorkload ${name}`, checked);
     const { manifest, spec } = runtime;
-    // Annotated because Pulumi's inferred type, which lifts every property, says less.
-    const prepared: pulumi.Output<PreparedWorkload> = pulumi
-      .all([args.template, checked.initdata, checked.layers])
-      .apply(([template, initdata, layers = {}]) =>
-        withoutStack(() =>
-          prepareWorkload(template as PodTemplate, workloadOptions(runtime, { ...checked, initdata, layers })),
+    // At once where everything is known, so that mistakes are those of arguments, before anything is registered.
+    const ready = applied(
+      [args.template, checked.initdata, checked.layers] as const,
+      ([template, initdata, layers = {}]) =>
+        prepare(
+          `ConfidentialWorkload ${name}`,
+          template as PodTemplate,
+          workloadOptions(runtime, { ...checked, initdata, layers }),
         ),
-      );
+    );
+    // Annotated because Pulumi's inferred type, which lifts every property, says less.
+    const prepared: pulumi.Output<PreparedWorkload> = pulumi.output(ready);
     const card = {
       initdata: prepared.apply(({ initdata }) => initdata),
       policyDigest: prepared.apply(({ policyDigest }) => policyDigest),
@@ -150,7 +156,8 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       }),
     };
     const { handler } = spec;
-    super(confidentialWorkloadCard.type, name, { handler, payload: manifest.name, ...card }, opts);
+    const { type, build } = confidentialWorkloadCard;
+    super(type, name, build({ handler, payload: manifest.name, ...card }), opts);
     this.handler = pulumi.output(handler);
     this.template = prepared.apply(({ template }) => template as pulumi.Inputs);
     this.initdata = card.initdata;
@@ -174,6 +181,26 @@ function measured(component: string, { platform, manifest }: z.output<typeof con
     throw error instanceof Refusal ? mistake(`cannot be used: ${error.message}`) : error;
   }
 }
+
+/** @throws WrongArguments with the paths of the template's fields */
+function prepare(component: string, template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
+  try {
+    return prepareWorkload(template, options);
+  } catch (error) {
+    if (error instanceof UnfitWorkload) throw new WrongArguments(component, error.problems.map(argumentMistake));
+    if (error instanceof Refusal)
+      throw new WrongArguments(component, [
+        { key: error.code === "initdata" ? "initdata" : "manifest", message: error.message },
+      ]);
+    throw error;
+  }
+}
+
+/** Fields of a pod template are below the argument of that name; all others are arguments. */
+const argumentMistake = ({ field, message }: Problem): Mistake => ({
+  key: /^(spec|metadata)\b/.test(field) ? `template.${field}` : field,
+  message: `${message}.`,
+});
 
 type Given = Pick<WorkloadOptions, "initdata"> & { withoutPolicy: boolean; layers: Record<string, LayerRoot[]> };
 

@@ -11,14 +11,18 @@ import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
+import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
-import type { Mistake } from "./config/mistakes.ts";
-import { registryCa, secret } from "./config/schema.ts";
+import type { Derived } from "./config/derivation.ts";
+import { checkGroups } from "./config/group-check.ts";
+import { unusedAuthorities } from "./config/group-part.ts";
+import { checkRuntimes } from "./config/runtime-rules.ts";
+import { dockerConfiguration, registryCa } from "./config/schema.ts";
 import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
-import { formerly } from "./names.ts";
-import { type InstallationArgs, installationArgs, NodeInstaller } from "./node-installer.ts";
-import { type Derived, derive, type PayloadArgs, payloadArgs } from "./runtime.ts";
+import { groupAmong, runtimesOf } from "./known-group.ts";
+import { GroupInstaller, type InstallationArgs, installationArgs } from "./node-installer.ts";
+import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
 import { type OverheadArgs, overheadArgs, RuntimeClasses } from "./runtime-classes.ts";
 
 /** A runtime on the nodes of a group. */
@@ -98,7 +102,7 @@ const nodeGroupArgs = z.strictObject({
 const contrastRuntimeArgs = z.strictObject({
   ...installationArgs,
   groups: z.array(nodeGroupArgs),
-  pullSecret: input(secret).optional(),
+  pullSecret: input(dockerConfiguration).optional(),
   registryCa: input(registryCa).optional(),
 } satisfies Shape<ContrastRuntimeArgs>);
 
@@ -150,10 +154,10 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   }
 
   #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
-    const classes = unique(groups).map(({ platform, spec, args }) => ({
+    const classes = unique(groups).map(({ platform, spec, given }) => ({
       handler: spec.handler,
       platform,
-      overhead: args.overhead,
+      overhead: given.overhead,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
   }
@@ -206,11 +210,11 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   #installer(name: string, group: Group, checked: Checked, dependsOn: pulumi.Resource[]): void {
     const { runtimes, pool, ssh, ...rest } = group;
     const { image, kubeconfig, manifestsOnly, pullSecret } = checked;
-    new NodeInstaller(
+    new GroupInstaller(
       `${name}-${group.group}`,
       {
         ...rest,
-        runtimes: runtimes.map(({ args: { overhead, ...payload } }) => payload),
+        runtimes: runtimes.map(({ spec }) => spec),
         namespace: systemNamespace,
         image,
         kubeconfig,
@@ -223,12 +227,16 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments before anything is registered */
-function derivedGroups(component: string, { groups }: Checked): Group[] {
-  const mistakes: Mistake[] = [];
+function derivedGroups(component: string, { groups, registryCa }: Checked): Group[] {
+  const mistakes = checkGroups(groups.map(groupAmong));
+  if (registryCa !== undefined && !groups.some(({ ssh }) => ssh))
+    mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({
     ...group,
-    runtimes: derive(runtimes, `groups[${i}].runtimes`, mistakes),
+    runtimes: deriveEach(runtimes, `groups[${i}].runtimes`, mistakes),
   }));
+  const lists = derived.map(({ group, runtimes }, i) => runtimesOf({ name: group, key: `groups[${i}]` }, runtimes));
+  mistakes.push(...checkRuntimes(lists));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return derived;
 }

@@ -78,7 +78,7 @@ export interface GroupArgs {
   /** How the nodes run containerd. */
   distribution: DistributionArgs;
   /**
-   * The group's nodes by labels. A node is in one group only.
+   * The group's nodes by labels. A node is in one group only, and a group's nodes are either selected or named.
    *
    * @default every node of the cluster, unless `nodeNames` is given
    * @example { "example.com/pool": "snp" }

@@ -1,5 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { localClusterCard } from "../runtime/cards.ts";
 import { stackCommand } from "../runtime/stack-commands.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
@@ -91,14 +92,28 @@ export class LocalCluster extends pulumi.ComponentResource {
   }
 }
 
-interface EnsureResult {
-  kubeconfig: string;
-  registry: string;
-  networkNamespace: string;
-  images: Record<string, string>;
+const ensureResult = z.object({
+  kubeconfig: z.string(),
+  registry: z.string(),
+  networkNamespace: z.string(),
+  images: z.record(z.string(), z.string()),
+});
+
+/** The command prints its result as the last line. It is a secret: no message repeats it. */
+function parseResult(stdout: string): z.output<typeof ensureResult> {
+  const text = stdout.trimEnd();
+  const { data } = ensureResult.safeParse(parsed(text.slice(text.lastIndexOf("\n") + 1)));
+  if (data !== undefined) return data;
+  throw new pulumi.RunError(
+    "contrast-runtime local-cluster ensure did not end with what it made, a line of JSON with kubeconfig, registry, " +
+      "networkNamespace and images. The program on PATH where the engine runs must be that of this package's version.",
+  );
 }
 
-/** The command prints its result as the last line. */
-function parseResult(stdout: string): EnsureResult {
-  return JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
 }

@@ -16,16 +16,18 @@ import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { stackCommand } from "../runtime/stack-commands.ts";
+import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { checkGroups } from "./config/group-check.ts";
+import { imageReference } from "./config/image-reference.ts";
 import { namespaceName, objectName } from "./config/kubernetes-names.ts";
-import type { Mistake } from "./config/mistakes.ts";
-import { imageReference } from "./config/schema.ts";
+import { checkRuntimes } from "./config/runtime-rules.ts";
 import { type GroupArgs, groupArgs } from "./group.ts";
 import { definedOnly, inOrder, podTemplate } from "./installer-pod.ts";
+import { onlyGroup, runtimesOf } from "./known-group.ts";
 import { installerIdentity } from "./manifests/identity.ts";
-import { formerly } from "./names.ts";
 import { withoutStack } from "./refusals.ts";
-import { derive, type PayloadArgs, payloadArgs } from "./runtime.ts";
+import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
 
 /** What the installers of all groups have in common. */
 export interface InstallationArgs {
@@ -82,8 +84,13 @@ const nodeInstallerArgs = z.strictObject({
   pullSecret: input(objectName("Secret")).optional(),
 } satisfies Shape<NodeInstallerArgs>);
 
-/** What the parts of an installer are made from. */
-interface Installer extends z.output<typeof nodeInstallerArgs> {
+/** What an installer is made from: arguments that are checked, runtimes that are derived. */
+export interface CheckedInstaller extends Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> {
+  runtimes: RuntimeSpec[];
+}
+
+/** What its parts are made from. */
+interface Installer extends CheckedInstaller {
   /** The component's name, which those of its children begin with. */
   name: string;
   /** The name of most of its objects in the cluster. */
@@ -109,36 +116,55 @@ export class NodeInstaller extends pulumi.ComponentResource {
   readonly specHash: pulumi.Output<string>;
 
   constructor(name: string, args: NodeInstallerArgs, opts?: pulumi.ComponentResourceOptions) {
-    const checked = checkArguments(`NodeInstaller ${name}`, nodeInstallerArgs, args);
-    const runtimes = specsOf(`NodeInstaller ${name}`, checked.runtimes);
-    super(nodeInstallerCard.type, name, reviewCard({ ...checked, runtimes }), opts);
-    const installer: Installer = {
-      ...checked,
-      name,
-      object: installerName(checked.group),
-      // The children wait for what the component waits for, which the engine does not pass on itself.
-      options: { parent: this, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) },
-    };
-
-    const spec = installSpec(installer, runtimes);
-    const map = specMap(installer, spec);
-    const daemonSet = installers(installer, spec, [...identity(installer), map]);
-    if (!checked.manifestsOnly) rollout(installer, spec, daemonSet, uninstall(installer, daemonSet));
-
-    this.specHash = pulumi.output(spec.hash);
+    const checked = checkedInstaller(`NodeInstaller ${name}`, args);
+    super(nodeInstallerCard.type, name, reviewCard(checked), opts);
+    this.specHash = install(this, name, checked, opts);
     this.registerOutputs({ specHash: this.specHash });
   }
 }
 
-function specsOf(component: string, runtimes: Installer["runtimes"]): RuntimeSpec[] {
-  const mistakes: Mistake[] = [];
-  const derived = derive(runtimes, "runtimes", mistakes);
+/** The same for a group of a `ContrastRuntime`, which has checked its arguments and derived its runtimes. */
+export class GroupInstaller extends pulumi.ComponentResource {
+  constructor(name: string, checked: CheckedInstaller, opts: pulumi.ComponentResourceOptions) {
+    super(nodeInstallerCard.type, name, reviewCard(checked), opts);
+    this.registerOutputs({ specHash: install(this, name, checked, opts) });
+  }
+}
+
+/** @throws WrongArguments before anything is registered */
+function checkedInstaller(component: string, args: NodeInstallerArgs): CheckedInstaller {
+  const checked = checkArguments(component, nodeInstallerArgs, args);
+  const group = onlyGroup(checked);
+  const mistakes = checkGroups([group]);
+  const runtimes = deriveEach(checked.runtimes, "runtimes", mistakes);
+  mistakes.push(...checkRuntimes([runtimesOf(group, runtimes)]));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
-  return derived.map(({ spec }) => spec);
+  return { ...checked, runtimes: runtimes.map(({ spec }) => spec) };
+}
+
+/** Registers the children; returns the spec's hash. */
+function install(
+  parent: pulumi.ComponentResource,
+  name: string,
+  checked: CheckedInstaller,
+  opts: pulumi.ComponentResourceOptions | undefined,
+): pulumi.Output<string> {
+  const installer: Installer = {
+    ...checked,
+    name,
+    object: installerName(checked.group),
+    // The children wait for what the component waits for, which the engine does not pass on itself.
+    options: { parent, ...(opts?.dependsOn && { dependsOn: opts.dependsOn }) },
+  };
+  const spec = installSpec(installer);
+  const map = specMap(installer, spec);
+  const daemonSet = installers(installer, spec, [...identity(installer), map]);
+  if (!checked.manifestsOnly) rollout(installer, spec, daemonSet, uninstall(installer, daemonSet));
+  return pulumi.output(spec.hash);
 }
 
 /** Under the name that earlier versions gave it, in the engine as in the cluster. */
-const before = (options: pulumi.CustomResourceOptions, object: string): pulumi.CustomResourceOptions => ({
+const aliased = (options: pulumi.CustomResourceOptions, object: string): pulumi.CustomResourceOptions => ({
   ...options,
   aliases: formerly(object),
 });
@@ -150,11 +176,11 @@ function identity({ name, object, options, namespace, group, atOnce }: Installer
   const policies = [
     ...made.policies.map((policy) => {
       const { name } = policy.metadata;
-      return new ValidatingAdmissionPolicy(child(name), policy, before(options, name));
+      return new ValidatingAdmissionPolicy(child(name), policy, aliased(options, name));
     }),
     ...made.policyBindings.map((binding) => {
       const { name } = binding.metadata;
-      return new ValidatingAdmissionPolicyBinding(child(name), binding, before(options, name));
+      return new ValidatingAdmissionPolicyBinding(child(name), binding, aliased(options, name));
     }),
   ];
   // A right exists only while what confines it does: made after it, and deleted before it.
@@ -162,18 +188,18 @@ function identity({ name, object, options, namespace, group, atOnce }: Installer
   const [tickets, events] = [`${object}-tickets`, `${object}-events`];
   return [
     ...policies,
-    new ServiceAccount(name, made.serviceAccount, before(options, object)),
-    new ClusterRole(name, made.clusterRole, before(options, object)),
-    new ClusterRoleBinding(name, made.clusterRoleBinding, before(confined, object)),
-    new Role(child(tickets), made.ticketRole, before(options, tickets)),
-    new RoleBinding(child(tickets), made.ticketRoleBinding, before(confined, tickets)),
-    new Role(child(events), made.eventRole, before(options, events)),
-    new RoleBinding(child(events), made.eventRoleBinding, before(confined, events)),
+    new ServiceAccount(name, made.serviceAccount, aliased(options, object)),
+    new ClusterRole(name, made.clusterRole, aliased(options, object)),
+    new ClusterRoleBinding(name, made.clusterRoleBinding, aliased(confined, object)),
+    new Role(child(tickets), made.ticketRole, aliased(options, tickets)),
+    new RoleBinding(child(tickets), made.ticketRoleBinding, aliased(confined, tickets)),
+    new Role(child(events), made.eventRole, aliased(options, events)),
+    new RoleBinding(child(events), made.eventRoleBinding, aliased(confined, events)),
   ];
 }
 
-function installSpec(installer: Installer, runtimes: RuntimeSpec[]): Spec {
-  const { object, group, distribution, atOnce, verifySandbox, loadPendingChanges } = installer;
+function installSpec(installer: Installer): Spec {
+  const { object, group, distribution, atOnce, verifySandbox, loadPendingChanges, runtimes } = installer;
   const rendered = withoutStack(() =>
     renderSpec({
       group,
@@ -198,7 +224,7 @@ const specMap = ({ name, options, namespace, group }: Installer, spec: Spec): Co
       metadata: { name: spec.name, namespace, labels: installerLabels(group) },
       data: { [specKey]: spec.json },
     },
-    before(options, spec.name),
+    aliased(options, spec.name),
   );
 
 function installers(installer: Installer, { spec, name: specName }: Spec, needed: pulumi.Resource[]): DaemonSet {
@@ -219,7 +245,7 @@ function installers(installer: Installer, { spec, name: specName }: Spec, needed
         template: podTemplate({ ...installer, spec, specName }),
       },
     },
-    { ...before(options, object), dependsOn: needed },
+    { ...aliased(options, object), dependsOn: needed },
   );
 }
 
@@ -254,7 +280,7 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
       // A line per node and state soon exceeds what Linux accepts as a variable (128 KiB).
       addPreviousOutputInEnv: false,
     },
-    { ...before(options, commandName(group, "rollout")), dependsOn: [daemonSet, uninstall] },
+    { ...aliased(options, commandName(group, "rollout")), dependsOn: [daemonSet, uninstall] },
   );
 }
 
@@ -281,7 +307,7 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
       ),
       environment: environment(installer, {}),
     },
-    { ...before(options, commandName(group, "uninstall")), dependsOn: [daemonSet] },
+    { ...aliased(options, commandName(group, "uninstall")), dependsOn: [daemonSet] },
   );
 }
 
@@ -289,7 +315,7 @@ const environment = ({ kubeconfig }: Installer, variables: Record<string, pulumi
   kubeconfig === undefined ? variables : { ...variables, KUBECONFIG_CONTENT: pulumi.secret(kubeconfig) };
 
 /** What a reviewer should see first, in the engine's diff of the component. */
-function reviewCard(args: Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> & { runtimes: RuntimeSpec[] }) {
+function reviewCard(args: CheckedInstaller) {
   const { group, distribution, nodeSelector, nodeNames, runtimes, image, atOnce, onDestroy, manifestsOnly } = args;
   return nodeInstallerCard.build({
     group,

@@ -5,9 +5,9 @@ import { runtimeClassesCard } from "../runtime/cards.ts";
 import { handlerLabel, ownKey, partOfLabel } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { handlerName, platformNames } from "../runtime/spec.ts";
+import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
 import { overhead } from "./config/schema.ts";
-import { formerly } from "./names.ts";
 import type { PlatformName } from "./words.ts";
 
 /** What Kubernetes adds to the requests of each pod of a class, for the virtual machine around it. */
@@ -62,7 +62,13 @@ const runtimeClass = z.strictObject({
   overhead: overheadArgs,
 } satisfies Shape<RuntimeClassArgs>);
 
-const runtimeClassesArgs = z.strictObject({ classes: z.array(runtimeClass) } satisfies Shape<RuntimeClassesArgs>);
+const runtimeClassesArgs = z.strictObject({
+  classes: z.array(runtimeClass).superRefine((classes, { addIssue }) => {
+    for (const [i, { handler }] of classes.entries())
+      if (classes.findIndex((other) => other.handler === handler) < i)
+        addIssue({ code: "custom", path: [i, "handler"], message: "is listed twice" });
+  }),
+} satisfies Shape<RuntimeClassesArgs>);
 
 /** One RuntimeClass per handler, for the whole cluster. Its pods are scheduled only where the handler passed its gate. */
 export class RuntimeClasses extends pulumi.ComponentResource {
@@ -72,7 +78,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
   constructor(name: string, args: RuntimeClassesArgs, opts?: pulumi.ComponentResourceOptions) {
     const { classes } = checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
-    super(runtimeClassesCard.type, name, { classes: sorted.map(card) }, opts);
+    super(runtimeClassesCard.type, name, runtimeClassesCard.build(sorted.map(card)), opts);
     for (const each of sorted) {
       new RuntimeClass(`${name}-${each.handler}`, manifest(each), {
         parent: this,

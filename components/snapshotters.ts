@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
 import { distributions } from "../runtime/distributions.ts";
+import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { snapshotterSecurity } from "./manifests/pod-security.ts";
@@ -50,8 +51,8 @@ function container(
   { name, address }: { name: string; address: string },
   image: pulumi.Input<string>,
 ): k8s.core.v1.Container {
-  const kind = name.slice(0, -`-${handler}`.length);
-  const program = programs[kind];
+  const kind = platforms[platform].snapshotter;
+  const program = kind === undefined ? undefined : programs[kind];
   const file = files.find(({ role }) => role === "snapshotter");
   if (!program || !file) {
     throw new Refusal(

@@ -9,20 +9,21 @@ import type { HostRequirements } from "./spec.ts";
  * stack's state keeps those until the next update. So a key that came later is optional or has a default in the schema, and
  * none is renamed. What `build` makes stays the same to the byte, or every stack shows a change that is none.
  *
- * `build` writes every key out and gives `undefined` to those that are left out, because the compiler looks for wrong keys
- * in literals, but not in what is spread into them.
+ * `build` writes every key of the schema, also those of what is in lists, and gives `undefined` to what is left out: so a
+ * key that is renamed on one side is missing on the other, and nothing compiles.
  */
 
 /** What Pulumi calls an input: it may be known later. */
 type Input<T> = T | Promise<T> | { apply(use: (value: T) => unknown): unknown };
 
+/** Each of the type's keys is there, if only with `undefined`; its part may be known later. */
+type Complete<T> = { [Key in keyof Required<T>]: Inputs<T[Key]> };
+
 /** A tree of which any part may be known later. */
-type Inputs<T> = Input<
-  T extends (infer Item)[] ? Inputs<Item>[] : T extends object ? { [Key in keyof T]: Inputs<T[Key]> } : T
->;
+type Inputs<T> = Input<T extends (infer Item)[] ? Inputs<Item>[] : T extends object ? Complete<T> : T>;
 
 /** What is written of that which a schema reads. */
-type Written<Schema extends z.ZodType> = { [Key in keyof z.input<Schema>]: Inputs<z.input<Schema>[Key]> };
+type Written<Schema extends z.ZodType> = Complete<z.input<Schema>>;
 
 const token = <Name extends string>(name: Name) => `contrast-runtime:index:${name}` as const;
 
@@ -163,9 +164,44 @@ export const localClusterCard = {
   }): Written<typeof localClusterSchema> & { name: string } => ({ name, nodes }),
 };
 
-/** Of these a reviewer sees the differences themselves. */
-export const runtimeClassesCard = { type: token("RuntimeClasses") };
-export const confidentialWorkloadCard = { type: token("ConfidentialWorkload") };
+const runtimeClassesSchema = z.object({
+  classes: z.array(
+    z.object({
+      handler: z.string(),
+      platform: z.string(),
+      /** What Kubernetes adds to the requests of each pod, by resource. */
+      overhead: z.record(z.string(), z.string()),
+    }),
+  ),
+});
+type RuntimeClassCard = Written<typeof runtimeClassesSchema.shape.classes.element> & { handler: string };
+
+export const runtimeClassesCard = {
+  type: token("RuntimeClasses"),
+  schema: runtimeClassesSchema,
+  build: (classes: RuntimeClassCard[]): Written<typeof runtimeClassesSchema> => ({
+    classes: classes.map(({ handler, platform, overhead }) => ({ handler, platform, overhead })).sort(byHandler),
+  }),
+};
+
+const confidentialWorkloadSchema = z.object({
+  handler: z.string(),
+  payload: z.string(),
+  /** What a report shows of it, hex. */
+  initdata: z.object({ digest: z.string(), hostData: z.string(), mrConfigId: z.string() }),
+  policyDigest: z.string().optional(),
+  /** Of the images' layers, by container. */
+  rootHashes: z.record(z.string(), z.array(z.string())).optional(),
+  /** A table of measure/, whose rows and columns depend on the TEE. */
+  reference: z.unknown(),
+});
+
+export const confidentialWorkloadCard = {
+  type: token("ConfidentialWorkload"),
+  schema: confidentialWorkloadSchema,
+  /** All of what a verifier sees of its pods. */
+  build: (card: Written<typeof confidentialWorkloadSchema>): Written<typeof confidentialWorkloadSchema> => card,
+};
 
 export const cards = [
   ...[contrastRuntimeCard, nodeInstallerCard, runtimeClassesCard, bareMetalNodesCard, localClusterCard],

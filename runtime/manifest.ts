@@ -86,17 +86,3 @@ export const manifestSchema = z.strictObject({
   measurement: measurementInputs.optional(),
 });
 export type Manifest = z.infer<typeof manifestSchema>;
-
-/** The manifest that a text is, or what is wrong with it, to go on after the file's name: "is no manifest: …". */
-export function parseManifest(text: string): Manifest | string {
-  let content: unknown;
-  try {
-    content = JSON.parse(text);
-  } catch (error) {
-    return `is no manifest: ${error instanceof Error ? error.message : error}`;
-  }
-  const { data, error } = manifestSchema.safeParse(content);
-  if (data !== undefined) return data;
-  const problems = error.issues.map(({ path, message }) => `${path.join(".") || "the document"}: ${message}`);
-  return `is no manifest: ${problems.join("; ")}`;
-}

@@ -50,6 +50,9 @@ export const handlerLabelPrefix = `${domain}/`;
 /** The node label that says that this node serves the handler. */
 export const handlerLabel = (handler: string): string => ownKey(handler);
 
+/** AKS sets this label on the nodes of a pool. */
+export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });
+
 /** Node annotation in which a group's installer publishes its state, as JSON of `nodeStatusSchema`. */
 export const statusAnnotation = (group: string): string => `status.${domain}/${group}`;
 

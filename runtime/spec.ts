@@ -15,9 +15,9 @@ export const platformNames = [
 export type PlatformName = (typeof platformNames)[number];
 
 /** `contrast-cc-<platform>-<8 hex>`, or `contrast-insecure-<platform>-<8 hex>` where nothing is confidential. */
-export const handlerName = z
-  .string()
-  .regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, { error: "must be contrast-cc-<platform>-<8 hex digits>" });
+export const handlerName = z.string().regex(/^contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$/, {
+  error: "must be contrast-cc-<platform>-<8 hex digits>, or contrast-insecure-<platform>-<8 hex digits>",
+});
 
 /** A lower-case DNS label: names of groups, clusters and their nodes. */
 export const dnsLabel = (longest: number) =>
@@ -31,7 +31,7 @@ export const nodePath = z.string().regex(/^(?!.*\/\.{1,2}(\/|$))(\/[^/"'\\\p{Cc}
 });
 
 /** A systemd service; nothing that systemctl would take for an option. */
-export const unitName = z.string().regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, {
+const unitName = z.string().regex(/^[A-Za-z0-9@._][A-Za-z0-9@._-]*\.service$/, {
   error: 'must be the name of a systemd service, with ".service" at its end',
 });
 
@@ -82,12 +82,12 @@ export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 export const groupName = dnsLabel(40);
 
 /** As a containerd names itself, such as "2.2.2-bd1.34"; the numbers alone decide. */
-const containerdVersion = z.string().regex(/^v?\d+\.\d+\.\d+/, {
-  error: ({ input }) => `${JSON.stringify(input)} is not a version such as 1.7.24 or 2.2.9`,
-});
+const containerdVersion = z
+  .string()
+  .regex(/^v?\d+\.\d+\.\d+[\w.+~-]*$/, { error: "must be a version such as 1.7.24 or 2.2.9", abort: true });
 
 /** How the nodes of a group run containerd: a distribution, and overrides of its own values (see distributions.ts). */
-const distributionChoice = z.strictObject({
+export const distributionChoice = z.strictObject({
   name: z.enum(distributionNames),
   configPath: nodePath.optional(),
   socket: nodePath.optional(),

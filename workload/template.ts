@@ -82,41 +82,65 @@ export interface PreparedWorkload {
   vcpus: number;
 }
 
+/** A field of the template or of the options, and what is wrong with it: words that go on after its name. */
+export interface Problem {
+  field: string;
+  message: string;
+}
+
+/** Everything that makes a template unfit. */
+export class UnfitWorkload extends Refusal {
+  readonly problems: readonly Problem[];
+
+  constructor(handler: string, problems: readonly Problem[]) {
+    const lines = problems.map(({ field, message }) => `- ${field} ${message}.`);
+    super("workload", `The pod template is not fit for ${handler}:\n${lines.join("\n")}`);
+    this.problems = problems;
+  }
+}
+
 /**
  * Returns the template ready for the runtime: class, requests equal to limits, annotations. Everything
  * that makes it unfit is refused at once, with the fields' paths.
  */
 export function prepareWorkload(template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
-  const problems: string[] = [];
+  const problems: Problem[] = [];
   const { spec } = template;
   // Pulumi's Kubernetes types allow a template without containers.
-  if (!Array.isArray(spec?.containers)) throw unfit(options.handler, ["spec.containers is missing"]);
+  if (!Array.isArray(spec?.containers))
+    throw new UnfitWorkload(options.handler, [{ field: "spec.containers", message: "is missing" }]);
   if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
-    problems.push(`spec.runtimeClassName is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`);
+    problems.push({
+      field: "spec.runtimeClassName",
+      message: `is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`,
+    });
   }
   for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const) {
     if (spec[field] === true)
-      problems.push(`spec.${field} is true, but a confidential VM shares nothing with its host`);
+      problems.push({ field: `spec.${field}`, message: "is true, but a confidential VM shares nothing with its host" });
   }
   if (spec.resources !== undefined)
-    problems.push(
-      "spec.resources is set, but the VM is made as large as its containers' own limits: set those instead",
-    );
+    problems.push({
+      field: "spec.resources",
+      message: "is set, but the VM is made as large as its containers' own limits: set those instead",
+    });
   if (
     options.guestPull &&
     (spec.imagePullSecrets?.length ?? 0) > 0 &&
     options.initdata.data["cdh.toml"] === undefined
   ) {
-    problems.push(
-      'spec.imagePullSecrets do not reach the guest, which pulls the images: name their key broker resource in the initdata\'s "cdh.toml"',
-    );
+    problems.push({
+      field: "spec.imagePullSecrets",
+      message:
+        'do not reach the guest, which pulls the images: name their key broker resource in the initdata\'s "cdh.toml"',
+    });
   }
   const prepare = (field: string, containers: Container[]) =>
     containers.map((container, index) => prepareContainer(container, `spec.${field}[${index}]`, problems));
   const containers = prepare("containers", spec.containers);
   const initContainers = prepare("initContainers", spec.initContainers ?? []);
   const rootHashes = options.layers && rootHashesOf([...initContainers, ...containers], options.layers, problems);
-  if (containers.length === 0) problems.push("spec.containers is empty");
+  if (containers.length === 0) problems.push({ field: "spec.containers", message: "is empty" });
 
   const { name, value, digest } = guestData(options, problems);
   const vcpus = guestVcpus(containers, initContainers, options.defaultVcpus ?? 1);
@@ -127,20 +151,26 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
     if ((given[key] ?? text) === text) continue;
     const other =
       key === name ? "another document than the one given" : "something other than what belongs to this guest";
-    problems.push(`metadata.annotations["${key}"] is set to ${other}`);
+    problems.push({ field: `metadata.annotations["${key}"]`, message: `is set to ${other}` });
   }
   for (const [key, text] of Object.entries(annotations)) {
     if (!key.startsWith(kataAnnotations) && !key.startsWith(deviceAnnotations)) continue;
     if (!reachesShim(options.podAnnotations, key))
-      problems.push(`metadata.annotations["${key}"] is ${shown(text)}, but ${withheld(key, options)}`);
+      problems.push({
+        field: `metadata.annotations["${key}"]`,
+        message: `is ${shown(text)}, but ${withheld(key, options)}`,
+      });
   }
   const size = Object.entries(annotations).reduce(
     (sum, [key, text]) => sum + Buffer.byteLength(key) + Buffer.byteLength(text),
     0,
   );
   if (size > 256 << 10)
-    problems.push(`metadata.annotations has ${size} bytes with the initdata, but Kubernetes allows ${256 << 10}`);
-  if (problems.length > 0) throw unfit(options.handler, problems);
+    problems.push({
+      field: "metadata.annotations",
+      message: `has ${size} bytes with the initdata, but Kubernetes allows ${256 << 10}`,
+    });
+  if (problems.length > 0) throw new UnfitWorkload(options.handler, problems);
 
   const policy = options.initdata.data["policy.rego"];
   return {
@@ -176,33 +206,37 @@ function withheld(key: string, { podAnnotations }: WorkloadOptions): string {
   return `containerd hands nothing of ${kataAnnotations}* to this runtime except ${own}: remove it`;
 }
 
-const unfit = (handler: string, problems: string[]) =>
-  new Refusal(
-    "workload",
-    `The pod template is not fit for ${handler}:\n${problems.map((problem) => `- ${problem}.`).join("\n")}`,
-  );
-
 /** The annotation with which the guest gets its policy and data files, and the digest that stands for them. */
 function guestData(
   { initdata, podAnnotations, withoutPolicy = false }: WorkloadOptions,
-  problems: string[],
+  problems: Problem[],
 ): { name: string; value: string; digest: Uint8Array } {
   const given = initdata.data["policy.rego"];
   if (given !== undefined && withoutPolicy)
-    problems.push('withoutPolicy is true, but initdata.data has a "policy.rego": remove one of them');
-  if (given?.trim() === "") problems.push('initdata.data["policy.rego"] is empty, which is no policy');
+    problems.push({
+      field: "withoutPolicy",
+      message: 'is true, but initdata.data has a "policy.rego": remove one of them',
+    });
+  if (given?.trim() === "")
+    problems.push({ field: 'initdata.data["policy.rego"]', message: "is empty, which is no policy" });
   if (podAnnotations.includes(initdataAnnotation)) {
     if (given === undefined && !withoutPolicy)
-      problems.push(
-        "initdata.data has no \"policy.rego\": the one in the guest's image then decides, and upstream Kata's lets the host do anything, such as run programs in the containers. Add one (genpolicy writes it), or say withoutPolicy: true",
-      );
+      problems.push({
+        field: "initdata.data",
+        message:
+          "has no \"policy.rego\": the one in the guest's image then decides, and upstream Kata's lets the host do anything, such as run programs in the containers. Add one (genpolicy writes it), or say withoutPolicy: true",
+      });
     const document = initdataDocument(initdata);
     return { name: initdataAnnotation, value: encodeInitdata(document), digest: initdataDigest(document).digest };
   }
   const { "policy.rego": policy, ...others } = initdata.data;
-  if (policy === undefined) problems.push('initdata.data has no "policy.rego", without which no container may start');
+  if (policy === undefined)
+    problems.push({ field: "initdata.data", message: 'has no "policy.rego", without which no container may start' });
   for (const file of Object.keys(others))
-    problems.push(`initdata.data["${file}"] does not reach the guest: this Kata takes only the policy`);
+    problems.push({
+      field: `initdata.data["${file}"]`,
+      message: "does not reach the guest: this Kata takes only the policy",
+    });
   const rego = policy ?? "";
   return {
     name: policyAnnotation,
@@ -211,11 +245,12 @@ function guestData(
   };
 }
 
-function prepareContainer(container: Container, path: string, problems: string[]): Container {
+function prepareContainer(container: Container, path: string, problems: Problem[]): Container {
   if (!/@sha256:[0-9a-f]{64}$/.test(container.image ?? "")) {
-    problems.push(
-      `${path}.image is "${container.image ?? ""}", expected a digest (…@sha256:<64 hex digits>): the policy applies to one content only`,
-    );
+    problems.push({
+      field: `${path}.image`,
+      message: `is "${container.image ?? ""}", expected a digest (…@sha256:<64 hex digits>): the policy applies to one content only`,
+    });
   }
   const { limits = {}, requests = {} } = container.resources ?? {};
   const merged: Quantities = { ...requests, ...limits };
@@ -225,16 +260,18 @@ function prepareContainer(container: Container, path: string, problems: string[]
   ] as const) {
     const limit = merged[name];
     const field = `${path}.resources.limits.${name}`;
-    if (limit === undefined) problems.push(`${field} is missing: the limits decide the VM's size, once and for all`);
+    if (limit === undefined)
+      problems.push({ field, message: `is missing: the limits decide the VM's size, once and for all` });
     // Zero is Kubernetes' word for no limit.
-    else if (!amount(limit)) problems.push(`${field} is "${limit}", expected ${example}`);
+    else if (!amount(limit)) problems.push({ field, message: `is "${limit}", expected ${example}` });
   }
   for (const [name, request] of Object.entries(requests)) {
     const limit = limits[name];
     if (limit !== undefined && !isEqual(limit, request)) {
-      problems.push(
-        `${path}.resources.requests.${name} is ${request}, but limits.${name} is ${limit}: a VM cannot grow, so they must be equal`,
-      );
+      problems.push({
+        field: `${path}.resources.requests.${name}`,
+        message: `is ${request}, but limits.${name} is ${limit}: a VM cannot grow, so they must be equal`,
+      });
     }
   }
   return { ...container, resources: { ...container.resources, limits: merged, requests: merged } };
@@ -243,11 +280,14 @@ function prepareContainer(container: Container, path: string, problems: string[]
 function rootHashesOf(
   containers: Container[],
   layers: NonNullable<WorkloadOptions["layers"]>,
-  problems: string[],
+  problems: Problem[],
 ): Record<string, string[]> {
   const found = containers.map(({ name, image = "" }) => {
     if (layers[image] === undefined)
-      problems.push(`layers has no root hashes of ${image}, the image of ${name}: compute them with measure layers`);
+      problems.push({
+        field: "layers",
+        message: `has no root hashes of ${image}, the image of ${name}: compute them with measure layers`,
+      });
     return [name, (layers[image] ?? []).map(({ rootHash }) => rootHash)] as const;
   });
   return Object.fromEntries(found);

@@ -1,76 +1,86 @@
-import { poolSelector } from "../aks-coco-node-pool.ts";
+import { poolSelector } from "../../runtime/names.ts";
+import { at, type GroupPart, type Labels, listed } from "./group-part.ts";
 import type { Mistake } from "./mistakes.ts";
-import type { GroupShape } from "./schema.ts";
 
-type Nodes = GroupShape["nodes"];
-type Groups = ReadonlyMap<string, GroupShape>;
+/** Finds what is listed twice, and nodes that are in two groups, as far as that can be seen without a cluster. */
+export const checkOverlap = (groups: readonly GroupPart[]): Mistake[] => [
+  ...namedTwice(groups),
+  ...listedTwice(groups),
+  ...selectedTwice(groups),
+  ...unselected(groups),
+];
 
-/** Finds nodes that are in two groups, as far as that can be seen without a cluster. */
-export function checkOverlap(groups: Groups): Mistake[] {
-  return [...listedTwice(groups), ...selectedTwice(groups), ...unselected(groups)];
+function* namedTwice(groups: readonly GroupPart[]): Iterable<Mistake> {
+  for (const [i, group] of groups.entries()) {
+    const first = groups.findIndex(({ name }) => name === group.name);
+    if (first < i) yield { key: at(group, "group"), message: `${JSON.stringify(group.name)} is listed twice.` };
+  }
 }
 
-function* listedTwice(groups: Groups): Iterable<Mistake> {
-  const owners = new Map<string, string>();
-  for (const [group, { nodes }] of groups) {
-    for (const { thing, key, shown } of claims(nodes)) {
+type Listing = Pick<GroupPart, "name" | "key" | "terms" | "nodes">;
+
+export function* listedTwice(groups: readonly Listing[]): Iterable<Mistake> {
+  const owners = new Map<string, Listing>();
+  for (const group of groups) {
+    for (const { thing, path, shown } of claims(group)) {
       const owner = owners.get(thing);
       if (owner === undefined) owners.set(thing, group);
       else
         yield {
-          key: `groups.${group}.nodes.${key}`,
+          key: at(group, path),
           message:
             owner === group
               ? `"${shown}" is listed twice.`
-              : `"${shown}" is already in group ${owner}. A node is in one group only.`,
+              : `"${shown}" is already in group ${owner.name}. A node is in one group only.`,
         };
     }
   }
 }
 
 /** What a group names, each of which only one group may have: nodes, hosts' addresses, pools. */
-function claims({ names = [], hosts = [], pool }: Nodes): { thing: string; key: string; shown: string }[] {
+function claims({ nodes, terms: { paths } }: Listing): { thing: string; path: string; shown: string }[] {
+  const { names = [], hosts = [], pool } = nodes;
   return [
-    ...names.map((name, i) => ({ thing: `node ${name}`, key: `names[${i}]`, shown: name })),
+    ...names.map((name, i) => ({ thing: `node ${name}`, path: `${paths.names}[${i}]`, shown: name })),
     ...hosts.flatMap(({ name, address, port }, i) => [
-      { thing: `node ${name}`, key: `hosts[${i}].name`, shown: name },
-      { thing: `address ${address}:${port}`, key: `hosts[${i}].address`, shown: address },
+      { thing: `node ${name}`, path: `${paths.hosts}[${i}].name`, shown: name },
+      ...(address !== undefined && port !== undefined
+        ? [{ thing: `address ${address}:${port}`, path: `${paths.hosts}[${i}].address`, shown: address }]
+        : []),
     ]),
-    ...(pool ? [{ thing: `pool ${pool.name}`, key: "pool.name", shown: pool.name }] : []),
+    ...(pool ? [{ thing: `pool ${pool.name}`, path: paths.poolName, shown: pool.name }] : []),
   ];
 }
 
-function* selectedTwice(groups: Groups): Iterable<Mistake> {
-  for (const [group, { nodes }] of groups) {
-    for (const [other, { nodes: others }] of groups) {
-      if (other === group) break;
+function* selectedTwice(groups: readonly GroupPart[]): Iterable<Mistake> {
+  for (const [i, group] of groups.entries()) {
+    const { nodes, terms } = group;
+    for (const { name, nodes: others } of groups.slice(0, i)) {
       // Two pools are compared by name.
       if (!(nodes.selector ?? others.selector) || !within(labelsOf(nodes), labelsOf(others))) continue;
       yield {
-        key: `groups.${group}.nodes.${nodes.selector ? "selector" : "pool"}`,
-        message: `also selects nodes of group ${other}. A node is in one group only.`,
+        key: at(group, nodes.selector ? terms.paths.selector : terms.paths.pool),
+        message: `also selects nodes of group ${name}. A node is in one group only.`,
       };
     }
   }
 }
 
-function* unselected(groups: Groups): Iterable<Mistake> {
-  if (groups.size < 2) return;
-  for (const [group, { nodes }] of groups) {
-    if (nodes.names || nodes.hosts || nodes.pool || nodes.selector) continue;
+function* unselected(groups: readonly GroupPart[]): Iterable<Mistake> {
+  if (groups.length < 2) return;
+  for (const group of groups) {
+    if (group.used.length > 0) continue;
     yield {
-      key: `groups.${group}.nodes`,
-      message:
-        "is missing. With several groups, each must say which nodes are its own: selector, names, hosts or pool.",
+      key: at(group, group.terms.missing),
+      message: `is missing. With several groups, each must say which nodes are its own: ${listed(group.terms, " or ")}.`,
     };
   }
 }
 
-const labelsOf = ({ selector, pool }: Nodes): Record<string, string> =>
-  selector ?? (pool ? poolSelector(pool.name) : {});
+const labelsOf = ({ selector, pool }: GroupPart["nodes"]): Labels => selector ?? (pool ? poolSelector(pool.name) : {});
 
 /** Whether every node with all the labels of one has all those of the other, or vice versa. */
-function within(a: Record<string, string>, b: Record<string, string>): boolean {
+function within(a: Labels, b: Labels): boolean {
   const [few, many] = Object.keys(a).length < Object.keys(b).length ? [a, b] : [b, a];
   return Object.keys(few).length > 0 && Object.entries(few).every(([key, value]) => many[key] === value);
 }

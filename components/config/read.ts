@@ -2,8 +2,9 @@ import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { groupName } from "../../runtime/spec.ts";
 import { check, type Mistake, secretPaths, unknownKey } from "./mistakes.ts";
-import { checkRuntimes, type RuntimeConfiguration, readRuntimes } from "./payloads.ts";
+import { type RuntimeConfiguration, readRuntimes } from "./payloads.ts";
 import { checkRules, type Parts } from "./rules.ts";
+import { checkRuntimes } from "./runtime-rules.ts";
 import {
   type ClusterConfiguration,
   type GroupShape,
@@ -50,7 +51,15 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
   for (const [name, group] of parts.groups) {
     groups.push({ ...group, name, runtimes: await readRuntimes(name, group, source.readText, mistakes) });
   }
-  mistakes.push(...checkRuntimes(groups));
+  mistakes.push(
+    ...checkRuntimes(
+      groups.map(({ name, runtimes }) => ({
+        name,
+        key: `groups.${name}.runtimes`,
+        runtimes: runtimes.map(({ manifest, ...runtime }) => ({ ...runtime, payload: manifest.name })),
+      })),
+    ),
+  );
 
   const { cluster, installerImage, registry } = parts;
   const image = await readImage(parts, source, mistakes);

@@ -1,9 +1,9 @@
-import { groupRules } from "./group-rules.ts";
+import { checkGroups } from "./group-check.ts";
+import { type GroupPart, type Rule, type Terms, unusedAuthorities, ways } from "./group-part.ts";
 import { clusterOptions } from "./local-cluster.ts";
 import type { Mistake } from "./mistakes.ts";
-import { nodeRules } from "./node-rules.ts";
-import { checkOverlap } from "./overlap.ts";
 import type { ClusterConfiguration, GroupShape, RegistryConfiguration } from "./schema.ts";
+import { stackNodeRules } from "./stack-node-rules.ts";
 
 /** What parsed; a part with a mistake of its own is absent, and rules that need it are skipped. */
 export interface Parts {
@@ -14,29 +14,40 @@ export interface Parts {
   groups: ReadonlyMap<string, GroupShape>;
 }
 
-/** A group among the stack's parts. */
-export interface GroupPart {
-  /** Where it stands: `groups.<name>`. */
-  key: string;
-  group: GroupShape;
-  cluster: ClusterConfiguration | undefined;
-}
-
-/** What must hold between keys: each breach is a mistake. */
-export type Rule<Part> = (part: Part) => Iterable<Mistake>;
-
 /** All mistakes that concern more than one key. */
 export function checkRules(parts: Parts): Mistake[] {
-  const { groups, cluster } = parts;
-  const perGroup = [...nodeRules, ...groupRules];
+  const { cluster } = parts;
+  const groups = [...parts.groups].map(([name, group]) => ({ key: `groups.${name}`, name, group, cluster }));
   return [
     ...stackRules.flatMap((rule) => [...rule(parts)]),
-    ...[...groups].flatMap(([name, group]) =>
-      perGroup.flatMap((rule) => [...rule({ key: `groups.${name}`, group, cluster })]),
+    ...groups.flatMap((group) => stackNodeRules.flatMap((rule) => [...rule(group)])),
+    ...checkGroups(
+      groups.map(
+        ({ group, ...rest }): GroupPart => ({
+          ...group,
+          ...rest,
+          cluster: cluster?.kind,
+          terms,
+          used: ways.filter((way) => group.nodes[way] !== undefined),
+        }),
+      ),
     ),
-    ...checkOverlap(groups),
   ];
 }
+
+/** What a stack calls the keys of a group's nodes. */
+const terms: Terms = {
+  nodes: "nodes",
+  missing: "nodes",
+  paths: {
+    selector: "nodes.selector",
+    names: "nodes.names",
+    hosts: "nodes.hosts",
+    pool: "nodes.pool",
+    poolName: "nodes.pool.name",
+  },
+  words: { selector: "selector", names: "names", hosts: "hosts", pool: "pool" },
+};
 
 const stackRules: Rule<Parts>[] = [
   function* stackName({ stack, cluster }) {
@@ -64,35 +75,15 @@ const stackRules: Rule<Parts>[] = [
   },
 
   function* pullSecret({ registry, cluster }) {
-    if (registry?.pullSecret === undefined) return;
-    const key = "registry.pullSecret";
-    if (!isDockerConfiguration(registry.pullSecret))
+    if (registry?.pullSecret !== undefined && cluster?.kind === "yaml")
       yield {
-        key,
-        message: '[secret] must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}.',
-      };
-    if (cluster?.kind === "yaml")
-      yield {
-        key,
+        key: "registry.pullSecret",
         message: `[secret] would be written into ${cluster.directory} in plain text. Let the nodes' own set-up log in to the registry, and remove it here.`,
       };
   },
 
   function* authorities({ registry, groups }) {
     if (registry?.ca !== undefined && ![...groups.values()].some(({ nodes }) => nodes.hosts))
-      yield {
-        key: "registry.ca",
-        message:
-          "reaches nodes by SSH only, and no group has nodes.hosts. Let the nodes' own set-up trust it, and remove it here.",
-      };
+      yield { key: "registry.ca", message: unusedAuthorities("nodes.hosts") };
   },
 ];
-
-function isDockerConfiguration(text: string): boolean {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && "auths" in value;
-  } catch {
-    return false;
-  }
-}

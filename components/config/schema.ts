@@ -1,9 +1,12 @@
 import { z } from "zod";
+import { oldestContainerd } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { distributionNames, dnsLabel, groupName, nodePath, platformNames, unitName } from "../../runtime/spec.ts";
-import { authorities } from "../certificates.ts";
+import { distributionChoice, distributionNames, dnsLabel, groupName, platformNames } from "../../runtime/spec.ts";
+import { isAtLeast } from "../../runtime/version.ts";
+import { authorities } from "./certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
+import { image, registryHost } from "./image-reference.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 
@@ -18,6 +21,17 @@ import { clusterOptions } from "./local-cluster.ts";
 
 const must = (error: string) => ({ error });
 export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
+
+/** What kubelets read. */
+export const dockerConfiguration = secret.refine((text) => {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && "auths" in value;
+  } catch {
+    return false;
+  }
+}, must('must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}'));
+
 /** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
@@ -119,9 +133,6 @@ const clusterSchema = z
       "retiredService}`. `{kind: yaml, directory}`: manifests in a directory of the project instead of a cluster.",
   );
 
-/** Without a dot, a port or localhost, containerd would take the first component for a Docker Hub user. */
-const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";
-
 /** Certificates in PEM; the output is their canonical form, and nothing else of the text. */
 export const registryCa = z
   .string()
@@ -151,7 +162,9 @@ const registrySchema = z
       .describe(
         "Certificates of the registry's authorities in PEM. Hosts that are reached by SSH are made to trust them for it.",
       ),
-    pullSecret: secret.optional().describe("Content of a .dockerconfigjson with which nodes pull the image."),
+    pullSecret: dockerConfiguration
+      .optional()
+      .describe("Content of a .dockerconfigjson with which nodes pull the image."),
   })
   .default({})
   .describe(
@@ -159,15 +172,6 @@ const registrySchema = z
       "`pullSecret`.",
   );
 
-const reference = new RegExp(`^${registryHost}(/[a-z0-9._-]+)+`);
-/** registry/repository@sha256:…, or one other word */
-const image = (word?: string, meaning = "") =>
-  z.string().check(({ value, issues }) => {
-    const rest = value.replace(reference, "");
-    if (value === word || digest.test(rest)) return;
-    issues.push({ code: "custom", message: imageMistake(value, rest, meaning), input: value });
-  });
-export const imageReference = image();
 const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
   .meta({ pattern: `^(local|${registryHost}(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64})$` })
   .default("local")
@@ -176,30 +180,22 @@ const installerImageSchema = image("local", ', or "local" for the image that `np
       "for local clusters.",
   );
 
-const digest = /^@sha256:[0-9a-f]{64}$/;
-
-function imageMistake(value: string, rest: string, meaning: string): string {
-  if (rest === value && digest.test(value.slice(value.indexOf("@"))) && /^[a-z0-9._/-]+@/.test(value))
-    return "does not say which registry: must begin with a host, such as docker.io/";
-  if (rest.startsWith(":"))
-    return rest.includes("@")
-      ? "has a tag besides the digest, which alone counts: leave out the tag"
-      : "names an image by tag, which may be a different image tomorrow: must end in @sha256:<64 hex digits>";
-  return `must be registry/repository@sha256:<64 hex digits>${meaning}`;
-}
-
+const { name, configPath, socket, unit, containerdVersion } = distributionChoice.shape;
 export const distribution = z
   .strictObject({
-    name: z.enum(distributionNames).describe("How the nodes run containerd; `containerd` is plain or kubeadm."),
-    configPath: nodePath.optional().describe("The file that is edited, if it is not the distribution's own."),
-    socket: nodePath.optional().describe("containerd's socket, if it is not the distribution's own."),
-    unit: unitName.optional().describe("containerd's systemd unit, if it is not the distribution's own."),
-    containerdVersion: z
-      .string()
-      .regex(/^v?\d+\.\d+\.\d+([-+~][0-9A-Za-z.+~-]{1,100})?$/, must("must be a version such as 2.1.4"))
+    name: name.describe("How the nodes run containerd; `containerd` is plain or kubeadm."),
+    configPath: configPath.describe("The file that is edited, if it is not the distribution's own."),
+    socket: socket.describe("containerd's socket, if it is not the distribution's own."),
+    unit: unit.describe("containerd's systemd unit, if it is not the distribution's own."),
+    containerdVersion: containerdVersion
+      .unwrap()
+      .refine(
+        (version) => isAtLeast(version, oldestContainerd),
+        must(`is out of support and ignores where a runtime's shim is. Allowed: ${oldestContainerd} and later`),
+      )
       .optional()
       .describe("For plans on a tree without containerd: the version that the nodes will have."),
-  })
+  } satisfies Record<keyof typeof distributionChoice.shape, z.ZodType>)
   .meta({ expected: `one of ${distributionNames.join(", ")}, or a map with such a name and overrides` })
   .describe(
     "`containerd` (plain, kubeadm), `aks`, `k3s`, `rke2`, `k0s`, `microk8s`; or an object with `name` and the overrides " +

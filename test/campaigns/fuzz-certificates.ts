@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { registryScript } from "../../components/bare-metal-scripts.ts";
-import { authorities } from "../../components/certificates.ts";
+import { authorities } from "../../components/config/certificates.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { certificate } from "../fixtures/certificates.ts";
 

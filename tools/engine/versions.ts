@@ -8,7 +8,7 @@ const require = createRequire(import.meta.url);
  * place lists a version.
  */
 function sdkVersion(packageName: string): string {
-  return readManifest(packageName).version;
+  return packageJson(packageName).version;
 }
 
 /** The engine's version, which is the SDK's. Its Go module repeats the version; a test compares the two. */
@@ -22,10 +22,10 @@ export type Provider = (typeof providers)[number];
 
 /** The plugin version that the provider's SDK asks the engine for. */
 export function pluginVersion(provider: Provider): string {
-  const { pulumi, version } = readManifest(`@pulumi/${provider}`);
+  const { pulumi, version } = packageJson(`@pulumi/${provider}`);
   return (pulumi?.version ?? version).replace(/^v/, "");
 }
 
-function readManifest(packageName: string): { version: string; pulumi?: { version?: string } } {
+function packageJson(packageName: string): { version: string; pulumi?: { version?: string } } {
   return JSON.parse(readFileSync(require.resolve(`${packageName}/package.json`), "utf8"));
 }

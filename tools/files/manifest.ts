@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { type Manifest, parseManifest } from "../../runtime/manifest.ts";
+import { parseManifest } from "../../components/config/manifest.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 
 /**
@@ -18,6 +19,6 @@ export async function readManifest(file: string, remedy: string): Promise<Manife
     });
   }
   const manifest = parseManifest(text);
-  if (typeof manifest === "string") throw new Refusal("manifest-invalid", `${file} ${manifest}. ${remedy}`);
+  if (typeof manifest === "string") throw new Refusal("manifest-invalid", `${file} ${manifest} ${remedy}`);
   return manifest;
 }

@@ -84,7 +84,11 @@ const mistakes: [keyof typeof components, string, object][] = [
   ["NodeInstaller", "minimumNodes", { minimumNodes: "1; id" }],
   ["NodeInstaller", "runtimes[0].handler", { runtimes: [{ ...runtime, handler: "../x" }] }],
   ["NodeInstaller", "runtimes[0].manifest", { runtimes: [{ ...runtime, acknowledgedAdvisories: [] }] }],
-  ["NodeInstaller", "runtimes[1].manifest", { runtimes: [runtime, { ...runtime, platform: "aks-clh-snp" }] }],
+  [
+    "NodeInstaller",
+    "runtimes[1].manifest",
+    { runtimes: [runtime, { ...runtime, manifest: fixtureManifest("contrast-aks") }] },
+  ],
   [
     "NodeInstaller",
     "runtimes[0].acknowledgedAdvisories[2]",

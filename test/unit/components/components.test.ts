@@ -41,11 +41,10 @@ const podOf = (plan: Recorded[]): PodSpec =>
   (find(plan, ":DaemonSet").inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
 
 describe("a runtime on two groups", () => {
-  const tdx = { ...group("metal-qemu-tdx", "contrast-go"), group: "tdx" };
   const both = [
-    group("metal-qemu-snp", "contrast-go"),
-    { ...group("metal-qemu-snp", "contrast-go"), group: "others" },
-    tdx,
+    group("metal-qemu-snp", "contrast-go", { nodeNames: ["a"] }),
+    group("metal-qemu-snp", "contrast-go", { nodeNames: ["b"], group: "others" }),
+    group("metal-qemu-tdx", "contrast-go", { nodeNames: ["c"], group: "tdx" }),
   ];
   let plan: Recorded[];
   beforeAll(async () => {

@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { expect, test } from "vitest";
+import { WrongArguments } from "../../../components/arguments.ts";
 import { ConfidentialWorkload, type ConfidentialWorkloadArgs } from "../../../components/confidential-workload.ts";
 import { launchValues } from "../../../measure/launch-values.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
@@ -122,5 +123,31 @@ test("on AKS the card has the roots of the images' layers, if it is known how no
   const newer = { ...aks, manifest: { ...manifest, kataVersion: "3.15.0.aks0" } };
   await expect(workload(newer)).rejects.toThrow(
     "has Kata 3.15.0.aks0, but how nodes compute the root hashes of layers is known only for",
+  );
+});
+
+test("a template that does not fit is a mistake in the arguments, with the paths of its fields", async () => {
+  const container = { name: "web", image: "registry.example.com/app:latest", resources: { limits: { cpu: "1" } } };
+  const initdata = { algorithm: "sha256" as const, data: {} };
+  const unfit = args({ template: { spec: { hostNetwork: true, containers: [container] } }, initdata });
+  let refusal: unknown;
+  const registered = await record(() => {
+    try {
+      new ConfidentialWorkload("web", unfit);
+    } catch (error) {
+      refusal = error;
+    }
+  });
+  expect(registered).toEqual([]);
+  expect(refusal).toBeInstanceOf(WrongArguments);
+  const { errors, message } = refusal as WrongArguments;
+  expect(errors.map(({ propertyPath }) => propertyPath)).toEqual([
+    "template.spec.hostNetwork",
+    "template.spec.containers[0].image",
+    "template.spec.containers[0].resources.limits.memory",
+    "initdata.data",
+  ]);
+  expect(message).toMatch(
+    /^The arguments of ConfidentialWorkload web cannot be used:\n {2}template\.spec\.hostNetwork: is true, but a confidential VM shares nothing with its host\.\n/,
   );
 });

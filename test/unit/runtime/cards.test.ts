@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
 import {
   bareMetalNodesCard,
+  confidentialWorkloadCard,
   contrastRuntimeCard,
   localClusterCard,
   nodeInstallerCard,
+  runtimeClassesCard,
 } from "../../../runtime/cards.ts";
-import { go, groupSteps, hostCard, linesOf, next, runtimeStep, summaryOf } from "../review/documents.ts";
+import { go, hostCard, next } from "../review/documents.ts";
 
 /** As the engine stores and prints them: without what is undefined. */
 const printed = (card: object) => JSON.parse(JSON.stringify(card)) as object;
@@ -46,49 +48,68 @@ describe("what components write is what a review reads", () => {
     ]);
   });
 
-  test("a key of another name does not compile", () => {
-    // @ts-expect-error: it is called onDestroy
-    nodeInstallerCard.build({ ...group, image: "i", onDelete: "leave" });
-    // @ts-expect-error: it is called platform
-    nodeInstallerCard.build({ ...group, image: "i", runtimes: [{ handler: "h", payload: "p", vmm: "v" }] });
-    const runtime = { handler: "h", acknowledged: [], closed: [], launch: {}, measured: {} };
-    // @ts-expect-error: it is called kataVersion
-    contrastRuntimeCard.build({ runtimes: [{ ...runtime, version: "3.28.0" }] });
+  test("of RuntimeClasses", () => {
+    const classes = [go, next].map(({ handler, platform }) => ({ handler, platform, overhead: { memory: "1Gi" } }));
+    const card = runtimeClassesCard.build(classes);
+    expect(card).toEqual({ classes: classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1)) });
+    expect(runtimeClassesCard.schema.parse(card)).toEqual(card);
+  });
+
+  test("of a workload", () => {
+    const initdata = { digest: "d", hostData: "h", mrConfigId: "m" };
+    const given = { handler: go.handler, payload: "p", initdata, reference: { snp: {} } };
+    const card = printed(confidentialWorkloadCard.build({ ...given, policyDigest: "0", rootHashes: undefined }));
+    expect(confidentialWorkloadCard.schema.parse(card)).toEqual({ ...given, policyDigest: "0" });
   });
 });
 
-describe("cards that earlier versions left in a stack's state", () => {
-  test("a group's, from before manifests could be written instead", () => {
-    const [card, ...specs] = groupSteps({ runtimes: [go] }, { runtimes: [go, next] });
-    if (card === undefined) throw new Error("no card");
-    const { handler, platform, payload } = go;
-    const image = `registry.example.com/installer@sha256:${"a".repeat(64)}`;
-    const old = { ...group, nodes: "all", onDestroy: "uninstall", image, runtimes: [{ handler, platform, payload }] };
-    const summary = summaryOf({ ...card, before: old }, ...specs);
-    expect(linesOf(summary, "Runtimes")).toEqual([expect.stringContaining(`gets \`${next.handler}\``)]);
-    expect(linesOf(summary, "Nodes")).toEqual([]);
-    expect(linesOf(summary, "Not explained here")).toEqual([]);
-  });
+/*
+ * What follows is for the compiler. The cards are values with a name, in which it looks for no keys that are too many: so it
+ * is the missing key that it finds, as it does where a builder has made the card in parts.
+ */
+test("a key of another name does not compile, in a card as in the items of its lists", () => {
+  const given = { ...group, image: "i", manifestsOnly: false };
+  const { onDestroy, ...others } = given;
+  // @ts-expect-error: it is called onDestroy
+  accepts<typeof nodeInstallerCard.build>({ ...others, onDelete: onDestroy });
 
-  test("runtimes', from before measured inputs and known holes were on it", () => {
-    const launch = (digit: string) => ({ "EPYC-Milan launch digest": digit.repeat(96) });
-    const runtime = { handler: go.handler, payload: "p", kata: "k", kataVersion: "v", launch: launch("a") };
-    const old = { handlers: { workers: [go.handler] }, runtimes: [runtime] };
-    const summary = summaryOf({ ...runtimeStep({}, { [go.handler]: { launch: launch("b") } }), before: old });
-    expect(linesOf(summary, "Attestation")[0]).toContain(`\`${"a".repeat(96)}\` → \`${"b".repeat(96)}\``);
-    expect(linesOf(summary, "Not explained here")).toEqual([]);
-  });
+  const installed = { handler: "h", platform: "p", payload: "p" };
+  accepts<typeof nodeInstallerCard.build>({ ...given, runtimes: [installed] });
+  const { platform, ...unnamed } = installed;
+  const renamed = { ...unnamed, vmm: platform };
+  // @ts-expect-error: it is called platform
+  accepts<typeof nodeInstallerCard.build>({ ...given, runtimes: [renamed] });
 
-  test.each([nodeInstallerCard, contrastRuntimeCard, bareMetalNodesCard, localClusterCard])(
-    "one of $type that this version cannot read is said to be",
-    ({ type }) => {
-      for (const before of [
-        { runtimes: {}, hosts: {}, nodes: {} },
-        { runtimes: null, hosts: [null], nodes: [3] },
-      ])
-        expect(
-          linesOf(summaryOf({ op: "update", type, name: "it", before, after: before }), "Not explained here"),
-        ).toContain(`unknown: What changes in \`it\` (\`${type}\`): this summary cannot read what it holds.`);
-    },
-  );
+  const measured = { handler: "h", payload: "p", kata: "k", closed: [], launch: {}, measured: {} };
+  const runtime = { ...measured, kataVersion: "3.28.0", acknowledged: [] };
+  accepts<typeof contrastRuntimeCard.build>({ handlers: {}, runtimes: [runtime] });
+  const versioned = { ...measured, version: "3.28.0", acknowledged: [] };
+  // @ts-expect-error: it is called kataVersion
+  accepts<typeof contrastRuntimeCard.build>({ handlers: {}, runtimes: [versioned] });
+  const known = { ...measured, kataVersion: "3.28.0", putUpWith: [] };
+  // @ts-expect-error: it is called acknowledged
+  accepts<typeof contrastRuntimeCard.build>({ handlers: {}, runtimes: [known] });
+
+  const host = { name: "n1", address: "192.0.2.1", hostKey: "ssh-ed25519 AAAA" };
+  accepts<typeof bareMetalNodesCard.build>({ hosts: [{ ...host, skipped: undefined }], ...go.host });
+  // @ts-expect-error: skipped is not there
+  accepts<typeof bareMetalNodesCard.build>({ hosts: [host], ...go.host });
+
+  const named = { handler: "h", platform: "p", overhead: { memory: "1Gi" } };
+  accepts<typeof runtimeClassesCard.build>({ classes: [named] });
+  const charged = { handler: "h", platform: "p", podFixed: { memory: "1Gi" } };
+  // @ts-expect-error: it is called overhead
+  accepts<typeof runtimeClassesCard.build>({ classes: [charged] });
+  // @ts-expect-error: it is called overhead
+  runtimeClassesCard.build([charged]);
+
+  const workload = { handler: "h", payload: "p", initdata: { digest: "d", hostData: "h", mrConfigId: "m" } };
+  const seen = { ...workload, rootHashes: undefined, reference: undefined };
+  confidentialWorkloadCard.build({ ...seen, policyDigest: "0" });
+  const digested = { ...seen, policySha256: "0" };
+  // @ts-expect-error: it is called policyDigest
+  confidentialWorkloadCard.build(digested);
 });
+
+type Card<Build extends (...args: never[]) => unknown> = ReturnType<Build>;
+const accepts = <Build extends (...args: never[]) => unknown>(_card: Card<Build>): void => {};

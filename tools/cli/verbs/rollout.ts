@@ -1,3 +1,4 @@
+import { defaults } from "../../../components/config/defaults.ts";
 import { systemNamespace } from "../../../runtime/names.ts";
 import { exitWith, Verb } from "../command.ts";
 import { clusterHelp } from "../help.ts";
@@ -9,12 +10,17 @@ export const verb = () =>
     .requiredOption("--group <name>", "the node group")
     .requiredOption("--spec-hash <sha256>", "of the group's install spec", hexDigits(64))
     .option("--namespace <name>", "the installers' namespace", systemNamespace)
-    .option("--minimum-nodes <number>", "fail if fewer nodes match", wholeNumber, 1)
+    .option("--minimum-nodes <number>", "fail if fewer nodes match", wholeNumber, defaults.minimumNodes)
     .option("--skip-nodes <a,b>", "dead nodes not to wait for", names, [])
     .option(
       "--nodes-may-leave",
       "name nodes that left the group with runtimes installed, but do not fail because of them",
     )
-    .option("--stall-timeout <seconds>", "give up when nothing has changed for this long", wholeNumber, 600)
+    .option(
+      "--stall-timeout <seconds>",
+      "give up when nothing has changed for this long",
+      wholeNumber,
+      defaults.stallTimeout,
+    )
     .addHelpText("after", clusterHelp("nodes failed or are missing"))
     .action(async (options) => exitWith(await (await import("../../fleet/rollout.ts")).rollout(options)));

@@ -1,4 +1,5 @@
 import { Option } from "@commander-js/extra-typings";
+import { defaults } from "../../../components/config/defaults.ts";
 import { systemNamespace } from "../../../runtime/names.ts";
 import { exitWith, Verb } from "../command.ts";
 import { clusterHelp } from "../help.ts";
@@ -25,6 +26,11 @@ pods use one of the runtimes, or if nodes are NotReady that are not named as dea
       [],
     )
     .option("--leave", "leave the nodes as they are; only remove the pods of dead nodes, which nothing else removes")
-    .option("--stall-timeout <seconds>", "give up when nothing has changed for this long", wholeNumber, 600)
+    .option(
+      "--stall-timeout <seconds>",
+      "give up when nothing has changed for this long",
+      wholeNumber,
+      defaults.stallTimeout,
+    )
     .addHelpText("after", clusterHelp("refused or failed"))
     .action(async (options) => exitWith(await (await import("../../fleet/uninstall.ts")).uninstall(options)));

@@ -90,7 +90,7 @@ export const malformed: Case[] = [
   [
     "containerd's version",
     withGroup({ distribution: { name: "k3s", containerdVersion: "2.1" } }),
-    { "groups.workers.distribution.containerdVersion": '"2.1" must be a version such as 2.1.4.' },
+    { "groups.workers.distribution.containerdVersion": '"2.1" must be a version such as 1.7.24 or 2.2.9.' },
   ],
   [
     "node's name",

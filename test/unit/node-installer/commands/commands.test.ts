@@ -176,7 +176,7 @@ describe("malformed input: exit code 2, one sentence, no stack", () => {
     [
       "a version that is none",
       (valid) => ({ ...valid, distribution: { name: "containerd", containerdVersion: "two" } }),
-      /"two" is not a version/,
+      /must be a version such as 1.7.24/,
     ],
     [
       "a unit that is none",

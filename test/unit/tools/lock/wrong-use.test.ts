@@ -36,7 +36,7 @@ test.each<[args: string[], code: number, said: string]>([
     "Too many arguments for 'fetch'. Expected 0 arguments but got 1: more.",
   ],
   [["lock", "fetch", "--manifest=/nowhere.json"], 1, "/nowhere.json cannot be read: ENOENT: no such file or directory"],
-  [["lock", "fetch", "--manifest=README.md"], 1, "README.md is no manifest: Unexpected token"],
+  [["lock", "fetch", "--manifest=README.md"], 1, "README.md is not JSON: Unexpected token"],
   [["lock", "tape"], 2, "Unknown command 'tape'.\nSee: contrast-runtime lock --help"],
   [["lock", "--platform", "local", "files"], 2, "--platform is an option of kata-release, oci-image, files, from-node"],
   [[...release, "--via=ssh node"], 2, "Unknown option '--via'"],

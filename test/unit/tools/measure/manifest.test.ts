@@ -61,7 +61,11 @@ test.each([
     "has no file of role igvm, snapshotter, which aks-clh-snp needs.",
   ],
   [1, ["nowhere.json", "--platform", "metal-qemu-snp"], "nowhere.json cannot be read: ENOENT"],
-  [1, ["package.json", "--platform", "metal-qemu-snp"], "package.json is no manifest: "],
+  [
+    1,
+    ["package.json", "--platform", "metal-qemu-snp"],
+    "package.json is not a manifest: schemaVersion is missing. Allowed: 1.",
+  ],
   [
     2,
     [fixture("fixture-kata-go"), "--platform", "metal-qemu-snp", "--vcpus", "8-1"],

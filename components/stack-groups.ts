@@ -1,7 +1,7 @@
-import { poolSelector } from "../aks-coco-node-pool.ts";
-import type { NodeGroupArgs } from "../contrast-runtime.ts";
-import type { GroupConfiguration } from "./read.ts";
-import type { ClusterConfiguration } from "./schema.ts";
+import { poolSelector } from "../runtime/names.ts";
+import type { GroupConfiguration } from "./config/read.ts";
+import type { ClusterConfiguration } from "./config/schema.ts";
+import type { NodeGroupArgs } from "./contrast-runtime.ts";
 
 /** Turns a group of the stack's configuration into the component's arguments. */
 export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterConfiguration): NodeGroupArgs {

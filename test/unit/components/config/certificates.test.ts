@@ -1,9 +1,9 @@
 import { X509Certificate } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { authorities, outdated } from "../../../components/certificates.ts";
-import { Refusal } from "../../../runtime/refusal.ts";
-import { certificate } from "../../fixtures/certificates.ts";
+import { authorities, outdated } from "../../../../components/config/certificates.ts";
+import { Refusal } from "../../../../runtime/refusal.ts";
+import { certificate } from "../../../fixtures/certificates.ts";
 
 const [authority, another] = [certificate("authority"), certificate("another")];
 const body = authority.split("\n").slice(1, -2).join("\n");

@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { Refusal } from "../runtime/refusal.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 
 /** Characters. Some two hundred certificates; every authority of the web together has less. */
 const longest = 512 * 1024;

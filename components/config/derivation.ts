@@ -1,0 +1,76 @@
+import { launchValues } from "../../measure/launch-values.ts";
+import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";
+import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
+import { Refusal } from "../../runtime/refusal.ts";
+import type { PlatformName } from "../../runtime/spec.ts";
+import type { Mistake } from "./mistakes.ts";
+
+/** A runtime as it was given, and what becomes of it. */
+export interface Derived<Given> extends MeasuredRuntime {
+  given: Given;
+  /** What a verifier will see of a guest with one vCPU. */
+  launch: Record<string, string>;
+  /** The known holes of its Kata: each is acknowledged or closed, or the runtime would have been refused. */
+  assessment: Assessment;
+}
+
+export interface GivenRuntime {
+  platform: PlatformName;
+  manifest: Manifest;
+  acknowledgedAdvisories: string[];
+}
+
+/** Where a runtime stands, and how its user writes what mistakes speak of. */
+export interface RuntimeTerms {
+  /** Path of the runtime. */
+  key: string;
+  /** The key of its manifest. */
+  manifest: string;
+  /** The payload, as the subject of "holds Kata 3.28.0". */
+  payload: string;
+  /** What "cannot be used" follows. */
+  unusable: string;
+  /** The list of acknowledged advisories with these ids. */
+  acknowledging(ids: string[]): string;
+}
+
+/**
+ * Derives a runtime, the one place that does. One that cannot be used is undefined and among the mistakes: a payload that
+ * cannot serve its platform, or that makes a guest whose measurements cannot be computed, which cannot be attested either.
+ */
+export function derive<Given extends GivenRuntime>(
+  given: Given,
+  terms: RuntimeTerms,
+  mistakes: Mistake[],
+): Derived<Given> | undefined {
+  const { key, manifest } = terms;
+  try {
+    const runtime = measuredRuntime(given);
+    const launch = launchValues(runtime);
+    const assessment = assess(given, given.acknowledgedAdvisories);
+    mistakes.push(...advisoryMistakes(given.manifest, assessment, terms));
+    return { ...runtime, given, launch, assessment };
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    mistakes.push({ key: `${key}.${manifest}`, message: `${terms.unusable}cannot be used: ${error.message}` });
+    return undefined;
+  }
+}
+
+/** A payload with a known hole is used only where the user says that this is known. */
+function advisoryMistakes({ kataVersion }: Manifest, { open, mistakes }: Assessment, terms: RuntimeTerms): Mistake[] {
+  const { key, payload } = terms;
+  const holes = () => explainOpen(open, (ids) => `add ${terms.acknowledging(ids)} to the runtime`);
+  return [
+    ...(open.length > 0
+      ? [
+          {
+            key: `${key}.${terms.manifest}`,
+            message: `${payload} holds Kata ${kataVersion}, which has known holes. ${holes()}`,
+          },
+        ]
+      : []),
+    ...mistakes.map(({ index, message }) => ({ key: `${key}.acknowledgedAdvisories[${index}]`, message })),
+  ];
+}
