@@ -105,7 +105,7 @@ restore() {
     [ "$(digest "$file")" = "$current" ] && rm -f "$file" && sync "$directory"
     return
   fi
-  if ! { cp -p "$backup" "$staged" && sync "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
+  if ! { cp -p "$backup" "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
     echo "there is no room for a copy: the backup $backup itself becomes the file" >&2
     rm -f "$staged"
     staged=$backup

@@ -391,10 +391,7 @@ test("is on the disk with all that starts it, and its timer runs, before there i
 
 test.each([
   ["restores", () => undefined],
-  [
-    "withdraws",
-    () => writeFileSync(at("etc/config.toml"), `${old}# BEGIN contrast-runtime (1)\n# END contrast-runtime\n# x\n`),
-  ],
+  ["withdraws", () => writeFileSync(at("etc/config.toml"), `${old}${fenced("ours")}# x\n`)],
 ])("what it %s is synced before it gets the file's name, and so is the name, before it stands down", (_, change) => {
   arm();
   change();
