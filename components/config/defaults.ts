@@ -12,6 +12,7 @@ export const defaults = {
   /** Of the installer's pods: they must not be evicted in the middle of a change. */
   priorityClass: "system-node-critical",
   verifySandbox: false,
+  loadPendingChanges: false,
   /** What happens on the nodes when the group leaves the stack. */
   onDestroy: "uninstall",
   sshUser: "root",

@@ -357,7 +357,7 @@ export const groupSchema = z.strictObject({
     .describe("Starts a sandbox with each new handler before the commit. Always done for `local`."),
   loadPendingChanges: z
     .boolean()
-    .optional()
+    .default(defaults.loadPendingChanges)
     .describe(
       "`true`: the installer's restart also loads what others changed on a node and did not load, and an upgraded containerd. Otherwise such a node is refused until containerd is restarted there.",
     ),
