@@ -199,13 +199,14 @@ async function requireServing(
 
 /** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
 function refusePending(
-  { located }: Observation,
+  { located, present }: Observation,
   plan: Plan,
   { onDisk, pending }: Disk,
   { loadPendingChanges }: InstallSpec,
 ): void {
-  // If the file is to be edited, the validation finds out whether what is ours in it is why.
-  if (onDisk.error !== undefined && !plan.edit) throw brokenBefore(located, onDisk.error);
+  // If something of ours is edited, the validation finds out whether that is why.
+  const mayBeOurs = plan.edit && present.length > 0;
+  if (onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, onDisk.error);
   if (pending.length === 0 || loadPendingChanges) return;
   throw new Refusal(
     "pending-changes",

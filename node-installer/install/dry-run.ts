@@ -21,13 +21,14 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
-    const { located, configuration, serving, known } = observation;
+    const { located, configuration, serving, known, present } = observation;
     if (plan.edit) await requireReplaceable(host, located.file);
     if (plan.edit && asked)
       await validateConfiguration(host, located, plan.next, plan.entries, { known, dryRun: true });
     else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries);
     const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
-    if (!plan.edit && disk?.onDisk.error !== undefined) throw brokenBefore(located, disk.onDisk.error);
+    const mayBeOurs = plan.edit && present.length > 0;
+    if (disk?.onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, disk.onDisk.error);
     return {
       plan,
       changes,

@@ -172,6 +172,8 @@ export async function cordon({ environment, observation, plan }: Attempt): Promi
   const { daemon, cluster } = environment;
   const { reporter } = cluster;
   await reporter.setServed(reporter.served().filter((handler) => !plan.removed.includes(handler)));
+  // A CRI that is down takes no pods, and cannot be asked; the plan has looked for processes instead.
+  if (observation.serving === undefined) return;
   for (const handler of plan.removed) {
     const pods = await usersOf(daemon, observation.located, handler, reporter.podsUsing);
     if (pods.length > 0) throw new UsedMeanwhile(`${handler} is used by ${listed(pods)} by now`);
