@@ -31,7 +31,11 @@ const group = (changes: Partial<NodeGroupArgs> = {}): NodeGroupArgs => ({
   runtimes: [runtime()],
   ...changes,
 });
-const host = { name: "n1", address: "10.0.0.1", hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" };
+const host = {
+  name: "n1",
+  address: "10.0.0.1",
+  hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+};
 const ssh = { hosts: [host], privateKey: "key" };
 const pool = { resourceGroup: "rg", cluster: "c", pool: "cc", vmSize: "Standard_DC4as_cc_v5", count: 1 };
 

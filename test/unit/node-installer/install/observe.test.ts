@@ -63,6 +63,7 @@ test("a copy that has our tables already is adopted without a restart", async ()
   const { starts } = node;
   await converge(node.environment(spec));
   expect([node.served?.length, node.starts, node.host.text(first)]).toEqual([1, starts, adminsFile]);
+  node.start();
   await converge(node.environment(node.spec([])));
   expect([node.host.text(second), backups()]).toEqual([adminsFile, []]);
 });
@@ -71,6 +72,7 @@ test("uninstalling cleans the old file and leaves the other one alone, whatever 
   await converge(node.environment(wanted()));
   node.host.put(first, `{{ no TOML }}\n${node.host.text(first)}`);
   flip(node);
+  node.start();
   await converge(node.environment(node.spec([])));
   expect([node.host.text(first), node.host.text(second)]).toEqual([`{{ no TOML }}\n${adminsFile}`, secondText]);
   expect(node.host.text(journalPath)).toBeUndefined();

@@ -32,6 +32,7 @@ describe("uninstall and retirement", () => {
     node.close();
     node = new MemoryNode("");
     node.host.nodes.delete(configPath);
+    node.start();
     const before = ofTheHost();
     const spec = node.spec([node.runtime("00000001")]);
     await converge(node.environment(spec));
