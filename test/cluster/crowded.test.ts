@@ -117,6 +117,9 @@ done`;
     const file = await node.settled();
     const lines = Array.from({ length: count }, (_, index) => `# line ${index + 1}`);
     expect(lines.filter((text) => !file.split("\n").includes(text))).toEqual([]);
+    // Whoever writes loads it in the end: what is not loaded would be refused.
+    await node.run("systemctl", "restart", "containerd.service");
+    await node.settled();
     const last = await node.installer("install", spec, "--retry");
     expect(last.code, last.stderr).toBe(0);
     const end = await node.settled();
