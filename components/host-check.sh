@@ -13,7 +13,7 @@ said=
 say() {
   found=yes
   case $said in *"[$2]"*) return ;; esac
-  said="$said[$2]"
+  said="${said}[$2]"
   printf '%s: %s\n' "$1" "$2" >&2
 }
 error() { failed=yes; say problem "$1"; }
