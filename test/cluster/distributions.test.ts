@@ -64,7 +64,9 @@ test.concurrent("aks: the payload's snapshotter runs beside the installer and ho
   await node.run("mkdir", "-p", "/opt/azure/containers");
   const original = await node.read(configPath);
   const snapshotter = join(await tardevStandIn(), "tardev-snapshotter");
-  const { runtime, ...rest } = await smallPayload(directory, "with-snapshotter", { snapshotter });
+  const { runtime: local, ...rest } = await smallPayload(directory, "with-snapshotter", { snapshotter });
+  // The platform says which snapshotter it is; everything else is what this machine can run.
+  const runtime: RuntimeSpec = { ...local, platform: "aks-clh-snp" };
   const { handler, containerd } = runtime;
   const pool = new InstallerDaemonSet(cluster(), {
     group: "pool",
