@@ -53,12 +53,30 @@ async function imported(name: string, edited = (configuration: string) => config
   return project;
 }
 
-test.each(Object.keys(secrets))("%s: the state of an earlier version previews without a change", async (name) => {
-  const project = await imported(name);
-  expect(await project.plan()).toEqual([]);
-  await project.mustWork(project.preview("--expect-no-changes"));
-  await project.remove();
-});
+/** What was changed on purpose since the states were made: installers may list their group's tickets, and pods. */
+const changed: Record<string, string[]> = {
+  cluster: [
+    "ClusterRole runtime-metal",
+    "ClusterRole runtime-workers",
+    "Role runtime-metal-tickets",
+    "Role runtime-workers-tickets",
+  ],
+  aks: ["ClusterRole runtime-cc", "Role runtime-cc-tickets"],
+};
+
+test.each(Object.keys(secrets))(
+  "%s: of an earlier version's state only the installers' rights change",
+  async (name) => {
+    const project = await imported(name);
+    const steps = (await project.plan()).map(({ op, urn, detailedDiff }) => {
+      const [type, resource] = urn.split("::").slice(-2);
+      const what = [...new Set(Object.keys(detailedDiff ?? {}).map((path) => path.replace(/\W.*/, "")))];
+      return `${op} ${type?.split(":").at(-1)} ${resource}: ${what}`;
+    });
+    expect(steps.sort()).toEqual(changed[name]?.map((resource) => `update ${resource}: rules`));
+    await project.remove();
+  },
+);
 
 test("commands of hosts that an earlier version passed over are updated once the hosts are back", async () => {
   const project = await imported("cluster", (text) => text.replace("ignoreNodes: [tdx-1, tdx-2]", "ignoreNodes: []"));
