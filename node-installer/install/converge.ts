@@ -4,7 +4,6 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
-import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
 import { type Journal, readJournal } from "../host/journal.ts";
@@ -14,7 +13,7 @@ import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { labelled } from "./labelled.ts";
 import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
-import { isEmpty, makePlan, type Plan } from "./plan.ts";
+import { isEmpty, makePlan, type Plan, refuseBroken } from "./plan.ts";
 import { UsedMeanwhile } from "./prepare.ts";
 import { recover } from "./recover.ts";
 import { requireRestart, suspects } from "./restarts.ts";
@@ -98,8 +97,10 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     if (round === 0) {
       await label(environment, observation);
       // New pods may be kept away only now, so whether there are any is looked up again.
-      if (plan.removed.length > 0) ({ observation, plan } = await look(environment, journal));
-      await requireServing(environment, observation, plan, options);
+      if (plan.removed.length > 0) {
+        ({ observation, plan } = await look(environment, journal));
+        await requireServing(environment, observation, plan, options);
+      }
     }
     journal = observation.journal;
     refuseIfBlocked(plan, options);
@@ -107,7 +108,8 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     refuseFailed(plan, journal, environment.specHash);
     const disk = plan.edit || plan.restart ? await observeDisk(environment, observation) : undefined;
     if (disk !== undefined) {
-      refusePending(observation, plan, disk, spec);
+      refuseBroken(observation, plan, disk);
+      refusePending(observation, disk, spec);
       await requireRestart(environment, observation);
     }
     const stat = await host.stat(observation.located.file);
@@ -198,15 +200,7 @@ async function requireServing(
 }
 
 /** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
-function refusePending(
-  { located, present }: Observation,
-  plan: Plan,
-  { onDisk, pending }: Disk,
-  { loadPendingChanges }: InstallSpec,
-): void {
-  // If something of ours is edited, the validation finds out whether that is why.
-  const mayBeOurs = plan.edit && present.length > 0;
-  if (onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, onDisk.error);
+function refusePending({ located }: Observation, { pending }: Disk, { loadPendingChanges }: InstallSpec): void {
   if (pending.length === 0 || loadPendingChanges) return;
   throw new Refusal(
     "pending-changes",

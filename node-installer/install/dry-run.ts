@@ -2,13 +2,13 @@ import type { InstallSpec } from "../../runtime/spec.ts";
 import { noticesOf } from "../containerd/notices.ts";
 import { requireReplaceable } from "../containerd/replaceable.ts";
 import type { ServingState } from "../containerd/serving.ts";
-import { brokenBefore, validateConfiguration, validateImports } from "../containerd/validate.ts";
+import { validateConfiguration, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
 import { observeDisk, observeHost } from "./observe.ts";
-import { changesOf, makePlan } from "./plan.ts";
+import { changesOf, makePlan, refuseBroken } from "./plan.ts";
 
 /**
  * A dry run: the plan for a host as it is now. Only reads.
@@ -21,14 +21,13 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
     const changes = await changesOf(host, plan, observation);
-    const { located, configuration, serving, known, present } = observation;
+    const { located, configuration, serving, known } = observation;
     if (plan.edit) await requireReplaceable(host, located.file);
     if (plan.edit && asked)
       await validateConfiguration(host, located, plan.next, plan.entries, { known, dryRun: true });
     else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries);
     const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
-    const mayBeOurs = plan.edit && present.length > 0;
-    if (disk?.onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, disk.onDisk.error);
+    if (disk !== undefined) refuseBroken(observation, plan, disk);
     return {
       plan,
       changes,

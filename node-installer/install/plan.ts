@@ -4,11 +4,12 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { mismatches } from "../containerd/serving.ts";
+import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { journalPath, type OwnedRuntime, pristinePath } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
-import { edit, entryOf, type Observation, withoutOurs } from "./observe.ts";
+import { type Disk, edit, entryOf, type Observation, withoutOurs } from "./observe.ts";
 import { type PayloadPlan, payloadDirectories, planPayload, runtimesDirectory } from "./payload.ts";
 
 /** A file that an installation creates, changes or deletes. */
@@ -142,6 +143,12 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
         "and the spec does not list it. List its runtime again, or delete those pods.",
     );
   }
+}
+
+/** Files that containerd would not load, unless something of ours in them is edited: then the validation finds out why. */
+export function refuseBroken({ located, present }: Observation, plan: Plan, { onDisk }: Disk): void {
+  const mayBeOurs = plan.edit && present.length > 0;
+  if (onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, onDisk.error);
 }
 
 export const isEmpty = (plan: Plan): boolean =>

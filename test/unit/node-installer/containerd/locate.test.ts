@@ -2,26 +2,13 @@ import { describe, expect, test } from "vitest";
 import { editConfiguration } from "../../../../node-installer/containerd/edit.ts";
 import { editContext, locate, readConfiguration } from "../../../../node-installer/containerd/locate.ts";
 import { flagValue, mergeUnit } from "../../../../node-installer/containerd/unit.ts";
-import { Refusal } from "../../../../runtime/refusal.ts";
 import { type DistributionName, distributionNames } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { snp } from "./entries.ts";
-import { type NodeOptions, nodeOf, trees, unitText, v2, v3 } from "./nodes.ts";
+import { importing, k3sFolder, type NodeOptions, nodeOf, refusal, trees, unitText, v2, v3 } from "./nodes.ts";
 
 const found = async (name: DistributionName, options: NodeOptions = {}, declared = {}) =>
   await locate(nodeOf(name, options), { name, ...declared });
-
-async function refusal(promise: Promise<unknown>): Promise<Refusal> {
-  const error = await promise.then(
-    () => new Error("nothing was refused"),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof Refusal) return error;
-  throw error;
-}
-
-const k3sFolder = "/var/lib/rancher/k3s/agent/etc/containerd";
-const importing = (folder: string): string => `imports = ["${folder}/*.toml"]\n${v3}`;
 
 describe("each distribution", () => {
   test.each<[DistributionName, string, string, string, string]>([

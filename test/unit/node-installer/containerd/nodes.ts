@@ -1,3 +1,4 @@
+import { Refusal } from "../../../../runtime/refusal.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 
 /** Nodes of each distribution as files: units, configuration, binary. The programs answer like containerd and systemctl. */
@@ -56,3 +57,15 @@ export function nodeOf(name: string, { version = "2.2.9", files = {}, without = 
 }
 
 export { unit as unitText, v2, v3 };
+
+export async function refusal(promise: Promise<unknown>): Promise<Refusal> {
+  const error = await promise.then(
+    () => new Error("nothing was refused"),
+    (reason: unknown) => reason,
+  );
+  if (error instanceof Refusal) return error;
+  throw error;
+}
+
+export const k3sFolder = "/var/lib/rancher/k3s/agent/etc/containerd";
+export const importing = (folder: string): string => `imports = ["${folder}/*.toml"]\n${v3}`;

@@ -1,21 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { locate } from "../../../../node-installer/containerd/locate.ts";
-import { Refusal } from "../../../../runtime/refusal.ts";
-import { nodeOf, unitText, v2, v3 } from "./nodes.ts";
+import { importing, k3sFolder, nodeOf, refusal, unitText, v2 } from "./nodes.ts";
 
 // What the unit really starts, and which of several files is the place.
-
-async function refusal(promise: Promise<unknown>): Promise<Refusal> {
-  const error = await promise.then(
-    () => new Error("nothing was refused"),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof Refusal) return error;
-  throw error;
-}
-
-const k3sFolder = "/var/lib/rancher/k3s/agent/etc/containerd";
-const importing = (folder: string): string => `imports = ["${folder}/*.toml"]\n${v3}`;
 
 describe("overrides that contradict it are refused, with both values:", () => {
   const command = "/usr/bin/containerd --config /data/c.toml --address /data/c.sock";

@@ -4,6 +4,7 @@ import { backUp } from "../../../../node-installer/install/backup.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { backupsOn } from "./outcomes.ts";
 
 let node: MemoryNode;
 let spec: InstallSpec;
@@ -14,7 +15,7 @@ beforeEach(() => {
 afterEach(() => node.close());
 
 const own = { mode: 0o640, uid: 0, gid: 0 };
-const backups = () => Object.keys(node.host.tree()).filter((path) => path.endsWith(".bak"));
+const backups = () => backupsOn(node);
 const uninstall = () => converge(node.environment(node.spec([])));
 
 test("a backup is on the disk under its name, and holds what was written to it", async () => {

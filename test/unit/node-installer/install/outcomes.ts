@@ -11,6 +11,13 @@ export async function refusalOf(action: Promise<unknown>): Promise<string> {
   return error.code;
 }
 
+/** What the action says when it fails; "done" if it does not. */
+export const messageOf = (action: Promise<unknown>): Promise<string> =>
+  action.then(
+    () => "done",
+    (error: unknown) => (error as Error).message,
+  );
+
 export const backupsOn = (node: MemoryNode): string[] =>
   Object.keys(node.host.tree()).filter((path) => path.endsWith(".bak"));
 

@@ -4,7 +4,7 @@ import { planFor } from "../../../../node-installer/install/dry-run.ts";
 import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
-import { refusalOf } from "./outcomes.ts";
+import { messageOf, refusalOf } from "./outcomes.ts";
 
 /** The daemon runs with what it has loaded; somebody changes what is on disk, and does not restart it. */
 
@@ -26,11 +26,6 @@ const onDisk = (text: string) => {
   node.host.time += 60_000;
   node.host.put(configPath, text);
 };
-const messageOf = (action: Promise<unknown>): Promise<string> =>
-  action.then(
-    () => "done",
-    (error: unknown) => (error as Error).message,
-  );
 const allowed = () => ({ ...spec, loadPendingChanges: true });
 
 const cases: [name: string, arrange: () => void, said: RegExp][] = [

@@ -4,7 +4,7 @@ import { converge } from "../../../../node-installer/install/converge.ts";
 import { RollbackFailed, RolledBack } from "../../../../node-installer/install/undo.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
-import { refusalOf } from "./outcomes.ts";
+import { messageOf, refusalOf } from "./outcomes.ts";
 
 let node: MemoryNode;
 let spec: InstallSpec;
@@ -17,11 +17,6 @@ afterEach(() => node.close());
 const hourMs = 3_600_000;
 const counted = () => (node.host.text(restartsPath) ?? "").split("\n").filter(Boolean);
 const purposes = () => counted().map((line) => line.split(" ")[1]);
-const messageOf = (action: Promise<unknown>): Promise<string> =>
-  action.then(
-    () => "done",
-    (error: unknown) => (error as Error).message,
-  );
 
 /** containerd's unit copies the golden file into place at each start. */
 function putBackAtEachStart(): void {
