@@ -1,8 +1,8 @@
 /**
  * What other Pulumi programs import from `contrast-runtime`. Importing it registers nothing.
  *
- * The package's bin must be on PATH where the engine runs, because the components' commands call it by name: npm scripts
- * and `npx pulumi up` put it there.
+ * The components' commands run the package's bin. Node finds it from the program's directory, as the program finds the
+ * package: nothing has to be on PATH but the `node` (22.18 or newer) that runs the program.
  */
 
 export { deriveRuntime } from "../measure/runtime.ts";

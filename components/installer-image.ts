@@ -1,8 +1,8 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import { stackCommand } from "../runtime/stack-commands.ts";
 import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
+import { packageCommand } from "./package-command.ts";
 
 const repository = "contrast-node-installer";
 
@@ -21,7 +21,7 @@ export function installerImage(
     throw new Error("an image that was built here needs a local cluster");
   const push = new Command("installer-image", {
     create: registry.apply((host) =>
-      stackCommand(
+      packageCommand(
         "image push",
         ...["--layout", imageLayout, "--registry", `http://${host}`, "--repository", repository],
       ),

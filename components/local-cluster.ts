@@ -2,9 +2,9 @@ import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { localClusterCard } from "../runtime/cards.ts";
-import { stackCommand } from "../runtime/stack-commands.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
 import { clusterOptions } from "./config/local-cluster.ts";
+import { packageCommand } from "./package-command.ts";
 
 /** Arguments of `LocalCluster`. */
 export interface LocalClusterArgs {
@@ -65,7 +65,7 @@ export class LocalCluster extends pulumi.ComponentResource {
     checkArguments(`LocalCluster ${name}`, localClusterArgs, args);
     super(localClusterCard.type, name, localClusterCard.build(args), opts);
     const nodes = args.nodes?.length ? ["--nodes", JSON.stringify(args.nodes)] : [];
-    const ensures = stackCommand("local-cluster ensure", "--name", args.name, ...nodes);
+    const ensures = packageCommand("local-cluster ensure", "--name", args.name, ...nodes);
     // Nothing here depends on this machine, so that previews are the same everywhere. No
     // triggers: they would replace the cluster, which destroys it. A command has no refresh: `npm start` repairs what died.
     const ensure = new Command(
@@ -73,7 +73,7 @@ export class LocalCluster extends pulumi.ComponentResource {
       {
         create: ensures,
         update: ensures,
-        delete: stackCommand("local-cluster destroy", "--name", args.name),
+        delete: packageCommand("local-cluster destroy", "--name", args.name),
         logging: "stderr",
       },
       { parent: this, additionalSecretOutputs: ["stdout"] },
@@ -106,7 +106,7 @@ function parseResult(stdout: string): z.output<typeof ensureResult> {
   if (data !== undefined) return data;
   throw new pulumi.RunError(
     "contrast-runtime local-cluster ensure did not end with what it made, a line of JSON with kubeconfig, registry, " +
-      "networkNamespace and images. The program on PATH where the engine runs must be that of this package's version.",
+      "networkNamespace and images. The package that Node finds from the program's directory must be the one that the program imports.",
   );
 }
 

@@ -15,7 +15,6 @@ import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
-import { stackCommand } from "../runtime/stack-commands.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { checkGroups } from "./config/group-check.ts";
@@ -26,6 +25,7 @@ import { type GroupArgs, groupArgs } from "./group.ts";
 import { definedOnly, inOrder, podTemplate } from "./installer-pod.ts";
 import { onlyGroup, runtimesOf } from "./known-group.ts";
 import { installerIdentity } from "./manifests/identity.ts";
+import { packageCommand } from "./package-command.ts";
 import { withoutStack } from "./refusals.ts";
 import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
 
@@ -255,7 +255,7 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
   const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
   const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
   const create = applied([installer.minimumNodes, installer.stallTimeout] as const, ([minimumNodes, stallTimeout]) =>
-    stackCommand(
+    packageCommand(
       "rollout",
       ...["--namespace", namespace, "--group", group, "--spec-hash", hash],
       ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
@@ -300,7 +300,7 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
   return new Command(
     commandName(name, "uninstall"),
     {
-      delete: stackCommand(
+      delete: packageCommand(
         "uninstall",
         ...["--namespace", namespace, "--group", group],
         ...(onDestroy === "leave" ? ["--leave"] : []),

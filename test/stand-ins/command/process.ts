@@ -21,13 +21,12 @@ export interface ProcessOptions {
 
 const running = new Set<ChildProcess>();
 
-/** Ends the running commands because the update is interrupted, without waiting for what they started themselves. */
+/**
+ * Ends the running commands because the update is interrupted. As in the official plugin, what a command has started itself
+ * lives on, and is waited for as long as it holds the command's output.
+ */
 export function killAll(): void {
-  for (const child of running) {
-    child.kill("SIGKILL");
-    child.stdout?.destroy();
-    child.stderr?.destroy();
-  }
+  for (const child of running) child.kill("SIGKILL");
 }
 
 /** @throws Error with the exit status, the command and all of its output */

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { z } from "zod";
 import { inputChanges } from "../changes.ts";
 import type { Checked, Failure, Log, Provider } from "../plugin.ts";
-import { containsSecret, containsUnknown, type Properties, revealed, secret, unknown, type Value } from "../values.ts";
+import { containsUnknown, type Properties, revealed, secret, unknown, type Value } from "../values.ts";
 import { killAll, type Outputs, runProcess } from "./process.ts";
 import { connection, sshCommand } from "./ssh.ts";
 
@@ -103,13 +103,12 @@ const previous = (state: Properties): Outputs => {
   return { stdout, stderr };
 };
 
-/** The inputs and the command's output, which is a secret if one of the inputs is. */
-function outputsOf(inputs: Properties, { stdout, stderr }: Outputs): Properties {
-  // A connection is always a secret, and does not make the command's output one.
-  const { connection: _, ...others } = inputs;
-  const mark = (text: string): Value => (containsSecret(others) ? secret(text) : text);
-  return { ...inputs, stdout: mark(stdout), stderr: mark(stderr) };
-}
+/** The inputs and the command's output; no input that is a secret makes the output one, as in the official plugin. */
+const outputsOf = (inputs: Properties, { stdout, stderr }: { stdout: Value; stderr: Value }): Properties => ({
+  ...inputs,
+  stdout,
+  stderr,
+});
 
 async function run(
   type: string,

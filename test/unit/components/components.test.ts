@@ -232,7 +232,7 @@ describe("rollout and uninstall", () => {
     const daemonSet = "kubernetes:apps/v1:DaemonSet runtime-workers";
     const uninstall = find(plan, "local:Command", "uninstall");
     expect(uninstall.options.dependsOn).toEqual([daemonSet]);
-    expect(uninstall.inputs.delete).toMatch(/^contrast-runtime uninstall .* --group workers --leave$/);
+    expect(uninstall.inputs.delete).toMatch(/ contrast-runtime uninstall .* --group workers --leave$/);
     expect(find(plan, "local:Command", "rollout").inputs.create).toMatch(/ --nodes-may-leave$/);
     expect(find(plan, "local:Command", "rollout").options.dependsOn).toContain(
       "command:local:Command runtime-workers-uninstall",

@@ -27,7 +27,7 @@ beforeAll(() => {
   machine = mkdtempSync(join(tmpdir(), "injection-"));
   programs = join(machine, "programs");
   mkdirSync(programs);
-  for (const name of ["contrast-runtime", "systemctl", "sysctl", "modprobe"]) program(name, "exit 0");
+  for (const name of ["node", "systemctl", "sysctl", "modprobe"]) program(name, "exit 0");
   program("sudo", 'shift; exec "$@"');
 });
 afterAll(() => rmSync(machine, { recursive: true }));

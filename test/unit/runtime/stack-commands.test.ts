@@ -8,13 +8,24 @@ test("a command has its verb and its words back, whatever they are", () => {
   fc.assert(
     fc.property(fc.constantFrom(...stackVerbs), words, (verb, given) => {
       const text = stackCommand(verb, ...given);
-      expect([stackVerb(text), wordsOf(text)]).toEqual([verb, ["contrast-runtime", ...verb.split(" "), ...given]]);
+      expect([stackVerb(text), wordsOf(text)?.slice(4)]).toEqual([
+        verb,
+        ["contrast-runtime", ...verb.split(" "), ...given],
+      ]);
     }),
   );
 });
 
+test("a command of a release before, which called the bin by its name alone, is known as well", () => {
+  expect(stackVerb("contrast-runtime rollout --group a")).toBe("rollout");
+});
+
 test.each([
   "contrast-runtime rollout --group a; id",
+  `exec node -e 'import("contrast-runtime/cli")' contrast-runtime rollout; id`,
+  `exec node -e 'import("contrast-runtime/cli"); import("elsewhere")' contrast-runtime rollout`,
+  `exec node -e 'import("elsewhere")' contrast-runtime rollout`,
+  `node -r /tmp/x -e 'import("contrast-runtime/cli")' contrast-runtime rollout`,
   "contrast-runtime rollout --group $(id)",
   "contrast-runtime rollout --group `id`",
   'contrast-runtime rollout --group "$HOME"',
