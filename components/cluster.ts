@@ -1,5 +1,6 @@
 import { Provider } from "@pulumi/kubernetes/provider.js";
 import * as pulumi from "@pulumi/pulumi";
+import { localNetworkVariable } from "../runtime/names.ts";
 import { aksIdentifier, aksKubeconfig } from "./aks-coco-node-pool.ts";
 import { azureNative } from "./azure-native.ts";
 import type { ClusterConfiguration } from "./config/schema.ts";
@@ -22,6 +23,12 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
   switch (configuration.kind) {
     case "local": {
       const name = pulumi.getStack();
+      // Outside it, the cluster's addresses are somebody else's.
+      if (!pulumi.runtime.isDryRun() && process.env[localNetworkVariable] !== name)
+        throw new pulumi.RunError(
+          `The cluster of stack ${name} is on this machine, in a network of its own: update it with npm run pulumi -- up ` +
+            `--stack ${name}, which makes the cluster and runs the update in its network.`,
+        );
       const cluster = new LocalCluster("cluster", {
         name,
         ...(configuration.nodes && { nodes: configuration.nodes }),

@@ -80,3 +80,6 @@ export const specVolume = "spec";
 
 /** What a status and a rollout compare: the SHA-256 of the spec's bytes, in hex. */
 export const specHash = (specJson: string | Buffer): string => sha256(specJson);
+
+/** The environment variable that names the local cluster whose network a process was started in. */
+export const localNetworkVariable = "CONTRAST_RUNTIME_NETWORK";

@@ -22,6 +22,20 @@ afterAll(async () => {
   await server?.stop();
 });
 
+test("a local cluster is updated from its network alone, and the refusal says how", async () => {
+  const local = await programProject("elsewhere");
+  await configure(local, "elsewhere", {
+    cluster: { kind: "local" },
+    installerImage: image("a"),
+    groups: { workers: { distribution: "containerd", nodes: "all", runtimes: [] } },
+  });
+  const { code, stdout } = await local.up();
+  expect(code).not.toBe(0);
+  expect(stdout).toContain("update it with npm run pulumi -- up --stack elsewhere");
+  expect((await local.resources()).filter(({ type }) => type !== "pulumi:pulumi:Stack")).toEqual([]);
+  await local.remove();
+});
+
 describe("a stack on a cluster", () => {
   const stack = "edits";
   const runtime = (name = "contrast-go") => ({

@@ -1,12 +1,37 @@
-// pulumi.ts ARGS...: the project's engine in the environment of the dev stack, or of the stack that --stack names.
+// pulumi.ts ARGS...: the project's engine in the environment of the stack that the words name, by default the dev stack's.
 import { parseArgs } from "node:util";
-import { engineEnvironment, stackNetwork } from "../engine/environment.ts";
+import { devStack, engineEnvironment, isKeptElsewhere, stackNetwork } from "../engine/environment.ts";
 import { runPulumi } from "../engine/run.ts";
 import { toStderr } from "../process/progress.ts";
 import { passThrough } from "./script.ts";
 
-await passThrough(async (args) => {
-  const { values } = parseArgs({ args, options: { stack: { type: "string", short: "s" } }, strict: false });
-  const stack = typeof values.stack === "string" ? values.stack : "dev";
-  return runPulumi(await engineEnvironment(stack, toStderr, await stackNetwork(stack)), args);
+/** The commands that talk to provider plugins. */
+const withPlugins = ["preview", "pre", "up", "update", "destroy", "down", "refresh", "import", "watch"];
+
+/** The stack that the words name; without a name the dev stack, unless the user has a backend with stacks selected in it. */
+function stackOf(words: string[]): string | undefined {
+  const { values, positionals } = parseArgs({
+    args: words,
+    options: { stack: { type: "string", short: "s" } },
+    strict: false,
+  });
+  const [group, verb = "", name] = positionals;
+  const named = group === "stack" && ["init", "select", "rm"].includes(verb) ? name : undefined;
+  const stack = typeof values.stack === "string" ? values.stack : (named ?? process.env.PULUMI_STACK);
+  // ORGANIZATION/PROJECT/STACK, too, is the name of a stack.
+  return stack?.split("/").at(-1) ?? (process.env.PULUMI_BACKEND_URL ? undefined : devStack);
+}
+
+await passThrough(async (words) => {
+  const stack = stackOf(words);
+  const plugins = words.some((word) => withPlugins.includes(word));
+  const isHere = stack !== undefined && !(await isKeptElsewhere(stack));
+  const prefix = isHere
+    ? await stackNetwork(
+        stack,
+        words.some((word) => word === "up" || word === "update"),
+        toStderr,
+      )
+    : [];
+  return runPulumi(await engineEnvironment({ stack, prefix, plugins }, toStderr), words);
 });

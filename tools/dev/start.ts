@@ -1,7 +1,7 @@
 // npm start: from a clone to a running pod of the runtime. A step that was done before is quick.
 
 import { resolveEngine } from "../engine/engine.ts";
-import { engineEnvironment } from "../engine/environment.ts";
+import { engineEnvironment, devStack as stack } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { buildInstallerImage } from "../image/installer-image.ts";
 import { ensureCluster, requireOwnCluster } from "../local-cluster/cluster.ts";
@@ -14,9 +14,6 @@ import { runScript } from "./script.ts";
 import { picture } from "./start/picture.ts";
 import { runProofPods } from "./start/proof.ts";
 
-/** The default stack, and the local cluster of the same name. */
-const stack = "dev";
-
 async function start(progress: Progress): Promise<number> {
   const begin = Date.now();
   // Checked first, so that nobody waits minutes for builds that are of no use.
@@ -28,7 +25,7 @@ async function start(progress: Progress): Promise<number> {
     resolveEngine(progress),
     makeImage(progress),
   ]);
-  const environment = await engineEnvironment(stack, progress, enterNetwork(stack));
+  const environment = await engineEnvironment({ stack, prefix: enterNetwork(stack) }, progress);
   const selected = await selectStack(environment, stack);
   if (selected !== 0) return selected;
   progress("Updating the stack …");

@@ -1,13 +1,11 @@
 // npm stop: pulumi destroy of the dev stack; also removes what an interrupted update left of its cluster.
 
-import { engineEnvironment, stackExists } from "../engine/environment.ts";
+import { engineEnvironment, devStack as stack, stackExists } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { destroyCluster } from "../local-cluster/cluster.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";
 import { toStderr } from "../process/progress.ts";
 import { runScript } from "./script.ts";
-
-const stack = "dev";
 
 async function stop(): Promise<number> {
   requireRoot();
@@ -19,7 +17,7 @@ async function stop(): Promise<number> {
 
 /** Runs outside the cluster's network, because this removes it: everything in the cluster is removed with the cluster. */
 async function destroyStack(): Promise<number> {
-  const environment = await engineEnvironment(stack, toStderr);
+  const environment = await engineEnvironment({ stack }, toStderr);
   const selected = await selectStack(environment, stack);
   if (selected !== 0) return selected;
   return await runPulumi(environment, ["destroy", "--yes", "--skip-preview", "--stack", stack]);

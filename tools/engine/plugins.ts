@@ -47,19 +47,22 @@ export async function withStandIns(env: Record<string, string>, home: string): P
 
 export interface PluginQuestion {
   stack: string;
-  /** Whether the stack's state has resources; if so, their plugins must not be switched. */
+  /** Whether the stack's state in this clone has resources; if so, their plugins must not be switched. */
   stackHasResources: boolean;
+  /** Whether the stand-ins of test/ may serve it. */
+  mayStandIn: boolean;
   /** The engine that downloads plugins, and its environment. */
   command: string;
   env: Record<string, string>;
 }
 
 /**
- * Official plugins if they are available, otherwise the stand-ins of test/. A stack keeps the plugins it was made with.
- * @throws Refusal if a stack was made with official plugins and they are not available now
+ * Official plugins if they are available, otherwise, for the dev stack, the stand-ins of test/. A stack keeps the plugins it
+ * was made with.
+ * @throws Refusal if official plugins are needed and not available
  */
 export async function resolvePlugins(question: PluginQuestion, progress: Progress): Promise<PluginOrigin> {
-  const { stack, stackHasResources } = question;
+  const { stack, stackHasResources, mayStandIn } = question;
   const recorded = stackHasResources ? await readRecord(stack) : undefined;
   if (recorded === "stand-in") {
     announceStandIns(progress);
@@ -71,9 +74,14 @@ export async function resolvePlugins(question: PluginQuestion, progress: Progres
   }
   const missing = await firstMissing(question, progress);
   if (missing === undefined) {
-    await writeRecord(stack, "official");
+    if (mayStandIn) await writeRecord(stack, "official");
     return "official";
   }
+  if (!mayStandIn)
+    throw new Refusal(
+      "plugins-missing",
+      `The provider plugin ${missing.provider} ${pluginVersion(missing.provider)} is not installed and cannot be downloaded here (${missing.reason}). ${offline()}`,
+    );
   if (recorded === "official")
     throw new Refusal(
       "plugins-missing",
@@ -83,6 +91,12 @@ export async function resolvePlugins(question: PluginQuestion, progress: Progres
   await writeRecord(stack, "stand-in");
   return "stand-in";
 }
+
+/** How plugins come to a machine that has no way to the publisher. */
+const offline = (): string =>
+  `On a machine that has a connection, fetch ${needed.map((provider) => `https://get.pulumi.com/releases/plugins/pulumi-resource-${provider}-v${pluginVersion(provider)}-linux-amd64.tar.gz`).join(" and ")}; ` +
+  `here, run for each: pulumi plugin install resource NAME VERSION --file ARCHIVE (${needed.map((provider) => `${provider} ${pluginVersion(provider)}`).join(", ")}). ` +
+  "Or put the programs pulumi-resource-NAME on PATH.";
 
 function announceStandIns(progress: Progress): void {
   const list = needed.map((provider) => `${provider} ${pluginVersion(provider)}`).join(" and ");

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
+import { localNetworkVariable } from "../../runtime/names.ts";
 
 /** Where all local clusters of this machine keep their state. */
 export const clustersDirectory = "/var/lib/contrast-runtime-clusters";
@@ -79,8 +80,8 @@ const machineName = (name: string) => (name.length <= 64 ? name : `${name.slice(
 
 const proxyVariables = ["http_proxy", "https_proxy", "all_proxy"].flatMap((name) => [name, name.toUpperCase()]);
 
-/** The words to put before a command to run it in the cluster's network, without proxies. */
+/** The words to put before a command to run it in the cluster's network, without proxies, and told where it is. */
 export const enterNetwork = (name: string): string[] => [
   ...["nsenter", `--net=${clusterLayout(name).networkNamespace}`, "--"],
-  ...["env", ...proxyVariables.map((variable) => `--unset=${variable}`)],
+  ...["env", ...proxyVariables.map((variable) => `--unset=${variable}`), `${localNetworkVariable}=${name}`],
 ];

@@ -1,8 +1,8 @@
-import { chmod, mkdtemp, rm, stat } from "node:fs/promises";
+import { chmod, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
-import { baseEnvironment, closedDirectory } from "../../../../tools/engine/environment.ts";
+import { baseEnvironment, closedDirectory, isKeptElsewhere } from "../../../../tools/engine/environment.ts";
 
 afterEach(() => vi.unstubAllEnvs());
 
@@ -39,4 +39,27 @@ test("no proxy of the machine comes between the engine and its language host", (
     no_proxy: ".example.com,localhost,127.0.0.1",
     NO_PROXY: ".example.com,localhost,127.0.0.1",
   });
+});
+
+test("a stack is kept where the user keeps stacks, and the dev stack in the clone", async () => {
+  const home = await mkdtemp(join(tmpdir(), "home-"));
+  try {
+    vi.stubEnv("PULUMI_HOME", home);
+    vi.stubEnv("PULUMI_CREDENTIALS_PATH", undefined);
+    vi.stubEnv("PULUMI_BACKEND_URL", undefined);
+    expect(await isKeptElsewhere("prod")).toBe(false);
+
+    vi.stubEnv("PULUMI_BACKEND_URL", "s3://states");
+    expect([await isKeptElsewhere("prod"), await isKeptElsewhere("dev")]).toEqual([true, false]);
+
+    vi.stubEnv("PULUMI_BACKEND_URL", undefined);
+    await writeFile(join(home, "credentials.json"), '{"current": "https://api.pulumi.com"}');
+    expect([await isKeptElsewhere("prod"), await isKeptElsewhere("dev")]).toEqual([true, false]);
+
+    // As a logout leaves it.
+    await writeFile(join(home, "credentials.json"), '{"current": ""}');
+    expect(await isKeptElsewhere("prod")).toBe(false);
+  } finally {
+    await rm(home, { recursive: true });
+  }
 });

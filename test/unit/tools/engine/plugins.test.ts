@@ -33,9 +33,9 @@ const online = () => executable(join(directory, "online"), `echo "$@" >>${direct
 const offline = () =>
   executable(join(directory, "offline"), `echo "$@" >>${directory}/calls; echo 'dial tcp: no such host' >&2; exit 1`);
 
-const resolve = (command: string, stackHasResources: boolean, path = "/nowhere") =>
+const resolve = (command: string, stackHasResources: boolean, path = "/nowhere", mayStandIn = true) =>
   resolvePlugins(
-    { stack, stackHasResources, command, env: { PATH: path, PULUMI_HOME: join(directory, "home") } },
+    { stack, stackHasResources, mayStandIn, command, env: { PATH: path, PULUMI_HOME: join(directory, "home") } },
     (line) => void said.push(line),
   );
 const calls = async () =>
@@ -115,6 +115,17 @@ describe("stand-ins", () => {
       );
     },
   );
+
+  test("serve no stack but dev: any other is told how plugins come to a machine without a connection", async () => {
+    const refused = resolve(await offline(), false, "/nowhere", false);
+    await expect(refused).rejects.toThrow(
+      `The provider plugin kubernetes ${pluginVersion("kubernetes")} is not installed and cannot be downloaded here (dial tcp: no such host).`,
+    );
+    await expect(refused).rejects.toThrow(
+      `https://get.pulumi.com/releases/plugins/pulumi-resource-command-v${pluginVersion("command")}-linux-amd64.tar.gz`,
+    );
+    expect(existsSync(recordFile(stack))).toBe(false);
+  });
 
   test("are the only plugins that the engine finds", async () => {
     const home = join(directory, "stand-ins");
