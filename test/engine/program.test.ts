@@ -27,7 +27,7 @@ test("a local cluster is updated from its network alone, and the refusal says ho
   await configure(local, "elsewhere", {
     cluster: { kind: "local" },
     installerImage: image("a"),
-    groups: { workers: { distribution: "containerd", nodes: "all", runtimes: [] } },
+    groups: { workers: { distribution: "containerd", nodes: { selector: { pool: "snp" } }, runtimes: [] } },
   });
   const { code, stdout } = await local.up();
   expect(code).not.toBe(0);
