@@ -1,23 +1,11 @@
 import { connectCluster } from "./components/cluster.ts";
 import { stackConfiguration } from "./components/config/index.ts";
-import { ContrastRuntime } from "./components/contrast-runtime.ts";
 import { installerImage } from "./components/installer-image.ts";
-import { nodeGroup } from "./components/stack-groups.ts";
+import { stackRuntime } from "./components/stack-runtime.ts";
 
 const stack = await stackConfiguration();
 const cluster = connectCluster(stack.cluster);
-const runtime = new ContrastRuntime(
-  "runtime",
-  {
-    image: installerImage(stack.image, cluster.registry),
-    groups: stack.groups.map((group) => nodeGroup(group, stack.cluster)),
-    kubeconfig: cluster.kubeconfig,
-    manifestsOnly: cluster.manifests !== undefined,
-    pullSecret: stack.registry.pullSecret,
-    registryCa: stack.registry.ca,
-  },
-  { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
-);
+const runtime = stackRuntime(stack, cluster, installerImage(stack.image, cluster.registry));
 
 export default {
   /** What pods set as `runtimeClassName`, by node group. */

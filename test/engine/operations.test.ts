@@ -3,6 +3,9 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { packageRoot } from "../../tools/files/project.ts";
+import { check } from "../../tools/process/run.ts";
+import { idOf, type KubernetesObject } from "../../tools/render/objects.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
@@ -219,6 +222,23 @@ describe("manifests for another tool to apply", () => {
     );
     expect(parse(daemonSet).spec.template.spec.containers[0].image).toBe(image("a"));
     await server.kubectl("delete", "-f", directory());
+  });
+
+  test("are also rendered without engine and state, and applied at the first attempt", async () => {
+    const into = join(project.home, "rendered");
+    const stack = join(project.directory, "Pulumi.yaml.yaml");
+    const bin = join(packageRoot, "tools", "cli", "bin.mjs");
+    await check(process.execPath, [bin, "render", "--stack", stack, "--output", into], { cwd: packageRoot });
+    await server.kubectl("apply", "-k", into);
+    const list: { resources: string[] } = parse(await readFile(join(into, "kustomization.yaml"), "utf8"));
+    const own = await Promise.all(list.resources.map((file) => readFile(join(into, file), "utf8")));
+    // Annotations are what only Argo CD or only Pulumi reads.
+    const comparable = (all: KubernetesObject[]) =>
+      new Map(
+        all.map((object) => [idOf(object), { ...object, metadata: { ...object.metadata, annotations: undefined } }]),
+      );
+    expect(comparable(own.map((text) => parse(text)))).toEqual(comparable(await objects()));
+    await server.kubectl("delete", "-k", into);
   });
 
   test("of a removed runtime are removed", async () => {

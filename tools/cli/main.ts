@@ -32,6 +32,10 @@ const verbs: Record<string, { summary: string; load: () => Promise<{ verb: () =>
     summary: "say what a preview does, check it against the approved one, plan a whole fleet",
     load: () => import("./verbs/review.ts"),
   },
+  render: {
+    summary: "write a stack's Kubernetes manifests, for kubectl, Argo CD or Flux",
+    load: () => import("./verbs/render.ts"),
+  },
   measure: {
     summary: "compute launch digests, dm-verity root hashes and initdata digests",
     load: () => import("./verbs/measure.ts"),

@@ -1,0 +1,151 @@
+import { existsSync } from "node:fs";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { parse, stringify } from "yaml";
+import { fixtureAdvisories, fixtureHandler } from "../../runtime/fixtures.ts";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "render-"));
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+const [old, next] = [fixtureHandler("contrast-go"), fixtureHandler("contrast-go-next")];
+const runtime = (payload: string) => ({
+  platform: "metal-qemu-snp",
+  payload: `test/fixtures/manifests/fixture-${payload}.json`,
+  acknowledgedAdvisories: fixtureAdvisories[payload] ?? [],
+});
+const group = (...payloads: string[]) => ({
+  distribution: "containerd",
+  nodes: { selector: { "example.com/pool": "snp" } },
+  runtimes: payloads.map(runtime),
+});
+const stack = (groups: object, more: object = {}) => ({
+  config: {
+    // Where the cluster is does not matter.
+    "contrast-runtime:cluster": { kind: "kubeconfig", name: "prod", kubeconfig: { secure: "v1:sealed" } },
+    "contrast-runtime:installerImage": `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`,
+    "contrast-runtime:groups": groups,
+    ...more,
+  },
+});
+
+const output = () => join(directory, "manifests");
+async function render(content: object | string, ...dropClass: string[]): Promise<string[]> {
+  const file = join(directory, "Pulumi.prod.yaml");
+  await writeFile(file, typeof content === "string" ? content : stringify(content));
+  // Each rendering is a process of its own: Pulumi's runtime belongs to one program.
+  vi.resetModules();
+  const { render } = await import("../../../../tools/render/render.ts");
+  return await render({ stack: file, output: output(), dropClass });
+}
+const resources = async (): Promise<string[]> =>
+  parse(await readFile(join(output(), "kustomization.yaml"), "utf8")).resources;
+const isThere = (handler: string) => existsSync(join(output(), `runtimeclass-${handler}.yaml`));
+
+test("a stack becomes a file for each object and a list of them, the namespace first and the installers last", async () => {
+  await render(stack({ snp: group("contrast-go") }));
+  const listed = await resources();
+  expect(listed[0]).toBe("namespace-contrast-runtime-system.yaml");
+  expect(listed.at(-1)).toBe("daemonset-contrast-runtime-system-contrast-installer-snp.yaml");
+  expect((await readdir(output())).sort()).toEqual([...listed, "kustomization.yaml"].sort());
+  const daemonSet = parse(
+    await readFile(join(output(), "daemonset-contrast-runtime-system-contrast-installer-snp.yaml"), "utf8"),
+  );
+  expect(daemonSet.metadata.annotations).toEqual({ "argocd.argoproj.io/sync-wave": "1" });
+});
+
+test("a second rendering of the same stack changes no byte", async () => {
+  const bytes = async () =>
+    Promise.all((await readdir(output())).map(async (file) => [file, await readFile(join(output(), file), "utf8")]));
+  await render(stack({ snp: group("contrast-go") }));
+  const before = await bytes();
+  await render(stack({ snp: group("contrast-go") }));
+  expect(await bytes()).toEqual(before);
+});
+
+test("a class outlives its runtime until somebody says that no pod uses it", async () => {
+  await render(stack({ snp: group("contrast-go") }));
+  const said = await render(stack({ snp: group("contrast-go-next") }));
+  expect(said.at(-1)).toBe(
+    `Kept: RuntimeClass ${old}, which the stack no longer has. When no pod has runtimeClassName ${old}, render again with --drop-class ${old}.`,
+  );
+  expect([isThere(old), isThere(next)]).toEqual([true, true]);
+  expect(await resources()).toContain(`runtimeclass-${old}.yaml`);
+
+  await render(stack({ snp: group("contrast-go-next") }), old);
+  expect([isThere(old), isThere(next)]).toEqual([false, true]);
+  expect(await resources()).not.toContain(`runtimeclass-${old}.yaml`);
+});
+
+test("a class that the stack has, or that nobody rendered, cannot be dropped", async () => {
+  await render(stack({ snp: group("contrast-go") }));
+  await expect(render(stack({ snp: group("contrast-go") }), old)).rejects.toThrow(
+    `--drop-class ${old}: the stack still has this class.`,
+  );
+  await expect(render(stack({ snp: group("contrast-go") }), "gone")).rejects.toThrow(
+    "--drop-class gone: no class of this name was rendered. Left over: none.",
+  );
+});
+
+test("a group goes in two steps: first its runtimes, then itself", async () => {
+  const other = { ...group("contrast-go"), nodes: { selector: { "example.com/pool": "other" } } };
+  await render(stack({ snp: group("contrast-go"), other }));
+  await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
+    /no longer has the group other, and what is rendered has runtimes for it.*First give the group runtimes: \[\]/s,
+  );
+  expect(await resources()).toContain("daemonset-contrast-runtime-system-contrast-installer-other.yaml");
+
+  await render(stack({ snp: group("contrast-go"), other: { ...other, runtimes: [] } }));
+  await render(stack({ snp: group("contrast-go") }));
+  expect(await resources()).not.toContain("daemonset-contrast-runtime-system-contrast-installer-other.yaml");
+});
+
+test.each<[string, object | string, string]>([
+  ["is no YAML", "config: [", "is no YAML"],
+  ["is no stack's file", "groups: {}", 'has no "config"'],
+  ["has a mistake", stack({ snp: { ...group("contrast-go"), atOnce: 0 } }), "groups.snp.atOnce: 0 must be 1 or more."],
+  [
+    "has secrets",
+    stack({ snp: group("contrast-go") }, { "contrast-runtime:registry": { pullSecret: { secure: "v1:sealed" } } }),
+    "has secrets below registry, which would be written in plain text.",
+  ],
+  [
+    "has an image of this machine",
+    stack({ snp: group("contrast-go") }, { "contrast-runtime:installerImage": "local" }),
+    'installerImage: "local" is an image for local clusters only.',
+  ],
+  [
+    "has hosts to prepare",
+    stack({
+      snp: {
+        ...group("contrast-go"),
+        nodes: {
+          hosts: [
+            {
+              name: "n1",
+              address: "10.0.0.1",
+              hostKey: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            },
+          ],
+        },
+      },
+    }),
+    "groups.snp.nodes.hosts: are reached by SSH",
+  ],
+])("a file that %s is refused, and nothing is written", async (_, content, message) => {
+  await expect(render(content)).rejects.toThrow(message);
+  expect(existsSync(output())).toBe(false);
+});
+
+test("a directory that something else made is not touched", async () => {
+  await render(stack({ snp: group("contrast-go") }));
+  const list = join(output(), "kustomization.yaml");
+  await writeFile(list, "resources: [https://example.com/base]\n");
+  await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
+    `${list} was not written by this command: choose another directory as --output.`,
+  );
+});

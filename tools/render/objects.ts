@@ -1,0 +1,70 @@
+import { Provider } from "@pulumi/kubernetes/provider.js";
+import * as pulumi from "@pulumi/pulumi";
+import type { StackConfiguration } from "../../components/config/read.ts";
+import { stackRuntime } from "../../components/stack-runtime.ts";
+
+/** A Kubernetes object as it is applied. */
+export interface KubernetesObject {
+  apiVersion: string;
+  kind: string;
+  metadata: {
+    name: string;
+    namespace?: string | undefined;
+    annotations?: Record<string, string> | undefined;
+    [field: string]: unknown;
+  };
+  [field: string]: unknown;
+}
+
+/**
+ * What the components register for the stack in its cluster, without engine, state or cluster: Pulumi's mocks answer in the
+ * engine's place. Takes the process's Pulumi runtime, so that it can be called once.
+ */
+export async function objectsOf(stack: StackConfiguration): Promise<KubernetesObject[]> {
+  const objects: KubernetesObject[] = [];
+  await pulumi.runtime.setMocks(
+    {
+      newResource: ({ type, name, inputs }) => {
+        if (isObject(type)) objects.push(withoutPulumi(inputs));
+        return { id: name, state: inputs };
+      },
+      call: ({ token }) => {
+        throw new Error(`${token} is asked of a cluster, and there is none`);
+      },
+    },
+    "contrast-runtime",
+    "render",
+  );
+  const { reference } = stack.image;
+  if (reference === undefined) throw new Error("the rules let no image without a reference through");
+  stackRuntime(stack, { providers: [new Provider("kubernetes", { kubeconfig: "" })], manifests: "" }, reference);
+  await pulumi.runtime.disconnect();
+  return objects.sort((a, b) => rank(a) - rank(b) || (idOf(a) < idOf(b) ? -1 : 1));
+}
+
+/** What tells it from any other: kind, namespace if it has one, and name. */
+export const idOf = ({ kind, metadata: { namespace, name } }: KubernetesObject): string =>
+  [kind, namespace, name].filter((part) => part !== undefined).join(" ");
+
+const isObject = (type: string) => type.startsWith("kubernetes:");
+
+/** Annotations that only Pulumi's provider reads are left out. */
+function withoutPulumi(inputs: KubernetesObject): KubernetesObject {
+  const { annotations, ...metadata } = inputs.metadata;
+  const kept = Object.entries(annotations ?? {}).filter(([key]) => !key.startsWith("pulumi.com/"));
+  return {
+    ...inputs,
+    metadata: {
+      ...metadata,
+      annotations: { ...Object.fromEntries(kept), [syncWave]: `${wave(inputs.kind)}` },
+    },
+  };
+}
+
+/** Read by Argo CD, which applies a wave after the one before is healthy. */
+const syncWave = "argocd.argoproj.io/sync-wave";
+
+/** First what the installers run in and as, then what they read, last the installers. */
+const waves: Record<string, number> = { Namespace: -2, ConfigMap: 0, RuntimeClass: 0, DaemonSet: 1 };
+const wave = (kind: string) => waves[kind] ?? -1;
+const rank = ({ kind }: KubernetesObject) => wave(kind);
