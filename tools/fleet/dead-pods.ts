@@ -38,6 +38,6 @@ export async function removeDeadPods(
     await core.deleteNamespacedPod({ namespace, name: nameOf(pod), gracePeriodSeconds: 0 }).catch((error: unknown) => {
       if (!isNotFound(error)) throw error;
     });
-    console.log(`${nodeName}: removed its installer's pod without waiting for the node`);
+    console.error(`${nodeName}: removed its installer's pod without waiting for the node`);
   }
 }

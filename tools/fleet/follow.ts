@@ -23,6 +23,10 @@ export interface Outcome {
   nodes: NodeProgress[];
 }
 
+/** One line of JSON for programs. */
+export const outcomeJson = (group: string, { exitCode, failures, nodes }: Outcome): string =>
+  JSON.stringify({ group, done: exitCode === exitCodes.done, failures, nodes });
+
 const heartbeatMs = 60_000;
 /** How long missing nodes may take to join once nothing else is left to wait for. */
 const joinMs = 30_000;

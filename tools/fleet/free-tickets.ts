@@ -28,7 +28,7 @@ export async function freeTickets(
       : "it holds more than one, which no installer does: look at who uses that node's token";
     try {
       await leases.deleteNamespacedLease({ namespace, name, body: { preconditions: { uid } } });
-      console.log(
+      console.error(
         `${printable(holder, 253)}: ${isDead ? "its ticket" : `the ticket ${name}`} is freed, because ${why}`,
       );
     } catch (error) {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { Wanted } from "./assess.ts";
 import { describeError, loadKubeConfig, within } from "./client.ts";
-import { followFleet } from "./follow.ts";
+import { followFleet, outcomeJson } from "./follow.ts";
 import { freeTickets } from "./free-tickets.ts";
 import { type Fleet, observeFleet } from "./observe.ts";
 import { askForRetries } from "./retry.ts";
@@ -16,6 +16,8 @@ export interface RolloutOptions {
   nodesMayLeave?: true | undefined;
   /** Seconds. */
   stallTimeout: number;
+  /** The outcome as JSON; what happens meanwhile is told on standard error. */
+  json?: true | undefined;
 }
 
 /** The `rollout` command of a stack. Prints one line per node whenever its state changes; returns the exit code. */
@@ -41,11 +43,15 @@ export async function rollout(options: RolloutOptions): Promise<number> {
     observe,
     wanted,
     stallMs: 1000 * stallTimeout,
-    print: console.log,
+    print: options.json ? console.error : console.log,
     clock: () => performance.now(),
     delay,
   });
   for (const failure of failures) console.error(failure);
+  if (options.json) {
+    console.log(outcomeJson(group, { exitCode, failures, nodes }));
+    return exitCode;
+  }
   const ready = nodes.filter(({ state }) => state === "ready").length;
   const others = nodes.length - ready;
   console.log(`Group ${group}: ${ready} of ${nodes.length} nodes ready${others > 0 ? `, ${others} not` : ""}.`);

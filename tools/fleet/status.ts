@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { groupOfInstaller } from "../../runtime/names.ts";
 import { listed, printable } from "../../runtime/printable.ts";
@@ -8,25 +9,44 @@ import { leftOn, remedy } from "./left.ts";
 import { nameOf } from "./name-of.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
 
-/** Prints a table of every node of every group; returns the exit code. */
-export async function status(options: { group?: string | undefined; namespace: string }): Promise<number> {
-  const { group, namespace } = options;
+export interface StatusOptions {
+  /** Default: every group that has installers. */
+  group?: string | undefined;
+  namespace: string;
+  /** JSON instead of the table. */
+  json?: true | undefined;
+  /** Again whenever it changes, until interrupted. */
+  watch?: true | undefined;
+}
+
+/** Prints every node of every group; returns the exit code. */
+export async function status({ group, namespace, json, watch }: StatusOptions): Promise<number> {
   const kubeconfig = await loadKubeConfig(process.env);
   const look = async () => {
     const groups = group === undefined ? await installedGroups(kubeconfig, namespace) : [group];
     return Promise.all(groups.map((each) => observeFleet(kubeconfig, namespace, each)));
   };
-  const fleets = await within(30_000, "the cluster", look()).catch((error: unknown) => {
-    if (error instanceof Refusal) throw error;
-    throw new Refusal("unreachable", `The API server cannot be queried: ${describeError(error)}`);
-  });
-  if (fleets.length === 0) {
-    console.log(`No installers in namespace ${namespace}.`);
-    return exitCodes.unreachable;
+  for (let said = ""; ; await delay(watchMs)) {
+    const fleets = await within(30_000, "the cluster", look()).catch((error: unknown) => {
+      if (error instanceof Refusal) throw error;
+      const problem = `The API server cannot be queried: ${describeError(error)}`;
+      if (!watch || said === "") throw new Refusal("unreachable", problem);
+      console.error(problem);
+      return undefined;
+    });
+    if (fleets === undefined) continue;
+    const none = `No installers in namespace ${namespace}.`;
+    const text = json ? statusJson(fleets) : fleets.length === 0 ? none : statusTable(fleets);
+    // Tables that follow each other are told apart by an empty line; of JSON each has its own line.
+    if (text !== said) console.log(said === "" || json ? text : `\n${text}`);
+    said = text;
+    if (watch) continue;
+    if (fleets.length === 0) return exitCodes.unreachable;
+    return allReady(fleets) ? exitCodes.done : exitCodes.failed;
   }
-  console.log(statusTable(fleets));
-  return allReady(fleets) ? exitCodes.done : exitCodes.failed;
 }
+
+const watchMs = 2_000;
 
 async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
   const { AppsV1Api } = await import("@kubernetes/client-node");
@@ -34,22 +54,29 @@ async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promi
   return items.flatMap((item) => groupOfInstaller(nameOf(item)) ?? []).toSorted();
 }
 
+/** Pure: one line of JSON: whether nothing is left to do, and each node, its words as they are. */
+export const statusJson = (fleets: Fleet[]): string =>
+  JSON.stringify({ ready: fleets.length > 0 && allReady(fleets), nodes: fleets.flatMap(rowsOf) });
+
+const rowsOf = (fleet: Fleet) =>
+  fleet.nodes.map((node) => ({
+    name: node.name,
+    group: fleet.group,
+    state: stateOf(node, fleet),
+    containerd: node.containerRuntime.replace(/^containerd:\/\//, ""),
+    holdsTicket: fleet.tickets.some(({ holder }) => holder === node.name),
+    handlers: node.status?.handlers ?? [],
+    reason: reasonOf(node, fleet),
+  }));
+
 /** Pure: the table, one row per node. */
 export function statusTable(fleets: Fleet[]): string {
   const header = ["NODE", "GROUP", "STATE", "CONTAINERD", "TICKET", "HANDLERS", "REASON"];
-  const rows = fleets.flatMap((fleet) =>
-    fleet.nodes.map((node) =>
-      [
-        node.name,
-        fleet.group,
-        stateOf(node, fleet),
-        node.containerRuntime.replace(/^containerd:\/\//, ""),
-        fleet.tickets.some(({ holder }) => holder === node.name) ? "held" : "-",
-        listed(node.status?.handlers ?? []).replaceAll(", ", ",") || "-",
-        reasonOf(node, fleet),
-      ].map((cell) => printable(cell, 4_000)),
-    ),
-  );
+  const rows = fleets.flatMap(rowsOf).map(({ name, group, state, containerd, holdsTicket, handlers, reason }) => {
+    const served = listed(handlers).replaceAll(", ", ",") || "-";
+    const cells = [name, group, state, containerd, holdsTicket ? "held" : "-", served, reason];
+    return cells.map((cell) => printable(cell, 4_000));
+  });
   const widths = header.map((_, column) => Math.max(...[header, ...rows].map((row) => row[column]?.length ?? 0)));
   return [header, ...rows]
     .map((row) =>

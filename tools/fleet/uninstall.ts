@@ -3,9 +3,10 @@ import type { KubeConfig } from "@kubernetes/client-node";
 import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../process/exit-codes.ts";
+import type { NodeProgress } from "./assess.ts";
 import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
 import { removeDeadPods } from "./dead-pods.ts";
-import { type FollowOptions, followFleet, type Outcome } from "./follow.ts";
+import { type FollowOptions, followFleet, type Outcome, outcomeJson } from "./follow.ts";
 import { freeTickets } from "./free-tickets.ts";
 import { leftOn, remedy } from "./left.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
@@ -23,6 +24,8 @@ export interface UninstallOptions {
   leave?: true | undefined;
   /** Seconds. */
   stallTimeout: number;
+  /** The outcome as JSON; what happens meanwhile is told on standard error. */
+  json?: true | undefined;
 }
 
 interface Uninstallation {
@@ -31,10 +34,34 @@ interface Uninstallation {
   /** As first observed. */
   fleet: Fleet;
   observe: () => Promise<Fleet>;
+  print: (line: string) => void;
+}
+
+interface Uninstalled extends Outcome {
+  /** What is left to say where nothing failed. */
+  summary?: string;
 }
 
 /** The delete command of a stack's `uninstall` resource; returns the exit code. */
 export async function uninstall(options: UninstallOptions): Promise<number> {
+  const { summary, ...outcome } = await uninstalled(options, options.json ? console.error : console.log);
+  if (options.json) {
+    console.log(outcomeJson(options.group, outcome));
+    return outcome.exitCode;
+  }
+  for (const failure of outcome.failures) console.error(failure);
+  if (summary !== undefined) console.log(summary);
+  return outcome.exitCode;
+}
+
+const done = (summary?: string, nodes: NodeProgress[] = []): Uninstalled => ({
+  exitCode: exitCodes.done,
+  failures: [],
+  nodes,
+  ...(summary !== undefined && { summary }),
+});
+
+async function uninstalled(options: UninstallOptions, print: (line: string) => void): Promise<Uninstalled> {
   const { group, namespace, nodes, skipNodes, leave = false, stallTimeout } = options;
   const kubeconfig = await loadKubeConfig(process.env);
   const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
@@ -44,32 +71,31 @@ export async function uninstall(options: UninstallOptions): Promise<number> {
     const unreachable = `The API server cannot be queried: ${describeError(error)}`;
     if (!leave) throw new Refusal("unreachable", `${unreachable}. Nothing was changed.`);
     // Leaving the nodes as they are works without an API server, too.
-    console.log(unreachable);
+    print(unreachable);
     return undefined;
   });
   if (fleet === undefined) {
     if (nodes.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
-    if (!leave) console.log(`Group ${group} has no installers: nothing to uninstall.`);
-    return exitCodes.done;
+    return done(leave ? undefined : `Group ${group} has no installers: nothing to uninstall.`);
   }
-  const run: Uninstallation = { kubeconfig, stallMs: 1000 * stallTimeout, fleet, observe };
+  const run: Uninstallation = { kubeconfig, stallMs: 1000 * stallTimeout, fleet, observe, print };
   if (leave) return leaveNodes(run);
   if (nodes.length > 0) return uninstallNodes(run, new Set(nodes));
   return uninstallGroup(run, new Set([...skipNodes, ...fleet.skipNodes]));
 }
 
-async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<number> {
+async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<Uninstalled> {
   await removeDeadPods(kubeconfig, fleet.namespace, fleet, observe);
-  console.log(`Group ${fleet.group}: what is on its nodes stays there.`);
-  return exitCodes.done;
+  return done(`Group ${fleet.group}: what is on its nodes stays there.`);
 }
 
-async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string>): Promise<number> {
+async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string>): Promise<Uninstalled> {
   const { kubeconfig, fleet, observe } = run;
   const { namespace, group } = fleet;
   const nodes = fleet.nodes.map(({ name }) => name).filter((name) => !skipNodes.has(name));
   const users = await handlerUsers(kubeconfig, new Set(nodes));
-  if (refused(`Group ${group}`, objections(fleet, skipNodes, users))) return exitCodes.failed;
+  const reasons = objections(fleet, skipNodes, users);
+  if (reasons.length > 0) return refused(`Group ${group}`, reasons);
   const { json, hash } = emptied(fleet);
   const retries = await askForRetries(kubeconfig, fleet, hash);
   await emptySpec(kubeconfig, namespace, fleet, json);
@@ -88,29 +114,28 @@ async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string
       retries,
     },
   });
-  if (outcome.exitCode === exitCodes.done) {
-    const last = await observe();
-    await removeAnnotations(kubeconfig, last);
-    await removeTickets(kubeconfig, last);
-    await removeDeadPods(kubeconfig, namespace, last, observe);
-    const uninstalled = outcome.nodes.filter(({ state }) => state === "ready").length;
-    console.log(`Group ${group}: ${uninstalled} of ${outcome.nodes.length} nodes uninstalled.`);
-  }
-  return outcome.exitCode;
+  if (outcome.exitCode !== exitCodes.done) return outcome;
+  const last = await observe();
+  await removeAnnotations(kubeconfig, last);
+  await removeTickets(kubeconfig, last);
+  await removeDeadPods(kubeconfig, namespace, last, observe);
+  const ready = outcome.nodes.filter(({ state }) => state === "ready").length;
+  return done(`Group ${group}: ${ready} of ${outcome.nodes.length} nodes uninstalled.`, outcome.nodes);
 }
 
 /** For nodes that left the group and so have no installer any more. */
-async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<number> {
+async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<Uninstalled> {
   const { kubeconfig, fleet } = run;
   const users = await handlerUsers(kubeconfig, names);
   const nodes = [...names].toSorted();
-  if (refused(nodes.join(", "), nodeObjections(fleet, names, users))) return exitCodes.failed;
+  const reasons = nodeObjections(fleet, names, users);
+  if (reasons.length > 0) return refused(nodes.join(", "), reasons);
   const left = { ...fleet, nodes: fleet.nodes.filter(({ name }) => names.has(name)) };
   const spec = emptied(fleet);
   const retries = await askForRetries(kubeconfig, left, spec.hash);
   const uninstallers = await startUninstallers(kubeconfig, fleet, names, spec);
   try {
-    const { exitCode } = await follow(run, {
+    const outcome = await follow(run, {
       observe: uninstallers.observe,
       wanted: {
         specHash: spec.hash,
@@ -121,43 +146,29 @@ async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): 
         retries,
       },
     });
-    if (exitCode === exitCodes.done) {
-      await removeAnnotations(kubeconfig, left);
-      console.log(`${nodes.join(", ")}: uninstalled.`);
-    }
-    return exitCode;
+    if (outcome.exitCode !== exitCodes.done) return outcome;
+    await removeAnnotations(kubeconfig, left);
+    return done(`${nodes.join(", ")}: uninstalled.`, outcome.nodes);
   } finally {
     await uninstallers.remove();
   }
 }
 
-/** Follows the fleet, printing one line per change of a node, and the reasons if it fails. */
-async function follow(
-  { stallMs }: Uninstallation,
+const follow = (
+  { stallMs, print }: Uninstallation,
   options: Pick<FollowOptions, "observe" | "wanted">,
-): Promise<Outcome> {
-  const outcome = await followFleet({
-    ...options,
-    stallMs,
-    print: console.log,
-    clock: () => performance.now(),
-    delay,
-  });
-  for (const failure of outcome.failures) console.error(failure);
-  return outcome;
-}
+): Promise<Outcome> => followFleet({ ...options, stallMs, print, clock: () => performance.now(), delay });
 
 function emptied({ specJson }: Fleet): { json: string; hash: string } {
   const json = `${JSON.stringify({ ...JSON.parse(specJson), runtimes: [] })}\n`;
   return { json, hash: specHash(json) };
 }
 
-/** Prints the reasons against it, if there are any. */
-function refused(what: string, reasons: string[]): boolean {
-  if (reasons.length === 0) return false;
-  console.error([`${what} is not uninstalled; nothing was changed.`, ...reasons].join("\n"));
-  return true;
-}
+const refused = (what: string, reasons: string[]): Uninstalled => ({
+  exitCode: exitCodes.failed,
+  failures: [`${what} is not uninstalled; nothing was changed.`, ...reasons],
+  nodes: [],
+});
 
 /** A node that has been NotReady ever since it joined the group. */
 const neverInstalled = ({ ready, pod, status }: FleetNode): boolean =>

@@ -14,7 +14,7 @@ import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./pa
 import { referrersOf } from "./sbom.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
-const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
 
 /** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
 export const baseAnnotation = ownKey("base");

@@ -1,9 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { Refusal } from "../../runtime/refusal.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import type { BuiltImage } from "../oci/layout.ts";
 import { type Progress, seconds, toStderr } from "../process/progress.ts";
-import { buildImage, installerLayout, localPayloads } from "./build.ts";
+import { buildImage, installerLayout, localPayloads, payloadsDirectory } from "./build.ts";
 import { bundledPackagesFile } from "./parts.ts";
 import { pushImage } from "./push.ts";
 
@@ -40,9 +41,30 @@ export interface ImageOrder {
   ca?: string | undefined;
 }
 
-/** Builds, and pushes on request; returns the image's digest, or its reference where it was pushed. */
-export async function makeImage(order: ImageOrder): Promise<string> {
+export interface MadeImage {
+  digest: string;
+  /** Where it was pushed. */
+  reference?: string;
+  /** Their names, sorted. */
+  payloads: string[];
+}
+
+/**
+ * Builds, and pushes on request.
+ *
+ * @param from where the payloads are
+ * @throws Refusal without a payload: such an image would install nothing
+ */
+export async function makeImage(order: ImageOrder, from = payloadsDirectory): Promise<MadeImage> {
   const ca = order.ca === undefined ? undefined : await readFile(order.ca, "utf8");
-  const image = await buildInstallerImage(order.payload.length > 0 ? { payloads: order.payload } : {});
-  return order.push ? await pushImage({ layoutDir: installerLayout, ca, ...order.push }) : image.digest;
+  const found = await localPayloads(order.payload.length > 0 ? order.payload : undefined, from);
+  const payloads = found.map(({ manifest }) => manifest.name);
+  if (payloads.length === 0)
+    throw new Refusal(
+      "no-payload",
+      "There is no payload on this machine, and an image without one installs nothing. Fetch one: contrast-runtime lock, or lock fetch --manifest FILE for one that is committed.",
+    );
+  const { digest } = await buildInstallerImage({ payloads });
+  const reference = order.push ? await pushImage({ layoutDir: installerLayout, ca, ...order.push }) : undefined;
+  return { digest, ...(reference !== undefined && { reference }), payloads };
 }

@@ -14,7 +14,11 @@ export const verb = () =>
       repository,
     )
     .option("--ca <file>", "certificate of the registry's authority (PEM)")
-    .action(async (options) => console.log(await (await import("../../image/installer-image.ts")).makeImage(options)))
+    .option("--json", "one line of JSON: {digest, reference, payloads}")
+    .action(async ({ json, ...options }) => {
+      const image = await (await import("../../image/installer-image.ts")).makeImage(options);
+      console.log(json ? JSON.stringify(image) : (image.reference ?? image.digest));
+    })
     .addCommand(push());
 
 /** By itself, because a cluster's registry may be reachable from the cluster's network namespace only. */

@@ -9,9 +9,10 @@ import { each, hexDigits } from "../values.ts";
 
 const orders = () => import("../../lock/order.ts");
 
-/** `done` is told what was locked; by default it says so on standard output. */
-export const verb = (progress: Progress = toStderr, done: (locked: Locked) => void = say) => {
-  const locks = async (order: LockOrder) => done(await (await orders()).lock(order, progress));
+/** `done` is told what was locked, and whether JSON is asked for; by default it says so on standard output. */
+export const verb = (progress: Progress = toStderr, done: (locked: Locked, json: boolean) => void = say) => {
+  const locks = async (order: LockOrder & { json?: true | undefined }) =>
+    done(await (await orders()).lock(order, progress), order.json === true);
   return new Verb("lock")
     .description(
       `Fetches a payload's files, checks them, and writes the manifest to commit. A download that broke off is continued by
@@ -60,7 +61,10 @@ sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
         .requiredOption("--manifest <file>", "the committed manifest")
         .addOption(payloads())
         .addOption(ca())
-        .action(async (options) => done(await (await orders()).fetchCommitted(options, progress))),
+        .addOption(json())
+        .action(async (options) =>
+          done(await (await orders()).fetchCommitted(options, progress), options.json === true),
+        ),
     );
 };
 
@@ -94,8 +98,11 @@ Without it, a Kata with one that can be used here is not locked`,
       [],
     )
     .option("--output <file>", "the manifest to commit (default: payloads/NAME.json)")
-    .addOption(payloads());
+    .addOption(payloads())
+    .addOption(json());
 
+const json = () =>
+  new Option("--json", "one line of JSON: {name, manifest, directory, files, bytes, signature, holes}");
 const payloads = () =>
   new Option("--payloads <directory>", "where the files go (default: .local/payloads, from where the image is built)");
 const ca = () => new Option("--ca <file>", "certificate of the server's authority (PEM)");
@@ -108,7 +115,8 @@ function namedFile(text: string, before: { role: FileRole; path: string }[]): { 
   return [...before, { role, path }];
 }
 
-async function say(locked: Locked): Promise<void> {
-  const { summaryLines } = await import("../../lock/summary.ts");
+async function say(locked: Locked, json: boolean): Promise<void> {
+  const { summaryJson, summaryLines } = await import("../../lock/summary.ts");
+  if (json) return console.log(summaryJson(locked));
   for (const line of summaryLines(locked)) console.log(line);
 }

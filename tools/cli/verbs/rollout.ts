@@ -22,5 +22,6 @@ export const verb = () =>
       wholeNumber,
       defaults.stallTimeout,
     )
+    .option("--json", "the outcome as one line of JSON: {group, done, failures, nodes}")
     .addHelpText("after", clusterHelp("nodes failed or are missing"))
     .action(async (options) => exitWith(await (await import("../../fleet/rollout.ts")).rollout(options)));

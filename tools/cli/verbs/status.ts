@@ -7,5 +7,10 @@ export const verb = () =>
     .description("Shows each node's state, handlers, containerd, ticket and reason.")
     .option("--group <name>", "this node group only")
     .option("--namespace <name>", "the installers' namespace", systemNamespace)
+    .option(
+      "--json",
+      "one line of JSON: {ready, nodes: [{name, group, state, containerd, holdsTicket, handlers, reason}]}",
+    )
+    .option("--watch", "again whenever something changes, until interrupted")
     .addHelpText("after", clusterHelp("some nodes are not ready (dead ones in ignoreNodes do not count)"))
     .action(async (options) => exitWith(await (await import("../../fleet/status.ts")).status(options)));

@@ -32,5 +32,6 @@ pods use one of the runtimes, or if nodes are NotReady that are not named as dea
       wholeNumber,
       defaults.stallTimeout,
     )
+    .option("--json", "the outcome as one line of JSON: {group, done, failures, nodes}")
     .addHelpText("after", clusterHelp("refused or failed"))
     .action(async (options) => exitWith(await (await import("../../fleet/uninstall.ts")).uninstall(options)));

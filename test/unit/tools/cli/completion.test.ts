@@ -16,7 +16,7 @@ test("verbs, their commands, their options and the values that these allow", () 
   expect(complete("help", "measure", "s")).toEqual(["snp"]);
   expect(complete("measure", "")).toContain("verity");
   expect(complete("completion", "")).toEqual(["bash", "zsh", "fish"]);
-  expect(complete("status", "")).toEqual(["--group", "--namespace", "--help"]);
+  expect(complete("status", "")).toEqual(["--group", "--namespace", "--json", "--watch", "--help"]);
   expect(complete("lock", "kata-release", "--fl")).toEqual(["--flavour"]);
   expect(complete("lock", "kata-release", "--flavour", "kata-")).toEqual(["kata-go", "kata-rs"]);
   expect(complete("lock", "kata-release", "--flavour=kata-")).toEqual(["--flavour=kata-go", "--flavour=kata-rs"]);

@@ -2,8 +2,8 @@ import { expect, test } from "vitest";
 import { parseStatus } from "../../../../node-installer/kubernetes/status.ts";
 import { unfinished } from "../../../../tools/fleet/assess.ts";
 import { describeError } from "../../../../tools/fleet/client.ts";
-import { followFleet } from "../../../../tools/fleet/follow.ts";
-import { allReady, statusTable } from "../../../../tools/fleet/status.ts";
+import { followFleet, outcomeJson } from "../../../../tools/fleet/follow.ts";
+import { allReady, statusJson, statusTable } from "../../../../tools/fleet/status.ts";
 import { exitCodes } from "../../../../tools/process/exit-codes.ts";
 import { fleet, node, status, ticket, wanted } from "./fleet-fixture.ts";
 
@@ -28,6 +28,23 @@ node-5  metal  not-ready   2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c
 node-6  metal  left-group  2.4.2       -       contrast-cc-metal-qemu-snp-0a1b2c3d  The group's installer no longer runs here, and contrast-cc-metal-qemu-snp-0a1b2c3d is still installed: put it back into the group, or run: npx contrast-runtime uninstall --group metal --nodes node-6
 `.trim(),
   );
+});
+
+test("programs get the same as one line of JSON, and the outcome of a rollout, too", () => {
+  const nodes = [node("node-1", "ready"), { ...node("node-2", "failed"), status: status("failed", { reason: "No." }) }];
+  const text = statusJson([fleet(nodes, { tickets: [ticket("node-2")] })]);
+  expect(text).not.toContain("\n");
+  expect(JSON.parse(text)).toMatchObject({
+    ready: false,
+    nodes: [
+      { name: "node-1", group: "metal", state: "ready", containerd: "2.4.2", holdsTicket: false },
+      { name: "node-2", state: "failed", holdsTicket: true, handlers: [], reason: "No." },
+    ],
+  });
+  expect(JSON.parse(statusJson([]))).toEqual({ ready: false, nodes: [] });
+  expect(
+    JSON.parse(outcomeJson("metal", { exitCode: exitCodes.stalled, failures: ["Nothing has changed."], nodes: [] })),
+  ).toEqual({ group: "metal", done: false, failures: ["Nothing has changed."], nodes: [] });
 });
 
 test("the status is good only if every node is ready now, except for dead ones that are named", () => {
