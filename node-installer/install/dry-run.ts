@@ -1,11 +1,11 @@
 import type { InstallSpec } from "../../runtime/spec.ts";
 import { noticesOf } from "../containerd/notices.ts";
-import { requireReplaceable } from "../containerd/replaceable.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import { validateConfiguration, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
+import { requireReplaceable } from "../requirements/replaceable.ts";
 import type { Daemon } from "./daemon.ts";
 import { observeDisk, observeHost } from "./observe.ts";
 import { changesOf, makePlan, refuseBroken } from "./plan.ts";
