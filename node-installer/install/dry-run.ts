@@ -32,6 +32,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
       plan,
       changes,
       servingKnown: serving !== undefined,
+      located,
       notices: noticesOf(located),
       pending: disk?.pending ?? [],
     };
@@ -39,6 +40,9 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     daemon.close();
   }
 }
+
+const pendingInBundle =
+  "Others have changed what containerd loads on this node, and it has not been restarted since (the installer's command plan, run there, says what)";
 
 /** A daemon that repeats what it answered when the bundle was taken. */
 export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
@@ -56,6 +60,7 @@ export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
         ...bundle.serving,
       };
     },
+    pending: async () => (bundle.pending ? [pendingInBundle] : []),
     sandboxesUsing: async (_located, handler) => named(bundle.users, handler, "pod"),
   };
 }
