@@ -193,7 +193,7 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       { create: "sh -s", stdin: prepareScript(requirements, distribution), delete: unprepareScript(distribution) },
       [],
     );
-    const check = run("check", { create: "sh -s", stdin: checkScript(requirements) }, [prepare]);
+    const check = run("check", { create: "sh -s", stdin: checkScript(requirements, distribution) }, [prepare]);
     const before = [check];
     if (registryCa !== undefined) {
       const registry = applied(image, registryOf);

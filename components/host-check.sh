@@ -71,6 +71,14 @@ keys_for() {
   ! printf '%s\n' "$capacity" | grep -Eqx "$1 0+"
 }
 quote_service() { exists /etc/qgs.conf || exists /run/tdx-qgs || exists /var/run/tdx-qgs; }
+# $1: a path. Whether something is mounted right over it.
+mounted() { content /proc/self/mountinfo | cut -d ' ' -f 5 | grep -Fqx "$1"; }
+# $1: a path. The letter of an attribute that keeps even root from replacing it, if it has one, and if that can be asked.
+fixing_attribute() {
+  attributes=$(lsattr -d "$root$1" 2>/dev/null) || return 0
+  case ${attributes%% *} in *i*) echo i ;; *a*) echo a ;; esac
+}
+
 # NVIDIA's, with or without a display output.
 any_gpu() {
   for address in "$root"/sys/bus/pci/devices/*; do

@@ -10,7 +10,9 @@ export async function checkHostCommand(options: Options): Promise<number> {
   const daemon = containerdOn(host, spec.distribution);
   const located = await daemon.locate();
   const { hostFindings } = await import("../install/host-findings.ts");
-  const findings = await hostFindings(host, located, spec);
+  const { unreplaceable } = await import("../requirements/replaceable.ts");
+  const fixed = spec.runtimes.length > 0 ? await unreplaceable(host, located.file) : undefined;
+  const findings = [...(fixed === undefined ? [] : [fixed]), ...(await hostFindings(host, located, spec))];
   if (options.json) options.print(`${JSON.stringify({ findings }, null, 2)}\n`);
   else if (findings.length === 0) options.print("This host can run all runtimes in the spec.\n");
   else {

@@ -4,11 +4,12 @@ import { type InstallSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, type Calls, recordingHost } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
-import { pristinePath } from "../host/journal.ts";
+import { pristinePath, readJournal } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
 import { planFor } from "../install/dry-run.ts";
 import { hostFacts } from "../install/host-findings.ts";
+import { observeDisk, observeHost } from "../install/observe.ts";
 import { runtimesDirectory } from "../install/payload.ts";
 import { readSpec } from "../install/read-spec.ts";
 import { redaction, servedOfOurs } from "../install/redaction.ts";
@@ -73,8 +74,21 @@ export async function takeSnapshot(
   await recording.freeSpace(runtimesDirectory).catch(failed);
   await recording.readFile(pristinePath).catch(failed);
   redacting.finish(calls);
+  const pending = await anyPending(host, spec, daemonOn(host)).catch(failed);
   const bundle = { schemaVersion: 2 as const, takenAt: host.now().toISOString(), node, calls, users, processes };
-  return serving === undefined ? bundle : { ...bundle, serving };
+  return { ...bundle, ...(serving !== undefined && { serving }), ...(pending !== undefined && { pending }) };
+}
+
+/** undefined: its containerd does not answer. */
+async function anyPending(host: Host, spec: InstallSpec, daemon: Daemon): Promise<boolean | undefined> {
+  try {
+    const journal = await readJournal(host, spec.group);
+    const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
+    if (observation.serving === undefined) return undefined;
+    return (await observeDisk({ host, daemon, spec }, observation)).pending.length > 0;
+  } finally {
+    daemon.close();
+  }
 }
 
 /** A later spec may no longer list a handler: its plan then asks what uses it. */

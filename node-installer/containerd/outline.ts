@@ -1,3 +1,4 @@
+import { distributions } from "../../runtime/distributions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { decode, lineAt, parseDocument } from "./document.ts";
 import { blocksIn, markOnly } from "./fence.ts";
@@ -9,7 +10,7 @@ import { stringEnd } from "./statements.ts";
  * our tables as they are, and of everything else only what an edit asks for: the `version`, the `imports`, and which of
  * containerd's own plugins are disabled. An edit of the outline is refused, or adds the same block, as one of the file.
  *
- * Values and comments are replaced whatever they say. Names stay if they look like containerd's own (`config_path`,
+ * Values and comments are replaced whatever they say, but for the line by which a distribution knows its own file. Names stay if they look like containerd's own (`config_path`,
  * `io.containerd.cri.v1.images`) or a runtime's; others, such as a registry's host, are numbered.
  */
 export function outline(bytes: Uint8Array, file: string): Buffer {
@@ -53,7 +54,12 @@ function invalid(text: string, line: string | undefined): string {
     .join("\n");
 }
 
-const comment = (text: string): string => markOnly(text) ?? "#";
+/** Without the first line by which a distribution knows its own file, nothing is edited. */
+const distributionsOwn = new Set(
+  Object.values(distributions).flatMap(({ edited }) => (edited.kind === "drop-in" ? [edited.root.firstLine] : [])),
+);
+const comment = (text: string): string =>
+  markOnly(text) ?? (distributionsOwn.has(text.trimEnd()) ? text.trimEnd() : "#");
 
 const space = /[ \t\r\n]+/y;
 const commentText = /#[^\r\n]*/y;

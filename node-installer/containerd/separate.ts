@@ -1,3 +1,4 @@
+import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { handlerName } from "../../runtime/spec.ts";
 import {
@@ -231,14 +232,14 @@ function left(
   const there = [...names].filter((name) => text.includes(name));
   if (there.length === 0) return undefined;
   if (isTemplate) {
-    const code = text.replaceAll(/^[ \t]*#.*$/gm, "");
-    const name = there.find((one) => code.includes(one));
-    return name === undefined
-      ? undefined
-      : new Refusal(
-          "template-unclear",
-          `${file} names the handler ${name} in a way that cannot be taken out of it safely. Delete what the template says of ${name}, then run again.`,
-        );
+    const lines = text.split("\n").filter((line) => !/^[ \t]*#/.test(line));
+    const [line] = lines.filter((one) => there.some((name) => one.includes(name)));
+    if (line === undefined) return undefined;
+    const name = there.find((one) => line.includes(one));
+    return new Refusal(
+      "template-unclear",
+      `${file} names the handler ${name} in a line that cannot be taken out of it safely: ${printable(line.trim(), 400)}\nDelete that line, and what belongs to it, then run again. The handler's own tables may stay.`,
+    );
   }
   const document = parseDocument(text, file);
   const inline = Object.entries(tableAt(document, ["plugins"]) ?? {}).flatMap(([plugin, table]) =>

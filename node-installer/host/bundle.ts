@@ -76,6 +76,8 @@ export const bundleSchema = z.strictObject({
   calls,
   /** What the running daemon served of our handlers (undefined: it did not answer). */
   serving: z.strictObject({ handlers: z.record(z.string(), servedHandler) }).optional(),
+  /** Whether its restart loads what others have changed, which is asked on the node: what it is does not leave it. */
+  pending: z.boolean().optional(),
   /** By handler that was asked about: how many pods use it. */
   users: count,
   /** By directory that was asked about: how many processes run from it. */

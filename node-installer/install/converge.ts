@@ -1,6 +1,5 @@
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { InstallSpec } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
@@ -12,8 +11,8 @@ import { forgetRestarts } from "../host/restart-budget.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { labelled } from "./labelled.ts";
-import { type Disk, type Observation, observeDisk, observeHost } from "./observe.ts";
-import { isEmpty, makePlan, type Plan, refuseBroken } from "./plan.ts";
+import { type Observation, observeDisk, observeHost } from "./observe.ts";
+import { isEmpty, makePlan, type Plan, refuseBroken, refusePending } from "./plan.ts";
 import { UsedMeanwhile } from "./prepare.ts";
 import { recover } from "./recover.ts";
 import { requireRestart, suspects } from "./restarts.ts";
@@ -109,7 +108,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     const disk = plan.edit || plan.restart ? await observeDisk(environment, observation) : undefined;
     if (disk !== undefined) {
       refuseBroken(observation, plan, disk);
-      refusePending(observation, disk, spec);
+      refusePending(observation.located, disk.pending, spec);
       await requireRestart(environment, observation);
     }
     const stat = await host.stat(observation.located.file);
@@ -196,16 +195,6 @@ async function requireServing(
       `${why === undefined ? "" : `The reason seems to be: ${why}. `}` +
       `The node is left alone. Repair the unit ${located.unit} first; the installer then continues automatically. ` +
       "If containerd listens elsewhere (grpc.address in its configuration), set distribution.socket.",
-  );
-}
-
-/** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
-function refusePending({ located }: Observation, { pending }: Disk, { loadPendingChanges }: InstallSpec): void {
-  if (pending.length === 0 || loadPendingChanges) return;
-  throw new Refusal(
-    "pending-changes",
-    `${pending.join("; ")}. The installer's restart would load that as well, so nothing was changed: restart ${located.unit} first and look whether it comes back, ` +
-      "or set loadPendingChanges: true for the node group.",
   );
 }
 

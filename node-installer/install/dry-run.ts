@@ -1,11 +1,11 @@
 import type { InstallSpec } from "../../runtime/spec.ts";
 import { noticesOf } from "../containerd/notices.ts";
-import { requireReplaceable } from "../containerd/replaceable.ts";
 import type { ServingState } from "../containerd/serving.ts";
 import { validateConfiguration, validateImports } from "../containerd/validate.ts";
 import { type Bundle, named } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { readJournal } from "../host/journal.ts";
+import { requireReplaceable } from "../requirements/replaceable.ts";
 import type { Daemon } from "./daemon.ts";
 import { observeDisk, observeHost } from "./observe.ts";
 import { changesOf, makePlan, refuseBroken } from "./plan.ts";
@@ -32,6 +32,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
       plan,
       changes,
       servingKnown: serving !== undefined,
+      located,
       notices: noticesOf(located),
       pending: disk?.pending ?? [],
     };
@@ -39,6 +40,9 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     daemon.close();
   }
 }
+
+const pendingInBundle =
+  "Others have changed what containerd loads on this node, and it has not been restarted since (the installer's command plan, run there, says what)";
 
 /** A daemon that repeats what it answered when the bundle was taken. */
 export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
@@ -56,6 +60,7 @@ export function replayingDaemon(daemon: Daemon, bundle: Bundle): Daemon {
         ...bundle.serving,
       };
     },
+    pending: async () => (bundle.pending ? [pendingInBundle] : []),
     sandboxesUsing: async (_located, handler) => named(bundle.users, handler, "pod"),
   };
 }

@@ -3,6 +3,7 @@ import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type InstallSpec, type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
+import type { Located } from "../containerd/locate.ts";
 import { mismatches } from "../containerd/serving.ts";
 import { brokenBefore } from "../containerd/validate.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
@@ -149,6 +150,16 @@ function refuseUnknownUsers(observation: Observation, kept: OwnedRuntime[]): voi
 export function refuseBroken({ located, present }: Observation, plan: Plan, { onDisk }: Disk): void {
   const mayBeOurs = plan.edit && present.length > 0;
   if (onDisk.error !== undefined && !mayBeOurs) throw brokenBefore(located, onDisk.error);
+}
+
+/** What our restart would load besides our change is for others to load, unless the stack says otherwise. */
+export function refusePending(located: Located, pending: readonly string[], spec: InstallSpec): void {
+  if (pending.length === 0 || spec.loadPendingChanges) return;
+  throw new Refusal(
+    "pending-changes",
+    `${pending.join("; ")}. The installer's restart would load that as well, so nothing was changed: restart ${located.unit} first and look whether it comes back, ` +
+      "or set loadPendingChanges: true for the node group.",
+  );
 }
 
 export const isEmpty = (plan: Plan): boolean =>

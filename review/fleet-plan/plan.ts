@@ -7,7 +7,7 @@ import { containerdOn } from "../../node-installer/install/daemon.ts";
 import { planFor, replayingDaemon } from "../../node-installer/install/dry-run.ts";
 import { hostFindings } from "../../node-installer/install/host-findings.ts";
 import { type PayloadPlan, runtimesDirectory } from "../../node-installer/install/payload.ts";
-import { isEmpty } from "../../node-installer/install/plan.ts";
+import { isEmpty, refusePending } from "../../node-installer/install/plan.ts";
 import { requireRoomForPayloads } from "../../node-installer/install/space.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
@@ -23,6 +23,12 @@ export interface NodePlan {
   reason: string;
 }
 
+/** What the owners of some nodes must know before something that they may do later. */
+export interface Notice {
+  sentence: string;
+  nodes: string[];
+}
+
 /** Nodes with the same outcome for the same reason. */
 export interface Outcome extends NodePlan {
   nodes: string[];
@@ -33,6 +39,7 @@ export interface FleetPlan {
   nodes: number;
   /** refused first, unchanged last. */
   outcomes: Outcome[];
+  notices: Notice[];
   /** Nodes of the group that no bundle is of. */
   missing: string[];
 }
@@ -49,6 +56,7 @@ export const order: NodePlan["outcome"][] = ["refused", "unknown", "restart", "c
 /** A plan for one kind of node, with what has to be copied there. */
 interface KindPlan extends NodePlan {
   payloads: PayloadPlan[];
+  notices?: string[];
 }
 
 /**
@@ -66,6 +74,7 @@ export async function planFleet(
   const missing = new Set(names);
   const kinds = new Map<string, KindPlan>([[unreadable.code, unreadable]]);
   const outcomes = new Map<string, Outcome>();
+  const notices = new Map<string, Notice>();
   let nodes = 0;
   for (const bundle of bundles) {
     const node = posix.basename(bundle.file, ".json");
@@ -82,13 +91,19 @@ export async function planFleet(
     const known = outcomes.get(key);
     if (known) known.nodes.push(node);
     else outcomes.set(key, { outcome, code, reason, nodes: [node] });
+    for (const sentence of made.notices ?? []) {
+      const notice = notices.get(sentence);
+      if (notice) notice.nodes.push(node);
+      else notices.set(sentence, { sentence, nodes: [node] });
+    }
     nodes += 1;
   }
   const sorted = [...outcomes.values()].sort(
     (a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome) || b.nodes.length - a.nodes.length,
   );
-  for (const outcome of sorted) outcome.nodes.sort();
-  return { group: spec.group, nodes, outcomes: sorted, missing: [...missing].sort() };
+  const noticed = [...notices.values()].sort((a, b) => (a.sentence < b.sentence ? -1 : 1));
+  for (const one of [...sorted, ...noticed]) one.nodes.sort();
+  return { group: spec.group, nodes, outcomes: sorted, notices: noticed, missing: [...missing].sort() };
 }
 
 const head = /"takenAt":\s{0,9}"[^"]{0,40}",\s{0,9}"node":\s{0,9}"([^"]{0,253})"/;
@@ -172,17 +187,19 @@ async function planNode(spec: InstallSpec, text: string): Promise<KindPlan> {
       const reason = errors.map(({ message }) => message).join(" ");
       return { outcome: "refused", code: errors.map((finding) => finding.code).join(", "), reason, payloads: [] };
     }
-    const { plan, servingKnown } = await planFor(host, daemon, spec);
-    if (plan.untrusted.length > 0) return { ...refused(notRoots(plan.untrusted)), payloads: [] };
+    const { plan, servingKnown, located, notices, pending } = await planFor(host, daemon, spec);
+    if (plan.untrusted.length > 0) return { ...refused(notRoots(plan.untrusted)), payloads: [], notices };
     if (isEmpty(plan) && plan.blocked.length === 0) {
-      return { outcome: "unchanged", code: "", reason: "", payloads: plan.payloads };
+      return { outcome: "unchanged", code: "", reason: "", payloads: plan.payloads, notices };
     }
+    refusePending(located, pending, spec);
     const used = plan.blocked.map(({ handler }) => handler);
     const reason = [
       ...(used.length > 0 ? [`pods still use ${list(used)}`] : []),
+      ...(pending.length > 0 ? ["the restart also loads what others have changed there"] : []),
       ...(servingKnown ? [] : ["its containerd did not answer when the bundle was taken"]),
     ].join("; ");
-    return { outcome: plan.restart ? "restart" : "change", code: reason, reason, payloads: plan.payloads };
+    return { outcome: plan.restart ? "restart" : "change", code: reason, reason, payloads: plan.payloads, notices };
   } catch (error) {
     if (!(error instanceof Refusal)) return failed(error);
     if (error.code === "bundle-incomplete") return { ...refused(error), outcome: "unknown", payloads: [] };

@@ -1,5 +1,5 @@
 import { code, count, few, quoted } from "../text.ts";
-import { type FleetPlan, type NodePlan, type Outcome, order } from "./plan.ts";
+import { type FleetPlan, type NodePlan, type Notice, type Outcome, order } from "./plan.ts";
 
 const words: Record<NodePlan["outcome"], [one: string, many: string]> = {
   refused: ["is refused", "are refused"],
@@ -27,3 +27,7 @@ export function outcomeSentence({ outcome, code: reasonCode, reason, nodes }: Ou
   const why = outcome === "refused" ? ` (${code(reasonCode)}: ${text})` : reason === "" ? "" : ` (${text})`;
   return `${count(nodes.length, "node")} ${words[outcome][nodes.length === 1 ? 0 : 1]}${why}: ${few(nodes)}.`;
 }
+
+/** "To know of 2 nodes: k0s up to 1.35 … (a, b)." */
+export const noticeSentence = ({ sentence, nodes }: Notice): string =>
+  `To know of ${count(nodes.length, "node")} (${few(nodes)}): ${quoted(sentence)}`;

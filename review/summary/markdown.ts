@@ -1,5 +1,5 @@
 import type { FleetPlan } from "../fleet-plan/plan.ts";
-import { fleetSentence, outcomeSentence } from "../fleet-plan/sentences.ts";
+import { fleetSentence, noticeSentence, outcomeSentence } from "../fleet-plan/sentences.ts";
 import { code, count, list, word } from "../text.ts";
 import { bounded } from "./difference-block.ts";
 import type { Line } from "./line.ts";
@@ -111,6 +111,7 @@ function fenced(text: string, language: string, indent: string): string {
 
 function fleetSection(fleet: FleetPlan): string {
   const rows = fleet.outcomes.map((outcome) => `- *predicted* — ${outcomeSentence(outcome)}`);
+  rows.push(...fleet.notices.map((notice) => `- *predicted* — ${noticeSentence(notice)}`));
   return `### Fleet plan of group ${code(fleet.group)}\n\n${fleetSentence(fleet)}\n\n${rows.join("\n")}`;
 }
 

@@ -128,6 +128,22 @@ done`;
   });
 });
 
+test("a file over which something is mounted: check-host warns, an installation refuses, and both say what to do", async () => {
+  await node.run("mount", "--bind", configPath, configPath);
+  try {
+    const says = `${configPath} is a mount point of its own (findmnt ${configPath})`;
+    const check = await node.installer("check-host", spec);
+    expect({ code: check.code, said: check.stdout }).toMatchObject({ code: 0, said: expect.stringContaining(says) });
+    expect(check.stdout).toContain("warning (configuration-mounted)");
+    const { code, stderr } = await node.installer("install", spec);
+    expect(code).toBe(3);
+    expect(stderr).toContain(says);
+  } finally {
+    await node.run("umount", configPath);
+  }
+  expect((await node.installer("install", spec)).code).toBe(0);
+});
+
 const state = "/var/lib/contrast-runtime";
 const containerd = dirname(configPath);
 /** Fills up a small file system. */

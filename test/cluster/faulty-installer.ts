@@ -11,6 +11,7 @@ import { environmentOf } from "../../node-installer/install/environment.ts";
 import { createLog } from "../../node-installer/install/log.ts";
 import { readSpec } from "../../node-installer/install/read-spec.ts";
 import { steps } from "../../node-installer/install/steps.ts";
+import { grantedTickets } from "../../node-installer/kubernetes/tickets.ts";
 
 /**
  * The installer's `install` with fault injection: a separate program that runs on a node instead of the real one. Every
@@ -33,9 +34,16 @@ export interface FaultyRun {
   fault?: Fault;
   /** A file for the names of all points that were passed, one per line. */
   record?: string;
+  /** The first look for a ticket finds another node with it: the point `wait for the ticket`. */
+  waits?: boolean;
 }
 
-const { spec: specFile, payloads, fault, record } = JSON.parse(process.argv[2] ?? "") as FaultyRun;
+/** What it ends with, on the last line of standard output: a code for whoever refuses or fails, or none. */
+export interface FaultyEnd {
+  code?: string;
+}
+
+const { spec: specFile, payloads, fault, record, waits } = JSON.parse(process.argv[2] ?? "") as FaultyRun;
 const passed = new Map<string, number>();
 
 async function point<T>(name: string, action: () => Promise<T>): Promise<T> {
@@ -104,16 +112,30 @@ for (const [name, step] of Object.entries(steps)) {
   step.apply = (attempt) => point(`step ${name}`, () => apply(attempt));
 }
 
+const end = (how: FaultyEnd) => write(`${JSON.stringify(how)}\n`);
 const write = (text: string) => void process.stdout.write(text);
 const spec = await readSpec(specFile);
 const host = pointed(createNodeHost({ root: "/" }));
 const environment = environmentOf(spec, { host, log: createLog(host, spec.spec.group, write), payloads });
+if (waits) {
+  let looked = false;
+  environment.cluster.tickets = {
+    ...grantedTickets,
+    async acquire() {
+      if (looked) return { held: true };
+      looked = true;
+      return point("wait for the ticket", async () => ({ held: false, holders: ["another-node"] }));
+    },
+  };
+}
 const daemon = containerdOn(host, spec.spec.distribution, async (socket) => pointedCri(openCri(socket)));
 try {
   await converge({ ...environment, daemon });
+  end({});
 } catch (error) {
   process.stderr.write(`${(error as Error).message}\n`);
   process.exitCode = exitCodeOf(error);
+  end(error instanceof Error && "code" in error ? { code: String(error.code) } : {});
 } finally {
   daemon.close();
 }

@@ -112,7 +112,7 @@ export class NodeWithInstaller {
     return this.tryRun(...program, "--spec", specPath, "--payloads", payloadsPath, ...words);
   }
 
-  async faultyInstaller(spec: string, run: Pick<FaultyRun, "fault" | "record">): Promise<RunResult> {
+  async faultyInstaller(spec: string, run: Omit<FaultyRun, "spec" | "payloads">): Promise<RunResult> {
     await this.write(specPath, spec);
     const words: FaultyRun = { spec: specPath, payloads: payloadsPath, ...run };
     return this.tryRun(`${place}/node`, `${place}/faulty-installer.mjs`, JSON.stringify(words));

@@ -62,7 +62,8 @@ function assembledScripts(): Record<string, string> {
     for (const [platform, { host }] of Object.entries(platforms))
       scripts[`prepare-${platform}-${distribution}`] = prepareScript(host, distribution);
   }
-  for (const [platform, { host }] of Object.entries(platforms)) scripts[`check-${platform}`] = checkScript(host);
+  for (const [platform, { host }] of Object.entries(platforms))
+    scripts[`check-${platform}`] = checkScript(host, "containerd");
   return scripts;
 }
 

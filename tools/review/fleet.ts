@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readSpec } from "../../node-installer/install/read-spec.ts";
 import { type BundleText, type FleetPlan, planFleet } from "../../review/fleet-plan/plan.ts";
-import { fleetSentence, outcomeSentence } from "../../review/fleet-plan/sentences.ts";
+import { fleetSentence, noticeSentence, outcomeSentence } from "../../review/fleet-plan/sentences.ts";
 import { readPreview } from "../../review/preview/preview.ts";
 import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
 import { printable } from "../../runtime/printable.ts";
@@ -34,6 +34,7 @@ export async function fleet({ bundles, preview, spec, json }: FleetOptions): Pro
   for (const plan of json ? [] : plans) {
     console.log(`${plan.group}: ${fleetSentence(plan).replaceAll("`", "")}`);
     for (const outcome of plan.outcomes) console.log(`  ${outcomeSentence(outcome).replaceAll("`", "")}`);
+    for (const notice of plan.notices) console.log(`  ${noticeSentence(notice).replaceAll("`", "")}`);
   }
   if (plans.length === 0) console.error("The preview changes no install spec: no node has anything to do.");
   return plans.some(({ outcomes }) => outcomes.some(({ outcome }) => outcome === "refused"))

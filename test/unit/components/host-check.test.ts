@@ -7,8 +7,9 @@ import { checkScript } from "../../../components/host-check.ts";
 import { createNodeHost } from "../../../node-installer/host/node-host.ts";
 import { checkHost, gatherHostFacts, tablesFor } from "../../../node-installer/requirements/check-host.ts";
 import type { Finding } from "../../../node-installer/requirements/finding.ts";
+import { unreplaceable } from "../../../node-installer/requirements/replaceable.ts";
 import { platforms } from "../../../runtime/platforms.ts";
-import type { HostRequirements } from "../../../runtime/spec.ts";
+import type { DistributionName, HostRequirements } from "../../../runtime/spec.ts";
 import { each, type Files, hosts, snp, tdx } from "../node-installer/requirements/hosts.ts";
 
 /*
@@ -36,10 +37,10 @@ function tree(files: Files): string {
 }
 
 /** As sshd would run it: the script on standard input of `sh -s`. */
-function overSsh(root: string, requirements: HostRequirements) {
-  const env = { PATH: process.env.PATH ?? "", ROOT: root };
+function overSsh(root: string, requirements: HostRequirements, distribution: DistributionName = "k3s", programs = "") {
+  const env = { PATH: `${programs}:${process.env.PATH}`, ROOT: root };
   const { status, stdout, stderr } = spawnSync("sh", ["-s"], {
-    input: checkScript(requirements),
+    input: checkScript(requirements, distribution),
     encoding: "utf8",
     env,
   });
@@ -98,5 +99,50 @@ test("the script's answer to a host that needs no VMs is the same, whatever the 
     status: 0,
     stdout: "host can start guests of this kind\n",
     stderr: "",
+  });
+});
+
+describe("containerd's file", () => {
+  const file = "/etc/containerd/config.toml";
+  const mount = (path: string) => `40 22 8:1 /x ${path} rw - ext4 /dev/sda rw\n`;
+  const listing = (fixed: string, flags: string) =>
+    `#!/bin/sh\ncase $2 in *${fixed}) echo "${flags} $2" ;; *) echo "--------------e------- $2" ;; esac\n`;
+
+  test.each<[string, { mounts?: string; lsattr?: string; says?: RegExp }]>([
+    ["a file like any other", {}],
+    ["a file on a mount of its own directory, with an attribute that matters to nobody", { mounts: mount("/etc") }],
+    ["a file that is a mount", { mounts: mount(file), says: /config\.toml is a mount point of its own \(findmnt/ }],
+    ["an immutable file", { lsattr: listing(file, "----i---------e-------"), says: /chattr -i \/etc.*toml\.$/m }],
+    [
+      "a file in a directory whose entries must stay",
+      { lsattr: listing("/containerd", "-----a--------e-------"), says: /chattr -a \/etc\/containerd\.$/m },
+    ],
+    ["attributes that cannot be asked for", { lsattr: "#!/bin/sh\nexit 1\n" }],
+  ])("%s: over SSH and on the node, the words are the same", async (_, { mounts = "", lsattr, says }) => {
+    const root = tree({ [file]: "", "/proc/self/mountinfo": mounts });
+    const programs = join(root, "programs");
+    mkdirSync(programs);
+    writeFileSync(join(programs, "lsattr"), lsattr ?? listing("/nothing", ""), { mode: 0o755 });
+    const { status, stderr } = overSsh(root, platforms.local.host, "containerd", programs);
+    // The tree has no programs of its own.
+    const run = async (command: string, args: string[]) => {
+      const {
+        status: code,
+        stdout,
+        stderr,
+      } = spawnSync(
+        command === "lsattr" ? join(programs, "lsattr") : command,
+        args.map((word) => (word.startsWith("/proc") ? join(root, word) : word)),
+        { encoding: "utf8" },
+      );
+      return { code: code ?? 1, stdout, stderr };
+    };
+    const finding = await unreplaceable({ ...createNodeHost({ root }), run }, file);
+    expect({ status, stderr }).toEqual({
+      status: 0,
+      stderr: finding === undefined ? "" : `warning: ${finding.message}\n`,
+    });
+    if (says === undefined) expect(finding).toBeUndefined();
+    else expect(finding?.message).toMatch(says);
   });
 });

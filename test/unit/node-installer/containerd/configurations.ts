@@ -1,8 +1,31 @@
 import fc from "fast-check";
+import { Refusal } from "../../../../runtime/refusal.ts";
 
 /** Text of configuration files as administrators and distributions write them: valid for containerd 2.x and 1.7. */
 
 export const ids = { old: "io.containerd.grpc.v1.cri", new: "io.containerd.cri.v1.runtime" } as const;
+
+/** An administrator's, in the form that every supported containerd reads. */
+export const adminsFile = `version = 2
+
+[plugins."${ids.old}"]
+  sandbox_image = "registry.k8s.io/pause:3.9" # the admin's
+  [plugins."${ids.old}".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."${ids.old}".containerd.runtimes.runc.options]
+      SystemdCgroup = true
+`;
+
+/** What the action is refused with. */
+export function refusal(act: () => unknown): Refusal {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
+  throw new Error("nothing was refused");
+}
 
 const quoted = (id: string): fc.Arbitrary<string> => fc.constantFrom(`"${id}"`, `'${id}'`);
 const space = fc.constantFrom("", " ", "\t", "  ");

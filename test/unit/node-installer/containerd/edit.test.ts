@@ -5,7 +5,7 @@ import { at, sameDocument, type Table, union } from "../../../../node-installer/
 import { type EditContext, editConfiguration, ownedBy } from "../../../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../../../node-installer/containerd/entry.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
-import { configuration, ids } from "./configurations.ts";
+import { adminsFile, configuration, ids, refusal } from "./configurations.ts";
 import { aks, entryOf, snp, tdx } from "./entries.ts";
 
 const file = "/etc/containerd/config.toml";
@@ -16,33 +16,15 @@ function edit(text: string | undefined, entries: HandlerEntry[], context: EditCo
   return editConfiguration(text === undefined ? undefined : Buffer.from(text), entries, context)?.toString();
 }
 
-function refusal(act: () => unknown): Refusal {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof Refusal) return error;
-    throw error;
-  }
-  throw new Error("nothing was refused");
-}
-
 const oldRuntimes = ["plugins", ids.old, "containerd", "runtimes"];
 const newRuntimes = ["plugins", ids.new, "containerd", "runtimes"];
 const v1Runtimes = ["plugins", "cri", "containerd", "runtimes"];
 
-const v2 = `version = 2
-
-[plugins."${ids.old}"]
-  sandbox_image = "registry.k8s.io/pause:3.9" # the admin's
-  [plugins."${ids.old}".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."${ids.old}".containerd.runtimes.runc.options]
-      SystemdCgroup = true
-`;
-
 describe("the block", () => {
   test("is added at the end, below unchanged bytes", () => {
-    expect(edit(v2, [snp], on("2.2.9"))).toBe(`${v2}# BEGIN contrast-runtime (managed, do not edit; eeb8af751719ed27)
+    expect(
+      edit(adminsFile, [snp], on("2.2.9")),
+    ).toBe(`${adminsFile}# BEGIN contrast-runtime (managed, do not edit; eeb8af751719ed27)
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.contrast-cc-metal-qemu-snp-0123abcd]
 runtime_type = "io.containerd.contrast-cc.v2"
 runtime_path = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/bin/containerd-shim-contrast-cc-v2"
@@ -56,7 +38,7 @@ ConfigPath = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/etc/configuratio
   });
 
   test("says what it holds", () => {
-    const text = Buffer.from(edit(v2, [snp, aks], on("2.4.2")) ?? "");
+    const text = Buffer.from(edit(adminsFile, [snp, aks], on("2.4.2")) ?? "");
     expect(ownedBy(text, on("2.4.2"))).toEqual({
       handlers: [aks.handler, snp.handler],
       proxyPlugins: [`tardev-${aks.handler}`],
@@ -75,7 +57,7 @@ ConfigPath = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/etc/configuratio
     ["a key after it", (text: string) => `${text}oom_score = 0\n`, "fence-not-apart"],
     ["imports after it", (text: string) => `${text}imports = ["/a"]\n`, "fence-not-apart"],
   ])("is left alone with %s", (_, damage, code) => {
-    const installed = edit(v2, [snp], on("2.2.9")) ?? "";
+    const installed = edit(adminsFile, [snp], on("2.2.9")) ?? "";
     const damaged = damage(installed);
     expect(damaged).not.toBe(installed);
     expect(refusal(() => edit(damaged, [snp, tdx], on("2.2.9"))).code).toBe(code);
@@ -83,17 +65,17 @@ ConfigPath = "/opt/edgeless/contrast-cc-metal-qemu-snp-0123abcd/etc/configuratio
   });
 
   test("survives a tool that changes the line ends of the whole file", () => {
-    const installed = (edit(v2, [snp], on("2.2.9")) ?? "").replaceAll("\n", "\r\n");
-    expect(edit(installed, [], on("2.2.9"))).toBe(v2.replaceAll("\n", "\r\n"));
+    const installed = (edit(adminsFile, [snp], on("2.2.9")) ?? "").replaceAll("\n", "\r\n");
+    expect(edit(installed, [], on("2.2.9"))).toBe(adminsFile.replaceAll("\n", "\r\n"));
   });
 });
 
 describe("which tables are written", () => {
   const runc = (plugin: string): string => `[plugins.'${plugin}'.containerd.runtimes.runc]\nruntime_type = "x"\n`;
   test.each<[string, string | undefined, string, readonly string[]]>([
-    ["version 2 on 1.7", v2, "1.7.24", oldRuntimes],
-    ["version 2 on 2.2", v2, "2.2.9", oldRuntimes],
-    ["version 2 on 2.4", v2, "2.4.2", oldRuntimes],
+    ["version 2 on 1.7", adminsFile, "1.7.24", oldRuntimes],
+    ["version 2 on 2.2", adminsFile, "2.2.9", oldRuntimes],
+    ["version 2 on 2.4", adminsFile, "2.4.2", oldRuntimes],
     ["version 2 with the newer ids, as AKS writes", `version = 2\n${runc(ids.new)}`, "2.2.4", newRuntimes],
     [
       "version 2 with both, runtimes in the newer",
@@ -137,8 +119,8 @@ describe("which tables are written", () => {
   test("a snapshotter: containerd 2.x is also told to pull with it", () => {
     const platforms = ["plugins", "io.containerd.cri.v1.images", "runtime_platforms", aks.handler, "snapshotter"];
     for (const [text, containerd, pulled] of [
-      [v2, "1.7.24", undefined],
-      [v2, "2.2.9", aks.entry.snapshotter],
+      [adminsFile, "1.7.24", undefined],
+      [adminsFile, "2.2.9", aks.entry.snapshotter],
       ["version = 3\n", "2.2.9", aks.entry.snapshotter],
     ] as const) {
       const document = toTable(edit(text, [aks], on(containerd)) ?? "");
@@ -152,11 +134,11 @@ describe("which tables are written", () => {
 
   test.each([
     ["1.7 names runc where the file names no runtime", "version = 2\n", "1.7.24", true],
-    ["1.7 leaves a file alone that names one", v2, "1.7.24", false],
+    ["1.7 leaves a file alone that names one", adminsFile, "1.7.24", false],
     ["2.x keeps its own", "version = 2\n", "2.2.9", false],
   ])("%s", (_, text, containerd, named) => {
     const next = edit(text, [snp], on(containerd)) ?? "";
-    expect(at(toTable(next.replace(v2, "version = 2\n")), [...oldRuntimes, "runc"]) !== undefined).toBe(named);
+    expect(at(toTable(next.replace(adminsFile, "version = 2\n")), [...oldRuntimes, "runc"]) !== undefined).toBe(named);
     expect(edit(next, [], on(containerd))).toBe(text);
   });
 });
@@ -183,9 +165,9 @@ describe("a file that is not there", () => {
 describe("refused before anything is written", () => {
   const table = `[plugins."${ids.old}".containerd.runtimes.${snp.handler}]\nruntime_type = "x"\n`;
   test.each<[string, string | Buffer, string, string]>([
-    ["containerd 1.6", v2, "1.6.20", "containerd-too-old"],
-    ["containerd 3", v2, "3.0.0", "containerd-unknown"],
-    ["no version at all", v2, "latest", "containerd-version-unreadable"],
+    ["containerd 1.6", adminsFile, "1.6.20", "containerd-too-old"],
+    ["containerd 3", adminsFile, "3.0.0", "containerd-unknown"],
+    ["no version at all", adminsFile, "latest", "containerd-version-unreadable"],
     ["zero bytes", Buffer.alloc(100), "2.2.9", "configuration-zero-bytes"],
     ["another encoding", Buffer.from([0x61, 0xff, 0xfe]), "2.2.9", "configuration-not-utf8"],
     ["a lone carriage return", "version = 2\r[debug]\n", "1.7.24", "configuration-lone-carriage-return"],
@@ -243,7 +225,7 @@ describe("refused before anything is written", () => {
   });
 
   test("a byte order mark stays on 1.7", () => {
-    const text = `\ufeff${v2}`;
+    const text = `\ufeff${adminsFile}`;
     const next = edit(text, [snp], on("1.7.24"));
     expect(next?.startsWith(text)).toBe(true);
     expect(edit(next, [], on("1.7.24"))).toBe(text);
@@ -306,7 +288,7 @@ describe("whatever the file", { timeout: 900_000 }, () => {
   });
 
   test("a hundred installations and removals", () => {
-    for (const original of [v2, v2.trimEnd(), "version = 3", "", "# x\r\nversion = 3\r\n"]) {
+    for (const original of [adminsFile, adminsFile.trimEnd(), "version = 3", "", "# x\r\nversion = 3\r\n"]) {
       let current = original;
       for (let cycle = 0; cycle < 100; cycle++) {
         current = edit(current, [snp], on("2.2.9")) ?? "";

@@ -5,11 +5,12 @@ import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { decode, parseDocument } from "../../../../node-installer/containerd/document.ts";
 import { locate } from "../../../../node-installer/containerd/locate.ts";
 import { bundleHost } from "../../../../node-installer/host/bundle.ts";
+import type { Host } from "../../../../node-installer/host/host.ts";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
-import { containerdOn } from "../../../../node-installer/install/daemon.ts";
+import { containerdOn, type Daemon } from "../../../../node-installer/install/daemon.ts";
 import { planFor, replayingDaemon } from "../../../../node-installer/install/dry-run.ts";
 import { Refusal } from "../../../../runtime/refusal.ts";
-import type { InstallSpec } from "../../../../runtime/spec.ts";
+import { distributionNames, type InstallSpec } from "../../../../runtime/spec.ts";
 import { MemoryHost } from "../../../fakes/memory-host.ts";
 import { specOf } from "../../review/bundles.ts";
 import { nodeOf, unitText } from "./nodes.ts";
@@ -40,10 +41,13 @@ interface Outcome {
   notices: string[];
 }
 
-async function planOn(host: MemoryHost, distribution: Distribution): Promise<Outcome> {
+const planOn = (host: MemoryHost, distribution: Distribution): Promise<Outcome> =>
+  planWith(host, containerdOn(host, distribution), distribution);
+
+async function planWith(host: Host, daemon: Daemon, distribution: Distribution): Promise<Outcome> {
   const spec = { ...specOf("00000001"), distribution };
   try {
-    const { changes, notices } = await planFor(host, containerdOn(host, distribution), spec);
+    const { changes, notices } = await planFor(host, daemon, spec);
     const change = changes.find(({ path }) => !path.startsWith("/opt/edgeless/"));
     return { result: `${change?.action} ${change?.path}`, text: change?.content?.toString() ?? "", notices };
   } catch (error) {
@@ -223,6 +227,18 @@ describe("RKE2 with its data elsewhere", () => {
       expect(text).toContain('Set distribution.name to "rke2"');
     }
   });
+});
+
+test.each(readdirSync(nodes))("a bundle of %s leads to the same plan as the node", async (name) => {
+  for (const distribution of distributionNames.filter((one) => one === "containerd" || name.startsWith(one))) {
+    const declared = { name: distribution, containerdVersion: name === "k0s-1.35" ? "1.7.28" : "2.2.1" };
+    const host = new MemoryHost({ files: tree(name) });
+    const bundle = await takeSnapshot(host, { ...specOf("00000001"), distribution: declared }, "node-1");
+    const replayed = bundleHost(bundle);
+    const daemon = replayingDaemon(containerdOn(replayed, declared), bundle);
+    const { result, notices } = await planOn(host, declared);
+    expect(await planWith(replayed, daemon, declared)).toMatchObject({ result, notices });
+  }
 });
 
 describe("k0s", () => {

@@ -6,8 +6,7 @@ import { at, sameDocument, type Table, withoutZeros } from "../../../../node-ins
 import { type EditContext, editConfiguration, ownedBy, subtract } from "../../../../node-installer/containerd/edit.ts";
 import type { HandlerEntry } from "../../../../node-installer/containerd/entry.ts";
 import { joinFence } from "../../../../node-installer/containerd/fence.ts";
-import { Refusal } from "../../../../runtime/refusal.ts";
-import { configuration, ids } from "./configurations.ts";
+import { adminsFile, configuration, ids, refusal } from "./configurations.ts";
 import { aks, snp, tdx } from "./entries.ts";
 
 /** Files with our tables that somebody else has written since: what is ours is known by the names of our handlers. */
@@ -24,15 +23,8 @@ const on = (containerdVersion: string, known: EditContext["known"] = placed(snp,
 const edit = (text: string | undefined, entries: HandlerEntry[], context: EditContext): string | undefined =>
   editConfiguration(text === undefined ? undefined : Buffer.from(text), entries, context)?.toString();
 const toTable = (text: string): Table => parse(text, { integersAsBigInt: true }) as Table;
-const refusal = (act: () => unknown): string => {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof Refusal) return error.code;
-    throw error;
-  }
-  return "nothing was refused";
-};
+const codeOf = (act: () => unknown): string => refusal(act).code;
+const escaped = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
 const isPartOf = (part: string, whole: string): boolean => {
   const lines = whole.split("\n");
   return part.split("\n").every((line) => {
@@ -42,15 +34,6 @@ const isPartOf = (part: string, whole: string): boolean => {
   });
 };
 
-const adminsFile = `version = 2
-
-[plugins."${ids.old}"]
-  sandbox_image = "registry.k8s.io/pause:3.9" # the admin's
-  [plugins."${ids.old}".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."${ids.old}".containerd.runtimes.runc.options]
-      SystemdCgroup = true
-`;
 const installed = (entries: HandlerEntry[] = [snp], text: string | undefined = adminsFile, version = "1.7.24") =>
   edit(text, entries, on(version)) ?? "";
 
@@ -112,7 +95,7 @@ describe("a file that another program wrote anew", () => {
     const below = `version = 2\n[plugins."${ids.old}".containerd]\n`;
     const oneLine = `${below}runtimes = { ${lines({ runc, [snp.handler]: own }).join(", ")} }\n`;
     for (const entries of [[], [snp]])
-      expect(refusal(() => edit(oneLine, entries, on("2.2.9")))).toBe("configuration-inline-table");
+      expect(codeOf(() => edit(oneLine, entries, on("2.2.9")))).toBe("configuration-inline-table");
     const apart = `${below}[plugins."${ids.old}".containerd.runtimes]\n${lines({ runc }).join("")}\n`;
     const corrected = `${apart}${lines({ [snp.handler]: own }).join("")}\n`;
     expect(edit(corrected, [snp], on("2.2.9"))).toBe(corrected);
@@ -169,27 +152,42 @@ describe("a block that was edited", () => {
     expect(edit(edited, [], on("1.7.24", placed()))).toBe(adminsFile);
   });
 
+  const template: EditContext = {
+    ...on("2.2.9"),
+    kind: "template",
+    rendered: { file: "/rendered", bytes: Buffer.from("version = 3\n") },
+  };
+  const base = '{{ template "base" . }}\n{{- if .X }}\n[debug]\nlevel = "{{ .Level }}"\n{{ end }}\n';
+
   test("of a template is found line by line", () => {
-    const context: EditContext = {
-      ...on("2.2.9"),
-      kind: "template",
-      rendered: { file: "/rendered", bytes: Buffer.from("version = 3\n") },
-    };
-    const base = '{{ template "base" . }}\n{{- if .X }}\n[debug]\nlevel = "{{ .Level }}"\n{{ end }}\n';
-    const whole = edit(base, [snp], context) ?? "";
+    const whole = edit(base, [snp], template) ?? "";
     const edited = whole.replace("devices = true", "devices = false").replace(/# END.*\n/, "");
-    expect(edit(edited, [], context)).toBe(base);
-    expect(edit(edited, [snp], context)).toBe(whole);
-    expect(refusal(() => edit(`${edited}{{ if eq .H "${snp.handler}" }}{{ end }}\n`, [], context))).toBe(
-      "template-unclear",
-    );
+    expect(edit(edited, [], template)).toBe(base);
+    expect(edit(edited, [snp], template)).toBe(whole);
+  });
+
+  test("of a template in words that are no table of ours is refused, until the line that is named is deleted", () => {
+    const others = [
+      `{{ if eq .Handler "${snp.handler}" }}{{ end }}`,
+      `  ${tdx.handler} = { runtime_type = "{{ .Type }}" } # theirs`,
+    ];
+    let text = `${edit(base, [snp], template)}${others.join("\n")}\n`;
+    for (const line of others) {
+      const { code, message } = refusal(() => edit(text, [snp], template));
+      expect(code).toBe("template-unclear");
+      const named = /safely: (.*)\nDelete that line/.exec(message)?.[1] ?? "";
+      expect(named).toBe(line.trim());
+      text = text.replace(new RegExp(`^.*${escaped(named)}\n`, "m"), "");
+    }
+    expect(edit(text, [snp], template)).toBe(edit(base, [snp], template));
+    expect(edit(text, [], template)).toBe(base);
   });
 
   test("by a key that was meant for another table is refused, until that is moved", () => {
     for (const lost of ["", "# END contrast-runtime\n"]) {
       const appended = `${installed().replace("# END contrast-runtime\n", lost)}oom_score = -999\n`;
       const code = lost === "" ? "key-misplaced" : "fence-not-apart";
-      for (const entries of [[], [snp, tdx]]) expect(refusal(() => edit(appended, entries, on("1.7.24")))).toBe(code);
+      for (const entries of [[], [snp, tdx]]) expect(codeOf(() => edit(appended, entries, on("1.7.24")))).toBe(code);
       const moved = `oom_score = -999\n${appended.replace("oom_score = -999\n", "")}`;
       expect(edit(moved, [], on("1.7.24"))).toBe(`oom_score = -999\n${adminsFile}`);
     }
@@ -199,7 +197,7 @@ describe("a block that was edited", () => {
 describe("a table under the name of a handler that this node does not know", () => {
   const table = `\n[plugins."${ids.old}".containerd.runtimes.${snp.handler}]\nruntime_type = "x"\n`;
   test("stays, and is refused until it is deleted, if it says something else than ours", () => {
-    expect(refusal(() => edit(adminsFile + table, [snp], on("1.7.24", wanted(snp))))).toBe("handler-exists");
+    expect(codeOf(() => edit(adminsFile + table, [snp], on("1.7.24", wanted(snp))))).toBe("handler-exists");
     expect(edit(adminsFile + table, [tdx], on("1.7.24", wanted(tdx)))?.startsWith(adminsFile + table)).toBe(true);
     expect(edit(adminsFile + table, [], on("1.7.24", wanted()))).toBe(adminsFile + table);
     expect(edit(adminsFile, [snp], on("1.7.24", wanted(snp)))).toBe(installed());

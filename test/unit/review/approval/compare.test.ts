@@ -15,7 +15,7 @@ const added = groupSteps({ runtimes: [go] }, { runtimes: [go, next] });
 describe("check", () => {
   test("the same plan is the approved one, with other nodes in the fleet too", () => {
     const summary = summaryOf(...added);
-    const fleets = [{ group: "workers", nodes: 1, outcomes: [], missing: [] }];
+    const fleets = [{ group: "workers", nodes: 1, outcomes: [], notices: [], missing: [] }];
     expect(differences(approve(summary), { ...summary, fleets } as Summary)).toEqual([]);
   });
 

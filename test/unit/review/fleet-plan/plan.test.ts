@@ -3,10 +3,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { takeSnapshot } from "../../../../node-installer/commands/snapshot.ts";
 import { planFleet } from "../../../../review/fleet-plan/plan.ts";
-import { fleetSentence, outcomeSentence } from "../../../../review/fleet-plan/sentences.ts";
+import { fleetSentence, noticeSentence, outcomeSentence } from "../../../../review/fleet-plan/sentences.ts";
 import { main } from "../../../../tools/cli/main.ts";
+import type { MemoryHost } from "../../../fakes/memory-host.ts";
 import { adminsFile } from "../../../fakes/memory-node.ts";
+import { nodeOf, v3 } from "../../node-installer/containerd/nodes.ts";
 import { fixtureManifest } from "../../runtime/fixtures.ts";
 import { bundleOf, likeness, specOf } from "../bundles.ts";
 import { document, groupSteps } from "../documents.ts";
@@ -166,6 +169,53 @@ describe("the fleet plan", () => {
     expect(plan.outcomes.map(({ nodes }) => nodes)).toEqual([["node-2"]]);
     expect(fleetSentence(plan)).toBe(
       "1 node: 1 restarts containerd. There is no bundle of 2 more: `node-3`, `node-4`.",
+    );
+  });
+
+  test("what others changed and nobody loaded refuses an installation there, or is loaded where the stack allows it", async () => {
+    const touched = (kind: Parameters<typeof bundleOf>[0]) =>
+      bundleOf({
+        ...kind,
+        change: (node) => {
+          node.host.time += 60_000;
+          node.host.put("/etc/containerd/config.toml", `${adminsFile}# a secret of theirs\n`);
+        },
+      });
+    const bundles = [await touched({}), likeness(await bundleOf({}), 2)];
+    expect(bundles[0]?.text).toContain('"pending": true');
+    const { outcomes } = await planFleet(one, bundles);
+    expect(outcomes).toMatchObject([
+      { outcome: "refused", code: "pending-changes", nodes: ["node-1"] },
+      { outcome: "restart", code: "", nodes: ["node-2"] },
+    ]);
+    expect(outcomeSentence(outcomes[0] as never)).toMatch(
+      /^1 node is refused \(`pending-changes`: `Others have changed .*restart containerd\.service first.*`\): `node-1`\.$/,
+    );
+    const allowed = await planFleet({ ...one, loadPendingChanges: true }, bundles);
+    expect(allowed.outcomes).toMatchObject([
+      { outcome: "restart", reason: "the restart also loads what others have changed there", nodes: ["node-1"] },
+      { outcome: "restart", reason: "", nodes: ["node-2"] },
+    ]);
+  });
+
+  test("what a node's owner must know is said once, with the nodes", async () => {
+    const k0s = { ...one, distribution: { name: "k0s" as const } };
+    const root = {
+      "/etc/k0s/containerd.toml": `# k0s_managed=true\nimports = ["/etc/k0s/containerd.d/*.toml"]\n${v3}`,
+    };
+    const bundleOn = async (node: MemoryHost) => ({
+      file: "",
+      text: JSON.stringify(await takeSnapshot(node, k0s, "node-1"), null, 1),
+    });
+    const [old, recent] = [
+      await bundleOn(nodeOf("k0s", { version: "1.7.28" })),
+      await bundleOn(nodeOf("k0s", { files: root })),
+    ];
+    const plan = await planFleet(k0s, [likeness(old, 0), likeness(old, 1), likeness(recent, 2)]);
+    expect(plan.outcomes.flatMap(({ nodes }) => nodes)).toHaveLength(3);
+    expect(plan.notices.map(({ nodes }) => nodes)).toEqual([["node-0", "node-1"]]);
+    expect(noticeSentence(plan.notices[0] as never)).toMatch(
+      /^To know of 2 nodes \(`node-0`, `node-1`\): `k0s up to 1\.35 takes .*new form\.`$/,
     );
   });
 
