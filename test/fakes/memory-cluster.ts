@@ -22,19 +22,7 @@ export class MemoryCluster {
     this.group = group;
     this.api = memoryApi();
     for (const name of Object.values(policyNames(group))) this.api.policies.add(name);
-    const heartbeat = {
-      get lastHeartbeatTime() {
-        return now().toISOString();
-      },
-    };
-    const ready = Object.defineProperties(
-      { type: "Ready", status: "True" },
-      Object.getOwnPropertyDescriptors(heartbeat),
-    );
-    this.api.objects.set(nodeKey, {
-      metadata: { name: nodeName, uid: "node-uid", labels: {} },
-      status: { conditions: [ready] },
-    });
+    this.api.objects.set(nodeKey, { metadata: { name: nodeName, uid: "node-uid", labels: {} }, status: readyBy(now) });
   }
 
   /** What an installer's process on the host sees of it. Each of its requests is a point of the host. */
@@ -91,11 +79,25 @@ export class MemoryCluster {
     this.api.answer("PATCH", nodeKey, { metadata: { annotations } });
   }
 
-  copy(): MemoryCluster {
-    const twin = new MemoryCluster(this.group, () => new Date(0));
-    twin.api.objects.clear();
-    for (const [key, object] of this.api.objects) twin.api.objects.set(key, object);
+  /** The same cluster again, as it is now, for a copy of its node. */
+  copy(now: () => Date): MemoryCluster {
+    const twin = new MemoryCluster(this.group, now);
+    for (const [key, object] of this.api.objects)
+      twin.api.objects.set(key, key === nodeKey ? { ...object, status: readyBy(now) } : object);
     twin.retries = this.retries;
     return twin;
   }
 }
+
+/** A kubelet that is always well, and says so whenever it is asked. */
+const readyBy = (now: () => Date) => ({
+  conditions: [
+    {
+      type: "Ready",
+      status: "True",
+      get lastHeartbeatTime() {
+        return now().toISOString();
+      },
+    },
+  ],
+});

@@ -16,6 +16,7 @@ import { sha256 } from "../../runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
 import { defaultConfiguration } from "./containerd-dump.ts";
 import { dumpWithImports } from "./containerd-load.ts";
+import { criOf } from "./cri.ts";
 import { runGuard } from "./guard-run.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
 import { adminsFile, configPath, type NodeShape, plainShape } from "./node-shapes.ts";
@@ -198,11 +199,12 @@ export class MemoryNode {
     return this.host.time < this.startedAt + this.startsInMs;
   }
 
-  private get defaultRuntime(): unknown {
+  get defaultRuntime(): unknown {
     return runtimeSectionOf(this.loaded)?.default_runtime_name ?? "";
   }
 
-  private get runtimes(): Table {
+  /** What the daemon has loaded. */
+  get runtimes(): Table {
     const all = tableAt(runtimeSectionOf(this.loaded), ["runtimes"]) ?? {};
     if (!Object.keys(all).some((name) => name.startsWith("contrast-"))) return all;
     return Object.fromEntries(Object.entries(all).filter(([name]) => !this.displaced.has(name)));
@@ -254,52 +256,7 @@ export class MemoryNode {
       : { code: 1, stderr: `containerd: ${file}: ${refused}\n` };
   }
 
-  private readonly cri: Cri = {
-    version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: `v${this.runs}` })),
-    status: () =>
-      this.call("Status", () => {
-        const runtimes = Object.entries(this.runtimes).map(([name, runtime]) => {
-          const table = runtime as Table;
-          return [
-            name,
-            {
-              runtimeType: table.runtime_type,
-              runtimePath: table.runtime_path,
-              PodAnnotations: table.pod_annotations,
-              privileged_without_host_devices: table.privileged_without_host_devices ?? false,
-              snapshotter: table.snapshotter,
-              options: table.options,
-            },
-          ];
-        });
-        const config = {
-          containerd: { defaultRuntimeName: this.defaultRuntime, runtimes: Object.fromEntries(runtimes) },
-        };
-        const conditions = ["RuntimeReady", "NetworkReady"].map((type) => ({
-          type,
-          status: true,
-          reason: "",
-          message: "",
-        }));
-        return { conditions, info: { config: JSON.stringify(config) } };
-      }),
-    listSandboxes: () =>
-      this.call("ListPodSandbox", () =>
-        this.sandboxes.map(({ handler, name: full }, index) => {
-          const [namespace = "", name = ""] = full.split("/");
-          return {
-            id: String(index),
-            metadata: { name, namespace, uid: "", attempt: 0 },
-            state: "SANDBOX_READY",
-            runtimeHandler: handler,
-          };
-        }),
-      ),
-    runSandbox: () => this.call("RunPodSandbox", () => "1"),
-    stopSandbox: () => this.call("StopPodSandbox", () => undefined),
-    removeSandbox: () => this.call("RemovePodSandbox", () => undefined),
-    close: () => undefined,
-  };
+  private readonly cri: Cri = criOf(this, (name, answer) => this.call(name, answer));
 
   private call<T>(name: string, answer: () => T): Promise<T> {
     return this.host.point(`probe ${name}`, () => {
