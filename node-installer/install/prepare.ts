@@ -185,10 +185,9 @@ export async function backUpFile(attempt: Attempt): Promise<void> {
   if (edited === undefined) return;
   const { host } = attempt.environment;
   const own = attempt.journal.file;
-  if (own !== undefined) {
-    const adopted = await adoptBackups(host, located.file, own.backups);
-    // By their names, they sort by their age.
-    if (adopted.length > 0) await record(attempt, { file: { ...own, backups: [...own.backups, ...adopted].sort() } });
-  }
+  const adopted = await adoptBackups(host, located.file, own?.backups ?? []);
+  // By their names, they sort by their age. Before the first change, there is no record yet that could name them.
+  if (own !== undefined && adopted.length > 0)
+    await record(attempt, { file: { ...own, backups: [...own.backups, ...adopted].sort() } });
   attempt.backup = await backUp(host, located.file, edited, attempt.attributes);
 }

@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, posix } from "node:path";
 import type { Cri } from "../../node-installer/containerd/cri.ts";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
-import { stateDirectory } from "../../node-installer/host/files.ts";
-import { armedPath, guardName } from "../../node-installer/host/guard.ts";
+import { runtimeSectionOf } from "../../node-installer/containerd/plugins.ts";
+import { guardName } from "../../node-installer/host/guard.ts";
 import type { Host, RunResult } from "../../node-installer/host/host.ts";
 import { containerdOn, type Daemon } from "../../node-installer/install/daemon.ts";
 import type { Environment } from "../../node-installer/install/environment.ts";
@@ -14,17 +14,15 @@ import { createLog } from "../../node-installer/install/log.ts";
 import { type Cluster, withoutKubernetes } from "../../node-installer/kubernetes/connect.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";
-import { configDump, defaultConfiguration, migrated } from "./containerd-dump.ts";
+import { defaultConfiguration } from "./containerd-dump.ts";
+import { dumpWithImports } from "./containerd-load.ts";
+import { criOf } from "./cri.ts";
+import { runGuard } from "./guard-run.ts";
 import { type FakeProgram, MemoryHost } from "./memory-host.ts";
-import { enableUnits, fakeSystemctl } from "./systemctl.ts";
+import { adminsFile, configPath, type NodeShape, plainShape } from "./node-shapes.ts";
+import { enableUnits } from "./systemctl.ts";
 
-export const configPath = "/etc/containerd/config.toml";
-const cri = "io.containerd.cri.v1.runtime";
-export const adminsFile = `version = 3
-# the administrator's own
-[plugins."${cri}".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-`;
+export { adminsFile, configPath };
 
 /**
  * A node on a map: systemd, containerd and its CRI as small models around a `MemoryHost`. This containerd loads its file
@@ -32,7 +30,8 @@ export const adminsFile = `version = 3
  */
 export class MemoryNode {
   readonly host: MemoryHost;
-  readonly payloads = mkdtempSync(join(tmpdir(), "payloads-"));
+  readonly shape: NodeShape;
+  readonly payloads: string;
   readonly log: string[] = [];
   /** Sandboxes by handler, as `namespace/name`. */
   sandboxes: { handler: string; name: string }[] = [];
@@ -44,8 +43,8 @@ export class MemoryNode {
   displaced = new Set<string>();
   starts = 0;
   /** What the daemon that runs says it is, and what its binary is on disk. */
-  runs = "2.1.4";
-  binary = "2.1.4";
+  runs: string;
+  binary: string;
   /** How long a start takes until systemd calls the unit active; it serves nothing before. */
   startsInMs = 0;
   /** What the unit does before it starts containerd, such as `ExecStartPre=`. */
@@ -56,20 +55,37 @@ export class MemoryNode {
   private loaded: Table | undefined;
   private failed = false;
 
-  constructor(file: string | undefined = adminsFile) {
-    this.host = new MemoryHost({
-      files: {
-        "/etc/systemd/system/containerd.service": "[Service]\nExecStart=/usr/bin/containerd\nKillMode=process\n",
-        "/run/systemd/system/mark": "",
-        ...(file !== undefined && { [configPath]: file }),
-      },
-      programs: { systemctl: this.systemctl, containerd: this.containerd },
-    });
-    this.start();
+  private readonly isCopy: boolean;
+
+  /** @param shape the text of containerd's file on a plain node, or a node of another kind */
+  constructor(shape: string | undefined | NodeShape = adminsFile, original?: MemoryNode) {
+    this.shape = typeof shape === "object" ? shape : plainShape("plain", shape);
+    const { files, version, watched } = this.shape;
+    const programs = { systemctl: this.systemctl, containerd: this.containerd };
+    const all = { "/etc/systemd/system/mark": "", "/run/systemd/system/mark": "", ...files };
+    this.host = original?.host.copy(programs) ?? new MemoryHost({ files: all, programs });
+    this.isCopy = original !== undefined;
+    this.payloads = original?.payloads ?? mkdtempSync(join(tmpdir(), "payloads-"));
+    [this.runs, this.binary] = [version, version];
+    if (original === undefined) this.start();
+    else {
+      const { starts, startedAt, guarded, loaded, failed, runs, binary, breaks, displaced } = original;
+      Object.assign(this, { starts, startedAt, guarded, loaded, failed, runs, binary });
+      Object.assign(this, { breaks: new Set(breaks), displaced: new Set(displaced) });
+    }
+    const isLoaded = (path: string) => posix.dirname(path) === watched && /\/[^.][^/]*\.toml$/.test(path);
+    this.host.onChange = (path) => {
+      if (isLoaded(path)) this.start();
+    };
+  }
+
+  /** The same node again, as it is now. Its payloads go with the original. */
+  copy(): MemoryNode {
+    return new MemoryNode(this.shape, this);
   }
 
   close(): void {
-    rmSync(this.payloads, { recursive: true });
+    if (!this.isCopy) rmSync(this.payloads, { recursive: true });
   }
 
   /** Which of our handlers the daemon serves; undefined while the CRI is missing. */
@@ -82,12 +98,15 @@ export class MemoryNode {
     this.starts += 1;
     this.runs = this.binary;
     this.beforeStart();
+    this.shape.render?.(this.host);
     this.startedAt = this.host.time;
     this.loaded = undefined;
-    const text = this.host.text(configPath);
-    this.failed = text !== undefined && this.dump(text, configPath).code !== undefined;
+    const { configuration } = this.shape;
+    const text = this.host.text(configuration);
+    const { code, stdout = "" } = text === undefined ? { stdout: this.defaults } : this.dump(text, configuration);
+    this.failed = code !== undefined;
     if (this.failed) return;
-    this.loaded = parseDocument(text === undefined ? defaultConfiguration : migrated(text), configPath);
+    this.loaded = parseDocument(stdout, configuration);
     if (Object.keys(this.runtimes).some((name) => this.breaks.has(name))) this.loaded = undefined;
   }
 
@@ -148,7 +167,14 @@ export class MemoryNode {
   }
 
   spec(runtimes: RuntimeSpec[], group = "workers"): InstallSpec {
-    return { schemaVersion: 1, group, distribution: { name: "containerd" }, atOnce: 1, runtimes, verifySandbox: false };
+    return {
+      schemaVersion: 1,
+      group,
+      distribution: this.shape.distribution,
+      atOnce: 1,
+      runtimes,
+      verifySandbox: false,
+    };
   }
 
   /** Power is back: systemd starts what is enabled, the guard first. */
@@ -165,57 +191,21 @@ export class MemoryNode {
     if (this.guarded) this.runScript();
   }
 
-  /** systemd runs the guard: the script that is on the host, with sh, on a copy of the files that it works with. */
   private runScript(): void {
-    const script = this.host.text(`${stateDirectory}/guard.sh`);
-    if (script === undefined || this.host.text(armedPath) === undefined) return;
-    const root = mkdtempSync(join(tmpdir(), "guard-"));
-    try {
-      for (const [path, node] of this.host.nodes) {
-        if (!/^\/(etc\/containerd|var|run)(\/|$)/.test(path)) continue;
-        if (node.kind === "directory") mkdirSync(join(root, path), { recursive: true });
-        if (node.kind === "file") {
-          mkdirSync(dirname(join(root, path)), { recursive: true });
-          const text = node.content.toString("latin1");
-          const armed = path.endsWith("guard.armed");
-          writeFileSync(
-            join(root, path),
-            armed ? text.replaceAll(/^(file|backup)=\//gm, `$1=${root}/`) : text,
-            "latin1",
-          );
-        }
-      }
-      const systemctl = fakeSystemctl(join(root, "bin"));
-      // Its places stand in its first line.
-      const moved = script.replace(/^set -- .*$/m, (line) => line.replaceAll(/(?<=[ '])\//g, `${root}/`));
-      writeFileSync(join(root, "guard.sh"), moved);
-      systemctl.run("sh", [join(root, "guard.sh")]);
-      const under = (path: string) => readTree(join(root, path)).map((name) => `${path}${name}`);
-      const kept = new Set([...under("/etc/containerd"), ...under("/var")]);
-      for (const [path, node] of [...this.host.nodes]) {
-        if (/^\/(etc\/containerd|var)\//.test(path) && node.kind === "file" && !kept.has(path))
-          this.host.nodes.delete(path);
-      }
-      for (const path of kept) {
-        const text = readFileSync(join(root, path), "latin1").replaceAll(root, "");
-        if (this.host.text(path) !== text) this.host.put(path, text);
-      }
-      if (systemctl.calls().some((call) => call.includes("restart containerd.service"))) this.start();
-    } finally {
-      rmSync(root, { recursive: true });
-    }
+    if (runGuard(this.host) === this.shape.unit) this.start();
   }
 
   private get isStarting(): boolean {
     return this.host.time < this.startedAt + this.startsInMs;
   }
 
-  private get defaultRuntime(): unknown {
-    return tableAt(this.loaded, ["plugins", cri, "containerd"])?.default_runtime_name ?? "";
+  get defaultRuntime(): unknown {
+    return runtimeSectionOf(this.loaded)?.default_runtime_name ?? "";
   }
 
-  private get runtimes(): Table {
-    const all = tableAt(this.loaded, ["plugins", cri, "containerd", "runtimes"]) ?? {};
+  /** What the daemon has loaded. */
+  get runtimes(): Table {
+    const all = tableAt(runtimeSectionOf(this.loaded), ["runtimes"]) ?? {};
     if (!Object.keys(all).some((name) => name.startsWith("contrast-"))) return all;
     return Object.fromEntries(Object.entries(all).filter(([name]) => !this.displaced.has(name)));
   }
@@ -236,7 +226,7 @@ export class MemoryNode {
       const started = `ExecMainStartTimestampMonotonic=${this.startedAt * 1000}`;
       return { stdout: `${state}\nNRestarts=0\nInvocationID=${this.starts}\n${started}\n` };
     }
-    if (verb === "restart" && args[0] === "containerd.service") {
+    if (verb === "restart" && args[0] === this.shape.unit) {
       // No program is faster.
       this.host.time += 100;
       this.start();
@@ -247,62 +237,26 @@ export class MemoryNode {
   private readonly containerd: FakeProgram = (args, host) => {
     if (args[0] === "--version")
       return { stdout: `containerd github.com/containerd/containerd/v2 v${this.binary} 0123abc\n` };
-    if (args[0] === "config") return { stdout: defaultConfiguration };
+    if (args[0] === "config") return { stdout: this.defaults };
     const [, file = ""] = args;
     return this.dump(host.text(file), file);
   };
 
-  private dump(text: string | undefined, file: string): Partial<RunResult> {
-    const refused = text === undefined ? undefined : this.refuses(text);
-    return refused === undefined ? configDump(text, file) : { code: 1, stderr: `containerd: ${file}: ${refused}\n` };
+  private get defaults(): string {
+    const isVersion2 = this.binary.startsWith("1.7.");
+    return isVersion2
+      ? defaultConfiguration.replace("= 3", "= 2").replace("cri.v1.runtime", "grpc.v1.cri")
+      : defaultConfiguration;
   }
 
-  private readonly cri: Cri = {
-    version: () => this.call("Version", () => ({ runtimeName: "containerd", runtimeVersion: `v${this.runs}` })),
-    status: () =>
-      this.call("Status", () => {
-        const runtimes = Object.entries(this.runtimes).map(([name, runtime]) => {
-          const table = runtime as Table;
-          return [
-            name,
-            {
-              runtimeType: table.runtime_type,
-              runtimePath: table.runtime_path,
-              PodAnnotations: table.pod_annotations,
-              privileged_without_host_devices: table.privileged_without_host_devices ?? false,
-              snapshotter: table.snapshotter,
-              options: table.options,
-            },
-          ];
-        });
-        const config = {
-          containerd: { defaultRuntimeName: this.defaultRuntime, runtimes: Object.fromEntries(runtimes) },
-        };
-        const conditions = ["RuntimeReady", "NetworkReady"].map((type) => ({
-          type,
-          status: true,
-          reason: "",
-          message: "",
-        }));
-        return { conditions, info: { config: JSON.stringify(config) } };
-      }),
-    listSandboxes: () =>
-      this.call("ListPodSandbox", () =>
-        this.sandboxes.map(({ handler, name: full }, index) => {
-          const [namespace = "", name = ""] = full.split("/");
-          return {
-            id: String(index),
-            metadata: { name, namespace, uid: "", attempt: 0 },
-            state: "SANDBOX_READY",
-            runtimeHandler: handler,
-          };
-        }),
-      ),
-    runSandbox: () => this.call("RunPodSandbox", () => "1"),
-    stopSandbox: () => this.call("StopPodSandbox", () => undefined),
-    removeSandbox: () => this.call("RemovePodSandbox", () => undefined),
-    close: () => undefined,
-  };
+  private dump(text: string | undefined, file: string): Partial<RunResult> {
+    const refused = text === undefined ? undefined : this.refuses(text);
+    return refused === undefined
+      ? dumpWithImports(this.host, file, this.binary)
+      : { code: 1, stderr: `containerd: ${file}: ${refused}\n` };
+  }
+
+  private readonly cri: Cri = criOf(this, (name, answer) => this.call(name, answer));
 
   private call<T>(name: string, answer: () => T): Promise<T> {
     return this.host.point(`probe ${name}`, () => {
@@ -311,11 +265,4 @@ export class MemoryNode {
       return answer();
     });
   }
-}
-
-function readTree(directory: string, below = ""): string[] {
-  return readdirSync(join(directory, below)).flatMap((name) => {
-    const path = `${below}/${name}`;
-    return statSync(join(directory, path)).isDirectory() ? readTree(directory, path) : [path];
-  });
 }

@@ -47,7 +47,7 @@ test("neither a kill right after a backup nor a disk that cannot be written leav
   };
   await converge(node.environment(spec)).catch(() => undefined);
   host.onPoint = () => undefined;
-  expect(backups()).toHaveLength(2);
+  expect(backups()).toHaveLength(1);
 
   await converge(node.environment(spec));
   await uninstall();
@@ -67,6 +67,18 @@ test("a half-written backup is no copy of the file as the administrator left it"
   expect(backups()).toContain(`${configPath}.20250102T000000.000Z.bak`);
   await uninstall();
   expect(backups()).toEqual([`${configPath}.mine.bak`]);
+});
+
+test("the backup of a first installation that was killed before its record is not left beside the next one", async () => {
+  node.host.onPoint = (point, when) => {
+    if (when === "after" && /^fsync .*\.bak$/.test(point)) node.host.kill();
+  };
+  await converge(node.environment(spec)).catch(() => undefined);
+  node.host.revive();
+  const [orphan] = backups();
+  await converge(node.environment(spec));
+  expect(backups()).toHaveLength(1);
+  expect(backups()).not.toContain(orphan);
 });
 
 test("a file that cannot be replaced is left without its staged form", async () => {
