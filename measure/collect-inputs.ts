@@ -2,7 +2,7 @@ import { createHash, type Hash } from "node:crypto";
 import type { FileRole, GuestImage } from "../runtime/manifest.ts";
 import type { MeasurementInputs, RootfsInputs } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { type ByteSource, chunksOf, FormatError, hex, largestWhole, sliceSource, toHex, View } from "./bytes.ts";
+import { type ByteSource, chunksOf, copyOf, FormatError, hex, largestWhole, sliceSource, toHex, View } from "./bytes.ts";
 import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
 import { measureIgvm } from "./igvm-digest.ts";
@@ -59,7 +59,8 @@ function sha256Of(source: ByteSource): string {
 function wholeOf(source: ByteSource, file: string): Uint8Array {
   if (source.size > largestWhole)
     throw new FormatError(file, 0, `${source.size} bytes is more than ${largestWhole}, which no such file has`);
-  return source.read(0, source.size);
+  // Its sources reuse one buffer: what is read again, such as for the file's digest, would stand in it.
+  return copyOf(source.read(0, source.size));
 }
 
 const headOf = (source: ByteSource) => source.read(0, Math.min(source.size, 65536));
@@ -157,7 +158,7 @@ function collectVerity(
   base: number,
   options: CollectOptions,
 ): RootfsInputs["verity"] {
-  const head = hashPartition.read(0, Math.min(512, hashPartition.size)).slice();
+  const head = copyOf(hashPartition.read(0, Math.min(512, hashPartition.size)));
   const superblock = hasVeritySuperblock(head);
   const parameters = superblock ? readVeritySuperblock(head, base) : givenParameters(options);
   if (parameters === undefined) return undefined;
@@ -197,7 +198,7 @@ function collectVerity(
 /** Both sources share a reader that reuses its buffer: the data's chunk must survive reads of the tree. */
 const detached = (source: ByteSource): ByteSource => ({
   size: source.size,
-  read: (offset, length) => source.read(offset, length).slice(),
+  read: (offset, length) => copyOf(source.read(offset, length)),
 });
 
 function givenParameters(options: CollectOptions): VerityParameters | undefined {

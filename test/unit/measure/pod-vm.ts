@@ -1,5 +1,5 @@
 import { crc32 } from "node:zlib";
-import { rawSha256, sourceOf } from "../../../measure/bytes.ts";
+import { type ByteSource, rawSha256 } from "../../../measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../../measure/collect-inputs.ts";
 import { type KataBuild, kataCommandLine } from "../../../measure/kata-kernel-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../measure/partitions.ts";
@@ -172,6 +172,19 @@ export const configurationFor = (
 export const passedLine = (build: KataBuild, guest: GuestImage): string | undefined =>
   kataCommandLine(build, configurationFor(build, guest));
 
+/** As a file is read: what one call returned is gone at the next. */
+export function fileSource(bytes: Uint8Array): ByteSource {
+  let last = Buffer.alloc(0);
+  return {
+    size: bytes.length,
+    read(offset, length) {
+      last.fill(0xee);
+      last = Buffer.from(bytes.subarray(offset, offset + length));
+      return last;
+    },
+  };
+}
+
 /** The manifest's entries of files with these contents. */
 export const filesOf = (parts: Partial<Record<FileRole, Uint8Array>>): PayloadFile[] =>
   Object.entries(parts).map(([role, bytes]) => ({
@@ -194,10 +207,10 @@ export function podVm(
   const build = { flavour: parts.flavour ?? contrast.flavour, kataVersion: parts.kataVersion ?? contrast.kataVersion };
   const collected = collectInputs(
     {
-      firmware: sourceOf(parts.firmware),
-      kernel: sourceOf(parts.kernel),
-      initrd: sourceOf(parts.initrd),
-      rootfs: sourceOf(parts.image),
+      firmware: fileSource(parts.firmware),
+      kernel: fileSource(parts.kernel),
+      initrd: fileSource(parts.initrd),
+      rootfs: fileSource(parts.image),
     },
     { guest, commandLine: changes.commandLine },
   );
