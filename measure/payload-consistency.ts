@@ -47,8 +47,11 @@ const collected = {
   initrd: ({ initrd }) => initrd,
   igvm: ({ igvm }) => igvm,
   rootfs: ({ rootfs }) => rootfs,
+  vmm: ({ vmm }) => vmm,
 } satisfies Partial<Record<FileRole, (inputs: MeasurementInputs) => object | undefined>>;
 export const measuredRoles = Object.keys(collected) as (keyof typeof collected)[];
+/** Nothing is measured of these files; they only decide whether RTMR1 is known. */
+const optionalRoles: FileRole[] = ["vmm"];
 
 /** Values that were collected from other files are those of no guest. */
 function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[] {
@@ -60,6 +63,7 @@ function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[]
       return from === undefined
         ? []
         : [`The measurement has inputs of role ${role}, but the payload has no such file.`];
+    if (from === undefined && optionalRoles.includes(role)) return [];
     const sha256 = from !== undefined && "sha256" in from ? from.sha256 : undefined;
     if (sha256 === undefined) unknown.push(role);
     return sha256 === undefined || sha256 === file.sha256

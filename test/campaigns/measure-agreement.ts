@@ -245,15 +245,29 @@ async function contrastManifests(): Promise<void> {
     tcb: fc.option(fc.record({ bootloader: component, tee: component, snp: component, microcode: component }), {
       nil: undefined,
     }),
+    hosts: fc.record(
+      {
+        smt: fc.boolean(),
+        tsme: fc.boolean(),
+        chipIds: fc.array(fc.uint8Array({ minLength: 64, maxLength: 64 }).map(toHex)),
+        mitigationVector: fc.nat(),
+      },
+      { requiredKeys: [] },
+    ),
   });
-  await agree("Contrast's reference values with go-sev-guest", cases, manifest, async ({ rows, policy, tcb }) => {
-    const values = contrastReferenceValues(
-      { snp: rows, tdx: [], notPredictable: [] },
-      { guestPolicy: policy, ...(tcb && { minimumTcb: tcb }) },
-    );
-    const answers = await check(command, args, { input: `${JSON.stringify(values)}\n` });
-    expectEqual("policies", answers, `${policy.toString(16)} true\n`.repeat(rows.length));
-  });
+  await agree(
+    "Contrast's reference values with go-sev-guest",
+    cases,
+    manifest,
+    async ({ rows, policy, tcb, hosts }) => {
+      const values = contrastReferenceValues(
+        { snp: rows, tdx: [], notPredictable: [] },
+        { platform: "metal-qemu-snp", guestPolicy: policy, hosts: { ...(tcb && { snpTcb: [tcb] }), ...hosts } },
+      );
+      const answers = await check(command, args, { input: `${JSON.stringify(values)}\n` });
+      expectEqual("policies", answers, `${policy.toString(16)} ${hosts.smt ?? true}\n`.repeat(rows.length));
+    },
+  );
 }
 
 try {

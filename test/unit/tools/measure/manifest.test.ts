@@ -96,11 +96,11 @@ test.each(["firmware", "kernel", "initrd", "rootfs"])("a manifest with another %
   );
 });
 
-test("the stack's output has the review card's value for one vCPU, and those up to eight", () => {
+test("the stack's output has the review card's value for two vCPUs, and those from one to eight", () => {
   const runtime = measuredRuntime({ platform: "metal-qemu-snp", manifest: manifestOf("fixture-contrast-go") });
   const table = launchTable(runtime);
   const card = launchValues(runtime);
-  expect(table?.snp?.["EPYC-Milan"]?.["1"]).toBe(card["EPYC-Milan launch digest"]);
+  expect(table?.snp?.["EPYC-Milan"]?.["2"]).toBe(card["EPYC-Milan launch digest, 2 vCPUs"]);
   expect(Object.keys(table?.snp?.["EPYC-Milan"] ?? {})).toEqual(["1", "2", "3", "4", "5", "6", "7", "8"]);
   expect(launchTable(measuredRuntime({ platform: "local", manifest: manifestOf("fixture-local") }))).toBeUndefined();
 });
