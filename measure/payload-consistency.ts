@@ -27,6 +27,7 @@ export function checkConsistency(options: ConsistencyOptions): string[] {
   const inputs = withCommandLine(options.inputs, passed);
   return [
     ...fileProblems(inputs, files),
+    ...wronglyRead(inputs, files),
     ...firmwareProblems(inputs, tee),
     ...commandLineProblems(inputs, options),
     ...verityProblems(inputs, guest),
@@ -77,6 +78,16 @@ function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[]
       `The manifest does not say from which ${unknown.join(", ")} its measurement's inputs were collected, as those of earlier versions did not.`,
     );
   return problems;
+}
+
+/** Earlier versions, which did not look into the VMM, overwrote the first megabyte of larger firmware before they measured it. */
+function wronglyRead({ firmware, igvm, vmm }: MeasurementInputs, files: PayloadFile[]): string[] {
+  const size = files.find(({ role }) => role === "firmware")?.size ?? 0;
+  return firmware === undefined || igvm !== undefined || vmm !== undefined || size <= 1 << 20
+    ? []
+    : [
+        "The manifest is of an earlier version that read firmware wrongly: its MRTD and SNP digests are those of no guest.",
+      ];
 }
 
 function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["tee"]): string[] {

@@ -42,6 +42,12 @@ export async function manifestValues(path: string, wanted: Wanted): Promise<{ va
   // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
   const runtime = withRtmr0(measuredRuntime({ platform, manifest }), wanted.rtmr0);
   const table = valuesOf(runtime, vcpus);
+  const [unlisted] = wanted.rtmr0.filter(([count]) => !vcpus.includes(Number(count)));
+  if (unlisted !== undefined)
+    throw new Refusal(
+      "usage",
+      `--rtmr0 is for ${unlisted[0]} vCPUs, which is none of the counts to print: add it to --vcpus.`,
+    );
   if (table === undefined) {
     throw new Refusal(
       "not-measured",

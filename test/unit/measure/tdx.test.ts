@@ -7,6 +7,7 @@ import { authenticode } from "../../../measure/pe.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
 import { extendRtmr, rtmr1, rtmrs } from "../../../measure/tdx.ts";
 import { contrastReferenceValues, trusteeReferenceValues } from "../../../measure/verifier-formats.ts";
+import { measurementInputs } from "../../../runtime/measurement-inputs.ts";
 import { fileSource, firmware, podVm, problemsOf } from "./pod-vm.ts";
 import { expected, sum, vector } from "./vectors.ts";
 
@@ -150,6 +151,18 @@ describe("registers", () => {
     expect(notPredictable.find(({ name }) => name === "RTMR1")?.reason).toMatch(/lock again$/);
   });
 
+  test("what an earlier version read wrongly of firmware is refused", () => {
+    const vm = podVm();
+    const { vmm: _, ...before } = vm.inputs;
+    const files = vm.files.map((file) => (file.role === "firmware" ? { ...file, size: 4 << 20 } : file));
+    for (const tee of ["snp", "tdx"] as const) {
+      expect(problemsOf({ ...vm, files }, tee, before)).toEqual([
+        "The manifest is of an earlier version that read firmware wrongly: its MRTD and SNP digests are those of no guest.",
+      ]);
+      expect(problemsOf({ ...vm, files }, tee)).toEqual([]);
+    }
+  });
+
   test("another QEMU than the one that was looked into is refused", () => {
     const vm = podVm();
     const files = vm.files.map((file) => (file.role === "vmm" ? { ...file, sha256: "9".repeat(64) } : file));
@@ -159,7 +172,7 @@ describe("registers", () => {
   test("RTMR0 is never computed: given ones stand in their counts' rows, of the others the reason", () => {
     const { inputs } = podVm();
     const rtmr0 = { 1: other("a"), 2: other("b") };
-    const given = { ...inputs, ...(inputs.tdx && { tdx: { ...inputs.tdx, rtmr0 } }) };
+    const given = measurementInputs.parse({ ...inputs, tdx: { ...inputs.tdx, rtmr0 } });
     const values = referenceValues(given, { tee: "tdx", vcpus: [1, 2, 3] });
     expect(values.tdx.map(({ vcpus, rtmrs: [first] }) => [vcpus, first])).toEqual([
       [1, other("a")],

@@ -137,6 +137,7 @@ test.each([
   ],
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", tcb.replace("22", "256")], "microcode=N, each from 0 to 255."],
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", `Rome:${tcb}`], '"Rome" is none of the products Milan, Genoa.'],
+  [2, [...tdxGuest, "--rtmr0", `9=${"a".repeat(96)}`], "--rtmr0 is for 9 vCPUs, which is none of the counts to print"],
   [2, [...tdxGuest, "--rtmr0", "2=ab"], "It must be COUNT=VALUE: a number of vCPUs and 96 hex digits."],
   [
     2,
