@@ -89,9 +89,10 @@ export function rtmr0(text: string, before: [count: string, value: string][]): [
   const [, count = "", digits = ""] = /^([1-9]\d{0,2})=([0-9a-f]{96})$/i.exec(text) ?? [];
   if (count === "" || Number(count) > mostVcpus)
     throw new InvalidArgumentError("It must be COUNT=VALUE: a number of vCPUs and 96 hex digits.");
-  if (before.some(([other]) => other === count))
-    throw new InvalidArgumentError(`It is given twice for ${count} vCPUs.`);
-  return [...before, [count, digits.toLowerCase()]];
+  const value = digits.toLowerCase();
+  if (before.some(([other, its]) => other === count && its !== value))
+    throw new InvalidArgumentError(`There are two values for ${count} vCPUs.`);
+  return [...before, [count, value]];
 }
 
 /** As many as a Kata guest of a usual host gets; larger tables are slow to nobody's use. */

@@ -88,7 +88,7 @@ versions whose command line is not known here. Without it, values that cover it 
     )
     .option(
       "--rtmr0 <count=value>",
-      `TDX: RTMR0 of a guest with so many vCPUs, from a guest that you trust; may be repeated. Where memory changes it, as
+      `TDX: RTMR0 of a guest with so many vCPUs, from a guest that you trust. Where memory changes it, as
 with upstream's firmware, give it to "measure manifest" for each workload instead`,
       rtmr0,
       [],

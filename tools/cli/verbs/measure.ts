@@ -120,20 +120,20 @@ const manifest = () =>
         .choices(["table", "contrast", "trustee", "rvps"])
         .default("table"),
     )
-    .option("--rtmr0 <count=value>", "RTMR0 of TDX guests with so many vCPUs; may be repeated", rtmr0, [])
+    .option("--rtmr0 <count=value>", "RTMR0 of TDX guests with so many vCPUs", rtmr0, [])
     .option(
       "--snp-tcb <parts>",
       `security versions of SEV-SNP hosts: bootloader=N,tee=N,snp=N,microcode=N, after "Milan:" or "Genoa:" if they are only
-of these; may be repeated`,
+of these`,
       snpTcb,
       [],
     )
     .addOption(onOff("--smt <state>", "whether SEV-SNP hosts have multithreading on"))
     .addOption(onOff("--tsme <state>", "whether SEV-SNP hosts have transparent memory encryption on"))
-    .option("--chip-id <hex>", "accept SEV-SNP reports of this chip only; may be repeated", eachHex(128), [])
+    .option("--chip-id <hex>", "accept SEV-SNP reports of this chip only", eachHex(128), [])
     .option("--mitigation-vector <number>", "mitigations that SEV-SNP hosts must have", number)
-    .option("--mr-seam <hex>", "measurement of an accepted TDX module; may be repeated", eachHex(96), [])
-    .option("--tdx-tcb-svn <hex>", "TEE_TCB_SVN of accepted TDX hosts; may be repeated", eachHex(32), [])
+    .option("--mr-seam <hex>", "measurement of an accepted TDX module", eachHex(96), [])
+    .option("--tdx-tcb-svn <hex>", "TEE_TCB_SVN of accepted TDX hosts", eachHex(32), [])
     .action(async (file, wanted) => {
       const { values, notes } = await (await import("../../measure/manifest.ts")).manifestValues(file, wanted);
       for (const note of notes) console.error(note);

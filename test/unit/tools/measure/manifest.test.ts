@@ -142,7 +142,7 @@ test.each([
   [
     2,
     [...tdxGuest, "--rtmr0", `2=${"a".repeat(96)}`, "--rtmr0", `2=${"b".repeat(96)}`],
-    "It is given twice for 2 vCPUs.",
+    "There are two values for 2 vCPUs.",
   ],
 ])("exit code %i: %j", async (expected, args, sentence) => {
   const { code, problem } = await measure(...args);
