@@ -14,6 +14,9 @@ export const sourceOf = (bytes: Uint8Array): ByteSource => ({
   read: (offset, length) => bytes.subarray(offset, offset + length),
 });
 
+/** Bytes that outlive the next read of their source. A Buffer's own slice() would be the same memory. */
+export const copyOf = (bytes: Uint8Array): Uint8Array => Uint8Array.from(bytes);
+
 /** Part of a source as a source of its own: a partition of a disk image. */
 export const sliceSource = (source: ByteSource, offset: number, size: number): ByteSource => ({
   size,

@@ -2,7 +2,18 @@ import { createHash, type Hash } from "node:crypto";
 import type { FileRole, GuestImage } from "../runtime/manifest.ts";
 import type { MeasurementInputs, RootfsInputs } from "../runtime/measurement-inputs.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { type ByteSource, chunksOf, FormatError, hex, largestWhole, sliceSource, toHex, View } from "./bytes.ts";
+import { offersBootFiles, takesBootFiles } from "./boot-files.ts";
+import {
+  type ByteSource,
+  chunksOf,
+  copyOf,
+  FormatError,
+  hex,
+  largestWhole,
+  sliceSource,
+  toHex,
+  View,
+} from "./bytes.ts";
 import { keyDigest } from "./id-block.ts";
 import { readIgvm } from "./igvm.ts";
 import { measureIgvm } from "./igvm-digest.ts";
@@ -10,6 +21,7 @@ import { verityTarget } from "./kernel-command-line.ts";
 import { initrdFormat, readKernel } from "./linux.ts";
 import { readFirmware } from "./ovmf.ts";
 import { type Partition, partitionTypes, readFilesystem, readPartitions } from "./partitions.ts";
+import { authenticode } from "./pe.ts";
 import { firmwareLaunch } from "./snp.ts";
 import { mrtd } from "./tdx.ts";
 import { compareHashTree, hashTreeSize, type VerityParameters } from "./verity.ts";
@@ -22,6 +34,8 @@ export interface CollectOptions {
   commandLine?: string | undefined;
   /** SEV_FEATURES of the guest; 0x1 unless the host kernel is 6.6 or 6.7 (0x21). */
   guestFeatures?: number | undefined;
+  /** RTMR0 by vCPU count, where somebody knows it. */
+  rtmr0?: Partial<Record<string, string>> | undefined;
 }
 
 /**
@@ -32,7 +46,7 @@ export function collectInputs(
   files: Partial<Record<FileRole, ByteSource>>,
   options: CollectOptions = {},
 ): MeasurementInputs {
-  const { firmware, kernel, initrd, igvm, rootfs } = files;
+  const { firmware, kernel, initrd, igvm, rootfs, vmm } = files;
   const { commandLine } = options;
   const inIgvm = igvm && collectIgvm(igvm);
   const boot = inIgvm?.commandLine === undefined ? options : { ...options, commandLine: inIgvm.commandLine };
@@ -40,7 +54,11 @@ export function collectInputs(
     ...(commandLine === undefined || kernel === undefined ? {} : { commandLine }),
     ...(kernel === undefined ? {} : { kernel: collectKernel(kernel) }),
     ...(initrd === undefined ? {} : { initrd: collectInitrd(initrd) }),
-    ...(firmware === undefined ? {} : collectFirmware(firmware, options.guestFeatures ?? 1)),
+    ...(firmware === undefined ? {} : collectFirmware(firmware, options)),
+    // Only a VMM that boots firmware passes a kernel on.
+    ...(vmm === undefined || firmware === undefined
+      ? {}
+      : { vmm: { sha256: sha256Of(vmm), bootFiles: offersBootFiles(vmm) } }),
     ...(inIgvm === undefined ? {} : { igvm: inIgvm }),
     ...(rootfs === undefined ? {} : { rootfs: collectRootfs(rootfs, boot) }),
   };
@@ -59,7 +77,8 @@ function sha256Of(source: ByteSource): string {
 function wholeOf(source: ByteSource, file: string): Uint8Array {
   if (source.size > largestWhole)
     throw new FormatError(file, 0, `${source.size} bytes is more than ${largestWhole}, which no such file has`);
-  return source.read(0, source.size);
+  // Its sources reuse one buffer: what is read again, such as for the file's digest, would stand in it.
+  return copyOf(source.read(0, source.size));
 }
 
 const headOf = (source: ByteSource) => source.read(0, Math.min(source.size, 65536));
@@ -69,6 +88,7 @@ function collectKernel(source: ByteSource): NonNullable<MeasurementInputs["kerne
   return {
     sha256: sha256Of(source),
     efiStub,
+    ...(efiStub ? { authenticode: toHex(authenticode(source, "sha384")) } : {}),
     ...(version === undefined ? {} : { version }),
     ...(commandLineLimit === undefined ? {} : { commandLineLimit }),
   };
@@ -83,7 +103,7 @@ function collectInitrd(source: ByteSource): NonNullable<MeasurementInputs["initr
 
 type FirmwareInputs = Pick<MeasurementInputs, "firmware" | "snp" | "tdx">;
 
-function collectFirmware(source: ByteSource, guestFeatures: number): FirmwareInputs {
+function collectFirmware(source: ByteSource, { guestFeatures = 1, rtmr0 }: CollectOptions): FirmwareInputs {
   const bytes = wholeOf(source, "firmware");
   const firmware = readFirmware(bytes);
   const inputs: FirmwareInputs = { firmware: { sha256: sha256Of(source) } };
@@ -100,6 +120,8 @@ function collectFirmware(source: ByteSource, guestFeatures: number): FirmwareInp
   if (firmware.tdx !== undefined) {
     inputs.tdx = {
       mrtd: { singlePass: mrtd(bytes, firmware.tdx, "single-pass"), twoPass: mrtd(bytes, firmware.tdx, "two-pass") },
+      bootFiles: takesBootFiles(bytes),
+      ...(rtmr0 === undefined ? {} : { rtmr0 }),
     };
   }
   return inputs;
@@ -157,7 +179,7 @@ function collectVerity(
   base: number,
   options: CollectOptions,
 ): RootfsInputs["verity"] {
-  const head = hashPartition.read(0, Math.min(512, hashPartition.size)).slice();
+  const head = copyOf(hashPartition.read(0, Math.min(512, hashPartition.size)));
   const superblock = hasVeritySuperblock(head);
   const parameters = superblock ? readVeritySuperblock(head, base) : givenParameters(options);
   if (parameters === undefined) return undefined;
@@ -197,7 +219,7 @@ function collectVerity(
 /** Both sources share a reader that reuses its buffer: the data's chunk must survive reads of the tree. */
 const detached = (source: ByteSource): ByteSource => ({
   size: source.size,
-  read: (offset, length) => source.read(offset, length).slice(),
+  read: (offset, length) => copyOf(source.read(offset, length)),
 });
 
 function givenParameters(options: CollectOptions): VerityParameters | undefined {

@@ -1,5 +1,5 @@
 import { platforms } from "../runtime/platforms.ts";
-import { cpuModelsOf, type ReferenceValues, referenceValues, usualVcpus } from "./reference-values.ts";
+import { cpuModelsOf, exampleVcpus, type ReferenceValues, referenceValues, usualVcpus } from "./reference-values.ts";
 import type { MeasuredRuntime } from "./runtime.ts";
 import { type ReferenceTable, referenceTable } from "./verifier-formats.ts";
 
@@ -14,20 +14,27 @@ export function valuesOf(
 }
 
 /**
- * What a verifier will see of a guest with one vCPU, for the review card: a change here means that attestation must be
- * updated. Empty if the manifest says nothing about measurements.
+ * What a verifier will see of a guest with two vCPUs, for the review card: a change here means that attestation must be
+ * updated. The count is in the names of the values that depend on it. Empty if the manifest says nothing about measurements.
  */
 export function launchValues(runtime: MeasuredRuntime): Record<string, string> {
-  const values = valuesOf(runtime, [1]);
+  const values = valuesOf(runtime, [exampleVcpus]);
   if (values === undefined) return {};
-  const snp = values.snp.map(({ model = "IGVM", measurement }) => [`${model} launch digest`, measurement]);
-  const tdx = values.tdx.flatMap(({ mrtd, rtmrs }) => [
+  const snp = values.snp.map(({ model, vcpus, measurement }) => [
+    model === undefined ? "IGVM launch digest" : named(`${model} launch digest`, vcpus),
+    measurement,
+  ]);
+  const tdx = values.tdx.flatMap(({ vcpus, mrtd, rtmrs }) => [
     ["MRTD", mrtd],
-    ...rtmrs.flatMap((value, i) => (value === null ? [] : [[`RTMR${i}`, value]])),
+    ...rtmrs.flatMap((value, i) =>
+      value === null ? [] : [[i === 0 || i === 2 ? named(`RTMR${i}`, vcpus) : `RTMR${i}`, value]],
+    ),
   ]);
   const unknown = values.notPredictable.map(({ name, reason }) => [name, `not predictable: ${reason}`]);
   return Object.fromEntries([...snp, ...tdx, ...unknown]);
 }
+
+const named = (name: string, vcpus: number | undefined) => (vcpus === undefined ? name : `${name}, ${vcpus} vCPUs`);
 
 /** The same for guests with up to eight vCPUs. */
 export function launchTable(runtime: MeasuredRuntime): ReferenceTable | undefined {

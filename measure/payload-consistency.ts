@@ -27,6 +27,7 @@ export function checkConsistency(options: ConsistencyOptions): string[] {
   const inputs = withCommandLine(options.inputs, passed);
   return [
     ...fileProblems(inputs, files),
+    ...wronglyRead(inputs, files),
     ...firmwareProblems(inputs, tee),
     ...commandLineProblems(inputs, options),
     ...verityProblems(inputs, guest),
@@ -47,8 +48,11 @@ const collected = {
   initrd: ({ initrd }) => initrd,
   igvm: ({ igvm }) => igvm,
   rootfs: ({ rootfs }) => rootfs,
+  vmm: ({ vmm }) => vmm,
 } satisfies Partial<Record<FileRole, (inputs: MeasurementInputs) => object | undefined>>;
 export const measuredRoles = Object.keys(collected) as (keyof typeof collected)[];
+/** Nothing is measured of these files; they only decide whether RTMR1 is known. */
+const optionalRoles: FileRole[] = ["vmm"];
 
 /** Values that were collected from other files are those of no guest. */
 function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[] {
@@ -60,6 +64,7 @@ function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[]
       return from === undefined
         ? []
         : [`The measurement has inputs of role ${role}, but the payload has no such file.`];
+    if (from === undefined && optionalRoles.includes(role)) return [];
     const sha256 = from !== undefined && "sha256" in from ? from.sha256 : undefined;
     if (sha256 === undefined) unknown.push(role);
     return sha256 === undefined || sha256 === file.sha256
@@ -73,6 +78,16 @@ function fileProblems(inputs: MeasurementInputs, files: PayloadFile[]): string[]
       `The manifest does not say from which ${unknown.join(", ")} its measurement's inputs were collected, as those of earlier versions did not.`,
     );
   return problems;
+}
+
+/** Earlier versions, which did not look into the VMM, overwrote the first megabyte of larger firmware before they measured it. */
+function wronglyRead({ firmware, igvm, vmm }: MeasurementInputs, files: PayloadFile[]): string[] {
+  const size = files.find(({ role }) => role === "firmware")?.size ?? 0;
+  return firmware === undefined || igvm !== undefined || vmm !== undefined || size <= 1 << 20
+    ? []
+    : [
+        "The manifest is of an earlier version that read firmware wrongly: its MRTD and SNP digests are those of no guest.",
+      ];
 }
 
 function firmwareProblems(inputs: MeasurementInputs, tee: ConsistencyOptions["tee"]): string[] {

@@ -24,7 +24,14 @@ const dependencies: Record<MeasuringTee, [values: string, inputs: [name: string,
   ],
   tdx: [
     ["MRTD", [["firmware", ({ tdx }) => tdx?.mrtd.singlePass]]],
-    ["RTMR1", [["kernel", ({ kernel }) => kernel?.sha256]]],
+    ["RTMR0", [["values that were given", ({ tdx }) => tdx?.rtmr0 && digest(tdx.rtmr0)]]],
+    [
+      "RTMR1",
+      [
+        ["kernel", ({ kernel }) => kernel?.sha256],
+        ["way in which it is passed on", passedOn],
+      ],
+    ],
     [
       "RTMR2",
       [
@@ -35,6 +42,11 @@ const dependencies: Record<MeasuringTee, [values: string, inputs: [name: string,
   ],
 };
 type Reader = (inputs: MeasurementInputs) => string | undefined;
+
+function passedOn({ tdx, vmm }: MeasurementInputs): string | undefined {
+  if (vmm === undefined || tdx?.bootFiles === undefined) return undefined;
+  return vmm.bootFiles && tdx.bootFiles ? "as it is" : "patched by QEMU";
+}
 
 const digest = (value: unknown) => sha256(JSON.stringify(value));
 

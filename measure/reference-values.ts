@@ -11,13 +11,13 @@ import {
   type SnpLaunch,
   vcpuAreas,
 } from "./snp.ts";
-import { type MrtdOrder, rtmrs } from "./tdx.ts";
+import { type MrtdOrder, rtmrs, type TdxEvents } from "./tdx.ts";
 import { signatureOf, type Vmm } from "./vmsa.ts";
 
 export interface ReferenceValues {
   /** One row per CPU model and vCPU count: both are part of an SNP launch digest. Hex. */
   snp: SnpReferenceValue[];
-  /** One row, or one per vCPU count if the command line contains the count. */
+  /** One row, or one per vCPU count if RTMR0 is known by count or the command line contains the count. */
   tdx: TdxReferenceValue[];
   /** What a verifier will see but this table cannot predict, and why. */
   notPredictable: { name: string; reason: string }[];
@@ -38,6 +38,7 @@ export interface TdxReferenceValue {
   mrtd: string;
   /** By index; null where the inputs do not define them. Hex. */
   rtmrs: (string | null)[];
+  events: TdxEvents;
 }
 
 export interface ReferenceOptions {
@@ -55,6 +56,8 @@ export const cpuModelsOf = (flavour: string): string[] =>
 
 /** A pod's CPU limit sets its vCPUs; verifiers that list values in advance list them for these counts. */
 export const usualVcpus = [1, 2, 3, 4, 5, 6, 7, 8] as const;
+/** Of a pod with a limit of one CPU, which Kata adds its own to: the example where only one count is shown. */
+export const exampleVcpus = 2;
 
 const productOf = (model: string): string | undefined => /^EPYC-(Milan|Genoa|Turin)\b/.exec(model)?.[1];
 
@@ -134,26 +137,61 @@ const unknownCommandLine = (name: string) => ({
   reason: "covers the kernel command line, which is not known for this Kata: give it to the lock command",
 });
 
+/** @throws Refusal for firmware that starts no TDX guest */
 function tdxValues(inputs: MeasurementInputs, options: ReferenceOptions): ReferenceValues {
-  const { commandLine, initrd } = inputs;
-  if (inputs.tdx === undefined) {
+  const { commandLine, initrd, tdx } = inputs;
+  if (tdx === undefined) {
     throw new Refusal(
       "wrong-firmware",
       "The payload's firmware has no TDX metadata, so it cannot start a TDX guest. Use an OVMF built with TDX support.",
     );
   }
-  const mrtd = options.mrtdOrder === "two-pass" ? inputs.tdx.mrtd.twoPass : inputs.tdx.mrtd.singlePass;
-  const registers = (count: number) =>
-    rtmrs({
+  const mrtd = options.mrtdOrder === "two-pass" ? tdx.mrtd.twoPass : tdx.mrtd.singlePass;
+  const kernel = measuredKernel(inputs);
+  const row = (count: number) => {
+    const { values, events } = rtmrs({
+      rtmr0: tdx.rtmr0?.[count],
+      kernel: kernel.digest,
       ...(commandLine === undefined ? {} : { commandLine: withVcpus(commandLine, count) }),
       ...(initrd === undefined ? {} : { initrdSha384: Buffer.from(initrd.sha384, "hex") }),
     });
-  const varies = commandLine?.includes(vcpuPlaceholder) === true;
-  const tdx = varies
-    ? (options.vcpus ?? usualVcpus).map((vcpus) => ({ vcpus, mrtd, rtmrs: registers(vcpus).values }))
-    : [{ mrtd, rtmrs: registers(1).values }];
-  const notPredictable = registers(1).notPredictable.map((each) =>
-    each.name === "RTMR2" ? unknownCommandLine(each.name) : each,
-  );
-  return { snp: [], tdx, notPredictable };
+    return { mrtd, rtmrs: values, events };
+  };
+  const vcpus = options.vcpus ?? usualVcpus;
+  const varies = tdx.rtmr0 !== undefined || commandLine?.includes(vcpuPlaceholder) === true;
+  const without = vcpus.filter((count) => tdx.rtmr0?.[count] === undefined);
+  return {
+    snp: [],
+    tdx: varies ? vcpus.map((count) => ({ vcpus: count, ...row(count) })) : [row(1)],
+    notPredictable: [
+      ...(without.length === 0 ? [] : [unknownRtmr0(without, vcpus)]),
+      ...(kernel.reason === undefined ? [] : [{ name: "RTMR1", reason: kernel.reason }]),
+      ...(commandLine === undefined ? [unknownCommandLine("RTMR2")] : []),
+    ],
+  };
+}
+
+const unknownRtmr0 = (without: readonly number[], all: readonly number[]) => ({
+  name: "RTMR0",
+  reason: `holds what QEMU and the firmware make of memory, vCPUs and devices (memory map, ACPI and SMBIOS tables), which no file defines${
+    without.length === all.length ? "" : `; for ${without.join(", ")} vCPUs nobody gave it`
+  }: take it from a guest that you trust (--rtmr0)`,
+});
+
+/** The kernel's digest in RTMR1, or why it is not known. */
+function measuredKernel({ kernel, tdx, vmm }: MeasurementInputs): { digest?: Buffer; reason?: string } {
+  if (kernel?.efiStub === false)
+    return { reason: "holds the kernel, which is no EFI executable that OVMF could start" };
+  if (kernel?.authenticode === undefined || tdx?.bootFiles === undefined || vmm === undefined)
+    return {
+      reason: "covers the kernel and how QEMU passes it on, of which this manifest says too little: lock again",
+    };
+  if (tdx.bootFiles && vmm.bootFiles) return { digest: Buffer.from(kernel.authenticode, "hex") };
+  return {
+    reason: `holds the kernel as QEMU patched it, with an address that depends on memory size: ${
+      vmm.bootFiles
+        ? "this firmware takes no other (edk2 does from stable202502 on)"
+        : "this QEMU offers no other (10.0 and later do)"
+    }`,
+  };
 }

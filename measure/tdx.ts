@@ -69,31 +69,69 @@ export function firmwareMrtd(bytes: Uint8Array, firmware: Firmware, order?: Mrtd
 /** TDH.MR.RTMR.EXTEND: RTMR' = SHA-384(RTMR ‖ digest). */
 export const extendRtmr = (rtmr: Uint8Array, digest: Uint8Array): Buffer => sha384(Buffer.concat([rtmr, digest]));
 
-export interface Rtmrs {
-  /** Hex by index; null where the inputs do not define it. */
-  values: [null, null, string | null, string];
-  notPredictable: { name: string; reason: string }[];
+/** What a guest that OVMF boots directly into a Linux EFI stub extends its registers with. */
+export interface MeasuredBoot {
+  /** RTMR0, where somebody knows it. Hex. */
+  rtmr0?: string | undefined;
+  /** Authenticode digest of the kernel as the firmware gets it. */
+  kernel?: Uint8Array | undefined;
+  commandLine?: string | undefined;
+  initrdSha384?: Uint8Array | undefined;
 }
 
+export interface Rtmrs {
+  /** Hex by index; null where the inputs do not define it. */
+  values: [string | null, string | null, string | null, string];
+  /** Digests of single events of the log, for verifiers that look there. Hex. */
+  events: TdxEvents;
+}
+
+export interface TdxEvents {
+  /** EV_EFI_BOOT_SERVICES_APPLICATION "File(kernel)". */
+  kernel?: string;
+  /** EV_EVENT_TAG "LOADED_IMAGE::LoadOptions". */
+  loadOptions?: string;
+}
+
+const action = (text: string) => sha384(Buffer.from(text, "latin1"));
+/** EV_SEPARATOR: edk2 from stable202411 on measures it here; before, into RTMR0. */
+const separator = sha384(Buffer.alloc(4));
+
+/** RTMR1 (edk2 OvmfPkg/Tcg/TdTcg2Dxe): the kernel as it is loaded, then what the firmware does until the kernel takes over. */
+export const rtmr1 = (kernel: Uint8Array): Buffer =>
+  replay([
+    kernel,
+    action("Calling EFI Application from Boot Option"),
+    separator,
+    action("Exit Boot Services Invocation"),
+    action("Exit Boot Services Returned with Success"),
+  ]);
+
+/** What OVMF hands to the stub, UTF-16LE with its NUL: "initrd=initrd " comes first when there is an initrd. */
+const loadOptions = (commandLine: string, hasInitrd: boolean) =>
+  sha384(Buffer.from(`${hasInitrd ? "initrd=initrd " : ""}${commandLine}\0`, "utf16le"));
+
+const replay = (digests: readonly Uint8Array[]): Buffer =>
+  digests.reduce<Buffer>((register, digest) => extendRtmr(register, digest), Buffer.alloc(48));
+
 /**
- * Runtime measurement registers of a guest that OVMF boots directly into a Linux EFI stub. RTMR2 holds what the stub
- * measures: the load options, UTF-16LE with their NUL, to which OVMF prepends "initrd=initrd " when there is an initrd,
- * then the initrd file. RTMR3 belongs to the guest's user space and starts at zero.
+ * Runtime measurement registers. RTMR0 is the firmware's: the memory map, ACPI and SMBIOS tables, its own configuration.
+ * RTMR1 see there. RTMR2 holds what the stub measures: its load options, then the initrd. RTMR3 belongs to the guest's user
+ * space and starts at zero.
  */
-export function rtmrs(input: { commandLine?: string; initrdSha384?: Uint8Array }): Rtmrs {
-  const notPredictable = [
-    {
-      name: "RTMR0",
-      reason: "holds firmware configuration, ACPI tables and the memory map, which depend on memory size and devices",
+export function rtmrs({ rtmr0, kernel, commandLine, initrdSha384 }: MeasuredBoot): Rtmrs {
+  const options = commandLine === undefined ? undefined : loadOptions(commandLine, initrdSha384 !== undefined);
+  const rtmr2 = options && replay([options, ...(initrdSha384 === undefined ? [] : [initrdSha384])]);
+  return {
+    values: [
+      rtmr0 ?? null,
+      kernel === undefined ? null : toHex(rtmr1(kernel)),
+      rtmr2 === undefined ? null : toHex(rtmr2),
+      "0".repeat(96),
+    ],
+    events: {
+      ...(kernel === undefined ? {} : { kernel: toHex(kernel) }),
+      ...(options === undefined ? {} : { loadOptions: toHex(options) }),
     },
-    { name: "RTMR1", reason: "holds the kernel as QEMU patched it, whose initrd address depends on memory size" },
-  ];
-  if (input.commandLine === undefined) {
-    notPredictable.push({ name: "RTMR2", reason: "covers the kernel command line, which is not given" });
-    return { values: [null, null, null, "0".repeat(96)], notPredictable };
-  }
-  const options = `${input.initrdSha384 === undefined ? "" : "initrd=initrd "}${input.commandLine}\0`;
-  let rtmr2: Uint8Array = extendRtmr(Buffer.alloc(48), sha384(Buffer.from(options, "utf16le")));
-  if (input.initrdSha384 !== undefined) rtmr2 = extendRtmr(rtmr2, input.initrdSha384);
-  return { values: [null, null, toHex(rtmr2), "0".repeat(96)], notPredictable };
+  };
 }

@@ -76,7 +76,7 @@ const contrastRuntimeSchema = z.object({
       acknowledged: z.array(z.string()).default([]),
       /** Known holes of its Kata that nothing here leads to, and why. */
       closed: z.array(z.string()).default([]),
-      /** What a verifier will see of a guest with one vCPU, and the inputs that it depends on. */
+      /** What a verifier will see of a guest with two vCPUs, by names that say so where the count matters, and the inputs that it depends on. */
       launch: z.record(z.string(), z.string()).default({}),
       measured: z.record(z.string(), z.string()).default({}),
     }),

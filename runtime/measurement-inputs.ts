@@ -45,6 +45,18 @@ const snpInputs = z.strictObject({
   guestFeatures: z.int().min(1),
 });
 
+const tdxInputs = z.strictObject({
+  /** For either order in which VMMs add pages; see tdx.ts. */
+  mrtd: z.strictObject({ singlePass: hexOf(48), twoPass: hexOf(48) }),
+  /** The firmware takes the kernel as it is, where the VMM offers it; see boot-files.ts. Absent: not known. */
+  bootFiles: z.boolean().optional(),
+  /**
+   * RTMR0 by number of vCPUs, as somebody who can know it said: it holds what QEMU and the firmware make of the guest's
+   * memory and devices, which the files do not define.
+   */
+  rtmr0: z.partialRecord(z.string().regex(/^[1-9]\d{0,3}$/), hexOf(48)).optional(),
+});
+
 const igvmInputs = z.strictObject({
   sha256: collectedFrom,
   launchDigest: hexOf(48),
@@ -105,14 +117,17 @@ export const measurementInputs = z.strictObject({
       /** Bytes. */
       commandLineLimit: z.int().min(0).optional(),
       efiStub: z.boolean(),
+      /** SHA-384 of the file as a PE executable, by which firmware measures it. Absent in manifests of earlier versions. */
+      authenticode: hexOf(48).optional(),
     })
     .optional(),
   initrd: z.strictObject({ sha256: hexOf(32), sha384: hexOf(48), format: z.string() }).optional(),
   /** What it means for a launch is in snp and tdx. */
   firmware: z.strictObject({ sha256: hexOf(32) }).optional(),
   snp: snpInputs.optional(),
-  /** MRTD for either order in which VMMs add pages; see tdx.ts. */
-  tdx: z.strictObject({ mrtd: z.strictObject({ singlePass: hexOf(48), twoPass: hexOf(48) }) }).optional(),
+  tdx: tdxInputs.optional(),
+  /** `bootFiles`: it offers the guest's kernel as it is; see boot-files.ts. Absent in manifests of earlier versions. */
+  vmm: z.strictObject({ sha256: hexOf(32), bootFiles: z.boolean() }).optional(),
   igvm: igvmInputs.optional(),
   rootfs: rootfsInputs.optional(),
 });

@@ -9,7 +9,7 @@ import type { Mistake } from "./mistakes.ts";
 /** A runtime as it was given, and what becomes of it. */
 export interface Derived<Given> extends MeasuredRuntime {
   given: Given;
-  /** What a verifier will see of a guest with one vCPU. */
+  /** What a verifier will see of a guest with two vCPUs. */
   launch: Record<string, string>;
   /** The known holes of its Kata: each is acknowledged or closed, or the runtime would have been refused. */
   assessment: Assessment;

@@ -85,7 +85,7 @@ function unmeasured(before: Side, after: Side): string[] {
 
 /** Nothing that is known differs; of a value that nobody can compute it is not known. */
 function sameValues(handler: string, old: string | undefined, launch: Record<string, string>): Line[] {
-  const isUnknown = (value: string) => launch[value]?.startsWith("not predictable") === true;
+  const isUnknown = (value: string) => launch[value]?.startsWith(notPredictable) === true;
   const names = Object.keys(launch);
   const same = names.filter((value) => !isUnknown(value));
   const open = names.filter(isUnknown);
@@ -97,6 +97,11 @@ function sameValues(handler: string, old: string | undefined, launch: Record<str
   ];
 }
 
+const notPredictable = "not predictable";
+
+/** Cards of earlier versions held the values of guests with one vCPU, under names that did not say it. */
+const isOfOneVcpu = (value: string) => /^EPYC-\S+ launch digest$/.test(value);
+
 type LaunchCard = ContrastRuntimeCard["runtimes"][number];
 
 /** A handler is made of files, not of what its manifest says that they measure: that may change alone. */
@@ -105,27 +110,31 @@ function correctedLines(before: LaunchCard[], after: LaunchCard[]): Line[] {
     const old = before.find((card) => card.handler === handler);
     if (old === undefined) return [];
     const changed = [...new Set([...Object.keys(old.launch), ...Object.keys(launch)])].filter(
-      (value) => old.launch[value] !== launch[value],
+      (value) => old.launch[value] !== launch[value] && !isOfOneVcpu(value),
     );
     // This card does not say the platform, and the group's, which does, need not be in the preview.
     const reasons = reasonsOf(platformOf(handler), old.measured, measured);
     if (changed.length === 0 && reasons.length === 0) return [];
+    // What was not said before was not wrong.
+    const contradicts = changed.some((value) => !(old.launch[value] ?? notPredictable).startsWith(notPredictable));
     return [
       ...changed.map((value) => valueLine(handler, value, old.launch[value], launch[value] ?? "nothing")),
       ...reasons.map((reason) => known(`${code(handler)}: ${reason}`)),
-      predicted(
-        `The files of ${code(handler)} stay the same, and so does what its guests measure: the values are wrong now, or were before.`,
-      ),
+      ...(contradicts || reasons.length > 0
+        ? [
+            predicted(
+              `The files of ${code(handler)} stay the same, and so does what its guests measure: the values are wrong now, or were before.`,
+            ),
+          ]
+        : []),
     ];
   });
 }
 
 function valueLine(handler: string, value: string, old: string | undefined, now: string): Line {
-  const line = now.startsWith("not predictable") ? unknown : known;
-  const from = old === undefined || old.startsWith("not predictable") ? "" : `${code(old)} → `;
-  // The card has one vCPU count of all; each has its own digest.
-  const name = value.startsWith("EPYC-") ? `${value} with one vCPU` : value;
-  return line(`${code(handler)}: ${name} ${from}${code(now)}.`);
+  const line = now.startsWith(notPredictable) ? unknown : known;
+  const from = old === undefined || old.startsWith(notPredictable) ? "" : `${code(old)} → `;
+  return line(`${code(handler)}: ${value} ${from}${code(now)}.`);
 }
 
 function reasonsOf(platform: string | undefined, before: Measured, after: Measured): string[] {

@@ -1,5 +1,5 @@
 // measure-agreement.ts [CASES, default 200]: runs random guests and images through our code and through the real tools
-// (sev-snp-measure, veritysetup, sfdisk, mkfs, go-sev-guest), which must agree on every byte.
+// (sev-snp-measure, veritysetup, sfdisk, mkfs, go-sev-guest, osslsigncode), which must agree on every byte.
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { rawSha256, sourceOf, toHex } from "../../measure/bytes.ts";
 import { readFirmware } from "../../measure/ovmf.ts";
 import { partitionTypes, readFilesystem, readPartitions, writePartitionTable } from "../../measure/partitions.ts";
+import { authenticode } from "../../measure/pe.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../measure/snp.ts";
 import { contrastReferenceValues } from "../../measure/verifier-formats.ts";
 import { buildHashTree, hashTreeSize, type VerityParameters } from "../../measure/verity.ts";
@@ -17,7 +18,7 @@ import { toStderr } from "../../tools/process/progress.ts";
 import { check, run } from "../../tools/process/run.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
 import { vector } from "../unit/measure/vectors.ts";
-import { contrastDecoder, debianFirmware, sevSnpMeasure, veritysetup } from "./real-tools.ts";
+import { contrastDecoder, debianFirmware, debianKernel, sevSnpMeasure, veritysetup } from "./real-tools.ts";
 
 const cases = Number(process.argv[2] ?? 200);
 const directory = mkdtempSync(join(tmpdir(), "measure-agreement-"));
@@ -245,19 +246,52 @@ async function contrastManifests(): Promise<void> {
     tcb: fc.option(fc.record({ bootloader: component, tee: component, snp: component, microcode: component }), {
       nil: undefined,
     }),
+    hosts: fc.record(
+      {
+        smt: fc.boolean(),
+        tsme: fc.boolean(),
+        chipIds: fc.array(fc.uint8Array({ minLength: 64, maxLength: 64 }).map(toHex)),
+        mitigationVector: fc.nat(),
+      },
+      { requiredKeys: [] },
+    ),
   });
-  await agree("Contrast's reference values with go-sev-guest", cases, manifest, async ({ rows, policy, tcb }) => {
-    const values = contrastReferenceValues(
-      { snp: rows, tdx: [], notPredictable: [] },
-      { guestPolicy: policy, ...(tcb && { minimumTcb: tcb }) },
-    );
-    const answers = await check(command, args, { input: `${JSON.stringify(values)}\n` });
-    expectEqual("policies", answers, `${policy.toString(16)} true\n`.repeat(rows.length));
+  await agree(
+    "Contrast's reference values with go-sev-guest",
+    cases,
+    manifest,
+    async ({ rows, policy, tcb, hosts }) => {
+      const values = contrastReferenceValues(
+        { snp: rows, tdx: [], notPredictable: [] },
+        { platform: "metal-qemu-snp", guestPolicy: policy, hosts: { ...(tcb && { snpTcb: [tcb] }), ...hosts } },
+      );
+      const answers = await check(command, args, { input: `${JSON.stringify(values)}\n` });
+      expectEqual("policies", answers, `${policy.toString(16)} ${hosts.smt ?? true}\n`.repeat(rows.length));
+    },
+  );
+}
+
+/** Debian's signed kernel, with random bytes changed behind its headers. */
+async function kernels(): Promise<void> {
+  await requireHostPrograms([{ program: "osslsigncode", package: "osslsigncode" }], toStderr);
+  const signed = await debianKernel(toStderr);
+  const head = 4096;
+  const signature = 1 << 14;
+  const place = fc.integer({ min: head, max: signed.length - signature });
+  const changes = fc.array(fc.tuple(place, fc.integer({ min: 0, max: 255 })), { maxLength: 4 });
+  await agree("kernels' Authenticode digests with osslsigncode", Math.min(cases, 20), changes, async (bytes) => {
+    const changed = Buffer.from(signed);
+    for (const [offset, value] of bytes) changed[offset] = value;
+    // It exits with 1, since nobody vouches for Debian's certificate.
+    const { stdout } = await run("osslsigncode", ["verify", "-in", file("kernel", changed)]);
+    const [, theirs = ""] = /^Calculated message digest *: ([0-9A-F]+)/m.exec(stdout) ?? [];
+    expectEqual("digest", toHex(authenticode(sourceOf(changed), "sha256")), theirs.toLowerCase());
   });
 }
 
 try {
   await contrastManifests();
+  await kernels();
   await verityTrees();
   await launchDigests();
   await partitionTables();

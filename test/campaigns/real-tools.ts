@@ -1,3 +1,4 @@
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Progress } from "../../tools/process/progress.ts";
 import { check } from "../../tools/process/run.ts";
@@ -52,6 +53,20 @@ export async function debianFirmware(progress: Progress): Promise<string[]> {
   return [trixie, bookworm].flatMap((directory) =>
     ["ovmf/OVMF.fd", "OVMF/OVMF_CODE_4M.fd"].map((file) => join(directory, "usr/share", file)),
   );
+}
+
+/** A kernel that Debian signed. */
+export async function debianKernel(progress: Progress): Promise<Buffer> {
+  const directory = await debianFiles(
+    {
+      name: "linux-image-cloud",
+      suite: "trixie",
+      packages: ["?reverse-depends(?exact-name(linux-image-cloud-amd64))"],
+    },
+    progress,
+  );
+  const [name] = (await readdir(join(directory, "boot"))).filter((each) => each.startsWith("vmlinuz-"));
+  return await readFile(join(directory, "boot", name ?? "vmlinuz"));
 }
 
 /** The Go module with which Contrast decodes its manifest's SNP policies; Contrast itself is not published as a module. */

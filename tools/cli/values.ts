@@ -1,5 +1,6 @@
 /** Readers of options' values. What they throw becomes "option … argument … is invalid" and the sentence. */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
+import { type SnpTcb, snpProducts, snpTcbParts } from "../../measure/host-values.ts";
 import { blockSizes, isBlockSize } from "../../measure/verity.ts";
 
 export function wholeNumber(text: string): number {
@@ -61,6 +62,38 @@ export function someNames(text: string, before: string[]): string[] {
 
 /** An option that may be repeated. */
 export const each = (text: string, before: string[]): string[] => [...before, text];
+
+/** `each` of exactly so many hex digits. */
+export const eachHex =
+  (length: number) =>
+  (text: string, before: string[]): string[] => [...before, hexDigits(length)(text)];
+
+const partsOfTcb = new RegExp(`^(?:([A-Za-z]+):)?${snpTcbParts.map((part) => `${part}=(\\d{1,3})`).join(",")}$`);
+
+/** "bootloader=3,tee=0,snp=8,microcode=115", "Milan:" before it if it is only of that; repeated: several. */
+export function snpTcb(text: string, before: SnpTcb[]): SnpTcb[] {
+  const [whole, name, ...digits] = partsOfTcb.exec(text) ?? [];
+  const [bootloader = 256, tee = 256, snp = 256, microcode = 256] = digits.map(Number);
+  if (whole === undefined || Math.max(bootloader, tee, snp, microcode) > 255)
+    throw new InvalidArgumentError(
+      `It must be ${snpTcbParts.map((part) => `${part}=N`).join(",")}, each from 0 to 255.`,
+    );
+  const product = snpProducts.find((each) => each === name);
+  if (name !== undefined && product === undefined)
+    throw new InvalidArgumentError(`"${name}" is none of the products ${snpProducts.join(", ")}.`);
+  return [...before, { ...(product && { product }), bootloader, tee, snp, microcode }];
+}
+
+/** "2=HEX": RTMR0 of guests with two vCPUs; repeated: of others. */
+export function rtmr0(text: string, before: [count: string, value: string][]): [count: string, value: string][] {
+  const [, count = "", digits = ""] = /^([1-9]\d{0,2})=([0-9a-f]{96})$/i.exec(text) ?? [];
+  if (count === "" || Number(count) > mostVcpus)
+    throw new InvalidArgumentError("It must be COUNT=VALUE: a number of vCPUs and 96 hex digits.");
+  const value = digits.toLowerCase();
+  if (before.some(([other, its]) => other === count && its !== value))
+    throw new InvalidArgumentError(`There are two values for ${count} vCPUs.`);
+  return [...before, [count, value]];
+}
 
 /** As many as a Kata guest of a usual host gets; larger tables are slow to nobody's use. */
 const mostVcpus = 512;

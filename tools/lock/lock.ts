@@ -30,6 +30,8 @@ export interface LockRequest {
   guest: GivenGuest;
   /** The measured command line, where the user says it; see measure/collect-inputs.ts. */
   commandLine: string | undefined;
+  /** RTMR0 by vCPU count, where the user says it. */
+  rtmr0: [count: string, value: string][];
   /** The payload on this machine. */
   directory: string;
   /** The manifest's committed copy. */
@@ -55,7 +57,8 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
-      const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine });
+      const rtmr0 = request.rtmr0.length > 0 ? Object.fromEntries(request.rtmr0) : undefined;
+      const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine, rtmr0 });
       return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
     },
     progress,

@@ -34,8 +34,9 @@ export function measurementOf(
 export function checkCollected(directory: string, manifest: Manifest): void {
   const { name, measurement, files, guest } = manifest;
   if (measurement === undefined) return;
-  const { commandLine, snp } = measurement;
-  const found = leaves(measurementOf(directory, files, { guest, commandLine, guestFeatures: snp?.guestFeatures }));
+  const { commandLine, snp, tdx } = measurement;
+  const given = { guest, commandLine, guestFeatures: snp?.guestFeatures, rtmr0: tdx?.rtmr0 };
+  const found = leaves(measurementOf(directory, files, given));
   const locked = leaves(measurement);
   const differences = [...new Set([...locked.keys(), ...found.keys()])]
     .filter((path) => locked.get(path) !== found.get(path))

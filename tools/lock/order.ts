@@ -28,6 +28,7 @@ interface Common {
   kernelParams?: string | undefined;
   kernelVerityParams?: string | undefined;
   commandLine?: string | undefined;
+  rtmr0: [count: string, value: string][];
   acknowledge: string[];
   output?: string | undefined;
   payloads?: string | undefined;
@@ -78,7 +79,9 @@ function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
   const checked = manifestSchema.shape.name.safeParse(name);
   if (!checked.success)
     throw new Refusal("usage", `--name "${name}": ${checked.error.issues.map(({ message }) => message).join(", ")}.`);
-  const { vmm } = platforms[platform];
+  const { vmm, tee } = platforms[platform];
+  if (order.rtmr0.length > 0 && tee !== "tdx")
+    throw new Refusal("usage", `--rtmr0 is of TDX, which ${platform} does not have.`);
   if (commandLine !== undefined && vmm !== "qemu")
     throw new Refusal(
       "usage",
@@ -93,6 +96,7 @@ function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
     kataConfiguration: order.kataConfig,
     guest: { rootfsType, kernelParams, kernelVerityParams },
     commandLine,
+    rtmr0: order.rtmr0,
     directory: payloadDirectory(name, order.payloads),
     output: order.output ?? join(projectDirectory, "payloads", `${name}.json`),
   };

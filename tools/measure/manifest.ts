@@ -1,15 +1,17 @@
 /** `measure manifest`: reference values of a payload from its manifest alone, in the shapes that verifiers take. */
+
+import type { HostValues, SnpTcb } from "../../measure/host-values.ts";
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
-import { usualVcpus } from "../../measure/reference-values.ts";
-import { measuredRuntime } from "../../measure/runtime.ts";
+import { type ReferenceValues, usualVcpus } from "../../measure/reference-values.ts";
+import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";
 import {
   contrastReferenceValues,
   referenceTable,
   trusteeMessage,
   trusteeReferenceValues,
 } from "../../measure/verifier-formats.ts";
-import { platforms } from "../../runtime/platforms.ts";
+import { platforms, type Tee } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { readManifest } from "../files/manifest.ts";
@@ -21,27 +23,141 @@ interface Wanted {
   platform: PlatformName;
   vcpus?: readonly number[] | undefined;
   for: Shape;
+  rtmr0: [count: string, value: string][];
+  snpTcb: SnpTcb[];
+  smt?: "on" | "off" | undefined;
+  tsme?: "on" | "off" | undefined;
+  chipId: string[];
+  mitigationVector?: number | undefined;
+  mrSeam: string[];
+  tdxTcbSvn: string[];
 }
 
-export async function manifestValues(
-  path: string,
-  { platform, vcpus = usualVcpus, for: shape }: Wanted,
-): Promise<object> {
+/** The values, and what somebody who hands them to a verifier should know about them: sentences. */
+export async function manifestValues(path: string, wanted: Wanted): Promise<{ values: object; notes: string[] }> {
+  const { platform, vcpus = usualVcpus, for: shape } = wanted;
   const manifest = await readManifest(path, "The lock command writes manifests.");
+  const { tee } = platforms[platform];
+  const hosts = hostValues(wanted, tee);
   // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
-  const table = valuesOf(measuredRuntime({ platform, manifest }), vcpus);
+  const runtime = withRtmr0(measuredRuntime({ platform, manifest }), wanted.rtmr0);
+  const table = valuesOf(runtime, vcpus);
+  const [unlisted] = wanted.rtmr0.filter(([count]) => !vcpus.includes(Number(count)));
+  if (unlisted !== undefined)
+    throw new Refusal(
+      "usage",
+      `--rtmr0 is for ${unlisted[0]} vCPUs, which is none of the counts to print: add it to --vcpus.`,
+    );
   if (table === undefined) {
     throw new Refusal(
       "not-measured",
-      platforms[platform].tee === "none"
+      tee === "none"
         ? `Platform ${platform} has no TEE: nothing is measured.`
         : `${path} has no measurement inputs. Write it again with the lock command of this version.`,
     );
   }
-  if (shape === "table") return referenceTable(table);
+  if (shape === "table") return { values: referenceTable(table), notes: [] };
   const { policy } = manifest.measurement?.igvm ?? {};
   const guestPolicy = policy === undefined ? defaultGuestPolicy : BigInt(policy);
-  if (shape === "contrast") return contrastReferenceValues(table, { guestPolicy });
-  const trustee = trusteeReferenceValues(table, guestPolicy);
-  return shape === "trustee" ? trustee : trusteeMessage(trustee);
+  if (shape === "contrast")
+    return {
+      values: contrastReferenceValues(table, { platform, guestPolicy, hosts }),
+      notes: contrastNotes(table, hosts),
+    };
+  const trustee = trusteeReferenceValues(table, guestPolicy, hosts);
+  return { values: shape === "trustee" ? trustee : trusteeMessage(trustee), notes: trusteeNotes(table, hosts) };
+}
+
+function withRtmr0(runtime: MeasuredRuntime, given: Wanted["rtmr0"]): MeasuredRuntime {
+  const tdx = runtime.inputs?.tdx;
+  if (given.length === 0 || tdx === undefined) return runtime;
+  return {
+    ...runtime,
+    inputs: { ...runtime.inputs, tdx: { ...tdx, rtmr0: { ...tdx.rtmr0, ...Object.fromEntries(given) } } },
+  };
+}
+
+/** @throws Refusal for what the platform's TEE, or a table, does not have */
+function hostValues(wanted: Wanted, tee: Tee): HostValues {
+  const { for: shape, snpTcb, smt, tsme, chipId, mitigationVector, mrSeam, tdxTcbSvn, rtmr0 } = wanted;
+  const given = (tees: Tee, options: Record<string, unknown>) =>
+    Object.entries(options).flatMap(([option, value]) =>
+      value === undefined || (Array.isArray(value) && value.length === 0) ? [] : [{ tees, option }],
+    );
+  const ofHosts = [
+    ...given("snp", {
+      "--snp-tcb": snpTcb,
+      "--smt": smt,
+      "--tsme": tsme,
+      "--chip-id": chipId,
+      "--mitigation-vector": mitigationVector,
+    }),
+    ...given("tdx", { "--mr-seam": mrSeam, "--tdx-tcb-svn": tdxTcbSvn }),
+  ];
+  const [wrong] = [...ofHosts, ...given("tdx", { "--rtmr0": rtmr0 })].filter(({ tees }) => tees !== tee);
+  if (wrong !== undefined)
+    throw new Refusal(
+      "usage",
+      `${wrong.option} is of ${teeNames[wrong.tees]}, which ${wanted.platform} does not have.`,
+    );
+  if (shape === "table" && ofHosts[0] !== undefined)
+    throw new Refusal(
+      "usage",
+      `${ofHosts[0].option} is for verifiers: say which one by --for contrast, trustee or rvps.`,
+    );
+  const products = snpTcb.map(({ product }) => product ?? "all");
+  if (
+    shape === "contrast" &&
+    (new Set(products).size < products.length || (products.length > 1 && products.includes("all")))
+  )
+    throw new Refusal(
+      "usage",
+      "--snp-tcb has several values for one product: Contrast takes one, the least that is accepted.",
+    );
+  return {
+    ...(snpTcb.length > 0 && { snpTcb }),
+    ...(smt !== undefined && { smt: smt === "on" }),
+    ...(tsme !== undefined && { tsme: tsme === "on" }),
+    ...(chipId.length > 0 && { chipIds: chipId }),
+    ...(mitigationVector !== undefined && { mitigationVector }),
+    ...(mrSeam.length > 0 && { mrSeam }),
+    ...(tdxTcbSvn.length > 0 && { tdxTcbSvn }),
+  };
+}
+
+const teeNames: Record<Tee, string> = { snp: "SEV-SNP", tdx: "TDX", none: "no TEE" };
+
+const unpredicted = ({ notPredictable }: ReferenceValues, names: readonly string[]) =>
+  notPredictable.flatMap(({ name, reason }) => (names.includes(name) ? [`${name} is missing: it ${reason}.`] : []));
+
+/** Contrast refuses a manifest until nothing is empty. */
+function contrastNotes(table: ReferenceValues, hosts: HostValues): string[] {
+  return [
+    ...unpredicted(table, ["SNP launch digest", "RTMR0", "RTMR1", "RTMR2"]),
+    ...(table.snp.length > 0 && hosts.snpTcb === undefined ? ["MinimumTCB is to be filled in (--snp-tcb)."] : []),
+    ...(table.tdx.length > 0 && hosts.mrSeam === undefined ? ["MrSeam is to be filled in (--mr-seam)."] : []),
+  ];
+}
+
+/** Of what its default policy asks for; without it, a claim of its result is not affirming. */
+function trusteeNotes(table: ReferenceValues, hosts: HostValues): string[] {
+  const { snp, tdx } = table;
+  const missing = (claim: string, values: Record<string, unknown>) =>
+    Object.entries(values).flatMap(([option, value]) =>
+      value === undefined ? [`Without ${option} Trustee's default policy does not affirm ${claim}.`] : [],
+    );
+  return [
+    ...unpredicted(table, ["SNP launch digest", "RTMR1", "RTMR2"]),
+    ...(snp.length === 0
+      ? []
+      : [
+          ...missing("the hardware", { "--snp-tcb": hosts.snpTcb }),
+          ...missing("the configuration as an approved one", { "--smt": hosts.smt, "--tsme": hosts.tsme }),
+        ]),
+    ...(new Set(tdx.map(({ events }) => events.loadOptions)).size > 1
+      ? [
+          "tdvfkernelparams is left out: it differs by vCPU count, and Trustee's default policy compares with one value. Choose one count by --vcpus.",
+        ]
+      : []),
+  ];
 }

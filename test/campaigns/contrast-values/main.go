@@ -18,13 +18,17 @@ import (
 
 type values struct {
 	SNP []struct {
+		Platform           string
 		ProductName        string
 		TrustedMeasurement string
 		MinimumTCB         struct {
 			BootloaderVersion, TEEVersion, SNPVersion, MicrocodeVersion *uint8
 		}
-		GuestPolicy  abi.SnpPolicy
-		PlatformInfo abi.SnpPlatformInfo
+		GuestPolicy             abi.SnpPolicy
+		PlatformInfo            abi.SnpPlatformInfo
+		MinimumMitigationVector uint64
+		AllowedChipIDs          []string
+		CPUs                    uint64
 	} `json:"snp"`
 }
 
@@ -44,6 +48,11 @@ func main() {
 			}
 			if digest, err := hex.DecodeString(row.TrustedMeasurement); err != nil || len(digest) != abi.MeasurementSize {
 				log.Fatalf("measurement %q: %v", row.TrustedMeasurement, err)
+			}
+			for _, id := range row.AllowedChipIDs {
+				if chip, err := hex.DecodeString(id); err != nil || len(chip) != abi.ChipIDSize {
+					log.Fatalf("chip %q: %v", id, err)
+				}
 			}
 			fmt.Printf("%x %t\n", abi.SnpPolicyToBytes(row.GuestPolicy), row.PlatformInfo.SMTEnabled)
 		}

@@ -65,9 +65,9 @@ test("the template is ready for the runtime, and the card says what its pods are
 test("the reference row is the one for the vCPUs that the limits add up to", async () => {
   const { snp } = (await workload(args())).card.reference;
   expect(Object.keys(snp["EPYC-Milan"] ?? {})).toEqual(["2"]);
-  // A pod cannot ask for less than one vCPU beyond Kata's own, which is all that the runtime's card counts.
-  const one = launchValues(measuredRuntime({ platform: "metal-qemu-snp", manifest }))["EPYC-Milan launch digest"];
-  expect(snp["EPYC-Milan"]?.["2"]).not.toBe(one);
+  // Such a pod is the example on the runtime's card.
+  const card = launchValues(measuredRuntime({ platform: "metal-qemu-snp", manifest }));
+  expect(snp["EPYC-Milan"]?.["2"]).toBe(card["EPYC-Milan launch digest, 2 vCPUs"]);
   const larger = (await workload(args({ template: template("3") }))).card.reference.snp;
   expect(Object.keys(larger["EPYC-Genoa"] ?? {})).toEqual(["4"]);
 });

@@ -5,10 +5,11 @@ import { kataVerityTable } from "../../../measure/kata-kernel-command-line.ts";
 import { verityTarget } from "../../../measure/kernel-command-line.ts";
 import { readFirmware } from "../../../measure/ovmf.ts";
 import { checkConsistency } from "../../../measure/payload-consistency.ts";
+import { authenticode } from "../../../measure/pe.ts";
 import { explainChanges, measuredInputs } from "../../../measure/reference-value-changes.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
 import { commandLineHash, firmwareLaunch, launchDigest } from "../../../measure/snp.ts";
-import { extendRtmr, firmwareMrtd } from "../../../measure/tdx.ts";
+import { extendRtmr, firmwareMrtd, rtmr1 } from "../../../measure/tdx.ts";
 import { contrastReferenceValues, trusteeMessage, trusteeReferenceValues } from "../../../measure/verifier-formats.ts";
 import { signatureOf } from "../../../measure/vmsa.ts";
 import { measurementInputs } from "../../../runtime/measurement-inputs.ts";
@@ -54,7 +55,13 @@ test("values from a manifest's JSON are those from the files", () => {
   expect(tdx).toEqual([
     {
       mrtd: firmwareMrtd(parts.firmware, readFirmware(parts.firmware)),
-      rtmrs: [null, null, toHex(extendRtmr(extendRtmr(Buffer.alloc(48), options), sha384(initrd))), "0".repeat(96)],
+      rtmrs: [
+        null,
+        toHex(rtmr1(authenticode(sourceOf(parts.kernel), "sha384"))),
+        toHex(extendRtmr(extendRtmr(Buffer.alloc(48), options), sha384(initrd))),
+        "0".repeat(96),
+      ],
+      events: { kernel: toHex(authenticode(sourceOf(parts.kernel), "sha384")), loadOptions: toHex(options) },
     },
   ]);
 });
@@ -81,7 +88,7 @@ test("a platform without a TEE has no values, and an unknown command line is rep
     notPredictable: [{ name: "SNP launch digest" }],
   });
   const { notPredictable } = referenceValues(unknown, { tee: "tdx" });
-  expect(notPredictable.map((each) => each.name)).toEqual(["RTMR0", "RTMR1", "RTMR2"]);
+  expect(notPredictable.map((each) => each.name)).toEqual(["RTMR0", "RTMR2"]);
   expect(notPredictable.at(-1)?.reason).toMatch(/not known for this Kata: give it to the lock command$/);
 });
 
@@ -136,8 +143,9 @@ test("an IGVM file's own command line binds the rootfs image", () => {
 test("the shapes that Contrast and Trustee take", () => {
   const values = referenceValues(podVm().inputs, { tee: "snp", models: ["EPYC-Milan"], vcpus: [1] });
   const measurement = values.snp[0]?.measurement ?? "";
-  const tcb = { bootloader: 3, tee: 0, snp: 8, microcode: 115 };
-  expect(contrastReferenceValues(values, { guestPolicy: 0x3001fn, minimumTcb: tcb })).toEqual({
+  const snpTcb = [{ product: "Milan" as const, bootloader: 3, tee: 0, snp: 8, microcode: 115 }];
+  const platform = "metal-qemu-snp";
+  expect(contrastReferenceValues(values, { platform, guestPolicy: 0x3001fn, hosts: { snpTcb } })).toEqual({
     snp: [
       {
         ProductName: "Milan",
@@ -145,6 +153,8 @@ test("the shapes that Contrast and Trustee take", () => {
         MinimumTCB: { BootloaderVersion: 3, TEEVersion: 0, SNPVersion: 8, MicrocodeVersion: 115 },
         GuestPolicy: expect.objectContaining({ ABIMajor: 0, ABIMinor: 31, SMT: true, Debug: false }),
         PlatformInfo: { SMTEnabled: true },
+        Platform: "Metal-QEMU-SNP",
+        CPUs: 1,
       },
     ],
   });
@@ -154,9 +164,17 @@ test("the shapes that Contrast and Trustee take", () => {
   expect(message).toMatchObject({ version: "0.1.0", type: "sample" });
   expect(JSON.parse(Buffer.from(message.payload, "base64").toString())).toEqual(trustee);
   const tdx = referenceValues(podVm().inputs, { tee: "tdx" });
-  expect(Object.keys(trusteeReferenceValues(tdx, 0x30000n))).toEqual(["mr_td", "xfam", "rtmr_2", "rtmr_3"]);
-  expect(contrastReferenceValues(tdx, { guestPolicy: 0x30000n })).toMatchObject({
-    tdx: [{ MrTd: tdx.tdx[0]?.mrtd, Xfam: "e702060000000000" }],
+  expect(Object.keys(trusteeReferenceValues(tdx, 0x30000n))).toEqual([
+    "mr_td",
+    "xfam",
+    "rtmr_1",
+    "rtmr_2",
+    "rtmr_3",
+    "tdvfkernel",
+    "tdvfkernelparams",
+  ]);
+  expect(contrastReferenceValues(tdx, { platform: "metal-qemu-tdx", guestPolicy: 0x30000n })).toMatchObject({
+    tdx: [{ Platform: "Metal-QEMU-TDX", MrTd: tdx.tdx[0]?.mrtd, Xfam: "e702060000000000" }],
   });
 });
 

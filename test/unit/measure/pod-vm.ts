@@ -1,5 +1,5 @@
 import { crc32 } from "node:zlib";
-import { rawSha256, sourceOf } from "../../../measure/bytes.ts";
+import { type ByteSource, rawSha256 } from "../../../measure/bytes.ts";
 import { type CollectOptions, collectInputs } from "../../../measure/collect-inputs.ts";
 import { type KataBuild, kataCommandLine } from "../../../measure/kata-kernel-command-line.ts";
 import { partitionTypes, writePartitionTable } from "../../../measure/partitions.ts";
@@ -19,6 +19,7 @@ import { vector } from "./vectors.ts";
 export function firmware(fill = 0x5a): Buffer {
   const bytes = Buffer.alloc(16 * 4096, fill);
   bytes.set(vector("ovmf_AmdSev_suffix.bin"), 15 * 4096);
+  bytes.write("etc/boot/\0", 0x100, "latin1");
   // The suffix's entry says that the metadata is 0x9d0 bytes before the end.
   const at = bytes.length - 0x9d0;
   bytes.write("TDVF", at, "latin1");
@@ -39,13 +40,20 @@ export function firmware(fill = 0x5a): Buffer {
   return bytes;
 }
 
-/** A bzImage of one setup sector and one page. */
+/** A QEMU that offers the kernel as it is. */
+export const qemu = Buffer.from("\x7fELF … etc/boot/kernel\0 …");
+
+/** A bzImage of one setup sector and one page, also a PE executable without sections. */
 export function kernel(version = "6.18.35 (test) #1", commandLineLimit = 2047): Buffer {
   const bytes = Buffer.alloc(1024 + 4096, 0x90);
   bytes.fill(0, 0x1f1, 0x268);
   bytes.write("MZ", 0, "latin1");
   bytes.writeUInt32LE(0x40, 0x3c);
+  bytes.fill(0, 0x40, 0x100);
   bytes.write("PE\0\0", 0x40, "latin1");
+  bytes.writeUInt16LE(0x20b, 0x40 + 24);
+  bytes.writeUInt32LE(0x400, 0x40 + 24 + 60);
+  bytes.writeUInt32LE(6, 0x40 + 24 + 108);
   bytes[0x1f1] = 1;
   bytes.writeUInt32LE(4096 / 16, 0x1f4);
   bytes.writeUInt16LE(0xaa55, 0x1fe);
@@ -172,6 +180,19 @@ export const configurationFor = (
 export const passedLine = (build: KataBuild, guest: GuestImage): string | undefined =>
   kataCommandLine(build, configurationFor(build, guest));
 
+/** As a file is read: what one call returned is gone at the next. */
+export function fileSource(bytes: Uint8Array): ByteSource {
+  let last = Buffer.alloc(0);
+  return {
+    size: bytes.length,
+    read(offset, length) {
+      last.fill(0xee);
+      last = Buffer.from(bytes.subarray(offset, offset + length));
+      return last;
+    },
+  };
+}
+
 /** The manifest's entries of files with these contents. */
 export const filesOf = (parts: Partial<Record<FileRole, Uint8Array>>): PayloadFile[] =>
   Object.entries(parts).map(([role, bytes]) => ({
@@ -184,20 +205,21 @@ export const filesOf = (parts: Partial<Record<FileRole, Uint8Array>>): PayloadFi
 
 /** The inputs of a whole pod VM as Contrast builds it, and what is rendered for it. */
 export function podVm(
-  changes: { firmware?: Buffer; kernel?: Buffer; initrd?: Buffer; image?: Buffer } & Partial<
+  changes: { firmware?: Buffer; kernel?: Buffer; initrd?: Buffer; image?: Buffer; vmm?: Buffer } & Partial<
     CollectOptions & KataBuild
   > = {},
 ) {
   const made = rootfs({ superblock: true });
-  const parts = { firmware: firmware(), kernel: kernel(), initrd, image: made.image, ...changes };
+  const parts = { firmware: firmware(), kernel: kernel(), initrd, image: made.image, vmm: qemu, ...changes };
   const guest = changes.guest ?? contrastGuest(made.root);
   const build = { flavour: parts.flavour ?? contrast.flavour, kataVersion: parts.kataVersion ?? contrast.kataVersion };
   const collected = collectInputs(
     {
-      firmware: sourceOf(parts.firmware),
-      kernel: sourceOf(parts.kernel),
-      initrd: sourceOf(parts.initrd),
-      rootfs: sourceOf(parts.image),
+      firmware: fileSource(parts.firmware),
+      kernel: fileSource(parts.kernel),
+      initrd: fileSource(parts.initrd),
+      rootfs: fileSource(parts.image),
+      vmm: fileSource(parts.vmm),
     },
     { guest, commandLine: changes.commandLine },
   );
@@ -207,6 +229,7 @@ export function podVm(
     kernel: parts.kernel,
     initrd: parts.initrd,
     rootfs: parts.image,
+    vmm: parts.vmm,
   });
   const inputs = withCommandLine(collected, passed);
   return { parts, files, guest, build, passed, inputs, root: made.root, kernelSha256: rawSha256(parts.kernel) };

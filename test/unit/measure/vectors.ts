@@ -22,6 +22,10 @@ interface Expected {
   initdata: { toml: string; sha256: string; sha384: string };
   mrtd: { singlePass: string; twoPass: string }[];
   igvm: { file: string; digest: string }[];
+  authenticode: { file: string; sha256: string; sha384: string };
+  /** By lc, lp and pb. */
+  lzma: { size: number; sha256: string; base64: Record<string, string> };
+  rtmr1: { calling: string; separator: string; exit: string; exited: string; value: string };
   idblock: { idblockSha256: string; idauthSha256: string; qx: string; qy: string; idKeyDigest: string };
 }
 export const expected = JSON.parse(Buffer.from(vector("expected.json")).toString()) as Expected;

@@ -22,12 +22,25 @@ describe("cards that earlier versions left in a stack's state", () => {
   });
 
   test("runtimes', from before measured inputs and known holes were on it", () => {
-    const launch = (digit: string) => ({ "EPYC-Milan launch digest": digit.repeat(96) });
+    const launch = (digit: string) => ({ MRTD: digit.repeat(96) });
     const runtime = { handler: go.handler, payload: "p", kata: "k", kataVersion: "v", launch: launch("a") };
     const old = { handlers: { workers: [go.handler] }, runtimes: [runtime] };
     const summary = summaryOf({ ...runtimeStep({}, { [go.handler]: { launch: launch("b") } }), before: old });
     expect(linesOf(summary, "Attestation")[0]).toContain(`\`${"a".repeat(96)}\` → \`${"b".repeat(96)}\``);
     expect(linesOf(summary, "Not explained here")).toEqual([]);
+  });
+
+  test("runtimes', from when they had the values of one vCPU: those of two are no other values of the same guests", () => {
+    const [of1, of2] = [
+      { "EPYC-Milan launch digest": "a".repeat(96) },
+      { "EPYC-Milan launch digest, 2 vCPUs": "b".repeat(96) },
+    ];
+    const runtime = { handler: go.handler, payload: "p", kata: "k", kataVersion: "v", launch: of1 };
+    const old = { handlers: { workers: [go.handler] }, runtimes: [runtime] };
+    const summary = summaryOf({ ...runtimeStep({}, { [go.handler]: { launch: of2 } }), before: old });
+    expect(linesOf(summary, "Attestation")).toEqual([
+      `known: \`${go.handler}\`: EPYC-Milan launch digest, 2 vCPUs \`${"b".repeat(96)}\`.`,
+    ]);
   });
 
   test.each([nodeInstallerCard, contrastRuntimeCard, bareMetalNodesCard, localClusterCard])(

@@ -5,7 +5,7 @@ import { platformNames } from "../../../runtime/spec.ts";
 import type { Locked, LockOrder } from "../../lock/order.ts";
 import { type Progress, toStderr } from "../../process/progress.ts";
 import { Verb } from "../command.ts";
-import { each, hexDigits } from "../values.ts";
+import { each, hexDigits, rtmr0 } from "../values.ts";
 
 const orders = () => import("../../lock/order.ts");
 
@@ -89,6 +89,13 @@ const source = (name: LockOrder["source"], description: string, flavour: (typeof
       "--command-line <text>",
       `the guest's whole kernel command line as it is measured, {vcpus} in the place of its number of vCPUs; for Kata
 versions whose command line is not known here. Without it, values that cover it are not predicted`,
+    )
+    .option(
+      "--rtmr0 <count=value>",
+      `TDX: RTMR0 of a guest with so many vCPUs, from a guest that you trust. Where memory changes it, as
+with upstream's firmware, give it to "measure manifest" for each workload instead`,
+      rtmr0,
+      [],
     )
     .option(
       "--acknowledge <id>",

@@ -4,7 +4,7 @@ import { cpuSignatures, vmms } from "../../../measure/vmsa.ts";
 import { verityAlgorithms } from "../../../runtime/measurement-inputs.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { Verb } from "../command.ts";
-import { between, blockSize, hexDigits, number, vcpuCounts } from "../values.ts";
+import { between, blockSize, eachHex, hexDigits, number, rtmr0, snpTcb, vcpuCounts } from "../values.ts";
 
 /** Also a program of its own, tools/measure/main.ts. */
 export const verb = () =>
@@ -43,11 +43,12 @@ const firmwareDigest = (text: string): string => (text === "" ? "" : hexDigits(9
 
 const tdx = () =>
   new Verb("tdx")
-    .description("MRTD in both page orders, and the RTMRs that these inputs define.")
+    .description("MRTD in both page orders, and the RTMRs and digests of events that these inputs define.")
     .requiredOption("--ovmf <file>", "the firmware")
     .option("--append <text>", "the kernel's command line, quoted as one word")
     .option("--initrd <file>", "with --append")
-    .option("--kernel <file>", "may be given, as to snp; nothing that can be predicted depends on it")
+    .option("--kernel <file>", "the guest's kernel; with --qemu")
+    .option("--qemu <file>", "the VMM, which passes the kernel on as it is, or patched; with --kernel")
     .action(async (guest) => print((await import("../../measure/tdx.ts")).tdx(guest)));
 
 const igvm = () =>
@@ -119,9 +120,28 @@ const manifest = () =>
         .choices(["table", "contrast", "trustee", "rvps"])
         .default("table"),
     )
-    .action(async (file, wanted) =>
-      print(await (await import("../../measure/manifest.ts")).manifestValues(file, wanted)),
-    );
+    .option("--rtmr0 <count=value>", "RTMR0 of TDX guests with so many vCPUs", rtmr0, [])
+    .option(
+      "--snp-tcb <parts>",
+      `security versions of SEV-SNP hosts: bootloader=N,tee=N,snp=N,microcode=N, after "Milan:" or "Genoa:" if they are only
+of these`,
+      snpTcb,
+      [],
+    )
+    .addOption(onOff("--smt <state>", "whether SEV-SNP hosts have multithreading on"))
+    .addOption(onOff("--tsme <state>", "whether SEV-SNP hosts have transparent memory encryption on"))
+    .option("--chip-id <hex>", "accept SEV-SNP reports of this chip only", eachHex(128), [])
+    .option("--mitigation-vector <number>", "mitigations that SEV-SNP hosts must have", number)
+    .option("--mr-seam <hex>", "measurement of an accepted TDX module", eachHex(96), [])
+    .option("--tdx-tcb-svn <hex>", "TEE_TCB_SVN of accepted TDX hosts", eachHex(32), [])
+    .action(async (file, wanted) => {
+      const { values, notes } = await (await import("../../measure/manifest.ts")).manifestValues(file, wanted);
+      for (const note of notes) console.error(note);
+      print(values);
+    });
+
+const onOff = <Flags extends string>(flags: Flags, description: string) =>
+  new Option(flags, description).choices(["on", "off"] as const);
 
 const layers = () =>
   new Verb("layers")

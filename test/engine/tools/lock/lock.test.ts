@@ -5,7 +5,10 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { toHex } from "../../../../measure/bytes.ts";
+import { readFirmware } from "../../../../measure/ovmf.ts";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { firmwareLaunch } from "../../../../measure/snp.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
 import { imageLayers } from "../../../../tools/lock/image-layers.ts";
@@ -73,6 +76,9 @@ test("a Kata release becomes a payload whose manifest derives a runtime", async 
   expect(await readFile(payloadFile("bin/qemu-system-x86_64"), "utf8")).toBe("SNP QEMU");
   expect(manifest.guest).toEqual({ rootfsType: "erofs", kernelParams: "", kernelVerityParams: fixture.verityParams });
   expect(manifest.measurement).toHaveProperty("rootfs.verity.rootHash");
+  const firmware = await readFile(payloadFile("share/OVMF.fd"));
+  const { firmwareDigest } = firmwareLaunch(firmware, readFirmware(firmware));
+  expect(manifest.measurement?.snp?.firmwareDigest).toBe(toHex(firmwareDigest));
   expect(manifest.source.reference).toBe(`${server.mirror}/kata-static-3.99.0-amd64.tar.zst#sha256=${fixture.sha256}`);
   expect(JSON.parse(await readFile(join(directory, "committed.json"), "utf8"))).toEqual(manifest);
   expect(deriveRuntime({ platform: "metal-qemu-snp", manifest }).handler).toMatch(
@@ -296,6 +302,9 @@ test("mistakes on the command line are named, and nothing is fetched", async () 
     "quiet",
   ];
   expect(await mistake(...aks)).toMatch(/--command-line is not for aks-clh-snp: its IGVM file holds the command line/);
+  expect(await mistake(...release(), "--rtmr0", `2=${"a".repeat(96)}`)).toMatch(
+    /--rtmr0 is of TDX, which metal-qemu-snp does not have/,
+  );
   expect(await mistake(...release(), "--file", "kernel")).toMatch(/must be ROLE=PATH/);
   expect(await mistake(...release(), "--nonsense")).toMatch(/Unknown option '--nonsense'/);
   expect(server.requests).toEqual([]);

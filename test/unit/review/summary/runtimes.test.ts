@@ -134,7 +134,7 @@ describe("attestation", () => {
 
   test("values that change, and the measured inputs that are why", () => {
     const state = (launch: string, kernel: string, line: string) => ({
-      launch: { "EPYC-Milan launch digest": launch },
+      launch: { "EPYC-Milan launch digest, 2 vCPUs": launch },
       measured: { kernel: kernel.repeat(64), "kernel command line": `quiet ${line}` },
     });
     const attestation = (before: ReturnType<typeof state>, after: typeof before) =>
@@ -145,7 +145,7 @@ describe("attestation", () => {
         ),
         "Attestation",
       );
-    const changed = `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`;
+    const changed = `known: \`${otherKernel.handler}\`: EPYC-Milan launch digest, 2 vCPUs \`${old}\` → \`${now}\`.`;
     const refused = `predicted: Verifiers that do not know these values refuse pods of \`${otherKernel.handler}\`.`;
     expect(attestation(state(old, "8", "a=1"), state(now, "9", "a=`2`"))).toEqual([
       changed,
@@ -175,7 +175,7 @@ describe("attestation", () => {
         measurement: { ...measurement, [role]: { ...measurement[role], sha256 } },
       });
       const measured = { firmware: "f", kernel: "k", initrd: "i", "kernel command line": "c" };
-      const state = { launch: { "EPYC-Milan launch digest": old }, measured };
+      const state = { launch: { "EPYC-Milan launch digest, 2 vCPUs": old }, measured };
       const lines = linesOf(
         summaryOf(
           runtimeStep({ [go.handler]: state }, { [other.handler]: state }),
@@ -188,7 +188,7 @@ describe("attestation", () => {
   );
 
   test("a runtime whose launch is the same is said to be", () => {
-    const launch = { launch: { "EPYC-Milan launch digest": old } };
+    const launch = { launch: { "EPYC-Milan launch digest, 2 vCPUs": old } };
     const steps = groupSteps({ runtimes: [go] }, { runtimes: [next] });
     const lines = linesOf(
       summaryOf(runtimeStep({ [go.handler]: launch }, { [next.handler]: launch }), ...steps),
@@ -218,33 +218,33 @@ describe("attestation", () => {
   });
 
   test("a runtime that another group has already is nothing new to verifiers", () => {
-    const cards = { [go.handler]: { launch: { "EPYC-Milan launch digest": old } } };
+    const cards = { [go.handler]: { launch: { "EPYC-Milan launch digest, 2 vCPUs": old } } };
     const steps = groupSteps(undefined, { group: "second", runtimes: [go] });
     expect(linesOf(summaryOf(runtimeStep(cards, cards), ...steps), "Attestation")).toEqual([]);
   });
 
   test("values that change although the files do not, as when somebody edits a manifest", () => {
     const state = (launch: string, kernel: string) => ({
-      launch: { "EPYC-Milan launch digest": launch },
+      launch: { "EPYC-Milan launch digest, 2 vCPUs": launch },
       measured: { kernel: kernel.repeat(64) },
     });
     const [before, after] = [{ [go.handler]: state(old, "8") }, { [go.handler]: state(now, "9") }];
     expect(linesOf(summaryOf(runtimeStep(before, after)), "Attestation")).toEqual([
-      `known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`${now}\`.`,
+      `known: \`${go.handler}\`: EPYC-Milan launch digest, 2 vCPUs \`${old}\` → \`${now}\`.`,
       `known: \`${go.handler}\`: SNP launch digests change because of the kernel (\`888888888888…\` → \`999999999999…\`).`,
       `predicted: The files of \`${go.handler}\` stay the same, and so does what its guests measure: the values are wrong now, or were before.`,
     ]);
     expect(linesOf(summaryOf(runtimeStep(before, before)), "Attestation")).toEqual([]);
     const lost = linesOf(summaryOf(runtimeStep(before, { [go.handler]: { launch: {} } })), "Attestation");
-    expect(lost[0]).toBe(`known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\` → \`nothing\`.`);
+    expect(lost[0]).toBe(`known: \`${go.handler}\`: EPYC-Milan launch digest, 2 vCPUs \`${old}\` → \`nothing\`.`);
   });
 
   test("each of a program's several runtimes has its own card", () => {
-    const launch = { launch: { "EPYC-Milan launch digest": old } };
+    const launch = { launch: { "EPYC-Milan launch digest, 2 vCPUs": old } };
     const first = runtimeStep({}, {});
     const second = { ...runtimeStep({}, { [go.handler]: launch }), name: "second" };
     const lines = linesOf(summaryOf(first, second, ...groupSteps({ runtimes: [] }, { runtimes: [go] })), "Attestation");
-    expect(lines).toEqual([`known: \`${go.handler}\`: EPYC-Milan launch digest with one vCPU \`${old}\`.`]);
+    expect(lines).toEqual([`known: \`${go.handler}\`: EPYC-Milan launch digest, 2 vCPUs \`${old}\`.`]);
   });
 
   test("a value that cannot be predicted changes, too, when what it is made of does", () => {

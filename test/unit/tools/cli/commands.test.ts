@@ -19,6 +19,11 @@ const special: Record<string, string> = {
   "--spec-hash": "0".repeat(64),
   "--sha256": "0".repeat(64),
   "--file": "kernel=/x",
+  "--rtmr0": `2=${"0".repeat(96)}`,
+  "--snp-tcb": "bootloader=1,tee=0,snp=1,microcode=1",
+  "--chip-id": "0".repeat(128),
+  "--mr-seam": "0".repeat(96),
+  "--tdx-tcb-svn": "0".repeat(32),
   "--name": "x",
   "--nodes": "[]",
   "--push": "x/y",
@@ -114,7 +119,7 @@ describe.each(each(commands.filter((command) => takingValues(command).length > 0
       expect(await main([...wordsOf(command), "--help"])).toBe(0);
       const help = out.replace(/\s+/g, " ");
       for (const { option, long, others } of options) {
-        const [own = ""] = help.slice(help.indexOf(` ${option.flags} `) + 1).split(/ (?=--[a-z-]+ <)/);
+        const [own = ""] = help.slice(help.indexOf(` ${option.flags} `) + 1).split(/ (?=--[a-z0-9-]+ <)/);
         const word = `${long}=${anyValue(option)}`;
         if (own.includes("(repeatable)")) await command.parseOptions([word, word]);
         else await expectMistake(command, [word, ...others, word], `${long} is given twice.`);

@@ -41,6 +41,52 @@ test("a payload's values from its manifest alone, in each verifier's shape", asy
   expect(Object.keys(tdx.notPredictable)).toEqual(["RTMR0", "RTMR1"]);
 });
 
+const snpGuest = [fixture("fixture-contrast-go"), "--platform", "metal-qemu-snp"];
+const tdxGuest = [fixture("fixture-contrast-go"), "--platform", "metal-qemu-tdx"];
+const tcb = "bootloader=4,tee=0,snp=22,microcode=213";
+
+test("what only hosts know stands where verifiers look for it", async () => {
+  const hosts = ["--snp-tcb", tcb, "--smt", "on", "--tsme", "off"];
+  const { output: trustee, problem } = await measure(...snpGuest, "--vcpus=2", "--for", "trustee", ...hosts);
+  expect(trustee).toMatchObject({
+    snp_bootloader: [4],
+    snp_snp_svn: [22],
+    snp_smt_enabled: true,
+    snp_tsme_enabled: false,
+  });
+  expect(problem).toBe("");
+
+  const each = ["--snp-tcb", `Milan:${tcb}`, "--snp-tcb", `Genoa:${tcb.replace("213", "84")}`];
+  const { output: contrast } = await measure(...snpGuest, "--vcpus=2", "--for", "contrast", ...each, "--tsme", "on");
+  const rows: { ProductName: string; MinimumTCB: { MicrocodeVersion: number }; CPUs: number }[] = contrast.snp;
+  expect(rows.map((row) => [row.ProductName, row.MinimumTCB.MicrocodeVersion, row.CPUs])).toEqual([
+    ["Milan", 213, 2],
+    ["Genoa", 84, 2],
+  ]);
+  expect(rows[0]).toMatchObject({ Platform: "Metal-QEMU-SNP", PlatformInfo: { SMTEnabled: true, TSMEEnabled: true } });
+
+  const rtmr0 = ["a", "b"].map((letter) => letter.repeat(96));
+  const given = ["--rtmr0", `1=${rtmr0[0]}`, "--rtmr0", `2=${rtmr0[1]}`, "--mr-seam", "C".repeat(96)];
+  const { output: tdx } = await measure(...tdxGuest, "--vcpus=1-2", "--for", "contrast", ...given);
+  expect(tdx.tdx).toMatchObject([{ MrSeam: "c".repeat(96), Rtmr0Alternatives: [rtmr0[1]] }]);
+  expect(tdx.tdx[0].Rtmrs[0]).toBe(rtmr0[0]);
+});
+
+test("what is missing is told beside the document", async () => {
+  const told = async (...words: string[]) => (await measure(...words)).problem.split("\n");
+  expect(await told(...snpGuest, "--for", "rvps")).toEqual([
+    "Without --snp-tcb Trustee's default policy does not affirm the hardware.",
+    "Without --smt Trustee's default policy does not affirm the configuration as an approved one.",
+    "Without --tsme Trustee's default policy does not affirm the configuration as an approved one.",
+  ]);
+  expect(await told(...tdxGuest, "--for", "contrast")).toEqual([
+    expect.stringMatching(/^RTMR0 is missing: it holds what QEMU and the firmware make of memory.*\(--rtmr0\)\.$/),
+    expect.stringMatching(/^RTMR1 is missing: it covers the kernel .* lock again\.$/),
+    "MrSeam is to be filled in (--mr-seam).",
+  ]);
+  expect(await told(...snpGuest)).toEqual([""]);
+});
+
 test.each([
   [2, ["--platform", "local"], "Missing required argument 'manifest'"],
   [
@@ -76,6 +122,28 @@ test.each([
     [fixture("fixture-kata-go"), "--platform", "metal-qemu-snp", "--for", "veraison"],
     "argument 'veraison' is invalid. Allowed choices are table, contrast, trustee, rvps.",
   ],
+  [
+    2,
+    [...snpGuest, "--for=trustee", "--mr-seam", "a".repeat(96)],
+    "--mr-seam is of TDX, which metal-qemu-snp does not",
+  ],
+  [2, [...tdxGuest, "--for=trustee", "--smt", "on"], "--smt is of SEV-SNP, which metal-qemu-tdx does not have."],
+  [2, [...snpGuest, "--rtmr0", `2=${"a".repeat(96)}`], "--rtmr0 is of TDX, which metal-qemu-snp does not have."],
+  [2, [...snpGuest, "--smt", "on"], "--smt is for verifiers: say which one by --for contrast, trustee or rvps."],
+  [
+    2,
+    [...snpGuest, "--for=contrast", "--snp-tcb", tcb, "--snp-tcb", `Milan:${tcb}`],
+    "--snp-tcb has several values for one product: Contrast takes one, the least that is accepted.",
+  ],
+  [2, [...snpGuest, "--for=trustee", "--snp-tcb", tcb.replace("22", "256")], "microcode=N, each from 0 to 255."],
+  [2, [...snpGuest, "--for=trustee", "--snp-tcb", `Rome:${tcb}`], '"Rome" is none of the products Milan, Genoa.'],
+  [2, [...tdxGuest, "--rtmr0", `9=${"a".repeat(96)}`], "--rtmr0 is for 9 vCPUs, which is none of the counts to print"],
+  [2, [...tdxGuest, "--rtmr0", "2=ab"], "It must be COUNT=VALUE: a number of vCPUs and 96 hex digits."],
+  [
+    2,
+    [...tdxGuest, "--rtmr0", `2=${"a".repeat(96)}`, "--rtmr0", `2=${"b".repeat(96)}`],
+    "There are two values for 2 vCPUs.",
+  ],
 ])("exit code %i: %j", async (expected, args, sentence) => {
   const { code, problem } = await measure(...args);
   expect(code).toBe(expected);
@@ -96,11 +164,11 @@ test.each(["firmware", "kernel", "initrd", "rootfs"])("a manifest with another %
   );
 });
 
-test("the stack's output has the review card's value for one vCPU, and those up to eight", () => {
+test("the stack's output has the review card's value for two vCPUs, and those from one to eight", () => {
   const runtime = measuredRuntime({ platform: "metal-qemu-snp", manifest: manifestOf("fixture-contrast-go") });
   const table = launchTable(runtime);
   const card = launchValues(runtime);
-  expect(table?.snp?.["EPYC-Milan"]?.["1"]).toBe(card["EPYC-Milan launch digest"]);
+  expect(table?.snp?.["EPYC-Milan"]?.["2"]).toBe(card["EPYC-Milan launch digest, 2 vCPUs"]);
   expect(Object.keys(table?.snp?.["EPYC-Milan"] ?? {})).toEqual(["1", "2", "3", "4", "5", "6", "7", "8"]);
   expect(launchTable(measuredRuntime({ platform: "local", manifest: manifestOf("fixture-local") }))).toBeUndefined();
 });
