@@ -115,6 +115,8 @@ export const measurementInputs = z.strictObject({
   tdx: z.strictObject({ mrtd: z.strictObject({ singlePass: hexOf(48), twoPass: hexOf(48) }) }).optional(),
   igvm: igvmInputs.optional(),
   rootfs: rootfsInputs.optional(),
+  /** In the order of the guest's extensions. */
+  extensions: z.array(rootfsInputs.extend({ name: z.string() })).optional(),
 });
 export type MeasurementInputs = z.infer<typeof measurementInputs>;
 export type RootfsInputs = z.infer<typeof rootfsInputs>;

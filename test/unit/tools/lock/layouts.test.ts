@@ -127,16 +127,16 @@ test("a Kata configuration says how its guest boots, with capitals or without", 
 
 test("the guest's parameters: the first source wins, and one without a root hash is refused", () => {
   const guest = { rootfsType: "ext4", kernelParams: "roothash=aa" } as const;
-  expect(completeGuest("metal-qemu-snp", "contrast-go", [{ kernelParams: "roothash=bb" }, guest])).toEqual({
+  expect(completeGuest("metal-qemu-snp", "contrast-go", "3.31.0", [{ kernelParams: "roothash=bb" }, guest])).toEqual({
     rootfsType: "ext4",
     kernelParams: "roothash=bb",
     kernelVerityParams: "",
   });
-  expect(() => completeGuest("metal-qemu-snp", "contrast-go", [{}])).toThrow(
+  expect(() => completeGuest("metal-qemu-snp", "contrast-go", "3.31.0", [{}])).toThrow(
     /The root hash of the guest image is not known/,
   );
   // An IGVM file holds it.
-  expect(completeGuest("aks-clh-snp", "contrast-go", [{}])).toEqual({
+  expect(completeGuest("aks-clh-snp", "contrast-go", "3.2.0.azl2", [{}])).toEqual({
     rootfsType: "ext4",
     kernelParams: "",
     kernelVerityParams: "",
