@@ -9,6 +9,7 @@ import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
+import { distributionNames } from "../runtime/spec.ts";
 import {
   type LayerRoot,
   type PodTemplate,
@@ -21,7 +22,7 @@ import {
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import type { Mistake } from "./config/mistakes.ts";
 import { payloadArgs } from "./runtime.ts";
-import { InitdataAlgorithm, type PlatformName } from "./words.ts";
+import { type DistributionName, InitdataAlgorithm, type PlatformName } from "./words.ts";
 
 /** Policy and data files for the guest. */
 export interface InitdataArgs {
@@ -69,6 +70,14 @@ export interface ConfidentialWorkloadArgs {
    */
   manifest: pulumi.Inputs;
   /**
+   * How the nodes run containerd, as in the node group. Only k0s and microk8s matter: their kubelet's directory is another
+   * one, so that the handler is, too. Plain, because the handler is derived from it.
+   *
+   * @default any of the others
+   * @example "k0s"
+   */
+  distribution?: DistributionName | undefined;
+  /**
    * A pod template, as in Kubernetes' PodTemplateSpec.
    *
    * @example { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } }
@@ -95,6 +104,7 @@ export interface ConfidentialWorkloadArgs {
 const confidentialWorkloadArgs = z.strictObject({
   platform: payloadArgs.platform,
   manifest: payloadArgs.manifest,
+  distribution: z.enum(distributionNames).optional(),
   // Checked when it is known, with the paths of its fields.
   template: z.custom((value) => typeof value === "object" && value !== null, { error: "must be a pod template" }),
   initdata: input(
@@ -169,14 +179,14 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments where the payload cannot serve the platform */
-function measured(component: string, { platform, manifest }: z.output<typeof confidentialWorkloadArgs>) {
+function measured(component: string, { platform, manifest, distribution }: z.output<typeof confidentialWorkloadArgs>) {
   const mistake = (message: string) => new WrongArguments(component, [{ key: "manifest", message }]);
   if (platforms[platform].snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
     throw mistake(
       `payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
     );
   try {
-    return measuredRuntime({ platform, manifest });
+    return measuredRuntime({ platform, manifest, distribution });
   } catch (error) {
     throw error instanceof Refusal ? mistake(`cannot be used: ${error.message}`) : error;
   }

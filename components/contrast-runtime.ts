@@ -9,11 +9,13 @@ import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
-import { platforms } from "../runtime/platforms.ts";
+import { platforms, podCosts } from "../runtime/platforms.ts";
+import type { PlatformName } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
+import { defaults } from "./config/defaults.ts";
 import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
@@ -154,10 +156,11 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   }
 
   #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
-    const classes = unique(groups).map(({ platform, spec, given }) => ({
+    const classes = unique(groups).map(({ platform, manifest, spec, given }) => ({
       handler: spec.handler,
       platform,
-      overhead: given.overhead,
+      overhead: charged(platform, manifest.flavour, given.overhead),
+      nodeSelector: podCosts(platforms[platform], manifest.flavour).podSelector,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
   }
@@ -233,12 +236,27 @@ function derivedGroups(component: string, { groups, registryCa }: Checked): Grou
     mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({
     ...group,
-    runtimes: deriveEach(runtimes, `groups[${i}].runtimes`, mistakes),
+    runtimes: deriveEach(runtimes, group.distribution.name, `groups[${i}].runtimes`, mistakes),
   }));
   const lists = derived.map(({ group, runtimes }, i) => runtimesOf({ name: group, key: `groups[${i}]` }, runtimes));
   mistakes.push(...checkRuntimes(lists));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return derived;
+}
+
+/** The overhead of a class, which by itself knows its platform alone. */
+function charged(
+  platform: PlatformName,
+  flavour: string,
+  given: z.output<typeof overheadArgs>,
+): pulumi.Input<OverheadArgs> | undefined {
+  const { overheadMiB } = podCosts(platforms[platform], flavour);
+  if (overheadMiB === platforms[platform].overheadMiB) return given;
+  return applied(given, (own) => ({
+    cpu: own?.cpu,
+    teeKeys: own?.teeKeys ?? defaults.teeKeys,
+    memory: own?.memory ?? `${overheadMiB}Mi`,
+  }));
 }
 
 type Selection = Pick<CheckedGroup, "nodeSelector" | "nodeNames">;

@@ -136,7 +136,7 @@ function checkedInstaller(component: string, args: NodeInstallerArgs): CheckedIn
   const checked = checkArguments(component, nodeInstallerArgs, args);
   const group = onlyGroup(checked);
   const mistakes = checkGroups([group]);
-  const runtimes = deriveEach(checked.runtimes, "runtimes", mistakes);
+  const runtimes = deriveEach(checked.runtimes, checked.distribution.name, "runtimes", mistakes);
   mistakes.push(...checkRuntimes([runtimesOf(group, runtimes)]));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return { ...checked, runtimes: runtimes.map(({ spec }) => spec) };

@@ -7,6 +7,7 @@ import { platforms } from "../runtime/platforms.ts";
 import { handlerName, platformNames } from "../runtime/spec.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
+import { labels } from "./config/kubernetes-names.ts";
 import { overhead } from "./config/schema.ts";
 import type { PlatformName } from "./words.ts";
 
@@ -46,6 +47,13 @@ export interface RuntimeClassArgs {
    * @default the platform's own
    */
   overhead?: pulumi.Input<OverheadArgs> | undefined;
+  /**
+   * Labels that nodes must have for its pods, besides the one that says that the runtime is there.
+   *
+   * @default {}
+   * @example { "nvidia.com/cc.ready.state": "true" }
+   */
+  nodeSelector?: Record<string, string> | undefined;
 }
 
 /** Arguments of `RuntimeClasses`. */
@@ -60,6 +68,7 @@ const runtimeClass = z.strictObject({
   handler: handlerName,
   platform: z.enum(platformNames),
   overhead: overheadArgs,
+  nodeSelector: labels.default({}),
 } satisfies Shape<RuntimeClassArgs>);
 
 const runtimeClassesArgs = z.strictObject({
@@ -96,7 +105,7 @@ export class RuntimeClasses extends pulumi.ComponentResource {
 type CheckedClass = z.output<typeof runtimeClass>;
 
 function manifest(args: CheckedClass) {
-  const { handler, platform } = args;
+  const { handler, platform, nodeSelector } = args;
   return {
     metadata: {
       name: handler,
@@ -104,7 +113,7 @@ function manifest(args: CheckedClass) {
     },
     handler,
     overhead: { podFixed: podFixed(args) },
-    scheduling: { nodeSelector: { [handlerLabel(handler)]: "true" } },
+    scheduling: { nodeSelector: { ...nodeSelector, [handlerLabel(handler)]: "true" } },
   };
 }
 

@@ -7,7 +7,7 @@ import { type Shape, WrongArguments } from "./arguments.ts";
 import { type Derived, derive, type GivenRuntime } from "./config/derivation.ts";
 import { parseManifest } from "./config/manifest.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import type { PlatformName } from "./words.ts";
+import type { DistributionName, PlatformName } from "./words.ts";
 
 /** A runtime: a payload on a platform. Everything here decides the handler, which names resources: plain values. */
 export interface PayloadArgs {
@@ -54,11 +54,12 @@ export function readManifest(path: string): Manifest {
 }
 
 /**
- * Derives each runtime of a list, which is at `path` among the arguments. One that cannot be used is left out and among the
+ * Derives each runtime of a group's list, which is at `path` among the arguments. One that cannot be used is left out and among the
  * mistakes.
  */
 export const deriveEach = <Given extends GivenRuntime>(
   runtimes: Given[],
+  distribution: DistributionName,
   path: string,
   mistakes: Mistake[],
 ): Derived<Given>[] =>
@@ -69,7 +70,7 @@ export const deriveEach = <Given extends GivenRuntime>(
       payload: `payload ${given.manifest.name}`,
       unusable: "",
     };
-    return derive(given, { ...terms, acknowledging }, mistakes) ?? [];
+    return derive({ ...given, distribution }, { ...terms, acknowledging }, mistakes) ?? [];
   });
 
 const acknowledging = (ids: string[]): string => `acknowledgedAdvisories: ${JSON.stringify(ids)}`;

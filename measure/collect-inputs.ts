@@ -149,6 +149,10 @@ function collectIgvm(source: ByteSource): NonNullable<MeasurementInputs["igvm"]>
   };
 }
 
+/** The same of an extension of the guest's image, whose dm-verity parameters its builder published. */
+export const collectExtension = (source: ByteSource, verityParams: string): RootfsInputs =>
+  collectRootfs(source, { guest: { rootfsType: "erofs", kernelParams: "", kernelVerityParams: verityParams } });
+
 function collectRootfs(source: ByteSource, options: CollectOptions): RootfsInputs {
   return { sha256: sha256Of(source), ...collectPartitions(source, options) };
 }

@@ -1,4 +1,5 @@
 import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
+import { kataFacts, oldestKata } from "../runtime/kata-versions.ts";
 import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
@@ -13,36 +14,19 @@ export const vcpuPlaceholder = "{vcpus}";
 export const withVcpus = (commandLine: string, vcpus: number): string =>
   commandLine.replaceAll(vcpuPlaceholder, String(vcpus));
 
-interface Variant {
-  flavour: string;
-  /** The first version, and the first one that differs again or is not known. */
-  from: string;
-  below: string;
-  /** `nr_cpus=` with the guest's vCPUs: then the digest depends on them twice. */
-  vcpus: boolean;
+/** Keys that decide nothing about the command line. One that is neither here nor read below could decide anything. */
+interface Harmless {
+  hypervisor: string[];
+  agent: string[];
+  runtime: string[];
 }
 
-/**
- * The builds of Kata's Go runtime whose command lines are known. Upstream's are those that the real runtime makes of the
- * files that are rendered here (test/campaigns/kata-command-line.ts), one of them confirmed by the RTMR2 of a TDX quote;
- * for Contrast it is the prefix that its package of the runtime records. Contrast dropped `nr_cpus` with a patch in its
- * build of 3.28.0 (its 3.21.0 still had it), upstream did for confidential guests in 3.32.0.
- */
-const variants: Variant[] = [
-  { flavour: "contrast-go", from: "3.28.0", below: "3.29.0", vcpus: false },
-  { flavour: "contrast-go", from: "3.30.0", below: "3.33.0", vcpus: false },
-  { flavour: "kata-go", from: "3.27.0", below: "3.32.0", vcpus: true },
-  { flavour: "kata-go", from: "3.32.0", below: "4.1.1", vcpus: false },
-];
-
-/** Keys that decide nothing about the command line. One that is neither here nor read below could decide anything. */
-const withoutInfluence: { hypervisor: string[]; agent: string[]; runtime: string[] } = {
+const harmlessForAll: Harmless = {
   hypervisor: [
     "path",
     "valid_hypervisor_paths",
     "firmware",
     "kernel",
-    "initrd",
     "enable_annotations",
     "sev_snp_guest",
     "snp_guest_policy",
@@ -57,83 +41,153 @@ const withoutInfluence: { hypervisor: string[]; agent: string[]; runtime: string
     "disable_nesting_checks",
     "cold_plug_vfio",
   ],
-  agent: ["dial_timeout"],
+  agent: [],
   runtime: [
     "internetworking_model",
     "disable_guest_seccomp",
     "sandbox_cgroup_only",
     "vfio_mode",
-    "create_container_timeout",
-    "experimental_force_guest_pull",
+    "emptydir_mode",
     "pod_resource_api_sock",
   ],
 };
+const harmlessForGo: Harmless = {
+  hypervisor: ["initrd"],
+  agent: ["dial_timeout"],
+  runtime: ["create_container_timeout", "experimental_force_guest_pull", "disable_guest_empty_dir", "kubelet_root_dir"],
+};
+const harmlessForRs: Harmless = {
+  hypervisor: ["overhead_vcpus", "overhead_memory", "block_device_driver", "pcie_root_port"],
+  agent: ["dial_timeout_ms", "reconnect_timeout_ms", "create_container_timeout"],
+  runtime: ["experimental"],
+};
 
 /**
- * The whole command line of a guest that this Kata boots with this configuration, with `{vcpus}` where its vCPUs stand:
- * fixed parameters, root device, console, then what Kata's agent is told and the configuration's own `kernel_params`.
- * Undefined if this Kata is not known, or if the configuration says something whose effect is not: the line must then be
- * given as data, because a guess would be a reference value that no guest ever has.
+ * The whole command line of a guest that this Kata boots with this configuration, with `{vcpus}` where its vCPUs stand.
+ * Undefined if this Kata is not known (runtime/kata-versions.ts), or if the configuration says something whose effect is
+ * not: the line must then be given as data, because a guess would be a reference value that no guest ever has.
+ *
+ * Upstream's lines are those that the real runtimes make of the files that are rendered here (test/campaigns/
+ * kata-command-line.ts), one of them confirmed by the RTMR2 of a TDX quote; Contrast's begin with what its package of the
+ * runtime records.
+ */
+export function kataCommandLine(build: KataBuild, configuration: KataConfiguration): string | undefined {
+  const { flavour, kataVersion } = build;
+  const facts = kataFacts(kataVersion);
+  if (!facts.commandLineKnown || !("qemu" in configuration.hypervisor)) return undefined;
+  if (flavour === "kata-rs") return isAtLeast(kataVersion, oldestKata.rs) ? rsLine(configuration) : undefined;
+  // Contrast's build passes no count, by a patch until upstream did not either.
+  if (flavour === "contrast-go") return goLine(configuration, kataVersion, false);
+  return flavour === "kata-go" ? goLine(configuration, kataVersion, facts.goPassesVcpus) : undefined;
+}
+
+/**
+ * Fixed parameters, root device, console, then what Kata's agent is told and the configuration's own `kernel_params`.
  *
  * Source: Kata's virtcontainers/qemu.go, qemu_amd64.go, hypervisor.go (GetKernelRootParams) and katautils (SetKernelParams).
  */
-export function kataCommandLine(build: KataBuild, configuration: KataConfiguration): string | undefined {
-  const variant = variantOf(build);
-  if (variant === undefined || !("qemu" in configuration.hypervisor)) return undefined;
-  const hypervisor = reading(configuration.hypervisor.qemu, withoutInfluence.hypervisor);
-  const agent = reading(configuration.agent.kata, withoutInfluence.agent);
-  const runtime = reading(configuration.runtime, withoutInfluence.runtime);
-
-  const rootfsType = hypervisor.text("rootfs_type");
-  const rootFlags = rootfsFlags[rootfsType];
-  const kernelParams = kataParameters(hypervisor.text("kernel_params"));
-  const verity = hypervisor.text("kernel_verity_params");
-  const debug = hypervisor.flag("enable_debug");
+function goLine(configuration: KataConfiguration, kataVersion: string, vcpus: boolean): string | undefined {
+  const { hypervisor, agent, runtime } = readingOf(configuration, harmlessForGo);
   const driver = hypervisor.text("block_device_driver");
+  const kernelParams = kataParameters(hypervisor.text("kernel_params"));
+  const debug = hypervisor.flag("enable_debug");
+  const root = rootParameters(hypervisor);
   const isAsExpected =
-    // Without an image there is no root device, outside confidential guests another one.
-    hypervisor.text("image") !== "" &&
-    hypervisor.flag("confidential_guest") &&
+    isOrdinary(hypervisor, runtime) &&
     hypervisor.flag("disable_image_nvdimm") &&
     driver !== "" &&
-    // Otherwise a pod's guest has as many vCPUs as its host.
-    runtime.flag("static_sandbox_resource_mgmt") &&
     // Kata refuses a value without a key.
     !kernelParams.some((word) => word.startsWith("="));
 
   const words = [
     "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1",
     "noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0",
-    verity === "" ? "root=/dev/vda1" : `${kataVerityTable(verity)} root=/dev/dm-0`,
-    `rootflags=${rootFlags} rootfstype=${rootfsType}`,
+    root,
     "console=hvc0 console=hvc1",
     debug ? "debug systemd.show_status=true systemd.log_level=debug" : "quiet systemd.show_status=false",
     "panic=1",
-    ...(variant.vcpus ? [`nr_cpus=${vcpuPlaceholder}`] : []),
+    ...(vcpus ? [`nr_cpus=${vcpuPlaceholder}`] : []),
     hypervisor.flag("disable_guest_selinux") ? "selinux=0" : "selinux=1",
-    "systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket",
+    units,
     ...(driver === "virtio-scsi" ? ["scsi_mod.scan=none"] : []),
     ...(agent.flag("enable_debug") ? ["agent.log=debug"] : []),
     ...(agent.flag("debug_console_enabled") ? ["agent.debug_console agent.debug_console_vport=1026"] : []),
     ...timeout("agent.cdh_api_timeout", agent.number("cdh_api_timeout")),
     // Older ones do not know the key: unread, it makes the line unknown.
-    ...(isAtLeast(build.kataVersion, "3.29.0")
+    ...(isAtLeast(kataVersion, "3.29.0")
       ? timeout("agent.launch_process_timeout", agent.number("launch_process_timeout"))
       : []),
     ...kernelParams,
   ];
-  const known = [hypervisor, agent, runtime].every((table) => table.isReadWhole());
-  return known && isAsExpected && rootFlags !== undefined ? words.join(" ") : undefined;
+  const isKnown = [hypervisor, agent, runtime].every((table) => table.isReadWhole());
+  return isKnown && isAsExpected && root !== undefined ? words.join(" ") : undefined;
 }
 
-/** Whether the command line of this Kata is known, for the configurations that are rendered here. */
-const variantOf = ({ flavour, kataVersion }: KataBuild): Variant | undefined =>
-  /^\d+\.\d+\.\d+$/.test(kataVersion)
-    ? variants.find(
-        (variant) =>
-          variant.flavour === flavour && isAtLeast(kataVersion, variant.from) && !isAtLeast(kataVersion, variant.below),
-      )
-    : undefined;
+/**
+ * Fixed parameters, root device, what Kata's agent is told (sorted), the configuration's own `kernel_params`, then the
+ * extensions of the guest's image and the console.
+ *
+ * Source: runtime-rs' crates hypervisor (kernel_param.rs, qemu/cmdline_generator.rs: Kernel::new, add_console) and runtimes
+ * (update_agent_kernel_params), kata-types (get_agent_kernel_params).
+ */
+function rsLine(configuration: KataConfiguration): string | undefined {
+  const { hypervisor, agent, runtime } = readingOf(configuration, harmlessForRs);
+  const kernelParams = kataParameters(hypervisor.text("kernel_params"));
+  const root = rootParameters(hypervisor);
+  const isAsExpected =
+    isOrdinary(hypervisor, runtime) &&
+    // Other drivers give the root file system another name.
+    hypervisor.text("vm_rootfs_driver") === "virtio-blk-pci" &&
+    runtime.text("name") === "virt_container" &&
+    runtime.text("hypervisor_name") === "qemu" &&
+    runtime.text("agent_name") === "kata" &&
+    hypervisor.flag("disable_image_nvdimm") &&
+    // Also "=" alone, which Go's runtime leaves out, is refused.
+    !/(^| )=/.test(hypervisor.text("kernel_params"));
+
+  const told = [
+    ...timeout("agent.cdh_api_timeout", Math.floor(agent.number("cdh_api_timeout_ms", 50_000) / 1000)),
+    ...(agent.flag("debug_console_enabled") ? ["agent.debug_console agent.debug_console_vport=1026"] : []),
+    ...timeout("agent.launch_process_timeout", agent.number("launch_process_timeout")),
+    ...(agent.flag("enable_debug") ? ["agent.log=debug"] : []),
+  ];
+  const words = [
+    `reboot=k panic=1 ${units}`,
+    ...(hypervisor.flag("enable_debug") ? ["agent.log_vport=1025"] : []),
+    root,
+    ...told,
+    ...kernelParams,
+    hypervisor.flag("disable_guest_selinux") ? "selinux=0" : "selinux=1",
+    // Without a value it would still be mounted, but unverified.
+    ...hypervisor
+      .tables("guest_extension_images")
+      .map(
+        ({ name, verity_params }) => `kata.extension.${name}.verity_params${verity_params ? `=${verity_params}` : ""}`,
+      ),
+    "console=hvc0",
+  ];
+  const isKnown = [hypervisor, agent, runtime].every((table) => table.isReadWhole());
+  return isKnown && isAsExpected && root !== undefined ? words.join(" ") : undefined;
+}
+
+const units =
+  "systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket";
+
+/** Without an image there is no root device, outside confidential guests another one. */
+const isOrdinary = (hypervisor: Reading, runtime: Reading): boolean =>
+  hypervisor.text("image") !== "" &&
+  hypervisor.flag("confidential_guest") &&
+  // Otherwise a pod's guest has as many vCPUs as its host.
+  runtime.flag("static_sandbox_resource_mgmt");
+
+/** The root file system; undefined for a type whose flags are not known. */
+function rootParameters(hypervisor: Reading): string | undefined {
+  const rootfsType = hypervisor.text("rootfs_type");
+  const rootFlags = rootfsFlags[rootfsType];
+  const verity = hypervisor.text("kernel_verity_params");
+  const device = verity === "" ? "root=/dev/vda1" : `${kataVerityTable(verity)} root=/dev/dm-0`;
+  return rootFlags && `${device} rootflags=${rootFlags} rootfstype=${rootfsType}`;
+}
 
 /** Sources disagree on the flags of xfs, which no confidential image uses. */
 const rootfsFlags: Record<string, string | undefined> = { ext4: "data=ordered,errors=remount-ro ro", erofs: "ro" };
@@ -141,7 +195,18 @@ const rootfsFlags: Record<string, string | undefined> = { ext4: "data=ordered,er
 /** Kata's agent is told a timeout only if it is set. */
 const timeout = (parameter: string, seconds: number) => (seconds > 0 ? [`${parameter}=${seconds}`] : []);
 
-/** A table's keys with Go's zero values for those that are absent, and whether all that it has were read. */
+type Reading = ReturnType<typeof reading>;
+
+const readingOf = ({ hypervisor, agent, runtime }: KataConfiguration, harmless: Harmless) => ({
+  hypervisor: reading("qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh, [
+    ...harmlessForAll.hypervisor,
+    ...harmless.hypervisor,
+  ]),
+  agent: reading(agent.kata, [...harmlessForAll.agent, ...harmless.agent]),
+  runtime: reading(runtime, [...harmlessForAll.runtime, ...harmless.runtime]),
+});
+
+/** A table's keys with the values that Kata gives those that are absent, and whether all that it has were read. */
 function reading(table: Table, harmless: string[]) {
   const seen = new Set(harmless);
   const mistyped: string[] = [];
@@ -154,7 +219,14 @@ function reading(table: Table, harmless: string[]) {
   return {
     text: (key: string): string => value(key, "string", ""),
     flag: (key: string): boolean => value(key, "boolean", false),
-    number: (key: string): number => value(key, "number", 0),
+    number: (key: string, absent = 0): number => value(key, "number", absent),
+    tables: (key: string): Record<string, unknown>[] => {
+      seen.add(key);
+      const found = table[key] ?? [];
+      const tables = Array.isArray(found) ? found.filter((one) => typeof one === "object") : [];
+      if (!Array.isArray(found) || tables.length < found.length) mistyped.push(key);
+      return tables;
+    },
     isReadWhole: () => mistyped.length === 0 && Object.keys(table).every((key) => seen.has(key)),
   };
 }

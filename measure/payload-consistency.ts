@@ -31,6 +31,7 @@ export function checkConsistency(options: ConsistencyOptions): string[] {
     ...firmwareProblems(inputs, tee),
     ...commandLineProblems(inputs, options),
     ...verityProblems(inputs, guest),
+    ...extensionProblems(inputs, guest, files),
     ...filesystemProblems(inputs, guest),
   ];
 }
@@ -217,6 +218,39 @@ function verityProblems(inputs: MeasurementInputs, guest: GuestImage | undefined
     );
   }
   return problems;
+}
+
+/** Each extension's file and dm-verity parameters, against what was collected of it. */
+function extensionProblems(inputs: MeasurementInputs, guest: GuestImage | undefined, files: PayloadFile[]): string[] {
+  const given = guest?.extensions ?? [];
+  const collected = inputs.extensions ?? [];
+  const names = (all: { name: string }[]) => all.map(({ name }) => name).join(", ") || "none";
+  if (names(given) !== names(collected))
+    return [
+      `The guest's image has the extensions ${names(given)}, but the measurement's inputs are of ${names(collected)}.`,
+    ];
+  return given.flatMap(({ name, path, verityParams }, index) => {
+    const extension = collected[index];
+    const where = `The extension ${name} (${path})`;
+    const file = files.find((each) => each.path === path);
+    if (extension?.sha256 !== file?.sha256)
+      return [
+        `${where} has the SHA-256 ${file?.sha256}, but the measurement's inputs were collected from one with ${extension?.sha256}.`,
+      ];
+    const verity = extension?.verity;
+    if (verity === undefined) return [`${where} has no dm-verity tree that can be read.`];
+    const { rootHash, parameters } = parseKernelVerityParams(verityParams);
+    const pairs: [what: string, stated: string | number, actual: string | number][] = [
+      ["root hash", rootHash, verity.rootHash],
+      ["salt", toHex(parameters.salt), verity.salt],
+      ["data blocks", parameters.dataBlocks, verity.dataBlocks],
+      ["data block size", parameters.dataBlockSize, verity.dataBlockSize],
+      ["hash block size", parameters.hashBlockSize, verity.hashBlockSize],
+    ];
+    return pairs
+      .filter(([, stated, actual]) => stated !== actual)
+      .map(([what, stated, actual]) => `${where} has ${what} ${actual}, but its verityParams say ${stated}.`);
+  });
 }
 
 function filesystemProblems(inputs: MeasurementInputs, guest: GuestImage | undefined): string[] {

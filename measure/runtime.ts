@@ -22,8 +22,8 @@ export interface MeasuredRuntime extends RuntimeChoice {
  * Derives a runtime and checks that its parts make a guest that is bound to its launch measurement. Pure. Throws `Refusal`
  * where the payload cannot serve the platform.
  */
-export function measuredRuntime({ platform: name, manifest }: RuntimeChoice): MeasuredRuntime {
-  const { spec, configuration } = deriveSpec({ platform: name, manifest });
+export function measuredRuntime({ platform: name, manifest, distribution }: RuntimeChoice): MeasuredRuntime {
+  const { spec, configuration } = deriveSpec({ platform: name, manifest, distribution });
   const platform = platforms[name];
   const passed = kataCommandLine(manifest, configuration);
   checkBinding(platform, manifest, configuration);
@@ -44,6 +44,12 @@ function checkBinding({ vmm, tee }: Platform, manifest: Manifest, configuration:
     throw new Refusal(
       "kata-too-old",
       `Kata ${kataVersion} (${flavour}) does not know kernel_verity_params, which binds the guest image of payload ${name} to the launch measurement: guests would take any root file system. ${vmm === "qemu" ? "Lock a newer payload." : "Lock it without: an IGVM file binds its own image."}`,
+    );
+  const open = guest?.extensions?.find(({ verityParams }) => verityParams === "");
+  if (open !== undefined)
+    throw new Refusal(
+      "unbound-image",
+      `Nothing binds the extension ${open.name} of payload ${name}'s guest image (${open.path}) to the launch measurement: it has no verityParams. Lock it again with what the image's builder published.`,
     );
   if (vmm === "qemu" && !bindsRootfs(configuration))
     throw new Refusal(

@@ -122,16 +122,6 @@ export const advisories: readonly Advisory[] = [
     closed: ({ vmm }) => (vmm === "qemu" ? "disable_block_device_use is true here, which is the fix" : undefined),
     source: ghsa("GHSA-5fc8-gg7w-3g5c"),
   },
-  {
-    id: "GHSA-989w-4xr2-ww9m",
-    aliases: ["CVE-2025-58354"],
-    fixedIn: "3.21.0",
-    flavours: all,
-    platforms: ({ tee }) => tee === "tdx",
-    allows:
-      "The host lets reads fail so that the guest skips the check of its initdata, runs what it likes, and attests as another workload.",
-    source: ghsa("GHSA-989w-4xr2-ww9m"),
-  },
 ];
 
 /** Which payload on which platform. */

@@ -46,6 +46,15 @@ export const podAnnotations = (platform: Pods, flavour: string): string[] => [
   ...(platform.vmm === "cloud-hypervisor" ? [policyAnnotation] : []),
 ];
 
+/**
+ * Containerd's `container_annotations`: what kubelet says about a container's termination message, for which upstream's
+ * Kata asks the guest, as it shares no file with it (kata-deploy, since 3.29). Contrast's does not.
+ */
+export const containerAnnotations = (flavour: string): string[] =>
+  flavour.startsWith("kata-")
+    ? ["terminationMessagePath", "terminationMessagePolicy"].map((name) => `io.kubernetes.container.${name}`)
+    : [];
+
 /** Whether containerd hands an annotation to the shim; it matches as a path is, where `*` ends at a slash. */
 export const reachesShim = (patterns: readonly string[], name: string): boolean =>
   patterns.some((pattern) =>

@@ -1,6 +1,7 @@
 import { basename } from "node:path/posix";
-import { podAnnotations } from "./annotations.ts";
+import { containerAnnotations, podAnnotations } from "./annotations.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
+import { kubeletRootOf } from "./distributions.ts";
 import { type FlavourName, supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import { type KataConfiguration, kataConfiguration, kataConfigurationText } from "./kata-configuration.ts";
@@ -9,6 +10,7 @@ import { type Platform, platforms } from "./platforms.ts";
 import { Refusal } from "./refusal.ts";
 import {
   type ContainerdEntry,
+  type DistributionName,
   type InstallSpec,
   installSpecSchema,
   type PlatformName,
@@ -20,6 +22,8 @@ import {
 export interface RuntimeChoice {
   platform: PlatformName;
   manifest: Manifest;
+  /** How its nodes run containerd; absent: any whose kubelet is in Kubernetes' own place. */
+  distribution?: DistributionName | undefined;
 }
 
 /** What a payload is on a platform: what nodes get, and the Kata configuration in it as a document. */
@@ -34,19 +38,22 @@ export interface DerivedRuntime {
  * Whether its parts make a guest that is bound to its launch measurement is checked by measure/runtime.ts, which everybody
  * else calls.
  */
-export function deriveSpec({ platform: name, manifest }: RuntimeChoice): DerivedRuntime {
+export function deriveSpec({ platform: name, manifest, distribution }: RuntimeChoice): DerivedRuntime {
   const platform = platforms[name];
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   checkFiles(name, platform, manifest, files);
 
+  const placeOf = (handler: string) => (path: string) => `${runtimeDirectory(handler)}/${path}`;
   const pathOf = (handler: string) => (role: FileRole) => {
     const file = files.find((file) => file.role === role);
-    return file && `${runtimeDirectory(handler)}/${file.path}`;
+    return file && placeOf(handler)(file.path);
   };
+  const kubeletRoot = kubeletRootOf(distribution);
   const configuration = (handler: string): KataConfiguration => {
     const { kataVersion, guest } = manifest;
-    return kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest });
+    const [path, place] = [pathOf(handler), placeOf(handler)];
+    return kataConfiguration({ platform, flavour, kataVersion, path, place, guest, kubeletRoot });
   };
   const contents = (handler: string): RuntimeContents => ({
     files,
@@ -106,10 +113,12 @@ function containerdEntry(
   const snapshotterFile = path("snapshotter");
   const snapshotter =
     snapshotterFile && (platform.snapshotter ?? basename(snapshotterFile).replace(/-snapshotter$/, ""));
+  const forContainers = containerAnnotations(flavour);
   return {
     runtimeType: "io.containerd.contrast-cc.v2",
     runtimePath: shim,
     podAnnotations: podAnnotations(platform, flavour),
+    ...(forContainers.length > 0 && { containerAnnotations: forContainers }),
     privilegedWithoutHostDevices: true,
     ...(snapshotter && {
       snapshotter: `${snapshotter}-${handler}`,
@@ -158,6 +167,7 @@ function checkFiles(name: PlatformName, platform: Platform, manifest: Manifest, 
       `${payload} does not say how its guest image boots (manifest key "guest"), which ${name} needs. Lock it again.`,
     );
   }
+  checkExtensions(payload, manifest);
   const upstream = manifest.flavour === "kata-go" || manifest.flavour === "kata-rs";
   if (upstream && files.some(({ role }) => role === "initrd")) {
     throw new Refusal(
@@ -165,4 +175,23 @@ function checkFiles(name: PlatformName, platform: Platform, manifest: Manifest, 
       `${payload} holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.`,
     );
   }
+}
+
+/** Extensions of the guest's image are files of the payload, all of them, for the one runtime that knows them. */
+function checkExtensions(payload: string, { flavour, guest, files }: Manifest): void {
+  const named = (guest?.extensions ?? []).map(({ path }) => path);
+  const there = files.filter(({ role }) => role === "rootfs-extension").map(({ path }) => path);
+  const refuse = (problem: string): never => {
+    throw new Refusal("payload-incomplete", `${payload} ${problem}. Lock it again.`);
+  };
+  const missing = named.find((path) => !there.includes(path));
+  if (missing !== undefined) refuse(`names ${missing} as an extension of its guest image, but has no such file`);
+  const unnamed = there.find((path) => !named.includes(path));
+  if (unnamed !== undefined)
+    refuse(`has the file ${unnamed}, but does not say which extension of its guest image it is`);
+  const names = (guest?.extensions ?? []).map(({ name }) => name);
+  const twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined) refuse(`lists the extension ${twice} of its guest image twice`);
+  if (named.length > 0 && flavour !== "kata-rs")
+    refuse(`has extensions of its guest image (${names.join(", ")}), which only runtime-rs mounts`);
 }

@@ -23,7 +23,15 @@ export interface Distribution {
   binaries: readonly string[];
   /** containerd's root and state directories, in this order. */
   dataDirectories: readonly string[];
+  /** The kubelet's directory, unless that is Kubernetes' own. */
+  kubeletRoot?: string;
 }
+
+/** Where kubelets keep pods' volumes, if nothing else is said. */
+const kubeletRoot = "/var/lib/kubelet";
+/** The kubelet's directory of a distribution; undefined: any whose kubelet is where Kubernetes puts it. */
+export const kubeletRootOf = (name: DistributionName | undefined): string =>
+  (name && distributions[name].kubeletRoot) ?? kubeletRoot;
 
 /** What is edited to make containerd see our handlers. */
 export type Edited =
@@ -95,6 +103,7 @@ const k0s = (data = "/var/lib/k0s"): Distribution => ({
   restart: "itself",
   binaries: [`${data}/bin/containerd`],
   dataDirectories: [`${data}/containerd`, "/run/k0s/containerd"],
+  kubeletRoot: `${data}/kubelet`,
 });
 
 /** The distribution with its data in another directory; one whose data cannot move stays as it is. */
@@ -138,5 +147,6 @@ export const distributions: Readonly<Record<DistributionName, Distribution>> = {
     restart: "systemctl",
     binaries: ["/snap/microk8s/current/bin/containerd"],
     dataDirectories: ["/var/snap/microk8s/common/var/lib/containerd", "/var/snap/microk8s/common/run/containerd"],
+    kubeletRoot: "/var/snap/microk8s/common/var/lib/kubelet",
   },
 };

@@ -1,3 +1,4 @@
+import { oldestKata } from "./kata-versions.ts";
 import { Refusal } from "./refusal.ts";
 import type { PlatformName } from "./spec.ts";
 import { isAtLeast } from "./version.ts";
@@ -30,8 +31,8 @@ const cpuModel =
   "Every guest sees the CPU model EPYC-v4, so launch digests are those of EPYC-v4 and not of Milan or Genoa.";
 const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but does not hand it to QEMU.";
 const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
-const kubeletRoot =
-  "The kubelet's directory is assumed to be /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
+const rsKubeletRoot =
+  "runtime-rs takes the kubelet's directory for /var/lib/kubelet: on k0s and MicroK8s, ConfigMaps and Secrets that change do not reach running guests.";
 const gpuUntried = "GPU passthrough has not been tested on real hardware.";
 
 const notHere = (flavour: string, platform: string): Pair => ({
@@ -42,8 +43,11 @@ const noIgvm: Pair = {
   supported: false,
   reason: "upstream Kata supports neither IGVM files nor SNP guests on Cloud Hypervisor; only Microsoft's fork does",
 };
-const noColdPlug: Pair = { supported: false, reason: "runtime-rs cannot plug a GPU before the guest boots" };
 const supported = (from: string, ...limits: string[]): Pair => ({ supported: true, from, limits });
+
+const { go, rs } = oldestKata;
+const goLimits = [noInitrd];
+const rsLimits = [noInitrd, rsGuestPull, rsKubeletRoot];
 
 export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
   "contrast-go": {
@@ -51,27 +55,26 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
       "3.2.0",
       "Launch digests are those of Milan: the IGVM file's ID block names no other CPU.",
     ),
-    "metal-qemu-snp": supported("3.17.0", kubeletRoot),
-    "metal-qemu-tdx": supported("3.17.0", kubeletRoot),
-    "metal-qemu-snp-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
-    "metal-qemu-tdx-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
+    "metal-qemu-snp": supported(go),
+    "metal-qemu-tdx": supported(go),
+    "metal-qemu-snp-gpu": supported(go, gpuUntried),
+    "metal-qemu-tdx-gpu": supported(go, gpuUntried),
     local: notHere("contrast-go", "local"),
   },
   "kata-go": {
     "aks-clh-snp": noIgvm,
-    // Since 3.27.0 Kata knows the key that binds the guest image to the launch measurement (kernel_verity_params).
-    "metal-qemu-snp": supported("3.27.0", noInitrd, noIdBlock, cpuModel, kubeletRoot),
-    "metal-qemu-tdx": supported("3.27.0", noInitrd, kubeletRoot),
-    "metal-qemu-snp-gpu": supported("3.27.0", noInitrd, noIdBlock, cpuModel, kubeletRoot, gpuUntried),
-    "metal-qemu-tdx-gpu": supported("3.27.0", noInitrd, kubeletRoot, gpuUntried),
+    "metal-qemu-snp": supported(go, ...goLimits, noIdBlock, cpuModel),
+    "metal-qemu-tdx": supported(go, ...goLimits),
+    "metal-qemu-snp-gpu": supported(go, ...goLimits, noIdBlock, cpuModel, gpuUntried),
+    "metal-qemu-tdx-gpu": supported(go, ...goLimits, gpuUntried),
     local: notHere("kata-go", "local"),
   },
   "kata-rs": {
     "aks-clh-snp": noIgvm,
-    "metal-qemu-snp": supported("4.0.0", noInitrd, rsIdBlock, cpuModel, rsGuestPull),
-    "metal-qemu-tdx": supported("4.0.0", noInitrd, rsGuestPull),
-    "metal-qemu-snp-gpu": noColdPlug,
-    "metal-qemu-tdx-gpu": noColdPlug,
+    "metal-qemu-snp": supported(rs, ...rsLimits, rsIdBlock, cpuModel),
+    "metal-qemu-tdx": supported(rs, ...rsLimits),
+    "metal-qemu-snp-gpu": supported(rs, ...rsLimits, rsIdBlock, cpuModel, gpuUntried),
+    "metal-qemu-tdx-gpu": supported(rs, ...rsLimits, gpuUntried),
     local: notHere("kata-rs", "local"),
   },
   none: {

@@ -10,6 +10,7 @@ export const fileRoles = [
   "kernel",
   "initrd",
   "rootfs",
+  "rootfs-extension",
   "snapshotter",
   "kata-runtime",
   "vmm-data",
@@ -50,6 +51,19 @@ export const guestImage = z.strictObject({
   kernelParams: z.string(),
   /** Kata's `kernel_verity_params`; "" where the command line or the IGVM file already contains the root hash. */
   kernelVerityParams: z.string(),
+  /** Images that the guest mounts over the first one, of which runtime-rs composes it since Kata 4.0; in Kata's order. */
+  extensions: z
+    .array(
+      z.strictObject({
+        /** By which the guest knows it. */
+        name: z.string().regex(/^[A-Za-z0-9_-]{1,20}$/, { error: "must be letters, digits, - and _" }),
+        /** Of a file with the role rootfs-extension. */
+        path: relativePath,
+        /** As in kernelVerityParams. */
+        verityParams: z.string(),
+      }),
+    )
+    .optional(),
 });
 export type GuestImage = z.infer<typeof guestImage>;
 

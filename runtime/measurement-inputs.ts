@@ -130,6 +130,8 @@ export const measurementInputs = z.strictObject({
   vmm: z.strictObject({ sha256: hexOf(32), bootFiles: z.boolean() }).optional(),
   igvm: igvmInputs.optional(),
   rootfs: rootfsInputs.optional(),
+  /** In the order of the guest's extensions. */
+  extensions: z.array(rootfsInputs.extend({ name: z.string() })).optional(),
 });
 export type MeasurementInputs = z.infer<typeof measurementInputs>;
 export type RootfsInputs = z.infer<typeof rootfsInputs>;

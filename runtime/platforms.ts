@@ -6,6 +6,12 @@ export type Tee = HostRequirements["tee"];
 /** One that measures what it launches. */
 export type MeasuringTee = Exclude<Tee, "none">;
 
+/** What each pod costs beyond its containers, and which nodes can have it. */
+interface PodCosts extends Pick<Platform, "guestMemoryMiB" | "overheadMiB"> {
+  /** Labels that nodes must have for its pods, besides the one that says that the runtime is there. */
+  podSelector: Record<string, string>;
+}
+
 /** VMM × TEE × place, as data: adding a platform is adding a row (and its name in spec.ts). */
 export interface Platform {
   title: string;
@@ -18,10 +24,12 @@ export interface Platform {
   insecure: boolean;
   /** Below the runtime's directory. */
   kataConfigPath: string;
-  /** Memory of a pod-VM before the pod's own limits are added: Kata's `default_memory`. */
+  /** Memory of a pod-VM before the pod's own limits are added. */
   guestMemoryMiB: number;
   /** What the RuntimeClass charges for each pod, beyond its containers. */
   overheadMiB: number;
+  /** What is different with upstream's Kata. */
+  upstream?: PodCosts;
   /** Labels that nodes of the platform carry before anything is installed. */
   nodeSelector: Record<string, string>;
   /** Charged once per pod, but only if the stack says that its nodes advertise it: otherwise no pod could be scheduled. */
@@ -36,10 +44,21 @@ export interface Platform {
 /** Measured by Contrast: 70 MiB for the shim, 100 MiB for the VMM. */
 const shimAndVmmMiB = 170;
 
+/**
+ * Upstream's GPU guests, as its templates size them (DEFAULTMEMORY_NV) and kata-deploy charges and schedules them
+ * (helm-chart: runtimeclasses.yaml, try-kata-nvidia-gpu.values.yaml): where the GPU operator has put GPUs into
+ * confidential mode.
+ */
+const upstreamGpu: PodCosts = {
+  guestMemoryMiB: 8192,
+  overheadMiB: 10240,
+  podSelector: { "nvidia.com/cc.ready.state": "true" },
+};
+
 const metalRoles = ["shim", "vmm", "firmware", "kernel", "rootfs"] as const;
 
 const metal = (tee: MeasuringTee, gpu: boolean): Platform => {
-  // The guest pulls images into memory; with GPU drivers its own components need about 600 MiB.
+  // The guest pulls images into memory; with GPU drivers Contrast's own components need about 600 MiB.
   const guestMemoryMiB = gpu ? 1024 : 512;
   return {
     title: `QEMU with ${tee === "snp" ? "AMD SEV-SNP" : "Intel TDX"} on bare metal${gpu ? ", with a GPU passed through" : ""}`,
@@ -51,6 +70,7 @@ const metal = (tee: MeasuringTee, gpu: boolean): Platform => {
     kataConfigPath: `etc/configuration-qemu-${tee}${gpu ? "-gpu" : ""}.toml`,
     guestMemoryMiB,
     overheadMiB: guestMemoryMiB + shimAndVmmMiB,
+    ...(gpu && { upstream: upstreamGpu }),
     nodeSelector: {},
     extendedResource: tee === "snp" ? "sev-snp.amd.com/esids" : "tdx.intel.com/keys",
     requiredRoles: metalRoles,
@@ -93,3 +113,7 @@ export const platforms: Record<PlatformName, Platform> = {
     host: { tee: "none", virtualization: "none", gpu: false, guestPull: false },
   },
 };
+
+/** What a pod costs on a platform, by the flavour of the Kata that runs it. */
+export const podCosts = ({ guestMemoryMiB, overheadMiB, upstream }: Platform, flavour: string): PodCosts =>
+  upstream !== undefined && flavour.startsWith("kata-") ? upstream : { guestMemoryMiB, overheadMiB, podSelector: {} };

@@ -43,6 +43,8 @@ const containerdEntry = z.strictObject({
   runtimeType: z.string(),
   runtimePath: nodePath,
   podAnnotations: z.array(z.string()),
+  /** Absent: none. */
+  containerAnnotations: z.array(z.string()).optional(),
   privilegedWithoutHostDevices: z.boolean(),
   snapshotter: z.string().optional(),
   options: z.strictObject({ ConfigPath: nodePath }).optional(),

@@ -3,7 +3,7 @@ import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts"
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { PlatformName } from "../../runtime/spec.ts";
+import type { DistributionName, PlatformName } from "../../runtime/spec.ts";
 import type { Mistake } from "./mistakes.ts";
 
 /** A runtime as it was given, and what becomes of it. */
@@ -19,6 +19,8 @@ export interface GivenRuntime {
   platform: PlatformName;
   manifest: Manifest;
   acknowledgedAdvisories: string[];
+  /** Of its group; see RuntimeChoice. */
+  distribution?: DistributionName | undefined;
 }
 
 /** Where a runtime stands, and how its user writes what mistakes speak of. */

@@ -18,7 +18,12 @@ export interface RuntimeConfiguration {
 type ReadText = (path: string) => Promise<string>;
 
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
-export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
+export async function readRuntimes(
+  group: string,
+  { distribution, runtimes }: GroupShape,
+  readText: ReadText,
+  mistakes: Mistake[],
+) {
   const manifests = await Promise.all(runtimes.map(async ({ payload }) => await readManifest(payload, readText)));
   // Only now, in the order of the list, and not in the one in which the files were read.
   return runtimes.flatMap(({ platform, payload, acknowledgedAdvisories, ...runtime }, i): RuntimeConfiguration[] => {
@@ -32,7 +37,7 @@ export async function readRuntimes(group: string, { runtimes }: GroupShape, read
     const given = { platform, manifest, acknowledgedAdvisories };
     const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
     const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging };
-    const derived = derive(given, terms, mistakes);
+    const derived = derive({ ...given, distribution: distribution.name }, terms, mistakes);
     const { overhead = { teeKeys: defaults.teeKeys } } = runtime;
     return derived ? [{ ...given, handler: derived.spec.handler, overhead }] : [];
   });

@@ -48,6 +48,7 @@ const entryFields: { readonly [Key in Setting]: Field<ServedHandler[Key]> } = {
   runtimeType: { toml: "runtime_type", status: "runtimeType", read: text },
   runtimePath: { toml: "runtime_path", status: "runtimePath", read: text },
   podAnnotations: { toml: "pod_annotations", status: "PodAnnotations", read: strings },
+  containerAnnotations: { toml: "container_annotations", status: "ContainerAnnotations", read: strings },
   privilegedWithoutHostDevices: {
     toml: "privileged_without_host_devices",
     status: "privileged_without_host_devices",

@@ -59,6 +59,8 @@ const servedHandler = z.strictObject({
   runtimeType: z.string(),
   runtimePath: z.string(),
   podAnnotations: names,
+  /** Those of earlier versions have none. */
+  containerAnnotations: names.default([]),
   privilegedWithoutHostDevices: z.boolean(),
   snapshotter: z.string(),
   options: z.record(z.string(), z.string()),

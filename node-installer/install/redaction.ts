@@ -18,6 +18,7 @@ import { runtimesDirectory } from "./payload.ts";
 export function servedOfOurs({ handlers }: ServingState): NonNullable<Bundle["serving"]> {
   const like = (pattern: RegExp, value: string) => (pattern.test(value) ? value : "other");
   const below = (value: unknown) => like(/^\/opt\/edgeless\/[\w./-]{1,255}$/, typeof value === "string" ? value : "");
+  const annotations = (all: string[]) => all.slice(0, 100).map((one) => like(/^[\w.*/-]{0,200}$/, one));
   return {
     handlers: Object.fromEntries(
       Object.entries(handlers)
@@ -27,7 +28,8 @@ export function servedOfOurs({ handlers }: ServingState): NonNullable<Bundle["se
           {
             runtimeType: like(/^[\w.-]{0,100}$/, served.runtimeType),
             runtimePath: below(served.runtimePath),
-            podAnnotations: served.podAnnotations.slice(0, 100).map((one) => like(/^[\w.*/-]{0,200}$/, one)),
+            podAnnotations: annotations(served.podAnnotations),
+            containerAnnotations: annotations(served.containerAnnotations),
             privilegedWithoutHostDevices: served.privilegedWithoutHostDevices,
             snapshotter: like(/^[\w-]{0,64}$/, served.snapshotter),
             options: Object.fromEntries(

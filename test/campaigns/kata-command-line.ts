@@ -85,7 +85,9 @@ try {
           flavour: "kata-go",
           kataVersion,
           path: (role) => (roles.includes(role) ? path(role) : undefined),
+          place: path,
           guest,
+          kubeletRoot: "/var/lib/kubelet",
         });
       const files = guests.map(rendered);
       report(

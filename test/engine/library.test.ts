@@ -131,7 +131,7 @@ test("another program previews and updates with the components, and the package'
   expect(await project.outputs()).toMatchObject({
     handlers: { snp: [handler] },
     runtimes: [
-      { group: "snp", handler, platform: "metal-qemu-snp", payload: "fixture-contrast-go", kataVersion: "3.28.0" },
+      { group: "snp", handler, platform: "metal-qemu-snp", payload: "fixture-contrast-go", kataVersion: "3.31.0" },
     ],
     reference: { snp: { "EPYC-Milan": { 2: expect.stringMatching(/^[0-9a-f]{96}$/) } } },
   });

@@ -2,17 +2,22 @@
 // the product writes, so that no parser judges itself.
 import { parse } from "@iarna/toml";
 import { z } from "zod";
-import { namesRootHash } from "../../measure/kata-kernel-command-line.ts";
+import { kataParameters, namesRootHash } from "../../measure/kata-kernel-command-line.ts";
 import type { FlavourName } from "../../runtime/flavours.ts";
+import { kataFacts } from "../../runtime/kata-versions.ts";
 import { type GuestImage, guestImage } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 
 /** How the guest image boots, as far as its source or the user says it. */
-export type GivenGuest = { [Key in keyof GuestImage]?: GuestImage[Key] | undefined };
+export type GivenGuest = { [Key in Exclude<keyof GuestImage, "extensions">]?: GuestImage[Key] | undefined } & {
+  /** dm-verity parameters of its extensions, by name, in Kata's order. */
+  extensions?: Record<string, string> | undefined;
+};
 
 const hypervisor = z.object({
+  guest_extension_images: z.array(z.object({ name: z.string(), verity_params: z.string().default("") })).optional(),
   rootfs_type: guestImage.shape.rootfsType.optional(),
   kernel_params: z.string().optional(),
   kernel_verity_params: z.string().optional(),
@@ -40,6 +45,28 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
     rootfsType: table.rootfs_type,
     kernelParams: table.kernel_params,
     kernelVerityParams: table.kernel_verity_params,
+    ...(table.guest_extension_images && {
+      extensions: Object.fromEntries(table.guest_extension_images.map((one) => [one.name, one.verity_params])),
+    }),
+  };
+}
+
+/**
+ * What is taken of the configuration that a release has for a platform: the file system, dm-verity parameters, and the
+ * kernel parameters but for the agent's. Those are made of keys that are rendered here, or open the guest to its host.
+ */
+export function guestOfTemplate(text: string, file: string): { guest: GivenGuest; left: string[] } {
+  const guest = guestOfConfiguration(text, file);
+  const words = kataParameters(guest.kernelParams ?? "");
+  const isAgents = (word: string) => word.startsWith("agent.");
+  const given = (value: string | undefined) => value || undefined;
+  return {
+    guest: {
+      ...guest,
+      kernelParams: given(words.filter((word) => !isAgents(word)).join(" ")),
+      kernelVerityParams: given(guest.kernelVerityParams),
+    },
+    left: words.filter(isAgents),
   };
 }
 
@@ -50,13 +77,17 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
 export function completeGuest(
   platform: PlatformName,
   flavour: FlavourName,
+  kataVersion: string,
   sources: GivenGuest[],
+  /** Files of the payload that are extensions, by name. */
+  extensions: { name: string; path: string }[] = [],
 ): GuestImage | undefined {
-  const { vmm } = platforms[platform];
+  const { vmm, gpu } = platforms[platform];
   if (vmm === "none") return undefined;
   const first = <Key extends keyof GuestImage>(key: Key) =>
     sources.map((source) => source[key]).find((value) => value !== undefined);
-  const rootfsType = first("rootfsType") ?? (flavour === "contrast-go" && vmm === "qemu" ? "erofs" : "ext4");
+  const usual = gpu ? kataFacts(kataVersion).gpuRootfs : "ext4";
+  const rootfsType = first("rootfsType") ?? (flavour === "contrast-go" && vmm === "qemu" ? "erofs" : usual);
   const kernelParams = first("kernelParams") ?? "";
   const kernelVerityParams = first("kernelVerityParams") ?? "";
   // An IGVM file holds kernel and command line, and in it the root hash.
@@ -66,5 +97,24 @@ export function completeGuest(
       "verity-unknown",
       "The root hash of the guest image is not known: its source publishes none. Give what the image's builder published, as --kernel-verity-params root_hash=…,salt=…,data_blocks=…,data_block_size=…,hash_block_size=… or in --kernel-params (… roothash=<hex>).",
     );
-  return { rootfsType, kernelParams, kernelVerityParams };
+  const params = sources.map((source) => source.extensions ?? {});
+  const order = params.flatMap((each) => Object.keys(each));
+  const absent = order.find((name) => !extensions.some((one) => one.name === name));
+  if (absent !== undefined && flavour === "kata-rs")
+    throw new Refusal(
+      "payload-incomplete",
+      `The guest's image has the extension ${absent}, but its file is not there. Name it with --file rootfs-extension=…/kata-containers-${absent}-extension.img.`,
+    );
+  const rank = ({ name }: { name: string }) => (order.includes(name) ? order.indexOf(name) : order.length);
+  const composed = extensions
+    .toSorted((a, b) => rank(a) - rank(b))
+    .map(({ name, path }) => {
+      const verityParams = params.map((each) => each[name]).find((value) => value);
+      if (verityParams !== undefined) return { name, path, verityParams };
+      throw new Refusal(
+        "verity-unknown",
+        `The root hash of the guest image's extension ${name} (${path}) is not known: its source publishes none. Name a Kata configuration that has it, in [[hypervisor.qemu.guest_extension_images]], with --kata-config.`,
+      );
+    });
+  return { rootfsType, kernelParams, kernelVerityParams, ...(composed.length > 0 && { extensions: composed }) };
 }

@@ -25,15 +25,28 @@ const shimPath = "bin/containerd-shim-contrast-cc-v2";
 /** Option ROMs that QEMU loads for the devices that Kata gives a guest. */
 const optionRoms = ["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
 
+/** Where a release archive has what a payload takes of it. */
+export interface ReleaseLayout {
+  files: Wanted[];
+  /** The text with the dm-verity parameters of the guest's image, then those of its extensions. */
+  verityParams: string;
+  extensions: ExtensionLayout[];
+  /** The configuration that the release has for this platform. */
+  template: string;
+}
+interface ExtensionLayout {
+  name: string;
+  /** In the payload. */
+  path: string;
+  verityParams: string;
+}
+
 /**
- * What a Kata release archive holds for a platform, below opt/kata (release assets 3.24 to 4.1). QEMU finds its ROMs
- * relative to its own place, so they keep the directory that its build expects.
+ * What a Kata release archive holds for a platform, below opt/kata (tools/packaging/kata-deploy/local-build at the tags 3.30
+ * to 4.1, and the paths in the templates of the same tags). QEMU finds its ROMs relative to its own place, so they keep the
+ * directory that its build expects. Only the GPU's templates name the experimental builds of QEMU.
  */
-export function kataRelease(
-  platform: PlatformName,
-  flavour: FlavourName,
-  tree: FileTree,
-): { files: Wanted[]; verityParams: string[] } {
+export function kataRelease(platform: PlatformName, flavour: FlavourName, tree: FileTree): ReleaseLayout {
   const { tee, gpu, vmm } = platforms[platform];
   if (vmm !== "qemu")
     throw new Refusal(
@@ -41,13 +54,14 @@ export function kataRelease(
       `Kata's releases hold no payload for ${platform}: they have QEMU, and neither IGVM files nor an SNP build of Cloud Hypervisor.`,
     );
   const kata = (path: string) => `opt/kata/${path}`;
-  const experimental = tree.resolve(kata(`bin/qemu-system-x86_64-${tee}-experimental`)) !== undefined;
+  const guest = (name: string) => kata(`share/kata-containers/${name}`);
+  const experimental = gpu && tree.resolve(kata(`bin/qemu-system-x86_64-${tee}-experimental`)) !== undefined;
   const build = experimental ? `-${tee}-experimental` : "";
-  const image = gpu ? "nvidia-gpu-confidential" : "confidential";
   const kernels = gpu
     ? ["vmlinuz-nvidia-gpu-confidential.container", "vmlinuz-nvidia-gpu.container"]
     : ["vmlinuz-confidential.container", "vmlinuz.container"];
   const rs = flavour === "kata-rs";
+  const { image, rootHash, extensions } = guestImages(rs, gpu);
   const files: Wanted[] = [
     {
       role: "shim",
@@ -64,17 +78,47 @@ export function kataRelease(
       path: "share/OVMF.fd",
       from: [kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`)],
     },
-    { role: "kernel", path: "share/kata-kernel", from: kernels.map((name) => kata(`share/kata-containers/${name}`)) },
-    {
-      role: "rootfs",
-      path: "share/kata-containers.img",
-      from: [kata(`share/kata-containers/kata-containers-${image}.img`)],
-    },
+    { role: "kernel", path: "share/kata-kernel", from: kernels.map(guest) },
+    { role: "rootfs", path: "share/kata-containers.img", from: [guest(image)] },
+    ...extensions.map(({ file }): Wanted => ({ role: "rootfs-extension", path: `share/${file}`, from: [guest(file)] })),
   ];
   if (!rs)
     files.push({ role: "kata-runtime", path: "bin/kata-runtime", from: [kata("bin/kata-runtime")], optional: true });
-  return { files, verityParams: [kata(`share/kata-containers/root_hash_${image}.txt`)] };
+  const template = `configuration-qemu-${gpu ? "nvidia-gpu-" : ""}${tee}`;
+  return {
+    files,
+    verityParams: guest(`root_hash_${rootHash}.txt`),
+    extensions: extensions.map(({ name, file, rootHash }) => ({
+      name,
+      path: `share/${file}`,
+      verityParams: guest(`root_hash_${rootHash}.txt`),
+    })),
+    template: kata(`share/defaults/kata-containers/${rs ? `runtime-rs/${template}-runtime-rs` : template}.toml`),
+  };
 }
+
+/** The images of a confidential guest: one for the Go runtime; a base and what is mounted over it for runtime-rs. */
+function guestImages(rs: boolean, gpu: boolean) {
+  const whole = (variant: string) => ({
+    image: `kata-containers-${variant}.img`,
+    rootHash: variant,
+    extensions: [],
+  });
+  if (!rs) return whole(gpu ? "nvidia-gpu-confidential" : "confidential");
+  const extension = (name: string, variant: string) => ({
+    name,
+    file: `kata-containers-${variant}.img`,
+    rootHash: variant,
+  });
+  const coco = extension("coco", "coco-extension");
+  return gpu
+    ? { ...whole("nvidia"), extensions: [extension("gpu", "nvidia-gpu-extension"), coco] }
+    : { image: "kata-containers.img", rootHash: "base", extensions: [coco] };
+}
+
+/** What an extension is called, by the name of its file in releases. */
+export const extensionName = (path: string): string | undefined =>
+  /(?:^|\/)kata-containers-(?:nvidia-)?([A-Za-z0-9_]+)-extension\.img$/.exec(path)?.[1];
 
 /**
  * What a directory laid out like a runtime's own on a node holds (`/opt/edgeless/<handler>/`), in its layouts so far:
@@ -105,6 +149,11 @@ export function runtimeDirectoryLayout(
       same("snapshotter", "bin/tardev-snapshotter"),
       runtime,
     ];
+  const extensions = tree.paths.flatMap((path): Wanted[] =>
+    path.startsWith(at("share/")) && extensionName(path) !== undefined
+      ? [{ role: "rootfs-extension", path: path.slice(at("").length), from: [path] }]
+      : [],
+  );
   const initrd = optional(same("initrd", "share/kata-initrd.zst", "share/kata-initrd.gz"));
   return [
     shim,
@@ -116,6 +165,7 @@ export function runtimeDirectoryLayout(
     runtime,
     // Upstream Kata boots an image or an initrd, never both.
     ...(flavour === "contrast-go" ? [initrd] : []),
+    ...(flavour === "kata-rs" ? extensions : []),
   ];
 }
 
@@ -128,6 +178,7 @@ export const placeOf: Record<FileRole, (name: string) => string> = {
   kernel: () => "share/kata-kernel",
   initrd: () => "share/kata-initrd.zst",
   rootfs: () => "share/kata-containers.img",
+  "rootfs-extension": (name) => `share/${name}`,
   snapshotter: (name) => `bin/${name}`,
   "kata-runtime": () => "bin/kata-runtime",
   "vmm-data": (name) => `share/qemu/${name}`,

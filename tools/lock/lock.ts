@@ -2,14 +2,23 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
+import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../process/progress.ts";
 import type { FileTree } from "./archives.ts";
-import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
-import { type Chosen, choose, kataRelease, placeOf, runtimeDirectoryLayout, type Wanted } from "./layouts.ts";
+import { completeGuest, type GivenGuest, guestOfConfiguration, guestOfTemplate } from "./guest.ts";
+import {
+  type Chosen,
+  choose,
+  extensionName,
+  kataRelease,
+  placeOf,
+  runtimeDirectoryLayout,
+  type Wanted,
+} from "./layouts.ts";
 import { measurementOf } from "./measurement.ts";
 import { type PayloadContent, replacePayload } from "./payload-directory.ts";
 
@@ -45,17 +54,22 @@ export interface LockRequest {
 export async function lockPayload(request: LockRequest, tree: FileTree, progress: Progress): Promise<Manifest> {
   const { name, platform, flavour, kataVersion, source, directory, output } = request;
   supportedPair(platform, flavour, kataVersion);
-  const { files, verityParams, configurations } = chooseFiles(request, tree);
+  warnOfUnknown(request, progress);
+  const { files, verityParams, extensions, configurations, template } = chooseFiles(request, tree);
   progress(`Taking ${files.length} files from ${tree.name} …`);
   const manifest = await replacePayload(
     directory,
     async (target): Promise<PayloadContent> => {
-      const textOf = await copyFiles(tree, files, [...verityParams, ...configurations], target);
-      const guest = completeGuest(platform, flavour, [
+      const texts = [...verityParams, ...extensions.map(({ source }) => source), ...configurations, ...template];
+      const textOf = await copyFiles(tree, files, texts, target);
+      const sources: GivenGuest[] = [
         request.guest,
         ...verityParams.map((path) => ({ kernelVerityParams: textOf(path).trim() })),
+        { extensions: Object.fromEntries(extensions.map(({ name, source }) => [name, textOf(source).trim()])) },
         ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
-      ]);
+        ...template.map((path) => ofTemplate(textOf(path), path, progress)),
+      ];
+      const guest = completeGuest(platform, flavour, kataVersion, sources, extensionsAmong(files));
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
       const rtmr0 = request.rtmr0.length > 0 ? Object.fromEntries(request.rtmr0) : undefined;
       const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine, rtmr0 });
@@ -68,37 +82,75 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
   return manifest;
 }
 
-/** The payload's files, and the texts that say how its guest boots (those that the tree has). */
-function chooseFiles(
-  request: LockRequest,
-  tree: FileTree,
-): { files: Chosen[]; verityParams: string[]; configurations: string[] } {
+/** What a Kata that came after this product is taken for. */
+function warnOfUnknown({ kataVersion, flavour }: LockRequest, progress: Progress): void {
+  if (flavour === "none" || !isNewerThanKnown(kataVersion)) return;
+  progress(
+    `Kata ${kataVersion} is newer than what is known here, and is treated as ${newestKata}: keys that it does not know any more have no effect, or keep its pods from starting. Its kernel command line is not predicted; give the one that its guests measure with --command-line.`,
+  );
+}
+
+function ofTemplate(text: string, path: string, progress: Progress): GivenGuest {
+  const { guest, left } = guestOfTemplate(text, path);
+  if (left.length > 0) progress(`Kernel parameters of ${path} that are not taken: ${left.join(" ")}.`);
+  return guest;
+}
+
+function extensionsAmong(files: Chosen[]): { name: string; path: string }[] {
+  return files
+    .filter(({ role }) => role === "rootfs-extension")
+    .map(({ path }) => {
+      const name = extensionName(path);
+      if (name === undefined)
+        throw new Refusal(
+          "usage",
+          `${basename(path)} is no name of an extension of a guest image: expected kata-containers-NAME-extension.img.`,
+        );
+      return { name, path };
+    });
+}
+
+interface ChosenFiles {
+  files: Chosen[];
+  /** Texts that say how the guest boots, those that the tree has. */
+  verityParams: string[];
+  extensions: { name: string; source: string }[];
+  configurations: string[];
+  /** The release's own, of which less is taken. */
+  template: string[];
+}
+
+/** The payload's files, and the texts that say how its guest boots. */
+function chooseFiles(request: LockRequest, tree: FileTree): ChosenFiles {
   const { layout, named, platform, flavour, kataConfiguration } = request;
   const byName = named.map(({ role, path }): Wanted => ({ role, path: placeOf[role](basename(path)), from: [path] }));
   const isNamed = ({ role }: Wanted) => named.some((one) => one.role === role);
   const there = (paths: string[]) => paths.map((path) => tree.resolve(path)).filter((path) => path !== undefined);
   let wanted: Wanted[] = [];
-  let verityParams: string[] = [];
-  let configurations: string[] = [];
+  const texts: Omit<ChosenFiles, "files"> = { verityParams: [], extensions: [], configurations: [], template: [] };
   if (layout === "kata-release") {
     const release = kataRelease(platform, flavour, tree);
     wanted = release.files;
-    verityParams = there(release.verityParams);
+    texts.verityParams = there([release.verityParams]);
+    texts.template = there([release.template]);
+    texts.extensions = release.extensions.flatMap(({ name, verityParams }) =>
+      there([verityParams]).map((source) => ({ name, source })),
+    );
   } else if (layout !== "named files only") {
     wanted = runtimeDirectoryLayout(platform, flavour, tree, layout.root);
     const etc = `${layout.root}/etc/`.replace(/^\//, "");
-    configurations = tree.paths.filter(
+    const configurations = tree.paths.filter(
       (path) => path.startsWith(etc) && /^configuration-[^/]*\.toml$/.test(path.slice(etc.length)),
     );
     // Several: which one is in use is not ours to guess.
-    if (configurations.length > 1) configurations = [];
+    if (configurations.length === 1) texts.configurations = configurations;
   }
   if (kataConfiguration !== undefined) {
     const path = tree.resolve(kataConfiguration);
     if (!path) throw new Refusal("no-file", `${tree.name} has no file ${kataConfiguration}.`);
-    configurations = [path];
+    texts.configurations = [path];
   }
-  return { files: choose([...byName, ...wanted.filter((one) => !isNamed(one))], tree), verityParams, configurations };
+  return { files: choose([...byName, ...wanted.filter((one) => !isNamed(one))], tree), ...texts };
 }
 
 /** Copies everything in one pass; returns what looks up the texts by their paths. */

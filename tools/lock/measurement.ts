@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { ByteSource } from "../../measure/bytes.ts";
-import { type CollectOptions, collectInputs } from "../../measure/collect-inputs.ts";
+import { type CollectOptions, collectExtension, collectInputs } from "../../measure/collect-inputs.ts";
 import { measuredRoles } from "../../measure/payload-consistency.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import type { MeasurementInputs } from "../../runtime/measurement-inputs.ts";
@@ -21,10 +21,15 @@ export function measurementOf(
     next
       ? withFile(join(directory, next.path), (source) => open(others, { ...sources, [next.role]: source }))
       : collectInputs(sources, options);
-  return open(
+  const inputs = open(
     files.filter(({ role }) => measured.includes(role)),
     {},
   );
+  const extensions = options.guest?.extensions?.map(({ name, path, verityParams }) => ({
+    name,
+    ...withFile(join(directory, path), (source) => collectExtension(source, verityParams)),
+  }));
+  return extensions === undefined ? inputs : { ...inputs, extensions };
 }
 
 /**

@@ -68,6 +68,20 @@ describe("a runtime on two groups", () => {
     };
     expect(scheduling).toEqual({ nodeSelector: { [`runtime.contrast.edgeless.systems/${handler}`]: "true" } });
   });
+
+  test("charges and schedules upstream's GPU guests as upstream does", async () => {
+    const made = await register([
+      group("metal-qemu-snp-gpu", "kata-go", { nodeNames: ["a"] }),
+      group("metal-qemu-tdx-gpu", "contrast-go", { nodeNames: ["b"], group: "others" }),
+    ]);
+    const classOf = (word: string) => find(made, ":RuntimeClass", word).inputs as Record<string, unknown>;
+    expect(classOf("snp-gpu")).toMatchObject({
+      overhead: { podFixed: { memory: "10240Mi" } },
+      scheduling: { nodeSelector: { "nvidia.com/cc.ready.state": "true" } },
+    });
+    expect(classOf("tdx-gpu")).toMatchObject({ overhead: { podFixed: { memory: "1194Mi" } } });
+    expect(JSON.stringify(classOf("tdx-gpu"))).not.toContain("nvidia.com");
+  });
 });
 
 describe("a payload with known holes", () => {
@@ -83,22 +97,19 @@ describe("a payload with known holes", () => {
 
   test("is refused unless each is acknowledged, before anything is registered", async () => {
     await expect(refused([])).rejects.toThrow(
-      /^The arguments of ContrastRuntime runtime cannot be used:\n {2}groups\[0\]\.runtimes\[0\]\.manifest: payload fixture-contrast-go holds Kata 3\.28\.0, which has known holes\. GHSA-fmg6-v47x-52wr .*add acknowledgedAdvisories: \["GHSA-fmg6-v47x-52wr","GHSA-q49m-57vm-c8cc"\] to the runtime\.$/,
+      /^The arguments of ContrastRuntime runtime cannot be used:\n {2}groups\[0\]\.runtimes\[0\]\.manifest: payload fixture-contrast-go holds Kata 3\.31\.0, which has known holes\. GHSA-fmg6-v47x-52wr .*add acknowledgedAdvisories: \["GHSA-fmg6-v47x-52wr"\] to the runtime\.$/,
     );
-    await expect(refused(["CVE-2026-77176"])).rejects.toThrow(/has known holes\. GHSA-q49m-57vm-c8cc/);
-    await expect(refused(["CVE-2026-77176", "CVE-2026-41326", "CVE-2025-58354"])).rejects.toThrow(
-      'groups[0].runtimes[0].acknowledgedAdvisories[2]: "CVE-2025-58354" does not apply to Kata 3.28.0',
+    await expect(refused(["CVE-2026-50540"])).rejects.toThrow(/has known holes\. GHSA-fmg6-v47x-52wr/);
+    await expect(refused(["CVE-2026-77176", "CVE-2026-41326"])).rejects.toThrow(
+      'groups[0].runtimes[0].acknowledgedAdvisories[1]: "CVE-2026-41326" does not apply to Kata 3.31.0',
     );
   });
 
   test("the review card names what is acknowledged and what cannot be used here", async () => {
     const [card] = await cardOf("contrast-go");
     expect(card).toMatchObject({
-      kataVersion: "3.28.0",
-      acknowledged: [
-        expect.stringMatching(/^GHSA-fmg6-v47x-52wr \(CVE-2026-77176\): The host mounts/),
-        expect.stringMatching(/^GHSA-q49m-57vm-c8cc \(CVE-2026-41326\): The host writes/),
-      ],
+      kataVersion: "3.31.0",
+      acknowledged: [expect.stringMatching(/^GHSA-fmg6-v47x-52wr \(CVE-2026-77176\): The host mounts/)],
     });
     expect(card?.closed).toContain(
       "GHSA-mp2j-xm59-qfgw (CVE-2026-50540): containerd hands that annotation to no runtime of this product.",

@@ -209,7 +209,7 @@ test.each([
   [
     "another command line",
     { commandLine: `quiet roothash=${rootfs().root}` },
-    /not the one that Kata 3\.28\.0 \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
+    /not the one that Kata 3\.31\.0 \(contrast-go\) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable"/,
   ],
   ["a truncated command line", { kernel: kernel("6.1", 255) }, /but the kernel takes 255: it would be truncated/],
   ["an unbound image", { guest: { ...contrastGuest(""), kernelParams: "quiet" } }, /Nothing binds the rootfs image/],

@@ -18,7 +18,7 @@ import { guests, keys, settings, withSettings } from "./kata-settings.ts";
 import { configurationFor, contrast, contrastGuest, passedLine, podVm } from "./pod-vm.ts";
 
 const metal = platformNames.filter((platform) => platform.startsWith("metal"));
-const versions = ["3.21.0", "3.27.0", "3.28.0", "3.29.0", "3.30.0", "3.31.0", "3.32.0", "4.0.0", "4.1.0", "4.2.0"];
+const versions = ["3.29.0", "3.30.0", "3.31.0", "3.32.0", "4.0.0", "4.1.0", "4.2.0", "4.3.0", "4.4.0"];
 const builds = flavourNames.flatMap((flavour) =>
   metal
     .filter((platform) => pairs[flavour][platform].supported)
@@ -36,11 +36,11 @@ test.each(builds)("$platform, $flavour $kataVersion: the line is that of the pri
   }
 });
 
+const sourcesRead = ["3.30.0", "3.31.0", "3.32.0", "4.0.0", "4.1.0"];
 const predicted: Record<string, string[]> = {
-  // Before 3.28.0 Contrast's Kata passed nr_cpus; nothing is recorded of 3.29.0 and from 4.0.0 on.
-  "contrast-go": ["3.28.0", "3.30.0", "3.31.0", "3.32.0"],
-  "kata-go": ["3.27.0", "3.28.0", "3.29.0", "3.30.0", "3.31.0", "3.32.0", "4.0.0", "4.1.0"],
-  "kata-rs": [],
+  "contrast-go": sourcesRead,
+  "kata-go": sourcesRead,
+  "kata-rs": ["4.0.0", "4.1.0"],
 };
 
 test.each(builds)("$platform, $flavour $kataVersion: the line is known or said to be unknown", (build) => {
@@ -122,17 +122,64 @@ test("Contrast's command line is the prefix that its package records, then the c
   const prefix =
     "tsc=reliable no_timer_check rcupdate.rcu_expedited=1 i8042.direct=1 i8042.dumbkbd=1 i8042.nopnp=1 i8042.noaux=1 noreplace-smp reboot=k cryptomgr.notests net.ifnames=0 pci=lastbus=0 root=/dev/vda1 rootflags=ro rootfstype=erofs console=hvc0 console=hvc1 quiet systemd.show_status=false panic=1 selinux=0 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket scsi_mod.scan=none";
   const guest = contrastGuest("00");
-  expect(passedLine(contrast, guest)).toBe(`${prefix} ${guest.kernelParams}`);
-  const later = { ...contrast, kataVersion: "3.31.0" };
   for (const platform of metal)
-    expect(kataCommandLine(later, configurationFor(later, guest, platform))).toBe(
+    expect(kataCommandLine(contrast, configurationFor(contrast, guest, platform))).toBe(
       `${prefix} agent.launch_process_timeout=6 ${guest.kernelParams}`,
     );
 });
 
+describe("runtime-rs", () => {
+  const build = { flavour: "kata-rs", kataVersion: "4.1.0" };
+  const [{ kernelVerityParams }] = guests;
+  const verityParams = kernelVerityParams.replaceAll("ab", "cd");
+  const coco = { name: "coco", path: "share/kata-containers-coco-extension.img", verityParams };
+  const guest = {
+    rootfsType: "ext4" as const,
+    kernelParams: "cgroup_no_v1=all x= systemd.unified_cgroup_hierarchy=1",
+    kernelVerityParams,
+    extensions: [coco],
+  };
+  const begin =
+    "reboot=k panic=1 systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket";
+  const root = `${kataVerityTable(kernelVerityParams)} root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4`;
+
+  test("the base image, what the agent is told, the parameters, then the extensions of the image", () => {
+    expect(passedLine(build, guest)).toBe(
+      `${begin} ${root} agent.cdh_api_timeout=50 agent.launch_process_timeout=6 cgroup_no_v1=all x systemd.unified_cgroup_hierarchy=1 selinux=0 kata.extension.coco.verity_params=${verityParams} console=hvc0`,
+    );
+    const gpu = { ...coco, name: "gpu", path: "share/kata-containers-nvidia-gpu-extension.img" };
+    const configuration = configurationFor(build, { ...guest, extensions: [gpu, coco] }, "metal-qemu-tdx-gpu");
+    expect(kataCommandLine(build, configuration)).toContain(
+      ` agent.launch_process_timeout=15 cgroup_no_v1=all x systemd.unified_cgroup_hierarchy=1 selinux=0 kata.extension.gpu.verity_params=${verityParams} kata.extension.coco.verity_params=${verityParams} console=hvc0`,
+    );
+  });
+
+  test.each(["3.32.0", "4.2.0", "4.1.0-rc0"])("nothing is known of %s", (kataVersion) => {
+    expect(passedLine({ ...build, kataVersion }, guest)).toBeUndefined();
+  });
+
+  test("what it refuses or calls otherwise is not predicted", () => {
+    for (const kernelParams of ["=", "quiet =x"]) expect(passedLine(build, { ...guest, kernelParams })).toBeUndefined();
+    const configuration = configurationFor(build, guest);
+    for (const change of [
+      { table: "hypervisor", key: "vm_rootfs_driver", value: "virtio-pmem" },
+      { table: "hypervisor", key: "guest_extension_images", value: "coco" },
+      { table: "runtime", key: "hypervisor_name", value: "dragonball" },
+    ] as const)
+      expect(kataCommandLine(build, withSettings(configuration, [change])), change.key).toBeUndefined();
+  });
+
+  test("its own defaults are in the line, whether the file has them or not", () => {
+    const without = withSettings(configurationFor(build, guest), [
+      { table: "agent", key: "cdh_api_timeout_ms", value: undefined },
+    ]);
+    expect(kataCommandLine(build, without)).toBe(passedLine(build, guest));
+  });
+});
+
 test("Kata passes on kernel_params as it parsed them", () => {
   const passed = (kernelParams: string) =>
-    passedLine(contrast, { ...contrastGuest("00"), kernelParams })?.split(" scsi_mod.scan=none")[1];
+    passedLine(contrast, { ...contrastGuest("00"), kernelParams })?.split(" agent.launch_process_timeout=6")[1];
   expect(passed("")).toBe("");
   expect(passed(' quiet  a="b  c"\n x= "d  e=f" = k== ')).toBe(' quiet a="b  c" x "d  e=f" k==');
   // It refuses a value without a key, so there is no guest.

@@ -160,7 +160,7 @@ export const contrastGuest = (root: string): GuestImage => ({
   kernelVerityParams: "",
 });
 
-export const contrast = { flavour: "contrast-go", kataVersion: "3.28.0" };
+export const contrast = { flavour: "contrast-go", kataVersion: "3.31.0" };
 
 /** What is rendered for a payload with these parts. */
 export const configurationFor = (
@@ -173,7 +173,9 @@ export const configurationFor = (
     flavour: flavour as FlavourName,
     kataVersion,
     path: (role) => `/opt/edgeless/handler/${role}`,
+    place: (path) => `/opt/edgeless/handler/${path}`,
     guest,
+    kubeletRoot: "/var/lib/kubelet",
   });
 
 /** The command line that Kata makes of what is rendered. */

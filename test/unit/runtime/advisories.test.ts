@@ -10,12 +10,7 @@ const open = (...words: Parameters<typeof of>) => of(...words).open.map(({ id })
 const closed = (...words: Parameters<typeof of>) =>
   of(...words).closed.map(({ advisory }) => advisory.aliases[0] ?? advisory.id);
 
-const [mounts, copyFile, layers, initdata] = [
-  "GHSA-fmg6-v47x-52wr",
-  "GHSA-q49m-57vm-c8cc",
-  "GHSA-5fc8-gg7w-3g5c",
-  "GHSA-989w-4xr2-ww9m",
-];
+const [mounts, copyFile, layers] = ["GHSA-fmg6-v47x-52wr", "GHSA-q49m-57vm-c8cc", "GHSA-5fc8-gg7w-3g5c"];
 
 describe("the holes of a Kata", () => {
   test.each<[...Parameters<typeof of>]>([
@@ -37,7 +32,6 @@ describe("the holes of a Kata", () => {
     [[mounts], "kata-go", "3.29.0"],
     [[mounts, copyFile], "kata-go", "3.28.0"],
     [[mounts, copyFile], "contrast-go", "3.17.0"],
-    [[mounts, copyFile, initdata], "contrast-go", "3.17.0", "metal-qemu-tdx"],
     [[mounts, copyFile], "contrast-go", "3.21.0", "metal-qemu-tdx"],
     [[mounts, layers], "contrast-go", "3.2.0.azl2", "aks-clh-snp"],
     [[mounts, copyFile, layers], "contrast-go", "3.15.0.aks0", "aks-clh-snp"],
@@ -69,8 +63,12 @@ describe("the holes of a Kata", () => {
       const reached = flavours.flatMap((flavour) =>
         platformNames.flatMap((platform) => {
           const pair = pairs[flavour][platform];
-          const { open, closed } = of(flavour, pair.supported ? pair.from : "99.0.0", platform);
-          return [...open, ...closed.map(({ advisory }) => advisory)].filter((one) => one.id === id);
+          // Microsoft's builds for AKS go on to 3.15.
+          const versions = !pair.supported ? [] : platform === "aks-clh-snp" ? [pair.from, "3.15.0.aks0"] : [pair.from];
+          return versions.flatMap((version) => {
+            const { open, closed } = of(flavour, version, platform);
+            return [...open, ...closed.map(({ advisory }) => advisory)].filter((one) => one.id === id);
+          });
         }),
       );
       expect(reached.length, id).toBeGreaterThan(0);
@@ -86,12 +84,13 @@ describe("acknowledgements", () => {
   const mistakes = (...words: string[]) => assess(subject, words).mistakes;
 
   test("an id or an alias, in any case, for each hole", () => {
-    for (const words of [fixtureAdvisories["contrast-go"], ["cve-2026-77176", "CVE-2026-41326"]]) {
+    for (const words of [fixtureAdvisories["contrast-go"], ["cve-2026-77176"]]) {
       const { open, acknowledged, mistakes } = assess(subject, words);
       expect([open, mistakes]).toEqual([[], []]);
       expect(acknowledged.map(({ id }) => id)).toEqual(fixtureAdvisories["contrast-go"]);
     }
-    expect(assess(subject, [mounts]).open.map(({ id }) => id)).toEqual([copyFile]);
+    const older = { ...subject, manifest: { ...subject.manifest, kataVersion: "3.28.0" } };
+    expect(assess(older, [mounts]).open.map(({ id }) => id)).toEqual([copyFile]);
     // It applies, although it cannot be used here.
     expect(mistakes("CVE-2026-50540")).toEqual([]);
   });
@@ -100,14 +99,14 @@ describe("acknowledgements", () => {
     expect(mistakes(mounts, "GHSA-fmg6-v47x-52wx", "everything")).toEqual([
       {
         index: 1,
-        message: `"GHSA-fmg6-v47x-52wx" is no advisory that is known here. Did you mean GHSA-fmg6-v47x-52wr? Those of Kata 3.28.0 (contrast-go) on metal-qemu-snp: kata-4.3.0-annotation-allowlist, ${mounts}, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x, GHSA-rr59-xxvx-96qr, ${copyFile}.`,
+        message: `"GHSA-fmg6-v47x-52wx" is no advisory that is known here. Did you mean GHSA-fmg6-v47x-52wr? Those of Kata 3.31.0 (contrast-go) on metal-qemu-snp: kata-4.3.0-annotation-allowlist, ${mounts}, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x.`,
       },
       { index: 2, message: expect.stringMatching(/^"everything" is no advisory that is known here\. Those of/) },
     ]);
-    expect(mistakes(initdata)).toEqual([
+    expect(mistakes(copyFile)).toEqual([
       {
         index: 0,
-        message: expect.stringMatching(/^"GHSA-989w-4xr2-ww9m" does not apply to Kata 3\.28\.0 .*: remove it\./),
+        message: expect.stringMatching(/^"GHSA-q49m-57vm-c8cc" does not apply to Kata 3\.31\.0 .*: remove it\./),
       },
     ]);
     expect(mistakes("__proto__", "")).toHaveLength(2);
@@ -116,9 +115,9 @@ describe("acknowledgements", () => {
   test("the explanation names each hole, what it allows, the version without it, and how to say that it is known", () => {
     const text = explainOpen(assess(subject).open, (ids) => `say ${ids.join(" ")}`);
     expect(text).toContain("GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths");
-    expect(text).toContain(`See https://github.com/kata-containers/kata-containers/security/advisories/${copyFile}.`);
+    expect(text).toContain(`See https://github.com/kata-containers/kata-containers/security/advisories/${mounts}.`);
     expect(text).toMatch(
-      /Lock a payload of Kata 4\.1\.0 or later and list it beside this one; while workloads still need this one, say that you know: say GHSA-fmg6-v47x-52wr GHSA-q49m-57vm-c8cc\.$/,
+      /Lock a payload of Kata 4\.1\.0 or later and list it beside this one; while workloads still need this one, say that you know: say GHSA-fmg6-v47x-52wr\.$/,
     );
   });
 });

@@ -120,19 +120,19 @@ describe("what a pair cannot do is refused", () => {
       "Flavour kata-go cannot serve the platform aks-clh-snp: upstream Kata supports neither IGVM files nor SNP guests on Cloud Hypervisor; only Microsoft's fork does. Use a payload of flavour contrast-go.",
     ],
     [
-      "runtime-rs with a GPU",
-      () => derive("metal-qemu-tdx-gpu", "kata-rs"),
-      "Flavour kata-rs cannot serve the platform metal-qemu-tdx-gpu: runtime-rs cannot plug a GPU before the guest boots. Use a payload of flavour contrast-go, kata-go.",
+      "runtime-rs on AKS",
+      () => derive("aks-clh-snp", "kata-rs"),
+      "Flavour kata-rs cannot serve the platform aks-clh-snp: upstream Kata supports neither IGVM files",
     ],
     [
       "a Kata that is too old",
       () => derive("metal-qemu-snp", "kata-go", { kataVersion: "3.8.0" }),
-      "Kata 3.8.0 is too old for metal-qemu-snp with flavour kata-go: 3.27.0 or later is needed. Lock a newer payload.",
+      "Kata 3.8.0 is too old for metal-qemu-snp with flavour kata-go: 3.30.0 or later is needed. Lock a newer payload.",
     ],
     [
       "a payload without firmware",
       () => derive("metal-qemu-snp", "contrast-go", { files: files.filter(({ role }) => role !== "firmware") }),
-      "Payload fixture-contrast-go (contrast-go, Kata 3.28.0) has no file of role firmware, which metal-qemu-snp needs. Lock a payload made for metal-qemu-snp.",
+      "Payload fixture-contrast-go (contrast-go, Kata 3.31.0) has no file of role firmware, which metal-qemu-snp needs. Lock a payload made for metal-qemu-snp.",
     ],
     [
       "two VMMs",
@@ -140,7 +140,7 @@ describe("what a pair cannot do is refused", () => {
         derive("metal-qemu-snp", "contrast-go", {
           files: [...files, { ...files[0], role: "vmm", path: "bin/other" } as (typeof files)[number]],
         }),
-      "Payload fixture-contrast-go (contrast-go, Kata 3.28.0) has 2 files of role vmm (bin/other, bin/qemu-system-x86_64); one is expected.",
+      "Payload fixture-contrast-go (contrast-go, Kata 3.31.0) has 2 files of role vmm (bin/other, bin/qemu-system-x86_64); one is expected.",
     ],
     [
       "an unknown guest image",
@@ -150,7 +150,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "image and initrd upstream",
       () => derive("metal-qemu-snp", "contrast-go", { flavour: "kata-go" }),
-      "Payload fixture-contrast-go (kata-go, Kata 3.28.0) holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.",
+      "Payload fixture-contrast-go (kata-go, Kata 3.31.0) holds an image and an initrd; upstream Kata boots only one of them. Lock it without the initrd.",
     ],
     [
       "parts of two builds",
@@ -161,7 +161,7 @@ describe("what a pair cannot do is refused", () => {
     [
       "another command line than what Kata makes of the file",
       () => derive("metal-qemu-snp", "contrast-go", { measurement: { ...measurement, commandLine: "quiet" } }),
-      'The measured kernel command line is not the one that Kata 3.28.0 (contrast-go) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable".',
+      'The measured kernel command line is not the one that Kata 3.31.0 (contrast-go) passes: parameter 1 is measured as "quiet", but passed as "tsc=reliable".',
     ],
     ...(["firmware", "kernel", "initrd", "rootfs"] as const).map((role): [string, () => unknown, string] => [
       `a ${role} that its measurement was not collected from`,

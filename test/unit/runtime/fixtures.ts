@@ -16,7 +16,7 @@ export const fixtureHandler = (name: string, platform: PlatformName = "metal-qem
 
 /** The known holes of its Kata that a stack must acknowledge, by fixture. */
 export const fixtureAdvisories: Record<string, string[]> = {
-  "contrast-go": ["GHSA-fmg6-v47x-52wr", "GHSA-q49m-57vm-c8cc"],
+  "contrast-go": ["GHSA-fmg6-v47x-52wr"],
   "contrast-go-next": ["GHSA-fmg6-v47x-52wr"],
   "contrast-aks": ["GHSA-fmg6-v47x-52wr", "GHSA-5fc8-gg7w-3g5c"],
 };

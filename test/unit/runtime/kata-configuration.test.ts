@@ -2,10 +2,25 @@
 import toml from "@iarna/toml";
 import { describe, expect, test } from "vitest";
 import { deriveRuntime } from "../../../measure/runtime.ts";
+import { initdataAnnotation } from "../../../runtime/annotations.ts";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
-import { platformNames } from "../../../runtime/spec.ts";
+import type { GuestImage } from "../../../runtime/manifest.ts";
+import { platforms, podCosts } from "../../../runtime/platforms.ts";
+import { type DistributionName, platformNames } from "../../../runtime/spec.ts";
+import { prepareWorkload } from "../../../workload/template.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
+
+type Extensions = NonNullable<GuestImage["extensions"]>;
+
+const versionsOf = [
+  ["contrast-go", "3.31.0"],
+  ["kata-go", "3.30.0"],
+  ["kata-go", "4.1.0"],
+  ["kata-rs", "4.0.0"],
+  ["kata-rs", "4.1.0"],
+  ["kata-rs", "4.3.0"],
+] as const;
 
 const fixtureOf = (platform: string, flavour: string) =>
   platform === "aks-clh-snp" ? "contrast-aks" : platform === "local" ? "local" : flavour;
@@ -46,15 +61,104 @@ describe("Kata configuration", () => {
     expect(text).not.toMatch(/^(dial_timeout|experimental_force_guest_pull) /m);
   });
 
-  test("a key that came with a later Kata is left out for earlier ones", () => {
-    const manifest = fixtureManifest("kata-go");
-    const at = (kataVersion: string) =>
-      deriveRuntime({ platform: "metal-qemu-snp", manifest: { ...manifest, kataVersion } });
-    expect(at("3.28.0").kataConfig.content).not.toContain("launch_process_timeout");
-    expect(at("3.29.0").kataConfig.content).toContain("launch_process_timeout = 6\n");
+  test("runtime-rs composes its guests of a base image and extensions, each a table of its own", () => {
+    const file = { role: "rootfs-extension", path: "share/kata-containers-coco-extension.img" } as const;
+    const { measurement: _, ...manifest } = fixtureManifest("kata-rs");
+    const verityParams = manifest.guest?.kernelVerityParams ?? "";
+    const composed = (extensions: Extensions = [{ name: "coco", path: file.path, verityParams }]) =>
+      deriveRuntime({
+        platform: "metal-qemu-snp",
+        manifest: {
+          ...manifest,
+          files: [...manifest.files, { ...file, mode: "0644", size: 1, sha256: "0".repeat(64) }],
+          ...(manifest.guest && { guest: { ...manifest.guest, extensions } }),
+        },
+      });
+    const { kataConfig, handler } = composed();
+    expect(toml.parse(kataConfig.content)).toMatchObject({
+      hypervisor: {
+        qemu: {
+          guest_extension_images: [
+            { name: "coco", path: `/opt/edgeless/${handler}/${file.path}`, verity_params: verityParams },
+          ],
+        },
+      },
+      agent: { kata: { launch_process_timeout: 6 } },
+    });
+    const refused: [Extensions, RegExp][] = [
+      [[], /has the file share\/kata-containers-coco-extension\.img, but does not say which extension/],
+      [
+        [{ name: "coco", path: "share/other", verityParams }],
+        /names share\/other as an extension .* but has no such file/,
+      ],
+      [[{ name: "coco", path: file.path, verityParams: "" }], /^Nothing binds the extension coco of payload/],
+    ];
+    for (const [extensions, message] of refused) expect(() => composed(extensions)).toThrow(message);
+    const go = {
+      ...fixtureManifest("kata-go"),
+      files: [...manifest.files, { ...file, mode: "0644" as const, size: 1, sha256: "0".repeat(64) }],
+    };
+    const extensions = [{ name: "coco", path: file.path, verityParams }];
+    expect(() =>
+      deriveRuntime({
+        platform: "metal-qemu-snp",
+        manifest: {
+          ...go,
+          guest: { rootfsType: "ext4", kernelParams: "", kernelVerityParams: verityParams, extensions },
+        },
+      }),
+    ).toThrow(/has extensions of its guest image \(coco\), which only runtime-rs mounts/);
   });
 
-  const versions = ["3.17.0", "3.24.0", "3.26.0", "3.27.0", "3.28.0", "3.29.0", "3.30.0", "3.32.0", "4.0.0", "4.1.0"];
+  test("where the kubelet is elsewhere, the Go runtime is told, under another handler", () => {
+    const manifest = fixtureManifest("contrast-go");
+    const on = (distribution?: DistributionName) =>
+      deriveRuntime({ platform: "metal-qemu-snp-gpu", manifest, distribution });
+    expect(on("k0s").kataConfig.content).toContain('kubelet_root_dir = "/var/lib/k0s/kubelet"\n');
+    expect(on("k0s").kataConfig.content).toContain('"/var/lib/k0s/kubelet/pod-resources/kubelet.sock"');
+    expect(on("microk8s").kataConfig.content).toContain('"/var/snap/microk8s/common/var/lib/kubelet"');
+    expect(new Set([on().handler, on("k0s").handler, on("microk8s").handler]).size).toBe(3);
+    for (const other of ["containerd", "aks", "k3s", "rke2"] as const) expect(on(other)).toEqual(on());
+    const rs = { platform: "metal-qemu-snp", manifest: fixtureManifest("kata-rs") } as const;
+    expect(deriveRuntime({ ...rs, distribution: "k0s" })).toEqual(deriveRuntime(rs));
+  });
+
+  test("a guest is as large under either runtime as the pod's price and its reference values say", () => {
+    for (const [fixture, kataVersion] of versionsOf) {
+      for (const platform of ["metal-qemu-snp", "metal-qemu-tdx-gpu"] as const) {
+        const { measurement: _, ...manifest } = fixtureManifest(fixture);
+        const { kataConfig } = deriveRuntime({ platform, manifest: { ...manifest, kataVersion } });
+        const { qemu } = parsed(kataConfig.content).hypervisor as { qemu: Record<string, number> };
+        const { default_vcpus = 0, default_memory = 0, overhead_vcpus, overhead_memory } = qemu;
+        const costs = podCosts(platforms[platform], manifest.flavour);
+        expect(costs.overheadMiB - costs.guestMemoryMiB).toBeGreaterThanOrEqual(170);
+        for (const limit of [0.001, 0.5, 1, 1.5, 2, 7.25]) {
+          // Go: virtcontainers' static sizing; runtime-rs: initial_size.rs, which rounds the limit up before it adds.
+          const vcpus =
+            overhead_vcpus === undefined
+              ? Math.ceil(default_vcpus + limit)
+              : Math.ceil(Math.max(1, overhead_vcpus + Math.ceil(limit)));
+          const template = {
+            spec: {
+              containers: [
+                {
+                  name: "a",
+                  image: `a@sha256:${"0".repeat(64)}`,
+                  resources: { limits: { cpu: String(limit), memory: "64Mi" } },
+                },
+              ],
+            },
+          };
+          const options = { handler: "h", podAnnotations: [initdataAnnotation], guestPull: true };
+          const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy" } };
+          expect(prepareWorkload(template, { ...options, initdata }).vcpus, `${fixture} ${limit}`).toBe(vcpus);
+        }
+        expect(overhead_memory ?? default_memory).toBe(costs.guestMemoryMiB);
+      }
+    }
+  });
+
+  const versions = ["3.17.0", "3.26.0", "3.29.0", "3.30.0", "3.32.0", "4.0.0", "4.1.0", "4.3.0", "4.4.0"];
   const confidential = supported.filter(({ platform }) => platform.startsWith("metal"));
 
   test.each(confidential)("$platform with $flavour: what binds the guest image is in the file", (pair) => {
@@ -75,7 +179,7 @@ describe("Kata configuration", () => {
         return false;
       }
     });
-    const first = pair.flavour === "kata-rs" ? "4.0.0" : "3.27.0";
+    const first = pair.flavour === "kata-rs" ? "4.0.0" : "3.30.0";
     expect(written).toEqual(versions.slice(versions.indexOf(first)));
     // Where the guest sets dm-verity up itself, the root hash is a parameter of its kernel.
     const bound = { rootfsType: "erofs" as const, kernelParams: `roothash=${root}`, kernelVerityParams: "" };

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { toHex } from "../../../../measure/bytes.ts";
 import { readFirmware } from "../../../../measure/ovmf.ts";
-import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { deriveRuntime, measuredRuntime } from "../../../../measure/runtime.ts";
 import { firmwareLaunch } from "../../../../measure/snp.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
@@ -68,13 +68,17 @@ test("a Kata release becomes a payload whose manifest derives a runtime", async 
     "firmware share/OVMF.fd 0644",
     "rootfs share/kata-containers.img 0644",
     "kernel share/kata-kernel 0644",
-    "vmm-data share/kata-qemu-snp-experimental/qemu/efi-virtio.rom 0644",
-    "vmm-data share/kata-qemu-snp-experimental/qemu/kvmvapic.bin 0644",
-    "vmm-data share/kata-qemu-snp-experimental/qemu/linuxboot_dma.bin 0644",
+    "vmm-data share/kata-qemu/qemu/efi-virtio.rom 0644",
+    "vmm-data share/kata-qemu/qemu/kvmvapic.bin 0644",
+    "vmm-data share/kata-qemu/qemu/linuxboot_dma.bin 0644",
   ]);
   for (const { path, sha256 } of manifest.files) expect(await digestOf(payloadFile(path)), path).toBe(sha256);
-  expect(await readFile(payloadFile("bin/qemu-system-x86_64"), "utf8")).toBe("SNP QEMU");
-  expect(manifest.guest).toEqual({ rootfsType: "erofs", kernelParams: "", kernelVerityParams: fixture.verityParams });
+  expect(await readFile(payloadFile("bin/qemu-system-x86_64"), "utf8")).toBe("plain QEMU");
+  expect(manifest.guest).toEqual({
+    rootfsType: "erofs",
+    kernelParams: "cgroup_no_v1=all",
+    kernelVerityParams: fixture.verityParams,
+  });
   expect(manifest.measurement).toHaveProperty("rootfs.verity.rootHash");
   const firmware = await readFile(payloadFile("share/OVMF.fd"));
   const { firmwareDigest } = firmwareLaunch(firmware, readFirmware(firmware));
@@ -90,17 +94,36 @@ test("runtime-rs is another flavour of the same archive, taken without a second 
   const go = await lock(release(), quiet);
   const downloads = server.requests.length;
   expect((await lock(release(), quiet)).manifest).toEqual(go.manifest);
-  const commandLine = "console=hvc0 nr_cpus={vcpus}";
+  const said: string[] = [];
   const rs = await lock(
-    release("--flavour", "kata-rs", "--command-line", commandLine).map((word) => (word === "3.99.0" ? "4.0.0" : word)),
-    quiet,
+    release("--flavour", "kata-rs").map((word) => (word === "3.99.0" ? "4.0.0" : word)),
+    (line) => said.push(line),
   );
   expect(server.requests).toHaveLength(downloads);
   expect(rs.before).toEqual(go.manifest);
   expect(await readFile(payloadFile("bin/containerd-shim-contrast-cc-v2"), "utf8")).toBe("Rust shim");
   expect(rs.manifest.files.map(({ role }) => role)).not.toContain("kata-runtime");
-  expect(go.manifest.measurement?.commandLine).toBeUndefined();
-  expect(rs.manifest.measurement?.commandLine).toBe(commandLine);
+  // Its guest is composed of a base image and an extension, each bound to the launch by its own root hash.
+  const { verityParams } = fixture;
+  const extension = "share/kata-containers-coco-extension.img";
+  expect(rs.manifest.guest?.extensions).toEqual([{ name: "coco", path: extension, verityParams }]);
+  expect(rs.manifest.files.find(({ path }) => path === extension)?.role).toBe("rootfs-extension");
+  expect(rs.manifest.measurement?.extensions).toMatchObject([
+    { name: "coco", verity: { rootHash: rs.manifest.measurement?.rootfs?.verity?.rootHash } },
+  ]);
+  const { inputs } = measuredRuntime({ platform: "metal-qemu-snp", manifest: rs.manifest });
+  expect(inputs?.commandLine).toMatch(
+    new RegExp(` cgroup_no_v1=all selinux=0 kata\\.extension\\.coco\\.verity_params=${verityParams} console=hvc0$`),
+  );
+  expect(said).toContainEqual(
+    expect.stringMatching(/^Kernel parameters of .* that are not taken: agent\.log=debug\.$/),
+  );
+  // Another file in the extension's place is not what was measured.
+  const damaged = structuredClone(rs.manifest);
+  for (const file of damaged.files) if (file.path === extension) file.sha256 = "0".repeat(64);
+  expect(() => measuredRuntime({ platform: "metal-qemu-snp", manifest: damaged })).toThrow(
+    `The extension coco (${extension}) has the SHA-256 ${"0".repeat(64)}, but the measurement's inputs were collected from`,
+  );
 });
 
 test("a download that breaks off twice is continued; the payload is the same", async () => {

@@ -52,7 +52,10 @@ export async function releaseFixture(): Promise<ReleaseFixture> {
   // It has the place for kernel hashes, without which a payload for SEV-SNP is refused.
   const suffix = vector("ovmf_AmdSev_suffix.bin");
   firmware.set(suffix, firmware.length - suffix.length);
-  const qemu = "share/kata-qemu-snp-experimental/qemu";
+  const qemu = "share/kata-qemu/qemu";
+  const guest = "share/kata-containers";
+  const template = (...more: string[]) =>
+    ["[hypervisor.qemu]", 'kernel_params = "cgroup_no_v1=all agent.log=debug"', ...more, ""].join("\n");
   const entries = [
     file("bin/containerd-shim-kata-v2", "Go shim"),
     file("runtime-rs/bin/containerd-shim-kata-v2", "Rust shim"),
@@ -68,6 +71,16 @@ export async function releaseFixture(): Promise<ReleaseFixture> {
     copy("share/kata-containers/kata-ubuntu-noble-confidential.image", real("share/kata-containers.img")),
     link("share/kata-containers/kata-containers-confidential.img", "kata-ubuntu-noble-confidential.image"),
     file("share/kata-containers/root_hash_confidential.txt", `${verityParams}\n`),
+    file("share/defaults/kata-containers/configuration-qemu-snp.toml", template()),
+    // Of runtime-rs: the base image, and an extension that is mounted over it.
+    link(`${guest}/kata-containers.img`, "kata-ubuntu-noble-confidential.image"),
+    file(`${guest}/root_hash_base.txt`, `${verityParams}\n`),
+    copy(`${guest}/kata-containers-coco-extension.img`, real("share/kata-containers.img")),
+    file(`${guest}/root_hash_coco-extension.txt`, `${verityParams}\n`),
+    file(
+      "share/defaults/kata-containers/runtime-rs/configuration-qemu-snp-runtime-rs.toml",
+      template("[[hypervisor.qemu.guest_extension_images]]", 'name = "coco"', `verity_params = "${verityParams}"`),
+    ),
   ];
   const archive = join(directory, asset);
   const chunks: Buffer[] = [];

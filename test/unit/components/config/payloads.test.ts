@@ -4,8 +4,7 @@ import { type Case, expectMistakes, manifest, mistakesIn, snp, withGroup, withGr
 
 const runtimes = (...list: object[]) => withGroup({ runtimes: list });
 const payload = "groups.workers.runtimes[0].payload";
-const applying =
-  "kata-4.3.0-annotation-allowlist, GHSA-fmg6-v47x-52wr, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x, GHSA-rr59-xxvx-96qr, GHSA-q49m-57vm-c8cc.";
+const applying = "kata-4.3.0-annotation-allowlist, GHSA-fmg6-v47x-52wr, GHSA-mp2j-xm59-qfgw, GHSA-h8jv-63p2-496x.";
 
 const cases: Case[] = [
   [
@@ -36,31 +35,31 @@ const cases: Case[] = [
     runtimes({ ...snp, payload: manifest("contrast-aks") }),
     {
       [payload]:
-        '"test/fixtures/manifests/fixture-contrast-aks.json" cannot be used: Kata 3.2.0.azl2 is too old for metal-qemu-snp with flavour contrast-go: 3.17.0 or later is needed. Lock a newer payload.',
+        '"test/fixtures/manifests/fixture-contrast-aks.json" cannot be used: Kata 3.2.0.azl2 is too old for metal-qemu-snp with flavour contrast-go: 3.30.0 or later is needed. Lock a newer payload.',
     },
   ],
   [
     "a flavour that cannot serve the platform",
-    runtimes({ platform: "metal-qemu-snp-gpu", payload: manifest("kata-rs") }),
-    { [payload]: "cannot be used: Flavour kata-rs cannot serve the platform metal-qemu-snp-gpu" },
+    runtimes({ platform: "local", payload: manifest("kata-rs") }),
+    { [payload]: "cannot be used: Flavour kata-rs cannot serve the platform local" },
   ],
   [
     "a Kata with known holes",
     runtimes({ platform: "metal-qemu-snp", payload: manifest("contrast-go-next") }),
     {
       [payload]:
-        '"test/fixtures/manifests/fixture-contrast-go-next.json" holds Kata 3.29.0, which has known holes. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths of its choice over certain files of a container, although a policy made with this release\'s genpolicy protects it. Policies made with the rules of 4.1.0 or later forbid it. See https://github.com/kata-containers/kata-containers/security/advisories/GHSA-fmg6-v47x-52wr. Lock a payload of Kata 4.1.0 or later and list it beside this one; while workloads still need this one, say that you know: add "acknowledgedAdvisories: [GHSA-fmg6-v47x-52wr]" to the runtime.',
+        '"test/fixtures/manifests/fixture-contrast-go-next.json" holds Kata 3.32.0, which has known holes. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths of its choice over certain files of a container, although a policy made with this release\'s genpolicy protects it. Policies made with the rules of 4.1.0 or later forbid it. See https://github.com/kata-containers/kata-containers/security/advisories/GHSA-fmg6-v47x-52wr. Lock a payload of Kata 4.1.0 or later and list it beside this one; while workloads still need this one, say that you know: add "acknowledgedAdvisories: [GHSA-fmg6-v47x-52wr]" to the runtime.',
     },
   ],
   [
     "acknowledgements that say nothing",
     runtimes(
-      { ...snp, acknowledgedAdvisories: ["CVE-2026-77176", "CVE-2026-41326", "CVE-2026-4132", "CVE-2025-58354"] },
+      { ...snp, acknowledgedAdvisories: ["CVE-2026-77176", "CVE-2026-50540", "CVE-2026-4132", "CVE-2026-41326"] },
       { platform: "metal-qemu-snp", payload: manifest("kata-go"), acknowledgedAdvisories: ["CVE-2026-77176"] },
     ),
     {
-      "groups.workers.runtimes[0].acknowledgedAdvisories[2]": `"CVE-2026-4132" is no advisory that is known here. Did you mean CVE-2026-41326? Those of Kata 3.28.0 (contrast-go) on metal-qemu-snp: ${applying}`,
-      "groups.workers.runtimes[0].acknowledgedAdvisories[3]": `"CVE-2025-58354" does not apply to Kata 3.28.0 (contrast-go) on metal-qemu-snp: remove it. Those that do: ${applying}`,
+      "groups.workers.runtimes[0].acknowledgedAdvisories[2]": `"CVE-2026-4132" is no advisory that is known here. Did you mean CVE-2026-41326? Those of Kata 3.31.0 (contrast-go) on metal-qemu-snp: ${applying}`,
+      "groups.workers.runtimes[0].acknowledgedAdvisories[3]": `"CVE-2026-41326" does not apply to Kata 3.31.0 (contrast-go) on metal-qemu-snp: remove it. Those that do: ${applying}`,
       "groups.workers.runtimes[1].acknowledgedAdvisories[0]":
         '"CVE-2026-77176" does not apply to Kata 4.1.0 (kata-go) on metal-qemu-snp',
     },

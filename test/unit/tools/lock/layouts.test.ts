@@ -1,8 +1,13 @@
-import { expect, test } from "vitest";
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { kataReleases } from "../../../../runtime/kata-versions.ts";
 import type { FileTree } from "../../../../tools/lock/archives.ts";
-import { completeGuest, guestOfConfiguration } from "../../../../tools/lock/guest.ts";
+import { completeGuest, guestOfConfiguration, guestOfTemplate } from "../../../../tools/lock/guest.ts";
 import { fetchKataRelease, releaseAsset } from "../../../../tools/lock/kata-release.ts";
-import { choose, kataRelease, runtimeDirectoryLayout } from "../../../../tools/lock/layouts.ts";
+import { choose, extensionName, kataRelease, runtimeDirectoryLayout } from "../../../../tools/lock/layouts.ts";
+import { recordedDigest } from "../../../../tools/lock/release-record.ts";
 
 const tree = (...paths: string[]): FileTree => ({
   name: "the tree",
@@ -17,31 +22,94 @@ const chosen = (files: ReturnType<typeof choose>) =>
 const roms = (directory: string) =>
   ["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"].map((rom) => `${directory}/${rom}`);
 
-test("a GPU payload for TDX takes the GPU's image and kernel, and the QEMU that the release has", () => {
-  const release = tree(
+/** Paths of release archives by version: what tools/packaging/kata-deploy puts together at these tags. */
+function releaseTree(version: string, archive: "kata-static" | "kata-go-static"): FileTree {
+  const composed = version >= "4";
+  const both = version < "4.1" || archive === "kata-static";
+  const guest = (...names: string[]) => names.map((name) => `share/kata-containers/${name}`);
+  const go = version < "4.1" || archive === "kata-go-static";
+  const templates = ["snp", "tdx", "nvidia-gpu-snp", "nvidia-gpu-tdx"].map((name) => `configuration-qemu-${name}`);
+  return tree(
     ...[
-      "bin/containerd-shim-kata-v2",
       "bin/qemu-system-x86_64",
-      "share/ovmf/OVMF.inteltdx.fd",
+      "bin/qemu-system-x86_64-snp-experimental",
+      "bin/qemu-system-x86_64-tdx-experimental",
       "share/ovmf/AMDSEV.fd",
+      "share/ovmf/OVMF.inteltdx.fd",
+      ...guest("vmlinuz.container", "vmlinuz-nvidia-gpu.container"),
+      ...["", "-snp-experimental", "-tdx-experimental"].flatMap((build) => roms(`share/kata-qemu${build}/qemu`)),
+      ...(go
+        ? [
+            "bin/containerd-shim-kata-v2",
+            "bin/kata-runtime",
+            ...guest("kata-containers-confidential.img", "root_hash_confidential.txt"),
+            ...guest("kata-containers-nvidia-gpu-confidential.img", "root_hash_nvidia-gpu-confidential.txt"),
+            ...templates.map((name) => `share/defaults/kata-containers/${name}.toml`),
+          ]
+        : []),
+      ...(both ? ["runtime-rs/bin/containerd-shim-kata-v2"] : []),
+      ...(both && composed
+        ? [
+            ...guest("kata-containers.img", "root_hash_base.txt", "kata-containers-nvidia.img", "root_hash_nvidia.txt"),
+            ...["coco", "nvidia-gpu"].flatMap((name) =>
+              guest(`kata-containers-${name}-extension.img`, `root_hash_${name}-extension.txt`),
+            ),
+            ...templates.map((name) => `share/defaults/kata-containers/runtime-rs/${name}-runtime-rs.toml`),
+          ]
+        : []),
     ].map((path) => `opt/kata/${path}`),
-    ...[
-      "vmlinuz.container",
-      "vmlinuz-nvidia-gpu.container",
-      "kata-containers-confidential.img",
-      "kata-containers-nvidia-gpu-confidential.img",
-    ].map((path) => `opt/kata/share/kata-containers/${path}`),
-    ...roms("opt/kata/share/kata-qemu/qemu"),
   );
-  const { files, verityParams } = kataRelease("metal-qemu-tdx-gpu", "kata-go", release);
-  expect(chosen(choose(files, release))).toMatchObject({
-    "bin/qemu-system-x86_64": "opt/kata/bin/qemu-system-x86_64",
-    "share/OVMF.fd": "opt/kata/share/ovmf/OVMF.inteltdx.fd",
-    "share/kata-kernel": "opt/kata/share/kata-containers/vmlinuz-nvidia-gpu.container",
-    "share/kata-containers.img": "opt/kata/share/kata-containers/kata-containers-nvidia-gpu-confidential.img",
-    "share/kata-qemu/qemu/kvmvapic.bin": "opt/kata/share/kata-qemu/qemu/kvmvapic.bin",
-  });
-  expect(verityParams).toEqual(["opt/kata/share/kata-containers/root_hash_nvidia-gpu-confidential.txt"]);
+}
+
+const metal = ["metal-qemu-snp", "metal-qemu-tdx", "metal-qemu-snp-gpu", "metal-qemu-tdx-gpu"] as const;
+const locked = kataReleases.flatMap(({ version }) => [
+  { version, flavour: "kata-go" } as const,
+  ...(version >= "4" ? [{ version, flavour: "kata-rs" } as const] : []),
+]);
+
+test.each(locked)("the archive of $version has all that a payload of $flavour needs", ({ version, flavour }) => {
+  const archive = releaseAsset(version, flavour).startsWith("kata-go") ? "kata-go-static" : "kata-static";
+  const release = releaseTree(version, archive);
+  for (const platform of metal) {
+    const gpu = platform.endsWith("-gpu");
+    const tee = platform.includes("snp") ? "snp" : "tdx";
+    const layout = kataRelease(platform, flavour, release);
+    const files = chosen(choose(layout.files, release));
+    const build = gpu ? `-${tee}-experimental` : "";
+    const share = "opt/kata/share/kata-containers";
+    expect(files).toMatchObject({
+      // Upstream's own choice: the experimental builds are for GPUs.
+      "bin/qemu-system-x86_64": `opt/kata/bin/qemu-system-x86_64${build}`,
+      [`share/kata-qemu${build}/qemu/kvmvapic.bin`]: `opt/kata/share/kata-qemu${build}/qemu/kvmvapic.bin`,
+      "share/OVMF.fd": `opt/kata/share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`,
+      "share/kata-kernel": `${share}/vmlinuz${gpu ? "-nvidia-gpu" : ""}.container`,
+    });
+    const image =
+      flavour === "kata-rs"
+        ? `kata-containers${gpu ? "-nvidia" : ""}.img`
+        : `kata-containers${gpu ? "-nvidia-gpu" : ""}-confidential.img`;
+    expect(files["share/kata-containers.img"]).toBe(`${share}/${image}`);
+    const extensions = flavour === "kata-go" ? [] : gpu ? ["nvidia-gpu", "coco"] : ["coco"];
+    expect(layout.extensions).toEqual(
+      extensions.map((name) => ({
+        name: name.replace("nvidia-", ""),
+        path: `share/kata-containers-${name}-extension.img`,
+        verityParams: `${share}/root_hash_${name}-extension.txt`,
+      })),
+    );
+    for (const { name, path } of layout.extensions) {
+      expect(files[path]).toBe(`opt/kata/share/kata-containers/${path.slice("share/".length)}`);
+      expect(extensionName(path)).toBe(name);
+    }
+    for (const text of [layout.verityParams, layout.template]) expect(release.resolve(text), text).toBe(text);
+  }
+});
+
+test("a GPU payload takes the plain QEMU of a release that has no other", () => {
+  const full = releaseTree("4.1.0", "kata-go-static");
+  const release = tree(...full.paths.filter((path) => !path.includes("experimental")));
+  const { files } = kataRelease("metal-qemu-tdx-gpu", "kata-go", release);
+  expect(chosen(choose(files, release))["bin/qemu-system-x86_64"]).toBe("opt/kata/bin/qemu-system-x86_64");
 });
 
 test("Kata's releases have nothing for Cloud Hypervisor with SNP", () => {
@@ -94,7 +162,6 @@ test("AKS: IGVM and snapshotter; everything that is missing is said at once", ()
 });
 
 test.each([
-  ["3.20.0", "kata-go", "kata-static-3.20.0-amd64.tar.xz"],
   ["3.32.0", "kata-go", "kata-static-3.32.0-amd64.tar.zst"],
   ["4.0.0", "kata-go", "kata-static-4.0.0-amd64.tar.zst"],
   ["4.1.0", "kata-rs", "kata-static-4.1.0-amd64.tar.zst"],
@@ -103,13 +170,120 @@ test.each([
   expect(releaseAsset(version, flavour)).toBe(asset);
 });
 
-test("a release without a known digest is not even asked for", async () => {
-  const fetchIt = (version: string) =>
-    fetchKataRelease({ version, flavour: "kata-go", mirror: "http://127.0.0.1:1" }, () => {});
-  await expect(fetchIt("4.3.0")).rejects.toThrow(
-    "No digest of kata-go-static-4.3.0-amd64.tar.zst is known here. Give the SHA-256 that GitHub shows beside it at",
-  );
-  await expect(fetchIt("latest")).rejects.toThrow('"latest" is no Kata release');
+describe("a release whose digest is not known here", () => {
+  const asset = "kata-go-static-4.3.0-amd64.tar.zst";
+  const sha256 = "5".repeat(64);
+  const record = { tag_name: "4.3.0", assets: [{ name: asset, digest: `sha256:${sha256}` }] };
+  let server: Server;
+  let answer: { status: number; body: string };
+  let asked: string[];
+  beforeEach(async () => {
+    answer = { status: 200, body: JSON.stringify(record) };
+    asked = [];
+    server = createServer((request, response) => {
+      asked.push(request.url ?? "");
+      const isRecord = /release\.json$|\/tags\//.test(request.url ?? "");
+      response.writeHead(isRecord ? answer.status : 404).end(isRecord ? answer.body : "");
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+  });
+  afterEach(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const origin = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const fetchIt = (more: { mirror?: string; sha256?: string }, said: string[] = []) =>
+    fetchKataRelease({ version: "4.3.0", flavour: "kata-go", api: `${origin()}/api`, ...more }, (line) =>
+      said.push(line),
+    );
+
+  test("has the one that GitHub recorded, and it is said that nobody signed that", async () => {
+    expect(await recordedDigest({ version: "4.3.0", asset, api: `${origin()}/api` })).toEqual({
+      sha256,
+      from: `${origin()}/api/repos/kata-containers/kata-containers/releases/tags/4.3.0`,
+    });
+    const said: string[] = [];
+    await expect(fetchIt({ mirror: origin() }, said)).rejects.toThrow(`${origin()}/${asset}`);
+    expect(said[0]).toBe(
+      `The digest of ${asset} is not known here; ${origin()}/release.json says ${sha256}. Nobody signed that: compare it with somebody else's record before you commit the manifest.`,
+    );
+    expect(asked).toContain(`/${asset}`);
+  });
+
+  test.each([
+    ["another release's record", () => ({ ...record, tag_name: "4.2.0" }), "is the record of 4.2.0, not of 4.3.0"],
+    ["one without the archive", () => ({ ...record, assets: [] }), `has no asset ${asset}`],
+    [
+      "one without digests",
+      () => ({ ...record, assets: [{ name: asset, digest: null }] }),
+      `has no SHA-256 of ${asset}`,
+    ],
+    ["another kind of digest", () => ({ ...record, assets: [{ name: asset, digest: "md5:00" }] }), "has no SHA-256"],
+    ["no record", () => ["nothing"], "is no record of a release"],
+  ])("%s is none", async (_, body, problem) => {
+    answer.body = JSON.stringify(body());
+    await expect(fetchIt({ mirror: origin() })).rejects.toThrow(problem);
+    expect(asked).toEqual(["/release.json"]);
+  });
+
+  test("a server that does not have it, or is without TLS, gives none: the user does", async () => {
+    answer.status = 403;
+    await expect(fetchIt({ mirror: origin() })).rejects.toThrow(
+      `No digest of ${asset} is known here, and ${origin()}/release.json answered 403. Give the SHA-256 that GitHub shows beside it at`,
+    );
+    await expect(fetchIt({ mirror: "http://mirror.invalid" })).rejects.toThrow("is without TLS, so it is not asked");
+    asked = [];
+    await expect(fetchIt({ mirror: origin(), sha256: "6".repeat(64) })).rejects.toThrow(`${origin()}/${asset}`);
+    expect(asked).not.toContain("/release.json");
+  });
+
+  test("is a release", async () => {
+    await expect(fetchKataRelease({ version: "latest", flavour: "kata-go" }, () => {})).rejects.toThrow(
+      '"latest" is no Kata release',
+    );
+  });
+});
+
+test("of a release's own configuration the agent's parameters are not taken, and what is empty says nothing", () => {
+  const text = `[hypervisor.qemu]
+rootfs_type = "erofs"
+kernel_params = "cgroup_no_v1=all agent.debug_console x=\\"a  b\\" agent.log=debug nvrc.smi.srs=1"
+kernel_verity_params = ""
+[[hypervisor.qemu.guest_extension_images]]
+name = "coco"
+path = "/opt/kata/x.img"
+verity_params = "root_hash=1"
+[agent.kata]
+`;
+  expect(guestOfTemplate(text, "file")).toEqual({
+    guest: {
+      rootfsType: "erofs",
+      kernelParams: 'cgroup_no_v1=all x="a  b" nvrc.smi.srs=1',
+      kernelVerityParams: undefined,
+      extensions: { coco: "root_hash=1" },
+    },
+    left: ["agent.debug_console", "agent.log=debug"],
+  });
+});
+
+test("extensions have their parameters and their order from the source, and none is forgotten", () => {
+  const base = { kernelVerityParams: "root_hash=base" };
+  const files = ["coco", "gpu"].map((name) => ({ name, path: `share/${name}` }));
+  const complete = (extensions: Record<string, string>, there = files) =>
+    completeGuest("metal-qemu-snp", "kata-rs", "4.1.0", [base, { extensions }], there);
+  expect(complete({ gpu: "root_hash=gpu", coco: "root_hash=coco" })?.extensions).toEqual([
+    { name: "gpu", path: "share/gpu", verityParams: "root_hash=gpu" },
+    { name: "coco", path: "share/coco", verityParams: "root_hash=coco" },
+  ]);
+  expect(() => complete({ coco: "root_hash=coco" })).toThrow("extension gpu (share/gpu) is not known");
+  expect(() => complete({ coco: "", gpu: "root_hash=gpu" })).toThrow("extension coco (share/coco) is not known");
+  expect(() => complete({ coco: "a", gpu: "b" }, [])).toThrow("has the extension coco, but its file is not there");
+});
+
+test("what is usual of a GPU's image is erofs since 3.31", () => {
+  const of = (version: string) =>
+    completeGuest("metal-qemu-snp-gpu", "kata-go", version, [{ kernelVerityParams: "root_hash=1" }])?.rootfsType;
+  expect([of("3.30.0"), of("3.31.0"), of("4.3.0")]).toEqual(["ext4", "erofs", "erofs"]);
 });
 
 test("a Kata configuration says how its guest boots, with capitals or without", () => {
@@ -127,16 +301,16 @@ test("a Kata configuration says how its guest boots, with capitals or without", 
 
 test("the guest's parameters: the first source wins, and one without a root hash is refused", () => {
   const guest = { rootfsType: "ext4", kernelParams: "roothash=aa" } as const;
-  expect(completeGuest("metal-qemu-snp", "contrast-go", [{ kernelParams: "roothash=bb" }, guest])).toEqual({
+  expect(completeGuest("metal-qemu-snp", "contrast-go", "3.31.0", [{ kernelParams: "roothash=bb" }, guest])).toEqual({
     rootfsType: "ext4",
     kernelParams: "roothash=bb",
     kernelVerityParams: "",
   });
-  expect(() => completeGuest("metal-qemu-snp", "contrast-go", [{}])).toThrow(
+  expect(() => completeGuest("metal-qemu-snp", "contrast-go", "3.31.0", [{}])).toThrow(
     /The root hash of the guest image is not known/,
   );
   // An IGVM file holds it.
-  expect(completeGuest("aks-clh-snp", "contrast-go", [{}])).toEqual({
+  expect(completeGuest("aks-clh-snp", "contrast-go", "3.2.0.azl2", [{}])).toEqual({
     rootfsType: "ext4",
     kernelParams: "",
     kernelVerityParams: "",
