@@ -24,7 +24,7 @@ interface Variant {
 
 /**
  * The builds of Kata's Go runtime whose command lines are known. Upstream's are those that the real runtime makes of the
- * files that are rendered here (test/campaigns/kata-command-line.ts), one of them confirmed by the RTMR2 of a TDX quote;
+ * files that are rendered here (test/campaigns/kata-agreement.ts), one of them confirmed by the RTMR2 of a TDX quote;
  * for Contrast it is the prefix that its package of the runtime records. Contrast dropped `nr_cpus` with a patch in its
  * build of 3.28.0 (its 3.21.0 still had it), upstream did for confidential guests in 3.32.0.
  */
