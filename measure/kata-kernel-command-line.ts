@@ -68,7 +68,7 @@ const harmlessForRs: Harmless = {
  * not: the line must then be given as data, because a guess would be a reference value that no guest ever has.
  *
  * Upstream's lines are those that the real runtimes make of the files that are rendered here (test/campaigns/
- * kata-command-line.ts), one of them confirmed by the RTMR2 of a TDX quote; Contrast's begin with what its package of the
+ * kata-agreement.ts), one of them confirmed by the RTMR2 of a TDX quote; Contrast's begin with what its package of the
  * runtime records.
  */
 export function kataCommandLine(build: KataBuild, configuration: KataConfiguration): string | undefined {
