@@ -32,6 +32,7 @@ const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but doe
 const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
 const kubeletRoot =
   "The kubelet's directory is assumed to be /var/lib/kubelet: on k0s, ConfigMaps and Secrets that change do not reach running guests.";
+const noTee = "Pods run in VMs, but the host can read their memory: no memory encryption, no attestation.";
 const gpuUntried = "GPU passthrough has not been tested on real hardware.";
 
 const notHere = (flavour: string, platform: string): Pair => ({
@@ -55,6 +56,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported("3.17.0", kubeletRoot),
     "metal-qemu-snp-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
     "metal-qemu-tdx-gpu": supported("3.17.0", kubeletRoot, gpuUntried),
+    "metal-qemu-insecure": supported("3.27.0", noTee, kubeletRoot),
     local: notHere("contrast-go", "local"),
   },
   "kata-go": {
@@ -64,6 +66,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported("3.27.0", noInitrd, kubeletRoot),
     "metal-qemu-snp-gpu": supported("3.27.0", noInitrd, noIdBlock, cpuModel, kubeletRoot, gpuUntried),
     "metal-qemu-tdx-gpu": supported("3.27.0", noInitrd, kubeletRoot, gpuUntried),
+    "metal-qemu-insecure": supported("3.27.0", noTee, noInitrd, kubeletRoot),
     local: notHere("kata-go", "local"),
   },
   "kata-rs": {
@@ -72,6 +75,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported("4.0.0", noInitrd, rsGuestPull),
     "metal-qemu-snp-gpu": noColdPlug,
     "metal-qemu-tdx-gpu": noColdPlug,
+    "metal-qemu-insecure": supported("4.0.0", noTee, noInitrd, rsGuestPull),
     local: notHere("kata-rs", "local"),
   },
   none: {
@@ -80,6 +84,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": notHere("none", "metal-qemu-tdx"),
     "metal-qemu-snp-gpu": notHere("none", "metal-qemu-snp-gpu"),
     "metal-qemu-tdx-gpu": notHere("none", "metal-qemu-tdx-gpu"),
+    "metal-qemu-insecure": notHere("none", "metal-qemu-insecure"),
     local: supported("", "Pods are ordinary containers of the node: no VM, no memory encryption, no attestation."),
   },
 };

@@ -150,7 +150,8 @@ function rows({ platform, flavour, path, guest }: KataConfigurationInput): Row[]
     hypervisor("block_device_aio", "threads", qemu),
     hypervisor("vm_rootfs_driver", "virtio-blk-pci", { "qemu kata-rs": always }),
     hypervisor("disable_image_nvdimm", true, qemu),
-    hypervisor("disable_nesting_checks", snp, qemu),
+    // In a virtual machine, Kata would give its guests legacy devices. Upstream asks for the check with TDX alone.
+    hypervisor("disable_nesting_checks", platform.vmm === "qemu" && platform.tee !== "tdx", qemu),
     hypervisor("disable_guest_selinux", true, qemu),
     hypervisor("cold_plug_vfio", platform.gpu ? "root-port" : undefined, qemuGo),
 

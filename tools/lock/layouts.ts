@@ -1,6 +1,6 @@
 import type { FlavourName } from "../../runtime/flavours.ts";
 import type { FileRole } from "../../runtime/manifest.ts";
-import { platforms } from "../../runtime/platforms.ts";
+import { platforms, type Tee } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import type { FileTree } from "./archives.ts";
@@ -24,6 +24,11 @@ export interface Chosen {
 const shimPath = "bin/containerd-shim-contrast-cc-v2";
 /** Option ROMs that QEMU loads for the devices that Kata gives a guest. */
 const optionRoms = ["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
+/** What QEMU boots where no firmware is named: SeaBIOS. */
+const seaBios = "bios-256k.bin";
+const romsFor = (tee: Tee) => (tee === "none" ? [seaBios, ...optionRoms] : optionRoms);
+
+const firmware = (from: string): Wanted => ({ role: "firmware", path: "share/OVMF.fd", from: [from] });
 
 /**
  * What a Kata release archive holds for a platform, below opt/kata (release assets 3.24 to 4.1). QEMU finds its ROMs
@@ -55,15 +60,11 @@ export function kataRelease(
       from: [kata(rs ? "runtime-rs/bin/containerd-shim-kata-v2" : "bin/containerd-shim-kata-v2")],
     },
     { role: "vmm", path: "bin/qemu-system-x86_64", from: [kata(`bin/qemu-system-x86_64${build}`)] },
-    ...optionRoms.map((rom): Wanted => {
+    ...romsFor(tee).map((rom): Wanted => {
       const path = `share/kata-qemu${build}/qemu/${rom}`;
       return { role: "vmm-data", path, from: [kata(path)] };
     }),
-    {
-      role: "firmware",
-      path: "share/OVMF.fd",
-      from: [kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`)],
-    },
+    ...(tee === "none" ? [] : [firmware(kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`))]),
     { role: "kernel", path: "share/kata-kernel", from: kernels.map((name) => kata(`share/kata-containers/${name}`)) },
     {
       role: "rootfs",
@@ -109,8 +110,13 @@ export function runtimeDirectoryLayout(
   return [
     shim,
     same("vmm", "bin/qemu-system-x86_64", `${tee}/bin/qemu-system-x86_64`),
-    ...optionRoms.map((rom) => optional(same("vmm-data", `share/qemu/${rom}`, `${tee}/share/qemu/${rom}`))),
-    same("firmware", "share/OVMF.fd", `${tee}/share/OVMF.fd`),
+    ...romsFor(tee).map((rom) => {
+      const found = same("vmm-data", `share/qemu/${rom}`, `${tee}/share/qemu/${rom}`);
+      return rom === seaBios ? found : optional(found);
+    }),
+    tee === "none"
+      ? optional(same("firmware", "share/OVMF.fd"))
+      : same("firmware", "share/OVMF.fd", `${tee}/share/OVMF.fd`),
     same("kernel", "share/kata-kernel"),
     rootfs,
     runtime,

@@ -3,6 +3,7 @@ import { basename, join } from "node:path";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
@@ -55,8 +56,11 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
-      const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine });
-      return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
+      // Without a TEE nothing is measured, so any firmware will do; that the image fits its hash tree is checked all the same.
+      const hasTee = platforms[platform].tee !== "none";
+      const inputs = hasTee ? files : files.filter(({ role }) => role !== "firmware");
+      const measurement = measurementOf(target, inputs, { guest, commandLine: request.commandLine });
+      return { manifest: { ...described, ...(hasTee && { measurement }) }, files: files.map(({ role, path }) => ({ role, path })) };
     },
     progress,
     (candidate) => void deriveRuntime({ platform, manifest: candidate }),

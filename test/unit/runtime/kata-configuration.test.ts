@@ -3,6 +3,7 @@ import toml from "@iarna/toml";
 import { describe, expect, test } from "vitest";
 import { deriveRuntime } from "../../../measure/runtime.ts";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
+import { platforms } from "../../../runtime/platforms.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { fixtureManifest } from "./fixtures.ts";
@@ -55,7 +56,7 @@ describe("Kata configuration", () => {
   });
 
   const versions = ["3.17.0", "3.24.0", "3.26.0", "3.27.0", "3.28.0", "3.29.0", "3.30.0", "3.32.0", "4.0.0", "4.1.0"];
-  const confidential = supported.filter(({ platform }) => platform.startsWith("metal"));
+  const confidential = supported.filter(({ platform }) => platforms[platform].vmm === "qemu" && !platforms[platform].insecure);
 
   test.each(confidential)("$platform with $flavour: what binds the guest image is in the file", (pair) => {
     const { measurement: _, ...manifest } = fixtureManifest(pair.flavour);
