@@ -21,8 +21,7 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
   const lines = changes.flatMap(({ added, replaced, specBefore, specAfter }) =>
     added.flatMap(({ handler, platform }) => {
       // What another group has already, verifiers know already.
-      if (seen.has(handler) || before.some((card) => card.handler === handler) || teeOf(platform) === "none")
-        return [];
+      if (seen.has(handler) || before.some((card) => card.handler === handler) || teeOf(platform) === "none") return [];
       seen.add(handler);
       const old = replaced.find((pair) => pair.after.handler === handler)?.before.handler;
       const [cardBefore, cardAfter] = [cardOf(before, old), cardOf(after, handler)];

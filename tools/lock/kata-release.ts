@@ -67,3 +67,10 @@ export async function fetchKataRelease(
   const archive = await download({ url, sha256, ca, ...(directory ? { directory } : {}) }, progress);
   return { archives: [archive], reference: `${url}#sha256=${sha256}`, sha256 };
 }
+
+/** The newest release of which the digest of a flavour's archive is known here. */
+export function newestRelease(flavour: FlavourName): string {
+  const known = Object.keys(knownDigests).flatMap((asset) => /-(\d+\.\d+\.\d+)-amd64/.exec(asset)?.[1] ?? []);
+  const ofFlavour = known.filter((version) => releaseAsset(version, flavour) in knownDigests);
+  return ofFlavour.reduce((newest, version) => (isAtLeast(version, newest) ? version : newest));
+}

@@ -93,6 +93,7 @@ export function runtimeDirectoryLayout(
     const path = paths.find((candidate) => tree.resolve(at(candidate))) ?? paths[0];
     return { role, path, from: paths.map(at) };
   };
+  const ofTee = (role: FileRole, path: string) => same(role, path, ...(tee === "none" ? [] : [`${tee}/${path}`]));
   const optional = (wanted: Wanted): Wanted => ({ ...wanted, optional: true });
   const shim: Wanted = { role: "shim", path: shimPath, from: [at(shimPath), at("bin/containerd-shim-kata-v2")] };
   const rootfs = same("rootfs", "share/kata-containers.img");
@@ -109,14 +110,12 @@ export function runtimeDirectoryLayout(
   const initrd = optional(same("initrd", "share/kata-initrd.zst", "share/kata-initrd.gz"));
   return [
     shim,
-    same("vmm", "bin/qemu-system-x86_64", `${tee}/bin/qemu-system-x86_64`),
+    ofTee("vmm", "bin/qemu-system-x86_64"),
     ...romsFor(tee).map((rom) => {
-      const found = same("vmm-data", `share/qemu/${rom}`, `${tee}/share/qemu/${rom}`);
+      const found = ofTee("vmm-data", `share/qemu/${rom}`);
       return rom === seaBios ? found : optional(found);
     }),
-    tee === "none"
-      ? optional(same("firmware", "share/OVMF.fd"))
-      : same("firmware", "share/OVMF.fd", `${tee}/share/OVMF.fd`),
+    tee === "none" ? optional(ofTee("firmware", "share/OVMF.fd")) : ofTee("firmware", "share/OVMF.fd"),
     same("kernel", "share/kata-kernel"),
     rootfs,
     runtime,

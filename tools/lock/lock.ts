@@ -60,7 +60,10 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
       const hasTee = platforms[platform].tee !== "none";
       const inputs = hasTee ? files : files.filter(({ role }) => role !== "firmware");
       const measurement = measurementOf(target, inputs, { guest, commandLine: request.commandLine });
-      return { manifest: { ...described, ...(hasTee && { measurement }) }, files: files.map(({ role, path }) => ({ role, path })) };
+      return {
+        manifest: { ...described, ...(hasTee && { measurement }) },
+        files: files.map(({ role, path }) => ({ role, path })),
+      };
     },
     progress,
     (candidate) => void deriveRuntime({ platform, manifest: candidate }),

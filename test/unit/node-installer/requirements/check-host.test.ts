@@ -64,7 +64,7 @@ test.each([
 ] as const)("no sentence calls the VMs of %s what they are not", async (platform, remedy) => {
   const facts = await gather({ ...milan, "/proc/cpuinfo": "processor: 0\nCPU implementer: 0x41\n" });
   expect(checkHost(facts, [platforms[platform].host]).map(({ message }) => message)).toEqual([
-    `This CPU's vendor is "": ${remedy}.`,
+    `This CPU's vendor is "unknown": ${remedy}.`,
   ]);
 });
 
