@@ -300,7 +300,10 @@ export class MemoryNode {
       ),
     runSandbox: () => this.call("RunPodSandbox", () => "1"),
     stopSandbox: () => this.call("StopPodSandbox", () => undefined),
-    removeSandbox: () => this.call("RemovePodSandbox", () => undefined),
+    removeSandbox: (id) =>
+      this.call("RemovePodSandbox", () => {
+        this.sandboxes = this.sandboxes.filter((_, index) => String(index) !== id);
+      }),
     close: () => undefined,
   };
 
