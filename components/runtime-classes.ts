@@ -39,7 +39,7 @@ export interface OverheadArgs {
 export interface RuntimeClassArgs {
   /** The runtime's name on nodes, and the class's in the cluster. Plain, because it is part of the resource's name. */
   handler: string;
-  /** aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu or local. Plain: see `handler`. */
+  /** aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure or local. Plain: see `handler`. */
   platform: PlatformName;
   /**
    * What Kubernetes adds to the requests of each pod.

@@ -11,7 +11,7 @@ import type { DistributionName, PlatformName } from "./words.ts";
 
 /** A runtime: a payload on a platform. Everything here decides the handler, which names resources: plain values. */
 export interface PayloadArgs {
-  /** aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu or local. */
+  /** aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure or local. */
   platform: PlatformName;
   /**
    * The payload's manifest, a document that the lock command writes.

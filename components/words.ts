@@ -16,6 +16,8 @@ export const PlatformName = {
   MetalQemuSnpGpu: "metal-qemu-snp-gpu",
   /** The same with GPUs; experimental. */
   MetalQemuTdxGpu: "metal-qemu-tdx-gpu",
+  /** QEMU without a TEE: a VM, but nothing is confidential. For developing on any machine with KVM. */
+  MetalQemuInsecure: "metal-qemu-insecure",
   /** No virtual machine and no TEE: nothing is confidential. For trying on any machine. */
   Local: "local",
 } as const;

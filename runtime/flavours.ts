@@ -33,6 +33,7 @@ const rsIdBlock = "Guests start without an ID block: runtime-rs reads it but doe
 const rsGuestPull = "Pulling images in the guest is one of runtime-rs's experimental features.";
 const rsKubeletRoot =
   "runtime-rs takes the kubelet's directory for /var/lib/kubelet: on k0s and MicroK8s, ConfigMaps and Secrets that change do not reach running guests.";
+const noTee = "Pods run in VMs, but the host can read their memory: no memory encryption, no attestation.";
 const gpuUntried = "GPU passthrough has not been tested on real hardware.";
 
 const notHere = (flavour: string, platform: string): Pair => ({
@@ -59,6 +60,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported(go),
     "metal-qemu-snp-gpu": supported(go, gpuUntried),
     "metal-qemu-tdx-gpu": supported(go, gpuUntried),
+    "metal-qemu-insecure": supported(go, noTee),
     local: notHere("contrast-go", "local"),
   },
   "kata-go": {
@@ -67,6 +69,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported(go, ...goLimits),
     "metal-qemu-snp-gpu": supported(go, ...goLimits, noIdBlock, cpuModel, gpuUntried),
     "metal-qemu-tdx-gpu": supported(go, ...goLimits, gpuUntried),
+    "metal-qemu-insecure": supported(go, noTee, ...goLimits),
     local: notHere("kata-go", "local"),
   },
   "kata-rs": {
@@ -75,6 +78,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": supported(rs, ...rsLimits),
     "metal-qemu-snp-gpu": supported(rs, ...rsLimits, rsIdBlock, cpuModel, gpuUntried),
     "metal-qemu-tdx-gpu": supported(rs, ...rsLimits, gpuUntried),
+    "metal-qemu-insecure": supported(rs, noTee, ...rsLimits),
     local: notHere("kata-rs", "local"),
   },
   none: {
@@ -83,6 +87,7 @@ export const pairs: Record<FlavourName, Record<PlatformName, Pair>> = {
     "metal-qemu-tdx": notHere("none", "metal-qemu-tdx"),
     "metal-qemu-snp-gpu": notHere("none", "metal-qemu-snp-gpu"),
     "metal-qemu-tdx-gpu": notHere("none", "metal-qemu-tdx-gpu"),
+    "metal-qemu-insecure": notHere("none", "metal-qemu-insecure"),
     local: supported("", "Pods are ordinary containers of the node: no VM, no memory encryption, no attestation."),
   },
 };

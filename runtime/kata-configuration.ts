@@ -108,6 +108,7 @@ function rows({ platform, flavour, kataVersion, path, place, guest, kubeletRoot 
   const isClh = platform.vmm === "cloud-hypervisor";
   const { tee, gpu } = platform;
   const snp = tee === "snp";
+  const insecureVm = platform.vmm === "qemu" && tee === "none";
   const upstream = flavour === "kata-go" || flavour === "kata-rs";
   const facts = kataFacts(kataVersion);
   const { guestMemoryMiB } = podCosts(platform, flavour);
@@ -162,8 +163,9 @@ function rows({ platform, flavour, kataVersion, path, place, guest, kubeletRoot 
     hypervisor("block_device_aio", "threads", qemu),
     hypervisor("vm_rootfs_driver", "virtio-blk-pci", rs),
     hypervisor("disable_image_nvdimm", true, qemu),
-    hypervisor("disable_nesting_checks", snp && !(gpu && upstream), go),
-    hypervisor("disable_nesting_checks", snp || gpu, rs),
+    // In a virtual machine, Kata would give its guests legacy devices.
+    hypervisor("disable_nesting_checks", (snp && !(gpu && upstream)) || insecureVm, go),
+    hypervisor("disable_nesting_checks", snp || gpu || insecureVm, rs),
     hypervisor("disable_guest_selinux", true, qemu),
     hypervisor("cold_plug_vfio", gpu ? "root-port" : undefined, qemu),
     hypervisor("pcie_root_port", gpu ? 8 : undefined, rs),

@@ -57,7 +57,7 @@ const upstreamGpu: PodCosts = {
 
 const metalRoles = ["shim", "vmm", "firmware", "kernel", "rootfs"] as const;
 
-const metal = (tee: MeasuringTee, gpu: boolean): Platform => {
+const metal = (tee: MeasuringTee, gpu: boolean) => {
   // The guest pulls images into memory; with GPU drivers Contrast's own components need about 600 MiB.
   const guestMemoryMiB = gpu ? 1024 : 512;
   return {
@@ -75,6 +75,21 @@ const metal = (tee: MeasuringTee, gpu: boolean): Platform => {
     extendedResource: tee === "snp" ? "sev-snp.amd.com/esids" : "tdx.intel.com/keys",
     requiredRoles: metalRoles,
     host: { tee, virtualization: "kvm", gpu, guestPull: true },
+  } satisfies Platform;
+};
+
+/** The same VM on any machine with KVM, a virtual one included: for developing, and for seeing a pod in a VM at all. */
+const insecureMetal = (): Platform => {
+  const { extendedResource, ...secure } = metal("snp", false);
+  return {
+    ...secure,
+    title: "QEMU without a TEE: pods run in VMs that the host can read, for developing on any machine with KVM",
+    tee: "none",
+    insecure: true,
+    kataConfigPath: "etc/configuration-qemu-insecure.toml",
+    // Nothing measures the firmware: without one, QEMU takes the SeaBIOS that lies among its own files.
+    requiredRoles: metalRoles.filter((role) => role !== "firmware"),
+    host: { ...secure.host, tee: "none" },
   };
 };
 
@@ -98,6 +113,7 @@ export const platforms: Record<PlatformName, Platform> = {
   "metal-qemu-tdx": metal("tdx", false),
   "metal-qemu-snp-gpu": metal("snp", true),
   "metal-qemu-tdx-gpu": metal("tdx", true),
+  "metal-qemu-insecure": insecureMetal(),
   local: {
     title: "no VM and no TEE: containerd's runc shim in place of Kata's, for trials and tests",
     vmm: "none",

@@ -10,6 +10,7 @@ export const platformNames = [
   "metal-qemu-tdx",
   "metal-qemu-snp-gpu",
   "metal-qemu-tdx-gpu",
+  "metal-qemu-insecure",
   "local",
 ] as const;
 export type PlatformName = (typeof platformNames)[number];

@@ -17,10 +17,12 @@ const startMarginMs = 60_000;
 /** For a runtime whose configuration does not say how long it waits. */
 const usualDialSeconds = 120;
 
-/** How long a runtime waits for its guest, as its Kata configuration says. */
+/** How long a runtime waits for its guest, as its Kata configuration says: the Go runtime's key, or runtime-rs's. */
 export function dialSecondsOf(kataConfiguration: string): number | undefined {
   const seconds = /^dial_timeout = (\d+)$/m.exec(kataConfiguration)?.[1];
-  return seconds === undefined ? undefined : Number(seconds);
+  if (seconds !== undefined) return Number(seconds);
+  const milliseconds = /^reconnect_timeout_ms = (\d+)$/m.exec(kataConfiguration)?.[1];
+  return milliseconds === undefined ? undefined : Math.ceil(Number(milliseconds) / 1000);
 }
 
 /** What a sandbox that ran our shim has shown. */
@@ -98,16 +100,25 @@ async function startAndLook(
   return { ...sight, leftOver: await removeCgroups(host) };
 }
 
-/** A guest's own errors end in a backtrace of addresses, and one that does not come up in the words of a dead connection. */
+/** A guest that does not come up, in the words of either runtime: those of a dead connection. */
+const noAnswer = /timed out connecting to (vsock|hybrid|unix)|grpc server is working|vsock: failed to connect/i;
+const whereToLook = "Look at the lines of kata and qemu in the journal of containerd's unit on the node";
+
+/** Where the message ends that a person understands: an error of the guest's own goes on with addresses and causes. */
+const backtrace = /\s*(Stack backtrace:|\n\s+0: <unknown>).*$/s;
+
 function startFailure(handler: string, error: unknown, dialSeconds: number): string {
-  const [message = ""] = (error instanceof Error ? error.message : String(error)).split(/\s*Stack backtrace:/, 1);
-  if (/timed out connecting to (vsock|hybrid|unix)|Failed to Check if grpc server is working/i.test(message)) {
+  const message = error instanceof Error ? error.message : String(error);
+  const said = message.replace(backtrace, "").replace(/\s+/g, " ").trim();
+  const subject = `a sandbox of handler ${handler} cannot run`;
+  if (noAnswer.test(said))
     return (
-      `a sandbox of handler ${handler} cannot run: the VM was started, but its guest did not answer within ${dialSeconds} s (dial_timeout). ` +
-      `Its kernel or its root file system does not come up; containerd's journal on the node has the guest's console if debugging is on. containerd says: ${message}`
+      `${subject}: the VM was started, but its guest did not answer within ${dialSeconds} s (dial_timeout): its kernel or its root file system does not come up. ` +
+      `${whereToLook}. containerd says: ${said}`
     );
-  }
-  return `a sandbox of handler ${handler} cannot run: ${message}`;
+  return backtrace.test(message)
+    ? `${subject}: its guest came up, and its agent refused: ${said}. ${whereToLook}`
+    : `${subject}: ${said}`;
 }
 
 /** The sandbox of one attempt. Its id may be unknown, if containerd did not answer in time. */

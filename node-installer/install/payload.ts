@@ -105,11 +105,14 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
     for (const file of missing) {
       const staged = posix.join(staging, file.path);
       await host.makeDirectory(posix.dirname(staged), 0o755);
-      const source = join(payloads, runtime.payload, file.path);
       const { size, sha256 } = file;
-      await host.copyPayloadFile(source, staged, { size, sha256, mode: modeOf(file) }).catch((error) => {
-        throw isAbsent(error, source) ? notInImage(runtime, source) : error;
-      });
+      const copy = (source: string) => host.copyPayloadFile(source, staged, { size, sha256, mode: modeOf(file) });
+      // The image has the files themselves; the lock command writes them beside their manifest.
+      const source = join(payloads, runtime.payload, file.path);
+      const locked = join(payloads, runtime.payload, "files", file.path);
+      await copy(source)
+        .catch((error) => (isAbsent(error, source) ? copy(locked) : Promise.reject(error)))
+        .catch((error) => Promise.reject(isAbsent(error, locked) ? notInImage(runtime, source) : error));
     }
     const directories = new Set<string>();
     for (const file of missing) {

@@ -123,8 +123,9 @@ function changedSince(before: Seen, now: Seen): string | undefined {
 
 /** A sandbox that an earlier run could not remove is in nobody's way, so that it only gets a line in the log. */
 async function removeStale({ environment, observation }: Attempt): Promise<void> {
-  const { daemon, spec, log } = environment;
-  if (!spec.verifySandbox) return;
+  const { daemon, log } = environment;
+  // A CRI that is down has nothing to be asked, and a spec without a proof may follow one with it.
+  if (observation.serving === undefined) return;
   const reasons = await daemon.removeStaleSandboxes(observation.located).catch((error: unknown) => [sentence(error)]);
   if (reasons.length > 0) log.warn("sandbox-left-over", { reasons });
 }

@@ -124,6 +124,7 @@ export async function passGates(attempt: Attempt): Promise<void> {
         runtime && dialSecondsOf(runtime.kataConfig.content),
       );
       log.info("sandbox-started", { handler: entry.handler, seconds });
+      cluster.metrics.sandboxSeconds[entry.handler] = seconds;
       if (leftOver.length > 0) log.warn("sandbox-left-over", { handler: entry.handler, reasons: leftOver });
     }
   }

@@ -79,7 +79,9 @@ function looking(parts: WatchParts): () => Promise<number> {
     rollbacks.reset();
     doubted = false;
     labels.known();
-    cluster.reporter.report(statusOf(outcome, specHash, retry, await repairsOf(environment)));
+    cluster.reporter.report(
+      statusOf(outcome, specHash, retry, startsOf(outcome, environment) + (await repairsOf(environment))),
+    );
     return outcome.blocked.length > 0 ? blockedLookMs : lookMs;
   };
 
@@ -176,6 +178,15 @@ const codeOf = (error: unknown): string => {
   return known ? error.code : error instanceof ApiError ? "api-unavailable" : "unexpected";
 };
 
+/** A start that takes nearly as long as it may is seen here before it takes longer. */
+function startsOf({ handlers }: Outcome, { cluster }: Environment): string {
+  const { sandboxSeconds } = cluster.metrics;
+  return handlers
+    .flatMap((handler) => (sandboxSeconds[handler] === undefined ? [] : [[handler, sandboxSeconds[handler]]]))
+    .map(([handler, seconds]) => ` A sandbox of ${handler} started in ${seconds} s.`)
+    .join("");
+}
+
 /** A node that is repaired again and again serves, but somebody should know. */
 async function repairsOf({ host }: Environment): Promise<string> {
   const repairs = (await restartsOf(host)).filter((restart) => restart.for === "repair");
@@ -189,14 +200,14 @@ function statusOf(
   { handlers, blocked }: Outcome,
   specHash: string,
   retry: string | undefined,
-  repairs: string,
+  remarks: string,
 ): NodeStatus {
   const token = retry === undefined ? {} : { retry };
   const pods = blocked.flatMap((entry) => entry.pods);
   if (blocked.length === 0) {
     const reason =
       handlers.length === 0 ? "No runtime is listed, and none is installed." : `Serves ${handlers.join(", ")}.`;
-    return { state: "ready", code: "ready", reason: `${reason}${repairs}`, handlers, pods, specHash, ...token };
+    return { state: "ready", code: "ready", reason: `${reason}${remarks}`, handlers, pods, specHash, ...token };
   }
   const reason = `Serves the spec; still used, so not removed yet: ${blocked.map(({ handler }) => handler).join(", ")}.`;
   return { state: "blocked", code: "runtime-in-use", reason, handlers, pods, specHash, ...token };

@@ -13,6 +13,8 @@ export interface InstallerMetrics {
   failures: Record<string, number>;
   /** Duration of the last run of each step. */
   stepSeconds: Record<string, number>;
+  /** How long the sandbox took to start that proved a handler, by handler. */
+  sandboxSeconds: Record<string, number>;
   lastSuccess: Date | undefined;
 }
 
@@ -23,6 +25,7 @@ export const newMetrics = (): InstallerMetrics => ({
   repairs: 0,
   failures: {},
   stepSeconds: {},
+  sandboxSeconds: {},
   lastSuccess: undefined,
 });
 
@@ -55,6 +58,12 @@ export async function renderMetrics(
   });
   for (const [code, count] of Object.entries(metrics.failures)) failures.inc({ code }, count);
   gauge("step_seconds", "Duration of the last run of a step.", "step", Object.entries(metrics.stepSeconds));
+  gauge(
+    "sandbox_seconds",
+    "How long the sandbox took to start that proved the handler.",
+    "handler",
+    Object.entries(metrics.sandboxSeconds),
+  );
   gauge(
     "state",
     "1 for the state that the node is in.",

@@ -28,13 +28,13 @@ const kvmDevice = (
 const vmwareVsock = module("vmw_vsock_vmci_transport");
 
 /** What makes all that follows pointless. */
-const machine: Table = [
+const machine = (vms: string): Table => [
   [
     {
       code: "cpu-unsupported",
       wanted: any(amd, vendor("GenuineIntel")),
       problem: 'This CPU\'s vendor is "{vendor}"',
-      remedy: "confidential VMs need an AMD or Intel CPU",
+      remedy: `${vms} need an AMD or Intel CPU`,
     },
   ],
 ];
@@ -49,11 +49,14 @@ const bareMetal: Table = [
       remedy: "take it out of the group",
     },
   ],
-  ...machine,
+  ...machine("confidential VMs"),
 ];
 
 /** Each table with those checks first, so that one that fails is all that is said. */
-export const onMachine = (tee: string, table: Table): Table => [...(tee === "none" ? machine : bareMetal), ...table];
+export const onMachine = (tee: string, table: Table): Table => [
+  ...(tee === "none" ? machine("VMs of this platform") : bareMetal),
+  ...table,
+];
 
 /** What any VM needs, confidential or not. */
 export const kvm: Table = [

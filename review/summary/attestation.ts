@@ -1,7 +1,7 @@
 import { explainChanges, type Measured } from "../../measure/reference-value-changes.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
-import { platforms } from "../../runtime/platforms.ts";
+import { platforms, type Tee } from "../../runtime/platforms.ts";
 import { type InstallSpec, platformNames } from "../../runtime/spec.ts";
 import type { Inputs } from "../preview/inputs.ts";
 import type { Preview } from "../preview/preview.ts";
@@ -21,7 +21,7 @@ export function attestationLines(changes: GroupChange[], { steps }: Preview): Li
   const lines = changes.flatMap(({ added, replaced, specBefore, specAfter }) =>
     added.flatMap(({ handler, platform }) => {
       // What another group has already, verifiers know already.
-      if (seen.has(handler) || before.some((card) => card.handler === handler) || platform === "local") return [];
+      if (seen.has(handler) || before.some((card) => card.handler === handler) || teeOf(platform) === "none") return [];
       seen.add(handler);
       const old = replaced.find((pair) => pair.after.handler === handler)?.before.handler;
       const [cardBefore, cardAfter] = [cardOf(before, old), cardOf(after, handler)];
@@ -138,6 +138,12 @@ function valueLine(handler: string, value: string, old: string | undefined, now:
 }
 
 function reasonsOf(platform: string | undefined, before: Measured, after: Measured): string[] {
+  const tee = teeOf(platform);
+  return tee === undefined ? [] : explainChanges(before, after, tee, code);
+}
+
+/** Undefined for a platform that this version does not know. */
+function teeOf(platform: string | undefined): Tee | undefined {
   const known = platformNames.find((name) => name === platform);
-  return known === undefined ? [] : explainChanges(before, after, platforms[known].tee, code);
+  return known && platforms[known].tee;
 }

@@ -8,7 +8,7 @@ export interface Serving {
   /** The tables of its runtimes, as it has loaded them. */
   runtimes: Table;
   defaultRuntime: unknown;
-  sandboxes: readonly { handler: string; name: string }[];
+  sandboxes: { handler: string; name: string }[];
 }
 
 /** The CRI of a containerd that is a model; `call` decides whether it answers. */
@@ -54,6 +54,9 @@ export const criOf = (daemon: Serving, call: <T>(name: string, answer: () => T) 
     ),
   runSandbox: () => call("RunPodSandbox", () => "1"),
   stopSandbox: () => call("StopPodSandbox", () => undefined),
-  removeSandbox: () => call("RemovePodSandbox", () => undefined),
+  removeSandbox: (id) =>
+    call("RemovePodSandbox", () => {
+      daemon.sandboxes = daemon.sandboxes.filter((_, index) => String(index) !== id);
+    }),
   close: () => undefined,
 });

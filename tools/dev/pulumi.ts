@@ -1,6 +1,6 @@
 // pulumi.ts ARGS...: the project's engine in the environment of the stack that the words name, by default the dev stack's.
 import { parseArgs } from "node:util";
-import { devStack, engineEnvironment, isKeptElsewhere, stackNetwork } from "../engine/environment.ts";
+import { devStacks, engineEnvironment, isKeptElsewhere, stackNetwork } from "../engine/environment.ts";
 import { runPulumi } from "../engine/run.ts";
 import { toStderr } from "../process/progress.ts";
 import { passThrough } from "./script.ts";
@@ -19,7 +19,7 @@ function stackOf(words: string[]): string | undefined {
   const named = group === "stack" && ["init", "select", "rm"].includes(verb) ? name : undefined;
   const stack = typeof values.stack === "string" ? values.stack : (named ?? process.env.PULUMI_STACK);
   // ORGANIZATION/PROJECT/STACK, too, is the name of a stack.
-  return stack?.split("/").at(-1) ?? (process.env.PULUMI_BACKEND_URL ? undefined : devStack);
+  return stack?.split("/").at(-1) ?? (process.env.PULUMI_BACKEND_URL ? undefined : devStacks.local);
 }
 
 await passThrough(async (words) => {

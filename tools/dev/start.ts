@@ -1,5 +1,8 @@
 // npm start: from a clone to a running pod of the runtime. A step that was done before is quick.
 
+import { Option } from "@commander-js/extra-typings";
+import { Refusal } from "../../runtime/refusal.ts";
+import { exitWith, run, Verb } from "../cli/command.ts";
 import { resolveEngine } from "../engine/engine.ts";
 import { engineEnvironment, devStack as stack } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
@@ -10,20 +13,30 @@ import { requireMachine } from "../local-cluster/requirements.ts";
 import { ensureLocalPayload } from "../local-payload/local-payload.ts";
 import { type Progress, seconds, toStderr } from "../process/progress.ts";
 import { endPrograms } from "../process/run.ts";
-import { runScript } from "./script.ts";
 import { picture } from "./start/picture.ts";
 import { runProofPods } from "./start/proof.ts";
+import { ensureVmPayload, requireVirtualMachines, type VmPayloadSource } from "./start/virtual-machines.ts";
 
-async function start(progress: Progress): Promise<number> {
+interface Start extends VmPayloadSource {
+  platform: keyof typeof devStacks;
+}
+
+async function start({ platform, ...source }: Start, progress: Progress): Promise<number> {
   const begin = Date.now();
+  const stack = devStacks[platform];
+  const [unused] = platform === "local" ? Object.keys(source) : [];
+  if (unused !== undefined) throw new Refusal("usage", `--${unused} is for --platform metal-qemu-insecure.`);
   // Checked first, so that nobody waits minutes for builds that are of no use.
   await requireMachine(progress);
+  if (platform !== "local") await requireVirtualMachines();
   await requireOwnCluster(stack);
+  // It alone may not be there to be had, and the rest takes minutes.
+  if (platform !== "local") await ensureVmPayload(source, progress);
   // The image mostly downloads, the engine and the cluster mostly compile: in parallel they use both network and cores.
   const [cluster] = await Promise.all([
     ensureCluster({ name: stack }, progress),
     resolveEngine(progress),
-    makeImage(progress),
+    makeImage(platform, progress),
   ]);
   const environment = await engineEnvironment({ stack, prefix: enterNetwork(stack) }, progress);
   const selected = await selectStack(environment, stack);
@@ -40,12 +53,25 @@ async function start(progress: Progress): Promise<number> {
   return 0;
 }
 
-async function makeImage(progress: Progress): Promise<void> {
-  await ensureLocalPayload({}, progress);
+async function makeImage(platform: Start["platform"], progress: Progress): Promise<void> {
+  if (platform === "local") await ensureLocalPayload({}, progress);
   await buildInstallerImage({}, progress);
 }
 
-// If one of several parallel steps fails, the others must not run on for minutes.
-await runScript("npm start", "From a clone to a running pod of the runtime.", () =>
-  start(toStderr).finally(endPrograms),
-);
+const script = new Verb("npm start")
+  .description("From a clone to a running pod of the runtime.")
+  .addOption(
+    new Option("--platform <name>", "local needs no KVM; pods of metal-qemu-insecure run in VMs")
+      .choices(["local", "metal-qemu-insecure"] as const)
+      .default("local" as const),
+  )
+  .option("--payload <directory>", "the Kata of the VMs, as npm run lock left it (default: the newest release)")
+  .addOption(
+    new Option("--mirror <url>", "instead of GitHub: the directory that holds the Kata release's assets").conflicts(
+      "payload",
+    ),
+  )
+  // If one of several parallel steps fails, the others must not run on for minutes.
+  .action(async (options) => exitWith(await start(options, toStderr).finally(endPrograms)));
+
+process.exitCode = await run(script, process.argv.slice(2));

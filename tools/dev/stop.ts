@@ -1,4 +1,4 @@
-// npm stop: pulumi destroy of the dev stack; also removes what an interrupted update left of its cluster.
+// npm stop: pulumi destroy of npm start's stacks; also removes what an interrupted update left of their clusters.
 
 import { engineEnvironment, devStack as stack, stackExists } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
@@ -9,18 +9,26 @@ import { runScript } from "./script.ts";
 
 async function stop(): Promise<number> {
   requireRoot();
+  for (const stack of Object.values(devStacks)) {
+    const code = await stopOne(stack);
+    if (code !== 0) return code;
+  }
+  return 0;
+}
+
+async function stopOne(stack: string): Promise<number> {
   // If the engine never made the stack, do not build an engine only to destroy nothing.
-  const destroyed = (await stackExists(stack)) ? await destroyStack() : 0;
+  const destroyed = (await stackExists(stack)) ? await destroyStack(stack) : 0;
   if (destroyed === 0) await destroyCluster(stack, toStderr);
   return destroyed;
 }
 
 /** Runs outside the cluster's network, because this removes it: everything in the cluster is removed with the cluster. */
-async function destroyStack(): Promise<number> {
+async function destroyStack(stack: string): Promise<number> {
   const environment = await engineEnvironment({ stack }, toStderr);
   const selected = await selectStack(environment, stack);
   if (selected !== 0) return selected;
   return await runPulumi(environment, ["destroy", "--yes", "--skip-preview", "--stack", stack]);
 }
 
-await runScript("npm stop", "Destroys the dev stack, and what an interrupted update left of its cluster.", stop);
+await runScript("npm stop", "Destroys what npm start made, and what an interrupted update left of its clusters.", stop);

@@ -22,8 +22,9 @@ import { releaseStaleLocks } from "./stale-locks.ts";
 
 const stateDirectory = join(packageRoot, ".local", "state");
 
-/** The stack that `npm start` makes: whatever the user has elsewhere, everything of it is in this clone. */
-export const devStack = "dev";
+/** The stacks that `npm start` makes, by platform: whatever the user has elsewhere, everything of them is in this clone. */
+export const devStacks = { local: "dev", "metal-qemu-insecure": "dev-vm" } as const;
+const isDev = (stack: string | undefined) => Object.values<string | undefined>(devStacks).includes(stack);
 
 export interface EngineEnvironment {
   /** Absolute path of `pulumi`. */
@@ -45,7 +46,7 @@ export interface EngineQuestion {
 
 /**
  * The engine, ready for a stack of this clone: no questions, plugins in place. Its state is where the user keeps stacks
- * (`PULUMI_BACKEND_URL`, or the backend that is logged in to), and in the clone for the dev stack, for stacks that are there
+ * (`PULUMI_BACKEND_URL`, or the backend that is logged in to), and in the clone for npm start's, for stacks that are there
  * already, and where the user has no backend.
  */
 export async function engineEnvironment(
@@ -57,7 +58,7 @@ export async function engineEnvironment(
   const env = foreign ? usersEnvironment(engine) : await cloneEnvironment(engine, stack, progress);
   const environment = { command: engine.command, env, prefix };
   if (!plugins) return environment;
-  const mayStandIn = stack === devStack;
+  const mayStandIn = isDev(stack);
   const origin = await resolvePlugins(
     { stack: stack ?? "", stackHasResources: !foreign && (await hasResources(stack)), mayStandIn, ...environment },
     progress,
@@ -78,7 +79,7 @@ async function cloneEnvironment(engine: Engine, stack: string, progress: Progres
 
 /** Whether the stack's state is, or would be, in the user's backend. */
 export async function isKeptElsewhere(stack: string): Promise<boolean> {
-  if (stack === devStack || (await stackExists(stack))) return false;
+  if (isDev(stack) || (await stackExists(stack))) return false;
   return Boolean(process.env.PULUMI_BACKEND_URL) || (await isLoggedIn());
 }
 

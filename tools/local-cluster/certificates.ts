@@ -9,6 +9,8 @@ const days = "3650";
 const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
 export const pkiDirectory = (cluster: ClusterLayout) => join(cluster.directory, "pki");
+/** The certificate of the cluster's own authority. */
+export const authorityFile = (cluster: ClusterLayout) => join(pkiDirectory(cluster), "ca.crt");
 export const kubeconfigFile = (cluster: ClusterLayout, user: string) =>
   join(pkiDirectory(cluster), `${user}.kubeconfig`);
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { kubeconfigFile, pkiDirectory } from "./certificates.ts";
 import { type ClusterLayout, serviceRange } from "./layout.ts";
 import type { Unit } from "./units.ts";
+import { vmDevices } from "./vm-devices.ts";
 
 export interface ControlPlanePrograms {
   /** Directory of the Kubernetes programs. */
@@ -33,18 +34,8 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
         }),
       ],
     },
-    {
-      name: "registry",
-      argv: [
-        // Not the tree's /lib64: that link is absolute and leads to this machine's own loader.
-        join(programs.tree, libraries, "ld-linux-x86-64.so.2"),
-        "--library-path",
-        join(programs.tree, libraries),
-        programs.registry,
-        "serve",
-        registryConfigurationFile(cluster),
-      ],
-    },
+    registryUnit(cluster, programs, "registry"),
+    ...(vmDevices().length > 0 ? [registryUnit(cluster, programs, "guest-registry")] : []),
     {
       name: "apiserver",
       argv: [
@@ -76,6 +67,22 @@ export function serverUnits(cluster: ClusterLayout, programs: ControlPlaneProgra
   ];
 }
 
+/** One is for the nodes, and one for guests, where the machine can start any. Both serve the same directory. */
+type RegistryName = "registry" | "guest-registry";
+
+const registryUnit = (cluster: ClusterLayout, programs: ControlPlanePrograms, name: RegistryName): Unit => ({
+  name,
+  argv: [
+    // Not the tree's /lib64: that link is absolute and leads to this machine's own loader.
+    join(programs.tree, libraries, "ld-linux-x86-64.so.2"),
+    "--library-path",
+    join(programs.tree, libraries),
+    programs.registry,
+    "serve",
+    registryConfigurationFile(cluster, name),
+  ],
+});
+
 /** Units that give up unless the API server already answers. */
 export function controllerUnits(cluster: ClusterLayout, programs: ControlPlanePrograms): Unit[] {
   const pki = pkiDirectory(cluster);
@@ -105,16 +112,25 @@ export function controllerUnits(cluster: ClusterLayout, programs: ControlPlanePr
   ];
 }
 
-const registryConfigurationFile = (cluster: ClusterLayout) => join(cluster.directory, "registry.yaml");
+const registryConfigurationFile = (cluster: ClusterLayout, name: RegistryName) =>
+  join(cluster.directory, `${name}.yaml`);
 
 export async function writeRegistryConfiguration(cluster: ClusterLayout): Promise<void> {
   const storage = join(cluster.directory, "registry");
   await mkdir(storage, { recursive: true });
-  const configuration = {
-    version: "0.1",
-    log: { level: "warn" },
-    storage: { filesystem: { rootdirectory: storage }, delete: { enabled: true } },
-    http: { addr: cluster.registry },
+  // The API server is at the same address, so its certificate will do.
+  const tls = {
+    certificate: join(pkiDirectory(cluster), "apiserver.crt"),
+    key: join(pkiDirectory(cluster), "apiserver.key"),
   };
-  await writeFile(registryConfigurationFile(cluster), JSON.stringify(configuration, undefined, 2));
+  const http = { registry: { addr: cluster.registry }, "guest-registry": { addr: cluster.guestRegistry, tls } };
+  for (const name of ["registry", "guest-registry"] as const) {
+    const configuration = {
+      version: "0.1",
+      log: { level: "warn" },
+      storage: { filesystem: { rootdirectory: storage }, delete: { enabled: true } },
+      http: http[name],
+    };
+    await writeFile(registryConfigurationFile(cluster, name), JSON.stringify(configuration, undefined, 2));
+  }
 }

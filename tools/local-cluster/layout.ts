@@ -20,6 +20,8 @@ export interface ClusterLayout {
   address: string;
   server: string;
   registry: string;
+  /** The same images over TLS, for guests that pull by themselves: none of them accepts plain HTTP. */
+  guestRegistry: string;
   /** The first two bytes of the nodes' and of the pods' addresses. */
   nodePrefix: string;
   podPrefix: string;
@@ -42,6 +44,7 @@ export function clusterLayout(name: string): ClusterLayout {
     address,
     server: `https://${address}:443`,
     registry: `${address}:5000`,
+    guestRegistry: `${address}:5443`,
     nodePrefix,
     podPrefix: `10.${180 + spread}`,
   };

@@ -19,6 +19,8 @@ export function nodeFiles(facts: NodeFacts): Record<string, string> {
     "/etc/hosts": `127.0.0.1 localhost\n${node.address} ${node.name}\n`,
     "/etc/cni/net.d/10-pods.conflist": json(podNetwork(node)),
     [`/etc/containerd/certs.d/${cluster.registry}/hosts.toml`]: registryHosts(cluster),
+    // The node pulls what its guests pull, too, and need not do so over TLS.
+    [`/etc/containerd/certs.d/${cluster.guestRegistry}/hosts.toml`]: registryHosts(cluster),
     "/etc/systemd/system/containerd.service": containerdUnit,
     "/etc/systemd/system/kubelet.service": kubeletUnit(node),
     "/etc/systemd/system/node-setup.service": nodeSetupUnit(cluster, node),

@@ -8,6 +8,7 @@ import { nodeCredentials, pkiDirectory } from "./certificates.ts";
 import type { ClusterLayout, NodeLayout } from "./layout.ts";
 import { containerdConfiguration, containerdConfigurationFile, type NodeFacts, nodeFiles } from "./node-files.ts";
 import { isRunning, type Unit, unitProcesses } from "./units.ts";
+import { vmDevices } from "./vm-devices.ts";
 
 export interface NodePrograms {
   /** The Debian tree, and containerd's files to overlay on it. */
@@ -92,6 +93,7 @@ export function nodeUnit(node: NodeLayout, programs: NodePrograms, ownGroup = ""
     `--bind=${paths.log}:/var/log`,
     `--bind-ro=${programs.kubernetes}:/opt/kubernetes`,
     ...(existsSync("/dev/kmsg") ? ["--bind=/dev/kmsg"] : []),
+    ...vmDevices().map((device) => `--bind=${device}`),
   ];
   return {
     name: node.unit,

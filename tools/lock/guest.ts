@@ -82,7 +82,7 @@ export function completeGuest(
   /** Files of the payload that are extensions, by name. */
   extensions: { name: string; path: string }[] = [],
 ): GuestImage | undefined {
-  const { vmm, gpu } = platforms[platform];
+  const { vmm, tee, gpu } = platforms[platform];
   if (vmm === "none") return undefined;
   const first = <Key extends keyof GuestImage>(key: Key) =>
     sources.map((source) => source[key]).find((value) => value !== undefined);
@@ -92,7 +92,7 @@ export function completeGuest(
   const kernelVerityParams = first("kernelVerityParams") ?? "";
   // An IGVM file holds kernel and command line, and in it the root hash.
   const igvm = vmm === "cloud-hypervisor";
-  if (!igvm && kernelVerityParams === "" && !namesRootHash(kernelParams))
+  if (tee !== "none" && !igvm && kernelVerityParams === "" && !namesRootHash(kernelParams))
     throw new Refusal(
       "verity-unknown",
       "The root hash of the guest image is not known: its source publishes none. Give what the image's builder published, as --kernel-verity-params root_hash=…,salt=…,data_blocks=…,data_block_size=…,hash_block_size=… or in --kernel-params (… roothash=<hex>).",

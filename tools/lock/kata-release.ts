@@ -1,5 +1,5 @@
 import type { FlavourName } from "../../runtime/flavours.ts";
-import { type ArchiveName, kataFacts, kataRelease } from "../../runtime/kata-versions.ts";
+import { type ArchiveName, kataFacts, kataRelease, kataReleases } from "../../runtime/kata-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { download } from "../http/download.ts";
 import type { Progress } from "../process/progress.ts";
@@ -25,6 +25,13 @@ const archiveOf = (version: string, flavour: FlavourName): ArchiveName =>
 /** Its file name among the release's assets. */
 export const releaseAsset = (version: string, flavour: FlavourName): string =>
   `${archiveOf(version, flavour)}-${version}-amd64.tar.zst`;
+
+/** The newest release of which the digest of a flavour's archive is known here. */
+export function newestRelease(flavour: FlavourName): string {
+  const newest = kataReleases.findLast(({ version, sha256 }) => sha256[archiveOf(version, flavour)] !== undefined);
+  if (newest === undefined) throw new Error(`no digest of an archive of ${flavour} is known`);
+  return newest.version;
+}
 
 /** Downloads the release's archive; returns it and what a manifest says of its source. */
 export async function fetchKataRelease(

@@ -1,6 +1,6 @@
 import type { FlavourName } from "../../runtime/flavours.ts";
 import type { FileRole } from "../../runtime/manifest.ts";
-import { platforms } from "../../runtime/platforms.ts";
+import { platforms, type Tee } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import type { FileTree } from "./archives.ts";
@@ -24,6 +24,11 @@ export interface Chosen {
 const shimPath = "bin/containerd-shim-contrast-cc-v2";
 /** Option ROMs that QEMU loads for the devices that Kata gives a guest. */
 const optionRoms = ["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
+/** What QEMU boots where no firmware is named: SeaBIOS. */
+const seaBios = "bios-256k.bin";
+const romsFor = (tee: Tee) => (tee === "none" ? [seaBios, ...optionRoms] : optionRoms);
+
+const firmware = (from: string): Wanted => ({ role: "firmware", path: "share/OVMF.fd", from: [from] });
 
 /** Where a release archive has what a payload takes of it. */
 export interface ReleaseLayout {
@@ -69,22 +74,18 @@ export function kataRelease(platform: PlatformName, flavour: FlavourName, tree: 
       from: [kata(rs ? "runtime-rs/bin/containerd-shim-kata-v2" : "bin/containerd-shim-kata-v2")],
     },
     { role: "vmm", path: "bin/qemu-system-x86_64", from: [kata(`bin/qemu-system-x86_64${build}`)] },
-    ...optionRoms.map((rom): Wanted => {
+    ...romsFor(tee).map((rom): Wanted => {
       const path = `share/kata-qemu${build}/qemu/${rom}`;
       return { role: "vmm-data", path, from: [kata(path)] };
     }),
-    {
-      role: "firmware",
-      path: "share/OVMF.fd",
-      from: [kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`)],
-    },
+    ...(tee === "none" ? [] : [firmware(kata(`share/ovmf/${tee === "snp" ? "AMDSEV.fd" : "OVMF.inteltdx.fd"}`))]),
     { role: "kernel", path: "share/kata-kernel", from: kernels.map(guest) },
     { role: "rootfs", path: "share/kata-containers.img", from: [guest(image)] },
     ...extensions.map(({ file }): Wanted => ({ role: "rootfs-extension", path: `share/${file}`, from: [guest(file)] })),
   ];
   if (!rs)
     files.push({ role: "kata-runtime", path: "bin/kata-runtime", from: [kata("bin/kata-runtime")], optional: true });
-  const template = `configuration-qemu-${gpu ? "nvidia-gpu-" : ""}${tee}`;
+  const template = `configuration-qemu-${tee === "none" ? "coco-dev" : gpu ? `nvidia-gpu-${tee}` : tee}`;
   return {
     files,
     verityParams: guest(`root_hash_${rootHash}.txt`),
@@ -136,6 +137,7 @@ export function runtimeDirectoryLayout(
     const path = paths.find((candidate) => tree.resolve(at(candidate))) ?? paths[0];
     return { role, path, from: paths.map(at) };
   };
+  const ofTee = (role: FileRole, path: string) => same(role, path, ...(tee === "none" ? [] : [`${tee}/${path}`]));
   const optional = (wanted: Wanted): Wanted => ({ ...wanted, optional: true });
   const shim: Wanted = { role: "shim", path: shimPath, from: [at(shimPath), at("bin/containerd-shim-kata-v2")] };
   const rootfs = same("rootfs", "share/kata-containers.img");
@@ -157,9 +159,12 @@ export function runtimeDirectoryLayout(
   const initrd = optional(same("initrd", "share/kata-initrd.zst", "share/kata-initrd.gz"));
   return [
     shim,
-    same("vmm", "bin/qemu-system-x86_64", `${tee}/bin/qemu-system-x86_64`),
-    ...optionRoms.map((rom) => optional(same("vmm-data", `share/qemu/${rom}`, `${tee}/share/qemu/${rom}`))),
-    same("firmware", "share/OVMF.fd", `${tee}/share/OVMF.fd`),
+    ofTee("vmm", "bin/qemu-system-x86_64"),
+    ...romsFor(tee).map((rom) => {
+      const found = ofTee("vmm-data", `share/qemu/${rom}`);
+      return rom === seaBios ? found : optional(found);
+    }),
+    tee === "none" ? optional(ofTee("firmware", "share/OVMF.fd")) : ofTee("firmware", "share/OVMF.fd"),
     same("kernel", "share/kata-kernel"),
     rootfs,
     runtime,

@@ -4,6 +4,7 @@ import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
 import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
+import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
@@ -71,9 +72,15 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
       ];
       const guest = completeGuest(platform, flavour, kataVersion, sources, extensionsAmong(files));
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
+      // Without a TEE nothing is measured, so any firmware will do; that the image fits its hash tree is checked all the same.
+      const hasTee = platforms[platform].tee !== "none";
+      const inputs = hasTee ? files : files.filter(({ role }) => role !== "firmware");
       const rtmr0 = request.rtmr0.length > 0 ? Object.fromEntries(request.rtmr0) : undefined;
-      const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine, rtmr0 });
-      return { manifest: { ...described, measurement }, files: files.map(({ role, path }) => ({ role, path })) };
+      const measurement = measurementOf(target, inputs, { guest, commandLine: request.commandLine, rtmr0 });
+      return {
+        manifest: { ...described, ...(hasTee && { measurement }) },
+        files: files.map(({ role, path }) => ({ role, path })),
+      };
     },
     progress,
     (candidate) => void deriveRuntime({ platform, manifest: candidate }),

@@ -18,8 +18,11 @@ vi.mock(import("../../../components/config/image-layout.ts"), async (original) =
   readImageIndex: async () => ({ mediaType: "", digest: imageDigest, size: 0 }),
 }));
 
-/** The payload of `local` is made on the user's machine: its fixture stands for it. */
-const payloads = { ".local/payloads/local/manifest.json": "test/fixtures/manifests/fixture-local.json" };
+/** The payloads of npm start are made on the user's machine: fixtures stand for them. */
+const payloads = {
+  ".local/payloads/local/manifest.json": "test/fixtures/manifests/fixture-local.json",
+  ".local/payloads/metal-qemu-insecure/manifest.json": "test/fixtures/manifests/fixture-kata-go.json",
+};
 
 interface StackFile {
   config: Record<string, unknown>;
@@ -57,10 +60,8 @@ async function planOf(file: string, stack: string): Promise<Recorded[]> {
 }
 
 const examples = readdirSync("examples").flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);
-const stacks = [["dev", "Pulumi.dev.yaml"], ...examples.map((name) => [name, `examples/Pulumi.${name}.yaml`])] as [
-  string,
-  string,
-][];
+const ours = ["dev", "dev-vm"].map((name) => [name, `Pulumi.${name}.yaml`]);
+const stacks = [...ours, ...examples.map((name) => [name, `examples/Pulumi.${name}.yaml`])] as [string, string][];
 
 describe("what each stack registers", () => {
   test.each(stacks)("%s is as reviewed", async (stack, file) => {

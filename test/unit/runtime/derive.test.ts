@@ -25,6 +25,7 @@ const examples: [PlatformName, string][] = [
   ["metal-qemu-tdx", "contrast-go"],
   ["metal-qemu-snp-gpu", "contrast-go"],
   ["metal-qemu-tdx-gpu", "contrast-go"],
+  ["metal-qemu-insecure", "kata-go"],
   ["local", "local"],
 ];
 
@@ -41,7 +42,7 @@ describe("handlers", () => {
     const runtime = derive(platform, fixture);
     expect(runtimeSpec.parse(runtime)).toEqual(runtime);
     expect(handlerName.parse(runtime.handler)).toMatch(
-      platform === "local" ? /^contrast-insecure-local-/ : /^contrast-cc-/,
+      platforms[platform].insecure ? /^contrast-insecure-(local|metal-qemu-insecure)-/ : /^contrast-cc-/,
     );
     expect(JSON.stringify(runtime)).not.toContain("<handler>");
     expect(runtime.containerd.runtimePath).toBe(`/opt/edgeless/${runtime.handler}/bin/containerd-shim-contrast-cc-v2`);

@@ -73,7 +73,7 @@ test("every mistake is said at once, with all that is allowed", async () => {
       "groups.w.distribution.name":
         '"k3" is not allowed. Allowed: containerd, aks, k3s, rke2, k0s, microk8s. Did you mean "k3s"?',
       "groups.w.runtimes[0].platform":
-        '"locl" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local. Did you mean "local"?',
+        '"locl" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure, local. Did you mean "local"?',
       "groups.w.runtimes[0].payload": "is missing. Expected the path of a manifest below the project.",
       "groups.w.minNodes":
         "is not a known key. Allowed here: distribution, nodes, runtimes, atOnce, minimumNodes, ignoreNodes, stallTimeout, tolerations, priorityClass, verifySandbox, loadPendingChanges, onDestroy.",

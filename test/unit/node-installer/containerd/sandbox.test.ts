@@ -74,8 +74,11 @@ describe("a sandbox", () => {
       limit = timeoutMs;
       return runSandbox(config, handler, timeoutMs);
     };
-    await verifySandbox(host, cri, snp, dialSecondsOf("[agent.kata]\ndial_timeout = 600\n"));
-    expect(limit).toBeGreaterThan(600_000);
+    for (const key of ["dial_timeout = 600", "reconnect_timeout_ms = 600000"]) {
+      limit = 0;
+      await verifySandbox(host, cri, snp, dialSecondsOf(`[agent.kata]\n${key}\n`));
+      expect(limit, key).toBeGreaterThan(600_000);
+    }
   });
 
   test.each([
@@ -85,9 +88,19 @@ describe("a sandbox", () => {
       /the VM was started, but its guest did not answer within 120 s \(dial_timeout\)/,
     ],
     [
-      "an agent that fails",
+      "one of runtime-rs that does not boot",
+      "start sandbox\n\nCaused by:\n    vsock: failed to connect to Vsock { vsock_cid: 42, port: 1024 } within 120s (attempts=9)",
+      /its guest did not answer within 120 s .* containerd says: start sandbox Caused by: vsock: failed to connect/,
+    ],
+    [
+      "an agent that refuses",
       "failed to mount /run/x: ENOENT\n\nStack backtrace:\n   0: <unknown>\n   1: <unknown>",
-      /cannot run: failed to mount \/run\/x: ENOENT$/,
+      /cannot run: its guest came up, and its agent refused: failed to mount \/run\/x: ENOENT\. Look at [^<]*$/,
+    ],
+    [
+      "a VMM that is missing",
+      "failed to launch qemu: no such file",
+      /cannot run: failed to launch qemu: no such file$/,
     ],
   ])("tells of %s in words that a person understands", async (_, message, said) => {
     const { host, cri } = await nodeWith();

@@ -1,3 +1,5 @@
+import { mkdirSync, renameSync } from "node:fs";
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { journalPath, readJournal } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
@@ -22,6 +24,17 @@ test("a lost journal: existing files are adopted, not copied again, and the pris
   await converge(node.environment(node.spec([])), { refuseBlocked: true });
   expect(node.host.text(configPath)).toBe(adminsFile);
   expect(journal.runtimes).toHaveLength(2);
+});
+
+test("the directory that the lock command wrote will do, with the files beside their manifest", async () => {
+  const spec = node.spec([node.runtime("00000001")]);
+  const payload = join(node.payloads, "payload-00000001");
+  renameSync(payload, `${payload}.files`);
+  mkdirSync(payload);
+  expect(await refusalOf(converge(node.environment(spec)))).toBe("payload-missing");
+  renameSync(`${payload}.files`, join(payload, "files"));
+  await converge(node.environment(spec));
+  expect(node.served).toEqual([spec.runtimes[0]?.handler]);
 });
 
 describe("whose the payload is", () => {

@@ -28,6 +28,15 @@ describe("uninstall and retirement", () => {
     expect(node.host.nodes.has("/var/lib/contrast-runtime")).toBe(false);
   });
 
+  test("a sandbox that an interrupted proof left is removed, although nothing is proven any more", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    await converge(node.environment(spec));
+    const handler = "contrast-cc-metal-qemu-snp-00000000";
+    node.sandboxes = [{ handler, name: "contrast-runtime-system/contrast-runtime-verify" }];
+    await uninstall(spec);
+    expect(node.sandboxes).toEqual([]);
+  });
+
   test("removes the file again if there was none", async () => {
     node.close();
     node = new MemoryNode("");

@@ -51,6 +51,16 @@ async function watch(onSleep: (count: number) => boolean, read: () => InstallSpe
   });
 }
 
+test("the status says how long the sandbox took to start that proved a handler", async () => {
+  spec = { ...spec, verifySandbox: true };
+  const shim = spec.runtimes[0]?.containerd.runtimePath ?? "";
+  node.host.put("/proc/17/cmdline", `${shim}\0-id\x001\0`);
+  node.host.put("/proc/17/status", "NSpid:\t17\n");
+  await watch(() => state() === "ready");
+  expect(cluster.reporter.current()?.reason).toBe(`Serves ${handler()}. A sandbox of ${handler()} started in 0 s.`);
+  expect(cluster.metrics.sandboxSeconds).toEqual({ [handler()]: 0 });
+});
+
 test("an unreadable journal is reported, and does not end the loop", async () => {
   await node.host.makeDirectory(journalPath, 0o700);
   await watch((count) => count > 20);

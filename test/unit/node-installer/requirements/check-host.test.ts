@@ -58,6 +58,16 @@ test("every sentence names the value that is wrong and says what to do", async (
   ]);
 });
 
+test.each([
+  ["metal-qemu-snp", "confidential VMs need an AMD or Intel CPU"],
+  ["metal-qemu-insecure", "VMs of this platform need an AMD or Intel CPU"],
+] as const)("no sentence calls the VMs of %s what they are not", async (platform, remedy) => {
+  const facts = await gather({ ...milan, "/proc/cpuinfo": "processor: 0\nCPU implementer: 0x41\n" });
+  expect(checkHost(facts, [platforms[platform].host]).map(({ message }) => message)).toEqual([
+    `This CPU's vendor is "unknown": ${remedy}.`,
+  ]);
+});
+
 test("several runtimes on one node: each finding once", async () => {
   const facts = await gather({ ...milan, "/dev/sev": undefined });
   expect(checkHost(facts, [snp, snp]).map(({ code }) => code)).toEqual(["sev-device-missing"]);

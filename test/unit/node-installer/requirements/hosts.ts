@@ -67,6 +67,7 @@ const emeraldOff: Files = { ...emerald, "/sys/module/kvm_intel/parameters/tdx": 
 export const snp = platforms["metal-qemu-snp"].host;
 export const tdx = platforms["metal-qemu-tdx"].host;
 const local = platforms.local.host;
+const insecure = platforms["metal-qemu-insecure"].host;
 
 const gpuDevice = "/sys/bus/pci/devices/0000:21:00.0";
 const hopper: Files = {
@@ -195,6 +196,25 @@ export const hosts: [name: string, files: Files, requirements: HostRequirements,
     { ...milan, "/dev/vhost-vsock": undefined, "/dev/vhost-net": undefined },
     snp,
     ["vhost-vsock-missing", "vhost-net-missing"],
+  ],
+  ["a Milan whose SEV-SNP is off, for VMs without a TEE", milanOff, insecure, []],
+  [
+    "a virtual machine with nested virtualization, for VMs without a TEE",
+    { ...common, "/proc/cpuinfo": cpuinfo("AuthenticAMD", 23, 49, "svm hypervisor") },
+    insecure,
+    [],
+  ],
+  [
+    "a virtual machine without nested virtualization, for VMs without a TEE",
+    { ...common, "/proc/cpuinfo": cpuinfo("GenuineIntel", 6, 85, "hypervisor"), "/dev/kvm": undefined },
+    insecure,
+    ["virtualization-off (reboot)"],
+  ],
+  [
+    "no vhost modules, for VMs without a TEE",
+    { ...common, "/proc/cpuinfo": cpuinfo("GenuineIntel", 6, 85, "vmx"), "/dev/vhost-vsock": undefined },
+    insecure,
+    ["vhost-vsock-missing"],
   ],
   [
     "VMware's vsock",

@@ -157,6 +157,13 @@ test.each<readonly [string, string, object, string, string]>([
     "secure-runtimes",
     "The runtime x",
   ],
+  [
+    "a group with VMs that have no TEE",
+    "contrast-runtime:index:NodeInstaller",
+    { runtimes: [{ handler: "x", platform: "metal-qemu-insecure" }] },
+    "secure-runtimes",
+    "The runtime x",
+  ],
 ])("%s is a violation", (_name, type, props, rule, part) => {
   const found = violations(type, props);
   expect(found).toHaveLength(1);

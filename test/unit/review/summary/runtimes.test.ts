@@ -187,6 +187,15 @@ describe("attestation", () => {
     },
   );
 
+  test("of VMs without a TEE nothing is said: no verifier sees them", () => {
+    const insecure = runtime("kata-go", "metal-qemu-insecure");
+    const steps = groupSteps({ runtimes: [] }, { runtimes: [insecure] });
+    const card = { [insecure.handler]: { launch: {}, measured: {} } };
+    const summary = summaryOf(runtimeStep({}, card), ...steps);
+    expect(JSON.stringify(summary)).toContain(insecure.handler);
+    expect(JSON.stringify(summary)).not.toContain("verifier will see");
+  });
+
   test("a runtime whose launch is the same is said to be", () => {
     const launch = { launch: { "EPYC-Milan launch digest, 2 vCPUs": old } };
     const steps = groupSteps({ runtimes: [go] }, { runtimes: [next] });

@@ -171,10 +171,12 @@ describe("security", () => {
   test("insecure and experimental platforms", () => {
     const gpu = runtime("contrast-go", "metal-qemu-snp-gpu");
     const local = runtime("local", "local");
-    const lines = linesOf(summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [gpu, local] })), "Security");
+    const vm = runtime("kata-go", "metal-qemu-insecure");
+    const lines = linesOf(summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [gpu, local, vm] })), "Security");
     expect(lines).toEqual([
       `known: \`${gpu.handler}\` is experimental: nobody has run platform \`metal-qemu-snp-gpu\` on its hardware.`,
       `known: \`${local.handler}\` is insecure: platform \`local\` has no TEE, nothing in its pods is confidential.`,
+      `known: \`${vm.handler}\` is insecure: platform \`metal-qemu-insecure\` has no TEE, nothing in its pods is confidential.`,
     ]);
   });
 

@@ -59,7 +59,7 @@ const mistakes = (file: unknown): string[] =>
 const stackFiles = readdirSync(join(packageRoot, "examples"))
   .filter((name) => name.startsWith("Pulumi."))
   .map((name) => `examples/${name}`)
-  .concat("Pulumi.dev.yaml");
+  .concat("Pulumi.dev.yaml", "Pulumi.dev-vm.yaml");
 
 describe.each(stackFiles)("%s", (file) => {
   const text = readFileSync(join(packageRoot, file), "utf8");

@@ -112,6 +112,31 @@ test("a GPU payload takes the plain QEMU of a release that has no other", () => 
   expect(chosen(choose(files, release))["bin/qemu-system-x86_64"]).toBe("opt/kata/bin/qemu-system-x86_64");
 });
 
+test.each([
+  ["kata-go", "bin/containerd-shim-kata-v2"],
+  ["kata-rs", "runtime-rs/bin/containerd-shim-kata-v2"],
+] as const)("without a TEE, %s takes the release's plain QEMU with its SeaBIOS, and no firmware", (flavour, shim) => {
+  const release = tree(
+    ...[
+      ...[shim, "bin/qemu-system-x86_64", "bin/qemu-system-x86_64-snp-experimental", "share/ovmf/AMDSEV.fd"],
+      ...["vmlinuz.container", "kata-containers-confidential.img"].map((name) => `share/kata-containers/${name}`),
+      ...roms("share/kata-qemu/qemu"),
+      "share/kata-qemu/qemu/bios-256k.bin",
+    ].map((path) => `opt/kata/${path}`),
+  );
+  const { files, verityParams } = kataRelease("metal-qemu-insecure", flavour, release);
+  expect(chosen(choose(files, release))).toEqual({
+    "bin/containerd-shim-contrast-cc-v2": `opt/kata/${shim}`,
+    "bin/qemu-system-x86_64": "opt/kata/bin/qemu-system-x86_64",
+    "share/kata-kernel": "opt/kata/share/kata-containers/vmlinuz.container",
+    "share/kata-containers.img": "opt/kata/share/kata-containers/kata-containers-confidential.img",
+    ...Object.fromEntries(
+      [...roms("share/kata-qemu/qemu"), "share/kata-qemu/qemu/bios-256k.bin"].map((rom) => [rom, `opt/kata/${rom}`]),
+    ),
+  });
+  expect(verityParams).toEqual(["opt/kata/share/kata-containers/root_hash_confidential.txt"]);
+});
+
 test("Kata's releases have nothing for Cloud Hypervisor with SNP", () => {
   expect(() => kataRelease("aks-clh-snp", "kata-go", tree())).toThrow(/hold no payload for aks-clh-snp/);
 });
@@ -148,6 +173,18 @@ test("upstream flavours take no initrd from a runtime's directory", () => {
   const newer = contrast("bin/qemu-system-x86_64", "share/OVMF.fd", "share/kata-initrd.zst");
   const files = choose(runtimeDirectoryLayout("metal-qemu-snp", "kata-go", newer, "opt/x"), newer);
   expect(files.map(({ role }) => role)).not.toContain("initrd");
+});
+
+test("without a TEE, a runtime's directory needs SeaBIOS, and takes firmware only where there is one", () => {
+  const layout = (...paths: string[]) => {
+    const found = contrast("bin/qemu-system-x86_64", ...paths);
+    return chosen(choose(runtimeDirectoryLayout("metal-qemu-insecure", "contrast-go", found, "opt/x"), found));
+  };
+  const bios = "share/qemu/bios-256k.bin";
+  expect(layout(bios)).toHaveProperty([bios]);
+  expect(layout(bios)).not.toHaveProperty(["share/OVMF.fd"]);
+  expect(layout(bios, "share/OVMF.fd")).toHaveProperty(["share/OVMF.fd"], "opt/x/share/OVMF.fd");
+  expect(() => layout()).toThrow("does not hold vmm-data (opt/x/share/qemu/bios-256k.bin)");
 });
 
 test("AKS: IGVM and snapshotter; everything that is missing is said at once", () => {
@@ -309,6 +346,8 @@ test("the guest's parameters: the first source wins, and one without a root hash
   expect(() => completeGuest("metal-qemu-snp", "contrast-go", "3.31.0", [{}])).toThrow(
     /The root hash of the guest image is not known/,
   );
+  // Without a TEE, nobody is to rely on it.
+  expect(completeGuest("metal-qemu-insecure", "kata-go", [{}])).toMatchObject({ kernelVerityParams: "" });
   // An IGVM file holds it.
   expect(completeGuest("aks-clh-snp", "contrast-go", "3.2.0.azl2", [{}])).toEqual({
     rootfsType: "ext4",

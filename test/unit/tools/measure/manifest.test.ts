@@ -103,6 +103,11 @@ test.each([
   [1, [fixture("fixture-local"), "--platform", "local"], "Platform local has no TEE: nothing is measured."],
   [
     1,
+    [fixture("fixture-kata-go"), "--platform", "metal-qemu-insecure"],
+    "Platform metal-qemu-insecure has no TEE: nothing is measured.",
+  ],
+  [
+    1,
     [fixture("fixture-contrast-go"), "--platform", "aks-clh-snp"],
     "has no file of role igvm, snapshotter, which aks-clh-snp needs.",
   ],
