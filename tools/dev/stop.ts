@@ -1,6 +1,6 @@
 // npm stop: pulumi destroy of npm start's stacks; also removes what an interrupted update left of their clusters.
 
-import { engineEnvironment, devStack as stack, stackExists } from "../engine/environment.ts";
+import { engineEnvironment, devStacks, stackExists } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { destroyCluster } from "../local-cluster/cluster.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";

@@ -48,7 +48,7 @@ export async function ensureVmPayload(
   const order = {
     ...({ source: "kata-release", flavour: "kata-go", platform, kataVersion, mirror } as const),
     ...{ name: platform, payloads: join(directory, ".."), output: join(directory, "manifest.json") },
-    ...{ file: [], acknowledge: [] },
+    ...{ file: [], acknowledge: [], rtmr0: [] },
   };
   try {
     return (await lock(order, progress)).manifest;

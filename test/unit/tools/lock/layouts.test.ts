@@ -347,7 +347,7 @@ test("the guest's parameters: the first source wins, and one without a root hash
     /The root hash of the guest image is not known/,
   );
   // Without a TEE, nobody is to rely on it.
-  expect(completeGuest("metal-qemu-insecure", "kata-go", [{}])).toMatchObject({ kernelVerityParams: "" });
+  expect(completeGuest("metal-qemu-insecure", "kata-go", "4.1.0", [{}])).toMatchObject({ kernelVerityParams: "" });
   // An IGVM file holds it.
   expect(completeGuest("aks-clh-snp", "contrast-go", "3.2.0.azl2", [{}])).toEqual({
     rootfsType: "ext4",
