@@ -8,7 +8,13 @@ import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../process/progress.ts";
 import type { FileTree } from "./archives.ts";
-import { completeGuest, type GivenGuest, guestOfConfiguration } from "./guest.ts";
+import {
+  completeGuest,
+  type GivenGuest,
+  guestOfConfiguration,
+  guestOfInstaller,
+  installerConfiguration,
+} from "./guest.ts";
 import { type Chosen, choose, kataRelease, placeOf, runtimeDirectoryLayout, type Wanted } from "./layouts.ts";
 import { measurementOf } from "./measurement.ts";
 import { type PayloadContent, replacePayload } from "./payload-directory.ts";
@@ -24,7 +30,7 @@ export interface LockRequest {
   layout: "kata-release" | { root: string } | "named files only";
   /** Files named one by one, by role: paths of the tree, instead of what the layout finds. */
   named: { role: FileRole; path: string }[];
-  /** A path of the tree, of which the guest's boot parameters are taken. */
+  /** A path of the tree, of which the guest's boot parameters are taken: a Kata configuration, or Contrast's (*.json). */
   kataConfiguration?: string | undefined;
   /** What the user says of the guest; comes before what the tree says. */
   guest: GivenGuest;
@@ -52,7 +58,9 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
       const guest = completeGuest(platform, flavour, [
         request.guest,
         ...verityParams.map((path) => ({ kernelVerityParams: textOf(path).trim() })),
-        ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
+        ...configurations.map((path) =>
+          path.endsWith(".json") ? guestOfInstaller(textOf(path), path) : guestOfConfiguration(textOf(path), path),
+        ),
       ]);
       const described = { name, flavour, kataVersion, source, ...(guest ? { guest } : {}) };
       const measurement = measurementOf(target, files, { guest, commandLine: request.commandLine });
@@ -90,6 +98,8 @@ function chooseFiles(
     // Several: which one is in use is not ours to guess.
     if (configurations.length > 1) configurations = [];
   }
+  const ofInstaller = layout === "named files only" ? undefined : tree.resolve(installerConfiguration);
+  if (ofInstaller !== undefined) configurations = [...configurations, ofInstaller];
   if (kataConfiguration !== undefined) {
     const path = tree.resolve(kataConfiguration);
     if (!path) throw new Refusal("no-file", `${tree.name} has no file ${kataConfiguration}.`);

@@ -190,6 +190,33 @@ test("an image by digest, from a real registry", async () => {
         quiet,
       ),
     ).rejects.toThrow(/must be registry\/repository@sha256/);
+
+    // Contrast's own installer image: files as they are on a node, and what its installer reads beside them.
+    const [, rootHash] = /root_hash=([0-9a-f]+)/.exec(fixture.verityParams) ?? [];
+    const kernelParams = `init=/nix/store/x/init roothash=${rootHash} console=hvc0`;
+    const place = "opt/edgeless/@@runtimeName@@";
+    const installed = { url: "file:///opt/edgeless/share/kata-kernel", path: `/${place}/share/kata-kernel` };
+    const contrast = join(directory, "contrast");
+    await buildSimpleImage(
+      {
+        layoutDir: contrast,
+        entries: [
+          ...(await entriesOfTree(join(files, "files"), "opt/edgeless")),
+          {
+            path: "config/contrast-node-install.json",
+            type: "file",
+            content: JSON.stringify({ files: [installed], debugRuntime: false, qemuExtraKernelParams: kernelParams }),
+            mode: 0o644,
+          },
+        ],
+        entrypoint: ["/bin/node-installer"],
+      },
+      quiet,
+    );
+    const image = await pushImage({ layoutDir: contrast, registry: registry.url, repository: "contrast/real" }, quiet);
+    const own = await lock(["oci-image", ...subject, "--image", `http://${image}`, ...here()], quiet);
+    expect(own.manifest.guest).toEqual({ rootfsType: "erofs", kernelParams, kernelVerityParams: "" });
+    expect(own.manifest.files).toEqual(manifest.files);
   } finally {
     await registry.stop();
   }
