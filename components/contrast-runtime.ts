@@ -18,7 +18,7 @@ import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
 import { checkRuntimes } from "./config/runtime-rules.ts";
-import { dockerConfiguration, registryCa } from "./config/schema.ts";
+import { classNames, dockerConfiguration, registryCa } from "./config/schema.ts";
 import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
 import { groupAmong, runtimesOf } from "./known-group.ts";
 import { GroupInstaller, type InstallationArgs, installationArgs } from "./node-installer.ts";
@@ -34,6 +34,13 @@ export interface RuntimeArgs extends PayloadArgs {
    * @example { memory: "512Mi" }
    */
   overhead?: pulumi.Input<OverheadArgs> | undefined;
+  /**
+   * Further RuntimeClasses of the handler, by name. Plain, because each is a resource. A handler has the same in all groups.
+   *
+   * @default []
+   * @example ["contrast-cc-metal-qemu-snp-1a2b3c4d"]
+   */
+  classNames?: string[] | undefined;
 }
 
 /** A node group: its nodes, which may be ours to create or prepare, and its runtimes. */
@@ -90,11 +97,15 @@ export interface InstalledRuntime {
   kata: string;
   /** Its version, such as "3.32.0"; "none" for the platform `local`. */
   kataVersion: string;
+  /** Further RuntimeClasses that lead to the handler, sorted. */
+  classNames: string[];
 }
 
 const nodeGroupArgs = z.strictObject({
   ...groupArgs,
-  runtimes: z.array(z.strictObject({ ...payloadArgs, overhead: overheadArgs } satisfies Shape<RuntimeArgs>)),
+  runtimes: z.array(
+    z.strictObject({ ...payloadArgs, overhead: overheadArgs, classNames } satisfies Shape<RuntimeArgs>),
+  ),
   pool: aksCocoNodePoolArgs.optional(),
   ssh: z.strictObject(hostAccessArgs).optional(),
 } satisfies Shape<NodeGroupArgs>);
@@ -158,6 +169,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
       handler: spec.handler,
       platform,
       overhead: given.overhead,
+      names: given.classNames,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
   }
@@ -272,13 +284,14 @@ const kataTitle = (flavour: string): string => flavourTitles[flavour as FlavourN
 
 const installedRuntimes = ({ group, runtimes }: Group): InstalledRuntime[] =>
   runtimes
-    .map(({ platform, manifest, spec: { handler } }) => ({
+    .map(({ platform, manifest, spec: { handler }, given }) => ({
       group,
       handler,
       platform,
       payload: manifest.name,
       kata: kataTitle(manifest.flavour),
       kataVersion: manifest.kataVersion,
+      classNames: given.classNames.toSorted(),
     }))
     .sort(byHandler);
 

@@ -171,6 +171,8 @@ const runtimeClassesSchema = z.object({
       platform: z.string(),
       /** What Kubernetes adds to the requests of each pod, by resource. */
       overhead: z.record(z.string(), z.string()),
+      /** Further RuntimeClasses of it. */
+      names: z.array(z.string()).default([]),
     }),
   ),
 });
@@ -180,7 +182,9 @@ export const runtimeClassesCard = {
   type: token("RuntimeClasses"),
   schema: runtimeClassesSchema,
   build: (classes: RuntimeClassCard[]): Written<typeof runtimeClassesSchema> => ({
-    classes: classes.map(({ handler, platform, overhead }) => ({ handler, platform, overhead })).sort(byHandler),
+    classes: classes
+      .map(({ handler, platform, overhead, names }) => ({ handler, platform, overhead, names }))
+      .sort(byHandler),
   }),
 };
 

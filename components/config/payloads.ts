@@ -13,6 +13,7 @@ export interface RuntimeConfiguration {
   handler: string;
   acknowledgedAdvisories: string[];
   overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
+  classNames: string[];
 }
 
 type ReadText = (path: string) => Promise<string>;
@@ -33,8 +34,8 @@ export async function readRuntimes(group: string, { runtimes }: GroupShape, read
     const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
     const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging };
     const derived = derive(given, terms, mistakes);
-    const { overhead = { teeKeys: defaults.teeKeys } } = runtime;
-    return derived ? [{ ...given, handler: derived.spec.handler, overhead }] : [];
+    const { overhead = { teeKeys: defaults.teeKeys }, classNames } = runtime;
+    return derived ? [{ ...given, handler: derived.spec.handler, overhead, classNames }] : [];
   });
 }
 

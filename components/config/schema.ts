@@ -308,6 +308,13 @@ export const overhead = z.strictObject({
     .describe("Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled."),
 });
 
+export const classNames = z
+  .array(objectName("RuntimeClass"))
+  .default([])
+  .describe(
+    "Further RuntimeClasses of the handler, by name, such as the one that Contrast's own CLI writes into pods.",
+  );
+
 const runtime = z.strictObject({
   platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see docs/configuration.md."),
   payload: z
@@ -320,6 +327,7 @@ const runtime = z.strictObject({
     .default([])
     .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
   overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
+  classNames,
 });
 
 export const groupSchema = z.strictObject({
@@ -333,8 +341,8 @@ export const groupSchema = z.strictObject({
   runtimes: z
     .array(runtime)
     .describe(
-      "List of `{platform, payload, overhead, acknowledgedAdvisories}`; `payload` is the path of a manifest, " +
-        "`acknowledgedAdvisories` lists known holes that are put up with. `[]` uninstalls what is there.",
+      "List of `{platform, payload, acknowledgedAdvisories, overhead, classNames}`; `payload` is the path of a " +
+        "manifest, for the others see below. `[]` uninstalls what is there.",
     ),
   atOnce: whole(1, 1000)
     .default(defaults.atOnce)

@@ -1,3 +1,4 @@
+import { z } from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
@@ -29,7 +30,8 @@ export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
   });
   const classes = steps.flatMap((step): Told[] => {
     const { type, op, name, before, after } = step;
-    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || !before || !after) return [];
+    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass") return [];
+    if (!before || !after) return secondName(before, after);
     const others = treeDifferences({ ...before, overhead: undefined }, { ...after, overhead: undefined }).map(
       ({ path, before: from, after: to }) =>
         claim(known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`), step, [path]),
@@ -76,6 +78,18 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
     ];
   });
 }
+
+/** Of a class that is made or goes, the handler matters where it has another name. */
+function secondName(before: Inputs | undefined, after: Inputs | undefined): Line[] {
+  const made = runtimeClass.safeParse(after ?? before).data;
+  if (made === undefined || made.metadata.name === made.handler) return [];
+  const of = `RuntimeClass ${code(made.metadata.name)}, a further name of ${code(made.handler)},`;
+  return after
+    ? [known(`${of} is new: pods that say it run with that handler.`)]
+    : [known(`${of} goes: no pod that says it starts any more; running ones stay.`)];
+}
+
+const runtimeClass = z.object({ handler: z.string(), metadata: z.object({ name: z.string() }) });
 
 const at = (group: string) => `Group ${code(group)}`;
 

@@ -3,7 +3,7 @@ import type { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
-import { podsOfClass } from "../../node-installer/kubernetes/pods.ts";
+import { podsOfHandler } from "../../node-installer/kubernetes/pods.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import { statusAnnotation } from "../../runtime/names.ts";
@@ -95,7 +95,7 @@ describe("what an installer's token can do", () => {
       `/api/v1/pods?fieldSelector=${selector}`,
     );
     expect(items.map(({ metadata }) => metadata.name)).toContain("bound");
-    expect(await podsOfClass(one, "node-1", handler)).toEqual([]);
+    expect(await podsOfHandler(one, "node-1", handler)).toEqual([]);
     for (const name of ["bound", "elsewhere"]) await admin.delete(`${pods}/${name}`);
   });
 
