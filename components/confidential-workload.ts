@@ -7,6 +7,7 @@ import { computesTardevRoots } from "../measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
+import { judgeSettings } from "../runtime/kata-overrides.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import {
@@ -20,7 +21,8 @@ import {
 } from "../workload/template.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import { payloadArgs } from "./runtime.ts";
+import { runtimeSettings } from "./config/schema.ts";
+import { type GuestProxyArgs, payloadArgs } from "./runtime.ts";
 import { InitdataAlgorithm, type PlatformName } from "./words.ts";
 
 /** Policy and data files for the guest. */
@@ -69,6 +71,30 @@ export interface ConfidentialWorkloadArgs {
    */
   manifest: pulumi.Inputs;
   /**
+   * As in the node group.
+   *
+   * @default none
+   */
+  kata?: pulumi.Inputs | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default false
+   */
+  debug?: boolean | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default none
+   */
+  guestProxy?: GuestProxyArgs | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default []
+   */
+  acknowledgedWeakenings?: string[] | undefined;
+  /**
    * A pod template, as in Kubernetes' PodTemplateSpec.
    *
    * @example { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } }
@@ -95,6 +121,7 @@ export interface ConfidentialWorkloadArgs {
 const confidentialWorkloadArgs = z.strictObject({
   platform: payloadArgs.platform,
   manifest: payloadArgs.manifest,
+  ...runtimeSettings,
   // Checked when it is known, with the paths of its fields.
   template: z.custom((value) => typeof value === "object" && value !== null, { error: "must be a pod template" }),
   initdata: input(
@@ -169,14 +196,21 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments where the payload cannot serve the platform */
-function measured(component: string, { platform, manifest }: z.output<typeof confidentialWorkloadArgs>) {
+function measured(component: string, given: z.output<typeof confidentialWorkloadArgs>) {
+  const { platform, manifest } = given;
   const mistake = (message: string) => new WrongArguments(component, [{ key: "manifest", message }]);
   if (platforms[platform].snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
     throw mistake(
       `payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
     );
+  const { changes, mistakes } = judgeSettings({ platform, manifest }, given);
+  if (mistakes.length > 0)
+    throw new WrongArguments(
+      component,
+      mistakes.map(({ path, message }) => ({ key: path, message })),
+    );
   try {
-    return measuredRuntime({ platform, manifest });
+    return measuredRuntime({ platform, manifest, changes });
   } catch (error) {
     throw error instanceof Refusal ? mistake(`cannot be used: ${error.message}`) : error;
   }
@@ -210,12 +244,14 @@ function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given):
   const { host, snapshotter } = platforms[runtime.platform];
   const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
   const { initdata, withoutPolicy } = given;
+  const vcpus = runtime.changes?.keys.hypervisor.default_vcpus;
   return {
     handler,
     podAnnotations,
     initdata,
     withoutPolicy,
     guestPull: host.guestPull,
+    ...(typeof vcpus === "number" && { defaultVcpus: vcpus }),
     ...(snapshotter !== undefined && { layers }),
     ...(hasIdBlocks && {
       annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),

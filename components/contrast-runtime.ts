@@ -8,12 +8,15 @@ import type { ReferenceTable } from "../measure/verifier-formats.ts";
 import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
+import type { KataChanges } from "../runtime/kata-overrides.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
+import type { PlatformName } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
+import { defaults } from "./config/defaults.ts";
 import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
@@ -165,10 +168,10 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   }
 
   #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
-    const classes = unique(groups).map(({ platform, spec, given }) => ({
+    const classes = unique(groups).map(({ platform, spec, given, changes }) => ({
       handler: spec.handler,
       platform,
-      overhead: given.overhead,
+      overhead: charged(platform, changes, given.overhead),
       names: given.classNames,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
@@ -253,6 +256,23 @@ function derivedGroups(component: string, { groups, registryCa }: Checked): Grou
   return derived;
 }
 
+/** A guest that begins with more or less memory than the platform's charges its pods so much more or less. */
+const charged = (
+  platform: PlatformName,
+  changes: KataChanges | undefined,
+  overhead: Group["runtimes"][number]["given"]["overhead"],
+): typeof overhead => {
+  const own = changes?.keys.hypervisor.overhead_memory ?? changes?.keys.hypervisor.default_memory;
+  if (typeof own !== "number") return overhead;
+  const { overheadMiB, guestMemoryMiB } = platforms[platform];
+  const memory = `${overheadMiB - guestMemoryMiB + own}Mi`;
+  return applied(overhead, (given) => ({
+    teeKeys: given?.teeKeys ?? defaults.teeKeys,
+    memory: given?.memory ?? memory,
+    cpu: given?.cpu,
+  }));
+};
+
 type Selection = Pick<CheckedGroup, "nodeSelector" | "nodeNames">;
 
 /** By the labels that the runtimes' platforms bring, besides others. */
@@ -305,13 +325,17 @@ function referenceTables(groups: Group[]): Record<string, ReferenceTable> {
 
 /** Of each runtime its payload, what a verifier will see of its guests, and the inputs that this depends on. */
 const cards = (groups: Group[]): ContrastRuntimeCard["runtimes"] =>
-  unique(groups).map(({ platform, manifest, spec, inputs, launch, assessment: { acknowledged, closed } }) => ({
-    handler: spec.handler,
-    payload: manifest.name,
-    kata: kataTitle(manifest.flavour),
-    kataVersion: manifest.kataVersion,
-    acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
-    closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
-    launch,
-    measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
-  }));
+  unique(groups).map(
+    ({ platform, manifest, spec, inputs, launch, settings, weakened, assessment: { acknowledged, closed } }) => ({
+      handler: spec.handler,
+      payload: manifest.name,
+      kata: kataTitle(manifest.flavour),
+      kataVersion: manifest.kataVersion,
+      acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+      closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+      settings,
+      weakened,
+      launch,
+      measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
+    }),
+  );

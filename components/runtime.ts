@@ -7,6 +7,7 @@ import { type Shape, WrongArguments } from "./arguments.ts";
 import { type Derived, derive, type GivenRuntime } from "./config/derivation.ts";
 import { parseManifest } from "./config/manifest.ts";
 import type { Mistake } from "./config/mistakes.ts";
+import { runtimeSettings } from "./config/schema.ts";
 import type { PlatformName } from "./words.ts";
 
 /** A runtime: a payload on a platform. Everything here decides the handler, which names resources: plain values. */
@@ -26,12 +27,52 @@ export interface PayloadArgs {
    * @example ["GHSA-fmg6-v47x-52wr"]
    */
   acknowledgedAdvisories?: string[] | undefined;
+  /**
+   * Further keys of Kata's configuration by table (hypervisor, agent, runtime), checked against what this Kata knows.
+   *
+   * @default none
+   * @example { agent: { dial_timeout: 300 } }
+   */
+  kata?: pulumi.Inputs | undefined;
+  /**
+   * Kata logs everything on the host. What is measured stays the same; the handler's name says "debug".
+   *
+   * @default false
+   */
+  debug?: boolean | undefined;
+  /**
+   * For guests of upstream Kata: the proxy of everything in the guest, on the measured kernel command line.
+   *
+   * @default none
+   * @example { https: "http://proxy.example.com:3128", noProxy: ".example.com" }
+   */
+  guestProxy?: GuestProxyArgs | undefined;
+  /**
+   * Keys below `kata` that weaken the guest and are wanted all the same; the handler's name says "insecure".
+   *
+   * @default []
+   * @example ["agent.debug_console_enabled"]
+   */
+  acknowledgedWeakenings?: string[] | undefined;
+}
+
+/** How programs in a guest reach the outside. Plain: it is part of the handler. */
+export interface GuestProxyArgs {
+  /** For requests by https: http://host:port, without a login. */
+  https: string;
+  /**
+   * What is reached without it: names, addresses and networks, separated by commas.
+   *
+   * @default none
+   */
+  noProxy?: string | undefined;
 }
 
 export const payloadArgs = {
   platform: z.enum(platformNames),
   manifest: manifestSchema,
   acknowledgedAdvisories: z.array(z.string()).default([]),
+  ...runtimeSettings,
 } satisfies Shape<PayloadArgs>;
 
 /**

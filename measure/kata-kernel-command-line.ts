@@ -1,4 +1,6 @@
 import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
+import { withoutCommandLine } from "../runtime/kata-key-effects.ts";
+import type { TableName } from "../runtime/kata-keys.ts";
 import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
 
@@ -80,9 +82,10 @@ const withoutInfluence: { hypervisor: string[]; agent: string[]; runtime: string
 export function kataCommandLine(build: KataBuild, configuration: KataConfiguration): string | undefined {
   const variant = variantOf(build);
   if (variant === undefined || !("qemu" in configuration.hypervisor)) return undefined;
-  const hypervisor = reading(configuration.hypervisor.qemu, withoutInfluence.hypervisor);
-  const agent = reading(configuration.agent.kata, withoutInfluence.agent);
-  const runtime = reading(configuration.runtime, withoutInfluence.runtime);
+  const harmless = (table: TableName) => [...withoutInfluence[table], ...withoutCommandLine(table)];
+  const hypervisor = reading(configuration.hypervisor.qemu, harmless("hypervisor"));
+  const agent = reading(configuration.agent.kata, harmless("agent"));
+  const runtime = reading(configuration.runtime, harmless("runtime"));
 
   const rootfsType = hypervisor.text("rootfs_type");
   const rootFlags = rootfsFlags[rootfsType];

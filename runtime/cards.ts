@@ -76,6 +76,9 @@ const contrastRuntimeSchema = z.object({
       acknowledged: z.array(z.string()).default([]),
       /** Known holes of its Kata that nothing here leads to, and why. */
       closed: z.array(z.string()).default([]),
+      /** What the stack sets of its Kata, a sentence each; then what of that weakens guests. */
+      settings: z.array(z.string()).default([]),
+      weakened: z.array(z.string()).default([]),
       /** What a verifier will see of a guest with one vCPU, and the inputs that it depends on. */
       launch: z.record(z.string(), z.string()).default({}),
       measured: z.record(z.string(), z.string()).default({}),
@@ -92,13 +95,15 @@ export const contrastRuntimeCard = {
     handlers,
     runtimes: [...new Map(runtimes.map((runtime) => [runtime.handler, runtime])).values()]
       .sort(byHandler)
-      .map(({ handler, payload, kata, kataVersion, acknowledged, closed, launch, measured }) => ({
+      .map(({ handler, payload, kata, kataVersion, acknowledged, closed, settings, weakened, launch, measured }) => ({
         handler,
         payload,
         kata,
         kataVersion,
         acknowledged: unlessEmpty(acknowledged),
         closed: unlessEmpty(closed),
+        settings: unlessEmpty(settings),
+        weakened: unlessEmpty(weakened),
         launch: unlessEmpty(launch),
         measured: unlessEmpty(launch) && measured,
       })),

@@ -4,6 +4,7 @@ import { canonicalJson, sha256 } from "./canonical.ts";
 import { type FlavourName, supportedPair } from "./flavours.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import { type KataConfiguration, kataConfiguration, kataConfigurationText } from "./kata-configuration.ts";
+import { type KataChanges, withChanges } from "./kata-overrides.ts";
 import type { FileRole, Manifest, PayloadFile } from "./manifest.ts";
 import { type Platform, platforms } from "./platforms.ts";
 import { Refusal } from "./refusal.ts";
@@ -20,6 +21,8 @@ import {
 export interface RuntimeChoice {
   platform: PlatformName;
   manifest: Manifest;
+  /** What its user sets beyond both, once it is judged (kata-overrides.ts). */
+  changes?: KataChanges | undefined;
 }
 
 /** What a payload is on a platform: what nodes get, and the Kata configuration in it as a document. */
@@ -34,7 +37,7 @@ export interface DerivedRuntime {
  * Whether its parts make a guest that is bound to its launch measurement is checked by measure/runtime.ts, which everybody
  * else calls.
  */
-export function deriveSpec({ platform: name, manifest }: RuntimeChoice): DerivedRuntime {
+export function deriveSpec({ platform: name, manifest, changes }: RuntimeChoice): DerivedRuntime {
   const platform = platforms[name];
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
@@ -46,14 +49,14 @@ export function deriveSpec({ platform: name, manifest }: RuntimeChoice): Derived
   };
   const configuration = (handler: string): KataConfiguration => {
     const { kataVersion, guest } = manifest;
-    return kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest });
+    return withChanges(kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest }), changes);
   };
   const contents = (handler: string): RuntimeContents => ({
     files,
     kataConfig: { path: platform.kataConfigPath, content: kataConfigurationText(configuration(handler)) },
     containerd: containerdEntry(handler, platform, flavour, pathOf(handler)),
   });
-  const handler = deriveHandler(name, contents);
+  const handler = deriveHandler(name, contents, changes);
   return {
     spec: { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
     configuration: configuration(handler),

@@ -1,6 +1,7 @@
 import { launchValues } from "../../measure/launch-values.ts";
 import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
+import { judgeSettings, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
@@ -11,11 +12,14 @@ export interface Derived<Given> extends MeasuredRuntime {
   given: Given;
   /** What a verifier will see of a guest with one vCPU. */
   launch: Record<string, string>;
+  /** What is set beyond platform and payload, a sentence each, without and with what weakens the guest. */
+  settings: string[];
+  weakened: string[];
   /** The known holes of its Kata: each is acknowledged or closed, or the runtime would have been refused. */
   assessment: Assessment;
 }
 
-export interface GivenRuntime {
+export interface GivenRuntime extends RuntimeSettings {
   platform: PlatformName;
   manifest: Manifest;
   acknowledgedAdvisories: string[];
@@ -45,12 +49,14 @@ export function derive<Given extends GivenRuntime>(
   mistakes: Mistake[],
 ): Derived<Given> | undefined {
   const { key, manifest } = terms;
+  const { changes, settings, weakened, mistakes: wrong } = judgeSettings(given, given);
+  mistakes.push(...wrong.map(({ path, message }) => ({ key: `${key}.${path}`, message })));
   try {
-    const runtime = measuredRuntime(given);
+    const runtime = measuredRuntime({ platform: given.platform, manifest: given.manifest, changes });
     const launch = launchValues(runtime);
     const assessment = assess(given, given.acknowledgedAdvisories);
     mistakes.push(...advisoryMistakes(given.manifest, assessment, terms));
-    return { ...runtime, given, launch, assessment };
+    return { ...runtime, given, launch, settings, weakened, assessment };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     mistakes.push({ key: `${key}.${manifest}`, message: `${terms.unusable}cannot be used: ${error.message}` });

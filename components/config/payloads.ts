@@ -1,3 +1,4 @@
+import type { RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { defaults } from "./defaults.ts";
@@ -6,7 +7,7 @@ import { parseManifest } from "./manifest.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 
-export interface RuntimeConfiguration {
+export interface RuntimeConfiguration extends RuntimeSettings {
   platform: PlatformName;
   manifest: Manifest;
   /** Of the two above. */
@@ -22,7 +23,7 @@ type ReadText = (path: string) => Promise<string>;
 export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
   const manifests = await Promise.all(runtimes.map(async ({ payload }) => await readManifest(payload, readText)));
   // Only now, in the order of the list, and not in the one in which the files were read.
-  return runtimes.flatMap(({ platform, payload, acknowledgedAdvisories, ...runtime }, i): RuntimeConfiguration[] => {
+  return runtimes.flatMap(({ platform, payload, overhead, classNames, ...settings }, i): RuntimeConfiguration[] => {
     const key = `groups.${group}.runtimes[${i}]`;
     const manifest = manifests[i];
     const path = JSON.stringify(payload);
@@ -30,12 +31,14 @@ export async function readRuntimes(group: string, { runtimes }: GroupShape, read
       mistakes.push({ key: `${key}.payload`, message: `${path} ${manifest}` });
       return [];
     }
-    const given = { platform, manifest, acknowledgedAdvisories };
+    const given = { ...settings, platform, manifest };
     const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
     const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging };
     const derived = derive(given, terms, mistakes);
-    const { overhead = { teeKeys: defaults.teeKeys }, classNames } = runtime;
-    return derived ? [{ ...given, handler: derived.spec.handler, overhead, classNames }] : [];
+    if (derived === undefined) return [];
+    return [
+      { ...given, handler: derived.spec.handler, overhead: overhead ?? { teeKeys: defaults.teeKeys }, classNames },
+    ];
   });
 }
 

@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
+import { kataOverrides, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
+import { guestProxy } from "../../runtime/kernel-parameters.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { distributionChoice, distributionNames, dnsLabel, groupName, platformNames } from "../../runtime/spec.ts";
 import { isAtLeast } from "../../runtime/version.ts";
@@ -315,6 +317,31 @@ export const classNames = z
     "Further RuntimeClasses of the handler, by name, such as the one that Contrast's own CLI writes into pods.",
   );
 
+/** What a runtime sets beyond platform and payload. */
+export const runtimeSettings = {
+  kata: kataOverrides
+    .optional()
+    .describe(
+      "Further keys of Kata's configuration, by table: `hypervisor`, `agent`, `runtime`. Checked against what this Kata knows.",
+    ),
+  debug: z
+    .boolean()
+    .default(defaults.debug)
+    .describe("Kata logs everything on the host. What is measured stays the same; the handler's name says `debug`."),
+  guestProxy: z
+    .strictObject(guestProxy.shape)
+    .optional()
+    .describe(
+      "For guests of upstream Kata: the proxy of everything in the guest, on the measured kernel command line.",
+    ),
+  acknowledgedWeakenings: z
+    .array(z.string())
+    .default([])
+    .describe(
+      "Keys below `kata` that weaken the guest and are wanted all the same; the handler's name says `insecure`.",
+    ),
+} satisfies Record<keyof RuntimeSettings, z.ZodType>;
+
 const runtime = z.strictObject({
   platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see docs/configuration.md."),
   payload: z
@@ -328,6 +355,7 @@ const runtime = z.strictObject({
     .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
   overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
   classNames,
+  ...runtimeSettings,
 });
 
 export const groupSchema = z.strictObject({
@@ -341,8 +369,8 @@ export const groupSchema = z.strictObject({
   runtimes: z
     .array(runtime)
     .describe(
-      "List of `{platform, payload, acknowledgedAdvisories, overhead, classNames}`; `payload` is the path of a " +
-        "manifest, for the others see below. `[]` uninstalls what is there.",
+      "List of runtimes: `{platform, payload}` with the path of a manifest, and what is in the next table. `[]` uninstalls " +
+        "what is there.",
     ),
   atOnce: whole(1, 1000)
     .default(defaults.atOnce)

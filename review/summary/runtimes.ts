@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
+import { platformOf } from "../../runtime/handler.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
 import type { Inputs } from "../preview/inputs.ts";
@@ -57,17 +58,31 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
   const components = [...inputsByUrn].filter(([urn]) => typeOf(urn) === contrastRuntimeCard.type && !goes(urn));
   const all = components.flatMap(([, its]) => contrastRuntimeCard.schema.safeParse(its).data?.runtimes ?? []);
   const added = new Set(changes.flatMap((change) => change.added.map(({ handler }) => handler)));
-  return all.flatMap(({ handler, kata, kataVersion, acknowledged, closed }) => {
+  return all.flatMap(({ handler, kata, kataVersion, acknowledged, closed, settings, weakened }) => {
     const isNew = added.has(handler);
     const holes = acknowledged.map((hole) =>
       known(
         `${code(handler)} ${isNew ? "has" : "still has"} a known hole that the stack acknowledges: ${quoted(hole)}`,
       ),
     );
-    if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return holes;
+    const weak = weakened.map((setting) =>
+      known(
+        `${code(handler)} ${isNew ? "sets" : "still sets"} what weakens its guests, as the stack says: ${quoted(setting)}`,
+      ),
+    );
+    if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return [...holes, ...weak];
     return [
       known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
       ...holes,
+      ...weak,
+      ...settings.map((setting) => known(`${code(handler)} sets of its Kata: ${quoted(setting)}`)),
+      ...(isForDebugging(handler)
+        ? [
+            known(
+              `${code(handler)} is for debugging: Kata logs everything on the host. What is measured is the same as without.`,
+            ),
+          ]
+        : []),
       ...(closed.length > 0
         ? [
             known(
@@ -90,6 +105,9 @@ function secondName(before: Inputs | undefined, after: Inputs | undefined): Line
 }
 
 const runtimeClass = z.object({ handler: z.string(), metadata: z.object({ name: z.string() }) });
+
+const isForDebugging = (handler: string): boolean =>
+  /-debug-[0-9a-f]{8}$/.test(handler) && platformOf(handler) !== undefined;
 
 const at = (group: string) => `Group ${code(group)}`;
 

@@ -46,14 +46,8 @@ export function guestOfConfiguration(text: string, file: string): GivenGuest {
 /** Where Contrast's installer image says how the guests of its runtime boot. */
 export const installerConfiguration = "config/contrast-node-install.json";
 
-/** Go reads its keys in any case, and Contrast has written this one in two. */
-const installer = z.record(z.string(), z.unknown()).transform((document) => {
-  const byName = new Map(Object.entries(document).map(([key, value]) => [key.toLowerCase(), value]));
-  return { kernelParams: byName.get("qemuextrakernelparams"), debug: byName.get("debugruntime") };
-});
-const installerDocument = installer.pipe(
-  z.object({ kernelParams: z.string().optional(), debug: z.boolean().optional() }),
-);
+/** Go reads its keys in any case, and Contrast has written the first one in two. */
+const installer = z.object({ qemuextrakernelparams: z.string().optional(), debugruntime: z.boolean().optional() });
 
 /**
  * What the configuration of Contrast's installer says of the guest image: `qemuExtraKernelParams`, which replace Kata's own
@@ -66,14 +60,15 @@ export function guestOfInstaller(text: string, file: string): GivenGuest {
   } catch (error) {
     throw new Refusal("installer-configuration", `${file} is not JSON: ${(error as Error).message}.`);
   }
-  const checked = installerDocument.safeParse(document);
+  const keys = typeof document === "object" && document !== null ? Object.entries(document) : [];
+  const checked = installer.safeParse(Object.fromEntries(keys.map(([key, value]) => [key.toLowerCase(), value])));
   if (!checked.success)
     throw new Refusal(
       "installer-configuration",
       `${file} is not the configuration of Contrast's installer: ${z.prettifyError(checked.error)}`,
     );
-  const { kernelParams, debug } = checked.data;
-  if (debug)
+  const { qemuextrakernelparams: kernelParams, debugruntime: isDebug } = checked.data;
+  if (isDebug)
     throw new Refusal(
       "debug-image",
       `${file} says debugRuntime: guests of this image give everybody on the host a shell. Take an image of a release.`,

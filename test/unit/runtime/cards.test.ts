@@ -26,7 +26,7 @@ describe("what components write is what a review reads", () => {
 
   test("of runtimes, each once, whatever groups have it", () => {
     const own = { handler: go.handler, payload: "p", kata: "Contrast's", kataVersion: "3.28.0", acknowledged: ["a"] };
-    const runtime = { ...own, closed: [], launch: { MRTD: "00" }, measured: {} };
+    const runtime = { ...own, closed: [], settings: [], weakened: [], launch: { MRTD: "00" }, measured: {} };
     const handlers = { a: [go.handler], b: [go.handler] };
     const card = printed(contrastRuntimeCard.build({ handlers, runtimes: [runtime, runtime] }));
     expect(card).toEqual({ handlers, runtimes: [{ ...own, launch: { MRTD: "00" }, measured: {} }] });
@@ -83,7 +83,16 @@ test("a key of another name does not compile, in a card as in the items of its l
   // @ts-expect-error: it is called platform
   accepts<typeof nodeInstallerCard.build>({ ...given, runtimes: [renamed] });
 
-  const measured = { handler: "h", payload: "p", kata: "k", closed: [], launch: {}, measured: {} };
+  const measured = {
+    handler: "h",
+    payload: "p",
+    kata: "k",
+    closed: [],
+    settings: [],
+    weakened: [],
+    launch: {},
+    measured: {},
+  };
   const runtime = { ...measured, kataVersion: "3.28.0", acknowledged: [] };
   accepts<typeof contrastRuntimeCard.build>({ handlers: {}, runtimes: [runtime] });
   const versioned = { ...measured, version: "3.28.0", acknowledged: [] };

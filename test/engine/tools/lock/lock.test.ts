@@ -5,6 +5,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
+import { kataVerityTable } from "../../../../measure/kata-kernel-command-line.ts";
 import { deriveRuntime } from "../../../../measure/runtime.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
 import { pushImage } from "../../../../tools/image/push.ts";
@@ -192,8 +193,8 @@ test("an image by digest, from a real registry", async () => {
     ).rejects.toThrow(/must be registry\/repository@sha256/);
 
     // Contrast's own installer image: files as they are on a node, and what its installer reads beside them.
-    const [, rootHash] = /root_hash=([0-9a-f]+)/.exec(fixture.verityParams) ?? [];
-    const kernelParams = `init=/nix/store/x/init roothash=${rootHash} console=hvc0`;
+    // Its root hash is in a verity table here: the fixture's hash tree has no superblock, which roothash= would need.
+    const kernelParams = `init=/nix/store/x/init ${kataVerityTable(fixture.verityParams)} console=hvc0`;
     const place = "opt/edgeless/@@runtimeName@@";
     const installed = { url: "file:///opt/edgeless/share/kata-kernel", path: `/${place}/share/kata-kernel` };
     const contrast = join(directory, "contrast");
