@@ -15,6 +15,7 @@ const runtime = new ContrastRuntime(
     manifestsOnly: cluster.manifests !== undefined,
     pullSecret: stack.registry.pullSecret,
     registryCa: stack.registry.ca,
+    guestRegistry: stack.registry.guest,
   },
   { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
 );
@@ -26,6 +27,8 @@ export default {
   runtimes: runtime.runtimes,
   /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
   referenceValues: runtime.referenceValues,
+  /** What upstream's guests are told about registries: for the "cdh.toml" of their initdata. */
+  ...(stack.registry.guest && { cdhImage: runtime.cdhImage }),
   // Not where commands use the environment's KUBECONFIG, or no cluster is contacted: the engine warns of undefined outputs.
   ...(cluster.kubeconfig && { kubeconfig: cluster.kubeconfig }),
 };

@@ -8,21 +8,24 @@ import type { ReferenceTable } from "../measure/verifier-formats.ts";
 import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
+import { cdhImage, imagePullerConfiguration, imagePullerKey } from "../runtime/guest-registry.ts";
 import type { KataChanges } from "../runtime/kata-overrides.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
 import type { PlatformName } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { formerly } from "./aliases.ts";
-import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { applied, checkArguments, input, known, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
 import { defaults } from "./config/defaults.ts";
 import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
+import { registryMistakes } from "./config/guest-registry.ts";
 import { checkRuntimes } from "./config/runtime-rules.ts";
 import { classNames, dockerConfiguration, registryCa } from "./config/schema.ts";
 import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
+import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
 import { groupAmong, runtimesOf } from "./known-group.ts";
 import { GroupInstaller, type InstallationArgs, installationArgs } from "./node-installer.ts";
 import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
@@ -84,6 +87,13 @@ export interface ContrastRuntimeArgs extends InstallationArgs {
    * @default none: the registry's certificate is a public one
    */
   registryCa?: pulumi.Input<string> | undefined;
+  /**
+   * How guests that pull images themselves reach registries. Contrast's are told by the nodes; those of upstream Kata by
+   * their initdata: give it to each `ConfidentialWorkload`, too, or put the output `cdhImage` into their "cdh.toml".
+   *
+   * @default none: registries with public certificates, without logins and proxies
+   */
+  guestRegistry?: GuestRegistryArgs | undefined;
 }
 
 /** A runtime in a group, as it was derived. */
@@ -118,6 +128,7 @@ const contrastRuntimeArgs = z.strictObject({
   groups: z.array(nodeGroupArgs),
   pullSecret: input(dockerConfiguration).optional(),
   registryCa: input(registryCa).optional(),
+  guestRegistry: guestRegistryArgs.optional(),
 } satisfies Shape<ContrastRuntimeArgs>);
 
 type Checked = z.output<typeof contrastRuntimeArgs>;
@@ -133,6 +144,8 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   readonly runtimes: pulumi.Output<InstalledRuntime[]>;
   /** What verifiers will see of guests with one to eight vCPUs, by handler. Hex. */
   readonly referenceValues: pulumi.Output<Record<string, ReferenceTable>>;
+  /** What `guestRegistry` says, as the part `[image]` of the "cdh.toml" of upstream's guests; "" without it. */
+  readonly cdhImage: pulumi.Output<string>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
     const checked = checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
@@ -143,18 +156,20 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const namespace = this.#namespace(name);
     const classes = this.#runtimeClasses(name, groups);
     const pullSecret = this.#pullSecret(name, checked, namespace);
+    const guestRegistry = this.#guestRegistry(name, checked, groups, namespace);
     for (const group of groups) {
       const nodes = this.#nodes(name, group, checked);
       // Classes outlive installers: a class must stay while an installer still retires its handler.
-      const before = [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made];
-      this.#installer(name, { ...group, ...nodes.selection }, checked, before);
+      const secrets = [pullSecret, guestRegistry].filter((secret) => secret !== undefined);
+      this.#installer(name, { ...group, ...nodes.selection }, checked, [namespace, classes, ...secrets, ...nodes.made]);
     }
 
     this.handlers = pulumi.output(handlers);
     this.runtimes = pulumi.output(groups.flatMap(installedRuntimes));
     this.referenceValues = pulumi.output(referenceTables(groups));
-    const { runtimes, referenceValues } = this;
-    this.registerOutputs({ handlers: this.handlers, runtimes, referenceValues });
+    this.cdhImage = pulumi.output(cdhImage(withoutLogins(checked.guestRegistry) ?? {}));
+    const { runtimes, referenceValues, cdhImage: image } = this;
+    this.registerOutputs({ handlers: this.handlers, runtimes, referenceValues, cdhImage: image });
   }
 
   /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
@@ -191,6 +206,24 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     );
   }
 
+  /** What Contrast's guests are told; the installers put it on the nodes of the groups that have some. */
+  #guestRegistry(name: string, { guestRegistry }: Checked, groups: Group[], namespace: Namespace): Secret | undefined {
+    if (guestRegistry === undefined || !groups.some(({ runtimes }) => runtimes.some(({ spec }) => spec.imagePuller)))
+      return undefined;
+    const text = applied(guestRegistry.credentials, (credentials) =>
+      imagePullerConfiguration({ ...guestRegistry, credentials }),
+    );
+    return new Secret(
+      `${name}-guest-registry`,
+      {
+        metadata: { name: guestRegistrySecretName, namespace: systemNamespace },
+        type: "Opaque",
+        data: { [imagePullerKey]: pulumi.secret(text).apply((known) => Buffer.from(known).toString("base64")) },
+      },
+      { parent: this, dependsOn: [namespace] },
+    );
+  }
+
   /** Creates the group's nodes if they are ours to create; in any case says which nodes they are. */
   #nodes(
     name: string,
@@ -224,7 +257,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 
   #installer(name: string, group: Group, checked: Checked, dependsOn: pulumi.Resource[]): void {
     const { runtimes, pool, ssh, ...rest } = group;
-    const { image, kubeconfig, manifestsOnly, pullSecret } = checked;
+    const { image, kubeconfig, manifestsOnly, pullSecret, guestRegistry } = checked;
     new GroupInstaller(
       `${name}-${group.group}`,
       {
@@ -235,6 +268,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         kubeconfig,
         manifestsOnly,
         ...(pullSecret && { pullSecret: pullSecretName }),
+        ...(guestRegistry && { guestRegistry: guestRegistrySecretName }),
       },
       { parent: this, dependsOn, aliases: formerly(group.group) },
     );
@@ -242,16 +276,21 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments before anything is registered */
-function derivedGroups(component: string, { groups, registryCa }: Checked): Group[] {
+function derivedGroups(component: string, { groups, registryCa, guestRegistry }: Checked): Group[] {
   const mistakes = checkGroups(groups.map(groupAmong));
   if (registryCa !== undefined && !groups.some(({ ssh }) => ssh))
     mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({
     ...group,
-    runtimes: deriveEach(runtimes, `groups[${i}].runtimes`, mistakes),
+    runtimes: deriveEach(runtimes, `groups[${i}].runtimes`, mistakes, guestRegistry !== undefined),
   }));
   const lists = derived.map(({ group, runtimes }, i) => runtimesOf({ name: group, key: `groups[${i}]` }, runtimes));
   mistakes.push(...checkRuntimes(lists));
+  if (guestRegistry !== undefined) {
+    const all = groups.flatMap(({ runtimes }) => runtimes);
+    const credentials = known(guestRegistry.credentials);
+    mistakes.push(...registryMistakes({ ...guestRegistry, credentials }, all, "guestRegistry"));
+  }
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return derived;
 }
@@ -261,7 +300,7 @@ const charged = (
   platform: PlatformName,
   changes: KataChanges | undefined,
   overhead: Group["runtimes"][number]["given"]["overhead"],
-): typeof overhead => {
+): pulumi.Input<OverheadArgs> | undefined => {
   const own = changes?.keys.hypervisor.overhead_memory ?? changes?.keys.hypervisor.default_memory;
   if (typeof own !== "number") return overhead;
   const { overheadMiB, guestMemoryMiB } = platforms[platform];
@@ -283,6 +322,7 @@ function selecting({ runtimes }: Group, others: CheckedGroup["nodeSelector"]): S
 }
 
 const pullSecretName = "contrast-installer-pull";
+const guestRegistrySecretName = "contrast-guest-registry";
 
 const podSecurityLabels = {
   "pod-security.kubernetes.io/enforce": "privileged",

@@ -95,13 +95,15 @@ export function readManifest(path: string): Manifest {
 }
 
 /**
- * Derives each runtime of a list, which is at `path` among the arguments. One that cannot be used is left out and among the
+ * Derives each runtime of a list, which is at `path` among the arguments; with `guestRegistry`, guests that read on the node
+ * how to reach registries are told so. One that cannot be used is left out and among the
  * mistakes.
  */
 export const deriveEach = <Given extends GivenRuntime>(
   runtimes: Given[],
   path: string,
   mistakes: Mistake[],
+  guestRegistry = false,
 ): Derived<Given>[] =>
   runtimes.flatMap((given, i) => {
     const terms = {
@@ -110,7 +112,7 @@ export const deriveEach = <Given extends GivenRuntime>(
       payload: `payload ${given.manifest.name}`,
       unusable: "",
     };
-    return derive(given, { ...terms, acknowledging }, mistakes) ?? [];
+    return derive(given, { ...terms, acknowledging, guestRegistry }, mistakes) ?? [];
   });
 
 const acknowledging = (ids: string[]): string => `acknowledgedAdvisories: ${JSON.stringify(ids)}`;

@@ -23,10 +23,10 @@ export interface MeasuredRuntime extends RuntimeChoice {
  * Derives a runtime and checks that its parts make a guest that is bound to its launch measurement. Pure. Throws `Refusal`
  * where the payload cannot serve the platform.
  */
-export function measuredRuntime({ changes, ...locked }: RuntimeChoice): MeasuredRuntime {
+export function measuredRuntime({ changes, guestRegistry, ...locked }: RuntimeChoice): MeasuredRuntime {
   const { platform: name, manifest } = locked;
   const platform = platforms[name];
-  const { spec, configuration } = deriveSpec({ ...locked, changes });
+  const { spec, configuration } = deriveSpec({ ...locked, changes, guestRegistry });
   checkBinding(platform, manifest, configuration);
   // Its parts belong together or not, whatever is set.
   const plain = changes === undefined ? configuration : deriveSpec(locked).configuration;

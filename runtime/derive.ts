@@ -2,6 +2,7 @@ import { basename } from "node:path/posix";
 import { podAnnotations } from "./annotations.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { type FlavourName, supportedPair } from "./flavours.ts";
+import { imagePullerPath } from "./guest-registry.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import { type KataConfiguration, kataConfiguration, kataConfigurationText } from "./kata-configuration.ts";
 import { type KataChanges, withChanges } from "./kata-overrides.ts";
@@ -23,6 +24,8 @@ export interface RuntimeChoice {
   manifest: Manifest;
   /** What its user sets beyond both, once it is judged (kata-overrides.ts). */
   changes?: KataChanges | undefined;
+  /** Its guests are told how to reach registries, if they are such as read that on the node. */
+  guestRegistry?: boolean | undefined;
 }
 
 /** What a payload is on a platform: what nodes get, and the Kata configuration in it as a document. */
@@ -37,19 +40,22 @@ export interface DerivedRuntime {
  * Whether its parts make a guest that is bound to its launch measurement is checked by measure/runtime.ts, which everybody
  * else calls.
  */
-export function deriveSpec({ platform: name, manifest, changes }: RuntimeChoice): DerivedRuntime {
+export function deriveSpec({ platform: name, manifest, changes, guestRegistry }: RuntimeChoice): DerivedRuntime {
   const platform = platforms[name];
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   checkFiles(name, platform, manifest, files);
 
+  const hasPuller = guestRegistry === true && readsRegistryOnNode({ platform: name, manifest });
   const pathOf = (handler: string) => (role: FileRole) => {
     const file = files.find((file) => file.role === role);
     return file && `${runtimeDirectory(handler)}/${file.path}`;
   };
   const configuration = (handler: string): KataConfiguration => {
     const { kataVersion, guest } = manifest;
-    return withChanges(kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest }), changes);
+    const written = kataConfiguration({ platform, flavour, kataVersion, path: pathOf(handler), guest });
+    const puller = hasPuller ? `${runtimeDirectory(handler)}/${imagePullerPath}` : undefined;
+    return withChanges(written, changes, puller);
   };
   const contents = (handler: string): RuntimeContents => ({
     files,
@@ -58,10 +64,24 @@ export function deriveSpec({ platform: name, manifest, changes }: RuntimeChoice)
   });
   const handler = deriveHandler(name, contents, changes);
   return {
-    spec: { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
+    spec: {
+      ...{ handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
+      ...(hasPuller && { imagePuller: imagePullerPath }),
+    },
     configuration: configuration(handler),
   };
 }
+
+/** Whether the guests are Contrast's, which are told on the node how to reach registries. */
+export const readsRegistryOnNode = ({ platform, manifest }: Pick<RuntimeChoice, "platform" | "manifest">): boolean =>
+  manifest.flavour === "contrast-go" && platforms[platform].host.guestPull;
+
+/** Whether the guests are upstream's, which are told so by their initdata. */
+export const readsRegistryInInitdata = ({
+  platform,
+  manifest,
+}: Pick<RuntimeChoice, "platform" | "manifest">): boolean =>
+  manifest.flavour !== "contrast-go" && platforms[platform].host.guestPull;
 
 export interface SpecInput {
   group: string;

@@ -47,6 +47,7 @@ const line = "it changes the guest's kernel command line";
 const devices = "it changes the devices that the guest's firmware describes, which TDX measures (RTMR0)";
 /** Of what is logged on the host alone. */
 const logs = "the runtime's setting debug decides it";
+const registry = "the stack's registry.guest decides it";
 const ports = ["no-port", "bridge-port", "root-port", "switch-port"];
 
 /**
@@ -145,7 +146,7 @@ const judgements: Record<TableName, readonly Judgement[]> = {
       "valid_ctlpaths valid_entropy_sources valid_file_mem_backends valid_hypervisor_paths valid_jailer_paths valid_vhost_user_store_paths valid_virtio_fs_daemon_paths",
     ),
     decided("pods bring theirs, by annotation", "initdata snp_id_auth snp_id_block"),
-    decided("the stack's registry.guest decides it", "contrast_imagepuller_config"),
+    decided(registry, "contrast_imagepuller_config"),
     decided(
       "it is for guests whose memory is a copy or a file, which no confidential one can have",
       "boot_from_template boot_to_be_template device_state_path factory file_mem_backend memory_path",
@@ -220,5 +221,5 @@ export const effectOf = (table: TableName, key: string): KeyEffect | undefined =
 /** Keys of a table that change nothing about the guest's kernel command line, in whatever version. */
 export const withoutCommandLine = (table: TableName): string[] =>
   [...(index[table] ?? [])].flatMap(([key, { effect, why }]) =>
-    effect === "harmless" || (effect === "measured" && why !== line) || why === logs ? [key] : [],
+    effect === "harmless" || (effect === "measured" && why !== line) || why === logs || why === registry ? [key] : [],
   );

@@ -261,15 +261,35 @@ const parameterSentences = (words: readonly string[]): string[] =>
     ? []
     : [`Kernel parameters are added to the payload's: ${words.join(" ")}. ${sees.measured.trim()}`];
 
-/** The configuration with what is set: the one place where both come together. */
-export function withChanges(configuration: KataConfiguration, changes: KataChanges | undefined): KataConfiguration {
-  if (changes === undefined || !("qemu" in configuration.hypervisor)) return configuration;
-  const { keys, kernelParams } = changes;
+/**
+ * The configuration with what is set: the one place where both come together.
+ *
+ * @param puller path on the node of what Contrast's guests read about registries
+ */
+export function withChanges(
+  configuration: KataConfiguration,
+  changes: KataChanges | undefined,
+  puller?: string,
+): KataConfiguration {
+  if (!("qemu" in configuration.hypervisor)) return configuration;
+  const { keys, kernelParams } = changes ?? noChanges;
   const { qemu } = configuration.hypervisor;
   const parameters = [qemu.kernel_params, ...kernelParams].filter((text) => text !== undefined && text !== "");
   return {
-    hypervisor: { qemu: { ...qemu, ...keys.hypervisor, kernel_params: parameters.join(" ") } },
+    hypervisor: {
+      qemu: {
+        ...qemu,
+        ...keys.hypervisor,
+        ...(kernelParams.length > 0 && { kernel_params: parameters.join(" ") }),
+        ...(puller !== undefined && { contrast_imagepuller_config: puller }),
+      },
+    },
     agent: { kata: { ...configuration.agent.kata, ...keys.agent } },
     runtime: { ...configuration.runtime, ...keys.runtime },
   };
 }
+
+const noChanges: Pick<KataChanges, "keys" | "kernelParams"> = {
+  keys: { hypervisor: {}, agent: {}, runtime: {} },
+  kernelParams: [],
+};

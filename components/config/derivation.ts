@@ -35,6 +35,8 @@ export interface RuntimeTerms {
   payload: string;
   /** What "cannot be used" follows. */
   unusable: string;
+  /** Guests are told how to reach registries. */
+  guestRegistry?: boolean;
   /** The list of acknowledged advisories with these ids. */
   acknowledging(ids: string[]): string;
 }
@@ -52,7 +54,10 @@ export function derive<Given extends GivenRuntime>(
   const { changes, settings, weakened, mistakes: wrong } = judgeSettings(given, given);
   mistakes.push(...wrong.map(({ path, message }) => ({ key: `${key}.${path}`, message })));
   try {
-    const runtime = measuredRuntime({ platform: given.platform, manifest: given.manifest, changes });
+    const { platform } = given;
+    const { guestRegistry } = terms;
+    const runtime = measuredRuntime({ platform, manifest: given.manifest, changes, guestRegistry });
+    if (runtime.spec.imagePuller !== undefined) settings.push(toldOnNode);
     const launch = launchValues(runtime);
     const assessment = assess(given, given.acknowledgedAdvisories);
     mistakes.push(...advisoryMistakes(given.manifest, assessment, terms));
@@ -63,6 +68,9 @@ export function derive<Given extends GivenRuntime>(
     return undefined;
   }
 }
+
+const toldOnNode =
+  "The image puller of its guests reads registries, logins and proxies from a file of the node, as the stack's registry.guest says: nothing in it is measured.";
 
 /** A payload with a known hole is used only where the user says that this is known. */
 function advisoryMistakes({ kataVersion }: Manifest, { open, mistakes }: Assessment, terms: RuntimeTerms): Mistake[] {

@@ -20,7 +20,13 @@ export interface RuntimeConfiguration extends RuntimeSettings {
 type ReadText = (path: string) => Promise<string>;
 
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
-export async function readRuntimes(group: string, { runtimes }: GroupShape, readText: ReadText, mistakes: Mistake[]) {
+export async function readRuntimes(
+  group: string,
+  { runtimes }: GroupShape,
+  readText: ReadText,
+  mistakes: Mistake[],
+  guestRegistry = false,
+) {
   const manifests = await Promise.all(runtimes.map(async ({ payload }) => await readManifest(payload, readText)));
   // Only now, in the order of the list, and not in the one in which the files were read.
   return runtimes.flatMap(({ platform, payload, overhead, classNames, ...settings }, i): RuntimeConfiguration[] => {
@@ -33,7 +39,7 @@ export async function readRuntimes(group: string, { runtimes }: GroupShape, read
     }
     const given = { ...settings, platform, manifest };
     const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
-    const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging };
+    const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging, guestRegistry };
     const derived = derive(given, terms, mistakes);
     if (derived === undefined) return [];
     return [

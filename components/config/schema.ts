@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
+import type { GuestRegistry } from "../../runtime/guest-registry.ts";
 import { kataOverrides, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import { guestProxy } from "../../runtime/kernel-parameters.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -149,6 +150,49 @@ export const registryCa = z
     }
   });
 
+const proxyAddress = z
+  .string()
+  .regex(
+    /^https?:\/\/[A-Za-z0-9.:[\]-]+\/?$/,
+    must("must be http://host:port or https://host:port, without a login: everybody can read it"),
+  );
+
+/** How guests that pull images themselves reach registries; the key of what is a secret is credentials. */
+export const guestRegistry = z.strictObject({
+  proxy: z
+    .strictObject({
+      https: proxyAddress.optional().describe("For registries that are reached by https."),
+      http: proxyAddress.optional().describe("For registries that are reached by http."),
+      noProxy: guestProxy.shape.noProxy.describe(
+        "What is reached without it: names, addresses, networks, separated by commas.",
+      ),
+    })
+    .optional()
+    .describe("The proxy by which guests pull images."),
+  registries: z
+    .record(
+      z.string().regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$/, must("must be a registry's host, as images name it")),
+      z.strictObject({
+        ca: registryCa.optional().describe("Certificates of its authorities in PEM."),
+        mirror: z
+          .string()
+          .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$/, must("must be host[:port] without a scheme or a path"))
+          .optional()
+          .describe("host[:port] from which its images are taken."),
+      }),
+    )
+    .optional()
+    .describe("By the registry's host: `{ca, mirror}`."),
+  credentials: dockerConfiguration
+    .optional()
+    .describe("For Contrast's guests: content of a .dockerconfigjson with user names and passwords."),
+  credentialsUri: z
+    .string()
+    .regex(/^kbs:\/\/[^/]*\/[^/]+\/[^/]+\/[^/]+$/, must("must be kbs:///<repository>/<type>/<tag>"))
+    .optional()
+    .describe("For upstream's guests: where their key broker has such a file."),
+} satisfies Record<keyof GuestRegistry, z.ZodType>);
+
 const registrySchema = z
   .strictObject({
     prefix: z
@@ -167,11 +211,14 @@ const registrySchema = z
     pullSecret: dockerConfiguration
       .optional()
       .describe("Content of a .dockerconfigjson with which nodes pull the image."),
+    guest: guestRegistry
+      .optional()
+      .describe("How guests that pull images themselves reach registries: proxy, authorities, mirrors, logins."),
   })
   .default({})
   .describe(
     "For closed networks: `prefix` (mirror), `ca` (authorities' certificates in PEM, for hosts that are reached by SSH), " +
-      "`pullSecret`.",
+      "`pullSecret`; `guest`: how guests that pull images themselves reach registries.",
   );
 
 const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
