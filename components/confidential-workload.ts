@@ -25,7 +25,7 @@ import {
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { registryMistakes } from "./config/guest-registry.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import { runtimeSettings } from "./config/schema.ts";
+import { runtimeSettings } from "./config/runtime-schema.ts";
 import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
 import { type GuestProxyArgs, payloadArgs } from "./runtime.ts";
 import { InitdataAlgorithm, type PlatformName } from "./words.ts";

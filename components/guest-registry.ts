@@ -2,7 +2,7 @@ import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import type { GuestRegistry } from "../runtime/guest-registry.ts";
 import { input, type Shape } from "./arguments.ts";
-import { guestRegistry } from "./config/schema.ts";
+import { guestRegistry } from "./config/registry-schema.ts";
 
 /** How guests that pull images themselves reach registries. */
 export interface GuestRegistryArgs {

@@ -8,7 +8,7 @@ import { handlerName, platformNames } from "../runtime/spec.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
 import { mistakesOfClassNames } from "./config/class-names.ts";
-import { classNames, overhead } from "./config/schema.ts";
+import { classNames, overhead } from "./config/runtime-schema.ts";
 import type { PlatformName } from "./words.ts";
 
 /** What Kubernetes adds to the requests of each pod of a class, for the virtual machine around it. */

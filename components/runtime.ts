@@ -7,7 +7,7 @@ import { type Shape, WrongArguments } from "./arguments.ts";
 import { type Derived, derive, type GivenRuntime } from "./config/derivation.ts";
 import { parseManifest } from "./config/manifest.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import { runtimeSettings } from "./config/schema.ts";
+import { runtimeSettings } from "./config/runtime-schema.ts";
 import type { PlatformName } from "./words.ts";
 
 /** A runtime: a payload on a platform. Everything here decides the handler, which names resources: plain values. */

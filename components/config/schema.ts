@@ -1,17 +1,14 @@
 import { z } from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
-import type { GuestRegistry } from "../../runtime/guest-registry.ts";
-import { kataOverrides, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
-import { guestProxy } from "../../runtime/kernel-parameters.ts";
-import { Refusal } from "../../runtime/refusal.ts";
-import { distributionChoice, distributionNames, dnsLabel, groupName, platformNames } from "../../runtime/spec.ts";
+import { distributionChoice, distributionNames, dnsLabel, groupName } from "../../runtime/spec.ts";
 import { isAtLeast } from "../../runtime/version.ts";
-import { authorities } from "./certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
 import { image, registryHost } from "./image-reference.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
+import { registrySchema, secret } from "./registry-schema.ts";
+import { runtime } from "./runtime-schema.ts";
 
 /*
  * The shape of a stack's configuration, key by key. What concerns more than one key is in rules.ts. Every object is
@@ -23,18 +20,6 @@ import { clusterOptions } from "./local-cluster.ts";
  */
 
 const must = (error: string) => ({ error });
-export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
-
-/** What kubelets read. */
-export const dockerConfiguration = secret.refine((text) => {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && "auths" in value;
-  } catch {
-    return false;
-  }
-}, must('must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}'));
-
 /** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
@@ -48,11 +33,6 @@ const whole = (least: number, most: number) =>
     .int(must("must be a whole number"))
     .min(least, must(`must be ${least} or more`))
     .max(most, must(`must be at most ${most}`));
-const memory = z
-  .string()
-  .regex(/^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$/, must('must be an amount of memory such as "512Mi"'));
-const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs such as "250m" or "1.5"'));
-
 const uuid = z
   .string()
   .regex(
@@ -134,91 +114,6 @@ const clusterSchema = z
     "`{kind: local, nodes}`: on this machine. `{kind: kubeconfig, name, kubeconfig}`: an existing one; without " +
       "`kubeconfig`, the `KUBECONFIG` of the environment. `{kind: aks, subscriptionId, resourceGroup, name, credentials, " +
       "retiredService}`. `{kind: yaml, directory}`: manifests in a directory of the project instead of a cluster.",
-  );
-
-/** Certificates in PEM; the output is their canonical form, and nothing else of the text. */
-export const registryCa = z
-  .string()
-  .meta({ pattern: "-----BEGIN CERTIFICATE-----" })
-  .transform((pem, { addIssue }) => {
-    try {
-      return authorities(pem);
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      addIssue({ code: "custom", message: error.message, input: pem });
-      return z.NEVER;
-    }
-  });
-
-const proxyAddress = z
-  .string()
-  .regex(
-    /^https?:\/\/[A-Za-z0-9.:[\]-]+\/?$/,
-    must("must be http://host:port or https://host:port, without a login: everybody can read it"),
-  );
-
-/** How guests that pull images themselves reach registries; the key of what is a secret is credentials. */
-export const guestRegistry = z.strictObject({
-  proxy: z
-    .strictObject({
-      https: proxyAddress.optional().describe("For registries that are reached by https."),
-      http: proxyAddress.optional().describe("For registries that are reached by http."),
-      noProxy: guestProxy.shape.noProxy.describe(
-        "What is reached without it: names, addresses, networks, separated by commas.",
-      ),
-    })
-    .optional()
-    .describe("The proxy by which guests pull images."),
-  registries: z
-    .record(
-      z.string().regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$/, must("must be a registry's host, as images name it")),
-      z.strictObject({
-        ca: registryCa.optional().describe("Certificates of its authorities in PEM."),
-        mirror: z
-          .string()
-          .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$/, must("must be host[:port] without a scheme or a path"))
-          .optional()
-          .describe("host[:port] from which its images are taken."),
-      }),
-    )
-    .optional()
-    .describe("By the registry's host: `{ca, mirror}`."),
-  credentials: dockerConfiguration
-    .optional()
-    .describe("For Contrast's guests: content of a .dockerconfigjson with user names and passwords."),
-  credentialsUri: z
-    .string()
-    .regex(/^kbs:\/\/[^/]*\/[^/]+\/[^/]+\/[^/]+$/, must("must be kbs:///<repository>/<type>/<tag>"))
-    .optional()
-    .describe("For upstream's guests: where their key broker has such a file."),
-} satisfies Record<keyof GuestRegistry, z.ZodType>);
-
-const registrySchema = z
-  .strictObject({
-    prefix: z
-      .string()
-      .regex(
-        new RegExp(`^${registryHost}(/[a-z0-9._-]+)*$`),
-        must("must be host[:port][/path] without a scheme, the host with a dot or a port"),
-      )
-      .optional()
-      .describe("Replaces the registry's host in `installerImage`: a mirror in a closed network."),
-    ca: registryCa
-      .optional()
-      .describe(
-        "Certificates of the registry's authorities in PEM. Hosts that are reached by SSH are made to trust them for it.",
-      ),
-    pullSecret: dockerConfiguration
-      .optional()
-      .describe("Content of a .dockerconfigjson with which nodes pull the image."),
-    guest: guestRegistry
-      .optional()
-      .describe("How guests that pull images themselves reach registries: proxy, authorities, mirrors, logins."),
-  })
-  .default({})
-  .describe(
-    "For closed networks: `prefix` (mirror), `ca` (authorities' certificates in PEM, for hosts that are reached by SSH), " +
-      "`pullSecret`; `guest`: how guests that pull images themselves reach registries.",
   );
 
 const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
@@ -344,65 +239,6 @@ export const toleration = z.strictObject({
     .enum(["NoSchedule", "PreferNoSchedule", "NoExecute"])
     .optional()
     .describe("The taint's effect. Without it, all are tolerated."),
-});
-
-export const overhead = z.strictObject({
-  memory: memory
-    .optional()
-    .describe("What a pod's VM needs beside its containers. By default the platform's own value."),
-  cpu: cpu.optional().describe("The same of CPUs."),
-  teeKeys: z
-    .boolean()
-    .default(defaults.teeKeys)
-    .describe("Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled."),
-});
-
-export const classNames = z
-  .array(objectName("RuntimeClass"))
-  .default([])
-  .describe(
-    "Further RuntimeClasses of the handler, by name, such as the one that Contrast's own CLI writes into pods.",
-  );
-
-/** What a runtime sets beyond platform and payload. */
-export const runtimeSettings = {
-  kata: kataOverrides
-    .optional()
-    .describe(
-      "Further keys of Kata's configuration, by table: `hypervisor`, `agent`, `runtime`. Checked against what this Kata knows.",
-    ),
-  debug: z
-    .boolean()
-    .default(defaults.debug)
-    .describe("Kata logs everything on the host. What is measured stays the same; the handler's name says `debug`."),
-  guestProxy: z
-    .strictObject(guestProxy.shape)
-    .optional()
-    .describe(
-      "For guests of upstream Kata: the proxy of everything in the guest, on the measured kernel command line.",
-    ),
-  acknowledgedWeakenings: z
-    .array(z.string())
-    .default([])
-    .describe(
-      "Keys below `kata` that weaken the guest and are wanted all the same; the handler's name says `insecure`.",
-    ),
-} satisfies Record<keyof RuntimeSettings, z.ZodType>;
-
-const runtime = z.strictObject({
-  platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see docs/configuration.md."),
-  payload: z
-    .string()
-    .min(1, must("must be the path of a manifest"))
-    .meta({ expected: "the path of a manifest below the project" })
-    .describe("Path of the manifest that `npm run lock` wrote, below the project."),
-  acknowledgedAdvisories: z
-    .array(z.string())
-    .default([])
-    .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
-  overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
-  classNames,
-  ...runtimeSettings,
 });
 
 export const groupSchema = z.strictObject({
