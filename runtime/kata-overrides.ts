@@ -8,9 +8,12 @@ import { didYouMean } from "./nearest.ts";
 import { type Platform, platforms } from "./platforms.ts";
 import type { PlatformName } from "./spec.ts";
 
+const words = "a text, a number, true, false or a list of texts";
 const value = z
-  .union([z.string(), z.boolean(), z.number(), z.array(z.string())])
-  .meta({ expected: "a text, a number, true, false or a list of texts" });
+  .union([z.string(), z.boolean(), z.number(), z.array(z.string())], {
+    error: `must be ${words}: hypervisor, agent and runtime are all the tables that there are`,
+  })
+  .meta({ expected: words });
 const table = z.record(z.string(), value).optional();
 
 /** Keys of Kata's configuration that a runtime sets beyond what platform and payload say. */
@@ -187,6 +190,8 @@ function unknownKey(reader: Reader, version: string, table: TableName, key: stri
 }
 
 const fractions = ["default_vcpus", "overhead_vcpus"];
+/** For which Kata takes its own default if they are zero. */
+const positive = ["default_vcpus", "default_memory"];
 
 function typeProblem(type: KeyType, key: string, value: Value): string | undefined {
   switch (type) {
@@ -198,6 +203,7 @@ function typeProblem(type: KeyType, key: string, value: Value): string | undefin
       return Array.isArray(value) ? undefined : "expected a list of texts";
     case "number": {
       if (typeof value !== "number" || !Number.isFinite(value) || value < 0) return "expected a number, 0 or more";
+      if (value === 0 && positive.includes(key)) return "expected more than 0";
       return Number.isSafeInteger(value) || fractions.includes(key) ? undefined : "expected a whole number";
     }
     default:

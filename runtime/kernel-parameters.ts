@@ -44,9 +44,17 @@ const elsewhere: Record<string, string> = {
   "agent.trace": "kata.agent.enable_tracing",
 };
 
-/** They decide what the guest boots, which the payload says and verity protects. */
-const ofTheImage =
-  /^(root|rootflags|rootfstype|roothash|usrhash|usr|usrflags|usrfstype|init|rdinit|initrd|noinitrd|dm-mod|dm_verity|rd|systemd\.(verity\w*|unit|mask|volatile|run\w*|setenv|import_credentials|set_credential\w*)|kata\.extension|agent\.config_file|nr_cpus)(\.|$)/;
+/**
+ * They decide what the guest boots, which the payload says and verity protects. With dashes, which to the kernel are the same
+ * as underscores.
+ */
+const ofTheImage = new RegExp(
+  `^(${[
+    "root|rootflags|rootfstype|roothash|usr|usrhash|usrflags|usrfstype|init|rdinit|initrd|noinitrd|dm-mod|dm-verity|rd",
+    "systemd\\.(verity[\\w-]*|unit|mask|volatile|run[\\w-]*|setenv|import-credentials|set-credential[\\w-]*)",
+    "kata\\.extension|agent\\.config-file|nr-cpus",
+  ].join("|")})(\\.|$)`,
+);
 
 const nameOf = (word: string): string => word.split("=", 1)[0] ?? "";
 
@@ -55,7 +63,7 @@ export function parameterProblem(word: string): string | undefined {
   if (!/^[!#-~]+$/.test(word) || !/^[A-Za-z]/.test(word))
     return "is no kernel parameter: expected names and values without quotes, separated by one blank each";
   const name = nameOf(word);
-  if (ofTheImage.test(name))
+  if (ofTheImage.test(name.replaceAll("_", "-")))
     return `cannot be set: the payload decides what its guests boot, and ${name} would replace that. Lock it with other --kernel-params`;
   const place = Object.hasOwn(elsewhere, name) ? elsewhere[name] : undefined;
   return place === undefined ? undefined : `is not set here: ${place} is`;

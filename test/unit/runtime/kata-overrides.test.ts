@@ -213,12 +213,13 @@ describe("wrong use", () => {
       "values of other types",
       {
         kata: {
-          hypervisor: { default_memory: "1Gi", enable_mem_prealloc: "yes", block_device_aio: true },
+          hypervisor: { default_memory: "1Gi", default_vcpus: 0, enable_mem_prealloc: "yes", block_device_aio: true },
           agent: { dial_timeout: 1.5 },
         },
       },
       [
         'kata.hypervisor.default_memory is "1Gi", expected a number, 0 or more.',
+        "kata.hypervisor.default_vcpus is 0, expected more than 0.",
         'kata.hypervisor.enable_mem_prealloc is "yes", expected true or false.',
         "kata.hypervisor.block_device_aio is true, expected a text.",
         "kata.agent.dial_timeout is 1.5, expected a whole number.",
@@ -248,10 +249,18 @@ describe("wrong use", () => {
     [
       "parameters that replace what the payload boots",
       hypervisor({
-        kernel_params: "dm-mod.create= root=/dev/vdb init=/bin/sh systemd.verity=0 agent.https_proxy=http://x",
+        kernel_params:
+          "dm-mod.create= dm_mod.create= root=/dev/vdb init=/bin/sh systemd.verity=0 agent.config_file=/x agent.https_proxy=http://x",
       }),
       [
-        ...["dm-mod.create=", "root=/dev/vdb", "init=/bin/sh", "systemd.verity=0"].map(
+        ...[
+          "dm-mod.create=",
+          "dm_mod.create=",
+          "root=/dev/vdb",
+          "init=/bin/sh",
+          "systemd.verity=0",
+          "agent.config_file=/x",
+        ].map(
           (word) =>
             `kata.hypervisor.kernel_params ${JSON.stringify(word)} cannot be set: the payload decides what its guests boot, and ${word.split("=")[0]} would replace that. Lock it with other --kernel-params.`,
         ),

@@ -55,7 +55,7 @@ test.each<Case>([
     ),
     {
       "registry.guest.proxy.https":
-        '"http://user:password@p:1" must be http://host:port or https://host:port, without a login: everybody can read it.',
+        "[secret] must be http://host:port or https://host:port, without a login: everybody can read it.",
       "registry.guest.registries.https://r.example":
         '"https://r.example" must be a registry\'s host, as images name it.',
       "registry.guest.registries.s.example.mirror": '"m.example/path" must be host[:port] without a scheme or a path.',
