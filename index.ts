@@ -14,6 +14,8 @@ export default {
   runtimes: runtime.runtimes,
   /** What verifiers will see, by handler: a table by CPU model and vCPU count, or of TDX's registers. */
   referenceValues: runtime.referenceValues,
+  /** What upstream's guests are told about registries: for the "cdh.toml" of their initdata. */
+  ...(stack.registry.guest && { cdhImage: runtime.cdhImage }),
   // Not where commands use the environment's KUBECONFIG, or no cluster is contacted: the engine warns of undefined outputs.
   ...(cluster.kubeconfig && { kubeconfig: cluster.kubeconfig }),
 };

@@ -7,9 +7,13 @@ import { computesTardevRoots } from "../measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
+import { readsRegistryInInitdata } from "../runtime/derive.ts";
+import type { GuestRegistry } from "../runtime/guest-registry.ts";
+import { judgeSettings } from "../runtime/kata-overrides.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { distributionNames } from "../runtime/spec.ts";
+import { withGuestRegistry } from "../workload/initdata.ts";
 import {
   type LayerRoot,
   type PodTemplate,
@@ -20,8 +24,11 @@ import {
   type WorkloadOptions,
 } from "../workload/template.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { registryMistakes } from "./config/guest-registry.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import { payloadArgs } from "./runtime.ts";
+import { runtimeSettings } from "./config/runtime-schema.ts";
+import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
+import { type GuestProxyArgs, payloadArgs } from "./runtime.ts";
 import { type DistributionName, InitdataAlgorithm, type PlatformName } from "./words.ts";
 
 /** Policy and data files for the guest. */
@@ -78,6 +85,37 @@ export interface ConfidentialWorkloadArgs {
    */
   distribution?: DistributionName | undefined;
   /**
+   * As in the node group.
+   *
+   * @default none
+   */
+  kata?: pulumi.Inputs | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default false
+   */
+  debug?: boolean | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default none
+   */
+  guestProxy?: GuestProxyArgs | undefined;
+  /**
+   * As in the node group.
+   *
+   * @default []
+   */
+  acknowledgedWeakenings?: string[] | undefined;
+  /**
+   * As `ContrastRuntime` has it. Upstream's guests get it in their initdata, which the host can read, so without logins; of
+   * Contrast's it decides the handler only.
+   *
+   * @default none
+   */
+  guestRegistry?: GuestRegistryArgs | undefined;
+  /**
    * A pod template, as in Kubernetes' PodTemplateSpec.
    *
    * @example { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } }
@@ -105,6 +143,8 @@ const confidentialWorkloadArgs = z.strictObject({
   platform: payloadArgs.platform,
   manifest: payloadArgs.manifest,
   distribution: z.enum(distributionNames).optional(),
+  ...runtimeSettings,
+  guestRegistry: guestRegistryArgs.optional(),
   // Checked when it is known, with the paths of its fields.
   template: z.custom((value) => typeof value === "object" && value !== null, { error: "must be a pod template" }),
   initdata: input(
@@ -151,7 +191,12 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
         prepare(
           `ConfidentialWorkload ${name}`,
           template as PodTemplate,
-          workloadOptions(runtime, { ...checked, initdata, layers }),
+          workloadOptions(runtime, {
+            ...checked,
+            guestRegistry: withoutLogins(checked.guestRegistry),
+            initdata,
+            layers,
+          }),
         ),
     );
     // Annotated because Pulumi's inferred type, which lifts every property, says less.
@@ -179,14 +224,22 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments where the payload cannot serve the platform */
-function measured(component: string, { platform, manifest, distribution }: z.output<typeof confidentialWorkloadArgs>) {
+function measured(component: string, given: z.output<typeof confidentialWorkloadArgs>) {
+  const { platform, manifest, distribution } = given;
   const mistake = (message: string) => new WrongArguments(component, [{ key: "manifest", message }]);
   if (platforms[platform].snapshotter !== undefined && !computesTardevRoots(manifest.kataVersion))
     throw mistake(
       `payload ${manifest.name} has Kata ${manifest.kataVersion}, but how nodes compute the root hashes of layers is known only for 3.2.0.azl1 to 3.2.0.azl5.`,
     );
+  const { changes, mistakes } = judgeSettings({ platform, manifest }, given);
+  const wrong: Mistake[] = mistakes.map(({ path, message }) => ({ key: path, message }));
+  // Logins are for the nodes to know.
+  const registry = withoutLogins(given.guestRegistry);
+  if (registry !== undefined) wrong.push(...registryMistakes(registry, [{ platform, manifest }], "guestRegistry"));
+  if (wrong.length > 0) throw new WrongArguments(component, wrong);
   try {
-    return measuredRuntime({ platform, manifest, distribution });
+    const guestRegistry = given.guestRegistry !== undefined;
+    return measuredRuntime({ platform, manifest, distribution, changes, guestRegistry });
   } catch (error) {
     throw error instanceof Refusal ? mistake(`cannot be used: ${error.message}`) : error;
   }
@@ -212,20 +265,29 @@ const argumentMistake = ({ field, message }: Problem): Mistake => ({
   message: `${message}.`,
 });
 
-type Given = Pick<WorkloadOptions, "initdata"> & { withoutPolicy: boolean; layers: Record<string, LayerRoot[]> };
+type Given = Pick<WorkloadOptions, "initdata"> & { guestRegistry?: GuestRegistry | undefined } & {
+  withoutPolicy: boolean;
+  layers: Record<string, LayerRoot[]>;
+};
 
 function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given): WorkloadOptions {
   const { handler, containerd } = runtime.spec;
   const { podAnnotations } = containerd;
   const { host, snapshotter } = platforms[runtime.platform];
   const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
-  const { initdata, withoutPolicy } = given;
+  const { withoutPolicy, guestRegistry } = given;
+  const initdata =
+    guestRegistry !== undefined && readsRegistryInInitdata(runtime)
+      ? withGuestRegistry(given.initdata, guestRegistry)
+      : given.initdata;
+  const vcpus = runtime.changes?.keys.hypervisor.default_vcpus;
   return {
     handler,
     podAnnotations,
     initdata,
     withoutPolicy,
     guestPull: host.guestPull,
+    ...(typeof vcpus === "number" && { defaultVcpus: vcpus }),
     ...(snapshotter !== undefined && { layers }),
     ...(hasIdBlocks && {
       annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),

@@ -8,20 +8,25 @@ import type { ReferenceTable } from "../measure/verifier-formats.ts";
 import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
+import { cdhImage, imagePullerConfiguration, imagePullerKey } from "../runtime/guest-registry.ts";
+import type { KataChanges } from "../runtime/kata-overrides.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms, podCosts } from "../runtime/platforms.ts";
 import type { PlatformName } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { formerly } from "./aliases.ts";
-import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { applied, checkArguments, input, known, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
 import { defaults } from "./config/defaults.ts";
 import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
+import { registryMistakes } from "./config/guest-registry.ts";
+import { dockerConfiguration, registryCa } from "./config/registry-schema.ts";
 import { checkRuntimes } from "./config/runtime-rules.ts";
-import { dockerConfiguration, registryCa } from "./config/schema.ts";
+import { classNames } from "./config/runtime-schema.ts";
 import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
+import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
 import { groupAmong, runtimesOf } from "./known-group.ts";
 import { GroupInstaller, type InstallationArgs, installationArgs } from "./node-installer.ts";
 import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
@@ -36,6 +41,13 @@ export interface RuntimeArgs extends PayloadArgs {
    * @example { memory: "512Mi" }
    */
   overhead?: pulumi.Input<OverheadArgs> | undefined;
+  /**
+   * Further RuntimeClasses of the handler, by name. Plain, because each is a resource. A handler has the same in all groups.
+   *
+   * @default []
+   * @example ["contrast-cc-metal-qemu-snp-1a2b3c4d"]
+   */
+  classNames?: string[] | undefined;
 }
 
 /** A node group: its nodes, which may be ours to create or prepare, and its runtimes. */
@@ -76,6 +88,13 @@ export interface ContrastRuntimeArgs extends InstallationArgs {
    * @default none: the registry's certificate is a public one
    */
   registryCa?: pulumi.Input<string> | undefined;
+  /**
+   * How guests that pull images themselves reach registries. Contrast's are told by the nodes; those of upstream Kata by
+   * their initdata: give it to each `ConfidentialWorkload`, too, or put the output `cdhImage` into their "cdh.toml".
+   *
+   * @default none: registries with public certificates, without logins and proxies
+   */
+  guestRegistry?: GuestRegistryArgs | undefined;
 }
 
 /** A runtime in a group, as it was derived. */
@@ -92,11 +111,15 @@ export interface InstalledRuntime {
   kata: string;
   /** Its version, such as "3.32.0"; "none" for the platform `local`. */
   kataVersion: string;
+  /** Further RuntimeClasses that lead to the handler, sorted. */
+  classNames: string[];
 }
 
 const nodeGroupArgs = z.strictObject({
   ...groupArgs,
-  runtimes: z.array(z.strictObject({ ...payloadArgs, overhead: overheadArgs } satisfies Shape<RuntimeArgs>)),
+  runtimes: z.array(
+    z.strictObject({ ...payloadArgs, overhead: overheadArgs, classNames } satisfies Shape<RuntimeArgs>),
+  ),
   pool: aksCocoNodePoolArgs.optional(),
   ssh: z.strictObject(hostAccessArgs).optional(),
 } satisfies Shape<NodeGroupArgs>);
@@ -106,6 +129,7 @@ const contrastRuntimeArgs = z.strictObject({
   groups: z.array(nodeGroupArgs),
   pullSecret: input(dockerConfiguration).optional(),
   registryCa: input(registryCa).optional(),
+  guestRegistry: guestRegistryArgs.optional(),
 } satisfies Shape<ContrastRuntimeArgs>);
 
 type Checked = z.output<typeof contrastRuntimeArgs>;
@@ -121,6 +145,8 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   readonly runtimes: pulumi.Output<InstalledRuntime[]>;
   /** What verifiers will see of guests with one to eight vCPUs, by handler. Hex. */
   readonly referenceValues: pulumi.Output<Record<string, ReferenceTable>>;
+  /** What `guestRegistry` says, as the part `[image]` of the "cdh.toml" of upstream's guests; "" without it. */
+  readonly cdhImage: pulumi.Output<string>;
 
   constructor(name: string, args: ContrastRuntimeArgs, opts?: pulumi.ComponentResourceOptions) {
     const checked = checkArguments(`ContrastRuntime ${name}`, contrastRuntimeArgs, args);
@@ -131,18 +157,20 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     const namespace = this.#namespace(name);
     const classes = this.#runtimeClasses(name, groups);
     const pullSecret = this.#pullSecret(name, checked, namespace);
+    const guestRegistry = this.#guestRegistry(name, checked, groups, namespace);
     for (const group of groups) {
       const nodes = this.#nodes(name, group, checked);
       // Classes outlive installers: a class must stay while an installer still retires its handler.
-      const before = [namespace, classes, ...(pullSecret ? [pullSecret] : []), ...nodes.made];
-      this.#installer(name, { ...group, ...nodes.selection }, checked, before);
+      const secrets = [pullSecret, guestRegistry].filter((secret) => secret !== undefined);
+      this.#installer(name, { ...group, ...nodes.selection }, checked, [namespace, classes, ...secrets, ...nodes.made]);
     }
 
     this.handlers = pulumi.output(handlers);
     this.runtimes = pulumi.output(groups.flatMap(installedRuntimes));
     this.referenceValues = pulumi.output(referenceTables(groups));
-    const { runtimes, referenceValues } = this;
-    this.registerOutputs({ handlers: this.handlers, runtimes, referenceValues });
+    this.cdhImage = pulumi.output(cdhImage(withoutLogins(checked.guestRegistry) ?? {}));
+    const { runtimes, referenceValues, cdhImage: image } = this;
+    this.registerOutputs({ handlers: this.handlers, runtimes, referenceValues, cdhImage: image });
   }
 
   /** A namespace of its own, whose labels admit the installers' privileged pods, visibly to everybody. */
@@ -156,11 +184,12 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   }
 
   #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
-    const classes = unique(groups).map(({ platform, manifest, spec, given }) => ({
+    const classes = unique(groups).map(({ platform, manifest, spec, given, changes }) => ({
       handler: spec.handler,
       platform,
-      overhead: charged(platform, manifest.flavour, given.overhead),
+      overhead: charged(platform, manifest.flavour, changes, given.overhead),
       nodeSelector: podCosts(platforms[platform], manifest.flavour).podSelector,
+      names: given.classNames,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
   }
@@ -176,6 +205,24 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         data: { ".dockerconfigjson": pulumi.secret(pullSecret).apply((text) => Buffer.from(text).toString("base64")) },
       },
       { parent: this, dependsOn: [namespace], aliases: formerly(pullSecretName) },
+    );
+  }
+
+  /** What Contrast's guests are told; the installers put it on the nodes of the groups that have some. */
+  #guestRegistry(name: string, { guestRegistry }: Checked, groups: Group[], namespace: Namespace): Secret | undefined {
+    if (guestRegistry === undefined || !groups.some(({ runtimes }) => runtimes.some(({ spec }) => spec.imagePuller)))
+      return undefined;
+    const text = applied(guestRegistry.credentials, (credentials) =>
+      imagePullerConfiguration({ ...guestRegistry, credentials }),
+    );
+    return new Secret(
+      `${name}-guest-registry`,
+      {
+        metadata: { name: guestRegistrySecretName, namespace: systemNamespace },
+        type: "Opaque",
+        data: { [imagePullerKey]: pulumi.secret(text).apply((known) => Buffer.from(known).toString("base64")) },
+      },
+      { parent: this, dependsOn: [namespace] },
     );
   }
 
@@ -212,7 +259,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 
   #installer(name: string, group: Group, checked: Checked, dependsOn: pulumi.Resource[]): void {
     const { runtimes, pool, ssh, ...rest } = group;
-    const { image, kubeconfig, manifestsOnly, pullSecret } = checked;
+    const { image, kubeconfig, manifestsOnly, pullSecret, guestRegistry } = checked;
     new GroupInstaller(
       `${name}-${group.group}`,
       {
@@ -223,6 +270,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         kubeconfig,
         manifestsOnly,
         ...(pullSecret && { pullSecret: pullSecretName }),
+        ...(guestRegistry && { guestRegistry: guestRegistrySecretName }),
       },
       { parent: this, dependsOn, aliases: formerly(group.group) },
     );
@@ -230,32 +278,43 @@ export class ContrastRuntime extends pulumi.ComponentResource {
 }
 
 /** @throws WrongArguments before anything is registered */
-function derivedGroups(component: string, { groups, registryCa }: Checked): Group[] {
+function derivedGroups(component: string, { groups, registryCa, guestRegistry }: Checked): Group[] {
   const mistakes = checkGroups(groups.map(groupAmong));
   if (registryCa !== undefined && !groups.some(({ ssh }) => ssh))
     mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({
     ...group,
-    runtimes: deriveEach(runtimes, group.distribution.name, `groups[${i}].runtimes`, mistakes),
+    runtimes: deriveEach(runtimes, group.distribution.name, `groups[${i}].runtimes`, mistakes, guestRegistry !== undefined),
   }));
   const lists = derived.map(({ group, runtimes }, i) => runtimesOf({ name: group, key: `groups[${i}]` }, runtimes));
   mistakes.push(...checkRuntimes(lists));
+  if (guestRegistry !== undefined) {
+    const all = groups.flatMap(({ runtimes }) => runtimes);
+    const credentials = known(guestRegistry.credentials);
+    mistakes.push(...registryMistakes({ ...guestRegistry, credentials }, all, "guestRegistry"));
+  }
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return derived;
 }
 
-/** The overhead of a class, which by itself knows its platform alone. */
+/**
+ * The overhead of a class, which by itself knows its platform alone: a guest that begins with more or less memory charges
+ * its pods so much more or less.
+ */
 function charged(
   platform: PlatformName,
   flavour: string,
-  given: z.output<typeof overheadArgs>,
+  changes: KataChanges | undefined,
+  given: Group["runtimes"][number]["given"]["overhead"],
 ): pulumi.Input<OverheadArgs> | undefined {
-  const { overheadMiB } = podCosts(platforms[platform], flavour);
-  if (overheadMiB === platforms[platform].overheadMiB) return given;
+  const { overheadMiB, guestMemoryMiB } = podCosts(platforms[platform], flavour);
+  const own = changes?.keys.hypervisor.overhead_memory ?? changes?.keys.hypervisor.default_memory;
+  const charges = typeof own === "number" ? overheadMiB - guestMemoryMiB + own : overheadMiB;
+  if (charges === platforms[platform].overheadMiB) return given;
   return applied(given, (own) => ({
     cpu: own?.cpu,
     teeKeys: own?.teeKeys ?? defaults.teeKeys,
-    memory: own?.memory ?? `${overheadMiB}Mi`,
+    memory: own?.memory ?? `${charges}Mi`,
   }));
 }
 
@@ -269,6 +328,7 @@ function selecting({ runtimes }: Group, others: CheckedGroup["nodeSelector"]): S
 }
 
 const pullSecretName = "contrast-installer-pull";
+const guestRegistrySecretName = "contrast-guest-registry";
 
 const podSecurityLabels = {
   "pod-security.kubernetes.io/enforce": "privileged",
@@ -290,13 +350,14 @@ const kataTitle = (flavour: string): string => flavourTitles[flavour as FlavourN
 
 const installedRuntimes = ({ group, runtimes }: Group): InstalledRuntime[] =>
   runtimes
-    .map(({ platform, manifest, spec: { handler } }) => ({
+    .map(({ platform, manifest, spec: { handler }, given }) => ({
       group,
       handler,
       platform,
       payload: manifest.name,
       kata: kataTitle(manifest.flavour),
       kataVersion: manifest.kataVersion,
+      classNames: given.classNames.toSorted(),
     }))
     .sort(byHandler);
 
@@ -310,13 +371,17 @@ function referenceTables(groups: Group[]): Record<string, ReferenceTable> {
 
 /** Of each runtime its payload, what a verifier will see of its guests, and the inputs that this depends on. */
 const cards = (groups: Group[]): ContrastRuntimeCard["runtimes"] =>
-  unique(groups).map(({ platform, manifest, spec, inputs, launch, assessment: { acknowledged, closed } }) => ({
-    handler: spec.handler,
-    payload: manifest.name,
-    kata: kataTitle(manifest.flavour),
-    kataVersion: manifest.kataVersion,
-    acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
-    closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
-    launch,
-    measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
-  }));
+  unique(groups).map(
+    ({ platform, manifest, spec, inputs, launch, settings, weakened, assessment: { acknowledged, closed } }) => ({
+      handler: spec.handler,
+      payload: manifest.name,
+      kata: kataTitle(manifest.flavour),
+      kataVersion: manifest.kataVersion,
+      acknowledged: acknowledged.map((advisory) => `${advisoryName(advisory)}: ${advisory.allows}`),
+      closed: closed.map(({ advisory, why }) => `${advisoryName(advisory)}: ${why}.`),
+      settings,
+      weakened,
+      launch,
+      measured: inputs === undefined ? {} : measuredInputs(inputs, platforms[platform].tee),
+    }),
+  );

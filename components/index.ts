@@ -28,9 +28,10 @@ export {
   type RuntimeArgs,
 } from "./contrast-runtime.ts";
 export type { DistributionArgs, GroupArgs, TolerationArgs } from "./group.ts";
+export type { GuestRegistryArgs, GuestRegistryProxyArgs, RegistryAccessArgs } from "./guest-registry.ts";
 export { LocalCluster, type LocalClusterArgs, type LocalClusterNode } from "./local-cluster.ts";
 export { type InstallationArgs, NodeInstaller, type NodeInstallerArgs } from "./node-installer.ts";
-export { type PayloadArgs, readManifest } from "./runtime.ts";
+export { type GuestProxyArgs, type PayloadArgs, readManifest } from "./runtime.ts";
 export {
   type OverheadArgs,
   type RuntimeClassArgs,

@@ -1,6 +1,7 @@
 import type * as k8s from "@pulumi/kubernetes/types/input.js";
 import type * as pulumi from "@pulumi/pulumi";
 import { canonicalJson } from "../runtime/canonical.ts";
+import { imagePullerKey } from "../runtime/guest-registry.ts";
 import { healthPort, installerLabels, installerName, specKey, specVolume } from "../runtime/names.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { applied } from "./arguments.ts";
@@ -17,13 +18,19 @@ export interface InstallerPodArgs
   spec: InstallSpec;
   /** Name of a Secret in the same namespace. */
   pullSecret?: pulumi.Input<string> | undefined;
+  /** The same of the Secret with what guests are told about registries. */
+  guestRegistry?: pulumi.Input<string> | undefined;
 }
 
 const specDirectory = "/etc/contrast";
+const registryVolume = "guest-registry";
+const registryDirectory = "/etc/contrast-guest-registry";
 
 /** The pod that works on each node of a group. What it may do on the node, and why, is in pod-security.ts. */
 export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec {
   const { group, image, specName, tolerations, priorityClass, pullSecret } = args;
+  // Only where a guest reads it: pods of all others stay as they are.
+  const guestRegistry = args.spec.runtimes.some(({ imagePuller }) => imagePuller) ? args.guestRegistry : undefined;
   return {
     metadata: { labels: installerLabels(group) },
     spec: {
@@ -44,7 +51,10 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
         {
           name: "installer",
           image,
-          args: ["watch", "--spec", `${specDirectory}/${specKey}`, "--host-root", "/host"],
+          args: [
+            ...["watch", "--spec", `${specDirectory}/${specKey}`, "--host-root", "/host"],
+            ...(guestRegistry === undefined ? [] : ["--guest-registry", `${registryDirectory}/${imagePullerKey}`]),
+          ],
           env: [
             field("NODE_NAME", "spec.nodeName"),
             field("POD_NAME", "metadata.name"),
@@ -64,13 +74,20 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
           // No memory limit: page cache of copied payloads counts towards it, and a killed installer helps nobody.
           resources: { requests: { cpu: "20m", memory: "96Mi" } },
           securityContext: podSecurity.container,
-          volumeMounts: [...podSecurity.volumeMounts, { name: specVolume, mountPath: specDirectory, readOnly: true }],
+          volumeMounts: [
+            ...podSecurity.volumeMounts,
+            { name: specVolume, mountPath: specDirectory, readOnly: true },
+            ...(guestRegistry === undefined
+              ? []
+              : [{ name: registryVolume, mountPath: registryDirectory, readOnly: true }]),
+          ],
         },
         ...snapshotterContainers(args.spec, image),
       ],
       volumes: [
         ...podSecurity.volumes,
         { name: specVolume, configMap: { name: specName } },
+        ...(guestRegistry === undefined ? [] : [{ name: registryVolume, secret: { secretName: guestRegistry } }]),
         ...snapshotterVolumes(args.spec),
       ],
     },

@@ -26,7 +26,10 @@ const termsOfHosts: Terms = { ...terms, paths: { ...terms.paths, hosts: "hosts" 
 type Hosts = readonly { name: string; address: pulumi.Input<string>; port: pulumi.Input<number> }[];
 
 interface Group extends CheckedGroup {
-  runtimes: (Pick<GivenRuntime, "platform"> & { overhead?: z.output<typeof overheadArgs> })[];
+  runtimes: (Pick<GivenRuntime, "platform"> & {
+    overhead?: z.output<typeof overheadArgs>;
+    classNames?: string[] | undefined;
+  })[];
   pool?: z.output<typeof aksCocoNodePoolArgs> | undefined;
   ssh?: { hosts: Hosts } | undefined;
 }
@@ -80,5 +83,6 @@ export const runtimesOf = (
     platform,
     payload: manifest.name,
     overhead: known(given.overhead ?? { teeKeys: defaults.teeKeys }),
+    classNames: given.classNames,
   })),
 });

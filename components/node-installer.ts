@@ -68,6 +68,13 @@ export interface NodeInstallerArgs extends GroupArgs, InstallationArgs {
    * @default none
    */
   pullSecret?: pulumi.Input<string> | undefined;
+  /**
+   * Name of a Secret in the namespace, with the key contrast-imagepuller.toml: how Contrast's guests reach registries, in the
+   * form of its image puller. Whether it is given is plain, because it is part of the handler.
+   *
+   * @default none
+   */
+  guestRegistry?: pulumi.Input<string> | undefined;
 }
 
 export const installationArgs = {
@@ -82,6 +89,7 @@ const nodeInstallerArgs = z.strictObject({
   namespace: namespaceName,
   runtimes: z.array(z.strictObject(payloadArgs)),
   pullSecret: input(objectName("Secret")).optional(),
+  guestRegistry: input(objectName("Secret")).optional(),
 } satisfies Shape<NodeInstallerArgs>);
 
 /** What an installer is made from: arguments that are checked, runtimes that are derived. */
@@ -136,7 +144,8 @@ function checkedInstaller(component: string, args: NodeInstallerArgs): CheckedIn
   const checked = checkArguments(component, nodeInstallerArgs, args);
   const group = onlyGroup(checked);
   const mistakes = checkGroups([group]);
-  const runtimes = deriveEach(checked.runtimes, checked.distribution.name, "runtimes", mistakes);
+  const hasRegistry = checked.guestRegistry !== undefined;
+  const runtimes = deriveEach(checked.runtimes, checked.distribution.name, "runtimes", mistakes, hasRegistry);
   mistakes.push(...checkRuntimes([runtimesOf(group, runtimes)]));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return { ...checked, runtimes: runtimes.map(({ spec }) => spec) };

@@ -7,8 +7,9 @@ import { platforms } from "../runtime/platforms.ts";
 import { handlerName, platformNames } from "../runtime/spec.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, inputs, type Shape } from "./arguments.ts";
+import { mistakesOfClassNames } from "./config/class-names.ts";
 import { labels } from "./config/kubernetes-names.ts";
-import { overhead } from "./config/schema.ts";
+import { classNames, overhead } from "./config/runtime-schema.ts";
 import type { PlatformName } from "./words.ts";
 
 /** What Kubernetes adds to the requests of each pod of a class, for the virtual machine around it. */
@@ -54,6 +55,13 @@ export interface RuntimeClassArgs {
    * @example { "nvidia.com/cc.ready.state": "true" }
    */
   nodeSelector?: Record<string, string> | undefined;
+  /**
+   * Further names: a RuntimeClass of each leads to the same handler. Plain, because each is a resource.
+   *
+   * @default []
+   * @example ["contrast-cc-metal-qemu-snp-1a2b3c4d"]
+   */
+  names?: string[] | undefined;
 }
 
 /** Arguments of `RuntimeClasses`. */
@@ -69,6 +77,7 @@ const runtimeClass = z.strictObject({
   platform: z.enum(platformNames),
   overhead: overheadArgs,
   nodeSelector: labels.default({}),
+  names: classNames,
 } satisfies Shape<RuntimeClassArgs>);
 
 const runtimeClassesArgs = z.strictObject({
@@ -76,10 +85,16 @@ const runtimeClassesArgs = z.strictObject({
     for (const [i, { handler }] of classes.entries())
       if (classes.findIndex((other) => other.handler === handler) < i)
         addIssue({ code: "custom", path: [i, "handler"], message: "is listed twice" });
+    const named = classes.map(({ names, ...rest }) => ({ ...rest, classNames: names }));
+    for (const { index, place, message } of mistakesOfClassNames(named))
+      addIssue({ code: "custom", path: [index, "names", place], message });
   }),
 } satisfies Shape<RuntimeClassesArgs>);
 
-/** One RuntimeClass per handler, for the whole cluster. Its pods are scheduled only where the handler passed its gate. */
+/**
+ * One RuntimeClass per handler, for the whole cluster, and one per further name. Pods of either are scheduled only where the
+ * handler passed its gate.
+ */
 export class RuntimeClasses extends pulumi.ComponentResource {
   /** Names of the classes, sorted: what a pod writes in `runtimeClassName`. */
   readonly names: pulumi.Output<string[]>;
@@ -88,27 +103,28 @@ export class RuntimeClasses extends pulumi.ComponentResource {
     const { classes } = checkArguments(`RuntimeClasses ${name}`, runtimeClassesArgs, args);
     const sorted = classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1));
     super(runtimeClassesCard.type, name, runtimeClassesCard.build(sorted.map(card)), opts);
-    for (const each of sorted) {
-      new RuntimeClass(`${name}-${each.handler}`, manifest(each), {
+    const named = sorted.flatMap((each) => [each.handler, ...each.names].map((className) => ({ className, each })));
+    for (const { className, each } of named) {
+      new RuntimeClass(`${name}-${className}`, manifest(className, each), {
         parent: this,
-        aliases: formerly(each.handler),
+        ...(className === each.handler && { aliases: formerly(each.handler) }),
         // Kubernetes refuses to change a handler, which the provider does not know; both classes have the same name.
         replaceOnChanges: ["handler"],
         deleteBeforeReplace: true,
       });
     }
-    this.names = pulumi.output(sorted.map(({ handler }) => handler));
+    this.names = pulumi.output(named.map(({ className }) => className).sort());
     this.registerOutputs({ names: this.names });
   }
 }
 
 type CheckedClass = z.output<typeof runtimeClass>;
 
-function manifest(args: CheckedClass) {
+function manifest(name: string, args: CheckedClass) {
   const { handler, platform, nodeSelector } = args;
   return {
     metadata: {
-      name: handler,
+      name,
       labels: { ...partOfLabel, [ownKey("platform")]: platform },
     },
     handler,
@@ -132,4 +148,5 @@ const card = (args: CheckedClass) => ({
   handler: args.handler,
   platform: args.platform,
   overhead: podFixed(args),
+  names: args.names.length > 0 ? args.names.toSorted() : undefined,
 });

@@ -7,6 +7,7 @@ import { type Shape, WrongArguments } from "./arguments.ts";
 import { type Derived, derive, type GivenRuntime } from "./config/derivation.ts";
 import { parseManifest } from "./config/manifest.ts";
 import type { Mistake } from "./config/mistakes.ts";
+import { runtimeSettings } from "./config/runtime-schema.ts";
 import type { DistributionName, PlatformName } from "./words.ts";
 
 /** A runtime: a payload on a platform. Everything here decides the handler, which names resources: plain values. */
@@ -26,12 +27,52 @@ export interface PayloadArgs {
    * @example ["GHSA-fmg6-v47x-52wr"]
    */
   acknowledgedAdvisories?: string[] | undefined;
+  /**
+   * Further keys of Kata's configuration by table (hypervisor, agent, runtime), checked against what this Kata knows.
+   *
+   * @default none
+   * @example { agent: { dial_timeout: 300 } }
+   */
+  kata?: pulumi.Inputs | undefined;
+  /**
+   * Kata logs everything on the host. What is measured stays the same; the handler's name says "debug".
+   *
+   * @default false
+   */
+  debug?: boolean | undefined;
+  /**
+   * For guests of upstream Kata: the proxy of everything in the guest, on the measured kernel command line.
+   *
+   * @default none
+   * @example { https: "http://proxy.example.com:3128", noProxy: ".example.com" }
+   */
+  guestProxy?: GuestProxyArgs | undefined;
+  /**
+   * Keys below `kata` that weaken the guest and are wanted all the same; the handler's name says "insecure".
+   *
+   * @default []
+   * @example ["agent.debug_console_enabled"]
+   */
+  acknowledgedWeakenings?: string[] | undefined;
+}
+
+/** How programs in a guest reach the outside. Plain: it is part of the handler. */
+export interface GuestProxyArgs {
+  /** For requests by https: http://host:port, without a login. */
+  https: string;
+  /**
+   * What is reached without it: names, addresses and networks, separated by commas.
+   *
+   * @default none
+   */
+  noProxy?: string | undefined;
 }
 
 export const payloadArgs = {
   platform: z.enum(platformNames),
   manifest: manifestSchema,
   acknowledgedAdvisories: z.array(z.string()).default([]),
+  ...runtimeSettings,
 } satisfies Shape<PayloadArgs>;
 
 /**
@@ -54,7 +95,8 @@ export function readManifest(path: string): Manifest {
 }
 
 /**
- * Derives each runtime of a group's list, which is at `path` among the arguments. One that cannot be used is left out and among the
+ * Derives each runtime of a group's list, which is at `path` among the arguments; with `guestRegistry`, guests that read on
+ * the node how to reach registries are told so. One that cannot be used is left out and among the
  * mistakes.
  */
 export const deriveEach = <Given extends GivenRuntime>(
@@ -62,6 +104,7 @@ export const deriveEach = <Given extends GivenRuntime>(
   distribution: DistributionName,
   path: string,
   mistakes: Mistake[],
+  guestRegistry = false,
 ): Derived<Given>[] =>
   runtimes.flatMap((given, i) => {
     const terms = {
@@ -70,7 +113,7 @@ export const deriveEach = <Given extends GivenRuntime>(
       payload: `payload ${given.manifest.name}`,
       unusable: "",
     };
-    return derive({ ...given, distribution }, { ...terms, acknowledging }, mistakes) ?? [];
+    return derive({ ...given, distribution }, { ...terms, acknowledging, guestRegistry }, mistakes) ?? [];
   });
 
 const acknowledging = (ids: string[]): string => `acknowledgedAdvisories: ${JSON.stringify(ids)}`;

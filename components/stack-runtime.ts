@@ -19,6 +19,7 @@ export const stackRuntime = (
       manifestsOnly: cluster.manifests !== undefined,
       pullSecret: stack.registry.pullSecret,
       registryCa: stack.registry.ca,
+      guestRegistry: stack.registry.guest,
     },
     { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
   );

@@ -1,4 +1,6 @@
 import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
+import { withoutCommandLine } from "../runtime/kata-key-effects.ts";
+import type { TableName } from "../runtime/kata-keys.ts";
 import { kataFacts, oldestKata } from "../runtime/kata-versions.ts";
 import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
@@ -197,14 +199,15 @@ const timeout = (parameter: string, seconds: number) => (seconds > 0 ? [`${param
 
 type Reading = ReturnType<typeof reading>;
 
-const readingOf = ({ hypervisor, agent, runtime }: KataConfiguration, harmless: Harmless) => ({
-  hypervisor: reading("qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh, [
-    ...harmlessForAll.hypervisor,
-    ...harmless.hypervisor,
-  ]),
-  agent: reading(agent.kata, [...harmlessForAll.agent, ...harmless.agent]),
-  runtime: reading(runtime, [...harmlessForAll.runtime, ...harmless.runtime]),
-});
+function readingOf({ hypervisor, agent, runtime }: KataConfiguration, harmless: Harmless) {
+  const of = (name: TableName, table: Table) =>
+    reading(table, [...harmlessForAll[name], ...harmless[name], ...withoutCommandLine(name)]);
+  return {
+    hypervisor: of("hypervisor", "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh),
+    agent: of("agent", agent.kata),
+    runtime: of("runtime", runtime),
+  };
+}
 
 /** A table's keys with the values that Kata gives those that are absent, and whether all that it has were read. */
 function reading(table: Table, harmless: string[]) {

@@ -1,5 +1,6 @@
 import { deriveSpec, type RuntimeChoice } from "../runtime/derive.ts";
 import { hypervisorOf, type KataConfiguration } from "../runtime/kata-configuration.ts";
+import type { KataChanges } from "../runtime/kata-overrides.ts";
 import type { Manifest } from "../runtime/manifest.ts";
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
 import { type Platform, platforms } from "../runtime/platforms.ts";
@@ -22,14 +23,39 @@ export interface MeasuredRuntime extends RuntimeChoice {
  * Derives a runtime and checks that its parts make a guest that is bound to its launch measurement. Pure. Throws `Refusal`
  * where the payload cannot serve the platform.
  */
-export function measuredRuntime({ platform: name, manifest, distribution }: RuntimeChoice): MeasuredRuntime {
-  const { spec, configuration } = deriveSpec({ platform: name, manifest, distribution });
+export function measuredRuntime({ changes, guestRegistry, ...locked }: RuntimeChoice): MeasuredRuntime {
+  const { platform: name, manifest } = locked;
   const platform = platforms[name];
-  const passed = kataCommandLine(manifest, configuration);
+  const { spec, configuration } = deriveSpec({ ...locked, changes, guestRegistry });
   checkBinding(platform, manifest, configuration);
-  checkMeasurement(platform, manifest, passed);
+  // Its parts belong together or not, whatever is set.
+  const plain = changes === undefined ? configuration : deriveSpec(locked).configuration;
+  checkMeasurement(platform, manifest, kataCommandLine(manifest, plain));
   const { measurement } = manifest;
-  return { platform: name, manifest, spec, ...(measurement && { inputs: withCommandLine(measurement, passed) }) };
+  if (measurement === undefined) return { platform: name, manifest, changes, spec };
+  const passed = kataCommandLine(manifest, configuration);
+  const inputs = withCommandLine(isStillLine(measurement, changes) ? measurement : withoutLine(measurement), passed);
+  checkLength(manifest, inputs);
+  return { platform: name, manifest, changes, spec, inputs };
+}
+
+const withoutLine = ({ commandLine, ...rest }: MeasurementInputs): MeasurementInputs => rest;
+
+/** Whether a line that was given to the lock command is the one that guests get, although something is set. */
+function isStillLine({ commandLine = "" }: MeasurementInputs, changes: KataChanges | undefined): boolean {
+  if (changes === undefined || changes.commandLine === "same") return true;
+  const words = commandLine.split(" ");
+  return changes.commandLine === "longer" && changes.kernelParams.every((word) => words.includes(word));
+}
+
+/** Settings may make the line longer than the kernel takes. */
+function checkLength({ name }: Manifest, { commandLine = "", kernel }: MeasurementInputs): void {
+  const [limit, length] = [kernel?.commandLineLimit, Buffer.byteLength(commandLine)];
+  if (limit !== undefined && length > limit)
+    throw new Refusal(
+      "command-line-too-long",
+      `With these settings the kernel command line of payload ${name} has ${length} bytes, but its kernel takes ${limit}: set fewer kernel parameters.`,
+    );
 }
 
 /** What nodes get of a runtime; see measuredRuntime. */

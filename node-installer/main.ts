@@ -63,6 +63,7 @@ const commonOptions = {
     default: "/payloads",
     does: "the directory that holds a folder for each payload (default /payloads)",
   },
+  "guest-registry": { ...file, does: "what Contrast's guests are told about registries" },
   help: { ...flag, short: "h", does: "show this" },
   version: { ...flag, does: "show the version" },
 } as const;
@@ -91,7 +92,7 @@ ${Object.entries(commands)
   .join("\n")}
 
 Options:
-${describeOptions(["spec", "host-root", "payloads", "help", "version"])}
+${describeOptions(["spec", "host-root", "payloads", "guest-registry", "help", "version"])}
 Exit codes:
 ${Object.entries(exitCodes)
   .map(([name, code]) => `  ${code}  ${exitCodeMeanings[name as keyof typeof exitCodes]}`)
@@ -122,10 +123,14 @@ function parse(args: string[], print: Options["print"], printError: Options["pri
   }
   if (!values.spec) throw badArguments("--spec is missing: give the install spec's file.");
   const { spec, "host-root": hostRoot, payloads, json = false, retry = false, deep = false, bundle, output } = values;
+  const guestRegistry = values["guest-registry"];
   const kubernetes = !values["no-kubernetes"];
   return {
     run: command.run,
-    options: { spec, hostRoot, payloads, json, retry, deep, kubernetes, bundle, output, print, printError },
+    options: {
+      ...{ spec, hostRoot, payloads, guestRegistry, json, retry, deep, kubernetes, bundle, output },
+      ...{ print, printError },
+    },
   };
 }
 

@@ -76,6 +76,9 @@ const contrastRuntimeSchema = z.object({
       acknowledged: z.array(z.string()).default([]),
       /** Known holes of its Kata that nothing here leads to, and why. */
       closed: z.array(z.string()).default([]),
+      /** What the stack sets of its Kata, a sentence each; then what of that weakens guests. */
+      settings: z.array(z.string()).default([]),
+      weakened: z.array(z.string()).default([]),
       /** What a verifier will see of a guest with two vCPUs, by names that say so where the count matters, and the inputs that it depends on. */
       launch: z.record(z.string(), z.string()).default({}),
       measured: z.record(z.string(), z.string()).default({}),
@@ -92,13 +95,15 @@ export const contrastRuntimeCard = {
     handlers,
     runtimes: [...new Map(runtimes.map((runtime) => [runtime.handler, runtime])).values()]
       .sort(byHandler)
-      .map(({ handler, payload, kata, kataVersion, acknowledged, closed, launch, measured }) => ({
+      .map(({ handler, payload, kata, kataVersion, acknowledged, closed, settings, weakened, launch, measured }) => ({
         handler,
         payload,
         kata,
         kataVersion,
         acknowledged: unlessEmpty(acknowledged),
         closed: unlessEmpty(closed),
+        settings: unlessEmpty(settings),
+        weakened: unlessEmpty(weakened),
         launch: unlessEmpty(launch),
         measured: unlessEmpty(launch) && measured,
       })),
@@ -171,6 +176,8 @@ const runtimeClassesSchema = z.object({
       platform: z.string(),
       /** What Kubernetes adds to the requests of each pod, by resource. */
       overhead: z.record(z.string(), z.string()),
+      /** Further RuntimeClasses of it. */
+      names: z.array(z.string()).default([]),
     }),
   ),
 });
@@ -180,7 +187,9 @@ export const runtimeClassesCard = {
   type: token("RuntimeClasses"),
   schema: runtimeClassesSchema,
   build: (classes: RuntimeClassCard[]): Written<typeof runtimeClassesSchema> => ({
-    classes: classes.map(({ handler, platform, overhead }) => ({ handler, platform, overhead })).sort(byHandler),
+    classes: classes
+      .map(({ handler, platform, overhead, names }) => ({ handler, platform, overhead, names }))
+      .sort(byHandler),
   }),
 };
 

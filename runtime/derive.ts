@@ -3,8 +3,10 @@ import { containerAnnotations, podAnnotations } from "./annotations.ts";
 import { canonicalJson, sha256 } from "./canonical.ts";
 import { kubeletRootOf } from "./distributions.ts";
 import { type FlavourName, supportedPair } from "./flavours.ts";
+import { imagePullerPath } from "./guest-registry.ts";
 import { deriveHandler, type RuntimeContents } from "./handler.ts";
 import { type KataConfiguration, kataConfiguration, kataConfigurationText } from "./kata-configuration.ts";
+import { type KataChanges, withChanges } from "./kata-overrides.ts";
 import type { FileRole, Manifest, PayloadFile } from "./manifest.ts";
 import { type Platform, platforms } from "./platforms.ts";
 import { Refusal } from "./refusal.ts";
@@ -24,6 +26,10 @@ export interface RuntimeChoice {
   manifest: Manifest;
   /** How its nodes run containerd; absent: any whose kubelet is in Kubernetes' own place. */
   distribution?: DistributionName | undefined;
+  /** What its user sets beyond both, once it is judged (kata-overrides.ts). */
+  changes?: KataChanges | undefined;
+  /** Its guests are told how to reach registries, if they are such as read that on the node. */
+  guestRegistry?: boolean | undefined;
 }
 
 /** What a payload is on a platform: what nodes get, and the Kata configuration in it as a document. */
@@ -38,13 +44,20 @@ export interface DerivedRuntime {
  * Whether its parts make a guest that is bound to its launch measurement is checked by measure/runtime.ts, which everybody
  * else calls.
  */
-export function deriveSpec({ platform: name, manifest, distribution }: RuntimeChoice): DerivedRuntime {
+export function deriveSpec({
+  platform: name,
+  manifest,
+  distribution,
+  changes,
+  guestRegistry,
+}: RuntimeChoice): DerivedRuntime {
   const platform = platforms[name];
   const { flavour } = supportedPair(name, manifest.flavour, manifest.kataVersion);
   const files = manifest.files.toSorted((a, b) => (a.path < b.path ? -1 : 1));
   checkFiles(name, platform, manifest, files);
 
   const placeOf = (handler: string) => (path: string) => `${runtimeDirectory(handler)}/${path}`;
+  const hasPuller = guestRegistry === true && readsRegistryOnNode({ platform: name, manifest });
   const pathOf = (handler: string) => (role: FileRole) => {
     const file = files.find((file) => file.role === role);
     return file && placeOf(handler)(file.path);
@@ -53,19 +66,35 @@ export function deriveSpec({ platform: name, manifest, distribution }: RuntimeCh
   const configuration = (handler: string): KataConfiguration => {
     const { kataVersion, guest } = manifest;
     const [path, place] = [pathOf(handler), placeOf(handler)];
-    return kataConfiguration({ platform, flavour, kataVersion, path, place, guest, kubeletRoot });
+    const written = kataConfiguration({ platform, flavour, kataVersion, path, place, guest, kubeletRoot });
+    const puller = hasPuller ? `${runtimeDirectory(handler)}/${imagePullerPath}` : undefined;
+    return withChanges(written, changes, puller);
   };
   const contents = (handler: string): RuntimeContents => ({
     files,
     kataConfig: { path: platform.kataConfigPath, content: kataConfigurationText(configuration(handler)) },
     containerd: containerdEntry(handler, platform, flavour, pathOf(handler)),
   });
-  const handler = deriveHandler(name, contents);
+  const handler = deriveHandler(name, contents, changes);
   return {
-    spec: { handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
+    spec: {
+      ...{ handler, platform: name, payload: manifest.name, ...contents(handler), host: platform.host },
+      ...(hasPuller && { imagePuller: imagePullerPath }),
+    },
     configuration: configuration(handler),
   };
 }
+
+/** Whether the guests are Contrast's, which are told on the node how to reach registries. */
+export const readsRegistryOnNode = ({ platform, manifest }: Pick<RuntimeChoice, "platform" | "manifest">): boolean =>
+  manifest.flavour === "contrast-go" && platforms[platform].host.guestPull;
+
+/** Whether the guests are upstream's, which are told so by their initdata. */
+export const readsRegistryInInitdata = ({
+  platform,
+  manifest,
+}: Pick<RuntimeChoice, "platform" | "manifest">): boolean =>
+  manifest.flavour !== "contrast-go" && platforms[platform].host.guestPull;
 
 export interface SpecInput {
   group: string;

@@ -16,20 +16,33 @@ export interface RuntimeContents {
 }
 
 /**
- * The handler's name: `contrast-cc-<platform>-<8 hex>`, `contrast-insecure-…` where nothing is confidential. The hex
- * digits are the first of the SHA-256 of everything that would make two installations differ, so that two runtimes
+ * The handler's name: `contrast-cc-<platform>-<8 hex>`, `contrast-insecure-…` where nothing is confidential or settings
+ * weaken the guest, `…-<platform>-debug-<8 hex>` where Kata logs everything. The hex digits are the first of the SHA-256 of everything that would make two installations differ, so that two runtimes
  * share a name only if they are identical.
  */
-export function deriveHandler(platform: PlatformName, contents: (handler: string) => RuntimeContents): string {
+export function deriveHandler(
+  platform: PlatformName,
+  contents: (handler: string) => RuntimeContents,
+  kind: HandlerKind = {},
+): string {
   const { files, kataConfig, containerd } = contents(placeholder);
   const document = canonicalJson({ schemaVersion, platform, files, kataConfig, containerd });
-  return nameOf(platform, sha256(document).slice(0, digits));
+  return nameOf(platform, sha256(document).slice(0, digits), kind);
+}
+
+/** What a name says beside the platform, for whoever reads nothing but the name. */
+export interface HandlerKind {
+  /** Kata logs everything: for debugging. */
+  debug?: boolean;
+  /** Settings weaken the guest. */
+  insecure?: boolean;
 }
 
 const digits = 8;
-const nameOf = (platform: PlatformName, hex: string): string =>
-  `contrast-${platforms[platform].insecure ? "insecure" : "cc"}-${platform}-${hex}`;
+const nameOf = (platform: PlatformName, hex: string, { debug = false, insecure = false }: HandlerKind): string =>
+  `contrast-${insecure || platforms[platform].insecure ? "insecure" : "cc"}-${platform}${debug ? "-debug" : ""}-${hex}`;
+const kinds: HandlerKind[] = [false, true].flatMap((debug) => [false, true].map((insecure) => ({ debug, insecure })));
 
 /** The platform that a handler's name says; undefined for every other name. */
 export const platformOf = (handler: string): PlatformName | undefined =>
-  platformNames.find((platform) => handler === nameOf(platform, handler.slice(-digits)));
+  platformNames.find((platform) => kinds.some((kind) => handler === nameOf(platform, handler.slice(-digits), kind)));

@@ -1,4 +1,5 @@
 import { sha256 } from "./canonical.ts";
+import { handlerName } from "./spec.ts";
 
 /** The namespace of everything that the installer has in the cluster: its own, so that its pods can be told apart. */
 export const systemNamespace = "contrast-runtime-system";
@@ -49,6 +50,16 @@ export const ownKey = (name: string): string => `${domain}/${name}`;
 export const handlerLabelPrefix = `${domain}/`;
 /** The node label that says that this node serves the handler. */
 export const handlerLabel = (handler: string): string => ownKey(handler);
+
+/**
+ * The handler that a pod was given by its RuntimeClass, whatever that is called and wherever it leads by now: the class's
+ * node selector is copied into the pod when it is created, and stays there.
+ */
+export const selectedHandler = (nodeSelector: Record<string, string> = {}): string | undefined =>
+  Object.keys(nodeSelector)
+    .filter((key) => key.startsWith(handlerLabelPrefix))
+    .map((key) => key.slice(handlerLabelPrefix.length))
+    .find((name) => handlerName.safeParse(name).success);
 
 /** AKS sets this label on the nodes of a pool. */
 export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });

@@ -78,6 +78,11 @@ export const runtimeSpec = z.strictObject({
   kataConfig: z.strictObject({ path: relativePath, content: z.string() }),
   containerd: containerdEntry,
   host: hostRequirements,
+  /**
+   * Where Kata reads how its guests reach registries, below the handler's directory. What is in the file is a secret, which
+   * the installer's pod has. Absent: nothing is said to guests.
+   */
+  imagePuller: relativePath.optional(),
 });
 export type RuntimeSpec = z.infer<typeof runtimeSpec>;
 
@@ -133,7 +138,7 @@ export const installSpecSchema = z
 export type InstallSpec = z.infer<typeof installSpecSchema>;
 
 /** What a runtime's fields must be together: everything that it names is its own, and no file is in another's way. */
-function mistakesOf({ handler, payload, files, kataConfig, containerd }: RuntimeSpec) {
+function mistakesOf({ handler, payload, files, kataConfig, containerd, imagePuller }: RuntimeSpec) {
   const mistakes: { path: string[]; message: string }[] = [];
   const mistake = (path: string[], message: string) => mistakes.push({ path, message });
   if (!payloadName.safeParse(payload).success) {
@@ -145,7 +150,7 @@ function mistakesOf({ handler, payload, files, kataConfig, containerd }: Runtime
   };
   below(["containerd", "runtimePath"], containerd.runtimePath);
   below(["containerd", "options", "ConfigPath"], containerd.options?.ConfigPath);
-  const paths = [...files.map(({ path }) => path), kataConfig.path];
+  const paths = [...files.map(({ path }) => path), kataConfig.path, ...(imagePuller ? [imagePuller] : [])];
   const folder = paths.find((path) => paths.some((other) => other.startsWith(`${path}/`)));
   if (folder !== undefined) mistake(["files"], `${folder} is a file, but also the folder of another file`);
   if (new Set(paths).size < paths.length) mistake(["files"], "a path is listed twice");

@@ -5,6 +5,7 @@ import { parse, TomlError } from "smol-toml";
 import * as z from "zod";
 import { View } from "../measure/bytes.ts";
 import { sha256 } from "../runtime/canonical.ts";
+import { cdhImage, type GuestRegistry } from "../runtime/guest-registry.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { tomlProblem, tomlString } from "../runtime/toml.ts";
 
@@ -161,6 +162,8 @@ export function cdhConfiguration(options: {
   credentialsUri?: string;
   /** PEM certificates of registries. */
   rootCertificates?: string[];
+  /** How registries are reached besides. */
+  registry?: Pick<GuestRegistry, "proxy" | "registries">;
 }): string {
   if (options.credentialsUri !== undefined && !/^kbs:\/\/[^/]*\/[^/]+\/[^/]+\/[^/]+$/.test(options.credentialsUri)) {
     throw new Refusal(
@@ -170,15 +173,42 @@ export function cdhConfiguration(options: {
   }
   const lines = ["[kbc]", 'name = "cc_kbc"', `url = ${tomlString(options.kbsUrl)}`];
   if (options.kbsCertificate !== undefined) lines.push(`kbs_cert = ${tomlString(options.kbsCertificate)}`);
-  if (options.credentialsUri !== undefined || options.rootCertificates !== undefined) {
-    lines.push("", "[image]");
-    if (options.credentialsUri !== undefined)
-      lines.push(`authenticated_registry_credentials_uri = ${tomlString(options.credentialsUri)}`);
-    if (options.rootCertificates !== undefined)
-      lines.push(`extra_root_certificates = [${options.rootCertificates.map(tomlString).join(", ")}]`);
-  }
-  return `${lines.join("\n")}\n`;
+  const { credentialsUri, rootCertificates = [], registry = {} } = options;
+  const image = cdhImage({ ...registry, credentialsUri }, rootCertificates);
+  return `${lines.join("\n")}\n${image === "" ? "" : `\n${image}`}`;
 }
+
+/**
+ * Initdata with what its guests are told about registries: as the part `[image]` of its `cdh.toml`, which is made if there is
+ * none. Upstream's guests only: Contrast's read nothing of it.
+ *
+ * @throws Refusal where `cdh.toml` says something about images already, or lacks the key broker that has the logins
+ */
+export function withGuestRegistry(initdata: Initdata, registry: GuestRegistry): Initdata {
+  const image = cdhImage(registry);
+  if (image === "") return initdata;
+  const given = initdata.data["cdh.toml"];
+  const refuse = (message: string) => new Refusal("initdata", message);
+  if (given === undefined && registry.credentialsUri !== undefined)
+    throw refuse(
+      `guestRegistry.credentialsUri is "${registry.credentialsUri}", but initdata has no "cdh.toml" that says where the key broker is.`,
+    );
+  let document: object;
+  try {
+    document = parse(given ?? noKeyBroker);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    throw refuse(`The initdata's "cdh.toml" is not TOML: ${tomlProblem(error)}.`);
+  }
+  if ("image" in document)
+    throw refuse(
+      'The initdata\'s "cdh.toml" has a table [image] already: say it there or in guestRegistry, not in both.',
+    );
+  return { ...initdata, data: { ...initdata.data, "cdh.toml": `${(given ?? noKeyBroker).trimEnd()}\n\n${image}` } };
+}
+
+/** Guest components need the table; this one asks nobody. */
+const noKeyBroker = '[kbc]\nname = "offline_fs_kbc"\nurl = ""\n';
 
 /** A containers-auth.json(5) file: what the key broker holds under `credentialsUri`. */
 export function registryAuthFile(credentials: Record<string, { username: string; password: string }>): string {

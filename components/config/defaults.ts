@@ -13,6 +13,7 @@ export const defaults = {
   priorityClass: "system-node-critical",
   verifySandbox: false,
   loadPendingChanges: false,
+  debug: false,
   /** What happens on the nodes when the group leaves the stack. */
   onDestroy: "uninstall",
   sshUser: "root",

@@ -1,6 +1,7 @@
 import { launchValues } from "../../measure/launch-values.ts";
 import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";
 import { type Assessment, assess, explainOpen } from "../../runtime/advisories.ts";
+import { judgeSettings, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { DistributionName, PlatformName } from "../../runtime/spec.ts";
@@ -11,11 +12,14 @@ export interface Derived<Given> extends MeasuredRuntime {
   given: Given;
   /** What a verifier will see of a guest with two vCPUs. */
   launch: Record<string, string>;
+  /** What is set beyond platform and payload, a sentence each, without and with what weakens the guest. */
+  settings: string[];
+  weakened: string[];
   /** The known holes of its Kata: each is acknowledged or closed, or the runtime would have been refused. */
   assessment: Assessment;
 }
 
-export interface GivenRuntime {
+export interface GivenRuntime extends RuntimeSettings {
   platform: PlatformName;
   manifest: Manifest;
   acknowledgedAdvisories: string[];
@@ -33,6 +37,8 @@ export interface RuntimeTerms {
   payload: string;
   /** What "cannot be used" follows. */
   unusable: string;
+  /** Guests are told how to reach registries. */
+  guestRegistry?: boolean;
   /** The list of acknowledged advisories with these ids. */
   acknowledging(ids: string[]): string;
 }
@@ -47,18 +53,26 @@ export function derive<Given extends GivenRuntime>(
   mistakes: Mistake[],
 ): Derived<Given> | undefined {
   const { key, manifest } = terms;
+  const { changes, settings, weakened, mistakes: wrong } = judgeSettings(given, given);
+  mistakes.push(...wrong.map(({ path, message }) => ({ key: `${key}.${path}`, message })));
   try {
-    const runtime = measuredRuntime(given);
+    const { platform } = given;
+    const { guestRegistry } = terms;
+    const runtime = measuredRuntime({ platform, manifest: given.manifest, changes, guestRegistry });
+    if (runtime.spec.imagePuller !== undefined) settings.push(toldOnNode);
     const launch = launchValues(runtime);
     const assessment = assess(given, given.acknowledgedAdvisories);
     mistakes.push(...advisoryMistakes(given.manifest, assessment, terms));
-    return { ...runtime, given, launch, assessment };
+    return { ...runtime, given, launch, settings, weakened, assessment };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     mistakes.push({ key: `${key}.${manifest}`, message: `${terms.unusable}cannot be used: ${error.message}` });
     return undefined;
   }
 }
+
+const toldOnNode =
+  "The image puller of its guests reads registries, logins and proxies from a file of the node, as the stack's registry.guest says: nothing in it is measured.";
 
 /** A payload with a known hole is used only where the user says that this is known. */
 function advisoryMistakes({ kataVersion }: Manifest, { open, mistakes }: Assessment, terms: RuntimeTerms): Mistake[] {

@@ -58,8 +58,9 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   return [{ key, message: `${shown} ${issue.message}.` }];
 }
 
-/** A private key that was put in the wrong place is no less secret there. */
-const holdsKey = (value: unknown): boolean => typeof value === "string" && value.includes("PRIVATE KEY-----");
+/** A private key, or a login in an address, that was put in the wrong place is no less secret there. */
+const holdsKey = (value: unknown): boolean =>
+  typeof value === "string" && (value.includes("PRIVATE KEY-----") || /:\/\/[^/@\s]*@/.test(value));
 
 const expectsParts = (issue: Issue): boolean =>
   issue.code === "invalid_type" && ["object", "array", "record"].includes(issue.expected);

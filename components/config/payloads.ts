@@ -1,3 +1,4 @@
+import type { RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { defaults } from "./defaults.ts";
@@ -6,13 +7,14 @@ import { parseManifest } from "./manifest.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { GroupShape } from "./schema.ts";
 
-export interface RuntimeConfiguration {
+export interface RuntimeConfiguration extends RuntimeSettings {
   platform: PlatformName;
   manifest: Manifest;
   /** Of the two above. */
   handler: string;
   acknowledgedAdvisories: string[];
   overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
+  classNames: string[];
 }
 
 type ReadText = (path: string) => Promise<string>;
@@ -23,10 +25,11 @@ export async function readRuntimes(
   { distribution, runtimes }: GroupShape,
   readText: ReadText,
   mistakes: Mistake[],
+  guestRegistry = false,
 ) {
   const manifests = await Promise.all(runtimes.map(async ({ payload }) => await readManifest(payload, readText)));
   // Only now, in the order of the list, and not in the one in which the files were read.
-  return runtimes.flatMap(({ platform, payload, acknowledgedAdvisories, ...runtime }, i): RuntimeConfiguration[] => {
+  return runtimes.flatMap(({ platform, payload, overhead, classNames, ...settings }, i): RuntimeConfiguration[] => {
     const key = `groups.${group}.runtimes[${i}]`;
     const manifest = manifests[i];
     const path = JSON.stringify(payload);
@@ -34,12 +37,14 @@ export async function readRuntimes(
       mistakes.push({ key: `${key}.payload`, message: `${path} ${manifest}` });
       return [];
     }
-    const given = { platform, manifest, acknowledgedAdvisories };
+    const given = { ...settings, platform, manifest };
     const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
-    const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging };
+    const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging, guestRegistry };
     const derived = derive({ ...given, distribution: distribution.name }, terms, mistakes);
-    const { overhead = { teeKeys: defaults.teeKeys } } = runtime;
-    return derived ? [{ ...given, handler: derived.spec.handler, overhead }] : [];
+    if (derived === undefined) return [];
+    return [
+      { ...given, handler: derived.spec.handler, overhead: overhead ?? { teeKeys: defaults.teeKeys }, classNames },
+    ];
   });
 }
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { groupName } from "../../runtime/spec.ts";
+import { registryMistakes } from "./guest-registry.ts";
 import { check, type Mistake, secretPaths, unknownKey } from "./mistakes.ts";
 import { type RuntimeConfiguration, readRuntimes } from "./payloads.ts";
 import { checkRules, type Parts } from "./rules.ts";
@@ -47,9 +48,14 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
   const parts = readParts(source, mistakes);
   mistakes.push(...checkRules(parts));
 
+  const guestRegistry = parts.registry?.guest;
   const groups: GroupConfiguration[] = [];
   for (const [name, group] of parts.groups) {
-    groups.push({ ...group, name, runtimes: await readRuntimes(name, group, source.readText, mistakes) });
+    groups.push({
+      ...group,
+      name,
+      runtimes: await readRuntimes(name, group, source.readText, mistakes, guestRegistry !== undefined),
+    });
   }
   mistakes.push(
     ...checkRuntimes(
@@ -60,6 +66,18 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
       })),
     ),
   );
+
+  if (
+    guestRegistry &&
+    groups.every(({ name, runtimes }) => runtimes.length === parts.groups.get(name)?.runtimes.length)
+  )
+    mistakes.push(
+      ...registryMistakes(
+        guestRegistry,
+        groups.flatMap(({ runtimes }) => runtimes),
+        "registry.guest",
+      ),
+    );
 
   const { cluster, installerImage, registry } = parts;
   const image = await readImage(parts, source, mistakes);

@@ -1,4 +1,5 @@
 import type { PlatformName } from "../../runtime/spec.ts";
+import { mistakesOfClassNames } from "./class-names.ts";
 import type { Mistake } from "./mistakes.ts";
 
 /** A group's runtimes, as they were derived. */
@@ -14,11 +15,43 @@ export interface RuntimeList {
     payload: string;
     /** Absent if it is not known yet. */
     overhead?: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean } | undefined;
+    classNames?: readonly string[] | undefined;
   }[];
 }
 
-/** Mistakes across runtimes: one listed twice in a group, or with two overheads. */
+/** Mistakes across runtimes: one listed twice in a group, with two overheads, or with names that it cannot have. */
 export function checkRuntimes(lists: readonly RuntimeList[]): Mistake[] {
+  return [...repetitions(lists), ...names(lists)];
+}
+
+/** A handler's names are the cluster's, so that every group that has it says the same. */
+function names(lists: readonly RuntimeList[]): Mistake[] {
+  const all = lists.flatMap(({ name, key, runtimes }) =>
+    runtimes.map(({ handler, classNames = [] }, i) => ({
+      group: name,
+      at: `${key}[${i}].classNames`,
+      handler,
+      classNames,
+    })),
+  );
+  const first = [...new Map(all.toReversed().map((one) => [one.handler, one])).values()].reverse();
+  const differing = all.flatMap(({ at, handler, classNames }): Mistake[] => {
+    const other = first.find((one) => one.handler === handler);
+    if (other === undefined || isSame(classNames, other.classNames)) return [];
+    const message = `gives ${handler} other names than group ${other.group}. A RuntimeClass is there for the whole cluster: list the same names in both.`;
+    return [{ key: at, message }];
+  });
+  const wrong = mistakesOfClassNames(first).map(({ index, place, message }) => ({
+    key: `${first[index]?.at}[${place}]`,
+    message: `"${first[index]?.classNames[place]}" ${message}.`,
+  }));
+  return [...differing, ...wrong];
+}
+
+const isSame = (a: readonly string[], b: readonly string[]): boolean =>
+  JSON.stringify(a.toSorted()) === JSON.stringify(b.toSorted());
+
+function repetitions(lists: readonly RuntimeList[]): Mistake[] {
   const mistakes: Mistake[] = [];
   const overheads = new Map<string, { group: string; overhead: string }>();
   for (const { name, key, runtimes } of lists) {

@@ -1,14 +1,14 @@
 import { z } from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
-import { Refusal } from "../../runtime/refusal.ts";
-import { distributionChoice, distributionNames, dnsLabel, groupName, platformNames } from "../../runtime/spec.ts";
+import { distributionChoice, distributionNames, dnsLabel, groupName } from "../../runtime/spec.ts";
 import { isAtLeast } from "../../runtime/version.ts";
-import { authorities } from "./certificates.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
 import { image, registryHost } from "./image-reference.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
+import { registrySchema, secret } from "./registry-schema.ts";
+import { runtime } from "./runtime-schema.ts";
 
 /*
  * The shape of a stack's configuration, key by key. What concerns more than one key is in rules.ts. Every object is
@@ -20,18 +20,6 @@ import { clusterOptions } from "./local-cluster.ts";
  */
 
 const must = (error: string) => ({ error });
-export const secret = z.string().min(1, must("must not be empty")).meta({ secret: true });
-
-/** What kubelets read. */
-export const dockerConfiguration = secret.refine((text) => {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && "auths" in value;
-  } catch {
-    return false;
-  }
-}, must('must be the content of a .dockerconfigjson: {"auths": {"<registry>": {"auth": …}}}'));
-
 /** A file is given by its content: its path would be another file, or none, on other machines. */
 const secretContent = (error: string) =>
   z
@@ -45,11 +33,6 @@ const whole = (least: number, most: number) =>
     .int(must("must be a whole number"))
     .min(least, must(`must be ${least} or more`))
     .max(most, must(`must be at most ${most}`));
-const memory = z
-  .string()
-  .regex(/^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$/, must('must be an amount of memory such as "512Mi"'));
-const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs such as "250m" or "1.5"'));
-
 const uuid = z
   .string()
   .regex(
@@ -131,45 +114,6 @@ const clusterSchema = z
     "`{kind: local, nodes}`: on this machine. `{kind: kubeconfig, name, kubeconfig}`: an existing one; without " +
       "`kubeconfig`, the `KUBECONFIG` of the environment. `{kind: aks, subscriptionId, resourceGroup, name, credentials, " +
       "retiredService}`. `{kind: yaml, directory}`: manifests in a directory of the project instead of a cluster.",
-  );
-
-/** Certificates in PEM; the output is their canonical form, and nothing else of the text. */
-export const registryCa = z
-  .string()
-  .meta({ pattern: "-----BEGIN CERTIFICATE-----" })
-  .transform((pem, { addIssue }) => {
-    try {
-      return authorities(pem);
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      addIssue({ code: "custom", message: error.message, input: pem });
-      return z.NEVER;
-    }
-  });
-
-const registrySchema = z
-  .strictObject({
-    prefix: z
-      .string()
-      .regex(
-        new RegExp(`^${registryHost}(/[a-z0-9._-]+)*$`),
-        must("must be host[:port][/path] without a scheme, the host with a dot or a port"),
-      )
-      .optional()
-      .describe("Replaces the registry's host in `installerImage`: a mirror in a closed network."),
-    ca: registryCa
-      .optional()
-      .describe(
-        "Certificates of the registry's authorities in PEM. Hosts that are reached by SSH are made to trust them for it.",
-      ),
-    pullSecret: dockerConfiguration
-      .optional()
-      .describe("Content of a .dockerconfigjson with which nodes pull the image."),
-  })
-  .default({})
-  .describe(
-    "For closed networks: `prefix` (mirror), `ca` (authorities' certificates in PEM, for hosts that are reached by SSH), " +
-      "`pullSecret`.",
   );
 
 const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
@@ -297,31 +241,6 @@ export const toleration = z.strictObject({
     .describe("The taint's effect. Without it, all are tolerated."),
 });
 
-export const overhead = z.strictObject({
-  memory: memory
-    .optional()
-    .describe("What a pod's VM needs beside its containers. By default the platform's own value."),
-  cpu: cpu.optional().describe("The same of CPUs."),
-  teeKeys: z
-    .boolean()
-    .default(defaults.teeKeys)
-    .describe("Charges each pod one SNP or TDX key: only where nodes advertise them, or no pod is ever scheduled."),
-});
-
-const runtime = z.strictObject({
-  platform: z.enum(platformNames).describe("Virtual machine monitor, TEE and place; see docs/configuration.md."),
-  payload: z
-    .string()
-    .min(1, must("must be the path of a manifest"))
-    .meta({ expected: "the path of a manifest below the project" })
-    .describe("Path of the manifest that `npm run lock` wrote, below the project."),
-  acknowledgedAdvisories: z
-    .array(z.string())
-    .default([])
-    .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
-  overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
-});
-
 export const groupSchema = z.strictObject({
   distribution,
   nodes: nodes
@@ -333,8 +252,8 @@ export const groupSchema = z.strictObject({
   runtimes: z
     .array(runtime)
     .describe(
-      "List of `{platform, payload, overhead, acknowledgedAdvisories}`; `payload` is the path of a manifest, " +
-        "`acknowledgedAdvisories` lists known holes that are put up with. `[]` uninstalls what is there.",
+      "List of runtimes: `{platform, payload}` with the path of a manifest, and what is in the next table. `[]` uninstalls " +
+        "what is there.",
     ),
   atOnce: whole(1, 1000)
     .default(defaults.atOnce)

@@ -12,6 +12,7 @@ export interface Options {
   spec: string;
   hostRoot: string;
   payloads: string;
+  guestRegistry?: string | undefined;
   json: boolean;
   retry: boolean;
   deep: boolean;
@@ -57,6 +58,9 @@ export async function openEnvironment(options: Options, override: Partial<Instal
     spec,
     specHash,
     host,
-    environment: environmentOf({ spec, specHash }, { host, log, payloads: options.payloads }),
+    environment: environmentOf(
+      { spec, specHash },
+      { host, log, payloads: options.payloads, guestRegistry: options.guestRegistry },
+    ),
   };
 }

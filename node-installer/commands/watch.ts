@@ -39,7 +39,13 @@ export async function watch(options: Options): Promise<number> {
       signal: stop.signal,
       readSpec: () => readSpec(options.spec),
       environment: (spec) => ({
-        ...environmentOf(spec, { host, log, payloads: options.payloads, cluster }),
+        ...environmentOf(spec, {
+          host,
+          log,
+          payloads: options.payloads,
+          guestRegistry: options.guestRegistry,
+          cluster,
+        }),
         signal: stop.signal,
       }),
       sleep: (ms) => sleep(ms, undefined, { signal: stop.signal }).catch(() => undefined),

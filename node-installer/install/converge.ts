@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
@@ -141,7 +142,24 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
 async function look(environment: Environment, journal: Journal) {
   const { podsUsing } = environment.cluster.reporter;
   const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000, podsUsing });
-  return { observation, plan: await makePlan(environment.host, environment.spec, observation) };
+  const registry = await guestRegistry(environment);
+  return { observation, plan: await makePlan(environment.host, environment.spec, observation, registry) };
+}
+
+/** What guests are told about registries, where a runtime's are told anything. */
+async function guestRegistry({ spec, guestRegistry: path }: Environment): Promise<Buffer | undefined> {
+  const runtime = spec.runtimes.find(({ imagePuller }) => imagePuller !== undefined);
+  if (runtime === undefined) return undefined;
+  try {
+    if (path !== undefined) return await readFile(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT") throw error;
+  }
+  throw new Refusal(
+    "guest-registry-missing",
+    `The guests of ${runtime.handler} are to be told how to reach registries, but ${path === undefined ? "no file says how: give it with --guest-registry" : `there is no ${path}, which the Secret of the stack's registry.guest brings`}.`,
+  );
 }
 
 /** Nothing is known about a daemon that does not answer, which is enough if it should serve nothing. */

@@ -19,6 +19,8 @@ export interface Environment {
   specHash: string;
   /** The directory, in this process's file system, with a folder for each payload. */
   payloads: string;
+  /** The file, in this process's file system, with what guests are told about registries. */
+  guestRegistry?: string | undefined;
   /** Labels, status and Events of the node, and the tickets that its group's nodes take turns with. */
   cluster: Cluster;
   /** Lines for stdout and for the node's own log. */
@@ -34,16 +36,15 @@ export interface Environment {
 /** The environment on a host: its own containerd, and no cluster unless one is given. */
 export function environmentOf(
   { spec, specHash }: ReadSpec,
-  { host, log, payloads, cluster }: Pick<Environment, "host" | "log" | "payloads"> & { cluster?: Cluster },
+  { cluster, ...given }: Pick<Environment, "host" | "log" | "payloads" | "guestRegistry"> & { cluster?: Cluster },
 ): Environment {
+  const { host, log } = given;
   return {
-    host,
+    ...given,
     daemon: containerdOn(host, spec.distribution),
     spec,
     specHash,
-    payloads,
     cluster: cluster ?? withoutKubernetes(() => host.now()),
-    log,
     checkHost: (located) => requireHost(host, spec, located, log),
     unfit: async (located, runtimes) =>
       runtimes.length === 0 ? [] : (await import("./host-findings.ts")).unfitFor(host, located, runtimes),

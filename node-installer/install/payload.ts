@@ -69,8 +69,9 @@ function attributeProblems(target: string, file: PayloadFile, { kind, size, mode
 }
 
 /** The directories that decide what a handler's files are; see owners.ts. */
-export function payloadDirectories({ handler, files, kataConfig }: RuntimeSpec): string[] {
-  const parents = [...files, kataConfig].map(({ path }) => posix.dirname(targetOf(handler, path)));
+export function payloadDirectories({ handler, files, kataConfig, imagePuller }: RuntimeSpec): string[] {
+  const paths = [...files.map(({ path }) => path), kataConfig.path, ...(imagePuller ? [imagePuller] : [])];
+  const parents = paths.map((path) => posix.dirname(targetOf(handler, path)));
   return [...new Set([...parents, stagingDirectory(handler)])];
 }
 

@@ -28,6 +28,8 @@ export interface Plan {
   /** Sentences: why what lies in our directories cannot be trusted. Nothing is changed as long as there are any. */
   untrusted: string[];
   kataConfigurations: { runtime: RuntimeSpec; path: string; before: Buffer | undefined; content: Buffer }[];
+  /** What guests are told about registries: secrets, of which nothing is said but where they are. */
+  guestRegistries: { path: string; isNew: boolean; content: Buffer }[];
   /** The handlers that containerd's file should hold, and its resulting bytes. */
   entries: HandlerEntry[];
   next: Buffer | undefined;
@@ -48,7 +50,13 @@ export interface Plan {
 const kataConfigurationPath = ({ handler, kataConfig }: RuntimeSpec): string =>
   posix.join(runtimeDirectory(handler), kataConfig.path);
 
-export async function makePlan(host: Host, spec: InstallSpec, observation: Observation): Promise<Plan> {
+/** @param guestRegistry what guests are told about registries; absent: files of it are not looked at */
+export async function makePlan(
+  host: Host,
+  spec: InstallSpec,
+  observation: Observation,
+  guestRegistry?: Buffer,
+): Promise<Plan> {
   const { journal, users } = observation;
   const payloads: PayloadPlan[] = [];
   const kataConfigurations: Plan["kataConfigurations"] = [];
@@ -63,6 +71,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
       kataConfigurations.push({ runtime, path, before, content });
   }
 
+  const guestRegistries = guestRegistry === undefined ? [] : await registriesOf(host, spec, guestRegistry);
   const listed = new Set(spec.runtimes.map(({ handler }) => handler));
   const unlisted = journal.runtimes.filter(({ runtime }) => !listed.has(runtime.handler));
   const running = new Map<string, string[]>();
@@ -107,6 +116,7 @@ export async function makePlan(host: Host, spec: InstallSpec, observation: Obser
     payloads,
     untrusted,
     kataConfigurations,
+    guestRegistries,
     entries,
     next,
     edit: changed,
@@ -162,11 +172,27 @@ export function refusePending(located: Located, pending: readonly string[], spec
   );
 }
 
+/** Those that are not as they should be; readable by root alone. */
+async function registriesOf(host: Host, spec: InstallSpec, content: Buffer): Promise<Plan["guestRegistries"]> {
+  const files: Plan["guestRegistries"] = [];
+  for (const { handler, imagePuller } of spec.runtimes) {
+    if (imagePuller === undefined) continue;
+    const path = posix.join(runtimeDirectory(handler), imagePuller);
+    const before = await readIfThere(host, path);
+    const stat = await host.stat(path);
+    const isOurs = stat?.mode === 0o600 && stat.uid === 0 && stat.gid === 0;
+    if (before === undefined || !before.equals(content) || !isOurs)
+      files.push({ path, isNew: before === undefined, content });
+  }
+  return files;
+}
+
 export const isEmpty = (plan: Plan): boolean =>
   !plan.edit &&
   !plan.restart &&
   plan.untrusted.length === 0 &&
   plan.kataConfigurations.length === 0 &&
+  plan.guestRegistries.length === 0 &&
   plan.payloads.every(({ missing, recorded }) => missing.length === 0 && recorded) &&
   plan.retired.length === 0 &&
   plan.left.length === 0 &&
@@ -187,6 +213,8 @@ export async function changesOf(host: Host, plan: Plan, observation: Observation
   for (const { path, before, content } of plan.kataConfigurations) {
     changes.push({ path, action: before === undefined ? "create" : "edit", before, content });
   }
+  for (const { path, isNew } of plan.guestRegistries)
+    changes.push({ path, action: isNew ? "create" : "edit", before: undefined, content: undefined });
   if (plan.edit) {
     const { edited, located } = observation;
     const action = edited === undefined ? "create" : plan.next === undefined ? "delete" : "edit";

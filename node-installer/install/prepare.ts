@@ -71,6 +71,10 @@ export async function writeKataConfigurations({ environment, plan }: Attempt): P
     await environment.host.makeDirectory(posix.dirname(path), 0o755);
     await writeFileAtomically(environment.host, path, content, rootOwned(0o644));
   }
+  for (const { path, content } of plan.guestRegistries) {
+    await environment.host.makeDirectory(posix.dirname(path), 0o755);
+    await writeFileAtomically(environment.host, path, content, rootOwned(0o600));
+  }
 }
 
 /** The node's own containerd reads the new configuration before the file gets it. */

@@ -138,6 +138,7 @@ function resumedPlan({ edited, serving, journal }: Observation, transaction: Tra
     payloads: [],
     untrusted: [],
     kataConfigurations: [],
+    guestRegistries: [],
     entries,
     next: edited,
     edit: true,

@@ -34,7 +34,7 @@ export const steps: Record<StepName, Step> = {
   "check-host": { needed: always, apply: checkHost },
   "place-payload": { needed: ({ plan }) => plan.payloads.length > 0, apply: placePayloads },
   "write-kata-configuration": {
-    needed: ({ plan }) => plan.kataConfigurations.length > 0,
+    needed: ({ plan }) => plan.kataConfigurations.length > 0 || plan.guestRegistries.length > 0,
     apply: writeKataConfigurations,
   },
   validate: { needed: changesDaemon, apply: validateCandidate },

@@ -5,7 +5,7 @@ import { type NodeEvent, recordEvent } from "./events.ts";
 import { setServedLabels } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
 import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
-import { podsOfClass } from "./pods.ts";
+import { podsOfHandler } from "./pods.ts";
 import { boundedStatus, type NodeStatus, publishedStatus } from "./status.ts";
 
 /** How the installer tells the cluster about its node. */
@@ -122,7 +122,7 @@ export function nodeReporter(options: ReporterOptions): Reporter {
       const node = await readOwnNode(api, nodeName);
       return node.metadata.annotations?.[retryAnnotation(group)];
     },
-    podsUsing: (handler) => podsOfClass(api, nodeName, handler),
+    podsUsing: (handler) => podsOfHandler(api, nodeName, handler),
     nodeReady: () => readOwnNode(api, nodeName).then(readinessOf, () => undefined),
     current: () => status,
     async flush() {

@@ -205,7 +205,7 @@ const secureRuntimes: Rule = {
         : [];
     return handlers.map(
       (handler) =>
-        `The runtime ${handler} has no TEE: nothing in its pods is confidential. Use another platform, the stack dev, or name ` +
+        `The runtime ${handler} has no TEE, or settings that weaken its guests: nothing in its pods is confidential. Use another platform, the stack dev, or name ` +
         `the stack ${stackOf(urn)} in this policy's configuration ("secure-runtimes": {"stacks": […]}).`,
     );
   },

@@ -1,4 +1,6 @@
+import { z } from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
+import { platformOf } from "../../runtime/handler.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
 import type { Inputs } from "../preview/inputs.ts";
@@ -29,7 +31,8 @@ export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
   });
   const classes = steps.flatMap((step): Told[] => {
     const { type, op, name, before, after } = step;
-    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass" || !before || !after) return [];
+    if (type !== "kubernetes:node.k8s.io/v1:RuntimeClass") return [];
+    if (!before || !after) return secondName(before, after);
     const others = treeDifferences({ ...before, overhead: undefined }, { ...after, overhead: undefined }).map(
       ({ path, before: from, after: to }) =>
         claim(known(`RuntimeClass ${code(name)}: ${code(path)} ${exchange(from, to)}.`), step, [path]),
@@ -55,17 +58,31 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
   const components = [...inputsByUrn].filter(([urn]) => typeOf(urn) === contrastRuntimeCard.type && !goes(urn));
   const all = components.flatMap(([, its]) => contrastRuntimeCard.schema.safeParse(its).data?.runtimes ?? []);
   const added = new Set(changes.flatMap((change) => change.added.map(({ handler }) => handler)));
-  return all.flatMap(({ handler, kata, kataVersion, acknowledged, closed }) => {
+  return all.flatMap(({ handler, kata, kataVersion, acknowledged, closed, settings, weakened }) => {
     const isNew = added.has(handler);
     const holes = acknowledged.map((hole) =>
       known(
         `${code(handler)} ${isNew ? "has" : "still has"} a known hole that the stack acknowledges: ${quoted(hole)}`,
       ),
     );
-    if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return holes;
+    const weak = weakened.map((setting) =>
+      known(
+        `${code(handler)} ${isNew ? "sets" : "still sets"} what weakens its guests, as the stack says: ${quoted(setting)}`,
+      ),
+    );
+    if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return [...holes, ...weak];
     return [
       known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
       ...holes,
+      ...weak,
+      ...settings.map((setting) => known(`${code(handler)} sets of its Kata: ${quoted(setting)}`)),
+      ...(isForDebugging(handler)
+        ? [
+            known(
+              `${code(handler)} is for debugging: Kata logs everything on the host. What is measured is the same as without.`,
+            ),
+          ]
+        : []),
       ...(closed.length > 0
         ? [
             known(
@@ -76,6 +93,21 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
     ];
   });
 }
+
+/** Of a class that is made or goes, the handler matters where it has another name. */
+function secondName(before: Inputs | undefined, after: Inputs | undefined): Line[] {
+  const made = runtimeClass.safeParse(after ?? before).data;
+  if (made === undefined || made.metadata.name === made.handler) return [];
+  const of = `RuntimeClass ${code(made.metadata.name)}, a further name of ${code(made.handler)},`;
+  return after
+    ? [known(`${of} is new: pods that say it run with that handler.`)]
+    : [known(`${of} goes: no pod that says it starts any more; running ones stay.`)];
+}
+
+const runtimeClass = z.object({ handler: z.string(), metadata: z.object({ name: z.string() }) });
+
+const isForDebugging = (handler: string): boolean =>
+  /-debug-[0-9a-f]{8}$/.test(handler) && platformOf(handler) !== undefined;
 
 const at = (group: string) => `Group ${code(group)}`;
 

@@ -42,6 +42,8 @@ function groupLines({ group, urn, before, after, added }: GroupChange, steps: St
           `${code(handler)} is insecure: platform ${code(platform)} has no TEE, nothing in its pods is confidential.`,
         ),
       ];
+    if (handler.startsWith("contrast-insecure-"))
+      return [known(`${code(handler)} is insecure: the stack sets of its Kata what weakens its guests.`)];
     return row?.experimental
       ? [known(`${code(handler)} is experimental: nobody has run platform ${code(platform)} on its hardware.`)]
       : [];

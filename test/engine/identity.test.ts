@@ -3,10 +3,10 @@ import type { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
-import { podsOfClass } from "../../node-installer/kubernetes/pods.ts";
+import { podsOfHandler } from "../../node-installer/kubernetes/pods.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { statusAnnotation } from "../../runtime/names.ts";
+import { handlerLabel, statusAnnotation } from "../../runtime/names.ts";
 import { until } from "../until.ts";
 import {
   admin,
@@ -95,8 +95,31 @@ describe("what an installer's token can do", () => {
       `/api/v1/pods?fieldSelector=${selector}`,
     );
     expect(items.map(({ metadata }) => metadata.name)).toContain("bound");
-    expect(await podsOfClass(one, "node-1", handler)).toEqual([]);
+    expect(await podsOfHandler(one, "node-1", handler)).toEqual([]);
     for (const name of ["bound", "elsewhere"]) await admin.delete(`${pods}/${name}`);
+  });
+
+  test("finds the pods of a handler by whatever name of its class they came, also when that has moved or is gone", async () => {
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    const classes = "/apis/node.k8s.io/v1/runtimeclasses";
+    const other = handler.replace(/.$/, (digit) => (digit === "0" ? "1" : "0"));
+    const further = (leadsTo: string) => ({
+      ...{ apiVersion: "node.k8s.io/v1", kind: "RuntimeClass", metadata: { name: "cc" }, handler: leadsTo },
+      scheduling: { nodeSelector: { [handlerLabel(leadsTo)]: "true" } },
+    });
+    await admin.create(classes, further(handler));
+    const containers = [{ name: "c", image: "example.com/x" }];
+    const spec = { nodeName: "node-1", runtimeClassName: "cc", containers, automountServiceAccountToken: false };
+    await admin.create(pods, { apiVersion: "v1", kind: "Pod", metadata: { name: "further" }, spec });
+    const used = [`${namespace}/further`];
+    expect(await podsOfHandler(one, "node-1", handler)).toEqual(used);
+    await admin.delete(`${classes}/cc`);
+    expect(await podsOfHandler(one, "node-1", handler)).toEqual(used);
+    await admin.create(classes, further(other));
+    expect(await podsOfHandler(one, "node-1", handler)).toEqual(used);
+    expect(await podsOfHandler(one, "node-1", other)).toEqual([]);
+    await admin.delete(`${pods}/further`);
+    await admin.delete(`${classes}/cc`);
   });
 
   test("takes a free ticket, keeps it over a restart, gives it back; a deleted node's ticket becomes free", async () => {

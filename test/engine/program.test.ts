@@ -314,6 +314,7 @@ describe("examples", () => {
     "microk8s",
     "rendered-yaml",
     "fleet",
+    "runtime-settings",
     "aks-clh-snp",
     "aks-new-pool",
   ])("%s previews without a cluster", async (name) => {

@@ -70,6 +70,39 @@ export function guestOfTemplate(text: string, file: string): { guest: GivenGuest
   };
 }
 
+/** Where Contrast's installer image says how the guests of its runtime boot. */
+export const installerConfiguration = "config/contrast-node-install.json";
+
+/** Go reads its keys in any case, and Contrast has written the first one in two. */
+const installer = z.object({ qemuextrakernelparams: z.string().optional(), debugruntime: z.boolean().optional() });
+
+/**
+ * What the configuration of Contrast's installer says of the guest image: `qemuExtraKernelParams`, which replace Kata's own
+ * `kernel_params` and hold the image's root hash. Images for Cloud Hypervisor have none: their IGVM file does.
+ */
+export function guestOfInstaller(text: string, file: string): GivenGuest {
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (error) {
+    throw new Refusal("installer-configuration", `${file} is not JSON: ${(error as Error).message}.`);
+  }
+  const keys = typeof document === "object" && document !== null ? Object.entries(document) : [];
+  const checked = installer.safeParse(Object.fromEntries(keys.map(([key, value]) => [key.toLowerCase(), value])));
+  if (!checked.success)
+    throw new Refusal(
+      "installer-configuration",
+      `${file} is not the configuration of Contrast's installer: ${z.prettifyError(checked.error)}`,
+    );
+  const { qemuextrakernelparams: kernelParams, debugruntime: isDebug } = checked.data;
+  if (isDebug)
+    throw new Refusal(
+      "debug-image",
+      `${file} says debugRuntime: guests of this image give everybody on the host a shell. Take an image of a release.`,
+    );
+  return { kernelParams };
+}
+
 /**
  * Everything together, the first that says a value winning. Where nobody says how the root file system is protected there
  * is no payload: a guest that takes any root file system is not confidential.

@@ -10,7 +10,14 @@ import type { PlatformName } from "../../runtime/spec.ts";
 import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../process/progress.ts";
 import type { FileTree } from "./archives.ts";
-import { completeGuest, type GivenGuest, guestOfConfiguration, guestOfTemplate } from "./guest.ts";
+import {
+  completeGuest,
+  type GivenGuest,
+  guestOfConfiguration,
+  guestOfInstaller,
+  guestOfTemplate,
+  installerConfiguration,
+} from "./guest.ts";
 import {
   type Chosen,
   choose,
@@ -34,7 +41,7 @@ export interface LockRequest {
   layout: "kata-release" | { root: string } | "named files only";
   /** Files named one by one, by role: paths of the tree, instead of what the layout finds. */
   named: { role: FileRole; path: string }[];
-  /** A path of the tree, of which the guest's boot parameters are taken. */
+  /** A path of the tree, of which the guest's boot parameters are taken: a Kata configuration, or Contrast's (*.json). */
   kataConfiguration?: string | undefined;
   /** What the user says of the guest; comes before what the tree says. */
   guest: GivenGuest;
@@ -67,7 +74,9 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
         request.guest,
         ...verityParams.map((path) => ({ kernelVerityParams: textOf(path).trim() })),
         { extensions: Object.fromEntries(extensions.map(({ name, source }) => [name, textOf(source).trim()])) },
-        ...configurations.map((path) => guestOfConfiguration(textOf(path), path)),
+        ...configurations.map((path) =>
+          path.endsWith(".json") ? guestOfInstaller(textOf(path), path) : guestOfConfiguration(textOf(path), path),
+        ),
         ...template.map((path) => ofTemplate(textOf(path), path, progress)),
       ];
       const guest = completeGuest(platform, flavour, kataVersion, sources, extensionsAmong(files));
@@ -152,6 +161,8 @@ function chooseFiles(request: LockRequest, tree: FileTree): ChosenFiles {
     // Several: which one is in use is not ours to guess.
     if (configurations.length === 1) texts.configurations = configurations;
   }
+  const ofInstaller = layout === "named files only" ? undefined : tree.resolve(installerConfiguration);
+  if (ofInstaller !== undefined) configurations = [...configurations, ofInstaller];
   if (kataConfiguration !== undefined) {
     const path = tree.resolve(kataConfiguration);
     if (!path) throw new Refusal("no-file", `${tree.name} has no file ${kataConfiguration}.`);

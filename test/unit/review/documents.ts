@@ -136,7 +136,10 @@ const runtimeCard = (runtimes: RuntimeCards) =>
     handlers: { workers: Object.keys(runtimes) },
     runtimes: Object.entries(runtimes).map(([handler, state]) => ({ ...unremarkable, handler, ...state })),
   });
-const unremarkable = { payload: "p", acknowledged: [], closed: [], launch: {}, measured: {} };
+const unremarkable = {
+  ...{ payload: "p", acknowledged: [], closed: [], settings: [], weakened: [] },
+  ...{ launch: {}, measured: {} },
+};
 
 interface Host {
   name: string;

@@ -26,7 +26,7 @@ describe("what components write is what a review reads", () => {
 
   test("of runtimes, each once, whatever groups have it", () => {
     const own = { handler: go.handler, payload: "p", kata: "Contrast's", kataVersion: "3.28.0", acknowledged: ["a"] };
-    const runtime = { ...own, closed: [], launch: { MRTD: "00" }, measured: {} };
+    const runtime = { ...own, closed: [], settings: [], weakened: [], launch: { MRTD: "00" }, measured: {} };
     const handlers = { a: [go.handler], b: [go.handler] };
     const card = printed(contrastRuntimeCard.build({ handlers, runtimes: [runtime, runtime] }));
     expect(card).toEqual({ handlers, runtimes: [{ ...own, launch: { MRTD: "00" }, measured: {} }] });
@@ -49,7 +49,10 @@ describe("what components write is what a review reads", () => {
   });
 
   test("of RuntimeClasses", () => {
-    const classes = [go, next].map(({ handler, platform }) => ({ handler, platform, overhead: { memory: "1Gi" } }));
+    const classes = [go, next].map(({ handler, platform }) => ({
+      ...{ handler, platform, overhead: { memory: "1Gi" } },
+      names: ["other"],
+    }));
     const card = runtimeClassesCard.build(classes);
     expect(card).toEqual({ classes: classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1)) });
     expect(runtimeClassesCard.schema.parse(card)).toEqual(card);
@@ -80,7 +83,16 @@ test("a key of another name does not compile, in a card as in the items of its l
   // @ts-expect-error: it is called platform
   accepts<typeof nodeInstallerCard.build>({ ...given, runtimes: [renamed] });
 
-  const measured = { handler: "h", payload: "p", kata: "k", closed: [], launch: {}, measured: {} };
+  const measured = {
+    handler: "h",
+    payload: "p",
+    kata: "k",
+    closed: [],
+    settings: [],
+    weakened: [],
+    launch: {},
+    measured: {},
+  };
   const runtime = { ...measured, kataVersion: "3.28.0", acknowledged: [] };
   accepts<typeof contrastRuntimeCard.build>({ handlers: {}, runtimes: [runtime] });
   const versioned = { ...measured, version: "3.28.0", acknowledged: [] };
@@ -95,9 +107,9 @@ test("a key of another name does not compile, in a card as in the items of its l
   // @ts-expect-error: skipped is not there
   accepts<typeof bareMetalNodesCard.build>({ hosts: [host], ...go.host });
 
-  const named = { handler: "h", platform: "p", overhead: { memory: "1Gi" } };
+  const named = { handler: "h", platform: "p", overhead: { memory: "1Gi" }, names: [] };
   accepts<typeof runtimeClassesCard.build>({ classes: [named] });
-  const charged = { handler: "h", platform: "p", podFixed: { memory: "1Gi" } };
+  const charged = { handler: "h", platform: "p", podFixed: { memory: "1Gi" }, names: [] };
   // @ts-expect-error: it is called overhead
   accepts<typeof runtimeClassesCard.build>({ classes: [charged] });
   // @ts-expect-error: it is called overhead

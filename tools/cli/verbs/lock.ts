@@ -77,7 +77,10 @@ const source = (name: LockOrder["source"], description: string, flavour: (typeof
     .addOption(new Option("--flavour <name>", "which Kata it is").choices(flavourNames).default(flavour))
     .option("--name <name>", "of the payload (default: from platform, flavour and version)")
     .option("--file <role=path>", `take this file of the source for a role: ${fileRoles.join(", ")}`, namedFile, [])
-    .option("--kata-config <path>", "a Kata configuration of the source, for the guest's boot parameters")
+    .option(
+      "--kata-config <path>",
+      "a Kata configuration of the source, or the one (.json) of Contrast's installer, for the guest's boot parameters",
+    )
     .addOption(
       new Option("--rootfs-type <type>", "where the source does not say it").choices(
         guestImage.shape.rootfsType.options,

@@ -38,7 +38,10 @@ export async function runProofPods(stack: string, cluster: ClusterInfo, progress
     throw new Refusal("proof-failed", `kubectl ${args.join(" ")} failed: ${stderr.trim()}`);
   };
   const { items } = runtimeClasses.parse(JSON.parse(await run(["get", "runtimeclasses", "-o", "json"])));
-  const handlers = items.map(({ handler }) => handler).filter((handler) => handler.startsWith("contrast-"));
+  // A handler may have several classes.
+  const handlers = [...new Set(items.map(({ handler }) => handler))].filter((handler) =>
+    handler.startsWith("contrast-"),
+  );
   const proofs: Proof[] = [];
   for (const handler of handlers) {
     progress(`Running a pod with runtimeClassName ${handler} …`);

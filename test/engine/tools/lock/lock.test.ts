@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { toHex } from "../../../../measure/bytes.ts";
+import { kataVerityTable } from "../../../../measure/kata-kernel-command-line.ts";
 import { readFirmware } from "../../../../measure/ovmf.ts";
 import { deriveRuntime, measuredRuntime } from "../../../../measure/runtime.ts";
 import { firmwareLaunch } from "../../../../measure/snp.ts";
@@ -219,6 +220,33 @@ test("an image by digest, from a real registry", async () => {
         quiet,
       ),
     ).rejects.toThrow(/must be registry\/repository@sha256/);
+
+    // Contrast's own installer image: files as they are on a node, and what its installer reads beside them.
+    // Its root hash is in a verity table here: the fixture's hash tree has no superblock, which roothash= would need.
+    const kernelParams = `init=/nix/store/x/init ${kataVerityTable(fixture.verityParams)} console=hvc0`;
+    const place = "opt/edgeless/@@runtimeName@@";
+    const installed = { url: "file:///opt/edgeless/share/kata-kernel", path: `/${place}/share/kata-kernel` };
+    const contrast = join(directory, "contrast");
+    await buildSimpleImage(
+      {
+        layoutDir: contrast,
+        entries: [
+          ...(await entriesOfTree(join(files, "files"), "opt/edgeless")),
+          {
+            path: "config/contrast-node-install.json",
+            type: "file",
+            content: JSON.stringify({ files: [installed], debugRuntime: false, qemuExtraKernelParams: kernelParams }),
+            mode: 0o644,
+          },
+        ],
+        entrypoint: ["/bin/node-installer"],
+      },
+      quiet,
+    );
+    const image = await pushImage({ layoutDir: contrast, registry: registry.url, repository: "contrast/real" }, quiet);
+    const own = await lock(["oci-image", ...subject, "--image", `http://${image}`, ...here()], quiet);
+    expect(own.manifest.guest).toEqual({ rootfsType: "erofs", kernelParams, kernelVerityParams: "" });
+    expect(own.manifest.files).toEqual(manifest.files);
   } finally {
     await registry.stop();
   }

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DigestMismatch } from "../../../../node-installer/host/host.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
@@ -174,4 +177,53 @@ test("a handler that is not served even after a restart is reported once, withou
   expect(await refusalOf(converge(node.environment(spec)))).toBe("failed-before");
   expect(node.starts).toBe(starts);
   expect(node.host.text(configPath)).toBe(installed);
+});
+
+describe("what guests are told about registries", () => {
+  const imagePuller = "etc/host-config/contrast-imagepuller.toml";
+  let directory: string;
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), "guest-registry-"));
+  });
+  afterEach(() => rmSync(directory, { recursive: true }));
+  const told = () => node.spec([{ ...node.runtime("00000001"), imagePuller }, node.runtime("00000002")]);
+  const file = () => join(directory, "contrast-imagepuller.toml");
+  const environment = (spec = told()) => ({ ...node.environment(spec), guestRegistry: file() });
+  const path = () => `/opt/edgeless/${told().runtimes[0]?.handler}/${imagePuller}`;
+
+  test("is on the node, for root alone, follows the Secret without a restart, and goes with the runtime", async () => {
+    writeFileSync(file(), "first");
+    await converge(environment());
+    expect(node.host.text(path())).toBe("first");
+    expect(await node.host.stat(path())).toMatchObject({ mode: 0o600, uid: 0, gid: 0 });
+    const { starts } = node;
+    expect(await converge(environment())).toMatchObject({ changed: false });
+
+    writeFileSync(file(), "pass-word");
+    expect(await converge(environment())).toMatchObject({ changed: true });
+    expect(node.host.text(path())).toBe("pass-word");
+    expect(node.starts).toBe(starts);
+    expect(node.log.join()).not.toContain("pass-word");
+
+    await converge(environment(node.spec([])));
+    expect(Object.keys(node.host.tree()).filter((name) => name.includes("imagepuller"))).toEqual([]);
+  });
+
+  test("a node that somebody else could read it on is set right", async () => {
+    writeFileSync(file(), "first");
+    await converge(environment());
+    node.host.put(path(), "changed");
+    await converge(environment());
+    expect(node.host.text(path())).toBe("first");
+    expect(await node.host.stat(path())).toMatchObject({ mode: 0o600 });
+  });
+
+  test("without the Secret nothing is changed, and the sentence says which it is", async () => {
+    const before = node.host.tree();
+    await expect(converge(environment())).rejects.toThrow(
+      `there is no ${file()}, which the Secret of the stack's registry.guest brings.`,
+    );
+    await expect(converge(node.environment(told()))).rejects.toThrow("give it with --guest-registry");
+    expect(Object.keys(node.host.tree()).filter((name) => !name.startsWith("/var/log/"))).toEqual(Object.keys(before));
+  });
 });

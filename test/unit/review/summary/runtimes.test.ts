@@ -1,4 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { deriveRuntime } from "../../../../measure/runtime.ts";
+import { judgeSettings, type RuntimeSettings } from "../../../../runtime/kata-overrides.ts";
+import type { RuntimeSpec } from "../../../../runtime/spec.ts";
 import { fixtureManifest } from "../../runtime/fixtures.ts";
 import { go, groupSteps, linesOf, next, otherKernel, runtime, runtimeStep, summaryOf } from "../documents.ts";
 
@@ -316,5 +319,72 @@ describe("the Kata of a runtime", () => {
 
   test("of what goes there is nothing to say", () => {
     expect(kataLines(runtimeStep({ [go.handler]: old }, undefined))).toEqual([]);
+  });
+});
+
+describe("what the stack sets of a Kata", () => {
+  const cards = (handler: string, state: object) => ({
+    [handler]: { kata: "upstream Kata", kataVersion: "4.1.0", ...state },
+  });
+  const set = (settings: RuntimeSettings): RuntimeSpec => {
+    const chosen = { platform: "metal-qemu-snp" as const, manifest: fixtureManifest("contrast-go") };
+    return deriveRuntime({ ...chosen, changes: judgeSettings(chosen, settings).changes });
+  };
+  const lines = (added: RuntimeSpec, state: object) =>
+    linesOf(
+      summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [added] }), runtimeStep({}, cards(added.handler, state))),
+      "Runtimes",
+    ).join("\n");
+
+  test("is told of a runtime that is added, and what weakens guests of one that stays, too", () => {
+    const state = {
+      settings: ["agent.dial_timeout is 300: how long."],
+      weakened: ["hypervisor.enable_debug is true: logs."],
+    };
+    const text = lines(go, state);
+    expect(text).toContain(`\`${go.handler}\` sets of its Kata: \`agent.dial_timeout is 300: how long.\``);
+    expect(text).toContain(
+      `\`${go.handler}\` sets what weakens its guests, as the stack says: \`hypervisor.enable_debug is true: logs.\``,
+    );
+    const both = groupSteps({ runtimes: [go] }, { runtimes: [go, next] });
+    const stays = linesOf(
+      summaryOf(
+        ...both,
+        runtimeStep(cards(go.handler, state), { ...cards(go.handler, state), ...cards(next.handler, {}) }),
+      ),
+      "Runtimes",
+    ).join("\n");
+    expect(stays).toContain(`\`${go.handler}\` still sets what weakens its guests`);
+    expect(stays).not.toContain("dial_timeout");
+  });
+
+  test("a runtime for debugging is called so, and one whose name says insecure is told to who answers for security", () => {
+    const debug = set({ debug: true });
+    expect(lines(debug, {})).toContain(`\`${debug.handler}\` is for debugging: Kata logs everything on the host.`);
+    const insecure = set({
+      kata: { agent: { debug_console_enabled: true } },
+      acknowledgedWeakenings: ["agent.debug_console_enabled"],
+    });
+    const summary = summaryOf(...groupSteps({ runtimes: [] }, { runtimes: [insecure] }));
+    expect(linesOf(summary, "Security").join("\n")).toContain(
+      `\`${insecure.handler}\` is insecure: the stack sets of its Kata what weakens its guests.`,
+    );
+  });
+
+  test("a further name of a class is told where it leads, when it comes and when it goes", () => {
+    const step = (op: "create" | "delete", inputs: object) => ({
+      op,
+      type: "kubernetes:node.k8s.io/v1:RuntimeClass",
+      name: "runtime-classes-cc",
+      [op === "create" ? "after" : "before"]: inputs,
+    });
+    const further = { metadata: { name: "cc" }, handler: go.handler };
+    const told = (op: "create" | "delete", inputs: object = further) =>
+      linesOf(summaryOf(step(op, inputs)), "Runtimes").join("\n");
+    expect(told("create")).toContain(
+      `known: RuntimeClass \`cc\`, a further name of \`${go.handler}\`, is new: pods that say it run with that handler.`,
+    );
+    expect(told("delete")).toContain(`goes: no pod that says it starts any more; running ones stay.`);
+    expect(told("create", { ...further, metadata: { name: go.handler } })).toBe("");
   });
 });

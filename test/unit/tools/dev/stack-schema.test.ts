@@ -3,6 +3,9 @@ import { dirname, join, relative, resolve } from "node:path";
 import { Ajv } from "ajv";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import type { z } from "zod";
+import { guestRegistry } from "../../../../components/config/registry-schema.ts";
+import { runtime } from "../../../../components/config/runtime-schema.ts";
 import { groupSchema, topLevel } from "../../../../components/config/schema.ts";
 import { referenceTable, schemaPath, stackFileSchema } from "../../../../tools/dev/stack-schema.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
@@ -35,21 +38,28 @@ test("the committed schema is what the program checks", () => {
   expect(readFileSync(committed, "utf8"), "run with GOLDEN=update and review the diff").toBe(text);
 });
 
-test("the tables of keys in docs/configuration.md are the schema's", () => {
-  const page = join(packageRoot, "docs/configuration.md");
-  const tables = [referenceTable(topLevel), referenceTable(groupSchema.shape)];
-  const written = /^\| (key|key of a group) \| default \| meaning \|\n(\|.*\n)+/gm;
-  const [top, group] = [tables[0] ?? "", (tables[1] ?? "").replace("| key |", "| key of a group |")];
+const pages: [page: string, tables: Record<string, Record<string, z.ZodType>>][] = [
+  ["docs/configuration.md", { key: topLevel, "key of a group": groupSchema.shape }],
+  ["docs/runtimes.md", { "key of a runtime": runtime.shape, "key of `registry.guest`": guestRegistry.shape }],
+];
+test.each(pages)("the tables of keys in %s are the schema's", (name, shapes) => {
+  const page = join(packageRoot, name);
+  const written = /^\| (key|key of [^|]+) \| default \| meaning \|\n(\|.*\n)+/gm;
+  const tables = Object.fromEntries(
+    Object.entries(shapes).map(([head, shape]) => [
+      head,
+      `${referenceTable(shape).replace("| key |", `| ${head} |`)}\n`,
+    ]),
+  );
   const text = readFileSync(page, "utf8");
   if (update)
     writeFileSync(
       page,
-      text.replace(written, (_table, head) => `${head === "key" ? top : group}\n`),
+      text.replace(written, (table, head) => tables[head] ?? table),
     );
-  expect(readFileSync(page, "utf8").match(written), "run with GOLDEN=update and review the diff").toEqual([
-    `${top}\n`,
-    `${group}\n`,
-  ]);
+  expect(readFileSync(page, "utf8").match(written), "run with GOLDEN=update and review the diff").toEqual(
+    Object.values(tables),
+  );
 });
 
 const validate = new Ajv({ allErrors: true }).compile(JSON.parse(readFileSync(committed, "utf8")));

@@ -1,5 +1,7 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { handlerLabel } from "../../../../runtime/names.ts";
 import { nodeObjections, objections } from "../../../../tools/fleet/uninstall.ts";
+import { usersAmong } from "../../../../tools/fleet/users.ts";
 import { fleet, handler, node } from "./fleet-fixture.ts";
 
 test("an uninstallation names every pod and every dead node before it begins", () => {
@@ -41,4 +43,43 @@ test("named nodes are skipped", () => {
     node("c", "ready", { pod: undefined, selected: false }),
   ];
   expect(objections(fleet(nodes), new Set(["b", "c"]), [])).toEqual([]);
+});
+
+describe("a pod uses the handler that its class gave it", () => {
+  const other = handler.replace(/.$/, (digit) => (digit === "0" ? "1" : "0"));
+  const selects = (name: string) => ({ [handlerLabel(name)]: "true" });
+  const pod = (name: string, spec: object) => ({
+    metadata: { namespace: "shop", name },
+    spec: { nodeName: "a", containers: [], ...spec },
+  });
+  const named = (name: string, target: string) => ({ metadata: { name }, handler: target });
+  const users = (spec: object, ...classes: ReturnType<typeof named>[]) =>
+    usersAmong([pod("cart", spec)], classes, new Set(["a"])).map((user) => user.handler);
+
+  test.each([
+    ["by its own name", [handler], { runtimeClassName: handler }, [named(handler, handler)]],
+    [
+      "by a further name",
+      [handler],
+      { runtimeClassName: "cc", nodeSelector: selects(handler) },
+      [named("cc", handler)],
+    ],
+    ["by a name that is gone", [handler], { runtimeClassName: "cc", nodeSelector: selects(handler) }, []],
+    [
+      "by a name that has moved",
+      [handler],
+      { runtimeClassName: "cc", nodeSelector: selects(handler) },
+      [named("cc", other)],
+    ],
+    ["by no name, with our label", [], { nodeSelector: selects(handler) }, []],
+    [
+      "by another's class",
+      [],
+      { runtimeClassName: "kata", nodeSelector: selects(handler) },
+      [named("kata", "kata-qemu")],
+    ],
+    ["on another node", [], { runtimeClassName: handler, nodeName: "b" }, [named(handler, handler)]],
+  ])("%s", (_, expected, spec, classes) => {
+    expect(users(spec, ...classes)).toEqual(expected);
+  });
 });

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { kataReleases } from "../../../../runtime/kata-versions.ts";
 import type { FileTree } from "../../../../tools/lock/archives.ts";
-import { completeGuest, guestOfConfiguration, guestOfTemplate } from "../../../../tools/lock/guest.ts";
+import { completeGuest, guestOfConfiguration, guestOfInstaller, guestOfTemplate } from "../../../../tools/lock/guest.ts";
 import { fetchKataRelease, releaseAsset } from "../../../../tools/lock/kata-release.ts";
 import { choose, extensionName, kataRelease, runtimeDirectoryLayout } from "../../../../tools/lock/layouts.ts";
 import { recordedDigest } from "../../../../tools/lock/release-record.ts";
@@ -354,4 +354,18 @@ test("the guest's parameters: the first source wins, and one without a root hash
     kernelParams: "",
     kernelVerityParams: "",
   });
+});
+
+test("the configuration of Contrast's installer says how its guests boot, in either spelling; a debug build is refused", () => {
+  const read = (document: unknown) => guestOfInstaller(JSON.stringify(document), "config/contrast-node-install.json");
+  const kernelParams = "init=/init roothash=00";
+  expect(read({ files: [], debugRuntime: false, qemuExtraKernelParams: kernelParams })).toEqual({ kernelParams });
+  expect(read({ QemuExtraKernelParams: kernelParams })).toEqual({ kernelParams });
+  // An image for AKS: its IGVM file holds the command line.
+  expect(read({ files: [] })).toEqual({ kernelParams: undefined });
+  expect(() => read({ qemuExtraKernelParams: kernelParams, debugRuntime: true })).toThrow(
+    "config/contrast-node-install.json says debugRuntime: guests of this image give everybody on the host a shell.",
+  );
+  expect(() => read({ qemuExtraKernelParams: ["quiet"] })).toThrow("is not the configuration of Contrast's installer");
+  expect(() => guestOfInstaller("{", "x.json")).toThrow("x.json is not JSON");
 });
