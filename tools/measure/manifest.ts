@@ -34,14 +34,44 @@ interface Wanted {
 }
 
 /** The values, and what somebody who hands them to a verifier should know about them: sentences. */
-export async function manifestValues(path: string, wanted: Wanted): Promise<{ values: object; notes: string[] }> {
-  const { platform, vcpus = usualVcpus, for: shape } = wanted;
+export async function manifestValues(
+  paths: readonly string[],
+  wanted: Wanted,
+): Promise<{ values: object; notes: string[] }> {
+  const { platform, for: shape } = wanted;
+  const hosts = hostValues(wanted, platforms[platform].tee);
+  const [first, ...others] = await Promise.all(paths.map((path) => valuesOfManifest(path, wanted)));
+  if (first === undefined) throw new Refusal("usage", "The manifest is missing.");
+  if (shape === "table") {
+    if (others.length > 0) throw new Refusal("usage", "A table is of one manifest: say for which verifier by --for.");
+    return { values: referenceTable(first.table), notes: [] };
+  }
+  const all = [first, ...others].map(({ table }) => table);
+  const table: ReferenceValues = {
+    snp: all.flatMap(({ snp }) => snp),
+    tdx: all.flatMap(({ tdx }) => tdx),
+    notPredictable: all.flatMap(({ notPredictable }) => notPredictable),
+  };
+  const { guestPolicy } = first;
+  if (others.some((other) => other.guestPolicy !== guestPolicy))
+    throw new Refusal("usage", "The guests of these manifests have different policies: register them one by one.");
+  if (shape === "contrast")
+    return {
+      values: contrastReferenceValues(table, { platform, guestPolicy, hosts }),
+      notes: contrastNotes(table, hosts),
+    };
+  const trustee = trusteeReferenceValues(table, guestPolicy, hosts);
+  return { values: shape === "trustee" ? trustee : trusteeMessage(trustee), notes: trusteeNotes(table, hosts) };
+}
+
+async function valuesOfManifest(
+  path: string,
+  wanted: Wanted,
+): Promise<{ table: ReferenceValues; guestPolicy: bigint }> {
+  const { platform, vcpus = usualVcpus } = wanted;
   const manifest = await readManifest(path, "The lock command writes manifests.");
-  const { tee } = platforms[platform];
-  const hosts = hostValues(wanted, tee);
   // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
-  const runtime = withRtmr0(measuredRuntime({ platform, manifest }), wanted.rtmr0);
-  const table = valuesOf(runtime, vcpus);
+  const table = valuesOf(withRtmr0(measuredRuntime({ platform, manifest }), wanted.rtmr0), vcpus);
   const [unlisted] = wanted.rtmr0.filter(([count]) => !vcpus.includes(Number(count)));
   if (unlisted !== undefined)
     throw new Refusal(
@@ -51,21 +81,13 @@ export async function manifestValues(path: string, wanted: Wanted): Promise<{ va
   if (table === undefined) {
     throw new Refusal(
       "not-measured",
-      tee === "none"
+      platforms[platform].tee === "none"
         ? `Platform ${platform} has no TEE: nothing is measured.`
         : `${path} has no measurement inputs. Write it again with the lock command of this version.`,
     );
   }
-  if (shape === "table") return { values: referenceTable(table), notes: [] };
   const { policy } = manifest.measurement?.igvm ?? {};
-  const guestPolicy = policy === undefined ? defaultGuestPolicy : BigInt(policy);
-  if (shape === "contrast")
-    return {
-      values: contrastReferenceValues(table, { platform, guestPolicy, hosts }),
-      notes: contrastNotes(table, hosts),
-    };
-  const trustee = trusteeReferenceValues(table, guestPolicy, hosts);
-  return { values: shape === "trustee" ? trustee : trusteeMessage(trustee), notes: trusteeNotes(table, hosts) };
+  return { table, guestPolicy: policy === undefined ? defaultGuestPolicy : BigInt(policy) };
 }
 
 function withRtmr0(runtime: MeasuredRuntime, given: Wanted["rtmr0"]): MeasuredRuntime {
@@ -127,8 +149,11 @@ function hostValues(wanted: Wanted, tee: Tee): HostValues {
 
 const teeNames: Record<Tee, string> = { snp: "SEV-SNP", tdx: "TDX", none: "no TEE" };
 
-const unpredicted = ({ notPredictable }: ReferenceValues, names: readonly string[]) =>
-  notPredictable.flatMap(({ name, reason }) => (names.includes(name) ? [`${name} is missing: it ${reason}.`] : []));
+const unpredicted = ({ notPredictable }: ReferenceValues, names: readonly string[]) => [
+  ...new Set(
+    notPredictable.flatMap(({ name, reason }) => (names.includes(name) ? [`${name} is missing: it ${reason}.`] : [])),
+  ),
+];
 
 /** Contrast refuses a manifest until nothing is empty. */
 function contrastNotes(table: ReferenceValues, hosts: HostValues): string[] {
@@ -154,10 +179,22 @@ function trusteeNotes(table: ReferenceValues, hosts: HostValues): string[] {
           ...missing("the hardware", { "--snp-tcb": hosts.snpTcb }),
           ...missing("the configuration as an approved one", { "--smt": hosts.smt, "--tsme": hosts.tsme }),
         ]),
-    ...(new Set(tdx.map(({ events }) => events.loadOptions)).size > 1
-      ? [
-          "tdvfkernelparams is left out: it differs by vCPU count, and Trustee's default policy compares with one value. Choose one count by --vcpus.",
-        ]
-      : []),
+    ...several(
+      "tdvfkernel",
+      "payload",
+      tdx.map(({ events }) => events.kernel),
+    ),
+    ...several(
+      "tdvfkernelparams",
+      "payload or vCPU count",
+      tdx.map(({ events }) => events.loadOptions),
+    ),
   ];
 }
+
+const several = (name: string, by: string, values: (string | undefined)[]) =>
+  new Set(values).size > 1
+    ? [
+        `${name} is left out: it differs by ${by}, and Trustee's default policy compares with one value. Without it, the executables claim is 4 instead of 3.`,
+      ]
+    : [];

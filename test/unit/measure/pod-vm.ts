@@ -41,7 +41,7 @@ export function firmware(fill = 0x5a): Buffer {
 }
 
 /** A QEMU that offers the kernel as it is. */
-export const qemu = Buffer.from("\x7fELF … etc/boot/kernel\0 …");
+const qemu = Buffer.from("\x7fELF … etc/boot/kernel\0 …");
 
 /** A bzImage of one setup sector and one page, also a PE executable without sections. */
 export function kernel(version = "6.18.35 (test) #1", commandLineLimit = 2047): Buffer {

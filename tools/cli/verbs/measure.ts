@@ -108,8 +108,11 @@ too, by which Kata hands the document to the guest.`,
 
 const manifest = () =>
   new Verb("manifest")
-    .description("A payload's reference values from its manifest alone.")
-    .argument("<manifest>", "the payload's manifest")
+    .description(
+      `A payload's reference values from its manifest alone; of several, such as an upgrade's old and new one, together, as
+verifiers take them.`,
+    )
+    .argument("<manifests...>", "the payloads' manifests")
     .addOption(new Option("--platform <name>", "of the runtime").choices(platformNames).makeOptionMandatory())
     .option("--vcpus <counts>", "such as 2, 1-8 or 1,4-6 (default: 1-8)", vcpuCounts)
     .addOption(
@@ -134,8 +137,8 @@ of these`,
     .option("--mitigation-vector <number>", "mitigations that SEV-SNP hosts must have", number)
     .option("--mr-seam <hex>", "measurement of an accepted TDX module", eachHex(96), [])
     .option("--tdx-tcb-svn <hex>", "TEE_TCB_SVN of accepted TDX hosts", eachHex(32), [])
-    .action(async (file, wanted) => {
-      const { values, notes } = await (await import("../../measure/manifest.ts")).manifestValues(file, wanted);
+    .action(async (files, wanted) => {
+      const { values, notes } = await (await import("../../measure/manifest.ts")).manifestValues(files, wanted);
       for (const note of notes) console.error(note);
       print(values);
     });

@@ -72,6 +72,19 @@ test("what only hosts know stands where verifiers look for it", async () => {
   expect(tdx.tdx[0].Rtmrs[0]).toBe(rtmr0[0]);
 });
 
+test("an upgrade's old and new values stand together, since registering a name replaces what it had", async () => {
+  const both = [...snpGuest, fixture("fixture-contrast-go-next"), "--vcpus=2", "--for=trustee"];
+  const alone = ["fixture-contrast-go", "fixture-contrast-go-next"].map((name) =>
+    launchTable(measuredRuntime({ platform: "metal-qemu-snp", manifest: manifestOf(name) })),
+  );
+  const { output } = await measure(...both);
+  for (const table of alone) expect(output.snp_launch_measurement).toContain(table?.snp?.["EPYC-Genoa"]?.["2"]);
+
+  const tdx = await measure(...tdxGuest, fixture("fixture-contrast-go-next"), "--for=trustee");
+  expect(Object.keys(tdx.output)).not.toContain("tdvfkernelparams");
+  expect(tdx.problem).toContain("tdvfkernelparams is left out: it differs by payload or vCPU count");
+});
+
 test("what is missing is told beside the document", async () => {
   const told = async (...words: string[]) => (await measure(...words)).problem.split("\n");
   expect(await told(...snpGuest, "--for", "rvps")).toEqual([
@@ -88,11 +101,11 @@ test("what is missing is told beside the document", async () => {
 });
 
 test.each([
-  [2, ["--platform", "local"], "Missing required argument 'manifest'"],
+  [2, ["--platform", "local"], "Missing required argument 'manifests'"],
   [
     2,
-    [fixture("fixture-kata-go"), "local", "--platform=local"],
-    "Too many arguments for 'manifest'. Expected 1 argument but got 2: ",
+    [...snpGuest, fixture("fixture-contrast-go-next")],
+    "A table is of one manifest: say for which verifier by --for.",
   ],
   [2, [fixture("fixture-kata-go")], "Required option '--platform <name>' not specified"],
   [
