@@ -4,7 +4,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
-import { editConfiguration, type Owned, oursIn, ownedBy, subtract } from "./edit.ts";
+import { editConfiguration, type Owned, oursIn, ownedBy, ownedIn, subtract } from "./edit.ts";
 import type { HandlerEntry } from "./entry.ts";
 import { importedFiles, readImports } from "./imports.ts";
 import { editContext, type Located, readConfiguration } from "./locate.ts";
@@ -107,14 +107,22 @@ async function candidateOf(
   const rendered = subtract(parseDocument(decode(configuration ?? Buffer.alloc(0), file), file), removed);
   const imports = await importedFiles(host, rendered, file);
   const others = { ...rendered, imports: imports.filter((path) => path !== located.file) };
-  const merged = union(others, tables);
-  if (merged === undefined) {
+  // Where containerd itself imports our file, it also reads what others wrote into it.
+  const theirs = imports.includes(located.file) ? othersIn(next, located.file, tables) : {};
+  const all = union(merged(others, theirs), tables);
+  if (all === undefined) {
     throw new Refusal(
       "handler-exists",
       `${file} already has a table of ${located.file}. Delete it where it comes from.`,
     );
   }
-  return Buffer.from(stringify(merged));
+  return Buffer.from(stringify(all));
+}
+
+function othersIn(next: Buffer | undefined, file: string, ours: Table): Table {
+  if (next === undefined) return {};
+  const { version: _, imports: __, ...tables } = subtract(parseDocument(decode(next, file), file), ownedIn(ours));
+  return tables;
 }
 
 export interface Dump {

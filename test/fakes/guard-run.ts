@@ -39,12 +39,17 @@ export function runGuard(host: MemoryHost): string | undefined {
   const result = results.get(key) ?? run(script, files, directories, folders);
   results.set(key, result);
   const time = `${host.now().toISOString().slice(0, 19)}Z`;
-  for (const path of Object.keys(files)) if (result.files[path] === undefined) host.nodes.delete(path);
+  for (const path of Object.keys(files)) {
+    if (result.files[path] !== undefined) continue;
+    host.nodes.delete(path);
+    host.onChange(path);
+  }
   for (const [path, text] of Object.entries(result.files)) {
     const written = text.replaceAll(now, time);
     if (files[path] === written) continue;
     const { mode, uid, gid } = host.nodes.get(path) ?? { mode: 0o644, uid: 0, gid: 0 };
     host.put(path, Buffer.from(written, "latin1"), { mode, uid, gid });
+    host.onChange(path);
   }
   if (result.log !== "") host.put(logPath, `${host.text(logPath) ?? ""}${result.log.replaceAll(now, time)}`);
   return result.restarted;

@@ -88,6 +88,7 @@ export function inject(node: MemoryNode, old: string | undefined, faults: readon
   const write = (text: string | undefined) => {
     if (text === undefined) return;
     host.put(shape.edited, text);
+    host.onChange(shape.edited);
   };
   const rewrite = () => write(writtenAnew(host.text(shape.edited)));
   host.onRead = (read) => {

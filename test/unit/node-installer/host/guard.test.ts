@@ -348,3 +348,12 @@ test.each([
     `sync ${at("state")}`,
   ]);
 });
+
+test("that a file which was not there before is gone again is synced before it stands down", () => {
+  arm({ before: undefined, backup: undefined });
+  const script = `#!/bin/sh\n[ -e '${at("etc/config.toml")}' ] || echo "sync $*" >>'${at("calls")}'\nexec /bin/sync "$@"\n`;
+  writeFileSync(at("bin/sync"), script, { mode: 0o755 });
+  expect(run().code).toBe(0);
+  expect(existsSync(at("etc/config.toml"))).toBe(false);
+  expect(readFileSync(at("calls"), "utf8").trim().split("\n")).toEqual([`sync ${at("etc")}`, `sync ${at("state")}`]);
+});

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RolledBack } from "../../../../node-installer/install/undo.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { nodeShapes } from "../../../fakes/node-shapes.ts";
 import { guardsFilesOn, refusalOf } from "./outcomes.ts";
 
 let node: MemoryNode;
@@ -85,5 +86,26 @@ describe("foreign writers", () => {
     };
     expect(await refusalOf(converge(node.environment(node.spec([node.runtime("00000001")]))))).toBe("file-contested");
     expect(node.host.text(configPath)).toBe(`${adminsFile}# ${count}\n`);
+  });
+
+  test("what somebody wrote into our drop-in stays, and is no reason to refuse a change or an uninstallation", async () => {
+    const k0s = new MemoryNode(nodeShapes.find(({ name }) => name === "k0s 1.36"));
+    try {
+      const both = [k0s.runtime("00000001"), k0s.runtime("00000002")];
+      await converge(k0s.environment(k0s.spec(both.slice(0, 1))));
+      const { edited } = k0s.shape;
+      const theirs =
+        '[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nvidia]\nruntime_type = "io.containerd.runc.v2"\n';
+      k0s.host.put(edited, `${k0s.host.text(edited)}${theirs}`);
+      k0s.start();
+      await converge(k0s.environment(k0s.spec(both)));
+      expect(k0s.served).toHaveLength(2);
+      expect(k0s.host.text(edited)).toContain(theirs);
+      await converge(k0s.environment(k0s.spec([])));
+      expect(k0s.served).toEqual([]);
+      expect(k0s.host.text(edited)).toContain(theirs);
+    } finally {
+      k0s.close();
+    }
   });
 });
