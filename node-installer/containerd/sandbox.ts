@@ -33,8 +33,11 @@ export interface Proof {
   leftOver: string[];
 }
 
-/** The kubelet stops every sandbox that it did not start itself, within seconds: it may be gone before we look at it. */
-const attempts = 3;
+/**
+ * The kubelet stops every sandbox that it did not start itself, within seconds: it may be gone before we look at it, on a
+ * busy node again and again, which says nothing about the handler.
+ */
+const attempts = 10;
 
 /** Cannot clash with a pod: Kubernetes has no pod of this name in this namespace. */
 const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", attempt: 0 };
@@ -54,7 +57,12 @@ export async function verifySandbox(
     const { shims, ready, seconds, leftOver } = await startAndLook(host, cri, handler, dialSeconds, timeouts);
     if (shims.includes(entry.runtimePath)) return { seconds, leftOver };
     if (shims.length === 0 && !ready && attempt < attempts) continue;
-    const found = shims.length === 0 ? "no process was started for it" : `it runs ${listed(shims)}`;
+    const found =
+      shims.length > 0
+        ? `it runs ${listed(shims)}`
+        : ready
+          ? "no process was started for it"
+          : `it was stopped ${attempts} times before its process was seen, as kubelet does with sandboxes that it does not know. Try again when the node is less busy`;
     throw new Error(`a sandbox of handler ${handler} does not run the shim ${entry.runtimePath}: ${found}`);
   }
 }
