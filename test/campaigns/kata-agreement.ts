@@ -9,7 +9,7 @@
 // For each build and each platform that it supports: the rendered file, once for a pod without limits and once with; kernel
 // parameters with odd quoting; N files whose settings are random. Exit code 1 if something differs. A line that is not predicted is listed as such: nothing was claimed of it.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import fc from "fast-check";
@@ -22,6 +22,7 @@ import { pairs } from "../../runtime/flavours.ts";
 import { hypervisorOf, type KataConfiguration, kataConfigurationText } from "../../runtime/kata-configuration.ts";
 import type { FileRole } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
+import { Refusal } from "../../runtime/refusal.ts";
 import { type PlatformName, platformNames, runtimeDirectory } from "../../runtime/spec.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { requireHostPrograms } from "../../tools/programs/host-packages.ts";
@@ -202,12 +203,16 @@ function guestProblems(tee: string, launch: Launch, firmware: string | undefined
   if (tee === "none") return guest === undefined ? [] : [`-object ${guest} without a TEE`];
   if (guest === undefined) return ["no -object for the TEE"];
   const { snp_guest_policy, tdx_quote_generation_service_socket_port: port } = hypervisorOf(file);
+  const policy = Number(/policy=(\w+)/.exec(guest)?.[1]);
   const wanted =
     tee === "snp"
-      ? ["sev-snp-guest", "kernel-hashes=on", `policy=${snp_guest_policy}`]
+      ? ["sev-snp-guest", "kernel-hashes=on"]
       : [`"qom-type":"tdx-guest"`, port === 0 ? '"type":"unix"' : `"port":"${port}"`];
   return [
     ...wanted.filter((part) => !guest.includes(part)).map((part) => `-object ${guest} lacks ${part}`),
+    ...(tee !== "snp" || policy === snp_guest_policy
+      ? []
+      : [`-object ${guest} has not the policy ${snp_guest_policy}`]),
     ...(launch.firmware === firmware ? [] : [`firmware is ${launch.firmware}, predicted ${firmware}`]),
   ];
 }
@@ -248,7 +253,10 @@ async function inside(directory: string): Promise<void> {
     const [, kataVersion, kind] = /^(\d+\.\d+\.\d+)(?:\+[\w.]+)?-(go|rs)$/.exec(name) ?? [];
     if (kataVersion === undefined) return [];
     const flavour = kind === "rs" ? "kata-rs" : "kata-go";
-    return [{ name, shim: join(directory, name, "containerd-shim-kata-v2"), flavour, kataVersion }];
+    const shim = join(directory, name, "containerd-shim-kata-v2");
+    if (!existsSync(shim))
+      throw new Refusal("build-incomplete", `There is no ${shim}: put the shim of that build there.`);
+    return [{ name, shim, flavour, kataVersion }];
   });
   const programs = await containerdPrograms("2.3", toStderr);
   const end = await pretendHost();

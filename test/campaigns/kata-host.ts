@@ -37,12 +37,15 @@ export async function pretendHost(): Promise<() => Promise<unknown>> {
   await serveVsock();
   // Kata's Go runtime refuses to start without one.
   const log = createServer((connection) => connection.resume()).listen("/dev/log");
+  // Where it is, Kata since 3.32 sends TDX guests to it, and to vsock otherwise.
+  mkdirSync("/run/tdx-qgs");
+  const quotes = createServer().listen("/run/tdx-qgs/qgs.socket");
 
   const kubelet = await servePodResources();
   await check("mount", ["-t", "tmpfs", "modules", "/sys/module"]);
   for (const path of Object.values(parameters)) mkdirSync(dirname(path), { recursive: true });
   return () => {
-    log.close();
+    for (const server of [log, quotes]) server.close();
     kubelet.forceShutdown();
     return check("umount", ["--force", vsock]);
   };

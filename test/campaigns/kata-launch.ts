@@ -129,7 +129,7 @@ export function launchOf(args: readonly string[]): Launch {
   return {
     commandLine: one("-append"),
     vcpus: number(one("-smp")),
-    memoryMiB: number(one("-m")),
+    memoryMiB: number(one("-m")) * (/^\d+G/.test(one("-m")) ? 1024 : 1),
     cpuModel: one("-cpu").split(",")[0] ?? "",
     kernel: one("-kernel"),
     firmware: one("-bios") || (/file=([^,]*)/.exec(flash ?? "")?.[1] ?? ""),
