@@ -162,7 +162,7 @@ function chooseFiles(request: LockRequest, tree: FileTree): ChosenFiles {
     if (configurations.length === 1) texts.configurations = configurations;
   }
   const ofInstaller = layout === "named files only" ? undefined : tree.resolve(installerConfiguration);
-  if (ofInstaller !== undefined) configurations = [...configurations, ofInstaller];
+  if (ofInstaller !== undefined) texts.configurations = [...texts.configurations, ofInstaller];
   if (kataConfiguration !== undefined) {
     const path = tree.resolve(kataConfiguration);
     if (!path) throw new Refusal("no-file", `${tree.name} has no file ${kataConfiguration}.`);

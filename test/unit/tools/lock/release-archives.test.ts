@@ -93,6 +93,7 @@ async function lockOf(
       named: [],
       guest: {},
       commandLine: undefined,
+      rtmr0: [],
       directory: payload,
       output: join(directory, `${name}.json`),
     },
