@@ -22,7 +22,7 @@ const gpu = rootfs({ fill: 3 });
 
 /** A release's archive of synthetic parts: `kata-go-static` and `kata-static` as they are from 4.1 on, both before. */
 async function archive(name: string, parts: Record<string, string | Buffer>): Promise<string> {
-  const all = {
+  const all: Record<string, string | Buffer> = {
     ...Object.fromEntries(
       ["", "-snp-experimental"].flatMap((build) => [
         [`bin/qemu-system-x86_64${build}`, `QEMU${build}`],
