@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 import { CriError } from "../../node-installer/containerd/cri-error.ts";
 import { parseDocument, type Table, tableAt } from "../../node-installer/containerd/document.ts";
 import { runtimeSectionOf } from "../../node-installer/containerd/plugins.ts";
-import { logPath, stateDirectory } from "../../node-installer/host/files.ts";
+import { stateDirectory } from "../../node-installer/host/files.ts";
 import { armedPath, guardName } from "../../node-installer/host/guard.ts";
 import type { Host, RunResult } from "../../node-installer/host/host.ts";
 import { createNodeHost } from "../../node-installer/host/node-host.ts";
@@ -332,5 +332,5 @@ try {
   models.close();
   fs.rmSync(directory, { recursive: true, force: true });
 }
-console.log(`${trials} power cuts, ${failures} failures (log: ${logPath} of each image)`);
+console.log(`${trials} power cuts, ${failures} failures`);
 process.exitCode = failures === 0 ? 0 : 1;
