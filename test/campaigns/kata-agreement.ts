@@ -30,7 +30,7 @@ import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import { type Setting, settings, withSettings } from "../unit/measure/kata-settings.ts";
 import { hasSnp, pretendHost, pretendTee, withSnpProcessor } from "./kata-host.ts";
 import { Containerd, cgroup, type Launch, launchOf, place, recorder, type Started } from "./kata-launch.ts";
-import { type Payload, payloadFor } from "./kata-payload.ts";
+import { type Payload, payloadsFor } from "./kata-payload.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -267,7 +267,7 @@ async function inside(directory: string): Promise<void> {
       for (const platform of platformNames) {
         if (!pairs[build.flavour][platform].supported || !`${build.name} ${platform}`.includes(options.only)) continue;
         const node = new Node(containerd, build, platform);
-        const payloads = payloadFor(build, platform);
+        const payloads = payloadsFor(build);
         const [first] = payloads;
         if (first === undefined) continue;
         const row = await asRendered(node, first);

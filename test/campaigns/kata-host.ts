@@ -169,7 +169,7 @@ function cpuidPlaces(program: Buffer): number[] {
   const hex = (text: string) => Buffer.from(text, "hex");
   const cpuid = hex("0fa2");
   const ofGo = { before: hex("8b4c240c"), after: [hex("8944")] };
-  const ofRust = { before: hex(""), after: [hex("4887"), hex("4987")] };
+  const ofRust = { before: hex(""), after: [hex("4887"), hex("4987"), hex("4c87")] };
   const places: number[] = [];
   for (let at = program.indexOf(cpuid); at >= 0; at = program.indexOf(cpuid, at + 1)) {
     const follows = (bytes: Buffer) => program.subarray(at + 2, at + 2 + bytes.length).equals(bytes);

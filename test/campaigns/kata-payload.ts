@@ -2,7 +2,6 @@
 import { rawSha256, sourceOf } from "../../measure/bytes.ts";
 import { collectInputs } from "../../measure/collect-inputs.ts";
 import type { FileRole, GuestImage, Manifest } from "../../runtime/manifest.ts";
-import type { PlatformName } from "../../runtime/spec.ts";
 import { firmware, kernel, rootfs } from "../unit/measure/pod-vm.ts";
 
 export interface Payload {
@@ -19,10 +18,7 @@ const places: Partial<Record<FileRole, string>> = {
 };
 
 /** One for each way of booting; the first one's is Kata's own. */
-export function payloadFor(
-  { flavour, kataVersion }: { flavour: string; kataVersion: string },
-  _platform: PlatformName,
-): Payload[] {
+export function payloadsFor({ flavour, kataVersion }: { flavour: string; kataVersion: string }): Payload[] {
   const made = rootfs();
   const guests: GuestImage[] = [
     { rootfsType: "erofs", kernelParams: "cgroup_no_v1=all", kernelVerityParams: made.verityParams },
