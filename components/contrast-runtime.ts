@@ -284,7 +284,13 @@ function derivedGroups(component: string, { groups, registryCa, guestRegistry }:
     mistakes.push({ key: "registryCa", message: unusedAuthorities("ssh") });
   const derived = groups.map(({ runtimes, ...group }, i) => ({
     ...group,
-    runtimes: deriveEach(runtimes, group.distribution.name, `groups[${i}].runtimes`, mistakes, guestRegistry !== undefined),
+    runtimes: deriveEach(
+      runtimes,
+      group.distribution.name,
+      `groups[${i}].runtimes`,
+      mistakes,
+      guestRegistry !== undefined,
+    ),
   }));
   const lists = derived.map(({ group, runtimes }, i) => runtimesOf({ name: group, key: `groups[${i}]` }, runtimes));
   mistakes.push(...checkRuntimes(lists));

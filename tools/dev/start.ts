@@ -4,7 +4,7 @@ import { Option } from "@commander-js/extra-typings";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitWith, run, Verb } from "../cli/command.ts";
 import { resolveEngine } from "../engine/engine.ts";
-import { engineEnvironment, devStacks } from "../engine/environment.ts";
+import { devStacks, engineEnvironment } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { buildInstallerImage } from "../image/installer-image.ts";
 import { ensureCluster, requireOwnCluster } from "../local-cluster/cluster.ts";

@@ -1,6 +1,6 @@
 // npm stop: pulumi destroy of npm start's stacks; also removes what an interrupted update left of their clusters.
 
-import { engineEnvironment, devStacks, stackExists } from "../engine/environment.ts";
+import { devStacks, engineEnvironment, stackExists } from "../engine/environment.ts";
 import { runPulumi, selectStack } from "../engine/run.ts";
 import { destroyCluster } from "../local-cluster/cluster.ts";
 import { requireRoot } from "../local-cluster/requirements.ts";

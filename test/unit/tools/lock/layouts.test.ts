@@ -4,7 +4,12 @@ import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { kataReleases } from "../../../../runtime/kata-versions.ts";
 import type { FileTree } from "../../../../tools/lock/archives.ts";
-import { completeGuest, guestOfConfiguration, guestOfInstaller, guestOfTemplate } from "../../../../tools/lock/guest.ts";
+import {
+  completeGuest,
+  guestOfConfiguration,
+  guestOfInstaller,
+  guestOfTemplate,
+} from "../../../../tools/lock/guest.ts";
 import { fetchKataRelease, releaseAsset } from "../../../../tools/lock/kata-release.ts";
 import { choose, extensionName, kataRelease, runtimeDirectoryLayout } from "../../../../tools/lock/layouts.ts";
 import { recordedDigest } from "../../../../tools/lock/release-record.ts";
