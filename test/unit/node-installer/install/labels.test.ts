@@ -4,6 +4,7 @@ import { armedPath } from "../../../../node-installer/host/guard.ts";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import type { Environment } from "../../../../node-installer/install/environment.ts";
+import { labelledNow } from "../../../../node-installer/install/labelled.ts";
 import { createLog } from "../../../../node-installer/install/log.ts";
 import { watchLoop } from "../../../../node-installer/install/watch-loop.ts";
 import { ApiError } from "../../../../node-installer/kubernetes/api.ts";
@@ -182,6 +183,17 @@ test("a handler on trial has no label, whatever becomes of the trial", async () 
   );
   expect(node.host.text(armedPath)).toBeDefined();
   expect(labels).toEqual([one()]);
+});
+
+test("nor has one that is served already, and whose installer was killed before the gate", async () => {
+  const trial = node.spec([...old.runtimes, ...next.runtimes]);
+  node.host.onPoint = (point, when) => {
+    if (point === "run systemctl restart containerd.service" && when === "after") node.host.kill();
+  };
+  await converge(node.environment(trial, cluster)).catch(() => undefined);
+  node.host.revive();
+  expect(node.served?.toSorted()).toEqual([one(), two()]);
+  expect(await labelledNow(node.environment(trial, cluster))).toEqual([one()]);
 });
 
 test("an unreadable journal takes no label of what the daemon serves", async () => {
