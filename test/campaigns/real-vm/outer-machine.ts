@@ -105,7 +105,7 @@ export class OuterMachine {
         ...["-L", join(this.#tree, "usr/share/qemu"), "-L", join(this.#tree, "usr/share/seabios")],
         ...["-machine", "q35", ...machine, "-m", "4096", "-nodefaults", "-display", "none", "-no-reboot"],
         ...["-kernel", join(this.#directory, "vmlinuz"), "-initrd", join(this.#directory, "initrd.img")],
-        ...["-append", "root=/dev/vda rw console=ttyS0 no_timer_check mitigations=off quiet"],
+        ...["-append", "root=/dev/vda rw console=ttyS0 no_timer_check mitigations=off"],
         ...["-drive", disk("root"), "-drive", disk("campaign")],
         ...["-serial", `file:${join(this.#directory, "console.log")}`],
         ...["-device", "virtio-serial", "-chardev", `socket,id=shell,path=${shell},server=on,wait=off`],
