@@ -90,6 +90,8 @@ export function inject(node: MemoryNode, old: string | undefined, faults: readon
     host.put(shape.edited, text);
     host.onChange(shape.edited);
   };
+  // Before a start, so it causes none.
+  const putBack = (text: string | undefined) => text !== undefined && host.put(shape.edited, text);
   const rewrite = () => write(writtenAnew(host.text(shape.edited)));
   host.onRead = (read) => {
     reads += 1;
@@ -121,7 +123,7 @@ export function inject(node: MemoryNode, old: string | undefined, faults: readon
         if (kind === "killed before") host.kill();
         if (kind === "the file is written anew before") rewrite();
         else if (kind === "an old file is put back before") write(old);
-        else if (kind === "an old file is put back at each start") node.beforeStart = () => write(old);
+        else if (kind === "an old file is put back at each start") node.beforeStart = () => putBack(old);
         else throw ofRequests(kind) ? requestError(kind, point) : failure(codeOf(kind));
       }
     }
