@@ -83,7 +83,7 @@ export interface ConfidentialWorkloadArgs {
    * @default any of the others
    * @example "k0s"
    */
-  distribution?: DistributionName | undefined;
+  distribution?: DistributionName;
   /**
    * As in the node group.
    *

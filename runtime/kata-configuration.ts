@@ -140,7 +140,7 @@ function rows({ platform, flavour, kataVersion, path, place, guest, kubeletRoot 
       rs,
     ),
     hypervisor("enable_annotations", enabledAnnotations(platform, flavour), all),
-    hypervisor("confidential_guest", tee !== "none", all),
+    hypervisor("confidential_guest", tee === "none" ? undefined : true, all),
     hypervisor("sev_snp_guest", snp ? true : undefined, all),
     hypervisor("snp_guest_policy", snp ? 0x30000 : undefined, all),
     // Contrast's nodes have their quote service on vsock; upstream's default is its Unix socket since 3.32.

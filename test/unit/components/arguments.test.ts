@@ -91,7 +91,7 @@ const mistakes: [keyof typeof components, string, object][] = [
   ],
   [
     "NodeInstaller",
-    "runtimes[0].acknowledgedAdvisories[2]",
+    "runtimes[0].acknowledgedAdvisories[1]",
     { runtimes: [{ ...runtime, acknowledgedAdvisories: [...(runtime.acknowledgedAdvisories ?? []), "CVE-1"] }] },
   ],
   ["NodeInstaller", "group", { group: pulumi.output("workers") }],

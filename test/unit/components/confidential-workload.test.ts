@@ -87,7 +87,9 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
     expect(annotations[`${hypervisorAnnotations}snp_guest_policy_${product}`]).toBe("196608");
   }
   // The digest is that of the line that Kata makes of the file on the node, as for the reference values.
-  const later = { ...manifest, kataVersion: "3.31.0" };
+  const { guest } = manifest;
+  if (guest === undefined) throw new Error("the fixture has a guest");
+  const later = { ...manifest, guest: { ...guest, kernelParams: `${guest.kernelParams} agent.log=info` } };
   const inputs = measuredRuntime({ platform: "metal-qemu-snp", manifest: later }).inputs;
   expect(inputs?.commandLine).toContain(" agent.launch_process_timeout=6 ");
   const [milan] = referenceValues(inputs ?? {}, { tee: "snp", models: ["EPYC-Milan"], vcpus: [2] }).snp;
@@ -95,7 +97,7 @@ test("Contrast's Kata gets an ID block for each generation of CPU: guests with a
   expect(Buffer.from(block, "base64").toString("hex", 0, 48)).toBe(milan?.measurement);
   expect(block).not.toBe(annotations[`${hypervisorAnnotations}snp_id_block_Milan`]);
   // Where the line is not known no guest could be expected: none is refused by a guess.
-  expect(Object.keys(await annotationsOf({ manifest: { ...manifest, kataVersion: "4.0.0" } }))).toEqual([
+  expect(Object.keys(await annotationsOf({ manifest: { ...manifest, kataVersion: "4.2.0" } }))).toEqual([
     initdataAnnotation,
   ]);
   // Upstream Kata would refuse pods that have them.

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { parse, stringify } from "yaml";
+import { localNetworkVariable } from "../../../runtime/names.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
 
@@ -47,6 +48,8 @@ function engineConfiguration(file: string): { config: Record<string, string>; se
 
 async function planOf(file: string, stack: string): Promise<Recorded[]> {
   vi.resetModules();
+  // A local cluster's stack is updated in the cluster's network.
+  vi.stubEnv(localNetworkVariable, stack);
   return await record(() => import("../../../index.ts"), {
     stack,
     ...engineConfiguration(file),

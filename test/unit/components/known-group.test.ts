@@ -110,7 +110,7 @@ const cases: Case[] = [
     () => ofGroup({ runtimes: aks.runtimes }),
     {
       "groups[0].runtimes[0].platform":
-        '"aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local.',
+        '"aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure, local.',
     },
   ],
   [

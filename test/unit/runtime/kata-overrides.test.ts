@@ -67,7 +67,7 @@ describe("what is set is in the file, and in the handler", () => {
     expect(set.spec.kataConfig.content).toMatch(/^block_device_aio = "native"$/m);
     expect(set.spec.kataConfig.content).toMatch(/^dial_timeout = 300$/m);
     expect(launchValues(set)).toEqual(launchValues(plain));
-    expect(launchValues(set)).toHaveProperty("EPYC-Milan launch digest");
+    expect(launchValues(set)).toHaveProperty("EPYC-Milan launch digest, 2 vCPUs");
     expect(line({ kata }, measured)).toBe(line({}, measured));
   });
 
@@ -99,7 +99,7 @@ describe("what is set is in the file, and in the handler", () => {
     const { measurement, guest } = contrast;
     if (measurement === undefined || guest === undefined) throw new Error("the fixture has both");
     const unknown: Manifest = {
-      ...{ ...contrast, kataVersion: "3.29.0" },
+      ...{ ...contrast, kataVersion: "4.2.0" },
       ...{
         measurement: { ...measurement, commandLine: given },
         guest: { ...guest, kernelParams: `roothash=${"ef".repeat(32)}` },

@@ -35,7 +35,7 @@ test.each<Case>([
     withRuntime({ kata: { agent: { dial_timout: 1 } } }),
     {
       [`${runtime}.kata.agent.dial_timout`]:
-        "is no key that Kata 3.28.0 (contrast-go) knows in [agent]: did you mean dial_timeout?",
+        "is no key that Kata 3.31.0 (contrast-go) knows in [agent]: did you mean dial_timeout?",
     },
   ],
   [

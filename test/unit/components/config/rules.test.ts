@@ -199,7 +199,7 @@ const ofAGroup: Case[] = [
     withGroup({ runtimes: [aksSnp] }),
     {
       "groups.workers.runtimes[0].platform":
-        '"aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, local.',
+        '"aks-clh-snp" runs on AKS only, and the group\'s distribution is "containerd". Allowed here: metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure, local.',
     },
   ],
   [
