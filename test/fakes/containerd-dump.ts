@@ -21,7 +21,7 @@ sandboxer = "podsandbox"
 `;
 
 /** containerd 2.x reads version 2 by renaming its ids and keys. */
-export const migrated = (text: string): string =>
+const migrated = (text: string): string =>
   /^version = 2$/m.test(text)
     ? text
         .replace(/^version = 2$/m, "version = 3")

@@ -11,8 +11,6 @@ import { join } from "node:path";
 import type { ApiAddress } from "../../node-installer/kubernetes/api.ts";
 import { type FakeObject, type Json, memoryApi } from "./memory-api.ts";
 
-export type { FakeObject };
-
 export interface FakeApiServer {
   address: ApiAddress;
   objects: Map<string, FakeObject>;

@@ -139,7 +139,7 @@ const codeOf = (kind: Kind): string =>
   kind === "the disk is full from then on" ? "ENOSPC" : kind === "the disk is read-only from then on" ? "EROFS" : "EIO";
 
 /** A point without what differs from run to run. */
-export const named = (point: string): string => point.replaceAll(/\d{8}T[\d.]+Z/g, "TIME");
+const named = (point: string): string => point.replaceAll(/\d{8}T[\d.]+Z/g, "TIME");
 
 /** Calls that are repeated, such as the gate's looks: what their third shows, the first two have shown. */
 export function worthTrying(names: readonly string[], most = 2): number[] {

@@ -37,7 +37,7 @@ const files: Record<string, string> = {
 };
 
 /** What makes a plain tree the machine's: sh commands, with the tree's path as $1. */
-export const finish = [
+const finish = [
   ...Object.entries(files).map(
     ([path, content]) => `mkdir -p "$(dirname "$1${path}")" && printf %s ${quote(content)} >"$1${path}"`,
   ),

@@ -3,13 +3,15 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wr
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as pulumi from "@pulumi/pulumi";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { connectCluster } from "../../../components/cluster.ts";
 import { readConfiguration, type StackConfiguration } from "../../../components/config/read.ts";
 import { ContrastRuntime } from "../../../components/contrast-runtime.ts";
 import { installerImage } from "../../../components/installer-image.ts";
 import { nodeGroup } from "../../../components/stack-groups.ts";
+import { localNetworkVariable } from "../../../runtime/names.ts";
 import { Refusal } from "../../../runtime/refusal.ts";
 import { quote } from "../../../runtime/shell.ts";
 import { certificate } from "../../fixtures/certificates.ts";
@@ -170,10 +172,11 @@ const read = (entries: Record<string, unknown>): Promise<StackConfiguration> =>
     imageDigest: async () => `sha256:${"a".repeat(64)}`,
   });
 
-/** As index.ts does it. */
+/** As index.ts does it, in the network of a local cluster. */
 const register = (stack: StackConfiguration): Promise<Recorded[]> =>
   record(
     () => {
+      vi.stubEnv(localNetworkVariable, pulumi.getStack());
       const cluster = connectCluster(stack.cluster);
       return new ContrastRuntime("runtime", {
         image: installerImage(stack.image, cluster.registry),

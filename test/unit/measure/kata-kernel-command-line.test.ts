@@ -12,12 +12,13 @@ import { referenceValues } from "../../../measure/reference-values.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
 import { type KataConfiguration, kataConfigurationText } from "../../../runtime/kata-configuration.ts";
+import { platforms } from "../../../runtime/platforms.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 import { guests, keys, settings, withSettings } from "./kata-settings.ts";
 import { configurationFor, contrast, contrastGuest, passedLine, podVm } from "./pod-vm.ts";
 
-const metal = platformNames.filter((platform) => platform.startsWith("metal"));
+const metal = platformNames.filter((platform) => platforms[platform].vmm === "qemu" && !platforms[platform].insecure);
 const versions = ["3.29.0", "3.30.0", "3.31.0", "3.32.0", "4.0.0", "4.1.0", "4.2.0", "4.3.0", "4.4.0"];
 const builds = flavourNames.flatMap((flavour) =>
   metal

@@ -290,10 +290,8 @@ test("files of this machine and of a node give the same payload", async () => {
 test("somebody else fetches what a committed manifest describes", async () => {
   const { manifest } = await lock(release(), quiet);
   const elsewhere = join(directory, "elsewhere");
-  const fetched = await lock(
-    ["fetch", "--manifest", join(directory, "committed.json"), "--payloads", elsewhere],
-    quiet,
-  );
+  const committed = join(directory, "committed.json");
+  const fetched = await lock(["fetch", "--manifest", committed, "--payloads", elsewhere], quiet);
   expect(fetched.manifest).toEqual(manifest);
   for (const { path, sha256 } of manifest.files)
     expect(await digestOf(join(elsewhere, "fixture", "files", path)), path).toBe(sha256);

@@ -127,7 +127,10 @@ test.each(Object.entries(places))("%s is read and does not leave the node", asyn
   const node = new MemoryNode(file);
   try {
     node.runtime("00000001");
-    before?.(node);
+    if (before !== undefined) {
+      before(node);
+      node.start();
+    }
     await converge(node.environment(spec));
     change?.(node);
     // What the node answers to the recorder, so that a canary that nothing reads proves nothing.

@@ -18,7 +18,7 @@ beforeEach(async () => {
     { name: "nobody" },
   );
   lines = [];
-  vi.spyOn(console, "log").mockImplementation((line) => {
+  vi.spyOn(console, "error").mockImplementation((line) => {
     lines.push(line);
   });
 });

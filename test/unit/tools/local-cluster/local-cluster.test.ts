@@ -78,13 +78,13 @@ describe("layout", () => {
   });
 });
 
-test("the way into the network drops the machine's proxy settings, and nothing else", () => {
+test("the way into the network drops the machine's proxy settings, says where it leads, and changes nothing else", () => {
   const words = enterNetwork("dev");
   const [program = "", ...rest] = words.slice(words.indexOf("--") + 1);
   const proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
   const env = { PATH: "/usr/bin:/bin", ...Object.fromEntries(proxies.map((name) => [name, "http://proxy:3128"])) };
   const { stdout } = spawnSync(program, [...rest, "printenv"], { env, encoding: "utf8" });
-  expect(stdout).toBe("PATH=/usr/bin:/bin\n");
+  expect(stdout).toBe("PATH=/usr/bin:/bin\nCONTRAST_RUNTIME_NETWORK=dev\n");
 });
 
 describe("a node's containerd configuration", () => {

@@ -118,13 +118,19 @@ test("a GPU payload takes the plain QEMU of a release that has no other", () => 
 });
 
 test.each([
-  ["kata-go", "bin/containerd-shim-kata-v2"],
-  ["kata-rs", "runtime-rs/bin/containerd-shim-kata-v2"],
-] as const)("without a TEE, %s takes the release's plain QEMU with its SeaBIOS, and no firmware", (flavour, shim) => {
+  ["kata-go", "bin/containerd-shim-kata-v2", ["kata-containers-confidential.img"], "confidential"],
+  [
+    "kata-rs",
+    "runtime-rs/bin/containerd-shim-kata-v2",
+    ["kata-containers.img", "kata-containers-coco-extension.img"],
+    "base",
+  ],
+] as const)("without a TEE, %s takes the release's plain QEMU with its SeaBIOS, and no firmware", (...layout) => {
+  const [flavour, shim, [image, ...extensions], rootHash] = layout;
   const release = tree(
     ...[
       ...[shim, "bin/qemu-system-x86_64", "bin/qemu-system-x86_64-snp-experimental", "share/ovmf/AMDSEV.fd"],
-      ...["vmlinuz.container", "kata-containers-confidential.img"].map((name) => `share/kata-containers/${name}`),
+      ...["vmlinuz.container", image, ...extensions].map((name) => `share/kata-containers/${name}`),
       ...roms("share/kata-qemu/qemu"),
       "share/kata-qemu/qemu/bios-256k.bin",
     ].map((path) => `opt/kata/${path}`),
@@ -134,12 +140,13 @@ test.each([
     "bin/containerd-shim-contrast-cc-v2": `opt/kata/${shim}`,
     "bin/qemu-system-x86_64": "opt/kata/bin/qemu-system-x86_64",
     "share/kata-kernel": "opt/kata/share/kata-containers/vmlinuz.container",
-    "share/kata-containers.img": "opt/kata/share/kata-containers/kata-containers-confidential.img",
+    "share/kata-containers.img": `opt/kata/share/kata-containers/${image}`,
+    ...Object.fromEntries(extensions.map((name) => [`share/${name}`, `opt/kata/share/kata-containers/${name}`])),
     ...Object.fromEntries(
       [...roms("share/kata-qemu/qemu"), "share/kata-qemu/qemu/bios-256k.bin"].map((rom) => [rom, `opt/kata/${rom}`]),
     ),
   });
-  expect(verityParams).toEqual(["opt/kata/share/kata-containers/root_hash_confidential.txt"]);
+  expect(verityParams).toBe(`opt/kata/share/kata-containers/root_hash_${rootHash}.txt`);
 });
 
 test("Kata's releases have nothing for Cloud Hypervisor with SNP", () => {
