@@ -53,27 +53,48 @@ async function imported(name: string, edited = (configuration: string) => config
   return project;
 }
 
-/** What was changed on purpose since the states were made: installers may list their group's tickets, and pods. */
+/**
+ * What was changed on purpose since the states were made: installers may list their group's tickets, and pods; commands are
+ * found by Node; upstream's and Contrast's Kata on metal is configured anew, hence other handlers. Digests in names are left out.
+ */
 const changed: Record<string, string[]> = {
   cluster: [
-    "ClusterRole runtime-metal",
-    "ClusterRole runtime-workers",
-    "Role runtime-metal-tickets",
-    "Role runtime-workers-tickets",
+    ...["metal", "workers"].flatMap((group) => [
+      ...installer(group),
+      `create ConfigMap runtime-${group}-DIGEST: `,
+      `delete ConfigMap contrast-installer-${group}-DIGEST: `,
+      `update DaemonSet runtime-${group}: spec`,
+      `update NodeInstaller runtime-${group}: `,
+      `update Command runtime-${group}-rollout: create,environment`,
+    ]),
+    ...["snp", "snp", "tdx"].flatMap((tee) => [
+      `create RuntimeClass runtime-classes-contrast-cc-metal-qemu-${tee}-DIGEST: `,
+      `delete RuntimeClass contrast-cc-metal-qemu-${tee}-DIGEST: `,
+    ]),
+    "update ContrastRuntime runtime: ",
+    "update RuntimeClasses runtime-classes: ",
   ],
-  aks: ["ClusterRole runtime-cc", "Role runtime-cc-tickets"],
+  aks: [...installer("cc"), "update Command runtime-cc-rollout: create"],
 };
 
+function installer(group: string): string[] {
+  return [
+    `update ClusterRole runtime-${group}: rules`,
+    `update Role runtime-${group}-tickets: rules`,
+    `update Command runtime-${group}-uninstall: delete`,
+  ];
+}
+
 test.each(Object.keys(secrets))(
-  "%s: of an earlier version's state only the installers' rights change",
+  "%s: of an earlier version's state only that changes which was changed on purpose",
   async (name) => {
     const project = await imported(name);
     const steps = (await project.plan()).map(({ op, urn, detailedDiff }) => {
       const [type, resource] = urn.split("::").slice(-2);
       const what = [...new Set(Object.keys(detailedDiff ?? {}).map((path) => path.replace(/\W.*/, "")))];
-      return `${op} ${type?.split(":").at(-1)} ${resource}: ${what}`;
+      return `${op} ${type?.split(":").at(-1)} ${resource?.replace(/-[0-9a-f]{8}$/, "-DIGEST")}: ${what}`;
     });
-    expect(steps.sort()).toEqual(changed[name]?.map((resource) => `update ${resource}: rules`));
+    expect(steps.sort()).toEqual(changed[name]?.toSorted());
     await project.remove();
   },
 );

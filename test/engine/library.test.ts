@@ -22,7 +22,7 @@ import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { PodTemplate } from "@pulumi/kubernetes/core/v1/podTemplate.js";
 
 const manifest = readManifest("manifest.json");
-const acknowledgedAdvisories = ["GHSA-fmg6-v47x-52wr", "CVE-2026-41326"];
+const acknowledgedAdvisories = ["GHSA-fmg6-v47x-52wr"];
 const image = "registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}";
 const runtime = new ContrastRuntime("confidential", {
   image,

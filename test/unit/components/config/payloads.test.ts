@@ -48,7 +48,7 @@ const cases: Case[] = [
     runtimes({ platform: "metal-qemu-snp", payload: manifest("contrast-go-next") }),
     {
       [payload]:
-        '"test/fixtures/manifests/fixture-contrast-go-next.json" holds Kata 3.32.0, which has known holes. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths of its choice over certain files of a container, although a policy made with this release\'s genpolicy protects it. Policies made with the rules of 4.1.0 or later forbid it. See https://github.com/kata-containers/kata-containers/security/advisories/GHSA-fmg6-v47x-52wr. Lock a payload of Kata 4.1.0 or later and list it beside this one; while workloads still need this one, say that you know: add "acknowledgedAdvisories: [GHSA-fmg6-v47x-52wr]" to the runtime.',
+        '"test/fixtures/manifests/fixture-contrast-go-next.json" holds Kata 4.0.0, which has known holes. GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts guest paths of its choice over certain files of a container, although a policy made with this release\'s genpolicy protects it. Policies made with the rules of 4.1.0 or later forbid it. See https://github.com/kata-containers/kata-containers/security/advisories/GHSA-fmg6-v47x-52wr. Lock a payload of Kata 4.1.0 or later and list it beside this one; while workloads still need this one, say that you know: add "acknowledgedAdvisories: [GHSA-fmg6-v47x-52wr]" to the runtime.',
     },
   ],
   [
