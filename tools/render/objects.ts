@@ -25,7 +25,7 @@ export async function objectsOf(stack: StackConfiguration): Promise<KubernetesOb
   await pulumi.runtime.setMocks(
     {
       newResource: ({ type, name, inputs }) => {
-        if (isObject(type)) objects.push(withoutPulumi(inputs));
+        if (isObject(type)) objects.push(withoutPulumi(revealed(inputs)));
         return { id: name, state: inputs };
       },
       call: ({ token }) => {
@@ -47,6 +47,14 @@ export const idOf = ({ kind, metadata: { namespace, name } }: KubernetesObject):
   [kind, namespace, name].filter((part) => part !== undefined).join(" ");
 
 const isObject = (type: string) => type.startsWith("kubernetes:");
+
+/** Whatever the components take for a secret is in the stack's file in plain text, since secrets are refused. */
+function revealed<T>(value: T): T {
+  const plain = pulumi.runtime.isRpcSecret(value) ? pulumi.runtime.unwrapRpcSecret(value) : value;
+  if (Array.isArray(plain)) return plain.map(revealed) as T;
+  if (typeof plain !== "object" || plain === null) return plain;
+  return Object.fromEntries(Object.entries(plain).map(([key, part]) => [key, revealed(part)])) as T;
+}
 
 /** Annotations that only Pulumi's provider reads are left out. */
 function withoutPulumi(inputs: KubernetesObject): KubernetesObject {

@@ -58,6 +58,16 @@ test("a stack becomes a file for each object and a list of them, the namespace f
   expect(daemonSet.metadata.annotations).toEqual({ "argocd.argoproj.io/sync-wave": "1" });
 });
 
+test("what guests are told about registries is a Secret as Kubernetes takes it", async () => {
+  const registry = { guest: { proxy: { https: "http://proxy.example.com:3128" } } };
+  await render(stack({ snp: group("contrast-go") }, { "contrast-runtime:registry": registry }));
+  const [file = ""] = (await resources()).filter((name) => name.startsWith("secret-"));
+  const { data, stringData } = parse(await readFile(join(output(), file), "utf8"));
+  const contents = Object.values({ ...data, ...stringData });
+  expect(contents.length).toBeGreaterThan(0);
+  for (const content of contents) expect(content).toEqual(expect.any(String));
+});
+
 test("a second rendering of the same stack changes no byte", async () => {
   const bytes = async () =>
     Promise.all((await readdir(output())).map(async (file) => [file, await readFile(join(output(), file), "utf8")]));
