@@ -107,7 +107,10 @@ async function changedSince(host: Host, located: Located, context: PendingContex
   const changed: string[] = [];
   for (const path of sources) {
     const stat = await host.stat(path);
-    if (stat !== undefined && Number(stat.mtimeNs / 1_000_000n) > started + marginMs) changed.push(path);
+    if (stat === undefined) continue;
+    const time = Number(stat.mtimeNs / 1_000_000n);
+    // A time that has not come yet says nothing, and no restart would make it say less.
+    if (time > started + marginMs && time <= host.now().getTime()) changed.push(path);
   }
   return changed;
 }
