@@ -100,7 +100,7 @@ async function resume(attempt: Attempt, transaction: Transaction): Promise<void>
     await undoAgain(attempt, "The installer was interrupted during this change several times");
     return;
   }
-  if (attempt.plan.restart && !(await mayRestart(environment))) {
+  if (attempt.plan.restart && !(await mayRestart(environment, attempt.plan.entries))) {
     await undoAgain(attempt, "containerd was restarted too often on this node for another trial of this change");
     return;
   }

@@ -135,7 +135,7 @@ async function rollBack(
     if (touched) {
       // What did not help before is not repeated for ever: once the budget is spent, it only looks.
       if (restored || step !== "recovery" || !(await isSpent(environment)))
-        await restart(environment, observation, "rollback");
+        await restart(attempt, "rollback");
       // A daemon that did not serve before the change need not serve after its rollback.
       const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
       if (result?.ok === false) throw new Error(result.problems.join("; "));
@@ -185,7 +185,7 @@ export async function serveAgain(attempt: Attempt, transaction: Transaction, rea
   environment.log.error("restarting-without-change", { reason });
   let problems: string[];
   try {
-    if (!(await isSpent(environment))) await restart(environment, observation, "rollback");
+    if (!(await isSpent(environment))) await restart(attempt, "rollback");
     ({ problems } = await environment.daemon.gate(located, expectation));
   } catch (error) {
     problems = [sentence(error)];
