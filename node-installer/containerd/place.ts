@@ -5,6 +5,7 @@ import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, parseDocument, type Table } from "./document.ts";
 import type { EditContext } from "./edit.ts";
+import { spansIn } from "./fence.ts";
 import { importMatches, importsOf } from "./imports.ts";
 import { configOf, isPath, type Started } from "./started.ts";
 import { parseContainerdVersion } from "./version.ts";
@@ -45,7 +46,7 @@ export async function findPlace(
       : await dropInPlaces(host, name, edited, [configPath, installed]);
   const [preferred] = places;
   if (configPath === undefined) {
-    const kept = places.find(({ file }) => file === installed);
+    const kept = places.find(({ file }) => file === installed) ?? (await holdingOurs(host, places));
     return await existing(host, name, kept && (await host.stat(kept.file)) !== undefined ? kept : preferred);
   }
   const wanted = await ownName(host, configPath);
@@ -57,6 +58,14 @@ export async function findPlace(
     "configuration-path-unread",
     `distribution.configPath is ${configPath}, but ${why}. Leave configPath out: on this node the installer then uses ${preferred.file}.`,
   );
+}
+
+/** Where our block stands though no journal says so: a second one elsewhere would repeat its tables. */
+async function holdingOurs(host: Host, places: readonly Place[]): Promise<Place | undefined> {
+  for (const place of places) {
+    if (spansIn((await readIfThere(host, place.file))?.toString("utf8") ?? "").length > 0) return place;
+  }
+  return undefined;
 }
 
 /** At least one, best first; and paths that somebody may think of, with the reason why they are none. */

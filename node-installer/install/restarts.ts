@@ -1,13 +1,7 @@
 import { canonicalJson, sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
-import {
-  countRestart,
-  type Restart,
-  type RestartFor,
-  restartsLeft,
-  restartsOf,
-} from "../host/restart-budget.ts";
+import { countRestart, type Restart, type RestartFor, restartsLeft, restartsOf } from "../host/restart-budget.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import type { Observation } from "./observe.ts";

@@ -134,8 +134,7 @@ async function rollBack(
     touched = restored || !(await servesAsBefore(attempt, expectation));
     if (touched) {
       // What did not help before is not repeated for ever: once the budget is spent, it only looks.
-      if (restored || step !== "recovery" || !(await isSpent(environment)))
-        await restart(attempt, "rollback");
+      if (restored || step !== "recovery" || !(await isSpent(environment))) await restart(attempt, "rollback");
       // A daemon that did not serve before the change need not serve after its rollback.
       const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
       if (result?.ok === false) throw new Error(result.problems.join("; "));
