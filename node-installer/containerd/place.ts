@@ -20,6 +20,7 @@ export interface Place {
    * link, not to its target), or what the distribution renders from `file`.
    */
   configuration: string;
+  /** First line of a template that we make; for a drop-in, of one that an earlier version may have left. */
   templateBase: string | undefined;
 }
 
@@ -122,7 +123,7 @@ async function renderedPlaces(
     ? beside(dropIn, others).filter((path) => imports.some((pattern) => importMatches(pattern, path)))
     : [];
   const last: Place = { kind: "template", file: await ownName(host, template), configuration, templateBase };
-  const [first = last, ...more] = [...dropIns.map((file) => dropInPlace(file, configuration)), last];
+  const [first = last, ...more] = [...dropIns.map((file) => dropInPlace(file, configuration, templateBase)), last];
   const without = `${name} renders ${configuration} with version ${rendered} and without that file`;
   return {
     places: [first, ...more],
@@ -140,11 +141,11 @@ function beside(dropIn: string, others: readonly (string | undefined)[]): string
   return [...new Set([dropIn, ...others.filter(isBeside)])];
 }
 
-const dropInPlace = (file: string, configuration: string): Place => ({
+const dropInPlace = (file: string, configuration: string, templateBase?: string): Place => ({
   kind: "drop-in",
   file,
   configuration,
-  templateBase: undefined,
+  templateBase,
 });
 
 async function dropInPlaces(

@@ -49,3 +49,13 @@ test("a template that holds our tables stays the place also without a journal, a
   expect(node.served).toEqual([]);
   expect([node.host.text(template), node.host.text(upgraded.edited)]).toEqual([undefined, undefined]);
 });
+
+test("a template that we made goes when our tables move to a drop-in", async () => {
+  await arrange(shapeOf("k3s, template"));
+  const old = shapeOf("k3s, template").edited;
+  expect(node.host.text(old)).toContain("00000001");
+  await converge(node.environment(spec));
+  expect(node.host.text(upgraded.edited)).toContain("00000001");
+  expect(node.host.text(old)).toBeUndefined();
+  expect(node.served).toHaveLength(1);
+});
