@@ -135,8 +135,10 @@ async function rollBack(
     if (touched) {
       // What did not help before is not repeated for ever: once the budget is spent, it only looks.
       if (restored || step !== "recovery" || !(await isSpent(environment))) await restart(attempt, "rollback");
-      // A daemon that did not serve before the change need not serve after its rollback.
-      const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
+      // A daemon that did not serve before the change need not serve after its rollback. What a distribution renders, it
+      // has rendered anew by now.
+      const rendered = expectation.before && (await expectationBefore(attempt, transaction));
+      const result = rendered && (await daemon.gate(located, rendered));
       if (result?.ok === false) throw new Error(result.problems.join("; "));
       if (transaction.nodeReadyBefore)
         nodeProblem = await nodeGate(environment.host, cluster.reporter, environment.host.now());
