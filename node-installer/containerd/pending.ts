@@ -1,10 +1,10 @@
 import type { Host } from "../host/host.ts";
-import { decode, parseDocument } from "./document.ts";
+import { decode, parseDocument, tableAt } from "./document.ts";
 import { fatalIn } from "./dumps.ts";
 import { fromToml } from "./entry.ts";
-import { readImports } from "./imports.ts";
+import { importMatches, importsOf, readImports } from "./imports.ts";
 import type { Located } from "./locate.ts";
-import { runtimesIn } from "./plugins.ts";
+import { legacyPlugin, runtimesIn, version2Plugin, version3Plugin } from "./plugins.ts";
 import { startTimeOf, unitState } from "./restart.ts";
 import { foreignChanges, type Runtimes, type ServingState } from "./serving.ts";
 import { presentDump } from "./validate.ts";
@@ -34,6 +34,29 @@ export async function readOnDisk(host: Host, located: Located, configuration: Bu
     return { ...nothing, runtimes: { handlers: Object.fromEntries(handlers), defaultRuntime: section.defaultRuntime } };
   } catch {
     return nothing;
+  }
+}
+
+/** The runtimes of all files that containerd reads besides our drop-in; undefined: it does not read that one itself. */
+export async function runtimesOfOthers(
+  host: Host,
+  { file, configuration }: Located,
+  bytes: Buffer | undefined,
+): Promise<string[] | undefined> {
+  if (bytes === undefined) return undefined;
+  try {
+    const root = parseDocument(decode(bytes, configuration), configuration);
+    if (!importsOf(root, configuration).some((pattern) => importMatches(pattern, file))) return undefined;
+    const imports = await readImports(host, root, configuration);
+    const others = imports.filter(({ path }) => path !== file).map(({ document }) => document);
+    return [root, ...others].flatMap((document) =>
+      [legacyPlugin, version2Plugin, version3Plugin].flatMap((plugin) =>
+        Object.keys(tableAt(document, [...plugin, "containerd", "runtimes"]) ?? {}),
+      ),
+    );
+  } catch {
+    // Whether containerd loads what somebody has broken, it says itself.
+    return undefined;
   }
 }
 
@@ -107,7 +130,10 @@ async function changedSince(host: Host, located: Located, context: PendingContex
   const changed: string[] = [];
   for (const path of sources) {
     const stat = await host.stat(path);
-    if (stat !== undefined && Number(stat.mtimeNs / 1_000_000n) > started + marginMs) changed.push(path);
+    if (stat === undefined) continue;
+    const time = Number(stat.mtimeNs / 1_000_000n);
+    // A time that has not come yet says nothing, and no restart would make it say less.
+    if (time > started + marginMs && time <= host.now().getTime()) changed.push(path);
   }
   return changed;
 }

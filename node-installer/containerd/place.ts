@@ -5,6 +5,7 @@ import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, parseDocument, type Table } from "./document.ts";
 import type { EditContext } from "./edit.ts";
+import { spansIn } from "./fence.ts";
 import { importMatches, importsOf } from "./imports.ts";
 import { configOf, isPath, type Started } from "./started.ts";
 import { parseContainerdVersion } from "./version.ts";
@@ -19,6 +20,7 @@ export interface Place {
    * link, not to its target), or what the distribution renders from `file`.
    */
   configuration: string;
+  /** First line of a template that we make; for a drop-in, of one that an earlier version may have left. */
   templateBase: string | undefined;
 }
 
@@ -45,7 +47,7 @@ export async function findPlace(
       : await dropInPlaces(host, name, edited, [configPath, installed]);
   const [preferred] = places;
   if (configPath === undefined) {
-    const kept = places.find(({ file }) => file === installed);
+    const kept = places.find(({ file }) => file === installed) ?? (await holdingOurs(host, places));
     return await existing(host, name, kept && (await host.stat(kept.file)) !== undefined ? kept : preferred);
   }
   const wanted = await ownName(host, configPath);
@@ -57,6 +59,14 @@ export async function findPlace(
     "configuration-path-unread",
     `distribution.configPath is ${configPath}, but ${why}. Leave configPath out: on this node the installer then uses ${preferred.file}.`,
   );
+}
+
+/** Where our block stands though no journal says so: a second one elsewhere would repeat its tables. */
+async function holdingOurs(host: Host, places: readonly Place[]): Promise<Place | undefined> {
+  for (const place of places) {
+    if (spansIn((await readIfThere(host, place.file))?.toString("utf8") ?? "").length > 0) return place;
+  }
+  return undefined;
 }
 
 /** At least one, best first; and paths that somebody may think of, with the reason why they are none. */
@@ -113,7 +123,7 @@ async function renderedPlaces(
     ? beside(dropIn, others).filter((path) => imports.some((pattern) => importMatches(pattern, path)))
     : [];
   const last: Place = { kind: "template", file: await ownName(host, template), configuration, templateBase };
-  const [first = last, ...more] = [...dropIns.map((file) => dropInPlace(file, configuration)), last];
+  const [first = last, ...more] = [...dropIns.map((file) => dropInPlace(file, configuration, templateBase)), last];
   const without = `${name} renders ${configuration} with version ${rendered} and without that file`;
   return {
     places: [first, ...more],
@@ -131,11 +141,11 @@ function beside(dropIn: string, others: readonly (string | undefined)[]): string
   return [...new Set([dropIn, ...others.filter(isBeside)])];
 }
 
-const dropInPlace = (file: string, configuration: string): Place => ({
+const dropInPlace = (file: string, configuration: string, templateBase?: string): Place => ({
   kind: "drop-in",
   file,
   configuration,
-  templateBase: undefined,
+  templateBase,
 });
 
 async function dropInPlaces(

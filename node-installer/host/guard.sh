@@ -166,8 +166,22 @@ count_restart() {
   echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) guard" >>"$state/restarts"
 }
 
+# Whether containerd may run with what the installer wrote: it was started since the order was given, and before somebody
+# changed the file again. Whoever changed it otherwise also loads it, and if it does not load, that is not for us to show.
+runs_ours() {
+  started=$(systemctl show --property=ExecMainStartTimestampMonotonic "$unit")
+  started=${started#*=}
+  case $started in '' | *[!0-9]*) return 0 ;; esac
+  read -r up _ </proc/uptime || return 0
+  # In seconds, with one for each rounding.
+  started=$(($(date +%s) - ${up%.*} + started / 1000000))
+  [ $((started + 2)) -ge "$(stat -c %Y "$armed")" ] || return 1
+  changed=$(stat -c %Z "$file" 2>/dev/null) || return 0
+  [ $((changed + 2)) -ge "$started" ]
+}
+
 # At boot this runs before containerd is started, so waiting for the restart would never end.
-if [ -n "$unit" ] && [ "$outcome" != foreign ]; then
+if [ -n "$unit" ] && { [ "$outcome" != foreign ] || runs_ours; }; then
   count_restart
   systemctl reset-failed "$unit" 2>/dev/null
   systemctl --no-block restart "$unit" || exit 1

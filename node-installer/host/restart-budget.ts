@@ -15,8 +15,8 @@ export type RestartFor = "change" | "repair" | "recovery" | "rollback" | "guard"
 export interface Restart {
   at: number;
   for: string;
-  /** The first digits of its spec's digest; the guard knows none. */
-  spec: string;
+  /** The first digits of the digest of what was written; the guard knows none. */
+  content: string;
 }
 
 /**
@@ -39,9 +39,9 @@ export async function restartsOf(host: Host): Promise<Restart[]> {
   return text
     .split("\n")
     .flatMap((line) => {
-      const [time = "", purpose = "", spec = ""] = line.split(" ");
+      const [time = "", purpose = "", content = ""] = line.split(" ");
       const at = Date.parse(time);
-      return at > now - dayMs && at <= now + aheadMs ? [{ at, for: purpose, spec }] : [];
+      return at > now - dayMs && at <= now + aheadMs ? [{ at, for: purpose, content }] : [];
     })
     .sort((a, b) => a.at - b.at);
 }
@@ -60,13 +60,11 @@ export function restartsLeft(restarts: readonly Restart[], now: number): { left:
   });
 }
 
-export const specDigits = (specHash: string): string => specHash.slice(0, 8);
-
 /** Records a restart that is about to happen. */
-export async function countRestart(host: Host, purpose: RestartFor, specHash: string): Promise<void> {
+export async function countRestart(host: Host, purpose: RestartFor, content: string): Promise<void> {
   const known = await restartsOf(host);
-  const lines = [...known, { at: host.now().getTime(), for: purpose, spec: specDigits(specHash) }].map(
-    ({ at, for: reason, spec }) => `${new Date(at).toISOString()} ${reason} ${spec}\n`,
+  const lines = [...known, { at: host.now().getTime(), for: purpose, content }].map(
+    ({ at, for: reason, content: digits }) => `${new Date(at).toISOString()} ${reason} ${digits}\n`,
   );
   await host.makeDirectory(stateDirectory, 0o700);
   try {

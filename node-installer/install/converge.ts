@@ -110,7 +110,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     if (disk !== undefined) {
       refuseBroken(observation, plan, disk);
       refusePending(observation.located, disk.pending, spec);
-      await requireRestart(environment, observation);
+      await requireRestart(environment, observation, plan.entries);
     }
     const stat = await host.stat(observation.located.file);
     const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };

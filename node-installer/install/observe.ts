@@ -5,7 +5,7 @@ import { differences } from "../containerd/dumps.ts";
 import { editConfiguration, holdsNothing, oursIn, ownedBy, ownedIn } from "../containerd/edit.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
 import { editContext, type Located } from "../containerd/locate.ts";
-import type { OnDisk } from "../containerd/pending.ts";
+import { type OnDisk, runtimesOfOthers } from "../containerd/pending.ts";
 import type { Known } from "../containerd/separate.ts";
 import { afterRestart, type ServingState } from "../containerd/serving.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
@@ -128,22 +128,30 @@ export const ownHandlers = ({ present, journal }: Pick<Observation, "present" | 
   ]);
 
 /**
- * What the gate must find after a restart, our handlers aside. A file that containerd reads as it is was compared, before
- * the change, with what it became by it: from then on, every difference in it is somebody else's.
+ * What the gate must find after a restart, our handlers aside: what containerd's files say now, as the distribution rendered
+ * them for that restart. In one file our change only adds tables, so that every further difference is somebody else's. How
+ * drop-ins are merged is not ours to say: there a runtime may be missing only if no other file has it any more, and of those
+ * that a distribution merges itself, none.
  */
 export async function expectedNow(
-  { daemon, spec }: Pick<Environment, "daemon" | "spec">,
+  { host, daemon, spec }: Pick<Environment, "host" | "daemon" | "spec">,
   observation: Observation,
   transaction: Transaction,
 ): Promise<ServingState | undefined> {
   const before = servedBefore(transaction);
   const { located } = observation;
-  if (before === undefined || located.kind !== "root") return before;
+  if (before === undefined) return before;
   const { configuration } = await daemon.read(located);
+  const others = located.kind === "drop-in" ? await runtimesOfOthers(host, located, configuration) : [];
+  if (others === undefined) return before;
   const { runtimes } = await daemon.onDisk(located, configuration);
   const { handlersBefore, handlersAfter } = transaction;
   const ours = new Set([...ownHandlers(observation, spec), ...handlersBefore, ...handlersAfter]);
-  return afterRestart(before, runtimes, ours);
+  const now = afterRestart(before, runtimes, ours);
+  const kept = Object.entries(before.handlers).filter(
+    ([name]) => located.kind === "drop-in" && (others.includes(name) || name === now.defaultRuntime),
+  );
+  return { ...now, handlers: { ...Object.fromEntries(kept), ...now.handlers } };
 }
 
 /** By what our tables are known. */

@@ -9,7 +9,7 @@ import { entryOf, type Observation, observeHost, signsOf, tablesIn } from "./obs
 import type { Plan } from "./plan.ts";
 import { mayRestart } from "./restarts.ts";
 import { runSteps } from "./steps.ts";
-import { attemptsAt, closeTransaction, RolledBack, undoAgain } from "./undo.ts";
+import { attemptsAt, closeTransaction, RolledBack, serveAgain, undoAgain } from "./undo.ts";
 
 /** What an earlier run's transaction is found with; the first that applies counts. */
 type Found =
@@ -82,9 +82,10 @@ function closeAsFailed(final: boolean): Recovery {
   };
 }
 
-/** No part of the change is in the file. */
-function forget(attempt: Attempt): Promise<void> {
-  return closeTransaction(attempt);
+/** No part of the change is in the file; the daemon may have loaded it, though. */
+async function forget(attempt: Attempt, transaction: Transaction): Promise<void> {
+  await serveAgain(attempt, transaction, "The installer was interrupted during this change");
+  await closeTransaction(attempt);
 }
 
 function rollBackOn(attempt: Attempt, { reason = "The rollback was interrupted" }: Transaction): Promise<void> {
@@ -99,7 +100,7 @@ async function resume(attempt: Attempt, transaction: Transaction): Promise<void>
     await undoAgain(attempt, "The installer was interrupted during this change several times");
     return;
   }
-  if (attempt.plan.restart && !(await mayRestart(environment))) {
+  if (attempt.plan.restart && !(await mayRestart(environment, attempt.plan.entries))) {
     await undoAgain(attempt, "containerd was restarted too often on this node for another trial of this change");
     return;
   }

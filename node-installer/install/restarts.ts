@@ -1,12 +1,8 @@
+import { canonicalJson, sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import {
-  countRestart,
-  type Restart,
-  type RestartFor,
-  restartsLeft,
-  restartsOf,
-  specDigits,
-} from "../host/restart-budget.ts";
+import type { HandlerEntry } from "../containerd/entry.ts";
+import { countRestart, type Restart, type RestartFor, restartsLeft, restartsOf } from "../host/restart-budget.ts";
+import type { Attempt } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import type { Observation } from "./observe.ts";
 
@@ -15,28 +11,36 @@ import type { Observation } from "./observe.ts";
  * room for two beforehand: whatever comes of it, its rollback must not be the one that is refused.
  */
 
+/**
+ * What a restart is counted for: our own part of containerd's file. Neither what a spec says besides it nor what other
+ * programs write into the file makes an attempt a new one.
+ */
+const contentOf = (entries: readonly HandlerEntry[]): string =>
+  sha256(canonicalJson(entries.toSorted((a, b) => (a.handler < b.handler ? -1 : 1)))).slice(0, 8);
+
 /** A restart for a change of containerd's file, or for its rollback. */
-export async function restart(
-  { host, daemon, cluster, specHash, log }: Environment,
-  { located }: Pick<Observation, "located">,
-  purpose: RestartFor,
-): Promise<void> {
+export async function restart({ environment, observation, plan }: Attempt, purpose: RestartFor): Promise<void> {
+  const { host, daemon, cluster, log } = environment;
+  const { located } = observation;
   // A systemd that does not answer this may still restart it.
   if (await daemon.isStarting(located).catch(() => false)) {
     log.info("still-starting", { unit: located.unit });
     return;
   }
   cluster.metrics.restarts += 1;
-  const counted = countRestart(host, purpose, specHash);
+  const counted = countRestart(host, purpose, contentOf(plan.entries));
   // A full disk must not prevent a rollback.
   await (purpose === "rollback" ? counted.catch(() => undefined) : counted);
   await daemon.restart(located);
 }
 
-/** Whether a change may restart containerd now. A spec that this node has not tried yet is no repetition of anything. */
-export async function mayRestart({ host, specHash }: Pick<Environment, "host" | "specHash">): Promise<boolean> {
+/** Whether a change may restart containerd now. Entries that this node has not tried yet are no repetition of anything. */
+export async function mayRestart(
+  { host }: Pick<Environment, "host">,
+  entries: readonly HandlerEntry[],
+): Promise<boolean> {
   const restarts = await restartsOf(host);
-  const isNew = !restarts.some(({ spec }) => spec === specDigits(specHash));
+  const isNew = !restarts.some(({ content }) => content === contentOf(entries));
   return isNew || restartsLeft(restarts, host.now().getTime()).left >= 2;
 }
 
@@ -46,8 +50,12 @@ export async function isSpent({ host }: Pick<Environment, "host">): Promise<bool
 }
 
 /** Called before a change that restarts containerd begins. */
-export async function requireRestart(environment: Environment, { located }: Observation): Promise<void> {
-  if (await mayRestart(environment)) return;
+export async function requireRestart(
+  environment: Environment,
+  { located }: Observation,
+  entries: readonly HandlerEntry[],
+): Promise<void> {
+  if (await mayRestart(environment, entries)) return;
   const { host, daemon } = environment;
   const writers = await daemon.writers(located);
   const restarts = await restartsOf(host);

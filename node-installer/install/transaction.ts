@@ -89,8 +89,8 @@ function expectedOf({ environment, observation, disk }: Attempt): ServingState |
   return serving && afterRestart(serving, disk?.onDisk.runtimes, ownHandlers(observation, environment.spec));
 }
 
-export async function restartDaemon({ environment, observation, purpose }: Attempt): Promise<void> {
-  await restart(environment, observation, purpose);
+export async function restartDaemon(attempt: Attempt): Promise<void> {
+  await restart(attempt, attempt.purpose);
 }
 
 /** The daemon's gate, a sandbox where the spec asks for one, and the node's gate. */

@@ -14,10 +14,10 @@ import type { StepName } from "./step-names.ts";
 /*
  * How a change of containerd's file is undone, and who begins:
  *
- *   a step from edit to commit fails   → undo       → our bytes are in the file      → rollBack → closeTransaction
- *                                                   → another program's are          → closeTransaction
+ *   a step from edit to commit fails   → undo       → our bytes are in the file      → rollBack   → closeTransaction
+ *                                                   → another program's are          → serveAgain → closeTransaction
  *   recovery finds one unfinished      → undoAgain  → undo
- *   recovery finds nothing to undo     → closeTransaction
+ *   recovery finds nothing to undo     → serveAgain → closeTransaction
  *
  * Whatever ends a change without a commit ends in closeTransaction.
  */
@@ -49,6 +49,8 @@ const maximumAttempts = 2;
 export async function undo(attempt: Attempt, reason: unknown, step: StepName | "recovery"): Promise<never> {
   const { transaction } = attempt.journal;
   if (reason instanceof FileChanged) {
+    // At the edit, containerd has not been restarted yet.
+    if (transaction !== undefined && step !== "edit") await serveAgain(attempt, transaction, sentence(reason));
     await closeTransaction(attempt);
     throw reason;
   }
@@ -132,10 +134,11 @@ async function rollBack(
     touched = restored || !(await servesAsBefore(attempt, expectation));
     if (touched) {
       // What did not help before is not repeated for ever: once the budget is spent, it only looks.
-      if (restored || step !== "recovery" || !(await isSpent(environment)))
-        await restart(environment, observation, "rollback");
-      // A daemon that did not serve before the change need not serve after its rollback.
-      const result = expectation.before === undefined ? undefined : await daemon.gate(located, expectation);
+      if (restored || step !== "recovery" || !(await isSpent(environment))) await restart(attempt, "rollback");
+      // A daemon that did not serve before the change need not serve after its rollback. What a distribution renders, it
+      // has rendered anew by now.
+      const rendered = expectation.before && (await expectationBefore(attempt, transaction));
+      const result = rendered && (await daemon.gate(located, rendered));
       if (result?.ok === false) throw new Error(result.problems.join("; "));
       if (transaction.nodeReadyBefore)
         nodeProblem = await nodeGate(environment.host, cluster.reporter, environment.host.now());
@@ -168,6 +171,34 @@ async function rollBack(
     { cause },
   );
 }
+
+/**
+ * Nothing of the change is in the file any more, but the daemon may have loaded it before: one whose CRI is away, or that
+ * serves what the change added, is restarted with the file as it is. What else is in there is not ours to judge. Throws
+ * `RollbackFailed`.
+ */
+export async function serveAgain(attempt: Attempt, transaction: Transaction, reason: string): Promise<void> {
+  const { environment, observation } = attempt;
+  const { located } = observation;
+  if (transaction.servedBefore === null) return;
+  const expectation = { entries: [], removed: addedBy(transaction), before: undefined };
+  if (await servesAsBefore(attempt, expectation)) return;
+  environment.log.error("restarting-without-change", { reason });
+  let problems: string[];
+  try {
+    if (!(await isSpent(environment))) await restart(attempt, "rollback");
+    ({ problems } = await environment.daemon.gate(located, expectation));
+  } catch (error) {
+    problems = [sentence(error)];
+  }
+  if (problems.length === 0) return;
+  throw new RollbackFailed(
+    `The change of ${located.file} was interrupted (${reason}). Nothing of it is in the file any more, but containerd does not serve with it: ${problems.join("; ")}. Look at the unit ${located.unit} on this node.`,
+  );
+}
+
+const addedBy = ({ handlersBefore, handlersAfter }: Transaction): string[] =>
+  handlersAfter.filter((handler) => !handlersBefore.includes(handler));
 
 /** Whether bytes had to be restored. Bytes that are neither the old nor our new ones are foreign: only our tables change. */
 async function restoreBytes(attempt: Attempt, transaction: Transaction): Promise<boolean> {
@@ -212,14 +243,13 @@ const entriesBefore = ({ journal }: Attempt, { handlersBefore }: Transaction) =>
     .map(({ runtime }) => entryOf(runtime));
 
 async function expectationBefore(attempt: Attempt, transaction: Transaction): Promise<Expectation> {
-  const { handlersBefore, handlersAfter } = transaction;
   const before = await expectedNow(attempt.environment, attempt.observation, transaction);
   return {
     // The old file may name a handler that the daemon did not serve, and a rollback cannot restore more than there was.
     entries: entriesBefore(attempt, transaction).filter(
       (entry) => before === undefined || serves(before, [entry]).length === 0,
     ),
-    removed: handlersAfter.filter((handler) => !handlersBefore.includes(handler)),
+    removed: addedBy(transaction),
     before,
   };
 }

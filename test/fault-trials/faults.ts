@@ -16,6 +16,7 @@ export const kinds = [
   "the file is written anew before",
   "the file is written anew after",
   "an old file is put back before",
+  "an old file is put back, and the process is killed before",
   "an old file is put back at each start",
   // Reads.
   "cannot be read once",
@@ -123,7 +124,10 @@ export function inject(node: MemoryNode, old: string | undefined, faults: readon
         if (kind === "killed before") host.kill();
         if (kind === "the file is written anew before") rewrite();
         else if (kind === "an old file is put back before") write(old);
-        else if (kind === "an old file is put back at each start") node.beforeStart = () => putBack(old);
+        else if (kind === "an old file is put back, and the process is killed before") {
+          write(old);
+          host.kill();
+        } else if (kind === "an old file is put back at each start") node.beforeStart = () => putBack(old);
         else throw ofRequests(kind) ? requestError(kind, point) : failure(codeOf(kind));
       }
     }

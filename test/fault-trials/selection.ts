@@ -47,6 +47,17 @@ function pairs({ points }: Reference): Fault[][] {
   );
 }
 
+/** Never left out: what somebody puts back while containerd runs with what our restart loaded. */
+function afterRestart({ points }: Reference, unit: string): Fault[] {
+  const at = points.indexOf(`run systemctl restart ${unit}`) + 2;
+  return at < 2
+    ? []
+    : [
+        { kind: "an old file is put back before", at },
+        { kind: "an old file is put back, and the process is killed before", at },
+      ];
+}
+
 /** Each n-th, so that what is next to each other in the list is taken from in turn. */
 const eachOf = <T>(list: readonly T[], n: number): T[] => list.filter((_, index) => index % n === n >> 1);
 
@@ -96,6 +107,7 @@ export async function tryOut(shape: NodeShape, change: Change, share: Share): Pr
       seen.add(unsynced.join());
       for (const lost of unsynced.filter((path) => !path.startsWith("/var/log"))) await attempt([{ ...fault, lost }]);
     }
+    for (const fault of afterRestart(expected, shape.unit)) await attempt([fault]);
     for (const faults of eachOf(pairs(expected), share.twice)) await attempt(faults);
     return outcome;
   } finally {

@@ -71,7 +71,7 @@ export async function reference(prepared: Prepared): Promise<Reference> {
   return { points: [...run.node.host.points], reads, state };
 }
 
-const kills = (kind: Kind): boolean => kind.startsWith("killed") || kind === "the power fails";
+const kills = (kind: Kind): boolean => kind.includes("killed") || kind === "the power fails";
 /** Calls without which nobody could restore anything. */
 const isHopeless = (kind: Kind): boolean =>
   kind === "the disk is read-only from then on" ||

@@ -13,7 +13,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { tmpdir, uptime } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { joinFence } from "../../../../node-installer/containerd/fence.ts";
@@ -94,6 +94,22 @@ test("somebody else's bytes stay", () => {
   expect(run().code).toBe(0);
   expect(config()).toBe("# foreign\n");
   expect(outcome()).toBe("foreign");
+});
+
+test.each([
+  ["was started with what the installer wrote is restarted with somebody else's bytes", 0, true],
+  ["was started before the order is not", -3600, false],
+  ["has loaded somebody else's bytes is not", 3600, false],
+])("a containerd that %s", (_, seconds, isRestarted) => {
+  arm();
+  writeFileSync(at("etc/config.toml"), "# foreign\n");
+  const started = Math.round((uptime() + seconds) * 1_000_000);
+  const show = `[ "$1" = show ] && echo ExecMainStartTimestampMonotonic=${Math.max(1, started)}\n`;
+  const recording = readFileSync(at("bin/systemctl"), "utf8").replace("\n", () => `\n${show}`);
+  writeFileSync(at("bin/systemctl"), recording);
+  expect(run().code).toBe(0);
+  expect(outcome()).toBe("foreign");
+  expect(systemctl.calls().includes("--no-block restart containerd.service")).toBe(isRestarted);
 });
 
 test("what somebody added to our change stays, and our block is the one from before", () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RollbackFailed, RolledBack } from "../../../../node-installer/install/undo.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { nodeShapes } from "../../../fakes/node-shapes.ts";
 import { guardsFilesOn, refusalOf } from "./outcomes.ts";
@@ -75,6 +75,71 @@ describe("foreign writers", () => {
     await expect(converge(node.environment(node.spec([bad])))).rejects.toBeInstanceOf(RolledBack);
     expect(node.host.text(configPath)).toBe(`${adminsFile}# added by hand\n`);
     expect(node.served).toEqual([]);
+  });
+
+  describe("that put a file without our tables back after our restart, while our handler breaks the CRI", () => {
+    const restart = "run systemctl restart containerd.service";
+    const putBack = (text: string, kill: boolean) => {
+      let done = false;
+      node.host.onPoint = (point, when) => {
+        if (done || when !== "after" || point !== restart) return;
+        done = true;
+        node.host.put(configPath, text);
+        if (kill) node.host.kill();
+      };
+    };
+    const broken = () => {
+      const spec = node.spec([node.runtime("0000000b")]);
+      node.breaks.add("contrast-cc-metal-qemu-snp-0000000b");
+      return spec;
+    };
+    const texts = [["the exact old bytes", adminsFile] as const, ["bytes of their own", foreign] as const];
+
+    test.each(texts)("leave a node that serves: %s", async (_, text) => {
+      const spec = broken();
+      putBack(text, false);
+      const { starts } = node;
+      await expect(converge(node.environment(spec))).rejects.toBeInstanceOf(RolledBack);
+      expect(node.served).toEqual([]);
+      expect(node.host.text(configPath)).toBe(text);
+      expect(node.starts - starts).toBe(4);
+      expect(guardsFilesOn(node)).toEqual([]);
+    });
+
+    test.each(texts)("and the installer is killed: its next run restarts containerd. %s", async (_, text) => {
+      const spec = broken();
+      putBack(text, true);
+      await expect(converge(node.environment(spec))).rejects.toThrow("the process was killed");
+      node.host.revive();
+      await expect(converge(node.environment(spec))).rejects.toBeInstanceOf(RolledBack);
+      expect(node.served).toEqual([]);
+      expect(guardsFilesOn(node)).toEqual([]);
+    });
+
+    test.each(texts)("and the installer never runs again: the guard restarts containerd. %s", async (_, text) => {
+      const spec = broken();
+      putBack(text, true);
+      await expect(converge(node.environment(spec))).rejects.toThrow("the process was killed");
+      node.runGuard();
+      expect(node.served).toEqual([]);
+      expect(node.host.text(configPath)).toBe(text);
+    });
+
+    test("and it does not help: the run fails, restarts no more than the budget, and goes on once it serves", async () => {
+      const spec = broken();
+      putBack(foreign, true);
+      await expect(converge(node.environment(spec))).rejects.toThrow("the process was killed");
+      node.host.revive();
+      node.breaks.add("runc");
+      const { starts } = node;
+      for (let run = 0; run < 10; run += 1)
+        await expect(converge(node.environment(spec))).rejects.toBeInstanceOf(RollbackFailed);
+      expect(node.starts - starts).toBeLessThanOrEqual(5);
+      node.breaks.delete("runc");
+      node.start();
+      expect(await refusalOf(converge(node.environment(spec)))).toBe("restart-budget");
+      expect(guardsFilesOn(node)).toEqual([]);
+    });
   });
 
   test("a writer that never stops is reported, and its bytes stay", async () => {

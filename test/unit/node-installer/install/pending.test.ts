@@ -107,6 +107,20 @@ test.each([false, true])(
   },
 );
 
+test("a file with a time that has not come yet is judged by what is in it", async () => {
+  const yearMs = 365 * 86_400_000;
+  const inAYear = (text: string) => {
+    node.host.time += yearMs;
+    node.host.put(configPath, text);
+    node.host.time -= yearMs;
+  };
+  inAYear(`${adminsFile}${gvisor}`);
+  expect(await messageOf(converge(node.environment(spec)))).toMatch(/handler gvisor is new/);
+  node.start();
+  await converge(node.environment(spec));
+  expect(node.served).toHaveLength(1);
+});
+
 test("a comment, or our own block that somebody dropped, is no change that has to be loaded", async () => {
   await converge(node.environment(spec));
   const [file = "", { starts }] = [node.host.text(configPath), node];

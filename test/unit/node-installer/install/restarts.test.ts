@@ -48,7 +48,7 @@ describe("restarts", () => {
   });
 
   test("are at most six in an hour and twelve in a day, two of them left for a change", () => {
-    const at = (...minutes: number[]) => minutes.map((minute) => ({ at: minute * 60_000, for: "change", spec: "" }));
+    const at = (...minutes: number[]) => minutes.map((minute) => ({ at: minute * 60_000, for: "change", content: "" }));
     expect(restartsLeft(at(0, 1, 2, 3), 10 * 60_000).left).toBe(2);
     const used = restartsLeft(at(0, 1, 2, 3, 4), 10 * 60_000);
     expect(used).toEqual({ left: 1, more: new Date(hourMs) });
@@ -96,6 +96,17 @@ describe("a file that is put back at each start of containerd", () => {
     node.host.time += hourMs;
     expect(await tried(() => converge(node.environment(spec)))).toBe(true);
     expect(await tried(() => converge(node.environment(spec), { retry: true }))).toBe(true);
+  });
+
+  test("is the same attempt for a spec that differs in nothing that is written, and for a file of others that differs", async () => {
+    const { starts } = node;
+    let writes = 0;
+    node.beforeStart = () => node.host.put(configPath, `${adminsFile}# ${++writes}\n`);
+    for (let atOnce = 1; atOnce <= 20; atOnce += 1) {
+      await messageOf(converge(node.environment({ ...spec, atOnce })));
+      node.host.time += 60_000;
+    }
+    expect(node.starts - starts).toBeLessThanOrEqual(6);
   });
 
   test("a clock that is set back does not stop the node for years, nor does a damaged line", async () => {
