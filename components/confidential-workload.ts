@@ -280,14 +280,13 @@ function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given):
     guestRegistry !== undefined && readsRegistryInInitdata(runtime)
       ? withGuestRegistry(given.initdata, guestRegistry)
       : given.initdata;
-  const vcpus = runtime.changes?.keys.hypervisor.default_vcpus;
   return {
     handler,
     podAnnotations,
     initdata,
     withoutPolicy,
     guestPull: host.guestPull,
-    ...(typeof vcpus === "number" && { defaultVcpus: vcpus }),
+    vcpusBeyondLimits: runtime.beyondLimits.vcpus,
     ...(snapshotter !== undefined && { layers }),
     ...(hasIdBlocks && {
       annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),

@@ -66,8 +66,8 @@ export interface WorkloadOptions {
   layers?: Record<string, readonly LayerRoot[]>;
   /** Further annotations of pods, which depend on their guest's number of vCPUs. */
   annotationsFor?: (vcpus: number) => Record<string, string>;
-  /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
-  defaultVcpus?: number;
+  /** What Kata adds the pod's limits to; see sizeBeyondLimits. */
+  vcpusBeyondLimits: number;
 }
 
 export interface PreparedWorkload {
@@ -143,7 +143,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   if (containers.length === 0) problems.push({ field: "spec.containers", message: "is empty" });
 
   const { name, value, digest } = guestData(options, problems);
-  const vcpus = guestVcpus(containers, initContainers, options.defaultVcpus ?? 1);
+  const vcpus = guestVcpus(containers, initContainers, options.vcpusBeyondLimits);
   const given = template.metadata?.annotations ?? {};
   const made: Record<string, string> = { [name]: value, ...options.annotationsFor?.(vcpus) };
   const annotations = { ...given, ...made };
@@ -311,10 +311,10 @@ function isEqual(left: string | number, right: string | number): boolean {
 }
 
 /**
- * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's default and the pod's CPU limit, rounded up. A pod's limit is
+ * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's own and the pod's CPU limit, rounded up. A pod's limit is
  * that of its containers and sidecars together, or of the largest init container (kubelet, ResourceConfigForPod).
  */
-function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
+function guestVcpus(containers: Container[], initContainers: Container[], beyondLimits: number): number {
   const of = (container: Container) => amount(container.resources?.limits?.cpu ?? 0) ?? 0;
   let sidecars = 0;
   let start = 0;
@@ -324,6 +324,6 @@ function guestVcpus(containers: Container[], initContainers: Container[], defaul
   }
   const running = containers.reduce((sum, container) => sum + of(container), sidecars);
   // Kubernetes rounds up to thousandths; sums of binary fractions must not count as more than they are.
-  const thousandths = Math.ceil((defaultVcpus + Math.max(start, running)) * 1000 - 1e-6);
+  const thousandths = Math.ceil((beyondLimits + Math.max(start, running)) * 1000 - 1e-6);
   return Math.ceil(thousandths / 1000);
 }
