@@ -54,6 +54,8 @@ export interface LayerRoot {
 export interface WorkloadOptions {
   /** The runtime: RuntimeClass and handler. */
   handler: string;
+  /** Further RuntimeClasses of the handler, which a template may name. */
+  classNames?: readonly string[];
   /** Policy and data files for the guest. */
   initdata: Initdata;
   /** What containerd hands to the shim; see `podAnnotations`. Without that of initdata, guests get only their policy. */
@@ -109,10 +111,11 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   // Pulumi's Kubernetes types allow a template without containers.
   if (!Array.isArray(spec?.containers))
     throw new UnfitWorkload(options.handler, [{ field: "spec.containers", message: "is missing" }]);
-  if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
+  const classes = [options.handler, ...(options.classNames ?? [])];
+  if (spec.runtimeClassName !== undefined && !classes.includes(spec.runtimeClassName)) {
     problems.push({
       field: "spec.runtimeClassName",
-      message: `is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`,
+      message: `is "${spec.runtimeClassName}", expected ${classes.map((name) => `"${name}"`).join(", ")} or nothing`,
     });
   }
   for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const) {
@@ -179,7 +182,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
       metadata: { ...template.metadata, annotations },
       spec: {
         ...spec,
-        runtimeClassName: options.handler,
+        runtimeClassName: spec.runtimeClassName ?? options.handler,
         containers,
         ...(spec.initContainers === undefined ? {} : { initContainers }),
       },

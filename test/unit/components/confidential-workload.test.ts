@@ -72,9 +72,17 @@ test.each([
   ["kata-rs", { default_vcpus: 4 }, "1500m", 2],
 ])("with %s and %j, a limit of %s makes a guest with %i vCPUs", async (flavour, hypervisor, cpu, vcpus) => {
   const [payload] = payloadsFor({ flavour, kataVersion: "4.1.0" });
-  const given = args({ manifest: payload?.manifest, kata: { hypervisor }, template: template(cpu) });
+  const given = args({ manifest: payload?.manifest ?? manifest, kata: { hypervisor }, template: template(cpu) });
   const { card } = await workload(given);
   expect(Object.values(card.reference.snp).map((row) => Object.keys(row))).toEqual([[`${vcpus}`]]);
+});
+
+test("a template that names another class of the handler keeps it", async () => {
+  const classNames = ["contrast-cc-metal-qemu-snp-1a2b3c4d"];
+  const { spec } = template("1");
+  const named = { spec: { ...spec, runtimeClassName: classNames[0] } };
+  const made = (await workload(args({ classNames, template: named }))).template;
+  expect(made).toMatchObject({ spec: { runtimeClassName: classNames[0] } });
 });
 
 test("the reference row is the one for the vCPUs that the limits add up to", async () => {

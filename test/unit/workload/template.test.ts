@@ -232,3 +232,13 @@ test("on AKS every image's layers are known by their roots", () => {
     `layers has no root hashes of ${other}, the image of init: compute them with measure layers.`,
   );
 });
+
+test("a template may name its class by a further name of the handler, which stays", () => {
+  const of = (runtimeClassName: string) =>
+    prepareWorkload({ spec: { runtimeClassName, containers: [container("web", "1")] } }, named).template.spec;
+  const named = { ...options, classNames: ["contrast-cc-metal-qemu-snp-1a2b3c4d"] };
+  expect(of("contrast-cc-metal-qemu-snp-1a2b3c4d").runtimeClassName).toBe("contrast-cc-metal-qemu-snp-1a2b3c4d");
+  expect(() => of("other")).toThrow(
+    `spec.runtimeClassName is "other", expected "${handler}", "contrast-cc-metal-qemu-snp-1a2b3c4d" or nothing.`,
+  );
+});
