@@ -41,12 +41,20 @@ export function measuredRuntime({ changes, guestRegistry, ...locked }: RuntimeCh
   const runtime = { platform: name, manifest, changes, spec, beyondLimits: sizeBeyondLimits(configuration) };
   if (measurement === undefined) return runtime;
   const passed = kataCommandLine(manifest, configuration);
-  const inputs = withCommandLine(isStillLine(measurement, changes) ? measurement : withoutLine(measurement), passed);
+  const given = changes?.otherRtmr0 ? withoutRtmr0(measurement) : measurement;
+  const inputs = withCommandLine(isStillLine(given, changes) ? given : withoutLine(given), passed);
   checkLength(manifest, inputs);
   return { ...runtime, inputs };
 }
 
 const withoutLine = ({ commandLine, ...rest }: MeasurementInputs): MeasurementInputs => rest;
+
+/** What was taken from a guest without the settings is the value of no guest with them. */
+function withoutRtmr0({ tdx, ...rest }: MeasurementInputs): MeasurementInputs {
+  if (tdx === undefined) return rest;
+  const { rtmr0: _, ...computed } = tdx;
+  return { ...rest, tdx: computed };
+}
 
 /** Whether a line that was given to the lock command is the one that guests get, although something is set. */
 function isStillLine({ commandLine = "" }: MeasurementInputs, changes: KataChanges | undefined): boolean {
