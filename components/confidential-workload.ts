@@ -26,7 +26,7 @@ import {
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { registryMistakes } from "./config/guest-registry.ts";
 import type { Mistake } from "./config/mistakes.ts";
-import { runtimeSettings } from "./config/runtime-schema.ts";
+import { classNames, runtimeSettings } from "./config/runtime-schema.ts";
 import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
 import { type GuestProxyArgs, payloadArgs } from "./runtime.ts";
 import { type DistributionName, InitdataAlgorithm, type PlatformName } from "./words.ts";
@@ -109,6 +109,12 @@ export interface ConfidentialWorkloadArgs {
    */
   acknowledgedWeakenings?: string[] | undefined;
   /**
+   * As in the node group: names that the template's `runtimeClassName` may have. It stays as it is.
+   *
+   * @default []
+   */
+  classNames?: string[] | undefined;
+  /**
    * As `ContrastRuntime` has it. Upstream's guests get it in their initdata, which the host can read, so without logins; of
    * Contrast's it decides the handler only.
    *
@@ -144,6 +150,7 @@ const confidentialWorkloadArgs = z.strictObject({
   manifest: payloadArgs.manifest,
   distribution: z.enum(distributionNames).optional(),
   ...runtimeSettings,
+  classNames,
   guestRegistry: guestRegistryArgs.optional(),
   // Checked when it is known, with the paths of its fields.
   template: z.custom((value) => typeof value === "object" && value !== null, { error: "must be a pod template" }),
@@ -267,6 +274,7 @@ const argumentMistake = ({ field, message }: Problem): Mistake => ({
 
 type Given = Pick<WorkloadOptions, "initdata"> & { guestRegistry?: GuestRegistry | undefined } & {
   withoutPolicy: boolean;
+  classNames: readonly string[];
   layers: Record<string, LayerRoot[]>;
 };
 
@@ -275,19 +283,19 @@ function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given):
   const { podAnnotations } = containerd;
   const { host, snapshotter } = platforms[runtime.platform];
   const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
-  const { withoutPolicy, guestRegistry } = given;
+  const { withoutPolicy, classNames, guestRegistry } = given;
   const initdata =
     guestRegistry !== undefined && readsRegistryInInitdata(runtime)
       ? withGuestRegistry(given.initdata, guestRegistry)
       : given.initdata;
-  const vcpus = runtime.changes?.keys.hypervisor.default_vcpus;
   return {
     handler,
+    classNames,
     podAnnotations,
     initdata,
     withoutPolicy,
     guestPull: host.guestPull,
-    ...(typeof vcpus === "number" && { defaultVcpus: vcpus }),
+    vcpusBeyondLimits: runtime.beyondLimits.vcpus,
     ...(snapshotter !== undefined && { layers }),
     ...(hasIdBlocks && {
       annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),

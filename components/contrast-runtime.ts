@@ -9,7 +9,7 @@ import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
 import { cdhImage, imagePullerConfiguration, imagePullerKey } from "../runtime/guest-registry.ts";
-import type { KataChanges } from "../runtime/kata-overrides.ts";
+import type { GuestSize } from "../runtime/kata-configuration.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms, podCosts } from "../runtime/platforms.ts";
 import type { PlatformName } from "../runtime/spec.ts";
@@ -184,10 +184,10 @@ export class ContrastRuntime extends pulumi.ComponentResource {
   }
 
   #runtimeClasses(name: string, groups: Group[]): RuntimeClasses {
-    const classes = unique(groups).map(({ platform, manifest, spec, given, changes }) => ({
+    const classes = unique(groups).map(({ platform, manifest, spec, given, beyondLimits }) => ({
       handler: spec.handler,
       platform,
-      overhead: charged(platform, manifest.flavour, changes, given.overhead),
+      overhead: charged(platform, manifest.flavour, beyondLimits, given.overhead),
       nodeSelector: podCosts(platforms[platform], manifest.flavour).podSelector,
       names: given.classNames,
     }));
@@ -310,12 +310,11 @@ function derivedGroups(component: string, { groups, registryCa, guestRegistry }:
 function charged(
   platform: PlatformName,
   flavour: string,
-  changes: KataChanges | undefined,
+  { memoryMiB }: GuestSize,
   given: Group["runtimes"][number]["given"]["overhead"],
 ): pulumi.Input<OverheadArgs> | undefined {
   const { overheadMiB, guestMemoryMiB } = podCosts(platforms[platform], flavour);
-  const own = changes?.keys.hypervisor.overhead_memory ?? changes?.keys.hypervisor.default_memory;
-  const charges = typeof own === "number" ? overheadMiB - guestMemoryMiB + own : overheadMiB;
+  const charges = overheadMiB - guestMemoryMiB + memoryMiB;
   if (charges === platforms[platform].overheadMiB) return given;
   return applied(given, (own) => ({
     cpu: own?.cpu,

@@ -131,8 +131,8 @@ export interface GroupArgs {
    */
   priorityClass?: pulumi.Input<string> | undefined;
   /**
-   * Start a sandbox through the CRI after each installation and check its shim; always done for the platform `local`. Plain,
-   * because it is part of the install spec.
+   * Start a sandbox through the CRI after each installation and check its shim; always done for the platform `local`, not
+   * possible on those with a GPU. Plain, because it is part of the install spec.
    *
    * @default false
    */

@@ -57,6 +57,7 @@ function part(group: Group, key: string, terms: Terms): GroupPart {
     tolerations: known(group.tolerations),
     minimumNodes: known(group.minimumNodes),
     ignoreNodes,
+    verifySandbox: group.verifySandbox,
   };
 }
 

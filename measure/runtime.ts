@@ -1,5 +1,10 @@
 import { deriveSpec, type RuntimeChoice } from "../runtime/derive.ts";
-import { hypervisorOf, type KataConfiguration } from "../runtime/kata-configuration.ts";
+import {
+  type GuestSize,
+  hypervisorOf,
+  type KataConfiguration,
+  sizeBeyondLimits,
+} from "../runtime/kata-configuration.ts";
 import type { KataChanges } from "../runtime/kata-overrides.ts";
 import type { Manifest } from "../runtime/manifest.ts";
 import type { MeasurementInputs } from "../runtime/measurement-inputs.ts";
@@ -12,6 +17,7 @@ import { checkConsistency, withCommandLine } from "./payload-consistency.ts";
 /** A runtime that may be installed: what nodes get, and what its guests' launch measurements are computed from. */
 export interface MeasuredRuntime extends RuntimeChoice {
   spec: RuntimeSpec;
+  beyondLimits: GuestSize;
   /**
    * The manifest's inputs, with the command line that Kata makes of the configuration that is rendered, where that is known.
    * Absent if the manifest says nothing of measurements.
@@ -32,14 +38,23 @@ export function measuredRuntime({ changes, guestRegistry, ...locked }: RuntimeCh
   const plain = changes === undefined ? configuration : deriveSpec(locked).configuration;
   checkMeasurement(platform, manifest, kataCommandLine(manifest, plain));
   const { measurement } = manifest;
-  if (measurement === undefined) return { platform: name, manifest, changes, spec };
+  const runtime = { platform: name, manifest, changes, spec, beyondLimits: sizeBeyondLimits(configuration) };
+  if (measurement === undefined) return runtime;
   const passed = kataCommandLine(manifest, configuration);
-  const inputs = withCommandLine(isStillLine(measurement, changes) ? measurement : withoutLine(measurement), passed);
+  const given = changes?.otherRtmr0 ? withoutRtmr0(measurement) : measurement;
+  const inputs = withCommandLine(isStillLine(given, changes) ? given : withoutLine(given), passed);
   checkLength(manifest, inputs);
-  return { platform: name, manifest, changes, spec, inputs };
+  return { ...runtime, inputs };
 }
 
 const withoutLine = ({ commandLine, ...rest }: MeasurementInputs): MeasurementInputs => rest;
+
+/** What was taken from a guest without the settings is the value of no guest with them. */
+function withoutRtmr0({ tdx, ...rest }: MeasurementInputs): MeasurementInputs {
+  if (tdx === undefined) return rest;
+  const { rtmr0: _, ...computed } = tdx;
+  return { ...rest, tdx: computed };
+}
 
 /** Whether a line that was given to the lock command is the one that guests get, although something is set. */
 function isStillLine({ commandLine = "" }: MeasurementInputs, changes: KataChanges | undefined): boolean {

@@ -77,6 +77,18 @@ export function kataConfiguration(input: KataConfigurationInput): KataConfigurat
 export const hypervisorOf = ({ hypervisor }: KataConfiguration): Table =>
   "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh;
 
+/** What a guest has beyond its pod's limits. */
+export interface GuestSize {
+  vcpus: number;
+  memoryMiB: number;
+}
+
+/** Limits are added to `overhead_*`, which only runtime-rs knows, else to `default_*`. vCPUs are rounded up after that. */
+export function sizeBeyondLimits(configuration: KataConfiguration): GuestSize {
+  const { default_vcpus, overhead_vcpus, default_memory, overhead_memory } = hypervisorOf(configuration);
+  return { vcpus: Number(overhead_vcpus ?? default_vcpus), memoryMiB: Number(overhead_memory ?? default_memory) };
+}
+
 /** The file: parsed as TOML it is the configuration again. Keys are sorted. */
 export function kataConfigurationText(configuration: KataConfiguration): string {
   const tables: [heading: string, table: Table][] = [
@@ -152,7 +164,7 @@ function rows({ platform, flavour, kataVersion, path, place, guest, kubeletRoot 
     hypervisor("machine_type", "q35", qemu),
     hypervisor("cpu_features", "pmu=off", qemu),
     // The number of vCPUs is measured. A pod's limits are added to default_* by Go, and to overhead_* by runtime-rs, which
-    // uses its default_* only without limits. Both round vCPUs up, so that their guests are of the same size.
+    // uses its default_* only without limits: see sizeBeyondLimits.
     hypervisor("default_vcpus", 1, all),
     hypervisor("overhead_vcpus", gpu ? 0.5 : 0.4, rs),
     hypervisor("default_memory", guestMemoryMiB, all),

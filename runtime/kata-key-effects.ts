@@ -44,6 +44,7 @@ const weakens = (why: string, keys: string, rest: Pick<KeyEffect, "safe" | "word
 const decided = (why: string, keys: string): Judgement => ({ effect: "decided", why, keys });
 
 const line = "it changes the guest's kernel command line";
+const vcpus = "it changes how many vCPUs guests have";
 const devices = "it changes the devices that the guest's firmware describes, which TDX measures (RTMR0)";
 /** Of what is logged on the host alone. */
 const logs = "the runtime's setting debug decides it";
@@ -85,7 +86,7 @@ const judgements: Record<TableName, readonly Judgement[]> = {
         "vhost_user_store_path virtio_fs_cache virtio_fs_cache_size virtio_fs_daemon virtio_fs_extra_args " +
         "virtio_fs_is_dax virtio_fs_queue_size",
     ),
-    measured("it changes how many vCPUs guests have", "default_vcpus overhead_vcpus"),
+    measured(vcpus, "default_vcpus overhead_vcpus"),
     measured("it changes how much memory the guest's firmware describes, which TDX measures (RTMR0)", "default_memory"),
     measured(
       "it changes how much memory the guest's firmware describes, which TDX measures (RTMR0)",
@@ -217,6 +218,13 @@ const index = Object.fromEntries(
 
 /** What setting this key does; undefined for one that nobody has judged, which cannot be set. */
 export const effectOf = (table: TableName, key: string): KeyEffect | undefined => index[table]?.get(key);
+
+/**
+ * Whether such a key of the virtual machine monitor may change the tables that it hands to the firmware, which TDX measures
+ * (RTMR0). Their values are known by the number of vCPUs, so that number alone makes none of them wrong.
+ */
+export const touchesRtmr0 = (table: TableName, { effect, why }: KeyEffect): boolean =>
+  table === "hypervisor" && effect !== "harmless" && why !== vcpus;
 
 /** Keys of a table that change nothing about the guest's kernel command line, in whatever version. */
 export const withoutCommandLine = (table: TableName): string[] =>

@@ -1,8 +1,9 @@
 import * as z from "zod";
 import type { FlavourName } from "./flavours.ts";
 import type { KataConfiguration, Table, Value } from "./kata-configuration.ts";
-import { effectOf, type KeyEffect, withoutCommandLine } from "./kata-key-effects.ts";
+import { effectOf, type KeyEffect, touchesRtmr0, withoutCommandLine } from "./kata-key-effects.ts";
 import { type KeyType, keysOf, type Reader, type TableName, typeOfKey } from "./kata-keys.ts";
+import { isNewerThanKnown, newestKata } from "./kata-versions.ts";
 import { type GuestProxy, parameterProblem, proxyParameters, weakeningParameters } from "./kernel-parameters.ts";
 import { didYouMean } from "./nearest.ts";
 import { type Platform, platforms } from "./platforms.ts";
@@ -42,6 +43,8 @@ export interface KataChanges {
   insecure: boolean;
   /** What of the guest's kernel command line is not as without them: nothing, further parameters only, or anything. */
   commandLine: "same" | "longer" | "other";
+  /** Whether guests have another RTMR0 than without them. */
+  otherRtmr0: boolean;
 }
 
 export interface JudgedSettings {
@@ -104,7 +107,8 @@ export function judgeSettings({ platform: name, manifest }: Subject, settings: R
     ...found.filter(({ effect }) => effect === "weakens").map(({ table, key }) => `${table}.${key}`),
     ...weakeningParameters(kernelParams),
   ];
-  mistakes.push(...acknowledgements(weakening, found, acknowledgedWeakenings));
+  const untried = reader === undefined ? [] : untriedSettings(manifest.kataVersion, found, kernelParams, guestProxy);
+  mistakes.push(...(untried.length > 0 ? untried : acknowledgements(weakening, found, acknowledgedWeakenings)));
   const words = [...kernelParams, ...(guestProxy ? proxyParameters(guestProxy) : [])];
   if (given.length === 0 || mistakes.length > 0) return { settings: [], weakened: [], mistakes };
 
@@ -122,6 +126,7 @@ export function judgeSettings({ platform: name, manifest }: Subject, settings: R
         : words.length > 0
           ? "longer"
           : "same",
+      otherRtmr0: all.some(({ table, ...setting }) => touchesRtmr0(table, setting)),
     },
     settings: [...found.filter(({ effect }) => effect !== "weakens").map(sentence), ...parameterSentences(words)],
     weakened: [
@@ -132,6 +137,23 @@ export function judgeSettings({ platform: name, manifest }: Subject, settings: R
     ],
     mistakes,
   };
+}
+
+/** Of a Kata that nobody here has looked at, whatever is more than harmless is refused, acknowledged or not. */
+function untriedSettings(
+  version: string,
+  found: readonly Setting[],
+  kernelParams: readonly string[],
+  guestProxy: GuestProxy | undefined,
+): JudgedSettings["mistakes"] {
+  if (!isNewerThanKnown(version)) return [];
+  const paths = [
+    ...found.filter(({ effect }) => effect !== "harmless").map(({ table, key }) => `kata.${table}.${key}`),
+    ...(kernelParams.length > 0 ? ["kata.hypervisor.kernel_params"] : []),
+    ...(guestProxy ? ["guestProxy"] : []),
+  ];
+  const message = `cannot be set: Kata ${version} is newer than ${newestKata}, the newest that is known here, and nobody has looked at what it does to guests there. Remove it, or lock a Kata that is known.`;
+  return paths.map((path) => ({ path, message }));
 }
 
 const readerOf = ({ vmm }: Platform, flavour: string): Reader | undefined => {
@@ -190,8 +212,11 @@ function unknownKey(reader: Reader, version: string, table: TableName, key: stri
 }
 
 const fractions = ["default_vcpus", "overhead_vcpus"];
-/** For which Kata takes its own default if they are zero. */
-const positive = ["default_vcpus", "default_memory"];
+/** Zero is no time to wait in, or makes Kata take its own default. */
+const positive = [
+  ...["default_vcpus", "default_memory", "dial_timeout", "dial_timeout_ms", "reconnect_timeout_ms"],
+  ...["create_container_timeout", "health_check_request_timeout_ms"],
+];
 
 function typeProblem(type: KeyType, key: string, value: Value): string | undefined {
   switch (type) {

@@ -54,6 +54,8 @@ export interface LayerRoot {
 export interface WorkloadOptions {
   /** The runtime: RuntimeClass and handler. */
   handler: string;
+  /** Further RuntimeClasses of the handler, which a template may name. */
+  classNames?: readonly string[];
   /** Policy and data files for the guest. */
   initdata: Initdata;
   /** What containerd hands to the shim; see `podAnnotations`. Without that of initdata, guests get only their policy. */
@@ -66,8 +68,8 @@ export interface WorkloadOptions {
   layers?: Record<string, readonly LayerRoot[]>;
   /** Further annotations of pods, which depend on their guest's number of vCPUs. */
   annotationsFor?: (vcpus: number) => Record<string, string>;
-  /** Kata's default_vcpus: what a guest has before the pod's limits are added. */
-  defaultVcpus?: number;
+  /** What Kata adds the pod's limits to; see sizeBeyondLimits. */
+  vcpusBeyondLimits: number;
 }
 
 export interface PreparedWorkload {
@@ -109,10 +111,11 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   // Pulumi's Kubernetes types allow a template without containers.
   if (!Array.isArray(spec?.containers))
     throw new UnfitWorkload(options.handler, [{ field: "spec.containers", message: "is missing" }]);
-  if (spec.runtimeClassName !== undefined && spec.runtimeClassName !== options.handler) {
+  const classes = [options.handler, ...(options.classNames ?? [])];
+  if (spec.runtimeClassName !== undefined && !classes.includes(spec.runtimeClassName)) {
     problems.push({
       field: "spec.runtimeClassName",
-      message: `is "${spec.runtimeClassName}", expected "${options.handler}" or nothing`,
+      message: `is "${spec.runtimeClassName}", expected ${classes.map((name) => `"${name}"`).join(", ")} or nothing`,
     });
   }
   for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const) {
@@ -143,7 +146,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
   if (containers.length === 0) problems.push({ field: "spec.containers", message: "is empty" });
 
   const { name, value, digest } = guestData(options, problems);
-  const vcpus = guestVcpus(containers, initContainers, options.defaultVcpus ?? 1);
+  const vcpus = guestVcpus(containers, initContainers, options.vcpusBeyondLimits);
   const given = template.metadata?.annotations ?? {};
   const made: Record<string, string> = { [name]: value, ...options.annotationsFor?.(vcpus) };
   const annotations = { ...given, ...made };
@@ -179,7 +182,7 @@ export function prepareWorkload(template: PodTemplate, options: WorkloadOptions)
       metadata: { ...template.metadata, annotations },
       spec: {
         ...spec,
-        runtimeClassName: options.handler,
+        runtimeClassName: spec.runtimeClassName ?? options.handler,
         containers,
         ...(spec.initContainers === undefined ? {} : { initContainers }),
       },
@@ -311,10 +314,10 @@ function isEqual(left: string | number, right: string | number): boolean {
 }
 
 /**
- * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's default and the pod's CPU limit, rounded up. A pod's limit is
+ * vCPUs of the guest with static_sandbox_resource_mgmt: Kata's own and the pod's CPU limit, rounded up. A pod's limit is
  * that of its containers and sidecars together, or of the largest init container (kubelet, ResourceConfigForPod).
  */
-function guestVcpus(containers: Container[], initContainers: Container[], defaultVcpus: number): number {
+function guestVcpus(containers: Container[], initContainers: Container[], beyondLimits: number): number {
   const of = (container: Container) => amount(container.resources?.limits?.cpu ?? 0) ?? 0;
   let sidecars = 0;
   let start = 0;
@@ -324,6 +327,6 @@ function guestVcpus(containers: Container[], initContainers: Container[], defaul
   }
   const running = containers.reduce((sum, container) => sum + of(container), sidecars);
   // Kubernetes rounds up to thousandths; sums of binary fractions must not count as more than they are.
-  const thousandths = Math.ceil((defaultVcpus + Math.max(start, running)) * 1000 - 1e-6);
+  const thousandths = Math.ceil((beyondLimits + Math.max(start, running)) * 1000 - 1e-6);
   return Math.ceil(thousandths / 1000);
 }

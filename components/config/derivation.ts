@@ -56,9 +56,9 @@ export function derive<Given extends GivenRuntime>(
   const { changes, settings, weakened, mistakes: wrong } = judgeSettings(given, given);
   mistakes.push(...wrong.map(({ path, message }) => ({ key: `${key}.${path}`, message })));
   try {
-    const { platform } = given;
+    const { platform, distribution } = given;
     const { guestRegistry } = terms;
-    const runtime = measuredRuntime({ platform, manifest: given.manifest, changes, guestRegistry });
+    const runtime = measuredRuntime({ platform, manifest: given.manifest, distribution, changes, guestRegistry });
     if (runtime.spec.imagePuller !== undefined) settings.push(toldOnNode);
     const launch = launchValues(runtime);
     const assessment = assess(given, given.acknowledgedAdvisories);

@@ -30,6 +30,7 @@ export interface GroupPart {
     | undefined;
   minimumNodes?: number | undefined;
   ignoreNodes: readonly string[];
+  verifySandbox: boolean;
   /** Only stacks say. */
   cluster?: ClusterConfiguration["kind"] | undefined;
 }

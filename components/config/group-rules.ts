@@ -37,6 +37,15 @@ export const groupRules: Rule<GroupPart>[] = [
     }
   },
 
+  function* proofs(part) {
+    const gpu = part.runtimes.find(({ platform }) => platforms[platform].gpu);
+    if (part.verifySandbox && gpu !== undefined)
+      yield {
+        key: at(part, "verifySandbox"),
+        message: `cannot pass with ${gpu.platform}: Kata asks the kubelet for the GPUs of each pod, and the kubelet does not know the proof's. Remove it; runtimes without a GPU can keep it in a group with nodes of their own.`,
+      };
+  },
+
   function* taints(part) {
     for (const [i, { operator, value, key }] of (part.tolerations ?? []).entries()) {
       if (operator === "Exists" && value !== undefined)

@@ -22,7 +22,7 @@ type ReadText = (path: string) => Promise<string>;
 /** Reads the manifests that a group's runtimes name; one that cannot be used is a mistake and left out. */
 export async function readRuntimes(
   group: string,
-  { distribution, runtimes }: GroupShape,
+  { distribution, runtimes }: Pick<GroupShape, "distribution" | "runtimes">,
   readText: ReadText,
   mistakes: Mistake[],
   guestRegistry = false,

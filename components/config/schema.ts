@@ -273,7 +273,9 @@ export const groupSchema = z.strictObject({
   verifySandbox: z
     .boolean()
     .default(defaults.verifySandbox)
-    .describe("Starts a sandbox with each new handler before the commit. Always done for `local`."),
+    .describe(
+      "Starts a sandbox with each new handler before the commit. Always done for `local`, not possible with a GPU.",
+    ),
   loadPendingChanges: z
     .boolean()
     .default(defaults.loadPendingChanges)

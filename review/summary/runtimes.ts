@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
+import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
 import type { Inputs } from "../preview/inputs.ts";
@@ -73,6 +74,13 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
     if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return [...holes, ...weak];
     return [
       known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
+      ...(isNewerThanKnown(kataVersion)
+        ? [
+            known(
+              `That is newer than ${newestKata}, the newest that is known here: nobody has looked at which of its keys and defaults decide how confidential guests are.`,
+            ),
+          ]
+        : []),
       ...holes,
       ...weak,
       ...settings.map((setting) => known(`${code(handler)} sets of its Kata: ${quoted(setting)}`)),

@@ -19,7 +19,12 @@ import { cpuModelsOf, referenceValues } from "../../measure/reference-values.ts"
 import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";
 import { deriveSpec } from "../../runtime/derive.ts";
 import { pairs } from "../../runtime/flavours.ts";
-import { hypervisorOf, type KataConfiguration, kataConfigurationText } from "../../runtime/kata-configuration.ts";
+import {
+  hypervisorOf,
+  type KataConfiguration,
+  kataConfigurationText,
+  sizeBeyondLimits,
+} from "../../runtime/kata-configuration.ts";
 import type { FileRole } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -164,8 +169,10 @@ async function asRendered(node: Node, payload: Payload): Promise<Row> {
     };
     is("-kernel", launch.kernel, file("kernel"));
     is("-initrd", launch.initrd, file("initrd"));
-    const memory = Number(hypervisorOf(configuration).default_memory) + ("memoryMiB" in size ? size.memoryMiB : 0);
-    const vcpus = Math.ceil(1 + ("cpus" in size ? size.cpus : 0));
+    const { default_memory, default_vcpus } = hypervisorOf(configuration);
+    const beyond = sizeBeyondLimits(configuration);
+    const memory = "memoryMiB" in size ? beyond.memoryMiB + size.memoryMiB : default_memory;
+    const vcpus = "cpus" in size ? Math.ceil(beyond.vcpus + size.cpus) : default_vcpus;
     const guest = guestProblems(tee, launch, file("firmware"), configuration);
     problems.push(...guest);
     if (tee === "snp" && !cpuModelsOf(build.flavour).includes(launch.cpuModel))

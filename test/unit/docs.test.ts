@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
+import { kataFacts } from "../../runtime/kata-versions.ts";
 
 // What the documents name is there. Whether it is true, only readers can tell.
 const clone = resolve(import.meta.dirname, "../..");
@@ -99,3 +100,14 @@ describe("the map of rooms in CONTRIBUTING.md", () => {
     expect(mapped.toSorted()).toEqual(folders(room).sort());
   });
 });
+
+test.each(["README.md", "docs/attestation.md", "docs/library.md"])(
+  "%s shows payloads whose launch values are computed",
+  (file) => {
+    const versions = [...text(file).matchAll(/payloads\/[\w-]+-kata-(?:go|rs)-([\d.]+)\.json/g)].map(
+      ([, version = ""]) => version,
+    );
+    expect(versions).not.toEqual([]);
+    expect(versions.filter((version) => !kataFacts(version).commandLineKnown)).toEqual([]);
+  },
+);

@@ -7,6 +7,7 @@ import { referenceValues } from "../../../measure/reference-values.ts";
 import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { hypervisorAnnotations, initdataAnnotation, policyAnnotation } from "../../../runtime/annotations.ts";
 import { decodeInitdata, policyDigest } from "../../../workload/initdata.ts";
+import { payloadsFor } from "../../campaigns/kata-payload.ts";
 import { record } from "../../recorded-program.ts";
 import { fixtureManifest } from "../runtime/fixtures.ts";
 
@@ -60,6 +61,28 @@ test("the template is ready for the runtime, and the card says what its pods are
   expect(card).toMatchObject({ handler, payload: manifest.name, policyDigest: policyDigest(rego) });
   expect(card.initdata.digest).toMatch(/^[0-9a-f]{64}$/);
   expect(card).not.toHaveProperty("rootHashes");
+});
+
+test.each([
+  ["kata-go", {}, "1500m", 3],
+  ["kata-go", { default_vcpus: 4 }, "1500m", 6],
+  ["kata-rs", {}, "1500m", 2],
+  ["kata-rs", { overhead_vcpus: 2 }, "1500m", 4],
+  // Of guests without limits, which the component does not make.
+  ["kata-rs", { default_vcpus: 4 }, "1500m", 2],
+])("with %s and %j, a limit of %s makes a guest with %i vCPUs", async (flavour, hypervisor, cpu, vcpus) => {
+  const [payload] = payloadsFor({ flavour, kataVersion: "4.1.0" });
+  const given = args({ manifest: payload?.manifest ?? manifest, kata: { hypervisor }, template: template(cpu) });
+  const { card } = await workload(given);
+  expect(Object.values(card.reference.snp).map((row) => Object.keys(row))).toEqual([[`${vcpus}`]]);
+});
+
+test("a template that names another class of the handler keeps it", async () => {
+  const classNames = ["contrast-cc-metal-qemu-snp-1a2b3c4d"];
+  const { spec } = template("1");
+  const named = { spec: { ...spec, runtimeClassName: classNames[0] } };
+  const made = (await workload(args({ classNames, template: named }))).template;
+  expect(made).toMatchObject({ spec: { runtimeClassName: classNames[0] } });
 });
 
 test("the reference row is the one for the vCPUs that the limits add up to", async () => {

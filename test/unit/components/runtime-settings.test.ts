@@ -67,6 +67,19 @@ describe("settings of a runtime", () => {
     expect(mebibytes(own) - mebibytes(plain)).toBe(1536 - 512);
   });
 
+  test.each([
+    ["kata-go", { default_memory: 1536 }, 1024],
+    ["kata-rs", { overhead_memory: 1536 }, 1024],
+    ["kata-rs", { default_memory: 1536 }, 0],
+    ["kata-rs", { overhead_memory: 256, default_memory: 1536 }, -256],
+  ])("with %s and %j, pods are charged %i MiB more", async (fixture, hypervisor, more) => {
+    const charged = async (changes: Partial<RuntimeArgs>) => {
+      const [first] = inputsOf<Class>(await planOf([runtime(fixture, changes)]), ":RuntimeClass");
+      return Number.parseInt(first?.overhead.podFixed.memory ?? "", 10);
+    };
+    expect((await charged({ kata: { hypervisor } })) - (await charged({}))).toBe(more);
+  });
+
   test("an overhead of one's own stays", async () => {
     const plan = await planOf([
       runtime("kata-go", { kata: { hypervisor: { default_memory: 1536 } }, overhead: { memory: "3Gi" } }),

@@ -2,12 +2,16 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { offersBootFiles, takesBootFiles } from "../../../measure/boot-files.ts";
 import { FormatError, guidBytes, sha384, sourceOf, toHex, View } from "../../../measure/bytes.ts";
+import { launchValues } from "../../../measure/launch-values.ts";
 import { unpackLzma } from "../../../measure/lzma.ts";
 import { authenticode } from "../../../measure/pe.ts";
 import { referenceValues } from "../../../measure/reference-values.ts";
+import { measuredRuntime } from "../../../measure/runtime.ts";
 import { extendRtmr, rtmr1, rtmrs } from "../../../measure/tdx.ts";
 import { contrastReferenceValues, trusteeReferenceValues } from "../../../measure/verifier-formats.ts";
+import { judgeSettings } from "../../../runtime/kata-overrides.ts";
 import { measurementInputs } from "../../../runtime/measurement-inputs.ts";
+import { payloadsFor } from "../../campaigns/kata-payload.ts";
 import { fileSource, firmware, podVm, problemsOf } from "./pod-vm.ts";
 import { expected, sum, vector } from "./vectors.ts";
 
@@ -239,4 +243,24 @@ describe("what Trustee's policy compares with one value", () => {
       "snp_smt_allowed",
     ]);
   });
+});
+
+test.each([
+  ["default_memory", 2048, false],
+  ["default_bridges", 3, false],
+  ["enable_iommu", true, false],
+  ["default_vcpus", 2, true],
+  ["block_device_aio", "native", true],
+])("an RTMR0 that was given is not that of guests with another %s", (key, value, stays) => {
+  const platform = "metal-qemu-tdx";
+  const [payload] = payloadsFor({ flavour: "kata-go", kataVersion: "4.1.0" });
+  const tdx = payload?.manifest.measurement?.tdx;
+  if (payload === undefined || tdx === undefined) throw new Error("the payload has a firmware with TDX");
+  const rtmr0 = "ab".repeat(48);
+  const measurement = { ...payload.manifest.measurement, tdx: { ...tdx, rtmr0: { "2": rtmr0 } } };
+  const given = { ...payload.manifest, measurement };
+  const { changes } = judgeSettings({ platform, manifest: given }, { kata: { hypervisor: { [key]: value } } });
+  const values = launchValues(measuredRuntime({ platform, manifest: given, changes }));
+  expect(values["RTMR0, 2 vCPUs"]).toBe(stays ? rtmr0 : undefined);
+  if (!stays) expect(values.RTMR0).toMatch(/^not predictable: /);
 });

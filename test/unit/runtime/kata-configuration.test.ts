@@ -1,7 +1,7 @@
 // An independent reader: the product itself reads TOML with smol-toml.
 import toml from "@iarna/toml";
 import { describe, expect, test } from "vitest";
-import { deriveRuntime } from "../../../measure/runtime.ts";
+import { deriveRuntime, measuredRuntime } from "../../../measure/runtime.ts";
 import { initdataAnnotation } from "../../../runtime/annotations.ts";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
 import type { GuestImage } from "../../../runtime/manifest.ts";
@@ -123,21 +123,21 @@ describe("Kata configuration", () => {
     expect(deriveRuntime({ ...rs, distribution: "k0s" })).toEqual(deriveRuntime(rs));
   });
 
-  test("a guest is as large under either runtime as the pod's price and its reference values say", () => {
+  test("a guest is as large as its Kata makes it, and as the pod's price and its reference values say", () => {
     for (const [fixture, kataVersion] of versionsOf) {
       for (const platform of ["metal-qemu-snp", "metal-qemu-tdx-gpu"] as const) {
         const { measurement: _, ...manifest } = fixtureManifest(fixture);
-        const { kataConfig } = deriveRuntime({ platform, manifest: { ...manifest, kataVersion } });
-        const { qemu } = parsed(kataConfig.content).hypervisor as { qemu: Record<string, number> };
+        const { spec, beyondLimits } = measuredRuntime({ platform, manifest: { ...manifest, kataVersion } });
+        const { qemu } = parsed(spec.kataConfig.content).hypervisor as { qemu: Record<string, number> };
         const { default_vcpus = 0, default_memory = 0, overhead_vcpus, overhead_memory } = qemu;
         const costs = podCosts(platforms[platform], manifest.flavour);
         expect(costs.overheadMiB - costs.guestMemoryMiB).toBeGreaterThanOrEqual(170);
-        for (const limit of [0.001, 0.5, 1, 1.5, 2, 7.25]) {
-          // Go: virtcontainers' static sizing; runtime-rs: initial_size.rs, which rounds the limit up before it adds.
+        for (const limit of [0.01, 0.5, 0.6, 0.601, 1, 1.5, 1.6, 2, 7.25, 7.6]) {
+          // Go: virtcontainers' static sizing; runtime-rs: initial_size.rs, in single precision.
           const vcpus =
             overhead_vcpus === undefined
               ? Math.ceil(default_vcpus + limit)
-              : Math.ceil(Math.max(1, overhead_vcpus + Math.ceil(limit)));
+              : Math.ceil(Math.max(1, Math.fround(Math.fround(overhead_vcpus) + Math.fround(limit))));
           const template = {
             spec: {
               containers: [
@@ -149,11 +149,16 @@ describe("Kata configuration", () => {
               ],
             },
           };
-          const options = { handler: "h", podAnnotations: [initdataAnnotation], guestPull: true };
+          const options = {
+            ...{ handler: "h", podAnnotations: [initdataAnnotation], guestPull: true },
+            vcpusBeyondLimits: beyondLimits.vcpus,
+          };
           const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy" } };
           expect(prepareWorkload(template, { ...options, initdata }).vcpus, `${fixture} ${limit}`).toBe(vcpus);
         }
-        expect(overhead_memory ?? default_memory).toBe(costs.guestMemoryMiB);
+        expect([overhead_memory ?? default_memory, beyondLimits.memoryMiB]).toEqual([
+          ...[costs.guestMemoryMiB, costs.guestMemoryMiB],
+        ]);
       }
     }
   });

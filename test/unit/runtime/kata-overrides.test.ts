@@ -226,6 +226,46 @@ describe("wrong use", () => {
       ],
     ],
     [
+      "no time to wait",
+      { kata: { agent: { dial_timeout: 0 }, runtime: { create_container_timeout: 0 } } },
+      [
+        "kata.agent.dial_timeout is 0, expected more than 0.",
+        "kata.runtime.create_container_timeout is 0, expected more than 0.",
+      ],
+    ],
+    [
+      "no time to wait for runtime-rs",
+      { kata: { agent: { dial_timeout_ms: 0, reconnect_timeout_ms: 0 } } },
+      [
+        "kata.agent.dial_timeout_ms is 0, expected more than 0.",
+        "kata.agent.reconnect_timeout_ms is 0, expected more than 0.",
+      ],
+      fixtureManifest("kata-rs"),
+    ],
+    [
+      "what verifiers see or weakens, of a Kata that nobody here has looked at",
+      {
+        kata: {
+          hypervisor: { default_memory: 1024, kernel_params: "quiet", block_device_aio: "native" },
+          agent: { debug_console_enabled: true },
+        },
+        acknowledgedWeakenings: ["agent.debug_console_enabled"],
+        guestProxy: { https: "http://p.example:3128" },
+      },
+      [
+        ...[
+          "kata.hypervisor.default_memory",
+          "kata.agent.debug_console_enabled",
+          "kata.hypervisor.kernel_params",
+          "guestProxy",
+        ].map(
+          (path) =>
+            `${path} cannot be set: Kata 5.0.0 is newer than 4.3.0, the newest that is known here, and nobody has looked at what it does to guests there. Remove it, or lock a Kata that is known.`,
+        ),
+      ],
+      { ...go, kataVersion: "5.0.0" },
+    ],
+    [
       "no word of Kata's",
       hypervisor({ block_device_aio: "fast" }),
       ['kata.hypervisor.block_device_aio is "fast". Allowed: threads, native, io_uring.'],

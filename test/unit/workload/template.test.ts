@@ -7,7 +7,7 @@ const image = `registry.example/app@sha256:${"a1".repeat(32)}`;
 const handler = "contrast-cc-metal-qemu-snp-01234567";
 const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy\n" } };
 const podAnnotations = [initdataAnnotation, `${hypervisorAnnotations}snp_id_block_Milan`];
-const options = { handler, initdata, podAnnotations, guestPull: true };
+const options = { handler, initdata, podAnnotations, guestPull: true, vcpusBeyondLimits: 1 };
 const container = (name: string, cpu: string | number, more: object = {}) => ({
   name,
   image,
@@ -67,6 +67,15 @@ test.each([
     ),
   };
   expect(prepareWorkload({ spec }, options).vcpus).toBe(vcpus);
+});
+
+test("limits are rounded up only after they are added to what the guest has without them", () => {
+  const vcpusOf = (cpu: string, vcpusBeyondLimits: number) =>
+    prepareWorkload({ spec: { containers: [container("web", cpu)] } }, { ...options, vcpusBeyondLimits }).vcpus;
+  expect(["100m", "600m", "601m", "1", "1.5", "1.6", "1.7"].map((cpu) => vcpusOf(cpu, 0.4))).toEqual([
+    ...[1, 1, 2, 2, 2, 2, 3],
+  ]);
+  expect(["1", "1.5"].map((cpu) => vcpusOf(cpu, 2))).toEqual([3, 4]);
 });
 
 test("requests and limits are equal by value, not by spelling", () => {
@@ -221,5 +230,15 @@ test("on AKS every image's layers are known by their roots", () => {
   expect(prepareWorkload({ spec }, aks).rootHashes).toBeUndefined();
   expect(() => prepareWorkload({ spec }, { ...aks, layers: { [image]: [] } })).toThrow(
     `layers has no root hashes of ${other}, the image of init: compute them with measure layers.`,
+  );
+});
+
+test("a template may name its class by a further name of the handler, which stays", () => {
+  const of = (runtimeClassName: string) =>
+    prepareWorkload({ spec: { runtimeClassName, containers: [container("web", "1")] } }, named).template.spec;
+  const named = { ...options, classNames: ["contrast-cc-metal-qemu-snp-1a2b3c4d"] };
+  expect(of("contrast-cc-metal-qemu-snp-1a2b3c4d").runtimeClassName).toBe("contrast-cc-metal-qemu-snp-1a2b3c4d");
+  expect(() => of("other")).toThrow(
+    `spec.runtimeClassName is "other", expected "${handler}", "contrast-cc-metal-qemu-snp-1a2b3c4d" or nothing.`,
   );
 });

@@ -33,6 +33,14 @@ const existing = { pool: { name: "cc", existing: true } };
 
 const ofTheStack: Case[] = [
   [
+    "a proof with a GPU, of which the kubelet knows nothing",
+    withGroup({ runtimes: [{ ...snp, platform: "metal-qemu-snp-gpu" }], verifySandbox: true }),
+    {
+      "groups.workers.verifySandbox":
+        "cannot pass with metal-qemu-snp-gpu: Kata asks the kubelet for the GPUs of each pod, and the kubelet does not know the proof's. Remove it; runtimes without a GPU can keep it in a group with nodes of their own.",
+    },
+  ],
+  [
     "the local image elsewhere",
     stack({ installerImage: "local" }),
     {

@@ -320,6 +320,14 @@ describe("the Kata of a runtime", () => {
     ]);
   });
 
+  test("a Kata that is newer than those that are known", () => {
+    const states = runtimeStep({}, { [next.handler]: { ...fresh, kataVersion: "5.0.0" } });
+    const steps = groupSteps({ runtimes: [] }, { runtimes: [next] });
+    expect(linesOf(summaryOf(...steps, states), "Runtimes").join()).toContain(
+      "known: That is newer than 4.3.0, the newest",
+    );
+  });
+
   test("of what goes there is nothing to say", () => {
     expect(kataLines(runtimeStep({ [go.handler]: old }, undefined))).toEqual([]);
   });

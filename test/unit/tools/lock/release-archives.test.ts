@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { measuredRuntime } from "../../../../measure/runtime.ts";
+import { kataFacts, newestKata, oldestKata } from "../../../../runtime/kata-versions.ts";
+import type { PlatformName } from "../../../../runtime/spec.ts";
+import { isAtLeast } from "../../../../runtime/version.ts";
 import { openArchives } from "../../../../tools/lock/archives.ts";
 import { lockPayload } from "../../../../tools/lock/lock.ts";
 import { completeEntries } from "../../../../tools/oci/layer.ts";
@@ -26,13 +29,14 @@ async function archive(name: string, parts: Record<string, string | Buffer>): Pr
     ...Object.fromEntries(
       ["", "-snp-experimental"].flatMap((build) => [
         [`bin/qemu-system-x86_64${build}`, `QEMU${build}`],
-        ...["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"].map((rom) => [
+        ...["bios-256k.bin", "efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"].map((rom) => [
           `share/kata-qemu${build}/qemu/${rom}`,
           rom,
         ]),
       ]),
     ),
     "share/ovmf/AMDSEV.fd": firmware(),
+    "share/ovmf/OVMF.inteltdx.fd": firmware(),
     "share/kata-containers/vmlinuz.container": kernel(),
     "share/kata-containers/vmlinuz-nvidia-gpu.container": kernel("6.18.1-nvidia-gpu"),
     ...parts,
@@ -55,6 +59,8 @@ const goParts = {
   [guest("kata-containers-confidential.img")]: base.image,
   [guest("root_hash_confidential.txt")]: `${base.verityParams}\n`,
   "share/defaults/kata-containers/configuration-qemu-snp.toml": template("cgroup_no_v1=all"),
+  "share/defaults/kata-containers/configuration-qemu-tdx.toml": template("tdx=of-its-own"),
+  "share/defaults/kata-containers/configuration-qemu-coco-dev.toml": template("dev=of-its-own"),
 };
 const rsParts = {
   "runtime-rs/bin/containerd-shim-kata-v2": "Rust shim",
@@ -67,6 +73,8 @@ const rsParts = {
   [guest("kata-containers-nvidia-gpu-extension.img")]: gpu.image,
   [guest("root_hash_nvidia-gpu-extension.txt")]: `${gpu.verityParams}\n`,
   "share/defaults/kata-containers/runtime-rs/configuration-qemu-snp-runtime-rs.toml": template("cgroup_no_v1=all"),
+  "share/defaults/kata-containers/runtime-rs/configuration-qemu-tdx-runtime-rs.toml": template("tdx=of-its-own"),
+  "share/defaults/kata-containers/runtime-rs/configuration-qemu-coco-dev-runtime-rs.toml": template("dev=of-its-own"),
   "share/defaults/kata-containers/runtime-rs/configuration-qemu-nvidia-gpu-snp-runtime-rs.toml":
     template("nvrc.smi.srs=1"),
 };
@@ -75,7 +83,7 @@ async function lockOf(
   flavour: "kata-go" | "kata-rs",
   kataVersion: string,
   parts: Record<string, string | Buffer>,
-  platform: "metal-qemu-snp" | "metal-qemu-snp-gpu" = "metal-qemu-snp",
+  platform: PlatformName = "metal-qemu-snp",
 ) {
   const said: string[] = [];
   const progress = (line: string) => void said.push(line);
@@ -104,9 +112,11 @@ async function lockOf(
 }
 
 test.each([
-  ["3.30.0", { ...goParts }],
+  ["3.30.0", goParts],
+  ["3.32.0", goParts],
   ["4.0.0", { ...goParts, ...rsParts }],
-  ["4.1.0", { ...goParts }],
+  ["4.1.0", goParts],
+  [newestKata, goParts],
 ])(
   "Kata %s: the Go runtime's whole image, by the plain QEMU, with the release's own parameters",
   async (version, parts) => {
@@ -118,13 +128,16 @@ test.each([
       kernelVerityParams: base.verityParams,
     });
     const { inputs } = measuredRuntime({ platform: "metal-qemu-snp", manifest });
-    expect(inputs?.commandLine).toMatch(/ agent\.launch_process_timeout=6 cgroup_no_v1=all$/);
+    if (kataFacts(version).commandLineKnown)
+      expect(inputs?.commandLine).toMatch(/ agent\.launch_process_timeout=6 cgroup_no_v1=all$/);
+    else expect(inputs?.commandLine).toBeUndefined();
   },
 );
 
 test.each([
   ["4.0.0", { ...goParts, ...rsParts }],
   ["4.1.0", rsParts],
+  [newestKata, rsParts],
 ])("Kata %s: runtime-rs' base image and extension, both bound to the launch", async (version, parts) => {
   const { manifest, payload, said } = await lockOf("kata-rs", version, parts);
   expect(await readFile(join(payload, "files/bin/containerd-shim-contrast-cc-v2"), "utf8")).toBe("Rust shim");
@@ -135,15 +148,35 @@ test.each([
     extensions: [{ name: "coco", verity: { rootHash: coco.root } }],
   });
   const { inputs } = measuredRuntime({ platform: "metal-qemu-snp", manifest });
-  expect(inputs?.commandLine?.endsWith(` kata.extension.coco.verity_params=${coco.verityParams} console=hvc0`)).toBe(
-    true,
-  );
+  const end = ` kata.extension.coco.verity_params=${coco.verityParams} console=hvc0`;
+  expect(inputs?.commandLine?.endsWith(end)).toBe(kataFacts(version).commandLineKnown ? true : undefined);
   expect(said.join()).not.toContain("newer");
   const other = structuredClone(manifest);
   for (const file of other.files) if (file.path === path) file.sha256 = "0".repeat(64);
   expect(() => measuredRuntime({ platform: "metal-qemu-snp", manifest: other })).toThrow(
     `The extension coco (${path}) has the SHA-256 ${"0".repeat(64)}, but`,
   );
+});
+
+const others = (["metal-qemu-tdx", "metal-qemu-insecure"] as const).flatMap((platform) =>
+  ["3.30.0", "3.32.0", "4.0.0", "4.1.0", newestKata].flatMap((version) =>
+    (["kata-go", "kata-rs"] as const).flatMap((flavour) =>
+      flavour === "kata-rs" && !isAtLeast(version, oldestKata.rs) ? [] : [[platform, flavour, version] as const],
+    ),
+  ),
+);
+test.each(others)("%s, %s %s: firmware, ROMs and parameters of the platform", async (platform, flavour, version) => {
+  const { manifest, payload } = await lockOf(flavour, version, flavour === "kata-go" ? goParts : rsParts, platform);
+  expect(await readFile(join(payload, "files/bin/qemu-system-x86_64"), "utf8")).toBe("QEMU");
+  const roms = manifest.files.flatMap(({ role, path }) => (role === "vmm-data" ? [path.split("/").at(-1)] : []));
+  const insecure = platform === "metal-qemu-insecure";
+  expect(roms.toSorted()).toEqual([
+    ...(insecure ? ["bios-256k.bin"] : []),
+    ...["efi-virtio.rom", "kvmvapic.bin", "linuxboot_dma.bin"],
+  ]);
+  expect(manifest.files.some(({ role }) => role === "firmware")).toBe(!insecure);
+  expect(manifest.guest?.kernelParams).toBe(insecure ? "dev=of-its-own" : "tdx=of-its-own");
+  expect(measuredRuntime({ platform, manifest }).spec.platform).toBe(platform);
 });
 
 test("with a GPU: the experimental QEMU, two extensions, the GPU's parameters", async () => {
