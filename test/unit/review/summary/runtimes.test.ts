@@ -302,14 +302,13 @@ describe("the Kata of a runtime", () => {
 
   test("a new one: version, build, and what is known of it; one that stays: what the stack still puts up with", () => {
     const states = runtimeStep({ [go.handler]: old }, { [go.handler]: old, [next.handler]: fresh });
-    const lines = kataLines(...groupSteps({ runtimes: [go] }, { runtimes: [go, next] }), states);
-    // Their order is that of the handlers, whose digests change with what is rendered.
-    const expected = [
-      `known: \`${go.handler}\` still has a known hole that the stack acknowledges: \`GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts  this \\u{202e}.\``,
-      `known: \`${next.handler}\` holds Kata \`4.1.0\` (\`upstream Kata's Go runtime\`).`,
-      `known: Of the known holes of its Kata, \`${next.handler}\` leaves no way to use these: \`CVE-1: that is off.\` \`CVE-2: so is that.\``,
-    ];
-    expect(lines.toSorted()).toEqual(expected.toSorted());
+    expect(kataLines(...groupSteps({ runtimes: [go] }, { runtimes: [go, next] }), states).toSorted()).toEqual(
+      [
+        `known: \`${go.handler}\` still has a known hole that the stack acknowledges: \`GHSA-fmg6-v47x-52wr (CVE-2026-77176): The host mounts  this \\u{202e}.\``,
+        `known: \`${next.handler}\` holds Kata \`4.1.0\` (\`upstream Kata's Go runtime\`).`,
+        `known: Of the known holes of its Kata, \`${next.handler}\` leaves no way to use these: \`CVE-1: that is off.\` \`CVE-2: so is that.\``,
+      ].toSorted(), // their order is that of the handlers, whose digests change
+    );
   });
 
   test("an acknowledgement that comes with a new runtime", () => {
