@@ -1,4 +1,6 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+import { cacheDirectory } from "./tools/programs/cache.ts";
 
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
 
@@ -7,7 +9,7 @@ const onHost = [
   "test/unit/components/{bare-metal-scripts,host-check,injection}.test.ts",
   "test/unit/node-installer/host/**/*.test.ts",
   "test/unit/node-installer/{commands/commands,install/faults}.test.ts",
-  "test/unit/review/workflows.test.ts",
+  "test/unit/review/{workflows,manifests-workflows}.test.ts",
   "test/unit/stand-ins/ssh.test.ts",
   "test/unit/tools/**/*.test.ts",
 ];
@@ -16,9 +18,11 @@ const onHost = [
  * The layers of the test command, cheapest first. The unit layer is two projects: `unit` runs on every platform, `host`
  * needs Linux. Engine tests are chains of processes that wait for each other: three files at a time keep two cores busy.
  * Cluster tests mostly wait for nodes: several files run at a time, each with its own cluster; the file that compares the
- * machine before and after runs alone. Time limits are only there to end what hangs.
+ * machine before and after runs alone. Time limits are only there to end what hangs. How long each file took is remembered
+ * outside the clone: the longest begin first, so that none of them ends alone.
  */
 export default defineConfig({
+  cacheDir: join(cacheDirectory(), "vitest"),
   test: {
     reporters: ["default"],
     projects: [

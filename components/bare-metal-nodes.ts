@@ -1,6 +1,8 @@
+import { Command as LocalCommand } from "@pulumi/command/local/command.js";
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
+import { canonicalJson, sha256 } from "../runtime/canonical.ts";
 import { bareMetalNodesCard } from "../runtime/cards.ts";
 import { type CommandPurpose, commandName } from "../runtime/names.ts";
 import { platforms } from "../runtime/platforms.ts";
@@ -11,6 +13,7 @@ import { applied, checkArguments, input, inputs, type Shape, WrongArguments } fr
 import { joinScript, prepareScript, registryScript, unprepareScript, unregistryScript } from "./bare-metal-scripts.ts";
 import { outdated } from "./config/certificates.ts";
 import { processors } from "./config/group-rules.ts";
+import { fingerprintOf } from "./config/host-keys.ts";
 import { imageReference } from "./config/image-reference.ts";
 import { nodeName } from "./config/kubernetes-names.ts";
 import { listedTwice } from "./config/overlap.ts";
@@ -18,6 +21,7 @@ import { registryCa, secret } from "./config/registry-schema.ts";
 import { groupSchema, host, privateKey, user } from "./config/schema.ts";
 import { checkScript } from "./host-check.ts";
 import { onlyHosts } from "./known-group.ts";
+import { commandInterpreter, packageCommand } from "./package-command.ts";
 import type { DistributionName, OnDestroy, PlatformName } from "./words.ts";
 
 /** A host that is reached over SSH. */
@@ -168,43 +172,62 @@ export class BareMetalNodes extends pulumi.ComponentResource {
       user,
       privateKey: pulumi.secret(args.privateKey),
       hostKey: host.hostKey,
-      // A minute in total: a host that does not answer is reported, not waited for.
+      // Whether the host answers at all is known by then.
       dialErrorLimit: 4,
       perDialTimeout: 15,
     };
-    const run = (concern: CommandPurpose, verbs: Verbs, after: pulumi.Resource[]) =>
-      new Command(
+    // Scripts are passed on standard input, so that their diffs are by line and the command stays the same.
+    const check = { create: "sh -s", stdin: checkScript(requirements, distribution) };
+    const prepare = {
+      create: "sh -s",
+      stdin: prepareScript(requirements, distribution),
+      delete: unprepareScript(distribution),
+    };
+    const concerns: [CommandPurpose, Verbs][] = [
+      ["prepare", prepare],
+      ["check", check],
+    ];
+    if (registryCa !== undefined) {
+      const registry = applied(image, registryOf);
+      const stdin = applied([registry, registryCa] as const, ([host, pem]) => registryScript(host, pem));
+      concerns.push(["registry", { create: "sh -s", stdin, delete: applied(registry, unregistryScript) }]);
+    }
+    if (joinCommand !== undefined)
+      concerns.push(["join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }]);
+
+    // What the stack has recorded of a dead host stays as it is, verbs included.
+    const options = { parent: this, ...(dead && { ignoreChanges: ["*"] }) };
+    let before: pulumi.Resource = new LocalCommand(
+      `${parent}-${commandName(host.name, "reach")}`,
+      {
+        ...(!dead && { create: applied([host.address, host.port, host.hostKey] as const, awaitHost) }),
+        interpreter: commandInterpreter(),
+        // Not read by the command: whatever is run on the host next, this is run before.
+        environment: { HOST_COMMANDS: pulumi.secret(applied([connection, concerns], digest)) },
+        addPreviousOutputInEnv: false,
+      },
+      options,
+    );
+    for (const [concern, verbs] of concerns)
+      before = new Command(
         `${parent}-${commandName(host.name, concern)}`,
         // sshd accepts no environment variables by default. A command without verbs connects to nothing: a dead host's
         // command that never ran is registered like that, and a later update runs it.
         { connection, addPreviousOutputInEnv: false, ...(!dead && asRoot(user, verbs)) },
         {
-          parent: this,
+          ...options,
           aliases: formerly(commandName(host.name, concern)),
-          dependsOn: after,
-          // What the stack has recorded of a dead host stays as it is, verbs included.
-          ...(dead && { ignoreChanges: ["*"] }),
+          dependsOn: before,
           ...((dead || onDestroy === "leave") && { retainOnDelete: true }),
         },
       );
-
-    // Scripts are passed on standard input, so that their diffs are by line and the command stays the same.
-    const prepare = run(
-      "prepare",
-      { create: "sh -s", stdin: prepareScript(requirements, distribution), delete: unprepareScript(distribution) },
-      [],
-    );
-    const check = run("check", { create: "sh -s", stdin: checkScript(requirements, distribution) }, [prepare]);
-    const before = [check];
-    if (registryCa !== undefined) {
-      const registry = applied(image, registryOf);
-      const stdin = applied([registry, registryCa] as const, ([host, pem]) => registryScript(host, pem));
-      before.push(run("registry", { create: "sh -s", stdin, delete: applied(registry, unregistryScript) }, [check]));
-    }
-    if (joinCommand !== undefined)
-      run("join", { create: joinScript(distribution), stdin: pulumi.secret(joinCommand) }, before);
   }
 }
+
+const awaitHost = ([address, port, hostKey]: readonly [string, number, string]): string =>
+  packageCommand("await-host", ...["--address", address, "--port", `${port}`, "--fingerprint", fingerprintOf(hostKey)]);
+
+const digest = (value: unknown): string => sha256(canonicalJson(value));
 
 interface Verbs {
   create: string;

@@ -15,8 +15,6 @@ export interface Cluster {
   registry?: pulumi.Output<string>;
   /** Set if the cluster is ours: what is in it is removed with it. */
   owner?: pulumi.Resource;
-  /** Set if no cluster is contacted: the directory that manifests are written to. */
-  manifests?: string;
 }
 
 export function connectCluster(configuration: ClusterConfiguration): Cluster {
@@ -50,12 +48,6 @@ export function connectCluster(configuration: ClusterConfiguration): Cluster {
       const kubeconfig = aksKubeconfig({ resourceGroup, cluster: name, credentials }, { provider: azure });
       const kubernetes = provider(aksIdentifier(subscriptionId, resourceGroup, name), kubeconfig);
       return { providers: [kubernetes, azure], kubeconfig };
-    }
-    case "yaml": {
-      const { directory } = configuration;
-      // The empty kubeconfig overrides the environment's KUBECONFIG, which the provider refuses together with a directory.
-      const writer = new Provider("kubernetes", { renderYamlToDirectory: directory, kubeconfig: "" });
-      return { providers: [writer], manifests: directory };
     }
   }
 }

@@ -1,28 +1,19 @@
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { idBlockAnnotations } from "../measure/id-block.ts";
 import { valuesOf } from "../measure/launch-values.ts";
-import { type MeasuredRuntime, measuredRuntime } from "../measure/runtime.ts";
+import { measuredRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";
 import { type ReferenceTable, referenceTable } from "../measure/verifier-formats.ts";
-import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { confidentialWorkloadCard } from "../runtime/cards.ts";
-import { readsRegistryInInitdata } from "../runtime/derive.ts";
-import type { GuestRegistry } from "../runtime/guest-registry.ts";
 import { judgeSettings } from "../runtime/kata-overrides.ts";
 import { platforms } from "../runtime/platforms.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import { distributionNames } from "../runtime/spec.ts";
-import { withGuestRegistry } from "../workload/initdata.ts";
-import {
-  type LayerRoot,
-  type PodTemplate,
-  type PreparedWorkload,
-  type Problem,
-  prepareWorkload,
-  UnfitWorkload,
-  type WorkloadOptions,
-} from "../workload/template.ts";
+import { initdataOf } from "../workload/earlier-output.ts";
+import { type Problem, UnfitWorkload } from "../workload/problems.ts";
+import { workloadOptions } from "../workload/runtime-options.ts";
+import { type PreparedWorkload, prepareWorkload, type WorkloadOptions } from "../workload/template.ts";
+import { acknowledgeable } from "../workload/traps.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
 import { registryMistakes } from "./config/guest-registry.ts";
 import type { Mistake } from "./config/mistakes.ts";
@@ -127,8 +118,12 @@ export interface ConfidentialWorkloadArgs {
    * @example { spec: { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] } }
    */
   template: pulumi.Input<pulumi.Inputs>;
-  /** Policy and data files for the guest; on AKS only the policy. The host can read them. */
-  initdata: pulumi.Input<InitdataArgs>;
+  /**
+   * Policy and data files for the guest; on AKS only the policy. The host can read them.
+   *
+   * @default what the template's own annotation holds, such as one that `contrast-runtime workload` made
+   */
+  initdata?: pulumi.Input<InitdataArgs> | undefined;
   /**
    * Initdata without "policy.rego" is refused unless this is true: then the policy in the guest's image decides, and the
    * one in upstream Kata's lets the host run programs in the containers. Nothing for AKS, where a policy is needed.
@@ -136,6 +131,13 @@ export interface ConfidentialWorkloadArgs {
    * @default false
    */
   withoutPolicy?: boolean | undefined;
+  /**
+   * Traps of the template that are known and wanted all the same, by the names that their refusals say.
+   *
+   * @default []
+   * @example ["exec", "sub-path"]
+   */
+  acknowledgedTraps?: string[] | undefined;
   /**
    * For AKS, and required there: the layers of every image of the template, by the image's reference, as
    * `contrast-runtime measure layers` prints them.
@@ -159,8 +161,9 @@ const confidentialWorkloadArgs = z.strictObject({
       algorithm: z.enum(Object.values(InitdataAlgorithm)),
       data: z.record(z.string(), input(z.string())),
     } satisfies Shape<InitdataArgs>),
-  ),
+  ).optional(),
   withoutPolicy: z.boolean().default(false),
+  acknowledgedTraps: z.array(z.enum(acknowledgeable)).default([]),
   layers: input(
     z.record(
       z.string(),
@@ -197,23 +200,25 @@ export class ConfidentialWorkload extends pulumi.ComponentResource {
       ([template, initdata, layers = {}]) =>
         prepare(
           `ConfidentialWorkload ${name}`,
-          template as PodTemplate,
+          template,
           workloadOptions(runtime, {
-            ...checked,
+            acknowledged: [...checked.acknowledgedTraps, ...(checked.withoutPolicy ? ["no-policy"] : [])],
+            classNames: checked.classNames,
+            distribution: checked.distribution,
             guestRegistry: withoutLogins(checked.guestRegistry),
-            initdata,
+            initdata: initdata ?? initdataOf(template) ?? { algorithm: "sha256", data: {} },
             layers,
           }),
         ),
     );
-    // Annotated because Pulumi's inferred type, which lifts every property, says less.
-    const prepared: pulumi.Output<PreparedWorkload> = pulumi.output(ready);
+    // Pulumi's inferred type, which lifts every property, says less; and of a template, which may have any, something else.
+    const prepared = pulumi.output(ready) as unknown as pulumi.Output<PreparedWorkload>;
     const card = {
       initdata: prepared.apply(({ initdata }) => initdata),
       policyDigest: prepared.apply(({ policyDigest }) => policyDigest),
       rootHashes: prepared.apply(({ rootHashes }) => rootHashes),
-      reference: prepared.apply(({ vcpus }) => {
-        const values = valuesOf(runtime, [vcpus]);
+      reference: prepared.apply(({ size }) => {
+        const values = valuesOf(runtime, [size.vcpus]);
         return values && referenceTable(values);
       }),
     };
@@ -253,9 +258,13 @@ function measured(component: string, given: z.output<typeof confidentialWorkload
 }
 
 /** @throws WrongArguments with the paths of the template's fields */
-function prepare(component: string, template: PodTemplate, options: WorkloadOptions): PreparedWorkload {
+function prepare(component: string, template: unknown, options: WorkloadOptions): PreparedWorkload {
   try {
-    return prepareWorkload(template, options);
+    const prepared = prepareWorkload(template, options);
+    // A name that is there for nothing would hide the trap that comes later.
+    const unused = (options.acknowledged ?? []).filter((name) => !prepared.acknowledged.some((used) => used === name));
+    if (unused.length > 0) throw new WrongArguments(component, unused.map(unusedMistake));
+    return prepared;
   } catch (error) {
     if (error instanceof UnfitWorkload) throw new WrongArguments(component, error.problems.map(argumentMistake));
     if (error instanceof Refusal)
@@ -266,39 +275,16 @@ function prepare(component: string, template: PodTemplate, options: WorkloadOpti
   }
 }
 
+const unusedMistake = (name: string): Mistake => ({
+  key: name === "no-policy" ? "withoutPolicy" : "acknowledgedTraps",
+  message:
+    name === "no-policy"
+      ? 'is true, but initdata.data has a "policy.rego": remove one of them.'
+      : `has "${name}", but there is none in the template: remove it.`,
+});
+
 /** Fields of a pod template are below the argument of that name; all others are arguments. */
 const argumentMistake = ({ field, message }: Problem): Mistake => ({
   key: /^(spec|metadata)\b/.test(field) ? `template.${field}` : field,
   message: `${message}.`,
 });
-
-type Given = Pick<WorkloadOptions, "initdata"> & { guestRegistry?: GuestRegistry | undefined } & {
-  withoutPolicy: boolean;
-  classNames: readonly string[];
-  layers: Record<string, LayerRoot[]>;
-};
-
-function workloadOptions(runtime: MeasuredRuntime, { layers, ...given }: Given): WorkloadOptions {
-  const { handler, containerd } = runtime.spec;
-  const { podAnnotations } = containerd;
-  const { host, snapshotter } = platforms[runtime.platform];
-  const hasIdBlocks = podAnnotations.some((name) => name.startsWith(`${hypervisorAnnotations}snp_id_block`));
-  const { withoutPolicy, classNames, guestRegistry } = given;
-  const initdata =
-    guestRegistry !== undefined && readsRegistryInInitdata(runtime)
-      ? withGuestRegistry(given.initdata, guestRegistry)
-      : given.initdata;
-  return {
-    handler,
-    classNames,
-    podAnnotations,
-    initdata,
-    withoutPolicy,
-    guestPull: host.guestPull,
-    vcpusBeyondLimits: runtime.beyondLimits.vcpus,
-    ...(snapshotter !== undefined && { layers }),
-    ...(hasIdBlocks && {
-      annotationsFor: (vcpus: number) => idBlockAnnotations(valuesOf(runtime, [vcpus])?.snp ?? []),
-    }),
-  };
-}

@@ -9,28 +9,25 @@ import { advisoryName } from "../runtime/advisories.ts";
 import { type ContrastRuntimeCard, contrastRuntimeCard } from "../runtime/cards.ts";
 import { type FlavourName, flavourTitles } from "../runtime/flavours.ts";
 import { cdhImage, imagePullerConfiguration, imagePullerKey } from "../runtime/guest-registry.ts";
-import type { GuestSize } from "../runtime/kata-configuration.ts";
 import { partOfLabel, systemNamespace } from "../runtime/names.ts";
 import { platforms, podCosts } from "../runtime/platforms.ts";
-import type { PlatformName } from "../runtime/spec.ts";
 import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, known, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
-import { defaults } from "./config/defaults.ts";
 import type { Derived } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
 import { registryMistakes } from "./config/guest-registry.ts";
 import { dockerConfiguration, registryCa } from "./config/registry-schema.ts";
 import { checkRuntimes } from "./config/runtime-rules.ts";
-import { classNames } from "./config/runtime-schema.ts";
+import { classNames, currentFor } from "./config/runtime-schema.ts";
 import { type CheckedGroup, type GroupArgs, groupArgs } from "./group.ts";
 import { type GuestRegistryArgs, guestRegistryArgs, withoutLogins } from "./guest-registry.ts";
 import { groupAmong, runtimesOf } from "./known-group.ts";
 import { GroupInstaller, type InstallationArgs, installationArgs } from "./node-installer.ts";
 import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
-import { type OverheadArgs, overheadArgs, RuntimeClasses } from "./runtime-classes.ts";
+import { charged, type OverheadArgs, overheadArgs, RuntimeClasses } from "./runtime-classes.ts";
 
 /** A runtime on the nodes of a group. */
 export interface RuntimeArgs extends PayloadArgs {
@@ -48,6 +45,14 @@ export interface RuntimeArgs extends PayloadArgs {
    * @example ["contrast-cc-metal-qemu-snp-1a2b3c4d"]
    */
   classNames?: string[] | undefined;
+  /**
+   * Names that new pods may say instead of the handler's own, which is written in their place when they are admitted: the
+   * runtime that they are resolved to. Needs Kubernetes 1.36. A handler has the same in all groups.
+   *
+   * @default []
+   * @example ["contrast-cc"]
+   */
+  currentFor?: string[] | undefined;
 }
 
 /** A node group: its nodes, which may be ours to create or prepare, and its runtimes. */
@@ -113,12 +118,14 @@ export interface InstalledRuntime {
   kataVersion: string;
   /** Further RuntimeClasses that lead to the handler, sorted. */
   classNames: string[];
+  /** Names that are resolved to it when a pod is admitted, sorted. */
+  currentFor: string[];
 }
 
 const nodeGroupArgs = z.strictObject({
   ...groupArgs,
   runtimes: z.array(
-    z.strictObject({ ...payloadArgs, overhead: overheadArgs, classNames } satisfies Shape<RuntimeArgs>),
+    z.strictObject({ ...payloadArgs, overhead: overheadArgs, classNames, currentFor } satisfies Shape<RuntimeArgs>),
   ),
   pool: aksCocoNodePoolArgs.optional(),
   ssh: z.strictObject(hostAccessArgs).optional(),
@@ -166,7 +173,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     }
 
     this.handlers = pulumi.output(handlers);
-    this.runtimes = pulumi.output(groups.flatMap(installedRuntimes));
+    this.runtimes = pulumi.output(installedRuntimes(groups));
     this.referenceValues = pulumi.output(referenceTables(groups));
     this.cdhImage = pulumi.output(cdhImage(withoutLogins(checked.guestRegistry) ?? {}));
     const { runtimes, referenceValues, cdhImage: image } = this;
@@ -190,6 +197,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
       overhead: charged(platform, manifest.flavour, beyondLimits, given.overhead),
       nodeSelector: podCosts(platforms[platform], manifest.flavour).podSelector,
       names: given.classNames,
+      currentFor: given.currentFor,
     }));
     return new RuntimeClasses(`${name}-classes`, { classes }, { parent: this, aliases: formerly("runtime-classes") });
   }
@@ -233,7 +241,10 @@ export class ContrastRuntime extends pulumi.ComponentResource {
     { image, registryCa }: Checked,
   ): { selection: Selection; made: pulumi.Resource[] } {
     const { pool, ssh, runtimes, ignoreNodes, onDestroy, distribution, nodeNames } = group;
-    const options = (former: string) => ({ parent: this, aliases: formerly(`${group.group}-${former}`) });
+    const options = (part: string) => ({
+      parent: this,
+      aliases: [...formerly(`${group.group}-${part}`), ...renamed(name, group, `-${part}`)],
+    });
     if (pool) {
       const made = new AksCocoNodePool(`${name}-${group.group}-pool`, pool, options("pool"));
       return { selection: selecting(group, made.nodeSelector), made: [made] };
@@ -272,10 +283,14 @@ export class ContrastRuntime extends pulumi.ComponentResource {
         ...(pullSecret && { pullSecret: pullSecretName }),
         ...(guestRegistry && { guestRegistry: guestRegistrySecretName }),
       },
-      { parent: this, dependsOn, aliases: formerly(group.group) },
+      { parent: this, dependsOn, aliases: [...formerly(group.group), ...renamed(name, group)] },
     );
   }
 }
+
+/** What a renamed group has is the same under another name: nothing of it is deleted, so that nothing is uninstalled. */
+const renamed = (name: string, group: Group, part = "") =>
+  group.formerly === undefined ? [] : formerly(`${name}-${group.formerly}${part}`);
 
 /** @throws WrongArguments before anything is registered */
 function derivedGroups(component: string, { groups, registryCa, guestRegistry }: Checked): Group[] {
@@ -301,26 +316,6 @@ function derivedGroups(component: string, { groups, registryCa, guestRegistry }:
   }
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
   return derived;
-}
-
-/**
- * The overhead of a class, which by itself knows its platform alone: a guest that begins with more or less memory charges
- * its pods so much more or less.
- */
-function charged(
-  platform: PlatformName,
-  flavour: string,
-  { memoryMiB }: GuestSize,
-  given: Group["runtimes"][number]["given"]["overhead"],
-): pulumi.Input<OverheadArgs> | undefined {
-  const { overheadMiB, guestMemoryMiB } = podCosts(platforms[platform], flavour);
-  const charges = overheadMiB - guestMemoryMiB + memoryMiB;
-  if (charges === platforms[platform].overheadMiB) return given;
-  return applied(given, (own) => ({
-    cpu: own?.cpu,
-    teeKeys: own?.teeKeys ?? defaults.teeKeys,
-    memory: own?.memory ?? `${charges}Mi`,
-  }));
 }
 
 type Selection = Pick<CheckedGroup, "nodeSelector" | "nodeNames">;
@@ -353,18 +348,23 @@ const unique = (groups: Group[]) => [
 
 const kataTitle = (flavour: string): string => flavourTitles[flavour as FlavourName];
 
-const installedRuntimes = ({ group, runtimes }: Group): InstalledRuntime[] =>
-  runtimes
-    .map(({ platform, manifest, spec: { handler }, given }) => ({
-      group,
-      handler,
-      platform,
-      payload: manifest.name,
-      kata: kataTitle(manifest.flavour),
-      kataVersion: manifest.kataVersion,
-      classNames: given.classNames.toSorted(),
-    }))
-    .sort(byHandler);
+const installedRuntimes = (groups: Group[]): InstalledRuntime[] =>
+  groups
+    .toSorted((a, b) => (a.group < b.group ? -1 : 1))
+    .flatMap(({ group, runtimes }) =>
+      runtimes
+        .map(({ platform, manifest, spec: { handler }, given }) => ({
+          group,
+          handler,
+          platform,
+          payload: manifest.name,
+          kata: kataTitle(manifest.flavour),
+          kataVersion: manifest.kataVersion,
+          classNames: given.classNames.toSorted(),
+          currentFor: given.currentFor.toSorted(),
+        }))
+        .sort(byHandler),
+    );
 
 function referenceTables(groups: Group[]): Record<string, ReferenceTable> {
   const tables = unique(groups).flatMap((runtime) => {

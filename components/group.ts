@@ -68,13 +68,69 @@ export interface TolerationArgs {
   effect?: pulumi.Input<string> | undefined;
 }
 
+/** CPU and memory of a container, as Kubernetes quantities. */
+export interface ResourceAmounts {
+  /**
+   * Whole or decimal CPUs, or thousandths.
+   *
+   * @default none
+   * @example "250m"
+   */
+  cpu?: string | undefined;
+  /**
+   * Bytes, or with a unit.
+   *
+   * @default none
+   * @example "256Mi"
+   */
+  memory?: string | undefined;
+}
+
+/** What a cluster's rules want of the installers' pods. */
+export interface InstallerPodArgs {
+  /**
+   * Labels of the pods, beside their own.
+   *
+   * @default {}
+   * @example { "example.com/cost-centre": "platform" }
+   */
+  labels?: Record<string, string> | undefined;
+  /**
+   * Annotations of the pods.
+   *
+   * @default {}
+   * @example { "sidecar.istio.io/inject": "false" }
+   */
+  annotations?: Record<string, string> | undefined;
+  /**
+   * What the installer's container requests.
+   *
+   * @default { cpu: "20m", memory: "96Mi" }
+   */
+  requests?: ResourceAmounts | undefined;
+  /**
+   * What the installer's container may use. The page cache of payloads that are copied counts as memory.
+   *
+   * @default none
+   */
+  limits?: ResourceAmounts | undefined;
+}
+
 /** What a group of nodes is, whoever prepares them: nodes that share one distribution and one list of runtimes. */
 export interface GroupArgs {
   /**
    * The node group's name: a lower-case DNS label of at most 40 characters. Plain, because it is part of the name of
-   * everything in the cluster and of the nodes' journals. Never renamed.
+   * everything in the cluster and of the nodes' journals. To rename it, give `formerly`, too.
    */
   group: string;
+  /**
+   * The group's former name. Nodes that belong to a group of that name become this one's: nothing else changes on them. Keep
+   * it until every node has been Ready since. Plain, because it is part of the install spec.
+   *
+   * @default none
+   * @example "workers"
+   */
+  formerly?: string | undefined;
   /** How the nodes run containerd. */
   distribution: DistributionArgs;
   /**
@@ -125,11 +181,25 @@ export interface GroupArgs {
    */
   tolerations?: pulumi.Input<pulumi.Input<TolerationArgs>[]> | undefined;
   /**
+   * Key of the taint with which nodes join, so that nothing runs there before the runtimes do: the installers tolerate it and
+   * take it from a node that serves all of them. Plain, because it is part of the install spec.
+   *
+   * @default none
+   * @example "runtime.contrast.edgeless.systems/not-ready"
+   */
+  startupTaint?: string | undefined;
+  /**
    * Name of the PriorityClass of the installers' pods.
    *
    * @default "system-node-critical"
    */
   priorityClass?: pulumi.Input<string> | undefined;
+  /**
+   * What the installers' pods have beside their own labels, annotations and resources.
+   *
+   * @default nothing
+   */
+  installerPod?: pulumi.Input<InstallerPodArgs> | undefined;
   /**
    * Start a sandbox through the CRI after each installation and check its shim; always done for the platform `local`, not
    * possible on those with a GPU. Plain, because it is part of the install spec.
@@ -154,14 +224,16 @@ export interface GroupArgs {
   onDestroy?: OnDestroy;
 }
 
-const { atOnce, minimumNodes, ignoreNodes, stallTimeout, priorityClass, verifySandbox, loadPendingChanges, onDestroy } =
+const { formerly, atOnce, minimumNodes, ignoreNodes, stallTimeout, startupTaint, priorityClass, installerPod } =
   groupSchema.shape;
+const { verifySandbox, loadPendingChanges, onDestroy } = groupSchema.shape;
 
 /** Labels, each value an Input of its own. */
 export const labelInputs = input(z.record(labels.keyType, input(labelValue)));
 
 export const groupArgs = {
   group: groupName,
+  formerly,
   distribution,
   nodeSelector: labelInputs.optional(),
   nodeNames: input(z.array(input(nodeName)).min(1, { error: "must list at least one node" })).optional(),
@@ -170,7 +242,9 @@ export const groupArgs = {
   ignoreNodes,
   stallTimeout: input(stallTimeout),
   tolerations: input(z.array(input(z.strictObject(inputs(toleration.shape)))).default([])),
+  startupTaint,
   priorityClass: input(priorityClass),
+  installerPod: input(installerPod),
   verifySandbox,
   loadPendingChanges,
   onDestroy,

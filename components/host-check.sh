@@ -27,12 +27,16 @@ module() { exists "/sys/module/$1"; }
 
 # $1: the name of a field. Of the first processor.
 cpu() { content /proc/cpuinfo | sed -n "/^\$/q; s/[[:space:]]*\$//; s/^$1[[:space:]]*:[[:space:]]*//p" | head -n 1; }
-cpu_vendor() { maker=$(cpu vendor_id); printf '%s\n' "${maker:-unknown}"; }
+cpu_vendor() {
+  maker=$(cpu vendor_id)
+  [ -n "$maker" ] || [ -z "$(cpu 'CPU implementer')" ] || maker=ARM
+  printf '%s\n' "${maker:-unknown}"
+}
 cpu_number() {
   number=$(cpu "$1")
   case $number in '' | *[!0-9]*) echo 0 ;; *) echo "$number" ;; esac
 }
-vendor() { [ "$(cpu vendor_id)" = "$1" ]; }
+vendor() { [ "$(cpu_vendor)" = "$1" ]; }
 flag() { cpu flags | tr ' ' '\n' | grep -Fqx "$1"; }
 # TEE and name, or nothing.
 generation() {

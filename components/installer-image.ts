@@ -2,7 +2,7 @@ import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
 import { imageLayout } from "./config/image-layout.ts";
 import type { StackConfiguration } from "./config/read.ts";
-import { packageCommand } from "./package-command.ts";
+import { commandInterpreter, packageCommand } from "./package-command.ts";
 
 const repository = "contrast-node-installer";
 
@@ -26,6 +26,7 @@ export function installerImage(
         ...["--layout", imageLayout, "--registry", `http://${host}`, "--repository", repository],
       ),
     ),
+    interpreter: commandInterpreter(),
     // A different image is a different input, so it is pushed again.
     environment: { IMAGE_DIGEST: localDigest },
   });

@@ -5,13 +5,17 @@ import { imagePullerKey } from "../runtime/guest-registry.ts";
 import { healthPort, installerLabels, installerName, specKey, specVolume } from "../runtime/names.ts";
 import type { InstallSpec } from "../runtime/spec.ts";
 import { applied } from "./arguments.ts";
+import { resourcesOf } from "./config/installer-pod-schema.ts";
 import type { CheckedGroup } from "./group.ts";
 import { podSecurity } from "./manifests/pod-security.ts";
 import { snapshotterContainers, snapshotterVolumes } from "./snapshotters.ts";
 
 /** Plain values give a plain template. */
-export interface InstallerPodArgs
-  extends Pick<CheckedGroup, "group" | "nodeSelector" | "nodeNames" | "tolerations" | "priorityClass"> {
+export interface PodTemplateArgs
+  extends Pick<
+    CheckedGroup,
+    "group" | "nodeSelector" | "nodeNames" | "tolerations" | "priorityClass" | "installerPod"
+  > {
   image: pulumi.Input<string>;
   /** Name of the ConfigMap that holds the spec. */
   specName: string;
@@ -27,12 +31,15 @@ const registryVolume = "guest-registry";
 const registryDirectory = "/etc/contrast-guest-registry";
 
 /** The pod that works on each node of a group. What it may do on the node, and why, is in pod-security.ts. */
-export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec {
-  const { group, image, specName, tolerations, priorityClass, pullSecret } = args;
+export function podTemplate(args: PodTemplateArgs): k8s.core.v1.PodTemplateSpec {
+  const { group, image, specName, tolerations, priorityClass, installerPod, pullSecret } = args;
   // Only where a guest reads it: pods of all others stay as they are.
   const guestRegistry = args.spec.runtimes.some(({ imagePuller }) => imagePuller) ? args.guestRegistry : undefined;
   return {
-    metadata: { labels: installerLabels(group) },
+    metadata: applied(installerPod, ({ labels, annotations }) => ({
+      labels: { ...labels, ...installerLabels(group) },
+      ...(Object.keys(annotations).length > 0 && { annotations }),
+    })),
     spec: {
       ...podSecurity.pod,
       serviceAccountName: installerName(group),
@@ -44,7 +51,7 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
         ...labels,
       })),
       ...(args.nodeNames && { affinity: applied(args.nodeNames, onlyNodes) }),
-      tolerations: applied(tolerations, inOrder),
+      tolerations: applied(tolerations, (given) => inOrder([...given, ...ofStartup(args.spec)])),
       ...(pullSecret && { imagePullSecrets: [{ name: pullSecret }] }),
       terminationGracePeriodSeconds: podSecurity.terminationGracePeriodSeconds,
       containers: [
@@ -71,8 +78,8 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
             timeoutSeconds: 5,
             failureThreshold: 6,
           },
-          // No memory limit: page cache of copied payloads counts towards it, and a killed installer helps nobody.
-          resources: { requests: { cpu: "20m", memory: "96Mi" } },
+          // No memory limit of ours: page cache of copied payloads counts towards it, and a killed installer helps nobody.
+          resources: applied(installerPod, resourcesOf),
           securityContext: podSecurity.container,
           volumeMounts: [
             ...podSecurity.volumeMounts,
@@ -93,6 +100,10 @@ export function podTemplate(args: InstallerPodArgs): k8s.core.v1.PodTemplateSpec
     },
   };
 }
+
+/** It is this pod that the taint waits for. */
+const ofStartup = ({ startupTaint }: InstallSpec) =>
+  startupTaint === undefined ? [] : [{ key: startupTaint, operator: "Exists" }];
 
 /** By the node's own name: anyone who may label nodes can move labels. Terms are alternatives, one name each. */
 const onlyNodes = (names: string[]): k8s.core.v1.Affinity => ({

@@ -26,9 +26,10 @@ const termsOfHosts: Terms = { ...terms, paths: { ...terms.paths, hosts: "hosts" 
 type Hosts = readonly { name: string; address: pulumi.Input<string>; port: pulumi.Input<number> }[];
 
 interface Group extends CheckedGroup {
-  runtimes: (Pick<GivenRuntime, "platform"> & {
+  runtimes: (Pick<GivenRuntime, "platform" | "kata"> & {
     overhead?: z.output<typeof overheadArgs>;
     classNames?: string[] | undefined;
+    currentFor?: string[] | undefined;
   })[];
   pool?: z.output<typeof aksCocoNodePoolArgs> | undefined;
   ssh?: { hosts: Hosts } | undefined;
@@ -43,6 +44,7 @@ function part(group: Group, key: string, terms: Terms): GroupPart {
   const given = { selector: nodeSelector, names: nodeNames, hosts: ssh, pool };
   return {
     name: group.group,
+    formerly: group.formerly,
     key,
     terms,
     used: ways.filter((way) => given[way] !== undefined),
@@ -53,11 +55,12 @@ function part(group: Group, key: string, terms: Terms): GroupPart {
       pool: pool && { name: pool.pool, count: known(pool.count), labels: known(pool.labels) },
     },
     distribution,
-    runtimes: runtimes.map(({ platform, overhead }) => ({ platform, overhead: known(overhead) })),
+    runtimes: runtimes.map(({ platform, overhead, kata }) => ({ platform, overhead: known(overhead), kata })),
     tolerations: known(group.tolerations),
     minimumNodes: known(group.minimumNodes),
     ignoreNodes,
     verifySandbox: group.verifySandbox,
+    stallTimeout: known(group.stallTimeout),
   };
 }
 
@@ -85,5 +88,6 @@ export const runtimesOf = (
     payload: manifest.name,
     overhead: known(given.overhead ?? { teeKeys: defaults.teeKeys }),
     classNames: given.classNames,
+    currentFor: given.currentFor,
   })),
 });

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { localClusterCard } from "../runtime/cards.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
 import { clusterOptions } from "./config/local-cluster.ts";
-import { packageCommand } from "./package-command.ts";
+import { commandInterpreter, packageCommand } from "./package-command.ts";
 
 /** Arguments of `LocalCluster`. */
 export interface LocalClusterArgs {
@@ -74,6 +74,7 @@ export class LocalCluster extends pulumi.ComponentResource {
         create: ensures,
         update: ensures,
         delete: packageCommand("local-cluster destroy", "--name", args.name),
+        interpreter: commandInterpreter(),
         logging: "stderr",
       },
       { parent: this, additionalSecretOutputs: ["stdout"] },

@@ -10,7 +10,7 @@ import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
 import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { canonicalJson } from "../runtime/canonical.ts";
+import { canonicalJson, sha256 } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";
 import { commandName, installerLabels, installerName, skipNodesAnnotation, specKey } from "../runtime/names.ts";
@@ -25,7 +25,7 @@ import { type GroupArgs, groupArgs } from "./group.ts";
 import { definedOnly, inOrder, podTemplate } from "./installer-pod.ts";
 import { onlyGroup, runtimesOf } from "./known-group.ts";
 import { installerIdentity } from "./manifests/identity.ts";
-import { packageCommand } from "./package-command.ts";
+import { commandInterpreter, packageCommand } from "./package-command.ts";
 import { withoutStack } from "./refusals.ts";
 import { deriveEach, type PayloadArgs, payloadArgs } from "./runtime.ts";
 
@@ -179,8 +179,8 @@ const aliased = (options: pulumi.CustomResourceOptions, object: string): pulumi.
 });
 
 /** Who the installers are in the cluster, and the policies that keep each to its own node. */
-function identity({ name, object, options, namespace, group, atOnce }: Installer): pulumi.Resource[] {
-  const made = installerIdentity({ namespace, group, atOnce });
+function identity({ name, object, options, namespace, group, atOnce, startupTaint }: Installer): pulumi.Resource[] {
+  const made = installerIdentity({ namespace, group, atOnce, startupTaint });
   const child = (objectName: string) => `${name}${objectName.slice(object.length)}`;
   const policies = [
     ...made.policies.map((policy) => {
@@ -208,14 +208,17 @@ function identity({ name, object, options, namespace, group, atOnce }: Installer
 }
 
 function installSpec(installer: Installer): Spec {
-  const { object, group, distribution, atOnce, verifySandbox, loadPendingChanges, runtimes } = installer;
+  const { object, group, formerly, distribution, atOnce, verifySandbox, loadPendingChanges, startupTaint, runtimes } =
+    installer;
   const rendered = withoutStack(() =>
     renderSpec({
       group,
+      ...(formerly !== undefined && { formerly }),
       distribution: definedOnly(distribution) as InstallSpec["distribution"],
       atOnce,
       verifySandbox,
       loadPendingChanges,
+      startupTaint,
       runtimes,
     }),
   );
@@ -237,7 +240,8 @@ const specMap = ({ name, options, namespace, group }: Installer, spec: Spec): Co
   );
 
 function installers(installer: Installer, { spec, name: specName }: Spec, needed: pulumi.Resource[]): DaemonSet {
-  const { name, object, options, group, namespace, ignoreNodes } = installer;
+  const { name, object, options, group, namespace, ignoreNodes, atOnce } = installer;
+  const hasSnapshotter = spec.runtimes.some(({ containerd }) => containerd.proxyPlugin !== undefined);
   const annotations = {
     // The rollout command waits instead: it knows why a node is not ready, and says so.
     "pulumi.com/skipAwait": "true",
@@ -249,25 +253,31 @@ function installers(installer: Installer, { spec, name: specName }: Spec, needed
       metadata: { name: object, namespace, labels: installerLabels(group), annotations },
       spec: {
         selector: { matchLabels: { "app.kubernetes.io/name": object } },
-        // All pods at once: anything risky on a node needs one of the group's tickets anyway.
-        updateStrategy: { type: "RollingUpdate", rollingUpdate: { maxUnavailable: "100%" } },
+        // All pods at once: anything risky on a node needs one of the group's tickets anyway. But while a pod with a
+        // snapshotter is replaced, no container of its handler starts on the node; and dead nodes' pods stay away.
+        updateStrategy: {
+          type: "RollingUpdate",
+          rollingUpdate: { maxUnavailable: hasSnapshotter ? atOnce + ignoreNodes.length : "100%" },
+        },
         template: podTemplate({ ...installer, spec, specName }),
       },
     },
-    { ...aliased(options, object), dependsOn: needed },
+    // Of a renamed group the old installers are gone before the new ones come.
+    { ...aliased(options, object), dependsOn: needed, deleteBeforeReplace: true },
   );
 }
 
 /** Ends when every node of the group serves the spec; its console shows one line per node. */
 function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uninstall: Command): void {
-  const { name, options, group, namespace, ignoreNodes, image, onDestroy } = installer;
+  const { name, options, group, formerly, namespace, ignoreNodes, image, onDestroy } = installer;
+  const former = formerly === undefined ? [] : ["--formerly", formerly];
   const skip = ignoreNodes.length > 0 ? ["--skip-nodes", ignoreNodes.toSorted().join(",")] : [];
   const leave = onDestroy === "leave" ? ["--nodes-may-leave"] : [];
   const create = applied([installer.minimumNodes, installer.stallTimeout] as const, ([minimumNodes, stallTimeout]) =>
     packageCommand(
       "rollout",
       ...["--namespace", namespace, "--group", group, "--spec-hash", hash],
-      ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave],
+      ...["--minimum-nodes", `${minimumNodes}`, "--stall-timeout", `${stallTimeout}`, ...skip, ...leave, ...former],
     ),
   );
   // A preview knows it only if a server could be asked.
@@ -279,6 +289,7 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
     {
       // Any changed input runs this again. No triggers: they would replace the command, which has nothing to replace.
       create,
+      interpreter: commandInterpreter(),
       // Not read by the command, but they run it again when pods or nodes change. The revision does so on the way back
       // from a failed rollout, too, when the engine still remembers the inputs of the one before.
       environment: environment(installer, {
@@ -293,11 +304,19 @@ function rollout(installer: Installer, { hash }: Spec, daemonSet: DaemonSet, uni
   );
 }
 
-/** Which nodes there are and why, as a text. */
+/** Linux accepts 128 KiB as a variable. */
+const mostNamedNodes = 1_000;
+
+/** Which nodes there are and why, as a text; of very many names their digest, which changes as they do. */
 const nodesOf = ({ nodeSelector, nodeNames, tolerations }: Installer): pulumi.Input<string> =>
-  applied([nodeSelector, nodeNames, tolerations] as const, ([nodeSelector, nodeNames, tolerations]) =>
-    canonicalJson({ nodeSelector, nodeNames: nodeNames?.toSorted(), tolerations: inOrder(tolerations) }),
-  );
+  applied([nodeSelector, nodeNames, tolerations] as const, ([nodeSelector, nodeNames, tolerations]) => {
+    const names = nodeNames?.toSorted();
+    const shown =
+      names === undefined || names.length <= mostNamedNodes
+        ? names
+        : { count: names.length, sha256: sha256(names.join("\n")) };
+    return canonicalJson({ nodeSelector, nodeNames: shown, tolerations: inOrder(tolerations) });
+  });
 
 /**
  * Does nothing until it is deleted: then it uninstalls, while the installers still run, or fails and names the pods in
@@ -314,6 +333,7 @@ function uninstall(installer: Installer, daemonSet: pulumi.Resource): Command {
         ...["--namespace", namespace, "--group", group],
         ...(onDestroy === "leave" ? ["--leave"] : []),
       ),
+      interpreter: commandInterpreter(),
       environment: environment(installer, {}),
     },
     { ...aliased(options, commandName(group, "uninstall")), dependsOn: [daemonSet] },

@@ -11,8 +11,15 @@ export function nodeGroup(configuration: GroupConfiguration, cluster: ClusterCon
     group: name,
     runtimes: runtimes.map(({ handler, ...runtime }) => runtime),
     ...selection(nodes, cluster),
+    ...(cluster.kind === "local" && Object.keys(nodes).length === 0 && { minimumNodes: waitedFor(group, cluster) }),
   };
 }
+
+/** Every node of a cluster that we make is waited for, also one that is added later. */
+const waitedFor = (
+  { minimumNodes }: Pick<GroupConfiguration, "minimumNodes">,
+  cluster: { nodes?: unknown[] | undefined },
+) => Math.max(minimumNodes, cluster.nodes?.length ?? 1);
 
 function selection(
   { selector, names, hosts, ssh, joinCommand, pool }: GroupConfiguration["nodes"],

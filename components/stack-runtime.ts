@@ -7,7 +7,7 @@ import { nodeGroup } from "./stack-groups.ts";
 /** What a stack's file asks for, in a cluster. */
 export const stackRuntime = (
   stack: StackConfiguration,
-  cluster: Cluster,
+  cluster: Cluster & { manifestsOnly?: boolean },
   image: pulumi.Input<string>,
 ): ContrastRuntime =>
   new ContrastRuntime(
@@ -16,7 +16,7 @@ export const stackRuntime = (
       image,
       groups: stack.groups.map((group) => nodeGroup(group, stack.cluster)),
       kubeconfig: cluster.kubeconfig,
-      manifestsOnly: cluster.manifests !== undefined,
+      manifestsOnly: cluster.manifestsOnly,
       pullSecret: stack.registry.pullSecret,
       registryCa: stack.registry.ca,
       guestRegistry: stack.registry.guest,

@@ -16,12 +16,11 @@ export const vcpuPlaceholder = "{vcpus}";
 export const withVcpus = (commandLine: string, vcpus: number): string =>
   commandLine.replaceAll(vcpuPlaceholder, String(vcpus));
 
-/** Keys that decide nothing about the command line. One that is neither here nor read below could decide anything. */
-interface Harmless {
-  hypervisor: string[];
-  agent: string[];
-  runtime: string[];
-}
+/**
+ * Keys that a runtime's user may not set, or not without weakening the guest, and that decide nothing about the command line:
+ * kata-key-effects.ts says the same of all others. One that is in neither, nor read below, could decide anything.
+ */
+type Harmless = Partial<Record<TableName, string[]>>;
 
 const harmlessForAll: Harmless = {
   hypervisor: [
@@ -32,37 +31,15 @@ const harmlessForAll: Harmless = {
     "enable_annotations",
     "sev_snp_guest",
     "snp_guest_policy",
-    "tdx_quote_generation_service_socket_port",
     "machine_type",
     "cpu_features",
-    "default_vcpus",
-    "default_memory",
     "shared_fs",
     "disable_block_device_use",
-    "block_device_aio",
-    "disable_nesting_checks",
-    "cold_plug_vfio",
   ],
-  agent: [],
-  runtime: [
-    "internetworking_model",
-    "disable_guest_seccomp",
-    "sandbox_cgroup_only",
-    "vfio_mode",
-    "emptydir_mode",
-    "pod_resource_api_sock",
-  ],
+  runtime: ["emptydir_mode"],
 };
-const harmlessForGo: Harmless = {
-  hypervisor: ["initrd"],
-  agent: ["dial_timeout"],
-  runtime: ["create_container_timeout", "experimental_force_guest_pull", "disable_guest_empty_dir", "kubelet_root_dir"],
-};
-const harmlessForRs: Harmless = {
-  hypervisor: ["overhead_vcpus", "overhead_memory", "block_device_driver", "pcie_root_port"],
-  agent: ["dial_timeout_ms", "reconnect_timeout_ms", "create_container_timeout"],
-  runtime: ["experimental"],
-};
+const harmlessForGo: Harmless = { hypervisor: ["initrd"], runtime: ["experimental_force_guest_pull"] };
+const harmlessForRs: Harmless = { runtime: ["experimental"] };
 
 /**
  * The whole command line of a guest that this Kata boots with this configuration, with `{vcpus}` where its vCPUs stand.
@@ -140,6 +117,8 @@ function rsLine(configuration: KataConfiguration): string | undefined {
     isOrdinary(hypervisor, runtime) &&
     // Other drivers give the root file system another name.
     hypervisor.text("vm_rootfs_driver") === "virtio-blk-pci" &&
+    // With words that it does not take it starts no guest.
+    ["virtio-scsi", "virtio-blk-pci"].includes(hypervisor.text("block_device_driver")) &&
     runtime.text("name") === "virt_container" &&
     runtime.text("hypervisor_name") === "qemu" &&
     runtime.text("agent_name") === "kata" &&
@@ -201,7 +180,7 @@ type Reading = ReturnType<typeof reading>;
 
 function readingOf({ hypervisor, agent, runtime }: KataConfiguration, harmless: Harmless) {
   const of = (name: TableName, table: Table) =>
-    reading(table, [...harmlessForAll[name], ...harmless[name], ...withoutCommandLine(name)]);
+    reading(table, [...(harmlessForAll[name] ?? []), ...(harmless[name] ?? []), ...withoutCommandLine(name)]);
   return {
     hypervisor: of("hypervisor", "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh),
     agent: of("agent", agent.kata),

@@ -4,6 +4,7 @@ import { didYouMean } from "../runtime/nearest.ts";
 import { Refusal } from "../runtime/refusal.ts";
 import type { Options } from "./commands/context.ts";
 import { exitCodeMeanings, exitCodeOf, exitCodes } from "./commands/exit-codes.ts";
+import { TooSlow } from "./host/host.ts";
 import { sentence } from "./install/log.ts";
 
 interface Command {
@@ -168,8 +169,9 @@ export async function main(
     return await parsed.run(parsed.options);
   } catch (error) {
     const code = exitCodeOf(error);
-    // Errors of the operating system are printed in its words; a stack is only for bugs.
-    const isBug = error instanceof Error && code === exitCodes.unexpected && !("errno" in error);
+    // Errors of the operating system are printed in its words, and a busy node is none of ours; a stack is only for bugs.
+    const isOurs = error instanceof Error && !("errno" in error || error instanceof TooSlow);
+    const isBug = isOurs && code === exitCodes.unexpected;
     const text = isBug ? (error.stack ?? error.message) : sentence(error);
     printError(`node-installer: ${text}\n`);
     return code;

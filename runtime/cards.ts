@@ -178,6 +178,8 @@ const runtimeClassesSchema = z.object({
       overhead: z.record(z.string(), z.string()),
       /** Further RuntimeClasses of it. */
       names: z.array(z.string()).default([]),
+      /** Names that are resolved to it when a pod is admitted. */
+      currentFor: z.array(z.string()).default([]),
     }),
   ),
 });
@@ -188,7 +190,7 @@ export const runtimeClassesCard = {
   schema: runtimeClassesSchema,
   build: (classes: RuntimeClassCard[]): Written<typeof runtimeClassesSchema> => ({
     classes: classes
-      .map(({ handler, platform, overhead, names }) => ({ handler, platform, overhead, names }))
+      .map(({ handler, platform, overhead, names, currentFor }) => ({ handler, platform, overhead, names, currentFor }))
       .sort(byHandler),
   }),
 };
@@ -202,7 +204,7 @@ const confidentialWorkloadSchema = z.object({
   /** Of the images' layers, by container. */
   rootHashes: z.record(z.string(), z.array(z.string())).optional(),
   /** A table of measure/, whose rows and columns depend on the TEE. */
-  reference: z.unknown(),
+  reference: z.unknown().optional(),
 });
 
 export const confidentialWorkloadCard = {

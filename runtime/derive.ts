@@ -98,15 +98,17 @@ export const readsRegistryInInitdata = ({
 
 export interface SpecInput {
   group: string;
+  formerly?: string;
   distribution: InstallSpec["distribution"];
   atOnce: number;
   verifySandbox: boolean;
   loadPendingChanges?: boolean | undefined;
+  startupTaint?: string | undefined;
   runtimes: RuntimeSpec[];
 }
 
 /** A group's install spec as a document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
-export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, ...group }: SpecInput): {
+export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, startupTaint, ...group }: SpecInput): {
   spec: InstallSpec;
   json: string;
   hash: string;
@@ -124,8 +126,9 @@ export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, ...gro
     ...group,
     runtimes: sorted,
     verifySandbox: verifySandbox || sorted.some(({ platform }) => platform === "local"),
-    // Left out unless it is wanted, so that specs of groups that do not know it stay as they are.
+    // Left out unless wanted, so that specs of groups that do not know them stay as they are.
     ...(loadPendingChanges && { loadPendingChanges }),
+    ...(startupTaint !== undefined && { startupTaint }),
   });
   const json = `${canonicalJson(spec, 2)}\n`;
   return { spec, json, hash: sha256(json) };

@@ -14,6 +14,8 @@ export interface Distribution {
    */
   agent?: { program: string; data: string };
   edited: Edited;
+  /** What the script that starts containerd reads besides containerd's own files, whether it is there or not. */
+  startFiles?: readonly string[];
   socket: string;
   /** Service units: the node's is the first of these that it has. */
   units: readonly [string, ...string[]];
@@ -142,6 +144,11 @@ export const distributions: Readonly<Record<DistributionName, Distribution>> = {
       configuration: "/var/snap/microk8s/current/args/containerd.toml",
       byVersion: [{ from: 2, template: "/var/snap/microk8s/current/args/containerd-template.toml" }],
     },
+    startFiles: [
+      "/var/snap/microk8s/current/args/containerd",
+      "/var/snap/microk8s/current/args/containerd-env",
+      "/var/snap/microk8s/current/var/lock/gpu",
+    ],
     socket: "/var/snap/microk8s/common/run/containerd.sock",
     units: ["snap.microk8s.daemon-containerd.service"],
     restart: "systemctl",

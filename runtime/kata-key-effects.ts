@@ -14,22 +14,24 @@ export interface KeyEffect {
   why: string;
   /** Of a key that weakens: the values that do not. */
   safe?: readonly unknown[];
-  /** The words that Kata takes. */
-  words?: readonly string[];
+  /** The words that Kata takes; by runtime where Go's and runtime-rs' differ. */
+  words?: Words;
 }
+
+type Words = readonly string[] | { go: readonly string[]; rs: readonly string[] };
 
 interface Judgement extends KeyEffect {
   /** Separated by blanks. */
   keys: string;
 }
 
-const harmless = (why: string, keys: string, words?: readonly string[]): Judgement => ({
+const harmless = (why: string, keys: string, words?: Words): Judgement => ({
   effect: "harmless",
   why,
   keys,
   ...(words && { words }),
 });
-const measured = (why: string, keys: string, words?: readonly string[]): Judgement => ({
+const measured = (why: string, keys: string, words?: Words): Judgement => ({
   effect: "measured",
   why,
   keys,
@@ -49,7 +51,7 @@ const devices = "it changes the devices that the guest's firmware describes, whi
 /** Of what is logged on the host alone. */
 const logs = "the runtime's setting debug decides it";
 const registry = "the stack's registry.guest decides it";
-const ports = ["no-port", "bridge-port", "root-port", "switch-port"];
+const ports: Words = { go: ["no-port", "bridge-port", "root-port", "switch-port"], rs: ["no-port", "root-port"] };
 
 /**
  * Every key that kata-keys.ts knows, by table. Sources: where Kata uses each (src/runtime/virtcontainers,
@@ -93,7 +95,10 @@ const judgements: Record<TableName, readonly Judgement[]> = {
       "overhead_memory",
     ),
     measured(line, "disable_guest_selinux"),
-    measured(line, "block_device_driver", ["virtio-scsi", "virtio-blk", "virtio-blk-pci", "nvdimm"]),
+    measured(line, "block_device_driver", {
+      go: ["virtio-scsi", "virtio-blk", "nvdimm"],
+      rs: ["virtio-scsi", "virtio-blk-pci"],
+    }),
     measured(line, "default_maxvcpus enable_iommu enable_iommu_platform enable_numa numa_mapping use_legacy_serial"),
     measured(line, "hot_plug_vfio", ports),
     measured(devices, "cold_plug_vfio", ports),
@@ -215,6 +220,12 @@ const index = Object.fromEntries(
     new Map(all.flatMap(({ keys, ...effect }) => keys.split(" ").map((key) => [key, effect] as const))),
   ]),
 );
+
+/** The words of a key that has only some, for Kata's Go runtime or for runtime-rs. */
+export function allowedWords({ words }: KeyEffect, isRs: boolean): readonly string[] | undefined {
+  if (words === undefined || !("go" in words)) return words;
+  return isRs ? words.rs : words.go;
+}
 
 /** What setting this key does; undefined for one that nobody has judged, which cannot be set. */
 export const effectOf = (table: TableName, key: string): KeyEffect | undefined => index[table]?.get(key);

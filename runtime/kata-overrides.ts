@@ -1,7 +1,7 @@
 import * as z from "zod";
 import type { FlavourName } from "./flavours.ts";
 import type { KataConfiguration, Table, Value } from "./kata-configuration.ts";
-import { effectOf, type KeyEffect, touchesRtmr0, withoutCommandLine } from "./kata-key-effects.ts";
+import { allowedWords, effectOf, type KeyEffect, touchesRtmr0, withoutCommandLine } from "./kata-key-effects.ts";
 import { type KeyType, keysOf, type Reader, type TableName, typeOfKey } from "./kata-keys.ts";
 import { isNewerThanKnown, kataReleases, newestKata } from "./kata-versions.ts";
 import { type GuestProxy, parameterProblem, proxyParameters, weakeningParameters } from "./kernel-parameters.ts";
@@ -187,7 +187,8 @@ function keySettings(
       const known = effectOf(table, key);
       if (known === undefined)
         return refuse("cannot be set: Kata knows it, but nobody has looked at what it does to guests.");
-      const { effect, why, safe = [], words } = known;
+      const { effect, why, safe = [] } = known;
+      const words = allowedWords(known, reader === "kata-rs");
       if (effect === "decided") return refuse(`cannot be set here: ${why}.`);
       if (words !== undefined && !words.includes(String(value)))
         return refuse(`is ${JSON.stringify(value)}. Allowed: ${words.join(", ")}.`);

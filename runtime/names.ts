@@ -27,7 +27,7 @@ export const installerLabels = (group: string): Record<string, string> => ({
  * command. Nothing reads a name back: what a command does is in its text, and whose it is in its URN.
  */
 export const commandName = (groupOrHost: string, purpose: CommandPurpose): string => `${groupOrHost}-${purpose}`;
-export type CommandPurpose = "rollout" | "uninstall" | "prepare" | "check" | "registry" | "join";
+export type CommandPurpose = "rollout" | "uninstall" | "reach" | "prepare" | "check" | "registry" | "join";
 
 /** The admission policies of a group, and their bindings. */
 export const policyNames = (group: string) => ({
@@ -56,16 +56,32 @@ export const handlerLabel = (handler: string): string => ownKey(handler);
  * node selector is copied into the pod when it is created, and stays there.
  */
 export const selectedHandler = (nodeSelector: Record<string, string> = {}): string | undefined =>
-  Object.keys(nodeSelector)
+  labelledHandlers(nodeSelector)[0];
+
+/** The handlers that a node serves by its labels, or that a selector wants of one. */
+export const labelledHandlers = (labels: Record<string, string> = {}): string[] =>
+  Object.keys(labels)
     .filter((key) => key.startsWith(handlerLabelPrefix))
     .map((key) => key.slice(handlerLabelPrefix.length))
-    .find((name) => handlerName.safeParse(name).success);
+    .filter((name) => handlerName.safeParse(name).success);
+
+/**
+ * The handler of a RuntimeClass whose name is resolved when a pod is admitted. No node has it: a pod that was not
+ * resolved does not start, rather than with another runtime.
+ */
+export const unresolvedHandler = "contrast-unresolved";
 
 /** AKS sets this label on the nodes of a pool. */
 export const poolSelector = (pool: string): Record<string, string> => ({ "kubernetes.azure.com/agentpool": pool });
 
 /** Node annotation in which a group's installer publishes its state, as JSON of `nodeStatusSchema`. */
 export const statusAnnotation = (group: string): string => `status.${domain}/${group}`;
+
+/**
+ * Node label with the state in that annotation, for selectors: `kubectl get nodes -l state.<domain>/<group>=failed`. The
+ * prefix is not the handlers', so that no RuntimeClass can lead there.
+ */
+export const stateLabel = (group: string): string => `state.${domain}/${group}`;
 
 /** Node annotation with which somebody with rights on nodes asks a failed installer to try again. */
 export const retryAnnotation = (group: string): string => `retry.${domain}/${group}`;

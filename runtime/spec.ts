@@ -104,6 +104,21 @@ export const distributionChoice = z.strictObject({
   containerdVersion: containerdVersion.optional(),
 });
 
+/**
+ * A taint by its key. Kubernetes' own say what is wrong with a node, and whoever lifts one hides that; of them only those
+ * that the Cluster Autoscaler knows for startup taints by their prefix are meant to be lifted by others.
+ */
+export const taintKey = z
+  .string()
+  .regex(/^([a-z0-9][a-z0-9.-]{0,252}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/, {
+    error: "must be a valid taint key",
+    abort: true,
+  })
+  .regex(/^(?!([^/]*\.)?(kubernetes|k8s)\.io\/)|^(startup|ignore)-taint\.cluster-autoscaler\.kubernetes\.io\//, {
+    error:
+      "is a taint of Kubernetes itself, which says what is wrong with a node. Use a key of your own domain, or one with the prefix startup-taint.cluster-autoscaler.kubernetes.io/",
+  });
+
 /** How many nodes of a group may be between edit and commit at a time. */
 const nodesAtOnce = z.int().min(1);
 
@@ -116,6 +131,8 @@ export const installSpecSchema = z
   .strictObject({
     schemaVersion: z.literal(1),
     group: groupName,
+    /** What the group was called before: its installers take over the nodes that it has under that name. */
+    formerly: groupName.optional(),
     distribution: distributionChoice,
     atOnce: nodesAtOnce,
     runtimes: z.array(runtimeSpec),
@@ -123,6 +140,8 @@ export const installSpecSchema = z
     verifySandbox: z.boolean(),
     /** What others changed on a node and nobody has loaded yet is loaded by the installer's restart. Absent: refused. */
     loadPendingChanges: z.boolean().optional(),
+    /** Nodes join with this taint; it is lifted once the node serves every runtime. Absent: none is touched. */
+    startupTaint: taintKey.optional(),
   })
   .superRefine(({ runtimes }, context) => {
     const refuse = (path: (string | number)[], message: string) =>

@@ -207,6 +207,15 @@ export function withGuestRegistry(initdata: Initdata, registry: GuestRegistry): 
   return { ...initdata, data: { ...initdata.data, "cdh.toml": `${(given ?? noKeyBroker).trimEnd()}\n\n${image}` } };
 }
 
+/** Takes away again what `withGuestRegistry` added for this very registry. */
+export function withoutGuestRegistry(initdata: Initdata, registry: GuestRegistry): Initdata {
+  const { "cdh.toml": cdh, ...others } = initdata.data;
+  const image = cdhImage(registry);
+  if (image === "" || !cdh?.endsWith(`\n\n${image}`)) return initdata;
+  const given = `${cdh.slice(0, -image.length).trimEnd()}\n`;
+  return { ...initdata, data: given === noKeyBroker ? others : { ...others, "cdh.toml": given } };
+}
+
 /** Guest components need the table; this one asks nobody. */
 const noKeyBroker = '[kbc]\nname = "offline_fs_kbc"\nurl = ""\n';
 

@@ -11,6 +11,9 @@ export const defaults = {
   stallTimeout: 600,
   /** Of the installer's pods: they must not be evicted in the middle of a change. */
   priorityClass: "system-node-critical",
+  /** What the installer's container requests. */
+  installerCpu: "20m",
+  installerMemory: "96Mi",
   verifySandbox: false,
   loadPendingChanges: false,
   debug: false,

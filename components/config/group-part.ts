@@ -1,3 +1,4 @@
+import type { RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { DistributionName, PlatformName } from "../../runtime/spec.ts";
 import type { Mistake } from "./mistakes.ts";
 import type { ClusterConfiguration } from "./schema.ts";
@@ -12,6 +13,7 @@ export type Way = (typeof ways)[number];
  */
 export interface GroupPart {
   name: string;
+  formerly?: string | undefined;
   /** Where it stands: `groups.<name>`, `groups[0]`; "" for a component of one group. */
   key: string;
   terms: Terms;
@@ -24,13 +26,18 @@ export interface GroupPart {
     pool?: { name: string; count?: number | undefined; labels?: Labels | undefined } | undefined;
   };
   distribution: { name: DistributionName };
-  runtimes: readonly { platform: PlatformName; overhead?: { teeKeys?: boolean | undefined } | undefined }[];
+  runtimes: readonly (Pick<RuntimeSettings, "kata"> & {
+    platform: PlatformName;
+    overhead?: { teeKeys?: boolean | undefined } | undefined;
+  })[];
   tolerations?:
     | readonly { operator?: string | undefined; key?: string | undefined; value?: string | undefined }[]
     | undefined;
   minimumNodes?: number | undefined;
   ignoreNodes: readonly string[];
   verifySandbox: boolean;
+  /** Seconds. */
+  stallTimeout?: number | undefined;
   /** Only stacks say. */
   cluster?: ClusterConfiguration["kind"] | undefined;
 }

@@ -1,3 +1,4 @@
+import { startMarginSeconds } from "../../runtime/guest-start.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { at, type GroupPart, type Rule } from "./group-part.ts";
@@ -44,6 +45,20 @@ export const groupRules: Rule<GroupPart>[] = [
         key: at(part, "verifySandbox"),
         message: `cannot pass with ${gpu.platform}: Kata asks the kubelet for the GPUs of each pod, and the kubelet does not know the proof's. Remove it; runtimes without a GPU can keep it in a group with nodes of their own.`,
       };
+  },
+
+  function* patience(part) {
+    const { stallTimeout, runtimes } = part;
+    if (!part.verifySandbox || stallTimeout === undefined) return;
+    for (const [i, { kata }] of runtimes.entries()) {
+      const { dial_timeout: seconds = 0, reconnect_timeout_ms: milliseconds = 0 } = kata?.agent ?? {};
+      const longest = Math.max(Number(seconds), Number(milliseconds) / 1000) + startMarginSeconds;
+      if (longest > stallTimeout)
+        yield {
+          key: at(part, "stallTimeout"),
+          message: `${stallTimeout} is less than the ${longest} seconds that the proof of runtimes[${i}] may take, as its kata.agent says: a rollout would give up while the guest starts. Set ${longest} or more.`,
+        };
+    }
   },
 
   function* taints(part) {

@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+
 /** How many bytes the key itself has, behind its type; of an ECDSA key: the point on the curve that its type names. */
 const keyTypes = new Map([
   ["ssh-ed25519", 32],
@@ -56,4 +58,10 @@ function wholeKey(type: string, size: number): string {
   const rest = Math.ceil((bytes * 8) / 6) - decided;
   const start = begin.toString("base64").slice(0, decided).replaceAll("+", "\\+");
   return `${type} ${start}[A-Za-z0-9+/]{${rest}}${"=".repeat((3 - (bytes % 3)) % 3)}`;
+}
+
+/** As `ssh-keygen -l` shows it: SHA-256 of the key, in base64 without padding. */
+export function fingerprintOf(hostKey: string): string {
+  const [, key = ""] = hostKey.split(/\s+/);
+  return `SHA256:${createHash("sha256").update(Buffer.from(key, "base64")).digest("base64").replace(/=+$/, "")}`;
 }

@@ -27,7 +27,7 @@ export async function readImageIndex(layoutDir: string): Promise<Descriptor> {
     text = await readFile(join(layoutDir, "index.json"), "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    throw new Refusal("image-missing", `There is no image at ${layoutDir}. Build it with: npm run image`);
+    throw new Refusal("image-missing", `There is no image at ${layoutDir}. Build it with: npx contrast-runtime image`);
   }
   try {
     const { manifests } = indexSchema.parse(JSON.parse(text));
@@ -42,5 +42,5 @@ export async function readImageIndex(layoutDir: string): Promise<Descriptor> {
 export const brokenImage = (layoutDir: string, what: string): Refusal =>
   new Refusal(
     "image-broken",
-    `The image at ${layoutDir} is broken: ${what}. Delete that directory and build it again: npm run image`,
+    `The image at ${layoutDir} is broken: ${what}. Delete that directory and build it again: npx contrast-runtime image`,
   );

@@ -5,6 +5,8 @@ import { nearest } from "../../runtime/nearest.ts";
 export interface Mistake {
   key: string;
   message: string;
+  /** Only on a secret that is not there. */
+  missingSecret?: true;
 }
 
 /**
@@ -46,14 +48,18 @@ function explain(schema: z.ZodType, issue: Issue, root: unknown, rootKey: string
   const wanted = allowed ? oneOf(allowed) : `Expected ${(at && said(at)) ?? expected(issue)}.`;
   // YAML's `key:` with nothing after it is null.
   if (value === undefined || value === null)
-    return [{ key, message: `is ${value === null ? "empty" : "missing"}. ${wanted}` }];
-  if (allowed)
     return [
       {
         key,
-        message: `${shown} is not allowed. ${wanted}${typeof value === "string" ? suggestion(value, allowed, show) : ""}`,
+        message: `is ${value === null ? "empty" : "missing"}. ${wanted}`,
+        ...(at && isSecret(at) && { missingSecret: true }),
       },
     ];
+  if (allowed) {
+    const advice =
+      typeof value === "string" ? (notAmong(at, value) ?? suggestion(inOtherWords(at, value), allowed, show)) : "";
+    return [{ key, message: `${shown} is not allowed. ${wanted}${advice}` }];
+  }
   if (issue.code === "invalid_type") return [{ key, message: `${shown} is not allowed. ${wanted}` }];
   return [{ key, message: `${shown} ${issue.message}.` }];
 }
@@ -145,6 +151,19 @@ function unwrap(schema: z.ZodType): z.ZodType {
   if (schema instanceof z.ZodPipe) return unwrap(schema.out as z.ZodType);
   return schema;
 }
+
+/** What somebody most likely means by a word that the schema does not take, and knows. */
+const inOtherWords = (schema: z.ZodType | undefined, word: string): string => {
+  const { otherWords } = schema?.meta() ?? {};
+  return z.record(z.string(), z.string()).safeParse(otherWords).data?.[word] ?? word;
+};
+
+/** A sentence about a value that people may well try, and to which none of the allowed ones is near in more than letters. */
+const notAmong = (schema: z.ZodType | undefined, word: string): string | undefined => {
+  const { notAmong: sentences } = schema?.meta() ?? {};
+  const sentence = z.record(z.string(), z.string()).safeParse(sentences).data?.[word];
+  return sentence && ` ${sentence}`;
+};
 
 /** What the schema itself says of the values that it takes. */
 const said = (schema: z.ZodType): string | undefined => {

@@ -5,6 +5,7 @@ import type { Mistake } from "./mistakes.ts";
 /** Finds what is listed twice, and nodes that are in two groups, as far as that can be seen without a cluster. */
 export const checkOverlap = (groups: readonly GroupPart[]): Mistake[] => [
   ...namedTwice(groups),
+  ...stillThere(groups),
   ...listedTwice(groups),
   ...selectedTwice(groups),
   ...unselected(groups),
@@ -14,6 +15,20 @@ function* namedTwice(groups: readonly GroupPart[]): Iterable<Mistake> {
   for (const [i, group] of groups.entries()) {
     const first = groups.findIndex(({ name }) => name === group.name);
     if (first < i) yield { key: at(group, "group"), message: `${JSON.stringify(group.name)} is listed twice.` };
+  }
+}
+
+function* stillThere(groups: readonly GroupPart[]): Iterable<Mistake> {
+  for (const group of groups) {
+    const { name, formerly } = group;
+    if (!groups.some((other) => other.name === formerly)) continue;
+    yield {
+      key: at(group, "formerly"),
+      message:
+        formerly === name
+          ? `"${formerly}" is the group's name of now. Remove it.`
+          : `"${formerly}" is also a group of its own. A group that is renamed goes by its new name alone: remove "${formerly}" in this update; another group of that name can come in the next.`,
+    };
   }
 }
 

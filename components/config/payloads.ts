@@ -15,6 +15,7 @@ export interface RuntimeConfiguration extends RuntimeSettings {
   acknowledgedAdvisories: string[];
   overhead: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean };
   classNames: string[];
+  currentFor: string[];
 }
 
 type ReadText = (path: string) => Promise<string>;
@@ -29,23 +30,24 @@ export async function readRuntimes(
 ) {
   const manifests = await Promise.all(runtimes.map(async ({ payload }) => await readManifest(payload, readText)));
   // Only now, in the order of the list, and not in the one in which the files were read.
-  return runtimes.flatMap(({ platform, payload, overhead, classNames, ...settings }, i): RuntimeConfiguration[] => {
-    const key = `groups.${group}.runtimes[${i}]`;
-    const manifest = manifests[i];
-    const path = JSON.stringify(payload);
-    if (manifest === undefined || typeof manifest === "string") {
-      mistakes.push({ key: `${key}.payload`, message: `${path} ${manifest}` });
-      return [];
-    }
-    const given = { ...settings, platform, manifest };
-    const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
-    const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging, guestRegistry };
-    const derived = derive({ ...given, distribution: distribution.name }, terms, mistakes);
-    if (derived === undefined) return [];
-    return [
-      { ...given, handler: derived.spec.handler, overhead: overhead ?? { teeKeys: defaults.teeKeys }, classNames },
-    ];
-  });
+  return runtimes.flatMap(
+    ({ platform, payload, overhead, classNames, currentFor, ...settings }, i): RuntimeConfiguration[] => {
+      const key = `groups.${group}.runtimes[${i}]`;
+      const manifest = manifests[i];
+      const path = JSON.stringify(payload);
+      if (manifest === undefined || typeof manifest === "string") {
+        mistakes.push({ key: `${key}.payload`, message: `${path} ${manifest}` });
+        return [];
+      }
+      const given = { ...settings, platform, manifest };
+      const acknowledging = (ids: string[]) => `"acknowledgedAdvisories: [${ids.join(", ")}]"`;
+      const terms = { key, manifest: "payload", payload: path, unusable: `${path} `, acknowledging, guestRegistry };
+      const derived = derive({ ...given, distribution: distribution.name }, terms, mistakes);
+      if (derived === undefined) return [];
+      const { handler } = derived.spec;
+      return [{ ...given, handler, overhead: overhead ?? { teeKeys: defaults.teeKeys }, classNames, currentFor }];
+    },
+  );
 }
 
 /** The manifest, or what is wrong with it. */
@@ -54,8 +56,8 @@ async function readManifest(path: string, readText: ReadText): Promise<Manifest 
   try {
     text = await readText(path);
   } catch {
-    return "cannot be read. Write the manifest with npm run lock; the path begins at the project's directory.";
+    return "cannot be read. Write the manifest with npx contrast-runtime lock; the path begins at the project's directory.";
   }
   const manifest = parseManifest(text);
-  return typeof manifest === "string" ? `${manifest} Write it with npm run lock.` : manifest;
+  return typeof manifest === "string" ? `${manifest} Write it with npx contrast-runtime lock.` : manifest;
 }

@@ -38,6 +38,8 @@ export interface ConfigurationSource {
   secretKeys: readonly string[];
   /** A file below the project. */
   readText(path: string): Promise<string>;
+  /** What to do about a secret in plain text. @default the command that encrypts it */
+  plainSecretAdvice?: string;
   /** Digest of the image that was built here. Throws `Refusal` if there is none. */
   imageDigest(): Promise<string>;
 }
@@ -86,7 +88,8 @@ export async function readConfiguration(source: ConfigurationSource): Promise<St
 }
 
 /** Reads each part on its own, so that a mistake in one does not hide those between the others. */
-function readParts({ stack, entries, secretKeys }: ConfigurationSource, mistakes: Mistake[]): Parts {
+function readParts(source: ConfigurationSource, mistakes: Mistake[]): Parts {
+  const { stack, entries, secretKeys, plainSecretAdvice } = source;
   const known = Object.keys(topLevel);
   for (const key of Object.keys(entries).sort()) {
     if (!known.includes(key)) mistakes.push({ key, message: unknownKey(key, known) });
@@ -94,14 +97,15 @@ function readParts({ stack, entries, secretKeys }: ConfigurationSource, mistakes
   const read = <S extends z.ZodType>(schema: S, value: unknown, key: string, entry = key): z.output<S> | undefined => {
     const encrypted = secretKeys.includes(entry);
     const checked = check(schema, value, key, encrypted);
-    mistakes.push(...checked.mistakes);
-    if (!encrypted) mistakes.push(...secretPaths(schema, value, key).map(plainSecret));
+    mistakes.push(...checked.mistakes.map(settable));
+    if (!encrypted)
+      mistakes.push(...secretPaths(schema, value, key).map((path) => plainSecret(path, plainSecretAdvice)));
     return checked.value;
   };
   const value = (key: string) => structured(entries[key]);
   const parts = {
     stack,
-    cluster: read(topLevel.cluster, value("cluster"), "cluster"),
+    cluster: writesYaml(value("cluster")) ? noYaml(mistakes) : read(topLevel.cluster, value("cluster"), "cluster"),
     installerImage: read(topLevel.installerImage, value("installerImage"), "installerImage"),
     registry: read(topLevel.registry, value("registry"), "registry"),
     groups: new Map<string, GroupShape>(),
@@ -119,6 +123,19 @@ function readParts({ stack, entries, secretKeys }: ConfigurationSource, mistakes
     if (group) parts.groups.set(name, group);
   }
   return parts;
+}
+
+const writesYaml = (cluster: unknown): boolean =>
+  typeof cluster === "object" && cluster !== null && "kind" in cluster && cluster.kind === "yaml";
+
+/** Of releases before, whose previews wrote files. */
+function noYaml(mistakes: Mistake[]): undefined {
+  mistakes.push({
+    key: "cluster.kind",
+    message:
+      '"yaml" is no longer there. The same objects are written by contrast-runtime render --stack Pulumi.STACK.yaml --output DIR: ' +
+      "commit that directory, have it applied in place of the old one, and forget the stack's state: pulumi stack rm --force.",
+  });
 }
 
 async function readImage(
@@ -148,9 +165,15 @@ function refusal(mistakes: Mistake[]): Refusal {
   return new Refusal("configuration", `The stack's configuration has ${count}:\n${lines.join("\n")}`);
 }
 
-const plainSecret = (path: string): Mistake => ({
+const settable = ({ missingSecret, key, message }: Mistake): Mistake => ({
+  key,
+  message: missingSecret ? `${message} Set it: ${setSecret(key)}.` : message,
+});
+const setSecret = (path: string): string => `pulumi config set --secret --path '${path}'`;
+
+const plainSecret = (path: string, advice = `Encrypt it: ${setSecret(path)}.`): Mistake => ({
   key: path,
-  message: `is a secret in plain text. Encrypt it: pulumi config set --secret --path '${path}'.`,
+  message: `is a secret in plain text. ${advice}`,
 });
 
 /** `distribution: k3s` is short for `distribution: {name: k3s}`. */

@@ -74,22 +74,6 @@ const stackRules: Rule<Parts>[] = [
       };
   },
 
-  function* pullSecret({ registry, cluster }) {
-    if (registry?.pullSecret !== undefined && cluster?.kind === "yaml")
-      yield {
-        key: "registry.pullSecret",
-        message: `[secret] would be written into ${cluster.directory} in plain text. Let the nodes' own set-up log in to the registry, and remove it here.`,
-      };
-  },
-
-  function* guestLogins({ registry, cluster }) {
-    if (registry?.guest?.credentials !== undefined && cluster?.kind === "yaml")
-      yield {
-        key: "registry.guest.credentials",
-        message: `[secret] would be written into ${cluster.directory} in plain text. Leave it out, and let a mirror without login serve the guests.`,
-      };
-  },
-
   function* authorities({ registry, groups }) {
     if (registry?.ca !== undefined && ![...groups.values()].some(({ nodes }) => nodes.hosts))
       yield { key: "registry.ca", message: unusedAuthorities("nodes.hosts") };

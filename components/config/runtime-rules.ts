@@ -1,5 +1,5 @@
 import type { PlatformName } from "../../runtime/spec.ts";
-import { mistakesOfClassNames } from "./class-names.ts";
+import { mistakesOfClassNames, nameLists } from "./class-names.ts";
 import type { Mistake } from "./mistakes.ts";
 
 /** A group's runtimes, as they were derived. */
@@ -16,6 +16,7 @@ export interface RuntimeList {
     /** Absent if it is not known yet. */
     overhead?: { memory?: string | undefined; cpu?: string | undefined; teeKeys: boolean } | undefined;
     classNames?: readonly string[] | undefined;
+    currentFor?: readonly string[] | undefined;
   }[];
 }
 
@@ -27,23 +28,27 @@ export function checkRuntimes(lists: readonly RuntimeList[]): Mistake[] {
 /** A handler's names are the cluster's, so that every group that has it says the same. */
 function names(lists: readonly RuntimeList[]): Mistake[] {
   const all = lists.flatMap(({ name, key, runtimes }) =>
-    runtimes.map(({ handler, classNames = [] }, i) => ({
+    runtimes.map(({ handler, classNames = [], currentFor = [] }, i) => ({
       group: name,
-      at: `${key}[${i}].classNames`,
+      at: `${key}[${i}]`,
       handler,
       classNames,
+      currentFor,
     })),
   );
   const first = [...new Map(all.toReversed().map((one) => [one.handler, one])).values()].reverse();
-  const differing = all.flatMap(({ at, handler, classNames }): Mistake[] => {
+  const differing = all.flatMap((named): Mistake[] => {
+    const { handler, at } = named;
     const other = first.find((one) => one.handler === handler);
-    if (other === undefined || isSame(classNames, other.classNames)) return [];
+    if (other === undefined) return [];
     const message = `gives ${handler} other names than group ${other.group}. A RuntimeClass is there for the whole cluster: list the same names in both.`;
-    return [{ key: at, message }];
+    return nameLists
+      .filter((list) => !isSame(named[list], other[list]))
+      .map((list) => ({ key: `${at}.${list}`, message }));
   });
-  const wrong = mistakesOfClassNames(first).map(({ index, place, message }) => ({
-    key: `${first[index]?.at}[${place}]`,
-    message: `"${first[index]?.classNames[place]}" ${message}.`,
+  const wrong = mistakesOfClassNames(first).map(({ index, list, place, message }) => ({
+    key: `${first[index]?.at}.${list}[${place}]`,
+    message: `"${first[index]?.[list][place]}" ${message}.`,
   }));
   return [...differing, ...wrong];
 }

@@ -9,10 +9,10 @@ import { objectName } from "./kubernetes-names.ts";
 
 const must = (error: string) => ({ error });
 
-const memory = z
+export const memory = z
   .string()
   .regex(/^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$/, must('must be an amount of memory such as "512Mi"'));
-const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs such as "250m" or "1.5"'));
+export const cpu = z.string().regex(/^\d+(\.\d+)?m?$/, must('must be a number of CPUs such as "250m" or "1.5"'));
 
 export const overhead = z.strictObject({
   memory: memory
@@ -30,6 +30,13 @@ export const classNames = z
   .default([])
   .describe(
     "Further RuntimeClasses of the handler, by name, such as the one that Contrast's own CLI writes into pods.",
+  );
+
+export const currentFor = z
+  .array(objectName("RuntimeClass"))
+  .default([])
+  .describe(
+    "Names that new pods may say instead of the handler's own, which is written in their place when they are admitted. Needs Kubernetes 1.36.",
   );
 
 /** What a runtime sets beyond platform and payload. */
@@ -70,5 +77,6 @@ export const runtime = z.strictObject({
     .describe("Known holes of the payload's Kata that are put up with, by GHSA or CVE id."),
   overhead: overhead.optional().describe("What the RuntimeClass adds to each pod. By default the platform's own."),
   classNames,
+  currentFor,
   ...runtimeSettings,
 });

@@ -1,10 +1,11 @@
 import { z } from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
-import { distributionChoice, distributionNames, dnsLabel, groupName } from "../../runtime/spec.ts";
+import { distributionChoice, distributionNames, dnsLabel, groupName, taintKey } from "../../runtime/spec.ts";
 import { isAtLeast } from "../../runtime/version.ts";
 import { defaults, onDestroyValues } from "./defaults.ts";
 import { hostKeyMistake, hostKeyPattern, typeAndKey } from "./host-keys.ts";
 import { image, registryHost } from "./image-reference.ts";
+import { installerPod } from "./installer-pod-schema.ts";
 import { labelKey, labels, labelValue, nodeName, objectName } from "./kubernetes-names.ts";
 import { clusterOptions } from "./local-cluster.ts";
 import { registrySchema, secret } from "./registry-schema.ts";
@@ -96,24 +97,12 @@ const clusterSchema = z
           ),
       })
       .describe("An AKS cluster that exists."),
-    z
-      .strictObject({
-        kind: z.literal("yaml"),
-        directory: z
-          .string()
-          .regex(
-            /^(?!\.{1,2}(\/|$))[\w.@-]+(\/(?!\.{1,2}(\/|$))[\w.@-]+)*$/,
-            must("must be a directory below the project, such as manifests/prod"),
-          )
-          .describe("Where manifests are written for something else to apply: a directory below the project."),
-      })
-      .describe("Manifests in a directory of the project instead of a cluster."),
   ])
-  .meta({ expected: "a map with kind: local, kubeconfig, aks or yaml" })
+  .meta({ expected: "a map with kind: local, kubeconfig or aks" })
   .describe(
     "`{kind: local, nodes}`: on this machine. `{kind: kubeconfig, name, kubeconfig}`: an existing one; without " +
       "`kubeconfig`, the `KUBECONFIG` of the environment. `{kind: aks, subscriptionId, resourceGroup, name, credentials, " +
-      "retiredService}`. `{kind: yaml, directory}`: manifests in a directory of the project instead of a cluster.",
+      "retiredService}`.",
   );
 
 const installerImageSchema = image("local", ', or "local" for the image that `npm run image` built')
@@ -124,10 +113,19 @@ const installerImageSchema = image("local", ', or "local" for the image that `np
       "for local clusters.",
   );
 
+/** What people may try that is none of ours, with what to do. */
+const otherDistributions = {
+  eks: 'Nodes of EKS run plain containerd: that is "containerd". Nobody has tried it, and a node needs a TEE of its own, as bare metal has it.',
+  gke: "Nodes of GKE run Container-Optimized OS, which discards changes of containerd's configuration: use other nodes.",
+  openshift: "OpenShift runs CRI-O, and only containerd is supported: use other nodes.",
+};
+
 const { name, configPath, socket, unit, containerdVersion } = distributionChoice.shape;
 export const distribution = z
   .strictObject({
-    name: name.describe("How the nodes run containerd; `containerd` is plain or kubeadm."),
+    name: name
+      .meta({ otherWords: { kubeadm: "containerd", kubespray: "containerd" }, notAmong: otherDistributions })
+      .describe("How the nodes run containerd; `containerd` is plain or kubeadm."),
     configPath: configPath.describe("The file that is edited, if it is not the distribution's own."),
     socket: socket.describe("containerd's socket, if it is not the distribution's own."),
     unit: unit.describe("containerd's systemd unit, if it is not the distribution's own."),
@@ -214,10 +212,17 @@ const nodes = z.strictObject({
     .meta({ minProperties: 1 })
     .optional()
     .describe("Nodes that carry all these labels."),
-  names: z.array(nodeName).min(1, must("must list at least one node")).optional().describe("Nodes by name."),
+  names: z
+    .array(nodeName)
+    .min(1, must("must list at least one node"))
+    // The engine hands a stack's configuration to its program in one variable, of which Linux takes 128 KiB.
+    .max(1_000, must("must list at most 1000 nodes: give more of them a label, and select them by it"))
+    .optional()
+    .describe("Nodes by name, at most 1000."),
   hosts: z
     .array(host)
     .min(1, must("must list at least one host"))
+    .max(300, must("must list at most 300 hosts: make stacks of them"))
     .optional()
     .describe("Hosts that are prepared by SSH, and joined to the cluster if they are not in it yet."),
   pool: pool.optional().describe("A node pool of an AKS cluster."),
@@ -242,6 +247,11 @@ export const toleration = z.strictObject({
 });
 
 export const groupSchema = z.strictObject({
+  formerly: groupName
+    .optional()
+    .describe(
+      "The group's former name, when it is renamed: its nodes are taken over as they are. Keep it until every node has been Ready since.",
+    ),
   distribution,
   nodes: nodes
     .default({})
@@ -267,9 +277,17 @@ export const groupSchema = z.strictObject({
     .default(defaults.stallTimeout)
     .describe("Seconds without progress after which the rollout gives up."),
   tolerations: z.array(toleration).default([]).describe("Taints that the installer's pods tolerate."),
+  startupTaint: taintKey
+    .optional()
+    .describe(
+      "Key of a taint with which nodes join. The installers tolerate it, and take it from a node that serves every runtime.",
+    ),
   priorityClass: objectName("PriorityClass")
     .default(defaults.priorityClass)
     .describe("Of the installer's pods: they must not be evicted in the middle of a change."),
+  installerPod: installerPod
+    .default(installerPod.parse({}))
+    .describe("What a cluster's rules want of the installer's pods: `labels`, `annotations`, `requests`, `limits`."),
   verifySandbox: z
     .boolean()
     .default(defaults.verifySandbox)

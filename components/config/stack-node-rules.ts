@@ -67,7 +67,12 @@ export const stackNodeRules: Rule<StackGroup>[] = [
     if (cluster.retiredService !== "acknowledged")
       yield {
         key: `${key}.nodes.pool`,
-        message: `"${pool.name}" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node images in March 2026: Azure most likely refuses. Use an existing pool (existing: true), or set cluster.retiredService to "acknowledged".`,
+        message:
+          `"${pool.name}" would be created or scaled with KataCcIsolation. Microsoft retired that service and its node ` +
+          "images in March 2026: Azure most likely refuses. What works on AKS today are peer pods (a confidential VM beside " +
+          "the node for each pod) and node pools of confidential VMs, neither of which needs this program: docs/aks.md. A pool " +
+          "that still has nodes is used as it is with existing: true; it cannot grow. To try it all the same, set " +
+          'cluster.retiredService to "acknowledged".',
       };
   },
 

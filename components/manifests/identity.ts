@@ -1,6 +1,14 @@
 import { eventComponent, eventNamespace, maxMessage } from "../../node-installer/kubernetes/events.ts";
+import { nodeStates } from "../../node-installer/kubernetes/status.ts";
 import { maxTicketReason, ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { handlerLabelPrefix, installerName, policyNames, statusAnnotation, ticketNames } from "../../runtime/names.ts";
+import {
+  handlerLabelPrefix,
+  installerName,
+  policyNames,
+  stateLabel,
+  statusAnnotation,
+  ticketNames,
+} from "../../runtime/names.ts";
 import { admissionPolicy } from "./policy.ts";
 
 /**
@@ -20,6 +28,8 @@ export interface IdentityOptions {
   namespace: string;
   group: string;
   atOnce: number;
+  /** Key of the taint that an installer may take from its node. */
+  startupTaint?: string | undefined;
 }
 
 /**
@@ -27,13 +37,13 @@ export interface IdentityOptions {
  * the same ServiceAccount), so admission policies narrow each right by the token's node claim. Nodes have no
  * `get`: admission does not see reads, but an empty patch reads the node and has to pass the policy.
  */
-export function installerIdentity({ namespace, group, atOnce }: IdentityOptions) {
+export function installerIdentity({ namespace, group, atOnce, startupTaint }: IdentityOptions) {
   const name = installerName(group);
   const subjects = [{ kind: "ServiceAccount", name, namespace }];
   const rbac = "rbac.authorization.k8s.io" as const;
   const apiVersion = `${rbac}/v1` as const;
   const user = `system:serviceaccount:${namespace}:${name}`;
-  const policies = [nodePolicy(user, group), eventPolicy(user, group), ticketPolicy(user, group, atOnce)];
+  const policies = [nodePolicy(user, group, startupTaint), eventPolicy(user, group), ticketPolicy(user, group, atOnce)];
   return {
     serviceAccount: {
       apiVersion: "v1" as const,
@@ -75,6 +85,8 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
         },
         // RBAC cannot restrict these by name. The policy does so for creation; the namespace has nothing but tickets.
         { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["create", "list"] },
+        // How many nodes wait, so that each asks no more often than it has to.
+        { apiGroups: ["apps"], resources: ["daemonsets"], verbs: ["get"], resourceNames: [installerName(group)] },
       ],
     },
     ticketRoleBinding: {
@@ -104,13 +116,28 @@ export function installerIdentity({ namespace, group, atOnce }: IdentityOptions)
 
 /** Far more than a node serves at a time, and than two groups of upgrades leave behind. */
 const maxHandlerLabels = 64;
+const states = nodeStates.map((state) => `'${state}'`);
 /** `handlerName` in ../runtime/spec.ts, as a label. */
 const handlerLabelPattern = `^${handlerLabelPrefix.replaceAll(".", "[.]")}contrast-(cc|insecure)-[a-z0-9-]+-[0-9a-f]{8}$`;
 /** `publishedStatus` shortens its reason and its list of pods to less, however long names are. */
 const maxStatus = 128 * 1024;
 
-/** Only its own node, and of that only handler labels and the group's status annotation. */
-function nodePolicy(user: string, group: string) {
+/**
+ * Nothing of a node's spec, or nothing but that all taints with this key go. Other fields are compared whatever they are
+ * called: `dyn`, because the API server otherwise warns that it knows no such map.
+ */
+function specUnchanged(startupTaint: string | undefined): string {
+  if (startupTaint === undefined) return "object.?spec == oldObject.?spec";
+  const [after, before] = ["dyn(object).?spec.orValue({})", "dyn(oldObject).?spec.orValue({})"];
+  return (
+    `${after}.all(key, key == 'taints' || (key in ${before} && ${before}[key] == ${after}[key])) && ` +
+    `${before}.all(key, key == 'taints' || key in ${after}) && (variables.taints == variables.old_taints || ` +
+    `variables.taints == variables.old_taints.filter(taint, taint.key != '${startupTaint}'))`
+  );
+}
+
+/** Only its own node, and of that only handler labels, the group's state and status, and that its startup taint goes. */
+function nodePolicy(user: string, group: string, startupTaint: string | undefined) {
   const map = (object: string, field: string) => `${object}.metadata.?${field}.orValue({})`;
   const onlyChanges = (field: string, allowed: string): string => {
     const [after, before] = [`variables.${field}`, `variables.old_${field}`];
@@ -129,6 +156,10 @@ function nodePolicy(user: string, group: string) {
       old_labels: map("oldObject", "labels"),
       annotations: map("object", "annotations"),
       old_annotations: map("oldObject", "annotations"),
+      ...(startupTaint !== undefined && {
+        taints: "object.?spec.taints.orValue([])",
+        old_taints: "oldObject.?spec.taints.orValue([])",
+      }),
     },
     validations: [
       claimed,
@@ -138,13 +169,20 @@ function nodePolicy(user: string, group: string) {
       },
       {
         expression:
-          "object.?spec == oldObject.?spec && object.metadata.?finalizers == oldObject.metadata.?finalizers && " +
+          `${specUnchanged(startupTaint)} && object.metadata.?finalizers == oldObject.metadata.?finalizers && ` +
           "object.metadata.?ownerReferences == oldObject.metadata.?ownerReferences",
-        message: "An installer may only change the labels and annotations of its node.",
+        message:
+          startupTaint === undefined
+            ? "An installer may only change the labels and annotations of its node."
+            : `An installer may only change the labels and annotations of its node, and remove its taint ${startupTaint}.`,
       },
       {
-        expression: onlyChanges("labels", `key.startsWith('${handlerLabelPrefix}')`),
-        message: `An installer may only change the labels ${handlerLabelPrefix}*.`,
+        expression: onlyChanges("labels", `key.startsWith('${handlerLabelPrefix}') || key == '${stateLabel(group)}'`),
+        message: `An installer may only change the labels ${handlerLabelPrefix}* and ${stateLabel(group)}.`,
+      },
+      {
+        expression: `variables.labels[?'${stateLabel(group)}'].orValue('ready') in [${states.join(", ")}]`,
+        message: `An installer may set the label ${stateLabel(group)} only to a state: ${nodeStates.join(", ")}.`,
       },
       {
         // Which handlers a group has changes with every update, so only their form is known here.
@@ -254,7 +292,8 @@ function ticketPolicy(user: string, group: string, atOnce: number) {
       {
         expression:
           `object == null || (${bareMetadata("object")} && object.metadata.?annotations.orValue({}).all(key, ` +
-          `key == '${ticketReasonAnnotation}' && size(object.metadata.annotations[key]) <= ${maxTicketReason} && ` +
+          `key == '${ticketReasonAnnotation}' && ` +
+          `size(object.metadata.annotations[key]) <= ${maxTicketReason} && ` +
           `${plain("object.metadata.annotations[key]")}) && ` +
           "!has(object.spec.leaseDurationSeconds) && !has(object.spec.renewTime) && !has(object.spec.leaseTransitions) && " +
           "object.spec.?strategy.orValue('') == '' && object.spec.?preferredHolder.orValue('') == '')",

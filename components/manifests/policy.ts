@@ -1,3 +1,6 @@
+/** The API server's own, so that refreshes and server-side applies see no difference. */
+export const matchDefaults = { matchPolicy: "Equivalent", namespaceSelector: {}, objectSelector: {} };
+
 export interface PolicyOptions {
   name: string;
   /** The user that the policy is about; everybody else passes. */
@@ -28,10 +31,7 @@ export function admissionPolicy({ name, user, rule, variables, validations }: Po
               scope: "*",
             },
           ],
-          // The API server's own defaults, so that refreshes and server-side applies see no difference.
-          matchPolicy: "Equivalent",
-          namespaceSelector: {},
-          objectSelector: {},
+          ...matchDefaults,
         },
         matchConditions: [{ name: "installer", expression: `request.userInfo.username == '${user}'` }],
         variables: Object.entries(variables).map(([variable, expression]) => ({ name: variable, expression })),

@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { type InstallSpec, runtimeDirectory } from "../../runtime/spec.ts";
 import { validateImports } from "../containerd/validate.ts";
 import { type Bundle, type Calls, recordingHost } from "../host/bundle.ts";
-import type { Host } from "../host/host.ts";
+import { type Host, unlessSlow } from "../host/host.ts";
 import { pristinePath, readJournal } from "../host/journal.ts";
 import { distrusted } from "../host/owners.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
@@ -25,7 +25,7 @@ export async function snapshot(options: Options): Promise<number> {
 
 /**
  * Runs plan and host check on a host that records what of their readings may leave it. What fails on the node fails alike
- * where the bundle is read, so that failures are no part of it.
+ * where the bundle is read, so that failures are no part of it. Throws `TooSlow`: nobody could tell there what is missing.
  */
 export async function takeSnapshot(
   host: Host,
@@ -61,20 +61,19 @@ export async function takeSnapshot(
       return pods;
     },
   };
-  const failed = () => undefined;
-  await recordUsers(recording, listening, spec).catch(failed);
-  await recordImports(recording, daemon).catch(failed);
+  await recordUsers(recording, listening, spec).catch(unlessSlow);
+  await recordImports(recording, daemon).catch(unlessSlow);
   // A plan for no runtime asks nothing about the directory where a later spec puts its runtimes.
-  await distrusted(recording, [runtimesDirectory], runtimesDirectory).catch(failed);
-  await planFor(recording, listening, spec).catch(failed);
+  await distrusted(recording, [runtimesDirectory], runtimesDirectory).catch(unlessSlow);
+  await planFor(recording, listening, spec).catch(unlessSlow);
   await daemon
     .locate()
     .then((located) => hostFacts(recording, located))
-    .catch(failed);
-  await recording.freeSpace(runtimesDirectory).catch(failed);
-  await recording.readFile(pristinePath).catch(failed);
+    .catch(unlessSlow);
+  await recording.freeSpace(runtimesDirectory).catch(unlessSlow);
+  await recording.readFile(pristinePath).catch(unlessSlow);
   redacting.finish(calls);
-  const pending = await anyPending(host, spec, daemonOn(host)).catch(failed);
+  const pending = await anyPending(host, spec, daemonOn(host)).catch(unlessSlow);
   const bundle = { schemaVersion: 2 as const, takenAt: host.now().toISOString(), node, calls, users, processes };
   return { ...bundle, ...(serving !== undefined && { serving }), ...(pending !== undefined && { pending }) };
 }
@@ -82,7 +81,7 @@ export async function takeSnapshot(
 /** undefined: its containerd does not answer. */
 async function anyPending(host: Host, spec: InstallSpec, daemon: Daemon): Promise<boolean | undefined> {
   try {
-    const journal = await readJournal(host, spec.group);
+    const journal = await readJournal(host, spec);
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     if (observation.serving === undefined) return undefined;
     return (await observeDisk({ host, daemon, spec }, observation)).pending.length > 0;

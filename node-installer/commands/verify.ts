@@ -1,4 +1,4 @@
-import { dialSecondsOf } from "../containerd/sandbox.ts";
+import { dialSecondsOf } from "../../runtime/guest-start.ts";
 import { mismatches } from "../containerd/serving.ts";
 import { readJournal } from "../host/journal.ts";
 import { sentence } from "../install/log.ts";
@@ -18,7 +18,7 @@ export async function verify(options: Options): Promise<number> {
   const problems: string[] = [];
   const started: string[] = [];
   try {
-    const journal = await readJournal(host, spec.group);
+    const journal = await readJournal(host, spec);
     if (journal.transaction !== undefined) {
       problems.push(
         `a change of ${journal.file?.path ?? "containerd's file"} that began at ${journal.transaction.startedAt} is not finished`,

@@ -21,6 +21,7 @@ export async function watch(options: Options): Promise<number> {
           group,
           atOnce,
           now,
+          uptime: () => host.uptime(),
           delay: (ms) => host.delay(ms),
           onError: (error) => log.warn("kubernetes", { reason: error.message }),
         },

@@ -8,6 +8,10 @@ export interface AgentSettings {
   data?: Setting;
   /** Of a containerd that the distribution did not start: `unix:///run/containerd/containerd.sock`. */
   endpoint?: Setting;
+  /** Where it reads about registries. */
+  registries?: Setting;
+  /** What it reads when it starts, whether it is there or not: files, and a directory of more of them. */
+  files?: string[];
 }
 
 interface Setting {
@@ -18,16 +22,21 @@ interface Setting {
 /** The command line overrides the environment, which overrides the configuration files, of which later ones count. */
 export async function readAgent(
   host: Host,
-  { agent }: Distribution,
+  { agent, startFiles }: Distribution,
   unit: UnitFile | undefined,
 ): Promise<AgentSettings> {
-  if (agent === undefined) return {};
+  if (agent === undefined) return startFiles === undefined ? {} : { files: [...startFiles] };
   const { program } = agent;
   const settings: AgentSettings = {};
   if (program !== "k0s") {
-    for (const path of await configurationFiles(host, program, unit)) {
+    const { folder, files } = await configurationFiles(host, program, unit);
+    for (const path of files)
       Object.assign(settings, settingsIn(((await readIfThere(host, path)) ?? "").toString(), path));
-    }
+    const registries =
+      flagValue(unit?.execStart ?? [], "private-registry") ??
+      settings.registries?.value ??
+      `/etc/rancher/${program}/registries.yaml`;
+    settings.files = [...files, folder, registries].filter((path) => path.startsWith("/"));
   }
   const { path = "", execStart = [], environment = {} } = unit ?? {};
   const data = flagValue(execStart, "data-dir", ...(program === "k0s" ? [] : ["d"]));
@@ -40,20 +49,25 @@ export async function readAgent(
   return settings;
 }
 
-async function configurationFiles(host: Host, program: string, unit: UnitFile | undefined): Promise<string[]> {
+async function configurationFiles(
+  host: Host,
+  program: string,
+  unit: UnitFile | undefined,
+): Promise<{ folder: string; files: string[] }> {
   const { execStart = [], environment = {} } = unit ?? {};
   const variable = `${program.toUpperCase()}_CONFIG_FILE`;
   const named = Object.hasOwn(environment, variable) ? environment[variable] : undefined;
   const file = flagValue(execStart, "c", "config") ?? named ?? `/etc/rancher/${program}/config.yaml`;
-  if (!file.startsWith("/")) return [];
   const folder = `${file}.d`;
+  if (!file.startsWith("/")) return { folder, files: [] };
   const names = (await host.readDirectory(folder)).filter((name) => /\.ya?ml$/.test(name));
-  return [file, ...names.map((name) => `${folder}/${name}`)];
+  return { folder, files: [file, ...names.map((name) => `${folder}/${name}`)] };
 }
 
 const keys = [
   ["data", "data-dir"],
   ["endpoint", "container-runtime-endpoint"],
+  ["registries", "private-registry"],
 ] as const;
 
 /** A top-level key with a text on its line, so no parser of YAML is needed. */

@@ -29,7 +29,8 @@ import { type ContainerdVersion, parseContainerdVersion } from "./version.ts";
 export interface EditContext {
   /** The edited file, for messages. */
   file: string;
-  kind: "root" | "template" | "drop-in";
+  /** `imported`: a file of which containerd reads everything as of its own, but must be there for the one that imports it. */
+  kind: "root" | "imported" | "template" | "drop-in";
   /** "1.7.24" */
   containerdVersion: string;
   /** For a template or a drop-in: what the distribution rendered for containerd. */
@@ -61,7 +62,7 @@ export function editConfiguration(
   const next =
     entries.length === 0
       ? withoutEntries(text, context)
-      : context.kind === "root"
+      : context.kind === "root" || context.kind === "imported"
         ? editRoot(text, entries, context)
         : editRendered(text, entries, context);
   return next === undefined ? undefined : Buffer.from(next);
@@ -105,19 +106,24 @@ function withoutEntries(text: string | undefined, context: EditContext): string 
   if (parts.handlers.length === 0) return text;
   if (kind === "template")
     return parts.before + parts.after === `${templateBase}\n` ? undefined : parts.before + parts.after;
-  const kept = reliedOn(parts, parseDocument(parts.before + parts.after, file)).flatMap((path) => renderRunc(path));
+  const base = parseDocument(parts.before + parts.after, file);
+  const kept = reliedOn(parts, base, kind).flatMap((path) => renderRunc(path));
+  if (kind === "imported" && parts.before + parts.after === "") return `${[...parts.head, ...kept].join("\n")}\n`;
   if (kept.length === 0) return withBlock(parts, parts.head, []);
   const before = parts.before === "" || parts.before.endsWith("\n") ? parts.before : `${parts.before}\n`;
   return withBlock({ ...parts, before, after: `${kept.join("\n")}\n${parts.after}` }, parts.head, []);
 }
 
-/** Where somebody added a runtime to the table for which we wrote containerd 1.7's runc: without it, runc would be gone. */
-function reliedOn({ ours }: Separated, base: Table): string[][] {
+/**
+ * Where somebody added a runtime to the table for which we wrote containerd 1.7's runc: without it, runc would be gone. Of an
+ * imported file, it also hides what the importing one says about runc, or about the whole plugin.
+ */
+function reliedOn({ ours }: Separated, base: Table, kind: EditContext["kind"]): string[][] {
   return Object.entries(tableAt(ours, ["plugins"]) ?? {}).flatMap(([plugin, table]) => {
     const path = ["plugins", plugin, "containerd", "runtimes"];
     const others = Object.keys(tableAt(base, path) ?? {});
-    const isNeeded = tableAt(table, ["containerd", "runtimes", "runc"]) !== undefined && others.length > 0;
-    return isNeeded && !others.includes("runc") ? [path] : [];
+    const hasRunc = tableAt(table, ["containerd", "runtimes", "runc"]) !== undefined;
+    return hasRunc && (others.length > 0 || kind === "imported") && !others.includes("runc") ? [path] : [];
   });
 }
 
@@ -141,7 +147,7 @@ function editRoot(
   const found = checked(whole, entries, containerd, file);
   // What we created must do for every containerd that may read it one day.
   const isForAny = head.includes(everyVersion) && Object.keys(base).length === 0;
-  const relied = reliedOn(parts, base).some((path) => sameDocument(path, found.runtimes));
+  const relied = reliedOn(parts, base, context.kind).some((path) => sameDocument(path, found.runtimes));
   const target = { ...found, needsRunc: found.needsRunc || isForAny || relied };
   const tables = renderEntries(entries, target);
   if (text !== undefined && isAsWanted(parts, tables, file)) return text;

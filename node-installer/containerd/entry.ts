@@ -100,12 +100,18 @@ export function inDump(entry: ContainerdEntry): [key: string, value: unknown][] 
  * spell out what is the default.
  */
 export const sameSettings = (left: unknown, right: unknown): boolean =>
-  sameDocument(withoutZeros(withoutSandboxer(left)) ?? {}, withoutZeros(withoutSandboxer(right)) ?? {});
+  sameDocument(withoutZeros(withoutDefaults(left)) ?? {}, withoutZeros(withoutDefaults(right)) ?? {});
 
-function withoutSandboxer(value: unknown): unknown {
+function withoutDefaults(value: unknown): unknown {
   if (!isTable(value)) return value;
   const said = Object.entries(value).filter(
     ([key, one]) => !((key === "sandboxer" || key === "sandbox_mode") && one === "podsandbox"),
   );
-  return Object.fromEntries(said.map(([key, one]) => [key, withoutSandboxer(one)]));
+  const { address } = value;
+  const inner = (key: string, one: unknown) => {
+    // A dump repeats a proxy plugin's address among what it exports.
+    const isRepeated = key === "exports" && isTable(one) && address !== undefined && one.address === address;
+    return withoutDefaults(isRepeated ? { ...one, address: undefined } : one);
+  };
+  return Object.fromEntries(said.map(([key, one]) => [key, inner(key, one)]));
 }

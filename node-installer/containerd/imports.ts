@@ -63,6 +63,12 @@ export async function importedFiles(host: Host, document: Table, file: string): 
   return files;
 }
 
+/** The directories in which the patterns among a document's imports look for files. */
+export const searchedBy = (document: unknown, file: string): string[] =>
+  importsOf(document, file)
+    .filter(isPattern)
+    .map((pattern) => pattern.replace(/\/[^/]*[*?[\\].*$/, "") || "/");
+
 async function expand(host: Host, pattern: string): Promise<string[]> {
   let found = ["/"];
   for (const segment of pattern.split("/").filter((part) => part !== "")) {

@@ -23,6 +23,8 @@ export interface Located extends Place {
   /** "1.7.24" */
   version: string;
   dataDirectories: readonly string[];
+  /** What whatever starts containerd reads then, besides containerd's own files. */
+  agentFiles: readonly string[];
 }
 
 /** The bytes that an edit starts from; `undefined` for a missing file. */
@@ -40,7 +42,7 @@ type Declared = InstallSpec["distribution"];
  * @param installed the file that holds our tables already
  */
 export async function locate(host: Host, declared: Declared, installed?: string): Promise<Located> {
-  const { distribution, unit, unitFile, endpoint } = await recognize(host, declared);
+  const { distribution, unit, unitFile, endpoint, agentFiles } = await recognize(host, declared);
   if (distribution.restart === "systemctl") checkKillMode(unit, unitFile);
   const started = distribution.edited.kind === "root" ? await readStarted(host, unitFile) : undefined;
   const { binary, version } = await findBinary(host, declared, distribution, { unit, unitFile, started });
@@ -58,6 +60,7 @@ export async function locate(host: Host, declared: Declared, installed?: string)
     binary,
     version,
     dataDirectories: distribution.dataDirectories,
+    agentFiles: [...agentFiles, ...(started?.wordsFile === undefined ? [] : [started.wordsFile])],
   };
 }
 
@@ -103,7 +106,7 @@ async function findBinary(
   const candidates =
     distribution.binaries.length > 0 ? distribution.binaries : [starter.started?.program ?? "/usr/bin/containerd"];
   for (const candidate of candidates) {
-    const { code, stdout } = await host.run(candidate, ["--version"], { timeoutMs: 10_000 });
+    const { code, stdout } = await host.run(candidate, ["--version"]);
     const version = code === 0 ? versionInOutput(stdout) : undefined;
     if (version === undefined) continue;
     return { binary: candidate, version };
@@ -164,7 +167,7 @@ async function socketInFile(
   host: Host,
   { kind, configuration }: Place,
 ): Promise<{ socket: string; by: string } | undefined> {
-  const bytes = kind === "root" ? await readIfThere(host, configuration) : undefined;
+  const bytes = kind === "root" || kind === "imported" ? await readIfThere(host, configuration) : undefined;
   if (bytes === undefined) return undefined;
   try {
     const document = parseDocument(decode(bytes, configuration), configuration);

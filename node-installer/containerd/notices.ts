@@ -1,8 +1,19 @@
 import { distributions } from "../../runtime/distributions.ts";
 import type { Located } from "./locate.ts";
 
-/** What an administrator must know before they do something that the node does not survive with our tables in it. */
-export function noticesOf({ distribution, configuration, file }: Located): string[] {
+/** What an administrator should know: where the stack is not followed, and what the node does not survive with our tables in it. */
+export function noticesOf(located: Located): string[] {
+  return [...ofConfigPath(located), ...ofUpgrade(located)];
+}
+
+function ofConfigPath({ file, notFollowed }: Located): string[] {
+  if (notFollowed === undefined) return [];
+  return [
+    `distribution.configPath is ${notFollowed}, but what is installed stands in ${file}, which containerd reads as well, and stays there. Set configPath to ${file}; or, to move it, take the runtimes off this node (runtimes: [] for its group, or the node out of the group), and put them back.`,
+  ];
+}
+
+function ofUpgrade({ distribution, configuration, file }: Located): string[] {
   const { edited } = distributions[distribution];
   if (edited.kind !== "drop-in" || configuration !== edited.merged) return [];
   return [

@@ -1,8 +1,9 @@
-import type { Host } from "../host/host.ts";
+import { posix } from "node:path";
+import { type Host, unlessSlow } from "../host/host.ts";
 import { decode, parseDocument, tableAt } from "./document.ts";
 import { fatalIn } from "./dumps.ts";
 import { fromToml } from "./entry.ts";
-import { importMatches, importsOf, readImports } from "./imports.ts";
+import { importMatches, importsOf, readImports, searchedBy } from "./imports.ts";
 import type { Located } from "./locate.ts";
 import { legacyPlugin, runtimesIn, version2Plugin, version3Plugin } from "./plugins.ts";
 import { startTimeOf, unitState } from "./restart.ts";
@@ -78,18 +79,20 @@ export interface PendingContext {
 export async function pendingChanges(host: Host, located: Located, context: PendingContext): Promise<string[]> {
   const { serving, onDisk, ours } = context;
   const upgrade = upgraded(located, serving.version);
-  const unit = await unitState(host, located.unit).catch(() => undefined);
+  const unit = await unitState(host, located.unit).catch(unlessSlow);
   const started = unit && startTimeOf(host, unit);
   const since =
     started === undefined ? "" : ` was started at ${new Date(Math.round(started / 1000) * 1000).toISOString()} and`;
   const files = started === undefined ? [] : await changedSince(host, located, context, started);
-  const changed = files.map((file) => `${file} changed after it`);
+  const changed = files.map(({ path, how }) => `${path} ${says[how]}`);
   const runtimes = runtimeChanges(serving, onDisk.runtimes, ours, located);
   const unloaded = [...changed, ...runtimes];
+  const isCertain = runtimes.length > 0 || files.some(({ how }) => how === "written");
+  const hasNot = isCertain ? "has not" : "may not have";
   return [
     ...upgrade,
     ...(unloaded.length > 0
-      ? [`${located.unit}${since} has not loaded what is on disk now (${unloaded.join("; ")})`]
+      ? [`${located.unit}${since} ${hasNot} loaded what is on disk now (${unloaded.join("; ")})`]
       : []),
   ];
 }
@@ -120,28 +123,66 @@ function runtimeChanges(
 /** Clocks have a resolution, and some distributions write their files while they start. */
 const marginMs = 2_000;
 
-async function changedSince(host: Host, located: Located, context: PendingContext, started: number): Promise<string[]> {
+interface Changed {
+  path: string;
+  how: keyof typeof says;
+}
+
+const says = {
+  written: "changed after it",
+  touched: "was written before that, but its owner, mode or name changed after it, or an older file took its place",
+  linked: "is a link that was made after it",
+};
+
+async function changedSince(
+  host: Host,
+  located: Located,
+  context: PendingContext,
+  started: number,
+): Promise<Changed[]> {
   // Such a distribution loads them by itself.
   if (located.restart === "itself") return [];
-  const { file, configuration: root } = located;
-  const imports = context.configuration === undefined ? [] : await importsIn(host, context.configuration, root);
+  const { file, kind, configuration: root, templates, agentFiles } = located;
+  const imports = context.configuration === undefined ? [] : await importedIn(host, context.configuration, root);
   // What a distribution renders is newer than its own start; what it is rendered from is not.
-  const sources = [...new Set([file, ...imports])].filter((path) => !(path === file && context.editedIsOurs));
-  const changed: string[] = [];
+  const others = kind === "imported" ? [root, ...imports] : imports;
+  const sources = [...new Set([file, ...templates, ...agentFiles, ...others])].filter(
+    // Our own copies come and go beside our file.
+    (path) => path !== posix.dirname(file) && !(path === file && context.editedIsOurs),
+  );
+  const isAfter = (timeNs: bigint) => isBetween(timeNs, started + marginMs, host.now().getTime());
+  const changed: Changed[] = [];
   for (const path of sources) {
     const stat = await host.stat(path);
     if (stat === undefined) continue;
-    const time = Number(stat.mtimeNs / 1_000_000n);
-    // A time that has not come yet says nothing, and no restart would make it say less.
-    if (time > started + marginMs && time <= host.now().getTime()) changed.push(path);
+    // A file that was copied or moved into place has its old time of modification; that of its change nobody can set. But
+    // agents give their own files their mode again now and then, unchanged, which is a change of the file to the kernel.
+    if (isAfter(stat.mtimeNs)) changed.push({ path, how: "written" });
+    else if (!agentFiles.includes(path) && isAfter(stat.ctimeNs)) changed.push({ path, how: "touched" });
+  }
+  // A link that leads elsewhere by now says nothing of the file there, which may be old.
+  const isRead = kind === "imported" || (kind === "root" && !context.editedIsOurs);
+  for (const path of new Set([...(isRead ? [root] : []), ...imports])) {
+    const madeNs = await host.linkedAt(path);
+    if (madeNs !== undefined && isAfter(madeNs)) changed.push({ path, how: "linked" });
   }
   return changed;
 }
 
-async function importsIn(host: Host, bytes: Buffer, file: string): Promise<string[]> {
+/** A time that has not come yet says nothing, and no restart would make it say less. */
+function isBetween(timeNs: bigint, since: number, now: number): boolean {
+  const time = Number(timeNs / 1_000_000n);
+  return time > since && time <= now;
+}
+
+/** The files that are imported, and the directories that are searched for them: of a file that is gone, those tell. */
+async function importedIn(host: Host, bytes: Buffer, file: string): Promise<string[]> {
   try {
-    const imports = await readImports(host, parseDocument(decode(bytes, file), file), file);
-    return imports.filter(({ path }) => path !== file).map(({ path }) => path);
+    const root = parseDocument(decode(bytes, file), file);
+    const imports = await readImports(host, root, file);
+    const documents = [{ document: root, path: file }, ...imports];
+    const searched = documents.flatMap(({ document, path }) => searchedBy(document, path));
+    return [...imports.map(({ path }) => path), ...searched].filter((path) => path !== file);
   } catch {
     // What cannot be read is refused where it is validated.
     return [];

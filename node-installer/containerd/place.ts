@@ -6,7 +6,7 @@ import type { Host } from "../host/host.ts";
 import { at, decode, parseDocument, type Table } from "./document.ts";
 import type { EditContext } from "./edit.ts";
 import { spansIn } from "./fence.ts";
-import { importMatches, importsOf } from "./imports.ts";
+import { type Import, importMatches, importsOf, readImports } from "./imports.ts";
 import { configOf, isPath, type Started } from "./started.ts";
 import { parseContainerdVersion } from "./version.ts";
 
@@ -17,18 +17,25 @@ export interface Place {
   file: string;
   /**
    * The file that containerd reads: `file` itself under the name that containerd is given (imports are relative to the
-   * link, not to its target), or what the distribution renders from `file`.
+   * link, not to its target), or what the distribution renders from `file`, or what imports it.
    */
   configuration: string;
   /** First line of a template that we make; for a drop-in, of one that an earlier version may have left. */
   templateBase: string | undefined;
+  /** The templates that the distribution looks for, whether they are there or not: the next start may render another. */
+  templates: readonly string[];
+  /** A distribution.configPath that is not followed, because our tables stand in `file` and containerd reads that. */
+  notFollowed?: string;
 }
 
 /** What decides between the places that a node has. */
 export interface Wishes {
   /** distribution.configPath */
   configPath: string | undefined;
-  /** The file that holds our tables already. It stays as long as containerd reads it: a move would be a restart for nothing. */
+  /**
+   * The file that holds our tables already. It stays as long as containerd reads it, whatever configPath says: a move would
+   * be a restart for nothing, and both files would have the tables until the old one is cleaned, which is after the gate.
+   */
   installed: string | undefined;
 }
 
@@ -40,34 +47,45 @@ export async function findPlace(
   version: string,
   { configPath, installed }: Wishes,
 ): Promise<Place> {
-  if (edited.kind === "root") return await rootPlace(host, edited.file, started, configPath);
+  if (edited.kind === "root") {
+    const root = await rootPlace(host, edited.file, started, configPath);
+    return (await importedPlace(host, root, installed)) ?? root;
+  }
   const { places, unread } =
     edited.kind === "rendered"
       ? await renderedPlaces(host, name, edited, version, [configPath, installed])
       : await dropInPlaces(host, name, edited, [configPath, installed]);
   const [preferred] = places;
-  if (configPath === undefined) {
-    const kept = places.find(({ file }) => file === installed) ?? (await holdingOurs(host, places));
-    return await existing(host, name, kept && (await host.stat(kept.file)) !== undefined ? kept : preferred);
-  }
+  const kept = await holdingOurs(host, places, installed);
+  if (configPath === undefined) return await existing(host, name, kept ?? preferred);
   const wanted = await ownName(host, configPath);
   const chosen = places.find(({ file }) => file === wanted);
-  if (chosen !== undefined) return await existing(host, name, chosen);
+  if (chosen !== undefined) {
+    const isFollowed = kept === undefined || kept === chosen;
+    return await existing(host, name, isFollowed ? chosen : { ...kept, notFollowed: configPath });
+  }
   const paths = [...new Set([configPath, wanted])];
   const why = unread.find(({ path }) => paths.includes(path))?.why ?? `${name} reads no such file on this node`;
   throw new Refusal(
     "configuration-path-unread",
-    `distribution.configPath is ${configPath}, but ${why}. Leave configPath out: on this node the installer then uses ${preferred.file}.`,
+    `distribution.configPath is ${configPath}, but ${why}. Leave configPath out: on this node the installer then uses ${(kept ?? preferred).file}.`,
   );
 }
 
-/** Where our block stands though no journal says so: a second one elsewhere would repeat its tables. */
-async function holdingOurs(host: Host, places: readonly Place[]): Promise<Place | undefined> {
-  for (const place of places) {
-    if (spansIn((await readIfThere(host, place.file))?.toString("utf8") ?? "").length > 0) return place;
-  }
+/** Where our tables are: by the journal, or because our block stands there; a second one would repeat its tables. */
+async function holdingOurs(
+  host: Host,
+  places: readonly Place[],
+  installed: string | undefined,
+): Promise<Place | undefined> {
+  const known = places.find(({ file }) => file === installed);
+  if (known !== undefined && (await host.stat(known.file)) !== undefined) return known;
+  for (const place of places) if (await hasOurs(host, place.file)) return place;
   return undefined;
 }
+
+const hasOurs = async (host: Host, path: string): Promise<boolean> =>
+  spansIn((await readIfThere(host, path))?.toString("utf8") ?? "").length > 0;
 
 /** At least one, best first; and paths that somebody may think of, with the reason why they are none. */
 interface Places {
@@ -96,7 +114,44 @@ async function rootPlace(
       `distribution.configPath is ${path}, but containerd reads ${read} (${started.by}). Leave configPath out, or start containerd with --config ${path}.`,
     );
   }
-  return { kind: "root", file: await writable(host, target), configuration: path, templateBase: undefined };
+  return {
+    kind: "root",
+    file: await writable(host, target),
+    configuration: path,
+    templateBase: undefined,
+    templates: [],
+  };
+}
+
+/**
+ * Where our tables are if somebody has put another file in front of the one that has them: containerd reads them from
+ * there, and a second copy in the new file would outlive their removal from the old one.
+ */
+async function importedPlace(host: Host, root: Place, installed: string | undefined): Promise<Place | undefined> {
+  if (installed === root.file || (await hasOurs(host, root.file))) return undefined;
+  for (const { by, path } of await importsBelow(host, root.configuration)) {
+    const file = await host.realpath(path);
+    if (file === root.file || (file !== installed && !(await hasOurs(host, file)))) continue;
+    if (by === root.configuration) return { ...root, kind: "imported", file: await writable(host, file) };
+    throw new Refusal(
+      "configuration-imported",
+      `containerd reads ${root.configuration}, and what contrast-runtime installed stands in ${path}, which it reads only because ${by} imports that. Name ${path} itself in the imports of ${root.configuration}, restart containerd, and run again.`,
+    );
+  }
+  return undefined;
+}
+
+/** What containerd reads because of this file, as far as it is there; empty if it loads none of it, as is said elsewhere. */
+async function importsBelow(host: Host, file: string): Promise<Import[]> {
+  const bytes = await readIfThere(host, file);
+  if (bytes === undefined) return [];
+  try {
+    const imports = await readImports(host, parseDocument(decode(bytes, file), file), file);
+    return imports.filter(({ document }) => document !== undefined);
+  } catch (error) {
+    if (error instanceof Refusal) return [];
+    throw error;
+  }
 }
 
 async function renderedPlaces(
@@ -122,8 +177,10 @@ async function renderedPlaces(
   const dropIns = mayDropIn
     ? beside(dropIn, others).filter((path) => imports.some((pattern) => importMatches(pattern, path)))
     : [];
-  const last: Place = { kind: "template", file: await ownName(host, template), configuration, templateBase };
-  const [first = last, ...more] = [...dropIns.map((file) => dropInPlace(file, configuration, templateBase)), last];
+  const file = await ownName(host, template);
+  const templates = byVersion.map((one) => (one === forVersion ? file : one.template));
+  const last: Place = { kind: "template", file, configuration, templateBase, templates };
+  const [first = last, ...more] = [...dropIns.map((path): Place => ({ ...last, kind: "drop-in", file: path })), last];
   const without = `${name} renders ${configuration} with version ${rendered} and without that file`;
   return {
     places: [first, ...more],
@@ -141,11 +198,12 @@ function beside(dropIn: string, others: readonly (string | undefined)[]): string
   return [...new Set([dropIn, ...others.filter(isBeside)])];
 }
 
-const dropInPlace = (file: string, configuration: string, templateBase?: string): Place => ({
+const dropInPlace = (file: string, configuration: string): Place => ({
   kind: "drop-in",
   file,
   configuration,
-  templateBase,
+  templateBase: undefined,
+  templates: [],
 });
 
 async function dropInPlaces(

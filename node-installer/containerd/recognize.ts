@@ -19,6 +19,8 @@ export interface Recognized {
   unitFile: UnitFile | undefined;
   /** Which containerd another distribution on this node was told to use, and by which file. */
   endpoint: { name: string; value: string; by: string } | undefined;
+  /** What the program that starts containerd reads when it starts. */
+  agentFiles: readonly string[];
 }
 
 /** Refuses a node that runs something else than the install spec says, and operating systems that are not supported. */
@@ -41,7 +43,7 @@ export async function recognize(host: Host, declared: Declared): Promise<Recogni
   }
   const { name: unit, file: unitFile } = await chooseUnit(host, declared, distribution, units);
   refuseOtherAgent(distribution, unitFile);
-  const { data, endpoint: own } = await readAgent(host, distribution, unitFile);
+  const { data, endpoint: own, files = [] } = await readAgent(host, distribution, unitFile);
   if (own !== undefined && isElsewhere(distribution, own.value)) {
     throw new Refusal(
       "external-containerd",
@@ -59,6 +61,7 @@ export async function recognize(host: Host, declared: Declared): Promise<Recogni
     unit,
     unitFile,
     endpoint,
+    agentFiles: files,
   };
 }
 

@@ -1,5 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import type { Host } from "../host/host.ts";
+import { type Host, ifInTime, unlessSlow } from "../host/host.ts";
 import type { Located } from "./locate.ts";
 
 /** A systemd unit as systemd sees it now. */
@@ -23,9 +23,7 @@ const restartTimeoutMs = 120_000;
 
 export async function unitState(host: Host, unit: string): Promise<UnitState> {
   const properties = "ActiveState,SubState,Result,NRestarts,InvocationID,ExecMainStartTimestampMonotonic";
-  const { code, stdout, stderr } = await host.run("systemctl", ["show", unit, `--property=${properties}`], {
-    timeoutMs: 10_000,
-  });
+  const { code, stdout, stderr } = await host.run("systemctl", ["show", unit, `--property=${properties}`]);
   if (code !== 0) throw new Error(`systemctl show ${unit} failed with exit code ${code}: ${stderr.trim()}`);
   const values = new Map(stdout.split("\n").map((line) => [line.split("=", 1)[0], line.slice(line.indexOf("=") + 1)]));
   // Old releases of systemd leave out what they do not know.
@@ -73,6 +71,7 @@ export async function requireSystemd(host: Host, { unit }: Located): Promise<voi
   try {
     await unitState(host, unit);
   } catch (error) {
+    unlessSlow(error);
     throw new Refusal(
       "systemd-unreachable",
       `This node's systemd cannot be asked about ${unit}: ${(error as Error).message}. ` +
@@ -84,12 +83,13 @@ export async function requireSystemd(host: Host, { unit }: Located): Promise<voi
 
 /**
  * Restarts containerd once, with the distribution's verb. The gate decides whether it came back: this throws only if
- * systemctl cannot be run at all. A distribution that watches its drop-ins restarts containerd itself.
+ * systemctl cannot be run at all, or systemd cannot be asked about the unit. A distribution that watches its drop-ins
+ * restarts containerd itself.
  */
 export async function restartUnit(host: Host, { unit, restart: verb }: Located): Promise<void> {
   if (verb === "itself") return;
   // A unit that failed, or is about to be restarted, may have reached its start limit.
-  if ((await unitState(host, unit)).active !== "active") await host.run("systemctl", ["reset-failed", unit]);
-  const { code, stderr } = await host.run("systemctl", ["restart", unit], { timeoutMs: restartTimeoutMs });
-  if (code === 127) throw new Error(`systemctl restart ${unit} could not be run: ${stderr.trim()}`);
+  if ((await unitState(host, unit)).active !== "active") await ifInTime(host.run("systemctl", ["reset-failed", unit]));
+  const done = await ifInTime(host.run("systemctl", ["restart", unit], { timeoutMs: restartTimeoutMs }));
+  if (done?.code === 127) throw new Error(`systemctl restart ${unit} could not be run: ${done.stderr.trim()}`);
 }

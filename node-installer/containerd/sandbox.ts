@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { startMarginSeconds } from "../../runtime/guest-start.ts";
 import { listed } from "../../runtime/printable.ts";
 import type { Host } from "../host/host.ts";
 import type { Cri, Sandbox } from "./cri.ts";
@@ -8,22 +9,14 @@ export interface VerifyTimeouts {
   callMs: number;
   /** How long to keep trying to remove a sandbox. */
   removeMs: number;
+  /** How long containerd may take to notice that a shim has ended. */
+  exitMs: number;
 }
 
-const verifyTimeouts: VerifyTimeouts = { callMs: 30_000, removeMs: 15_000 };
+const verifyTimeouts: VerifyTimeouts = { callMs: 30_000, removeMs: 15_000, exitMs: 10_000 };
 
-/** What the shim needs around the time that it gives the guest: the network, the VMM, the mounts. */
-const startMarginMs = 60_000;
 /** For a runtime whose configuration does not say how long it waits. */
 const usualDialSeconds = 120;
-
-/** How long a runtime waits for its guest, as its Kata configuration says: the Go runtime's key, or runtime-rs's. */
-export function dialSecondsOf(kataConfiguration: string): number | undefined {
-  const seconds = /^dial_timeout = (\d+)$/m.exec(kataConfiguration)?.[1];
-  if (seconds !== undefined) return Number(seconds);
-  const milliseconds = /^reconnect_timeout_ms = (\d+)$/m.exec(kataConfiguration)?.[1];
-  return milliseconds === undefined ? undefined : Math.ceil(Number(milliseconds) / 1000);
-}
 
 /** What a sandbox that ran our shim has shown. */
 export interface Proof {
@@ -92,12 +85,14 @@ async function startAndLook(
   const began = host.uptime();
   let sight: Omit<Sight, "leftOver">;
   try {
-    const id = await cri.runSandbox(config, handler, dialSeconds * 1000 + startMarginMs);
+    const known = new Set(await host.readDirectory("/proc"));
+    const running = cri.runSandbox(config, handler, (dialSeconds + startMarginSeconds) * 1000);
+    running.catch(() => undefined); // Told below, also if looking fails first.
+    const seen = await shimsMeanwhile(host, known, running);
+    const id = await running;
     const seconds = Math.round((host.uptime() - began) / 1000);
-    const shims = await shimsOf(host, id);
-    const sandboxes = await cri.listSandboxes(timeouts.callMs);
-    const ready = sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY");
-    sight = { shims, ready, seconds };
+    const shims = programsOf(seen, id);
+    sight = { ...(shims.length > 0 ? { shims, ready: true } : await look(host, cri, id, timeouts)), seconds };
   } catch (error) {
     // The start is what failed: what cannot be removed after it is not worth another message.
     await removeOwn(host, cri, uid, timeouts).catch(() => undefined);
@@ -106,6 +101,42 @@ async function startAndLook(
   }
   await removeOwn(host, cri, uid, timeouts);
   return { ...sight, leftOver: await removeCgroups(host) };
+}
+
+/**
+ * The shims that appear while a sandbox is started. A VM takes its time, and the kubelet stops the sandbox within a second
+ * or two after that: on a slow node always before anybody has looked.
+ */
+async function shimsMeanwhile(host: Host, known: Set<string>, running: Promise<unknown>): Promise<Shim[]> {
+  const seen: Shim[] = [];
+  for (let started = false; !started; ) {
+    started = await Promise.race([running.then(() => true), host.delay(lookMs).then(() => false)]);
+    seen.push(...(await shimsOf(host, known)));
+  }
+  return seen;
+}
+
+/** Often enough for the slow ones; the quick ones are seen afterwards. */
+const lookMs = 500;
+
+/**
+ * containerd learns that a shim has ended from its exit, and for a moment after that still says that its sandbox is ready:
+ * only one that stays ready without a process never had one.
+ */
+async function look(
+  host: Host,
+  cri: Cri,
+  id: string,
+  { callMs, exitMs }: VerifyTimeouts,
+): Promise<Pick<Sight, "shims" | "ready">> {
+  const began = host.uptime();
+  for (;;) {
+    const shims = programsOf(await shimsOf(host), id);
+    const sandboxes = await cri.listSandboxes(callMs);
+    const ready = sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY");
+    if (shims.length > 0 || !ready || host.uptime() - began >= exitMs) return { shims, ready };
+    await host.delay(200);
+  }
 }
 
 /** A guest that does not come up, in the words of either runtime: those of a dead connection. */
@@ -205,23 +236,36 @@ async function removeSandbox(host: Host, cri: Cri, id: string, { callMs, removeM
 const isOurs = (sandbox: Sandbox): boolean =>
   sandbox.metadata.name === metadata.name && sandbox.metadata.namespace === metadata.namespace;
 
+interface Shim {
+  /** The sandbox's id. */
+  sandbox: string;
+  program: string;
+}
+
 /**
- * The programs that run as a sandbox's shim: containerd starts each with `-id <sandbox>`. A process chooses its arguments
+ * The programs that run as shims: containerd starts each with `-id <sandbox>`. A process chooses its arguments
  * itself, and a pod that learns of the sandbox may name it in its own: only processes of the host's PID namespace count,
  * where no pod starts any, unless it has `hostPID`. That is the kernel's word and anybody's to read. What a process
  * executes (running.ts) would say less here: whoever mounts the runtime's directory can execute the very shim.
+ * Processes that are `known` are not looked at; shims that were seen become known.
  */
-async function shimsOf(host: Host, sandbox: string): Promise<string[]> {
-  const programs: string[] = [];
+async function shimsOf(host: Host, known?: Set<string>): Promise<Shim[]> {
+  const shims: Shim[] = [];
   for (const pid of await host.readDirectory("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
+    if (!/^\d+$/.test(pid) || known?.has(pid)) continue;
     const words = (await ofProcess(host, pid, "cmdline")).split("\0");
-    const program = words[0];
-    if (program === undefined || words[words.indexOf("-id") + 1] !== sandbox) continue;
-    if (isHosts(await ofProcess(host, pid, "status"))) programs.push(program);
+    const [program] = words;
+    const sandbox = words.includes("-id") ? words[words.indexOf("-id") + 1] : undefined;
+    if (program === undefined || sandbox === undefined) continue;
+    if (!isHosts(await ofProcess(host, pid, "status"))) continue;
+    shims.push({ sandbox, program });
+    known?.add(pid);
   }
-  return programs;
+  return shims;
 }
+
+const programsOf = (shims: readonly Shim[], id: string): string[] =>
+  shims.filter(({ sandbox }) => sandbox === id).map(({ program }) => program);
 
 /** The kernel lists a process's PID in every namespace that sees it, from that of the /proc that is read inwards. */
 const isHosts = (status: string): boolean => /^NSpid:\t\d+$/m.test(status);

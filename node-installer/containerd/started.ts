@@ -12,6 +12,8 @@ export interface Started {
   address: string | undefined;
   /** Who says so, for messages: a file, or a process. */
   by: string;
+  /** The file that holds nothing but these words, where they are not the unit's own. */
+  wordsFile?: string;
 }
 
 /** Where containerd looks for its configuration if nothing else is said. */
@@ -66,12 +68,13 @@ async function inSnap(host: Host, { execStart }: UnitFile): Promise<Started | un
   const by = `/var/snap/${snap}/common/args/${app}`;
   const lines = await readIfThere(host, by);
   if (lines === undefined) return undefined;
-  return inCommand([`/snap/${snap}/current/bin/containerd`, ...lines.toString("utf8").split(/\s+/)], by);
+  const started = inCommand([`/snap/${snap}/current/bin/containerd`, ...lines.toString("utf8").split(/\s+/)], by);
+  return started && { ...started, wordsFile: by };
 }
 
 /** What a process says of itself is data: of a containerd's words only its flags are used, and only as paths. */
 async function inProcess(host: Host, unit: string): Promise<Started | undefined> {
-  const { code, stdout } = await host.run("systemctl", ["show", "--property=MainPID", unit], { timeoutMs: 10_000 });
+  const { code, stdout } = await host.run("systemctl", ["show", "--property=MainPID", unit]);
   const [, pid] = (code === 0 ? /^MainPID=([1-9]\d*)$/m.exec(stdout) : null) ?? [];
   if (pid === undefined) return undefined;
   const bytes = await readIfThere(host, `/proc/${pid}/cmdline`).catch(() => undefined);

@@ -1,6 +1,7 @@
 import { dirname, posix } from "node:path";
 import { stringify } from "smol-toml";
 import { Refusal } from "../../runtime/refusal.ts";
+import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { at, decode, dotted, isTable, parseDocument, type Table, tableAt, union, withValue } from "./document.ts";
 import { compareDumps } from "./dumps.ts";
@@ -13,6 +14,14 @@ import { type Known, nothingKnown } from "./separate.ts";
 import { dialect, fileVersion } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
 
+export interface ValidationContext {
+  known?: Known;
+  /** Files that need not be there yet: they are placed before containerd reads the configuration. */
+  toCome?: ReadonlySet<string>;
+  /** For a plan: nothing is written but a candidate in /run, and that only if it can. */
+  dryRun?: boolean;
+}
+
 /** How long the node's containerd may take to read a configuration. */
 const dumpTimeoutMs = 30_000;
 
@@ -20,26 +29,25 @@ const dumpTimeoutMs = 30_000;
  * Lets the node's own containerd read the configuration that would result from `next` (the new bytes of the edited file;
  * `undefined`: no file), before anything is replaced. Refuses if containerd does not load it, if anything but our keys
  * differs, or if files that the entries name are missing. Without a containerd binary, only the last is checked.
- *
- * @param dryRun for a plan, before any file is placed: nothing is written but a candidate in /run, and that only if it can
  */
 export async function validateConfiguration(
   host: Host,
   located: Located,
   next: Buffer | undefined,
   entries: readonly HandlerEntry[],
-  { known = nothingKnown, dryRun = false }: { known?: Known; dryRun?: boolean } = {},
+  { known = nothingKnown, toCome = new Set(), dryRun = false }: ValidationContext = {},
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
   await validateImports(host, located, configuration, entries);
-  if (!dryRun) refuse(located, await checkFiles(host, entries));
+  refuse(located, await checkFiles(host, entries, toCome));
   const { binary } = located;
   if (binary === undefined) return;
 
   const context = { ...editContext(located, { configuration, edited }), known };
   const removed = ownedBy(edited, context);
   let before = await presentDump(host, binary, located.configuration, configuration);
-  if (before.error !== undefined && located.kind === "root" && removed.handlers.length > 0) {
+  const isWhole = located.kind === "root" || located.kind === "imported";
+  if (before.error !== undefined && isWhole && removed.handlers.length > 0) {
     // If what is ours is why, everything else must be as it is without that.
     const others = await dumpOf(host, binary, located, editConfiguration(edited, [], context), dryRun);
     if (others !== undefined && others.error === undefined) before = others;
@@ -97,7 +105,7 @@ async function candidateOf(
   removed: Owned,
   known: Known,
 ): Promise<Buffer | undefined> {
-  if (located.kind === "root") return next;
+  if (located.kind === "root" || located.kind === "imported") return next;
   const file = located.configuration;
   if (located.kind === "template") {
     // The block is at the end of the template, and so also at the end of what is rendered from it.
@@ -128,7 +136,7 @@ function othersIn(next: Buffer | undefined, file: string, ours: Table): Table {
 export interface Dump {
   text: string;
   error: string | undefined;
-  /** containerd did not answer at all: there is no such program here, or not in time. */
+  /** There is no such program here. */
   unanswered: boolean;
 }
 
@@ -156,14 +164,10 @@ async function defaults(host: Host, binary: string): Promise<Dump> {
 
 function outcome({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }): Dump {
   const reason = stderr.trim().split("\n").at(-1);
-  const unanswered = code === 127 || code === 124;
-  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}`, unanswered };
+  return { text: stdout, error: code === 0 ? undefined : reason || `exit code ${code}`, unanswered: code === 127 };
 }
 
-/**
- * Placed in the same folder, for relative imports, under a name that no import of *.toml matches. undefined: in a dry run,
- * nothing could be written.
- */
+/** undefined: in a dry run, nothing could be written. */
 async function dumpCandidate(
   host: Host,
   binary: string,
@@ -171,42 +175,72 @@ async function dumpCandidate(
   next: Buffer,
   dryRun: boolean,
 ): Promise<Dump | undefined> {
-  const folder = dirname(located.configuration);
-  const purpose = dryRun ? `plan-${host.now().getTime()}` : "candidate";
-  // A node without a configuration may not have its folder either; then there is nothing to import from it.
-  const isBeside = !dryRun && (await host.stat(folder)) !== undefined;
-  const path = posix.join(
-    isBeside ? folder : "/run",
-    `.${posix.basename(located.configuration)}.contrast-runtime-${purpose}`,
-  );
-  const candidate = await importable(host, located, next, isBeside);
-  await host.remove(path);
+  const edited = located.kind === "imported" ? located.file : located.configuration;
+  const trial = await trialOf(host, edited, dryRun);
+  const trials = [{ path: trial, instead: edited, bytes: await importable(host, edited, trial, next) }];
+  if (edited !== located.configuration) {
+    const instead = located.configuration;
+    // Both may have one name, and one folder in a dry run.
+    const path = await trialOf(host, instead, dryRun, "-root");
+    const root = await readIfThere(host, instead);
+    const imported = { file: edited, trial };
+    trials.push({ path, instead, bytes: await importable(host, instead, path, root ?? Buffer.alloc(0), imported) });
+  }
+  const read = trials.at(-1)?.path ?? trial;
+  for (const { path } of trials) await host.remove(path);
   try {
-    await host.createFile(path, candidate, { mode: 0o600, uid: 0, gid: 0 });
-    const { error, ...answer } = await dump(host, binary, path);
-    return { ...answer, error: error?.replaceAll(path, located.configuration) };
+    for (const { path, bytes } of trials) await host.createFile(path, bytes, { mode: 0o600, uid: 0, gid: 0 });
+    const { error, ...answer } = await dump(host, binary, read);
+    return { ...answer, error: trials.reduce((said, one) => said?.replaceAll(one.path, one.instead), error) };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (dryRun && code !== undefined) return undefined;
     if (code !== "EROFS" && code !== "EACCES" && code !== "EPERM") throw error;
     throw new Refusal(
       "configuration-read-only",
-      `Nothing can be written to ${dirname(path)} (${code}), the folder of containerd's configuration. Make the folder writable, or use a node image where it is.`,
+      `Nothing can be written to ${dirname(read)} (${code}), the folder of containerd's configuration. Make the folder writable, or use a node image where it is.`,
     );
   } finally {
-    await host.remove(path);
+    for (const { path } of trials) await host.remove(path);
   }
 }
 
 /**
- * What can be tried under another name: a file that imports itself would import its old bytes over the new ones, and
- * relative imports are relative to the folder.
+ * In the file's own folder, for relative imports, under a name that no import of *.toml matches. A node without a
+ * configuration may not have its folder either; then there is nothing to import from it.
  */
-async function importable(host: Host, { configuration }: Located, next: Buffer, isBeside: boolean): Promise<Buffer> {
-  const document = parseDocument(decode(next, configuration), configuration);
-  const imports = await importedFiles(host, document, configuration);
-  if (!imports.includes(configuration) && (isBeside || document.imports === undefined)) return next;
-  return Buffer.from(stringify({ ...document, imports: imports.filter((path) => path !== configuration) }));
+async function trialOf(host: Host, file: string, dryRun: boolean, which = ""): Promise<string> {
+  const purpose = dryRun ? `plan-${host.now().getTime()}` : "candidate";
+  const isBeside = !dryRun && (await host.stat(dirname(file))) !== undefined;
+  const name = `.${posix.basename(file)}.contrast-runtime-${purpose}${which}`;
+  return posix.join(isBeside ? dirname(file) : "/run", name);
+}
+
+/**
+ * The bytes of a file as they can be tried under another name: a file that imports itself would import its old bytes over
+ * the new ones, and relative imports are relative to the folder.
+ *
+ * @param imported of what it imports, the file that is tried under another name, too
+ */
+async function importable(
+  host: Host,
+  file: string,
+  trial: string,
+  bytes: Buffer,
+  imported?: { file: string; trial: string },
+): Promise<Buffer> {
+  const document = parseDocument(decode(bytes, file), file);
+  const imports = await importedFiles(host, document, file);
+  const isBeside = dirname(trial) === dirname(file);
+  if (imported === undefined && !imports.includes(file) && (isBeside || document.imports === undefined)) return bytes;
+  const names = await Promise.all(
+    imports
+      .filter((path) => path !== file)
+      .map(async (path) =>
+        imported !== undefined && (await host.realpath(path)) === imported.file ? imported.trial : path,
+      ),
+  );
+  return Buffer.from(stringify({ ...document, imports: names }));
 }
 
 /** What `config dump` accepts but the daemon does not survive, and what hides our tables if there are to be any. */
@@ -226,7 +260,7 @@ async function checkImports(
       imported.set(path, read);
     }
   }
-  return located.kind === "drop-in" || entries.length === 0
+  return located.kind === "drop-in" || located.kind === "imported" || entries.length === 0
     ? problems
     : [...problems, ...hidden(located, document, imported)];
 }
@@ -270,17 +304,23 @@ const merged = (left: Table, right: Table): Table => ({
   ),
 });
 
-async function checkFiles(host: Host, entries: readonly HandlerEntry[]): Promise<string[]> {
+async function checkFiles(
+  host: Host,
+  entries: readonly HandlerEntry[],
+  toCome: ReadonlySet<string>,
+): Promise<string[]> {
   const problems: string[] = [];
+  const fileAt = async (path: string) => {
+    const stat = await host.stat(path);
+    return stat?.kind === "file" ? stat : undefined;
+  };
   for (const { handler, entry } of entries) {
-    const shim = await host.stat(entry.runtimePath);
-    if (shim?.kind !== "file" || (shim.mode & 0o111) === 0) {
-      problems.push(`the shim ${entry.runtimePath} of handler ${handler} is not there, or not executable`);
-    }
-    const config = entry.options?.ConfigPath;
-    if (config !== undefined && (await host.stat(config))?.kind !== "file") {
+    const { runtimePath, options } = entry;
+    if (!toCome.has(runtimePath) && (((await fileAt(runtimePath))?.mode ?? 0) & 0o111) === 0)
+      problems.push(`the shim ${runtimePath} of handler ${handler} is not there, or not executable`);
+    const config = options?.ConfigPath;
+    if (config !== undefined && !toCome.has(config) && (await fileAt(config)) === undefined)
       problems.push(`the Kata configuration ${config} of handler ${handler} is not there`);
-    }
   }
   return problems;
 }

@@ -33,11 +33,12 @@ const longest = 500;
 
 async function saidInJournal(host: Host, { unit }: Located): Promise<string | undefined> {
   const { invocation } = await unitState(host, unit);
-  const { code, stdout } = await host.run(
-    "journalctl",
-    [`_SYSTEMD_INVOCATION_ID=${invocation}`, "--output=cat", "--no-pager", "--lines=300"],
-    { timeoutMs: 10_000 },
-  );
+  const { code, stdout } = await host.run("journalctl", [
+    `_SYSTEMD_INVOCATION_ID=${invocation}`,
+    "--output=cat",
+    "--no-pager",
+    "--lines=300",
+  ]);
   if (code !== 0) return undefined;
   const lines = stdout.split("\n").filter((line) => /level="?(warning|error|fatal)|^containerd: /.test(line));
   const line = lines.findLast((one) => /io\.containerd\.(grpc\.v1\.cri|cri\.v1)/.test(one)) ?? lines.at(-1);

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { FileStat, Host, RunResult } from "./host.ts";
+import { type FileStat, type Host, type RunResult, TooSlow } from "./host.ts";
 
 const digits = z.string().regex(/^-?\d{1,30}$/);
 const size = z.number().nonnegative();
@@ -113,6 +113,8 @@ export interface Redaction {
 type Reader = Pick<Host, "readFile" | "digest" | "stat" | "readDirectory" | "realpath" | "freeSpace" | "run">;
 
 const key = (method: Method, ...parts: string[]) => [method, ...parts].join(" ");
+/** How earlier versions recorded a program that was ended after its time limit. */
+const recordedAsSlow = 124;
 const absent = (missing: string) =>
   Object.assign(new Error(`ENOENT: ${missing} is not in the bundle`), { code: "ENOENT" });
 
@@ -196,6 +198,8 @@ export function bundleHost(bundle: Bundle): Host {
     },
     digest: async (path) => ofFile("digest", path),
     stat: async (path) => decodeStat(find("stat", path)),
+    // Only what has changed since a daemon's start asks for it, which a bundle answers as a whole.
+    linkedAt: async () => undefined,
     async readDirectory(path) {
       const names = find("readDirectory", path);
       if (names === undefined) mustBeAbsent(path, "directory");
@@ -204,8 +208,11 @@ export function bundleHost(bundle: Bundle): Host {
     realpath,
     localPath: realpath,
     freeSpace: async (path) => find("freeSpace", path) ?? { bytes: 0, inodes: 0 },
-    run: async (command, args) =>
-      find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" },
+    run: async (command, args) => {
+      const found = find("run", command, ...args) ?? { code: 127, stdout: "", stderr: "not in the bundle" };
+      if (found.code === recordedAsSlow) throw new TooSlow(command, args, 60_000);
+      return found;
+    },
     runningBelow: async (directory) => named(bundle.processes, directory, "process"),
     makeDirectory: readOnly,
     createFile: readOnly,
@@ -215,6 +222,7 @@ export function bundleHost(bundle: Bundle): Host {
     syncDirectory: readOnly,
     remove: readOnly,
     removeTree: readOnly,
+    payloadFileSize: readOnly,
     copyPayloadFile: readOnly,
     lock: readOnly,
     now: () => new Date(bundle.takenAt),

@@ -1,9 +1,11 @@
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { constants, copyFile, type FileHandle, open, rm } from "node:fs/promises";
 import { DigestMismatch } from "./host.ts";
 
-/** Large enough to keep a disk busy, small enough that two of them do not matter to a node. */
+/** Large enough to keep a disk busy, small enough that a few of them do not matter to a node. */
 const chunkBytes = 1 << 20;
+/** After so many bytes the disk begins to write, so that it is not idle until the last one is there. */
+const flushBytes = 64 << 20;
 
 export interface Expected {
   size: number;
@@ -13,29 +15,29 @@ export interface Expected {
 
 /**
  * Copies `source` to the new file `target`, verifies it with one read per byte, and fsyncs it. If both are on one file
- * system that shares extents, the target is a clone, which is then read; else each chunk is hashed while the one before it
- * is written. A target that is not as expected is removed.
+ * system that shares extents, the target is a clone, which is then read; else each chunk is hashed while it is written and
+ * the next one is read. A target that is not as expected is removed.
  */
 export async function copyVerified(source: string, target: string, expected: Expected): Promise<void> {
+  // A file of one chunk is copied in less time than it takes to find out that it cannot be cloned.
+  const isClone = expected.size > chunkBytes && (await cloneFile(source, target));
+  const file = await open(target, isClone ? "r+" : "wx", 0o600);
   try {
-    const found = (await cloneFile(source, target)) ? await digest(target) : await copyAndDigest(source, target);
+    const found = isClone ? await digestOf(file) : await copyAndDigest(source, file);
     if (found.size !== expected.size || found.sha256 !== expected.sha256) {
       throw new DigestMismatch(
         `${source} has ${found.size} bytes with SHA-256 ${found.sha256}, but its manifest says ` +
           `${expected.size} bytes with SHA-256 ${expected.sha256}`,
       );
     }
-    const file = await open(target, "r+");
-    try {
-      await file.chmod(expected.mode);
-      await file.chown(0, 0).catch(ignoreNotPermitted);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await file.chmod(expected.mode);
+    await file.chown(0, 0).catch(ignoreNotPermitted);
+    await file.sync();
   } catch (error) {
     await rm(target, { force: true });
     throw error;
+  } finally {
+    await file.close();
   }
 }
 
@@ -55,58 +57,60 @@ async function cloneFile(source: string, target: string): Promise<boolean> {
   }
 }
 
-async function copyAndDigest(source: string, target: string): Promise<{ size: number; sha256: string }> {
+async function copyAndDigest(source: string, to: FileHandle): Promise<Digest> {
   const from = await open(source, "r");
   try {
-    const to = await open(target, "wx", 0o600);
-    try {
-      let written = Promise.resolve();
-      const result = await eachChunk(from, async (chunk, position, hash) => {
-        hash.update(chunk);
-        await written;
-        written = writeAll(to, chunk, position);
-        // Awaited with the next chunk; until then a failure must not count as unhandled.
-        written.catch(() => undefined);
-      });
-      await written;
-      return result;
-    } finally {
-      await to.close();
-    }
+    return await digestOf(from, to);
   } finally {
     await from.close();
   }
 }
 
-async function digest(path: string): Promise<{ size: number; sha256: string }> {
+/** SHA-256 of a file in constant memory. */
+export async function fileDigest(path: string): Promise<Digest> {
   const file = await open(path, "r");
   try {
-    return await eachChunk(file, async (chunk, _position, hash) => {
-      hash.update(chunk);
-    });
+    return await digestOf(file);
   } finally {
     await file.close();
   }
 }
 
-/** SHA-256 of a file in constant memory. */
-export const fileDigest = digest;
+interface Digest {
+  size: number;
+  sha256: string;
+}
 
-/** Alternates between two buffers: a chunk stays untouched until the visit after the next begins. */
-async function eachChunk(
-  file: FileHandle,
-  visit: (chunk: Buffer, position: number, hash: Hash) => Promise<void>,
-): Promise<{ size: number; sha256: string }> {
+/** While this thread hashes a chunk, others read the next one, write this one to the copy, and flush those before it. */
+async function digestOf(from: FileHandle, to?: FileHandle): Promise<Digest> {
   const hash = createHash("sha256");
-  const buffers = [Buffer.allocUnsafeSlow(chunkBytes), Buffer.allocUnsafeSlow(chunkBytes)] as const;
-  let size = 0;
-  for (let turn = 0; ; turn = 1 - turn) {
-    const buffer = buffers[turn as 0 | 1];
-    const { bytesRead } = await file.read(buffer, 0, chunkBytes, size);
-    if (bytesRead === 0) return { size, sha256: hash.digest("hex") };
-    await visit(buffer.subarray(0, bytesRead), size, hash);
+  let [buffer, other] = [Buffer.allocUnsafeSlow(chunkBytes), Buffer.allocUnsafeSlow(chunkBytes)];
+  let [written, flushed] = [Promise.resolve(), Promise.resolve()];
+  let [size, flushedSize] = [0, 0];
+  let reading = settledLater(from.read(buffer, 0, chunkBytes, 0));
+  for (;;) {
+    const { bytesRead } = await reading;
+    await written;
+    if (bytesRead === 0) break;
+    const [chunk, position] = [buffer.subarray(0, bytesRead), size];
+    [buffer, other] = [other, buffer];
     size += bytesRead;
+    reading = settledLater(from.read(buffer, 0, chunkBytes, size));
+    if (to !== undefined) written = settledLater(writeAll(to, chunk, position));
+    hash.update(chunk);
+    if (to === undefined || size - flushedSize < flushBytes) continue;
+    await flushed;
+    flushedSize = size;
+    flushed = settledLater(to.datasync());
   }
+  await flushed;
+  return { size, sha256: hash.digest("hex") };
+}
+
+/** Awaited later; until then a failure must not count as unhandled. */
+function settledLater<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
 }
 
 async function writeAll(file: FileHandle, chunk: Buffer, position: number): Promise<void> {

@@ -105,7 +105,7 @@ restore() {
     [ "$(digest "$file")" = "$current" ] && rm -f "$file" && sync "$directory"
     return
   fi
-  if ! { cp -p "$backup" "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
+  if ! { cp -a -L "$backup" "$staged" && [ "$(digest "$staged")" = "$before" ]; }; then
     echo "there is no room for a copy: the backup $backup itself becomes the file" >&2
     rm -f "$staged"
     staged=$backup
@@ -130,7 +130,7 @@ elif [ "$current" = "$after" ] && [ "$kept" = "$before" ]; then
   outcome=restored
 elif [ "$current" != absent ] && [ "$current" != "$after" ] && [ "$kept" = "$before" ] && has_blocks; then
   # Somebody edited the file meanwhile: their text stays, and our block becomes what it was.
-  cp -p "$file" "$staged" && without_added "$file" "${block}d" >"$staged" || exit 1
+  cp -a -L "$file" "$staged" && without_added "$file" "${block}d" >"$staged" || exit 1
   if [ -n "$earlier" ]; then
     [ -z "$(tail -c 1 "$staged")" ] || echo >>"$staged" || exit 1
     sed -n "${block}p" "$earlier" >>"$staged" || exit 1
@@ -139,7 +139,7 @@ elif [ "$current" != absent ] && [ "$current" != "$after" ] && [ "$kept" = "$bef
   outcome=withdrawn
 elif [ "$current" != absent ] && names_added "$file"; then
   # Somebody wrote the file anew, with our tables in other clothes: these go, and everything else stays.
-  cp -p "$file" "$staged" && without_added "$file" '' >"$staged" || exit 1
+  cp -a -L "$file" "$staged" && without_added "$file" '' >"$staged" || exit 1
   outcome=withdrawn
   if ! names_added "$staged"; then
     put || exit 1
@@ -147,7 +147,7 @@ elif [ "$current" != absent ] && names_added "$file"; then
     # Such as one line with all runtimes: no part of it can be removed with certainty.
     rm -f "$staged"
     aside="$file.$(printf %.12s "$current").foreign"
-    ln -f "$file" "$aside" || cp -p "$file" "$aside" || exit 1
+    ln -f "$file" "$aside" || cp -a -L "$file" "$aside" || exit 1
     restore || exit 1
     echo "what another program wrote into $file meanwhile is in $aside now"
     outcome=set-aside

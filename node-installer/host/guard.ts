@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { posix } from "node:path";
 import { quote } from "../../runtime/shell.ts";
-import { lockPath, logPath, readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
-import type { Host } from "./host.ts";
+import { lockPath, logPath, readIfThere, rootOwned, stagedPath, stateDirectory, writeFileAtomically } from "./files.ts";
+import { type Host, ifInTime } from "./host.ts";
 
 /**
  * The guard: a script on the host that finishes a rollback if the installer cannot, because its pod, kubelet or the node
@@ -122,9 +122,13 @@ export async function commitGuard(host: Host): Promise<void> {
   if ((await host.stat(stateDirectory)) !== undefined) await host.syncDirectory(stateDirectory);
 }
 
+const written = [timerPath, servicePath, guardScriptPath, armedPath];
+/** All that there is of the guard without an order, also what a kill while it was armed or removed leaves. */
+const parts = [...written.map(stagedPath), timerPath, servicePath, guardScriptPath, firingPath, firedPath];
+
 /** Whether any part of the guard is on the host. */
 export async function guardIsThere(host: Host): Promise<boolean> {
-  for (const path of [armedPath, firedPath, guardScriptPath, servicePath, timerPath]) {
+  for (const path of [armedPath, ...parts]) {
     if ((await host.stat(path)) !== undefined) return true;
   }
   return false;
@@ -135,11 +139,10 @@ export async function removeGuard(host: Host): Promise<void> {
   if (!(await guardIsThere(host))) return;
   // Fails if a killed run left only part of the units: what matters is that their files are removed.
   await host.run("systemctl", ["disable", "--now", `${guardName}.timer`, `${guardName}.service`]);
-  for (const path of [...wantedLinks, timerPath, servicePath, guardScriptPath, firingPath, firedPath])
-    await host.remove(path);
+  for (const path of [...wantedLinks, ...parts]) await host.remove(path);
   // The guard may have been stopped while it was running, and a failed unit outlives its file.
-  await host.run("systemctl", ["reset-failed", `${guardName}.service`]);
-  await host.run("systemctl", ["daemon-reload"]);
+  await ifInTime(host.run("systemctl", ["reset-failed", `${guardName}.service`]));
+  await ifInTime(host.run("systemctl", ["daemon-reload"]));
 }
 
 /**

@@ -7,6 +7,8 @@ export interface Host {
   readFile(path: string): Promise<Buffer>;
   /** Follows links inside the host root. `undefined` if nothing exists there. */
   stat(path: string): Promise<FileStat | undefined>;
+  /** When the link of this name was made, in nanoseconds since 1970; `undefined`: there is none. */
+  linkedAt(path: string): Promise<bigint | undefined>;
   /** Size and SHA-256 of a file, in constant memory. */
   digest(path: string): Promise<{ size: number; sha256: string }>;
   /** Sorted names; empty if there is no such directory. */
@@ -40,6 +42,8 @@ export interface Host {
   removeTree(path: string): Promise<void>;
   /** Of the file system that holds the path, or its nearest parent that exists. */
   freeSpace(path: string): Promise<{ bytes: number; inodes: number }>;
+  /** Size of a file on the installer's own file system; `undefined` if there is none. */
+  payloadFileSize(source: string): Promise<number | undefined>;
   /**
    * Copies a file from the installer's own file system to the host and fsyncs it, with size and SHA-256 verified in one
    * read per byte. On a mismatch, throws `DigestMismatch` and removes the target.
@@ -51,7 +55,8 @@ export interface Host {
   ): Promise<void>;
   /**
    * Runs a program of the host in the host's file system. Never throws because of an exit code: 127 if there is no such
-   * program, 124 after the time limit.
+   * program. Throws `TooSlow` after the time limit, by default a minute: what only answers takes seconds on a node without
+   * a free CPU.
    */
   run(command: string, args: string[], options?: { timeoutMs?: number }): Promise<RunResult>;
   /** Exclusive, released by the kernel when the holder dies, visible to other pods and to `flock` on the host. */
@@ -89,6 +94,35 @@ export interface FileStat extends FileAttributes {
   ctimeNs: bigint;
   ino: bigint;
   dev: bigint;
+}
+
+/**
+ * A program of the host was ended after its time limit. That is no answer: nothing is absent, wrong or inactive because of
+ * it. No refusal either, because nothing has to be changed: the next run may find the node less busy.
+ */
+export class TooSlow extends Error {
+  override readonly name = "TooSlow";
+
+  constructor(command: string, args: readonly string[], timeoutMs: number) {
+    super(
+      `${[command, ...args].join(" ")} has not answered within ${timeoutMs / 1000} s: this node has no free CPU, or its disk hangs. Look at its load and its kernel's log.`,
+    );
+  }
+}
+
+/** For a program whose outcome is looked at in another way. undefined: it was too slow. */
+export async function ifInTime<T>(run: Promise<T>): Promise<T | undefined> {
+  try {
+    return await run;
+  } catch (error) {
+    if (error instanceof TooSlow) return undefined;
+    throw error;
+  }
+}
+
+/** For what may fail, in which case nothing is known; but what is slow did not fail. */
+export function unlessSlow(error: unknown): undefined {
+  if (error instanceof TooSlow) throw error;
 }
 
 /** A payload file's bytes do not match its manifest. */

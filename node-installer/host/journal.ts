@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
-import { nodePath, runtimeSpec } from "../../runtime/spec.ts";
+import { type InstallSpec, nodePath, runtimeSpec } from "../../runtime/spec.ts";
 import { readIfThere, rootOwned, stateDirectory, writeFileAtomically } from "./files.ts";
 import type { Host } from "./host.ts";
 import { leniently } from "./lenient.ts";
@@ -87,7 +87,16 @@ const journalSchema = z.strictObject({
     })
     .optional(),
   /** Files that held our tables before containerd read another one; what is ours is removed from them. */
-  left: z.array(z.strictObject({ path: nodePath, backups: z.array(nodePath) })).optional(),
+  left: z
+    .array(
+      z.strictObject({
+        path: nodePath,
+        backups: z.array(nodePath),
+        /** It was not there before us. Absent in journals of earlier versions, and for files that were. */
+        created: z.boolean().optional(),
+      }),
+    )
+    .optional(),
   runtimes: z.array(ownedRuntime),
   /** Directories that the installer created, outermost first. */
   createdDirectories: z.array(nodePath),
@@ -126,8 +135,14 @@ const emptyJournal = (group: string): Journal => ({
   createdDirectories: [],
 });
 
-/** The journal of this node's group, or an empty one. Refuses one of another group, and one that it cannot read. */
-export async function readJournal(host: Host, group: string): Promise<Journal> {
+/** The name of a group, and the one that it had before. */
+export type GroupNames = Pick<InstallSpec, "group" | "formerly">;
+
+/**
+ * The journal of this node's group, or an empty one; it may still have the group's former name (`takeOver`). Refuses one of
+ * another group, and one that it cannot read.
+ */
+export async function readJournal(host: Host, { group, formerly }: GroupNames): Promise<Journal> {
   const bytes = await readIfThere(host, journalPath);
   if (bytes === undefined) return emptyJournal(group);
   let journal: Journal;
@@ -141,14 +156,29 @@ export async function readJournal(host: Host, group: string): Promise<Journal> {
       { cause: error },
     );
   }
-  if (journal.group !== group) {
-    throw new Refusal(
+  if (journal.group !== group && journal.group !== formerly) throw new OtherGroup(journal.group, group);
+  return journal;
+}
+
+/** Nothing on the node is this group's: neither what is installed nor its labels. */
+export class OtherGroup extends Refusal {
+  constructor(owner: string, group: string) {
+    super(
       "other-group",
-      `This node belongs to the node group "${journal.group}" (${journalPath}), not to "${group}". ` +
-        `A node can be in one group only: make the groups' node selectors disjoint, or uninstall "${journal.group}" from this node first.`,
+      `This node belongs to the node group "${owner}" (${journalPath}), not to "${group}", and a node is in one group only. ` +
+        `If "${group}" is the new name of "${owner}": set formerly: ${owner} for "${group}" and remove "${owner}" from the stack. ` +
+        `If both are there: let the nodes of "${group}" not include this node, or take it out of "${owner}" and then run: ` +
+        `npx contrast-runtime uninstall --group ${owner} --nodes with this node's name.`,
     );
   }
-  return journal;
+}
+
+/** With the lock held: gives a node that the group has under its former name the new one. */
+export async function takeOver(host: Host, { group }: GroupNames, journal: Journal): Promise<Journal> {
+  if (journal.group === group) return journal;
+  const own = { ...journal, group };
+  await writeJournal(host, own);
+  return own;
 }
 
 const firstLine = (error: unknown): string => {

@@ -69,6 +69,16 @@ export function createNodeHost(options: { root: string }): Host {
       }
     },
 
+    async linkedAt(path) {
+      try {
+        const stat = await fs.lstat(await at(path, false), { bigint: true });
+        return stat.isSymbolicLink() ? stat.ctimeNs : undefined;
+      } catch (error) {
+        if (absent(error)) return undefined;
+        throw error;
+      }
+    },
+
     async readDirectory(path) {
       try {
         return (await fs.readdir(await at(path))).sort();
@@ -147,6 +157,15 @@ export function createNodeHost(options: { root: string }): Host {
         } catch (error) {
           if (!absent(error) || current === "/") throw error;
         }
+      }
+    },
+
+    async payloadFileSize(source) {
+      try {
+        return (await fs.stat(source)).size;
+      } catch (error) {
+        if (absent(error)) return undefined;
+        throw error;
       }
     },
 

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { constants } from "node:os";
 import { join, posix } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { Lock, RunResult } from "./host.ts";
+import { type Lock, type RunResult, TooSlow } from "./host.ts";
 
 /**
  * Programs of the host get the host's own defaults, not the pod's environment. `SYSTEMD_IGNORE_CHROOT`: otherwise systemctl
@@ -57,16 +57,16 @@ export async function runProgram(root: string, command: string, args: string[], 
   child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
   try {
     const [code, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
+    if (code === null && timedOut) throw new TooSlow(command, args, timeoutMs);
     const text = Buffer.concat(stderr).toString();
     refuseWithoutChroot(text);
     return {
-      code: code ?? (timedOut ? 124 : 128),
+      code: code ?? 128,
       stdout: Buffer.concat(stdout).toString(),
-      stderr:
-        signal === null ? text : `${text}${command} was ended by ${signal}${timedOut ? ` after ${timeoutMs} ms` : ""}`,
+      stderr: signal === null ? text : `${text}${command} was ended by ${signal}`,
     };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EPERM") throw error;
+    if (error instanceof TooSlow || (error as NodeJS.ErrnoException).code === "EPERM") throw error;
     return { code: 127, stdout: "", stderr: `${started.file}: ${(error as Error).message}` };
   } finally {
     clearTimeout(timer);

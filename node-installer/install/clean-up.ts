@@ -51,6 +51,8 @@ async function removeState(attempt: Attempt): Promise<void> {
   for (const directory of touched) await syncIfThere(host, directory);
   await host.remove(pristinePath);
   await host.remove(restartsPath);
+  // As long as a power loss could bring these back, the journal says whose they are.
+  await syncIfThere(host, stateDirectory);
   await host.remove(journalPath);
   if ((await host.readDirectory(stateDirectory)).length === 0) await host.remove(stateDirectory);
   await syncIfThere(host, stateDirectory);

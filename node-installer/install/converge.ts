@@ -6,17 +6,19 @@ import type { Located } from "../containerd/locate.ts";
 import { serves } from "../containerd/serving.ts";
 import { digestOf, FileChanged } from "../host/files.ts";
 import { guardIsThere } from "../host/guard.ts";
-import { type Journal, readJournal } from "../host/journal.ts";
+import { type Journal, readJournal, takeOver } from "../host/journal.ts";
 import { lockNode } from "../host/node-lock.ts";
-import { forgetRestarts } from "../host/restart-budget.ts";
+import { allowAnotherHour } from "../host/restart-budget.ts";
+import type { NodeStatus } from "../kubernetes/status.ts";
 import { type Attempt, type JournalHolder, recordWithout } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import { labelled } from "./labelled.ts";
 import { type Observation, observeDisk, observeHost } from "./observe.ts";
-import { isEmpty, makePlan, type Plan, refuseBroken, refusePending } from "./plan.ts";
+import { isEmpty, makePlan, mayBeDrift, type Plan, refuseBroken, refusePending } from "./plan.ts";
 import { UsedMeanwhile } from "./prepare.ts";
 import { recover } from "./recover.ts";
 import { requireRestart, suspects } from "./restarts.ts";
+import { removeStale } from "./stale.ts";
 import { runSteps } from "./steps.ts";
 import { PutBack } from "./transaction.ts";
 
@@ -30,6 +32,8 @@ export interface Outcome {
   blocked: Plan["blocked"];
 }
 
+export type StatusOf = (outcome: Outcome) => Promise<NodeStatus>;
+
 export interface ConvergeOptions {
   /** A person asks for another attempt at content that failed. */
   retry?: boolean;
@@ -39,6 +43,8 @@ export interface ConvergeOptions {
   isDrift?: boolean;
   /** false: drift is repaired only if containerd need not be restarted. */
   mayRestart?: boolean;
+  /** What to report of a change that succeeded; it is written together with the labels. */
+  statusOf?: StatusOf;
   /** For uninstall: nothing at all is changed while a pod uses one of the handlers. */
   refuseBlocked?: boolean;
 }
@@ -56,28 +62,38 @@ const lockTimeoutMs = 30_000;
  */
 export async function converge(environment: Environment, options: ConvergeOptions = {}): Promise<Outcome> {
   const { host, spec } = environment;
-  const journal = await readJournal(host, spec.group);
-  if (journal.transaction === undefined && !(await guardIsThere(host))) {
+  const journal = await readJournal(host, spec);
+  if (journal.group === spec.group && journal.transaction === undefined && !(await guardIsThere(host))) {
     const { observation, plan } = await look(environment, journal);
-    if (isDone(observation, plan)) {
+    // What only processes use may be a sandbox of ours, which is looked for with the lock held.
+    const isHeld = plan.blocked.some(({ handler }) => !observation.users.has(handler));
+    if (isDone(observation, plan) && !isHeld) {
       refuseIfBlocked(plan, options);
       const outcome = await finish(environment, observation, plan);
       await requireFit(environment, observation.located);
       return outcome;
     }
-    // Removing a runtime after its last pod ended is what the spec asks for, not drift.
-    const drifted = plan.removed.length === 0 && (plan.edit || plan.restart);
+    const drifted = mayBeDrift(plan) && (plan.edit || plan.restart);
     if (options.mayRestart === false && drifted) throw await driftAgain(environment, observation);
   }
   environment.log.keep();
   const lock = await lockNode(host, lockTimeoutMs);
   try {
-    await recover(environment, await readJournal(host, spec.group));
+    await begin(environment);
     return await rounds(environment, options);
   } finally {
     await lock.release();
     await environment.log.flush();
   }
+}
+
+/** With the lock held: the node is the group's under its name of now, and what an earlier run left open is closed. */
+async function begin(environment: Environment): Promise<void> {
+  const { host, spec, log } = environment;
+  const found = await readJournal(host, spec);
+  const journal = await takeOver(host, spec, found);
+  if (journal !== found) log.info("taken-over", { formerly: found.group });
+  await recover(environment, journal);
 }
 
 async function rounds(environment: Environment, options: ConvergeOptions): Promise<Outcome> {
@@ -86,11 +102,15 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
   let putBack = 0;
   let located: Located | undefined;
   for (let round = 0; round < maximumRounds; round += 1) {
-    let journal = await readJournal(host, spec.group);
+    let journal = await readJournal(host, spec);
     let { observation, plan } = await look(environment, journal);
+    if (round === 0) {
+      await removeStale(environment, observation);
+      if (plan.blocked.length > 0) ({ observation, plan } = await look(environment, journal));
+    }
     if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
-      return finish(environment, observation, plan, done);
+      return finish(environment, observation, plan, { done, statusOf: options.statusOf });
     }
     located = observation.located;
     await requireServing(environment, observation, plan, options);
@@ -115,7 +135,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     const stat = await host.stat(observation.located.file);
     const { mode, uid, gid } = stat ?? journal.file?.attributes ?? { mode: 0o644, uid: 0, gid: 0 };
     const attributes = { mode, uid, gid };
-    const purpose = options.isDrift ? "repair" : "change";
+    const purpose = options.isDrift && mayBeDrift(plan) ? "repair" : "change";
     const attempt: Attempt = { environment, observation, plan, disk, journal, attributes, purpose, backup: undefined };
     try {
       await runSteps(attempt);
@@ -166,17 +186,31 @@ async function guestRegistry({ spec, guestRegistry: path }: Environment): Promis
 const isDone = ({ serving }: Observation, plan: Plan): boolean =>
   isEmpty(plan) && (serving !== undefined || plan.entries.length === 0);
 
-async function finish(environment: Environment, observation: Observation, plan: Plan, done?: Plan): Promise<Outcome> {
+async function finish(
+  environment: Environment,
+  observation: Observation,
+  plan: Plan,
+  { done, statusOf }: { done?: Plan | undefined; statusOf?: StatusOf | undefined } = {},
+): Promise<Outcome> {
   const handlers = servedHandlers(observation, plan.entries);
-  await label(environment, observation);
+  const outcome = { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
+  await label(environment, observation, await statusOf?.(outcome));
   // A failed node keeps its ticket; if the spec was set back to what the node serves, nothing is left to do for it.
   await environment.cluster.tickets.release();
   if (done !== undefined) environment.log.info("converged", { handlers, blocked: plan.blocked });
-  return { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
+  return outcome;
 }
 
-async function label(environment: Environment, { located, serving, journal }: Observation): Promise<void> {
-  await environment.cluster.reporter.setServed(await labelled(environment, located, serving, journal));
+/** The startup taint goes with the last label: a node that serves only some of the list is still being set up. */
+async function label(
+  environment: Environment,
+  { located, serving, journal }: Observation,
+  status?: NodeStatus,
+): Promise<void> {
+  const { runtimes, startupTaint } = environment.spec;
+  const handlers = await labelled(environment, located, serving, journal);
+  const isComplete = runtimes.every(({ handler }) => handlers.includes(handler));
+  await environment.cluster.reporter.setServed(handlers, { lifted: isComplete ? startupTaint : undefined, status });
 }
 
 /** A host may lose after an installation what it needs: its TEE with a new BIOS or kernel, its devices, a mount. */
@@ -243,7 +277,7 @@ async function resetBreaker(
   { retry, retryToken }: ConvergeOptions,
 ): Promise<Journal> {
   const isNews = retryToken !== undefined && retryToken !== journal.retryToken;
-  if (isNews || retry) await forgetRestarts(environment.host);
+  if (isNews || retry) await allowAnotherHour(environment.host);
   if (!isNews && !(retry && journal.failure !== undefined)) return journal;
   const holder: JournalHolder = { environment, journal };
   await recordWithout(holder, "failure", isNews ? { retryToken } : {});
@@ -264,12 +298,12 @@ async function driftAgain({ daemon }: Environment, { located }: Observation): Pr
  */
 export async function recoverFirst(environment: Environment): Promise<void> {
   const { host, spec, log } = environment;
-  const { transaction } = await readJournal(host, spec.group);
+  const { transaction } = await readJournal(host, spec);
   if (transaction === undefined && !(await guardIsThere(host))) return;
   log.keep();
   const lock = await lockNode(host, lockTimeoutMs);
   try {
-    await recover(environment, await readJournal(host, spec.group));
+    await begin(environment);
   } finally {
     await lock.release();
     await log.flush();

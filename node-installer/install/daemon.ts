@@ -5,8 +5,8 @@ import type { Expectation, GateResult } from "../containerd/gate.ts";
 import type { Located } from "../containerd/locate.ts";
 import type { OnDisk, PendingContext } from "../containerd/pending.ts";
 import type { Proof } from "../containerd/sandbox.ts";
-import type { Known } from "../containerd/separate.ts";
 import type { ServingState } from "../containerd/serving.ts";
+import type { ValidationContext } from "../containerd/validate.ts";
 import type { Host } from "../host/host.ts";
 
 export type { Expectation };
@@ -24,7 +24,12 @@ export interface Daemon {
   onDisk(located: Located, configuration: Buffer | undefined): Promise<OnDisk>;
   /** What a restart would load that the running daemon has not; without a full stop. */
   pending(located: Located, context: PendingContext): Promise<string[]>;
-  validate(located: Located, next: Buffer | undefined, entries: HandlerEntry[], known: Known): Promise<void>;
+  validate(
+    located: Located,
+    next: Buffer | undefined,
+    entries: HandlerEntry[],
+    context: ValidationContext,
+  ): Promise<void>;
   /** Whether this containerd can read its configuration as it is on disk. */
   loads(located: Located): Promise<boolean>;
   restart(located: Located): Promise<void>;
@@ -65,8 +70,8 @@ export function containerdOn(
   return {
     locate: async (installed) => (await import("../containerd/locate.ts")).locate(host, distribution, installed),
     read: async (located) => (await import("../containerd/locate.ts")).readConfiguration(host, located),
-    validate: async (located, next, entries, known) =>
-      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, { known }),
+    validate: async (located, next, entries, context) =>
+      (await import("../containerd/validate.ts")).validateConfiguration(host, located, next, entries, context),
     loads: async (located) => (await import("../containerd/validate.ts")).loadsConfiguration(host, located),
     onDisk: async (located, configuration) =>
       (await import("../containerd/pending.ts")).readOnDisk(host, located, configuration),

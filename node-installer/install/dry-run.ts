@@ -8,7 +8,7 @@ import { readJournal } from "../host/journal.ts";
 import { requireReplaceable } from "../requirements/replaceable.ts";
 import type { Daemon } from "./daemon.ts";
 import { observeDisk, observeHost } from "./observe.ts";
-import { changesOf, makePlan, refuseBroken } from "./plan.ts";
+import { changesOf, filesToCome, makePlan, refuseBroken } from "./plan.ts";
 
 /**
  * A dry run: the plan for a host as it is now. Only reads.
@@ -16,7 +16,7 @@ import { changesOf, makePlan, refuseBroken } from "./plan.ts";
  * @param asked whether the node's own containerd is asked about the new configuration, if it is there to be asked
  */
 export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, asked = false) {
-  const journal = await readJournal(host, spec.group);
+  const journal = await readJournal(host, spec);
   try {
     const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
     const plan = await makePlan(host, spec, observation);
@@ -24,7 +24,11 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
     const { located, configuration, serving, known } = observation;
     if (plan.edit) await requireReplaceable(host, located.file);
     if (plan.edit && asked)
-      await validateConfiguration(host, located, plan.next, plan.entries, { known, dryRun: true });
+      await validateConfiguration(host, located, plan.next, plan.entries, {
+        known,
+        toCome: filesToCome(plan),
+        dryRun: true,
+      });
     else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries);
     const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
     if (disk !== undefined) refuseBroken(observation, plan, disk);

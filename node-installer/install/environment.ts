@@ -28,7 +28,7 @@ export interface Environment {
   /** Refuses if the host cannot run the runtimes. */
   checkHost: (located: Located) => Promise<void>;
   /** Of these runtimes the handlers that the host cannot run now. Only reads, and says nothing. */
-  unfit: (located: Located, runtimes: readonly RuntimeSpec[]) => Promise<string[]>;
+  unfit: (located: Located, runtimes: readonly Pick<RuntimeSpec, "handler" | "host">[]) => Promise<string[]>;
   /** Aborted: do not begin to change containerd's file. A change that has begun is completed. */
   signal?: AbortSignal;
 }

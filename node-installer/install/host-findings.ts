@@ -24,7 +24,11 @@ export async function hostFindings(host: Host, located: Located, spec: InstallSp
 }
 
 /** Those of the runtimes, by handler, that the host cannot run. */
-export async function unfitFor(host: Host, located: Located, runtimes: readonly RuntimeSpec[]): Promise<string[]> {
+export async function unfitFor(
+  host: Host,
+  located: Located,
+  runtimes: readonly Pick<RuntimeSpec, "handler" | "host">[],
+): Promise<string[]> {
   const facts = await hostFacts(host, located);
   return runtimes
     .filter((runtime) => checkHost(facts, [runtime.host]).some(({ severity }) => severity === "error"))

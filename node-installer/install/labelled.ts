@@ -1,4 +1,5 @@
-import { handlerName, type RuntimeSpec } from "../../runtime/spec.ts";
+import { platforms } from "../../runtime/platforms.ts";
+import { type HostRequirements, handlerName, type RuntimeSpec } from "../../runtime/spec.ts";
 import { CriError } from "../containerd/cri-error.ts";
 import type { Located } from "../containerd/locate.ts";
 import { unitState } from "../containerd/restart.ts";
@@ -35,15 +36,22 @@ export async function labelled(
   const isComplete = spec.runtimes.every((runtime) => served.includes(runtime));
   const wanted = isComplete ? served.filter(({ handler }) => listed.has(handler)) : served;
   const names = wanted.map(({ handler }) => handler);
-  if (journal === undefined && !isComplete) {
-    names.push(...Object.keys(serving.handlers).filter((name) => handlerName.safeParse(name).success));
-  }
+  const others = Object.keys(serving.handlers).filter(
+    (name) => handlerName.safeParse(name).success && !names.includes(name),
+  );
+  const unknown = journal === undefined && !isComplete ? others : [];
   const without = new Set([
-    ...(await unfit(located, wanted)),
+    ...(await unfit(located, [...wanted, ...unknown.flatMap(ofPlatform)])),
     // Served, but not as the spec wants it.
     ...spec.runtimes.filter((runtime) => !served.includes(runtime)).map(({ handler }) => handler),
   ]);
-  return [...new Set(names)].filter((name) => !without.has(name)).sort();
+  return [...new Set([...names, ...unknown])].filter((name) => !without.has(name)).sort();
+}
+
+/** What the host must have for a handler of which nothing is known but its name. */
+function ofPlatform(handler: string): { handler: string; host: HostRequirements }[] {
+  const platform = handler.replace(/^contrast-(cc|insecure)-/, "").replace(/-[0-9a-f]{8}$/, "");
+  return Object.entries(platforms).flatMap(([name, { host }]) => (name === platform ? [{ handler, host }] : []));
 }
 
 /**
@@ -54,7 +62,7 @@ export async function labelled(
  */
 export async function labelledNow(environment: Environment, last?: Located): Promise<string[] | undefined> {
   const { host, daemon, spec } = environment;
-  const journal = await readJournal(host, spec.group).catch(() => undefined);
+  const journal = await readJournal(host, spec).catch(() => undefined);
   const located = await daemon.locate().catch(() => last);
   if (located === undefined) return undefined;
   try {

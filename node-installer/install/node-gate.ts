@@ -5,6 +5,7 @@ import type { Reporter } from "../kubernetes/reporter.ts";
 export interface NodeGateTimeouts {
   totalMs: number;
   quietMs: number;
+  /** The first pause between two looks; later ones are longer, up to ten times as long. */
   pollMs: number;
 }
 
@@ -26,14 +27,14 @@ export async function nodeGate(
   { totalMs, quietMs, pollMs }: NodeGateTimeouts = nodeGateTimeouts,
 ): Promise<string | undefined> {
   const started = host.uptime();
-  for (;;) {
+  for (let pauseMs = pollMs; ; pauseMs = Math.min(1.3 * pauseMs, 10 * pollMs)) {
     const node = await reporter.nodeReady();
     const waited = host.uptime() - started;
     if (node?.ready !== false && (isNews(node?.heartbeat, since) || waited >= quietMs)) return undefined;
     if (node?.ready === false && waited >= totalMs) {
       return `the node was Ready before, but is not ${totalMs / 1000} s after containerd came back (${node.reason})`;
     }
-    await host.delay(pollMs);
+    await host.delay(Math.min(pauseMs, Math.max(pollMs, (node?.ready === false ? totalMs : quietMs) - waited)));
   }
 }
 

@@ -9,7 +9,7 @@ import { type OnDisk, runtimesOfOthers } from "../containerd/pending.ts";
 import type { Known } from "../containerd/separate.ts";
 import { afterRestart, type ServingState } from "../containerd/serving.ts";
 import { digestOf, readIfThere } from "../host/files.ts";
-import type { Host } from "../host/host.ts";
+import { type Host, ifInTime } from "../host/host.ts";
 import { type Journal, pristinePath, type Transaction } from "../host/journal.ts";
 import type { Daemon } from "./daemon.ts";
 import type { Environment } from "./environment.ts";
@@ -131,7 +131,8 @@ export const ownHandlers = ({ present, journal }: Pick<Observation, "present" | 
  * What the gate must find after a restart, our handlers aside: what containerd's files say now, as the distribution rendered
  * them for that restart. In one file our change only adds tables, so that every further difference is somebody else's. How
  * drop-ins are merged is not ours to say: there a runtime may be missing only if no other file has it any more, and of those
- * that a distribution merges itself, none.
+ * that a distribution merges itself, none. A rollback must not wait for a node that is too slow to say: then it is what the
+ * daemon served before the change.
  */
 export async function expectedNow(
   { host, daemon, spec }: Pick<Environment, "host" | "daemon" | "spec">,
@@ -144,7 +145,9 @@ export async function expectedNow(
   const { configuration } = await daemon.read(located);
   const others = located.kind === "drop-in" ? await runtimesOfOthers(host, located, configuration) : [];
   if (others === undefined) return before;
-  const { runtimes } = await daemon.onDisk(located, configuration);
+  const onDisk = await ifInTime(daemon.onDisk(located, configuration));
+  if (onDisk === undefined) return before;
+  const { runtimes } = onDisk;
   const { handlersBefore, handlersAfter } = transaction;
   const ours = new Set([...ownHandlers(observation, spec), ...handlersBefore, ...handlersAfter]);
   const now = afterRestart(before, runtimes, ours);
@@ -194,9 +197,12 @@ async function locateFile(daemon: Daemon, { file, transaction }: Journal): Promi
 function settled(journal: Journal, { file: path }: Located): Journal {
   const { file, left = [], ...rest } = journal;
   const moved = file !== undefined && file.path !== path && journal.transaction === undefined;
-  const others = [...left, ...(moved ? [{ path: file.path, backups: file.backups }] : [])].filter(
-    (one) => one.path !== path,
-  );
+  const old = moved && {
+    path: file.path,
+    backups: file.backups,
+    ...(file.pristine === null && { created: true }),
+  };
+  const others = [...left, ...(old ? [old] : [])].filter((one) => one.path !== path);
   return {
     ...rest,
     ...(file !== undefined && !moved && { file }),
@@ -224,6 +230,7 @@ export function driftIn(observation: Observation, next: Buffer | undefined): str
 export function withoutOurs(observation: Observation): Buffer | undefined {
   const bytes = edit(observation, []);
   const { located, journal } = observation;
-  if (bytes === undefined || journal.file?.pristine !== null || located.kind === "template") return bytes;
+  const mayGo = located.kind === "root" || located.kind === "drop-in";
+  if (bytes === undefined || journal.file?.pristine !== null || !mayGo) return bytes;
   return holdsNothing(bytes, located.file) ? undefined : bytes;
 }

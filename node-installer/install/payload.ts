@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { PayloadFile } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type RuntimeSpec, runtimeDirectory } from "../../runtime/spec.ts";
-import type { FileStat, Host } from "../host/host.ts";
+import { DigestMismatch, type FileStat, type Host } from "../host/host.ts";
 import type { Journal, PlacedFile } from "../host/journal.ts";
 import { octal } from "../host/owners.ts";
 
@@ -93,33 +93,63 @@ export async function inspectPayload(host: Host, runtime: RuntimeSpec): Promise<
   return problems;
 }
 
+/** A missing file, and where the installer's image has it. */
+interface Source {
+  file: PayloadFile;
+  source: string;
+}
+
 /**
- * Copies what is missing: staged, verified while it is read, then renamed into the runtime's own directory. A program
- * that runs from a replaced file keeps the old one. Returns the stat data of all files for the journal.
+ * Finds the missing files in the installer's image, which has them as they are; the lock command writes them beside their
+ * manifest. Refuses, before the first byte is copied, if one is not there or cannot be the right one.
+ */
+export async function findSources(host: Host, { runtime, missing }: PayloadPlan, payloads: string): Promise<Source[]> {
+  const found: Source[] = [];
+  for (const file of missing) {
+    const places = [
+      join(payloads, runtime.payload, file.path),
+      join(payloads, runtime.payload, "files", file.path),
+    ] as const;
+    const sizes = [await host.payloadFileSize(places[0]), await host.payloadFileSize(places[1])];
+    const place = sizes[0] === undefined ? 1 : 0;
+    const [source, size] = [places[place], sizes[place]];
+    if (size === undefined) throw notInImage(runtime, places[0]);
+    if (size !== file.size)
+      throw new DigestMismatch(`${source} has ${size} bytes, but its manifest says ${file.size} bytes`);
+    found.push({ file, source });
+  }
+  // The largest first, so that none is left to be copied alone at the end.
+  return found.sort((a, b) => b.file.size - a.file.size);
+}
+
+/**
+ * While one file is on its way to the disk, another is hashed. Of the four threads that do Node's file I/O, one stays for the
+ * reads and writes of the others while each file waits for its fsync.
+ */
+const copiesAtOnce = 3;
+
+/**
+ * Copies what is missing: staged, verified while it is read and synced, then renamed into the runtime's own directory. A
+ * program that runs from a replaced file keeps the old one. Returns the stat data of all files for the journal.
  */
 export async function placePayload(host: Host, plan: PayloadPlan, payloads: string): Promise<PlacedFile[]> {
   const { runtime, missing } = plan;
   const directory = runtimeDirectory(runtime.handler);
   if (missing.length > 0) {
+    const sources = await findSources(host, plan, payloads);
     const staging = stagingDirectory(runtime.handler);
+    const stagedAs = ({ path }: PayloadFile) => posix.join(staging, path);
     await host.makeDirectory(staging, 0o755);
-    for (const file of missing) {
-      const staged = posix.join(staging, file.path);
-      await host.makeDirectory(posix.dirname(staged), 0o755);
-      const { size, sha256 } = file;
-      const copy = (source: string) => host.copyPayloadFile(source, staged, { size, sha256, mode: modeOf(file) });
-      // The image has the files themselves; the lock command writes them beside their manifest.
-      const source = join(payloads, runtime.payload, file.path);
-      const locked = join(payloads, runtime.payload, "files", file.path);
-      await copy(source)
-        .catch((error) => (isAbsent(error, source) ? copy(locked) : Promise.reject(error)))
-        .catch((error) => Promise.reject(isAbsent(error, locked) ? notInImage(runtime, source) : error));
-    }
+    for (const parent of new Set(missing.map((file) => posix.dirname(stagedAs(file)))))
+      await host.makeDirectory(parent, 0o755);
+    await eachAtOnce(sources, copiesAtOnce, ({ file, source }) =>
+      host.copyPayloadFile(source, stagedAs(file), { size: file.size, sha256: file.sha256, mode: modeOf(file) }),
+    );
     const directories = new Set<string>();
     for (const file of missing) {
       const target = targetOf(runtime.handler, file.path);
       await host.makeDirectory(posix.dirname(target), 0o755);
-      await host.rename(posix.join(staging, file.path), target);
+      await host.rename(stagedAs(file), target);
       for (let parent = posix.dirname(target); parent.startsWith(directory); parent = posix.dirname(parent)) {
         directories.add(parent);
       }
@@ -136,8 +166,19 @@ export async function placePayload(host: Host, plan: PayloadPlan, payloads: stri
   return placed;
 }
 
-const isAbsent = ({ code, path }: NodeJS.ErrnoException, source: string): boolean =>
-  path === source && (code === "ENOENT" || code === "ENOTDIR");
+/** After a failure nothing more is begun, and what has begun is awaited: nobody writes any more when it is thrown. */
+async function eachAtOnce<T>(items: readonly T[], atOnce: number, action: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
+  const failures: unknown[] = [];
+  const takeTurns = async () => {
+    for (const item of left) {
+      if (failures.length > 0) return;
+      await action(item).catch((error) => failures.push(error));
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, takeTurns));
+  if (failures.length > 0) throw failures[0];
+}
 
 const notInImage = ({ payload }: RuntimeSpec, source: string): Refusal =>
   new Refusal(

@@ -129,6 +129,9 @@ export async function makePlan(
   };
 }
 
+/** On a node that served the spec before. Removing a runtime after its last pod ended is what the spec asks for, not drift. */
+export const mayBeDrift = ({ removed }: Pick<Plan, "removed">): boolean => removed.length === 0;
+
 /**
  * Removing the last handler restores the pristine bytes if the file is still what we wrote. If somebody edited it, only
  * what is ours is removed.
@@ -136,7 +139,7 @@ export async function makePlan(
 async function nextBytes(host: Host, observation: Observation, entries: HandlerEntry[]): Promise<Buffer | undefined> {
   const { file } = observation.journal;
   if (entries.length === 0 && file !== undefined && file.written === (digestOf(observation.edited) ?? null)) {
-    if (file.pristine === null) return undefined;
+    if (file.pristine === null) return withoutOurs(observation);
     const pristine = await readIfThere(host, pristinePath);
     if (digestOf(pristine) === file.pristine) return pristine;
   }
@@ -197,6 +200,15 @@ export const isEmpty = (plan: Plan): boolean =>
   plan.retired.length === 0 &&
   plan.left.length === 0 &&
   !plan.removeState;
+
+/** The files that are placed before containerd's is edited. */
+export const filesToCome = ({ payloads, kataConfigurations }: Plan): ReadonlySet<string> =>
+  new Set([
+    ...payloads.flatMap(({ runtime, missing }) =>
+      missing.map(({ path }) => posix.join(runtimeDirectory(runtime.handler), path)),
+    ),
+    ...kataConfigurations.map(({ path }) => path),
+  ]);
 
 export const bytesToCopy = (plan: Plan): number => plan.payloads.reduce((sum, { bytes }) => sum + bytes, 0);
 

@@ -6,17 +6,17 @@ import { runtimeDirectory } from "../../runtime/spec.ts";
 import type { Located } from "../containerd/locate.ts";
 import { noticesOf } from "../containerd/notices.ts";
 import { requireSystemd, unitState } from "../containerd/restart.ts";
-import { digestOf, FileChanged, rootOwned, writeFileAtomically } from "../host/files.ts";
+import { digestOf, FileChanged, rootOwned, stagedPath, writeFileAtomically } from "../host/files.ts";
 import { notRoots } from "../host/owners.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
 import { waitForTicket } from "../kubernetes/tickets.ts";
+import { requireKeepable } from "../requirements/access.ts";
 import { requireReplaceable } from "../requirements/replaceable.ts";
 import { type Attempt, makeOwnDirectory, record, withRuntime } from "./attempt.ts";
 import { adoptBackups, backUp } from "./backup.ts";
-import { sentence } from "./log.ts";
 import { type Disk, type Observation, observeDisk, observeHost, usersOf } from "./observe.ts";
-import { placePayload, removeStaged } from "./payload.ts";
-import { bytesToCopy } from "./plan.ts";
+import { findSources, placePayload, removeStaged } from "./payload.ts";
+import { bytesToCopy, filesToCome } from "./plan.ts";
 import { requireRoomForChange, requireRoomForPayloads } from "./space.ts";
 import type { StepName } from "./step-names.ts";
 
@@ -25,7 +25,7 @@ import type { StepName } from "./step-names.ts";
  * the journal knows them.
  */
 
-export async function checkHost({ environment, observation, plan }: Attempt): Promise<void> {
+export async function checkHost({ environment, observation, plan, attributes }: Attempt): Promise<void> {
   const { host } = environment;
   const { located } = observation;
   if (plan.untrusted.length > 0) throw notRoots(plan.untrusted);
@@ -34,6 +34,9 @@ export async function checkHost({ environment, observation, plan }: Attempt): Pr
     for (const reason of noticesOf(located)) environment.log.warn("notice", { reason });
     requireBinary(located);
     await requireReplaceable(host, located.file);
+    // Whoever loads what appears in a directory would load the trial.
+    if (located.restart === "systemctl")
+      await requireKeepable(host, located.file, stagedPath(located.file), attributes);
   }
   await environment.checkHost(located);
   for (const payload of plan.payloads) await removeStaged(host, payload);
@@ -51,8 +54,28 @@ function requireBinary({ binary, file, unit, version }: Located): void {
   );
 }
 
+/** The node's own containerd reads the new configuration, which only names the payload, before that is copied. */
+export async function validateCandidate(attempt: Attempt): Promise<void> {
+  await validate(attempt, filesToCome(attempt.plan));
+}
+
+async function validate({ environment, observation, plan }: Attempt, toCome: ReadonlySet<string>): Promise<void> {
+  const { daemon, host, log } = environment;
+  const { located, serving, known } = observation;
+  try {
+    await daemon.validate(located, plan.next, plan.entries, { known, toCome });
+  } catch (error) {
+    if (!(error instanceof Refusal) || error.code !== "configuration-broken-before") throw error;
+    // What is ours can be removed nevertheless, if no restart can make anything worse.
+    const isDown = serving === undefined && (await unitState(host, located.unit)).active !== "active";
+    if (plan.entries.length > 0 || !isDown) throw error;
+    log.warn("not-validated", { reason: error.message });
+  }
+}
+
 export async function placePayloads(attempt: Attempt): Promise<void> {
   const { host, payloads, cluster } = attempt.environment;
+  for (const plan of attempt.plan.payloads) await findSources(host, plan, payloads);
   for (const plan of attempt.plan.payloads) {
     const { handler } = plan.runtime;
     if (plan.missing.length === 0 && plan.recorded) continue;
@@ -77,21 +100,6 @@ export async function writeKataConfigurations({ environment, plan }: Attempt): P
   }
 }
 
-/** The node's own containerd reads the new configuration before the file gets it. */
-export async function validateCandidate({ environment, observation, plan }: Attempt): Promise<void> {
-  const { daemon, host, log } = environment;
-  const { located, serving, known } = observation;
-  try {
-    await daemon.validate(located, plan.next, plan.entries, known);
-  } catch (error) {
-    if (!(error instanceof Refusal) || error.code !== "configuration-broken-before") throw error;
-    // What is ours can be removed nevertheless, if no restart can make anything worse.
-    const isDown = serving === undefined && (await unitState(host, located.unit)).active !== "active";
-    if (plan.entries.length > 0 || !isDown) throw error;
-    log.warn("not-validated", { reason: error.message });
-  }
-}
-
 /**
  * A wait can last for hours, and so can the copying of payloads: what was observed before must still hold, or the change is
  * planned anew, with the ticket in hand.
@@ -103,8 +111,8 @@ async function lookAgain(attempt: Attempt, waited: boolean): Promise<void> {
   const disk = await observeDisk(environment, now);
   const changed = changedSince({ ...observation, disk: attempt.disk }, { ...now, disk });
   if (changed !== undefined) throw new FileChanged(`${changed} since the change was planned`);
-  // What it imports may have changed and been loaded by a restart.
-  if (waited) await validateCandidate(attempt);
+  // What it imports may have changed and been loaded by a restart, and the payload must be there by now.
+  if (waited || filesToCome(attempt.plan).size > 0) await validate(attempt, new Set());
 }
 
 type Seen = Observation & { disk: Disk | undefined };
@@ -123,15 +131,6 @@ function changedSince(before: Seen, now: Seen): string | undefined {
     ["the pods that use a handler have changed", (one) => [...one.users]],
   ];
   return parts.find(([, of]) => !isDeepStrictEqual(of(before), of(now)))?.[0];
-}
-
-/** A sandbox that an earlier run could not remove is in nobody's way, so that it only gets a line in the log. */
-async function removeStale({ environment, observation }: Attempt): Promise<void> {
-  const { daemon, log } = environment;
-  // A CRI that is down has nothing to be asked, and a spec without a proof may follow one with it.
-  if (observation.serving === undefined) return;
-  const reasons = await daemon.removeStaleSandboxes(observation.located).catch((error: unknown) => [sentence(error)]);
-  if (reasons.length > 0) log.warn("sandbox-left-over", { reasons });
 }
 
 /** How soon a pod that waits for its turn ends when it is told to. */
@@ -153,14 +152,16 @@ export async function takeTicket(attempt: Attempt): Promise<void> {
     },
     onWait(waitingFor) {
       waited = true;
-      const reason = `Waiting for its turn to restart containerd: ${waitingFor}.`;
+      const reason =
+        waitingFor.what === "ticket"
+          ? "Waiting for its turn to restart containerd. `contrast-runtime status` names the nodes that have a ticket."
+          : `Waiting for its turn to restart containerd: the API server does not say whose it is: ${waitingFor.reason}.`;
       log.info("waiting", { reason });
       const code: StepName = "take-ticket";
       reportServing(cluster.reporter, { state: "waiting", code, reason, specHash });
     },
   });
   await lookAgain(attempt, waited);
-  await removeStale(attempt);
 }
 
 /** A pod came to a handler that this change would remove. */

@@ -1,7 +1,15 @@
 import { canonicalJson, sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { HandlerEntry } from "../containerd/entry.ts";
-import { countRestart, type Restart, type RestartFor, restartsLeft, restartsOf } from "../host/restart-budget.ts";
+import {
+  budgetOf,
+  countRestart,
+  forChange,
+  type Restart,
+  type RestartFor,
+  restartsOf,
+  restartsPath,
+} from "../host/restart-budget.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Environment } from "./environment.ts";
 import type { Observation } from "./observe.ts";
@@ -41,12 +49,12 @@ export async function mayRestart(
 ): Promise<boolean> {
   const restarts = await restartsOf(host);
   const isNew = !restarts.some(({ content }) => content === contentOf(entries));
-  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 2;
+  return isNew || (await budgetOf(host)).left >= forChange;
 }
 
 /** Whether there is any restart left, for a rollback that has been tried before. */
 export async function isSpent({ host }: Pick<Environment, "host">): Promise<boolean> {
-  return restartsLeft(await restartsOf(host), host.now().getTime()).left === 0;
+  return (await budgetOf(host)).left === 0;
 }
 
 /** Called before a change that restarts containerd begins. */
@@ -59,11 +67,14 @@ export async function requireRestart(
   const { host, daemon } = environment;
   const writers = await daemon.writers(located);
   const restarts = await restartsOf(host);
-  const { more } = restartsLeft(restarts, host.now().getTime());
+  const { more, isDaySpent } = await budgetOf(host);
+  const earlier = isDaySpent
+    ? `. Asking for it (--retry) does not help before: it begins a new hour's budget, and the day's is spent. Once the cause is gone, delete ${restartsPath} on the node to go on at once`
+    : ", or earlier if somebody asks for it (--retry)";
   throw new Refusal(
     "restart-budget",
     `containerd was restarted ${restarts.length} times in the last 24 hours on this node (${purposes(restarts)}), so the installer leaves ${located.file} and containerd as they are now. ` +
-      `${suspects(writers)}The next attempt is made at ${more?.toISOString() ?? "a later time"}, or earlier if somebody asks for it (--retry).`,
+      `${suspects(writers)}The next attempt is made at ${more?.toISOString() ?? "a later time"}${earlier}.`,
   );
 }
 

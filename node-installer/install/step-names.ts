@@ -1,9 +1,9 @@
 /** The steps of an installation, in their order. Status, metrics, the log and codes of failures name them so. */
 export const stepNames = [
   "check-host",
+  "validate",
   "place-payload",
   "write-kata-configuration",
-  "validate",
   "take-ticket",
   "cordon",
   "back-up",

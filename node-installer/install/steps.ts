@@ -27,17 +27,17 @@ const always = () => true;
 const changesDaemon = ({ plan }: Attempt) => plan.edit || plan.restart;
 
 /**
- * The one sequence. All handlers of a node go through it together: one edit, one restart. Before `edit` nothing that exists
- * is touched; from `edit` to `commit` the guard stands by; the later steps can be repeated.
+ * The one sequence. All handlers of a node go through it together: one edit, one restart. What can be refused is refused
+ * before `place-payload`, which may copy gigabytes. Before `edit` nothing that exists is touched; from `edit` to `commit` the guard stands by; the later steps can be repeated.
  */
 export const steps: Record<StepName, Step> = {
   "check-host": { needed: always, apply: checkHost },
+  validate: { needed: changesDaemon, apply: validateCandidate },
   "place-payload": { needed: ({ plan }) => plan.payloads.length > 0, apply: placePayloads },
   "write-kata-configuration": {
     needed: ({ plan }) => plan.kataConfigurations.length > 0 || plan.guestRegistries.length > 0,
     apply: writeKataConfigurations,
   },
-  validate: { needed: changesDaemon, apply: validateCandidate },
   "take-ticket": { needed: changesDaemon, apply: takeTicket },
   cordon: { needed: ({ plan }) => plan.removed.length > 0, apply: cordon },
   "back-up": { needed: ({ plan, observation }) => plan.edit && observation.edited !== undefined, apply: backUpFile },

@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { dialSecondsOf } from "../containerd/sandbox.ts";
+import { dialSecondsOf } from "../../runtime/guest-start.ts";
 import { afterRestart, type ServingState } from "../containerd/serving.ts";
 import {
   digestOf,

@@ -54,9 +54,12 @@ export async function undo(attempt: Attempt, reason: unknown, step: StepName | "
     await closeTransaction(attempt);
     throw reason;
   }
+  // The file was not changed after its backup: the change is not on record, or the record is of an earlier one that no disk
+  // took the end of. So nothing refers to that copy.
+  const { backup } = attempt;
+  if (backup !== undefined && backup !== transaction?.backup)
+    await attempt.environment.host.remove(backup).catch(() => undefined);
   if (transaction !== undefined) return await rollBack(attempt, transaction, reason, step);
-  // The file will not be changed, so nothing refers to its backup.
-  if (attempt.backup !== undefined) await attempt.environment.host.remove(attempt.backup).catch(() => undefined);
   throw reason;
 }
 

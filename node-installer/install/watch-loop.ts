@@ -1,18 +1,21 @@
+import { isDeepStrictEqual } from "node:util";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { Located } from "../containerd/locate.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
-import { journalPath, parseJournal } from "../host/journal.ts";
+import { type Journal, journalPath, OtherGroup, parseJournal } from "../host/journal.ts";
 import { restartsOf } from "../host/restart-budget.ts";
 import { ApiError } from "../kubernetes/api.ts";
 import type { Cluster } from "../kubernetes/connect.ts";
+import { jittered, retryAfterOf } from "../kubernetes/patience.ts";
 import { reportServing } from "../kubernetes/reporter.ts";
 import { isReady, type NodeStatus } from "../kubernetes/status.ts";
-import { RepairPace, rollbackBackoff } from "./backoff.ts";
+import { Backoff, RepairPace, rollbackBackoff } from "./backoff.ts";
 import { converge, type Outcome, recoverFirst } from "./converge.ts";
 import type { Environment } from "./environment.ts";
 import { labelledNow } from "./labelled.ts";
 import { type Log, sentence } from "./log.ts";
+import { mayBeDrift } from "./plan.ts";
 import type { ReadSpec } from "./read-spec.ts";
 import { RollbackFailed, RolledBack } from "./undo.ts";
 
@@ -20,10 +23,15 @@ import { RollbackFailed, RolledBack } from "./undo.ts";
 const tickMs = 2_000;
 /** How often the whole plan is made again, which also detects drift of payload files and of the running daemon. */
 const lookMs = 60_000;
-/** While pods use what should be removed: somebody is waiting for the removal. */
-const blockedLookMs = 5_000;
-/** After a failure: a look only reads, and what a person repaired should be noticed soon. */
+/**
+ * While pods use what should be removed. Somebody may be waiting for the removal, but the API server is asked each time:
+ * the first pause, and the longest as long as the same pods stay.
+ */
+const blockedLooksMs = [5_000, 60_000] as const;
+/** After a failure: a look only reads the node, and what a person repaired should be noticed soon. */
 const failedLookMs = 15_000;
+/** While the API server does not answer, or shows that the installer is not confined: the first pause and the longest. */
+const outageLooksMs = [10_000, 120_000] as const;
 /** After a look that failed on a node that was ready: one slow answer is no failure. */
 const doubtMs = 5_000;
 
@@ -57,19 +65,26 @@ function looking(parts: WatchParts): () => Promise<number> {
   /** The spec that the node served at the last look: what has changed since is drift. */
   let convergedSpec: string | undefined;
   const labels = labelling(cluster);
+  const blocked = new Backoff(...blockedLooksMs);
+  const outage = new Backoff(...outageLooksMs);
+  let blockedBy: string[] = [];
   /** The last look failed, and the node was ready before. */
   let doubted = false;
+  let isFirst = true;
 
   const follow = async (environment: Environment, retry: string | undefined): Promise<number> => {
     const { specHash } = environment;
     const isDrift = convergedSpec === specHash;
     const mayRestart = !isDrift || repairs.allows(host.uptime());
+    const status = async (outcome: Outcome) =>
+      statusOf(outcome, specHash, retry, startsOf(outcome, environment) + (await repairsOf(environment)));
     const outcome = await converge(environment, {
       isDrift,
       mayRestart,
+      statusOf: status,
       ...(retry !== undefined && { retryToken: retry }),
     });
-    if (outcome.changed && isDrift && outcome.removed.length === 0) {
+    if (outcome.changed && isDrift && mayBeDrift(outcome)) {
       cluster.metrics.repairs += 1;
       log.warn("drift-repaired", { nextRepairInSeconds: repairs.repaired(host.uptime()) / 1000 });
     } else {
@@ -77,12 +92,21 @@ function looking(parts: WatchParts): () => Promise<number> {
     }
     convergedSpec = specHash;
     rollbacks.reset();
+    outage.reset();
     doubted = false;
     labels.known();
-    cluster.reporter.report(
-      statusOf(outcome, specHash, retry, startsOf(outcome, environment) + (await repairsOf(environment))),
-    );
-    return outcome.blocked.length > 0 ? blockedLookMs : lookMs;
+    cluster.reporter.report(await status(outcome));
+    const users = outcome.blocked.flatMap(({ pods }) => pods);
+    if (!isDeepStrictEqual(users, blockedBy)) blocked.reset();
+    blockedBy = users;
+    return users.length > 0 ? jittered(blocked.next(), Math.random) : lookMs;
+  };
+
+  const pauseAfter = (error: unknown): number => {
+    if (error instanceof RollbackFailed) return rollbacks.next();
+    const isClusters = error instanceof ApiError || (error instanceof Refusal && error.code === "unconfined");
+    if (!isClusters) return failedLookMs;
+    return Math.max(jittered(outage.next(), Math.random), retryAfterOf(error));
   };
 
   return async () => {
@@ -91,15 +115,29 @@ function looking(parts: WatchParts): () => Promise<number> {
       const spec = await parts.readSpec();
       specHash = spec.specHash;
       const environment = labels.watching(parts.environment(spec));
-      let retry: string | undefined;
+      // Asked before and awaited after: recovery does not wait for the API server, and a node whose recovery is refused
+      // answers whoever asked for another attempt.
+      const token = cluster.reporter.retryToken();
+      const answered = token.catch(() => undefined);
       try {
         await recoverFirst(environment);
-        retry = await cluster.reporter.retryToken();
+        // Labels outlive a disk that was imaged anew, and pods follow them: so before anything that takes time.
+        if (isFirst) await labels.renew(environment);
+        isFirst = false;
+        const retry = await token;
         await cluster.confinement.require();
         return await follow(environment, retry);
       } catch (error) {
         if (signal.aborted) return 0;
-        const waitMs = error instanceof RollbackFailed ? rollbacks.next() : failedLookMs;
+        if (error instanceof OtherGroup && spec.spec.runtimes.length === 0) {
+          // Of this group nothing shall be here, and nothing is.
+          const reason = "No runtime is listed, and the node belongs to another group.";
+          const retry = await answered;
+          const nothing = { handlers: [], pods: [], specHash, ...(retry !== undefined && { retry }) };
+          cluster.reporter.report({ state: "ready", code: "ready", reason, ...nothing });
+          return lookMs;
+        }
+        const waitMs = pauseAfter(error);
         await labels.renew(environment, error);
         const said = cluster.reporter.current();
         const wasReady = said !== undefined && isReady(said) && said.specHash === specHash;
@@ -108,7 +146,7 @@ function looking(parts: WatchParts): () => Promise<number> {
           log.warn("look-failed", { code: codeOf(error), reason: sentence(error) });
           return doubtMs;
         }
-        await reportFailure(parts, environment, error, retry);
+        await reportFailure(parts, environment, error, await answered);
         return waitMs;
       } finally {
         environment.daemon.close();
@@ -124,7 +162,7 @@ function looking(parts: WatchParts): () => Promise<number> {
 /** Of a change, not of a look. */
 const isOutcome = (error: unknown) => error instanceof RolledBack || error instanceof RollbackFailed;
 
-/** The node's labels after looks that ended with an error: as truthful, and not taken away by one slow answer. */
+/** The labels before the first look, and after looks that failed: as truthful, and not taken away by one slow answer. */
 function labelling({ reporter }: Cluster) {
   let located: Located | undefined;
   let isUnknown = false;
@@ -141,9 +179,9 @@ function labelling({ reporter }: Cluster) {
       };
       return { ...environment, daemon: { ...daemon, locate } };
     },
-    async renew(environment: Environment, error: unknown): Promise<void> {
+    async renew(environment: Environment, error?: unknown): Promise<void> {
       // The labels of another group's node belong to that group.
-      if (error instanceof ApiError || (error instanceof Refusal && error.code === "other-group")) return;
+      if (error instanceof ApiError || error instanceof OtherGroup) return;
       const handlers = await labelledNow(environment, located).catch(() => undefined);
       if (handlers !== undefined || isUnknown) await reporter.setServed(handlers ?? []).catch(() => undefined);
       isUnknown = handlers === undefined;
@@ -170,7 +208,10 @@ async function reportFailure(
   if (isOutcome(error)) {
     await cluster.tickets.annotate(reason).catch(() => undefined);
   }
-  reportServing(cluster.reporter, { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) });
+  const failed = { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) } as const;
+  // What another group's node serves is that group's.
+  if (error instanceof OtherGroup) cluster.reporter.report({ ...failed, handlers: [], pods: [] });
+  else reportServing(cluster.reporter, failed);
 }
 
 const codeOf = (error: unknown): string => {
@@ -213,14 +254,14 @@ function statusOf(
   return { state: "blocked", code: "runtime-in-use", reason, handlers, pods, specHash, ...token };
 }
 
-/** Waits; returns early if spec or containerd's file changed and have then stayed the same for a tick. */
+/** Waits; returns early if spec, containerd's file or whose the node is changed and have then stayed the same for a tick. */
 async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: number): Promise<void> {
   if (signal.aborted) return;
   const fingerprint = async () => {
     const spec = await readSpec().then(({ specHash }) => specHash, sentence);
-    const path = await fileOfJournal(host);
-    const stat = path === undefined ? undefined : await host.stat(path).catch(() => undefined);
-    return [spec, stat?.ino, stat?.mtimeNs, stat?.size].join(" ");
+    const { group, file } = (await journalNow(host)) ?? {};
+    const stat = file === undefined ? undefined : await host.stat(file.path).catch(() => undefined);
+    return [spec, group, stat?.ino, stat?.mtimeNs, stat?.size].join(" ");
   };
   const began = await fingerprint();
   let last = began;
@@ -232,10 +273,10 @@ async function quiet({ host, signal, readSpec, sleep }: WatchParts, waitMs: numb
   }
 }
 
-async function fileOfJournal(host: Host): Promise<string | undefined> {
+async function journalNow(host: Host): Promise<Journal | undefined> {
   try {
     const bytes = await readIfThere(host, journalPath);
-    return bytes && parseJournal(bytes.toString())?.file?.path;
+    return bytes && parseJournal(bytes.toString());
   } catch {
     return undefined;
   }

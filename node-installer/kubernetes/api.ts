@@ -9,11 +9,19 @@ export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly status: number;
   readonly reason: string;
+  /** How long the answer asks to wait before the next attempt; 0 if it says nothing. */
+  readonly retryAfterMs: number;
 
-  constructor(status: number, reason: string, message: string, options?: ErrorOptions) {
+  constructor(
+    status: number,
+    reason: string,
+    message: string,
+    { retryAfterMs = 0, ...options }: ErrorOptions & { retryAfterMs?: number } = {},
+  ) {
     super(message, options);
     this.status = status;
     this.reason = reason;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 
@@ -136,12 +144,25 @@ async function send({ url, method, headers, ca, timeoutMs, payload, agent }: Exc
         if (status >= 200 && status < 300) return resolve(parse(text));
         const answer = parse(text) as { reason?: string; message?: string };
         const message = answer.message ?? response.statusMessage ?? "no message";
-        reject(new ApiError(status, answer.reason ?? "Unknown", `${method} ${url.pathname}: ${status} ${message}`));
+        const retryAfterMs = retryAfter(response.headers["retry-after"]);
+        const sentence = `${method} ${url.pathname}: ${status} ${message}`;
+        reject(new ApiError(status, answer.reason ?? "Unknown", sentence, { retryAfterMs }));
       });
     });
     request.end(payload?.text);
   });
 }
+
+/**
+ * Milliseconds that the header `Retry-After` asks to wait, at most two minutes; 0 if it asks for nothing. In whole seconds,
+ * as API servers write it: a date, which proxies may send, and nonsense count as nothing.
+ */
+export function retryAfter(header: string | undefined): number {
+  return header !== undefined && /^\d{1,4}$/.test(header) ? Math.min(Number(header), longestRetryAfter) * 1000 : 0;
+}
+
+/** Seconds: nobody makes an installer sleep for hours. */
+const longestRetryAfter = 120;
 
 /** Proxies and load balancers may answer with HTML or nothing, which must not end in a SyntaxError. */
 function parse(text: string): unknown {

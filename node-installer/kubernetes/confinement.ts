@@ -11,16 +11,17 @@ import { nodePath, readOwnNode } from "./node.ts";
  */
 export interface Confinement {
   /**
-   * @param now false: an answer of the last ten minutes will do
+   * @param now false: an answer of the last three hours will do, on a node on which nothing is about to change
    * @throws Refusal `unconfined` if something is allowed that must not be; `ApiError` if that cannot be told
    */
   require(now?: boolean): Promise<void>;
 }
 
-const validMs = 600_000;
+/** A fleet's nodes ask at different times, so that one of them sees soon that a policy is gone. */
+const validMs = 3 * 3_600_000;
 /** How often, and for how many times, a policy that was just created is given time to act. */
 const patienceMs = 1_000;
-const patience = 10;
+const longestPatience = 9;
 
 export interface ConfinementOptions {
   api: Api;
@@ -35,12 +36,14 @@ export interface ConfinementOptions {
 export function clusterConfinement(options: ConfinementOptions): Confinement {
   const { group, now, delay } = options;
   let confirmed: number | undefined;
+  /** Spent once: later calls say at once what is still allowed, and their caller decides when to ask again. */
+  let patience = longestPatience;
   return {
     async require(atOnce = false) {
       if (!atOnce && confirmed !== undefined && Math.abs(now().getTime() - confirmed) < validMs) return;
       confirmed = undefined;
       let allowed = await allowedProbes(options);
-      for (let tries = 1; allowed.length > 0 && tries < patience; tries += 1) {
+      for (; allowed.length > 0 && patience > 0; patience -= 1) {
         await delay(patienceMs);
         allowed = await allowedProbes(options);
       }
@@ -52,6 +55,7 @@ export function clusterConfinement(options: ConfinementOptions): Confinement {
             `their bindings are in force again: update the stack with --refresh, or apply the rendered manifests of group ${group}.`,
         );
       }
+      patience = longestPatience;
       confirmed = now().getTime();
     },
   };

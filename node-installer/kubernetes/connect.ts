@@ -4,6 +4,7 @@ import { type ApiError, apiClient, inClusterAddress } from "./api.ts";
 import { bundleAccess, type MayReadBundle } from "./bundle-access.ts";
 import { type Confinement, clusterConfinement } from "./confinement.ts";
 import { type InstallerMetrics, newMetrics } from "./metrics.ts";
+import { patientApi } from "./patience.ts";
 import { localReporter, nodeReporter, type Reporter } from "./reporter.ts";
 import { grantedTickets, leaseTickets, type Tickets } from "./tickets.ts";
 
@@ -37,6 +38,7 @@ export interface ConnectOptions {
   atOnce: number;
   /** `Host`'s clock. */
   now: () => Date;
+  uptime: () => number;
   delay: (ms: number) => Promise<void>;
   onError: (error: ApiError) => void;
 }
@@ -56,7 +58,7 @@ export function connectKubernetes(options: ConnectOptions, env: NodeJS.ProcessEn
     );
   }
   const metrics = newMetrics();
-  const api = apiClient(address);
+  const api = patientApi(apiClient(address), options);
   const namespace = env.POD_NAMESPACE ?? systemNamespace;
   return {
     nodeName,

@@ -5,9 +5,11 @@ export interface NodeObject {
   metadata: {
     name: string;
     uid: string;
+    resourceVersion?: string;
     labels?: Record<string, string>;
     annotations?: Record<string, string>;
   };
+  spec?: { taints?: { key: string }[] };
   status?: { conditions?: NodeCondition[] };
 }
 

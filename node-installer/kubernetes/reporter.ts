@@ -1,30 +1,40 @@
 import { isDeepStrictEqual } from "node:util";
-import { retryAnnotation, statusAnnotation } from "../../runtime/names.ts";
+import { retryAnnotation, stateLabel, statusAnnotation } from "../../runtime/names.ts";
 import { type Api, ApiError } from "./api.ts";
 import { type NodeEvent, recordEvent } from "./events.ts";
-import { setServedLabels } from "./labels.ts";
+import { labelChanges } from "./labels.ts";
 import type { InstallerMetrics } from "./metrics.ts";
 import { type NodeObject, type NodeReadiness, patchOwnNode, readinessOf, readOwnNode } from "./node.ts";
+import { grown, jittered, retryAfterOf } from "./patience.ts";
 import { podsOfHandler } from "./pods.ts";
-import { boundedStatus, type NodeStatus, publishedStatus } from "./status.ts";
+import { boundedStatus, type NodeStatus, parseStatus, publishedStatus } from "./status.ts";
+import { liftTaint } from "./taints.ts";
 
 /** How the installer tells the cluster about its node. */
 export interface Reporter {
   /**
    * Makes the node's handler labels exactly these. Resolves once the API server has confirmed it, because a label
-   * must be removed before anything that may stop serving its handler. Throws `ApiError`.
+   * must be removed before anything that may stop serving its handler. What it confirmed is not asked again for half an
+   * hour. Throws `ApiError`.
+   *
+   * @param also what goes with it
    */
-  setServed(handlers: readonly string[]): Promise<void>;
+  setServed(handlers: readonly string[], also?: ServedWith): Promise<void>;
   /** The handlers in the node's labels, as far as this process has set them. */
   served(): string[];
   /**
-   * Reports the node's state: at once for /readyz and metrics, in the background for the node's annotation and, where a
-   * person should know, as an Event. Never throws; retries until the API server accepts it; of several, the newest counts.
+   * Reports the node's state: at once for /readyz and metrics, in the background for the node's annotation and label and,
+   * where a person should know, as an Event. Never throws; retries until the API server accepts it; of several, the newest
+   * counts. Of the steps of an installation only the first is written to the node: begun, waiting and done make three
+   * writes, each of which goes to everybody who watches nodes.
    */
   report(status: NodeStatus): void;
   /** Something that happened apart from the state, such as drift that was repaired. In the background, like `report`. */
   event(event: NodeEvent): void;
-  /** A token that changes when somebody asks for another attempt after a failure; undefined if nobody ever did. */
+  /**
+   * A token that changes when somebody asks for another attempt after a failure; undefined if nobody ever did. It is
+   * looked up soon after a failure and then ever more rarely, down to every five minutes; otherwise every half hour.
+   */
   retryToken(): Promise<string | undefined>;
   /**
    * `namespace/name` of the pods that are bound to this node with the handler's class and have not ended. They may have no
@@ -41,37 +51,107 @@ export interface Reporter {
   close(): void;
 }
 
+export interface ServedWith {
+  /** Key of the taint that the node is rid of after that: it waits for nothing any more. */
+  lifted?: string | undefined;
+  /** Reported with the labels, in one write. */
+  status?: NodeStatus | undefined;
+}
+
 export interface ReporterOptions {
   api: Api;
   group: string;
   nodeName: string;
   metrics: InstallerMetrics;
   now: () => Date;
+  /** Milliseconds of a monotonic clock. */
+  uptime: () => number;
   delay: (ms: number) => Promise<void>;
+  /** From 0 to below 1. Default: `Math.random`. */
+  random?: () => number;
   /** Called for every failed attempt to publish, for the log. */
   onError: (error: ApiError) => void;
 }
 
+/** How often a node is read, or labelled anew, that nobody has any business with: jittered around this. */
+const calmMs = 30 * 60_000;
+/** Where a startup taint is to be lifted: a node that registers anew has it again, and takes no pods until it is gone. */
+const taintedMs = 60_000;
+/** After a failure a person may ask for another attempt, at first soon. */
+const failedMs = [15_000, 300_000] as const;
+/** Between attempts to publish. */
+const publishMs = [2_000, 60_000] as const;
+/** How old a node may be from which it is told which labels have to change. */
+const recentMs = 10_000;
+
 export function nodeReporter(options: ReporterOptions): Reporter {
-  const { api, nodeName, group, now } = options;
+  const { api, nodeName, group, now, uptime, random = Math.random } = options;
   let status: NodeStatus | undefined;
-  let served: readonly string[] = [];
+  /** What the node's annotation says. */
+  let published: NodeStatus | undefined;
   let unpublished: NodeStatus | undefined;
   const events: NodeEvent[] = [];
   let publishing: Promise<void> | undefined;
   let closed = false;
 
+  let served: readonly string[] = [];
+  /** The labels are `served`, and the taint is gone, as far as the API server said. */
+  let confirmed = false;
+  let lifted: string | undefined;
+
+  /** The node, as the API server showed it last. */
+  let seen: { node: NodeObject; at: number; readAgainAt: number } | undefined;
+  let reading: Promise<NodeObject> | undefined;
+  let looksSinceFailure = 0;
+
+  const remember = (node: NodeObject): NodeObject => {
+    // What an earlier process of this node wrote is not written once more.
+    published ??= earlierStatus(node.metadata.annotations?.[statusAnnotation(group)]);
+    const hasFailed = status?.state === "failed";
+    looksSinceFailure = hasFailed ? looksSinceFailure + 1 : 0;
+    const pause = hasFailed ? grown(looksSinceFailure, ...failedMs) : calmMs;
+    seen = { node, at: uptime(), readAgainAt: uptime() + jittered(pause, random) };
+    return node;
+  };
+  const read = (): Promise<NodeObject> => {
+    reading ??= readOwnNode(api, nodeName)
+      .then(remember)
+      .finally(() => {
+        reading = undefined;
+      });
+    return reading;
+  };
+  const isDue = (): boolean => {
+    if (seen === undefined) return true;
+    const tainted = lifted === undefined ? Number.POSITIVE_INFINITY : seen.at + taintedMs;
+    return uptime() >= Math.min(seen.readAgainAt, tainted);
+  };
+  const recent = (): Promise<NodeObject> =>
+    seen !== undefined && uptime() - seen.at < recentMs ? Promise.resolve(seen.node) : read();
+
+  /** One after the other: an older state that is still on its way must not arrive after a newer one. */
+  let writing: Promise<unknown> = Promise.resolve();
+  const write = (next: NodeStatus | undefined, labels: Record<string, string | null>): Promise<NodeObject> => {
+    const turn = writing.then(async () => {
+      if (next === undefined) return remember(await patchOwnNode(api, nodeName, { labels }));
+      const annotations = { [statusAnnotation(group)]: JSON.stringify(publishedStatus(next, now())) };
+      const states = { [stateLabel(group)]: next.state };
+      const node = await patchOwnNode(api, nodeName, { labels: { ...labels, ...states }, annotations });
+      published = next;
+      return remember(node);
+    });
+    writing = turn.catch(() => undefined);
+    return turn;
+  };
+
   const publishOnce = async (): Promise<void> => {
-    let node: NodeObject | undefined;
-    const publishedNow = unpublished;
-    if (publishedNow !== undefined) {
-      const annotations = { [statusAnnotation(group)]: JSON.stringify(publishedStatus(publishedNow, now())) };
-      node = await patchOwnNode(api, nodeName, { annotations });
-      if (unpublished === publishedNow) unpublished = undefined;
+    const next = unpublished;
+    if (next !== undefined) {
+      if (!isDeepStrictEqual(next, published)) await write(next, {});
+      if (unpublished === next) unpublished = undefined;
     }
     for (let event = events[0]; event !== undefined; event = events[0]) {
-      node ??= await readOwnNode(api, nodeName);
-      await recordEvent(api, node.metadata, event, now());
+      await recordEvent(api, (seen?.node ?? (await read())).metadata, event, now());
       events.shift();
     }
   };
@@ -86,32 +166,63 @@ export function nodeReporter(options: ReporterOptions): Reporter {
           error instanceof ApiError ? error : new ApiError(0, "Internal", String(error), { cause: error }),
         );
         // An Event that the API refuses, rather than cannot take now, would hold up everything behind it forever.
-        if (unpublished === undefined && error instanceof ApiError && error.status >= 400 && error.status < 500)
-          events.shift();
+        if (unpublished === undefined && isRefusal(error)) events.shift();
         failures += 1;
-        await options.delay(Math.min(1_000 * 2 ** failures, 60_000));
+        await options.delay(Math.max(jittered(grown(failures, ...publishMs), random), retryAfterOf(error)));
       }
     }
     publishing = undefined;
   };
   const wake = () => {
-    publishing ??= publish();
+    if (unpublished !== undefined || events.length > 0) publishing ??= publish();
+  };
+
+  /** Takes note of a state: for /readyz, metrics and Events. Returns whether it is news. */
+  const note = (next: NodeStatus): boolean => {
+    if (isDeepStrictEqual(next, status)) return false;
+    countOutcome(options.metrics, next, now());
+    const event = eventOf(next);
+    const said = status ?? published;
+    const isRepeated =
+      isDeepStrictEqual(event, status && eventOf(status)) ||
+      // That all is well is said once, however often the pod is restarted.
+      (event?.type === "Normal" && isDeepStrictEqual(next, said));
+    if (event !== undefined && !isRepeated) queue(events, event);
+    if (seen !== undefined && next.state === "failed" && status?.state !== "failed") {
+      seen.readAgainAt = Math.min(seen.readAgainAt, uptime() + jittered(failedMs[0], random));
+    }
+    status = next;
+    return true;
   };
 
   return {
-    async setServed(handlers) {
-      await setServedLabels(api, nodeName, handlers);
-      served = handlers;
+    async setServed(handlers, { lifted: taint, status: given } = {}) {
+      lifted = taint;
+      const isSeen =
+        seen !== undefined &&
+        Object.keys(labelChanges(seen.node, handlers)).length === 0 &&
+        !seen.node.spec?.taints?.some(({ key }) => key === taint);
+      const isKnown = confirmed && !isDue() && isSeen && isDeepStrictEqual(served, handlers);
+      if (isKnown && given === undefined) return;
+      const next = given && boundedStatus(given);
+      if (next !== undefined) unpublished = undefined;
+      // An attempt whose answer is lost may have changed them.
+      confirmed = false;
+      let node = await recent();
+      const labels = labelChanges(node, handlers);
+      const isNews = next !== undefined && !isDeepStrictEqual(next, published);
+      if (isNews || Object.keys(labels).length > 0) node = await write(isNews ? next : undefined, labels);
+      [served, confirmed] = [[...handlers], true];
+      if (taint !== undefined) await liftTaint(api, node, taint);
+      if (next !== undefined && note(next)) wake();
     },
     served: () => [...served],
     report(given) {
       const next = boundedStatus(given);
-      if (isDeepStrictEqual(next, status)) return;
-      countOutcome(options.metrics, next, now());
-      const event = eventOf(next);
-      if (event !== undefined && !isDeepStrictEqual(event, status && eventOf(status))) queue(events, event);
-      status = next;
-      unpublished = next;
+      const before = unpublished ?? published;
+      if (!note(next)) return;
+      if (next.state !== "working") unpublished = next;
+      else if (!isUnderWay(before, next)) unpublished = begun(next);
       wake();
     },
     event(event) {
@@ -119,11 +230,11 @@ export function nodeReporter(options: ReporterOptions): Reporter {
       wake();
     },
     async retryToken() {
-      const node = await readOwnNode(api, nodeName);
-      return node.metadata.annotations?.[retryAnnotation(group)];
+      const { metadata } = seen === undefined || isDue() ? await read() : seen.node;
+      return metadata.annotations?.[retryAnnotation(group)];
     },
     podsUsing: (handler) => podsOfHandler(api, nodeName, handler),
-    nodeReady: () => readOwnNode(api, nodeName).then(readinessOf, () => undefined),
+    nodeReady: () => read().then(readinessOf, () => undefined),
     current: () => status,
     async flush() {
       while (publishing !== undefined) await publishing;
@@ -133,6 +244,31 @@ export function nodeReporter(options: ReporterOptions): Reporter {
     },
   };
 }
+
+function earlierStatus(annotation: string | undefined): NodeStatus | undefined {
+  const parsed = parseStatus(annotation);
+  if (parsed === undefined) return undefined;
+  const { time: _time, ...status } = parsed;
+  return status;
+}
+
+/** The node already says that this spec is being worked on. */
+const isUnderWay = (said: NodeStatus | undefined, { specHash }: NodeStatus): boolean =>
+  said !== undefined && said.specHash === specHash && (said.state === "working" || said.state === "waiting");
+
+const begun = (status: NodeStatus): NodeStatus => ({
+  ...status,
+  code: "begun",
+  reason: "The installer is at work on this spec. Its pod's log, /readyz and /metrics name the step.",
+});
+
+/** The API server looked at it and says no; timeouts and "too many requests" are no answer. */
+const isRefusal = (error: unknown): boolean =>
+  error instanceof ApiError &&
+  error.status >= 400 &&
+  error.status < 500 &&
+  error.status !== 408 &&
+  error.status !== 429;
 
 /** Reports a state in which the node goes on serving the handlers in its labels. */
 export function reportServing(reporter: Reporter, status: Omit<NodeStatus, "handlers" | "pods">): void {
@@ -165,16 +301,18 @@ export const pascalCase = (code: string): string =>
 export function localReporter(metrics: InstallerMetrics, now: () => Date): Reporter {
   let status: NodeStatus | undefined;
   let served: readonly string[] = [];
+  const report = (given: NodeStatus): void => {
+    const next = boundedStatus(given);
+    if (!isDeepStrictEqual(next, status)) countOutcome(metrics, next, now());
+    status = next;
+  };
   return {
-    async setServed(handlers) {
+    async setServed(handlers, { status: given } = {}) {
       served = handlers;
+      if (given !== undefined) report(given);
     },
     served: () => [...served],
-    report(given) {
-      const next = boundedStatus(given);
-      if (!isDeepStrictEqual(next, status)) countOutcome(metrics, next, now());
-      status = next;
-    },
+    report,
     event: () => {},
     retryToken: async () => undefined,
     podsUsing: async () => [],

@@ -19,7 +19,10 @@ export async function createLike(
   // Only the owner may set label and list, so they are set before the file is given to somebody else.
   await host.createFile(path, content, { mode, uid: 0, gid: 0 });
   const keep = async (what: string, command: string, ...args: string[]) => {
-    const { code, stderr } = await host.run(command, [...args, path]);
+    const { code, stderr } = await host.run(command, [...args, path]).catch(async (error) => {
+      await host.remove(path);
+      throw error;
+    });
     if (code === 0) return;
     await host.remove(path);
     throw new Refusal(
@@ -31,6 +34,19 @@ export async function createLike(
   if (hasLabel) await keep("SELinux label", "chcon", `--reference=${model}`);
   if (hasList) await keep("access control list", "cp", "--attributes-only", "--preserve=mode", model);
   if (uid !== 0 || gid !== 0) await keep("owner", "chown", `${uid}:${gid}`);
+}
+
+/** Refuses, before anything depends on it, if a copy beside the file could not get its label or list: tries it. */
+export async function requireKeepable(
+  host: Host,
+  file: string,
+  trial: string,
+  attributes: FileAttributes,
+): Promise<void> {
+  if (!(await isLabelled(host, file)) && !(await hasAccessList(host, file))) return;
+  await host.remove(trial);
+  await createLike(host, file, trial, "", attributes);
+  await host.remove(trial);
 }
 
 async function isLabelled(host: Host, path: string): Promise<boolean> {

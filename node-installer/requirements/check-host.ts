@@ -1,4 +1,5 @@
 import type { HostRequirements } from "../../runtime/spec.ts";
+import { not, vendor } from "./conditions.ts";
 import { error, type Finding, warning } from "./finding.ts";
 import { gpu, unboundGpus } from "./gpu.ts";
 import type { HostFacts } from "./host-facts.ts";
@@ -54,6 +55,17 @@ const checkMshv: Check = ({ devices }, { virtualization }) =>
       ]
     : [];
 
+const architecture: Table = [
+  [
+    {
+      code: "not-x86-64",
+      wanted: not(vendor("ARM")),
+      problem: "This host has an ARM processor, and all runtimes are programs for x86-64",
+      remedy: "take it out of the group",
+    },
+  ],
+];
+
 /** The tables of what a host of this kind must have. On AKS the hypervisor owns the hardware; the node sees but /dev/mshv. */
 export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirements): Table[] => {
   const tables: Table[] = [];
@@ -64,7 +76,8 @@ export const tablesFor = ({ virtualization, tee, gpu: withGpu }: HostRequirement
   ]).get(tee);
   if (virtualization === "kvm") tables.push(kvm, ...(ofTee === undefined ? [] : [ofTee]));
   if (withGpu) tables.push(gpu);
-  return virtualization === "kvm" ? tables.map((table) => onMachine(tee, table)) : tables;
+  const judged = virtualization === "kvm" ? tables.map((table) => onMachine(tee, table)) : tables;
+  return (judged.length > 0 ? judged : [[]]).map((table) => [...architecture, ...table]);
 };
 
 const checkTables: Check = (facts, requirements) => tablesFor(requirements).flatMap((table) => findings(table, facts));

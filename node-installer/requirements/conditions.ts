@@ -46,7 +46,7 @@ export const flag = (name: CpuFlag): Condition => ({
   sh: `flag ${name}`,
 });
 
-export const vendor = (name: "AuthenticAMD" | "GenuineIntel"): Condition => ({
+export const vendor = (name: "AuthenticAMD" | "GenuineIntel" | "ARM"): Condition => ({
   holds: ({ cpu }) => cpu.vendor === name,
   sh: `vendor ${name}`,
 });

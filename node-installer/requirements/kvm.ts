@@ -18,7 +18,8 @@ const kvmDevice = (
   },
   {
     code: "virtualization-off",
-    wanted: any(not(ours), device("kvm"), flag(cpuFlag)),
+    // The device alone says nothing: it may be a file that a container's image made, or a KVM that has no hardware.
+    wanted: any(not(ours), flag(cpuFlag)),
     problem: `The CPU does not report ${cpuFlag}`,
     remedy: `enable ${setting} in the BIOS, or, in a virtual machine, nested virtualization in its hypervisor`,
     needsReboot: true,

@@ -62,7 +62,7 @@ export async function requireReplaceable(host: Host, file: string): Promise<void
 
 async function isMountPoint(host: Host, file: string): Promise<boolean> {
   // In a pod, only a program that runs in the host's root sees the host's paths in it.
-  const { code, stdout } = await host.run("cat", ["/proc/self/mountinfo"], { timeoutMs: 10_000 });
+  const { code, stdout } = await host.run("cat", ["/proc/self/mountinfo"]);
   if (code !== 0) return false;
   const escaped = file.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, "0")}`);
   return stdout.split("\n").some((line) => line.split(" ")[4] === escaped);
@@ -71,7 +71,7 @@ async function isMountPoint(host: Host, file: string): Promise<boolean> {
 const names = { i: "i (immutable)", a: "a (append only)" };
 
 async function fixingAttribute(host: Host, path: string): Promise<keyof typeof names | undefined> {
-  const { code, stdout } = await host.run("lsattr", ["-d", path], { timeoutMs: 10_000 });
+  const { code, stdout } = await host.run("lsattr", ["-d", path]);
   const [, flags = ""] = (code === 0 ? /^([-A-Za-z]+)\s/.exec(stdout) : null) ?? [];
   return flags.includes("i") ? "i" : flags.includes("a") ? "a" : undefined;
 }

@@ -97,15 +97,18 @@ const goingOf = ({ before, options }: Step): unknown =>
 function isOurs({ urn, type, before, after }: Step): boolean {
   if (type === remote) return isChild(urn, bareMetalNodesCard);
   const hasNoParent = urn.split("::")[2] === type;
-  const texts = [before, after].flatMap((inputs) => [inputs?.create, inputs?.update, inputs?.delete]);
+  const verbs = [before, after].flatMap((inputs) =>
+    [inputs?.create, inputs?.update, inputs?.delete]
+      .filter((text) => text !== undefined)
+      .map((text) => (typeof text === "string" ? stackVerb(text, inputs?.interpreter) : undefined)),
+  );
   const settings = [before, after].flatMap((inputs) => Object.keys((inputs?.environment as object | undefined) ?? {}));
-  const run = texts.filter((text) => text !== undefined);
-  const others = [before, after].some((inputs) => inputs?.interpreter !== undefined || inputs?.dir !== undefined);
+  const elsewhere = [before, after].some((inputs) => inputs?.dir !== undefined);
   return (
-    !others &&
+    !elsewhere &&
     settings.every((name) => variables.has(name)) &&
-    run.every((text) => typeof text === "string" && isOwnVerb(stackVerb(text), hasNoParent)) &&
-    (hasNoParent || isChild(urn, nodeInstallerCard) || isChild(urn, localClusterCard))
+    verbs.every((verb) => isOwnVerb(verb, hasNoParent)) &&
+    (hasNoParent || [nodeInstallerCard, localClusterCard, bareMetalNodesCard].some((card) => isChild(urn, card)))
   );
 }
 
@@ -114,5 +117,12 @@ const isOwnVerb = (verb: StackVerb | undefined, hasNoParent: boolean): boolean =
   verb !== undefined && (verb === "image push") === hasNoParent;
 
 const variables = new Set([
-  ...["INSTALLER_IMAGE", "INSTALLER_NODES", "INSTALLER_REVISION", "KUBECONFIG_CONTENT", "IMAGE_DIGEST"],
+  ...[
+    "INSTALLER_IMAGE",
+    "INSTALLER_NODES",
+    "INSTALLER_REVISION",
+    "KUBECONFIG_CONTENT",
+    "IMAGE_DIGEST",
+    "HOST_COMMANDS",
+  ],
 ]);

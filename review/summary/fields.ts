@@ -61,6 +61,15 @@ export const fieldsOf: Record<string, RegExp | undefined> = {
     metadata,
     ...inside(String.raw`spec\.`, ["policyName", "validationActions", "matchResources", "paramRef"]),
   ),
+  [`${admission}:MutatingAdmissionPolicy`]: fields(
+    metadata,
+    ...inside(String.raw`spec\.`, ["failurePolicy", "matchConditions", "matchConstraints", "mutations", "variables"]),
+    ...inside(String.raw`spec\.`, ["reinvocationPolicy", "paramKind"]),
+  ),
+  [`${admission}:MutatingAdmissionPolicyBinding`]: fields(
+    metadata,
+    ...inside(String.raw`spec\.`, ["policyName", "matchResources", "paramRef"]),
+  ),
   "pulumi:providers:kubernetes": fields(
     ...["clusterIdentifier", "kubeconfig", "renderYamlToDirectory", "context", "cluster", "namespace", "version"],
     ...["enablePatchForce", "upsertExistingObjects", "enableServerSideApply", "deleteUnreachable"],

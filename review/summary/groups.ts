@@ -26,18 +26,29 @@ export interface GroupChange {
 
 /** Every node group that the preview touches, by name. */
 export function groupChanges({ steps, inputsByUrn }: Preview): GroupChange[] {
-  const installers = new Set(steps.filter(({ type }) => type === nodeInstallerCard.type).map(({ urn }) => urn));
+  const components = steps.filter(({ type }) => type === nodeInstallerCard.type);
+  const byFormerName = new Map(
+    components.flatMap(({ urn, before, after }) => {
+      const former = readCard(before)?.group;
+      return former === undefined || !after || former === readCard(after)?.group ? [] : [[former, urn]];
+    }),
+  );
+  /** The old spec of a renamed group is recorded below the component's former name. */
+  const installerOf = ({ parent, before }: Step) => byFormerName.get(readSpec(before)?.group ?? "") ?? parent;
+  const maps = steps.filter(({ type }) => type === configMapType);
   // The spec alone may change: a card says less than it.
-  for (const { type, parent } of steps) if (type === configMapType && parent !== undefined) installers.add(parent);
+  const installers = new Set(
+    [...components.map(({ urn }) => urn), ...maps.map(installerOf)].filter((urn) => urn !== undefined),
+  );
   return [...installers].sort().flatMap((urn) => {
     const own = steps.find((step) => step.urn === urn);
     const unchanged = own ? undefined : readCard(inputsByUrn.get(urn));
     const before = own ? readCard(own.before) : unchanged;
     const after = own ? readCard(own.after) : unchanged;
     // A spec is named by its content: the new one is created and the old one deleted.
-    const maps = steps.filter(({ type, parent }) => type === configMapType && parent === urn);
-    const [specBefore] = maps.flatMap(({ before }) => readSpec(before) ?? []);
-    const [specAfter] = maps.flatMap(({ after }) => readSpec(after) ?? []);
+    const specs = maps.filter((map) => installerOf(map) === urn);
+    const [specBefore] = specs.flatMap(({ before }) => readSpec(before) ?? []);
+    const [specAfter] = specs.flatMap(({ after }) => readSpec(after) ?? []);
     const group = (after ?? before ?? specAfter ?? specBefore)?.group;
     if (group === undefined) return [];
     const runtimesBefore = before?.runtimes ?? specBefore?.runtimes ?? [];

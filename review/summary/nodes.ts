@@ -17,6 +17,7 @@ import { runtimeOf } from "./read-spec.ts";
 /** Nodes, hosts and pools that come, go or are made anew. */
 export function nodeLines(changes: GroupChange[], { steps }: Preview): Told[] {
   return [
+    ...changes.flatMap(renameLines),
     ...changes.flatMap(selectionLines),
     ...contestedNodeLines(changes),
     ...changes.flatMap(onDestroyLines),
@@ -24,6 +25,16 @@ export function nodeLines(changes: GroupChange[], { steps }: Preview): Told[] {
     ...steps.flatMap(daemonSetLines),
     ...steps.flatMap(hostLines),
     ...steps.flatMap((step) => poolLines(step).map((line) => claim(line, step, [`(${step.op})`, "count"]))),
+  ];
+}
+
+function renameLines({ before, after }: GroupChange): Line[] {
+  if (!before || !after || before.group === after.group) return [];
+  return [
+    known(`Group ${code(before.group)} is renamed to ${code(after.group)}.`),
+    predicted(
+      `Installers of ${code(after.group)} take over its nodes as they are: the name alone changes nothing else on them.`,
+    ),
   ];
 }
 
@@ -70,7 +81,8 @@ function onDestroyLines({ group, before, after }: GroupChange): Line[] {
 /** What of an install spec says how installers work, and what of a runtime is not in its handler's name. */
 function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
   if (!specBefore || !specAfter) return [];
-  const settings = ({ runtimes: _, ...rest }: InstallSpec) => rest;
+  // That a group is renamed is told by its card.
+  const settings = ({ runtimes: _, group: _name, formerly: _former, ...rest }: InstallSpec) => rest;
   const lines = treeDifferences(settings(specBefore), settings(specAfter)).map(({ path, before, after }) =>
     known(`Group ${code(group)}: ${code(path)} ${exchange(before, after)}.`),
   );
@@ -135,8 +147,9 @@ function contestedNodeLines(changes: GroupChange[]): Line[] {
     const failure = after.manifestsOnly ? "" : ", and the update, which makes the new before it removes the old, fails";
     return losers.map((other) =>
       predicted(
-        `Installers of ${code(group)} refuse nodes that ${code(other.group)} still has${failure}. Take them from ` +
-          `${code(other.group)} in one change, and give them to ${code(group)} in the next.`,
+        `Installers of ${code(group)} refuse nodes that ${code(other.group)} still has${failure}. If ${code(group)} is its new ` +
+          `name, say so: ${code(`formerly: ${other.group}`)}. Otherwise take the nodes from ${code(other.group)} in one change, ` +
+          `and give them to ${code(group)} in the next.`,
       ),
     );
   });

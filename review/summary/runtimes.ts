@@ -2,6 +2,7 @@ import { z } from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
 import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
+import { unresolvedHandler } from "../../runtime/names.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
 import type { Inputs } from "../preview/inputs.ts";
@@ -11,6 +12,7 @@ import { code, exchange, list, quoted } from "../text.ts";
 import { type GroupChange, isHandedOver, nodesStayInstalled, type RuntimeCard } from "./groups.ts";
 import { claim, known, type Line, predicted, type Told } from "./line.ts";
 import { runtimeOf } from "./read-spec.ts";
+import { resolutionLines } from "./resolved-names.ts";
 
 /** Handlers and payloads that a group gets, exchanges or loses. */
 export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
@@ -40,6 +42,12 @@ export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
     );
     if (op === "replace") {
       others.push(claim(known(`RuntimeClass ${code(name)} is deleted and created again.`), step, ["(replace)"]));
+      if (after.handler === unresolvedHandler)
+        others.push(
+          predicted(
+            `Running pods that say ${code(name)} find no handler when they start again on their node: roll them, or take another name.`,
+          ),
+        );
     }
     const [old, now] = [overhead(before), overhead(after)];
     if (old === now) return others;
@@ -49,7 +57,7 @@ export function runtimeLines(changes: GroupChange[], preview: Preview): Told[] {
       predicted(`Pods of ${code(name)} that start from then on are charged the new overhead; running ones are not.`),
     ];
   });
-  return [...lines, ...kataLines(changes, preview), ...classes];
+  return [...lines, ...kataLines(changes, preview), ...classes, ...resolutionLines(preview)];
 }
 
 /** Which Kata new runtimes hold, and which of its known holes the stack puts up with, in those that stay as well. */
@@ -105,7 +113,7 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
 /** Of a class that is made or goes, the handler matters where it has another name. */
 function secondName(before: Inputs | undefined, after: Inputs | undefined): Line[] {
   const made = runtimeClass.safeParse(after ?? before).data;
-  if (made === undefined || made.metadata.name === made.handler) return [];
+  if (made === undefined || made.metadata.name === made.handler || made.handler === unresolvedHandler) return [];
   const of = `RuntimeClass ${code(made.metadata.name)}, a further name of ${code(made.handler)},`;
   return after
     ? [known(`${of} is new: pods that say it run with that handler.`)]

@@ -1,4 +1,4 @@
-import { bareMetalNodesCard, isChild, nodeInstallerCard } from "../../runtime/cards.ts";
+import { bareMetalNodesCard, isChild, nodeInstallerCard, runtimeClassesCard } from "../../runtime/cards.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { type Difference, leafDifferences } from "../preview/differences.ts";
@@ -14,6 +14,7 @@ import type { Ledger } from "./ledger.ts";
 import { claim, known, type Told } from "./line.ts";
 import { daemonSetType, imagePaths, podLines } from "./pods.ts";
 import { clusterLines, providerLines } from "./providers.ts";
+import { mutatingPolicyType } from "./resolved-names.ts";
 import { bindingLines, ruleLines } from "./rights.ts";
 
 /** What a reviewer who answers for security has to see, whatever else changes. */
@@ -98,6 +99,8 @@ const rows: Record<string, (step: Step, ledger: Ledger) => Told[]> = {
   "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding": bindingLines,
   "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicy": policyLines,
   "kubernetes:admissionregistration.k8s.io/v1:ValidatingAdmissionPolicyBinding": policyLines,
+  [mutatingPolicyType]: policyLines,
+  [`${mutatingPolicyType}Binding`]: policyLines,
   "kubernetes:core/v1:Namespace": namespaceLines,
   "kubernetes:core/v1:ServiceAccount": accountLines,
   "kubernetes:core/v1:Secret": (step) => [
@@ -115,7 +118,11 @@ const rows: Record<string, (step: Step, ledger: Ledger) => Told[]> = {
 function policyLines(step: Step, ledger: Ledger): Told[] {
   const { op, type, urn, name, after } = step;
   const kind = type.split(":").at(-1);
-  const limits = isChild(urn, nodeInstallerCard) ? ", which limits what installers may do," : "";
+  const limits = isChild(urn, nodeInstallerCard)
+    ? ", which limits what installers may do,"
+    : isChild(urn, runtimeClassesCard)
+      ? ", which decides which runtime new pods get,"
+      : "";
   if (op === "delete") return [claim(known(`${kind} ${code(name)}${limits} is removed.`), step, ["(delete)"])];
   const spec = (after?.spec ?? {}) as Inputs;
   const isWeak = [
@@ -131,7 +138,7 @@ function policyLines(step: Step, ledger: Ledger): Told[] {
       : [claim(known(`${kind} ${code(name)}${limits} is new.`), step, ["(create)"])];
     return [...made, ...warnings];
   }
-  const told = ledger.changes(step).filter(({ path }) => fieldsOf[type]?.test(path) && !path.startsWith("("));
+  const told = ledger.rest(step).filter(({ path }) => fieldsOf[type]?.test(path) && !path.startsWith("("));
   return [...warnings, ...told.map((leaf) => claim(changeLine(`${kind} ${code(name)}: `, leaf), step, [leaf.path]))];
 }
 

@@ -12,6 +12,7 @@ import { differenceLines, driftLines, pendingDeletionLine, unexplainedLines, unr
 import { restartLines } from "./restarts.ts";
 import { runtimeLines } from "./runtimes.ts";
 import { securityLines } from "./security.ts";
+import { workloadLines } from "./workloads.ts";
 
 export interface Summary {
   project: string;
@@ -37,6 +38,7 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
   const domain = [
     section("Runtimes", runtimeLines(groups, preview)),
     section("Attestation", attestationLines(groups, preview)),
+    section("Workloads", workloadLines(preview)),
     section("Nodes", nodeLines(groups, preview)),
     section("Restarts of containerd", restartLines(groups, preview)),
     section("Security", securityLines(groups, preview, ledger)),

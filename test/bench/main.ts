@@ -4,13 +4,16 @@ import { fleetPlanBenchmarks } from "./fleet-plan.ts";
 import { type Benchmark, describeBenchmark, measureBenchmarks } from "./measure.ts";
 import { nodeBenchmarks } from "./node.ts";
 import { payloadBenchmarks } from "./payload.ts";
+import { policyBenchmarks } from "./policy.ts";
 import { programBenchmarks } from "./program.ts";
+import { workloadBenchmarks } from "./workload.ts";
 
 const suites: Record<string, () => Promise<Benchmark[]>> = {
   measurements: () => measureBenchmarks(toStderr),
   "the installer's copying": () => payloadBenchmarks(),
   "the installer on a node": () => nodeBenchmarks(),
   "the fleet plan": () => fleetPlanBenchmarks(),
+  workloads: async () => [...workloadBenchmarks(), ...(await policyBenchmarks())],
   program: () => programBenchmarks(toStderr),
 };
 

@@ -45,6 +45,8 @@ for (const minor of containerdVersions) {
     binary,
     version,
     dataDirectories: [],
+    templates: [],
+    agentFiles: [],
   };
   const outcomes = new Map<string, number>();
   const property = fc.asyncProperty(configuration([1, 2, 3, 4]), async ({ text }) => {

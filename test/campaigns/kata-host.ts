@@ -140,29 +140,75 @@ export const hasSnp = (): boolean => /^flags\s.*\bsev_snp\b/m.test(readFileSync(
  */
 export function withSnpProcessor(shim: string, flavour: string): string {
   const bytes = readFileSync(shim);
-  const base = bytes.readUInt16LE(16) === positionIndependent ? 0x555555554000 : 0x400000;
-  const places = cpuidPlaces(bytes).map((at) => base + at);
-  // Go first looks whether it can fork as it wants to, and asks for the CPU when it starts; Rust asks when it needs it.
-  const [forks, answers] = flavour === "kata-go" ? [1, 1] : [0, 0];
-  const script = [
-    "set pagination off\nset confirm off\nset follow-fork-mode parent\nset $forks = 0\nset $answers = 0",
-    "handle all nostop noprint pass",
-    "catch vfork\ncommands\nsilent",
-    `set $forks = $forks + 1\nif $forks > ${forks}\nset follow-fork-mode child\nend\ncontinue\nend`,
-    ...places.map((place) =>
-      [
-        `break *${place} if ($rax & 0xffffffff) == 0x8000001f\ncommands\nsilent`,
-        "set $rax = 0x1f\nset $rbx = 0x73\nset $rcx = 0x1fd\nset $rdx = 0\nset $pc = $pc + 2",
-        `set $answers = $answers + 1\nif $answers > ${answers}\ndetach\nquit\nend\ncontinue\nend`,
-      ].join("\n"),
-    ),
-    "run\n",
-  ];
+  const base = bytes.readUInt16LE(16) === positionIndependent ? 0x555555554000 : 0;
+  const places = cpuidPlaces(bytes).map((at) => base + addressOf(bytes, at));
+  const script = flavour === "kata-go" ? scriptForGo(places) : scriptForRust(places, `${shim}.watched`);
   writeFileSync(`${shim}.gdb`, script.join("\n"));
-  return `#!/bin/sh\nexec gdb -nx -nh -batch-silent -x ${shim}.gdb --args ${shim} "$@" 2>/dev/null\n`;
+  const gdb = `gdb -nx -nh -batch-silent -x ${shim}.gdb`;
+  if (flavour === "kata-go") return `#!/bin/sh\nexec ${gdb} --args ${shim} "$@" 2>/dev/null\n`;
+  // The daemon asks only when it makes the sandbox, for which containerd waits until the command that started it has ended.
+  return [
+    "#!/bin/sh",
+    `for last; do :; done; [ "$last" = start ] || exec ${shim} "$@"`,
+    `rm -f ${shim}.watched`,
+    `setarch -R ${shim} "$@" || exit`,
+    `setsid ${gdb} -p "$(cat shim.pid)" </dev/null >/dev/null 2>&1 &`,
+    `until [ -e ${shim}.watched ]; do sleep 0.1; done\n`,
+  ].join("\n");
 }
 
+const quietly = "set pagination off\nset confirm off\nhandle all nostop noprint pass";
+
+/** In the place of the instruction there, an answer. */
+const answer = (place: number, then: string) =>
+  [
+    `break *${place} if ($rax & 0xffffffff) == 0x8000001f\ncommands\nsilent`,
+    "set $rax = 0x1f\nset $rbx = 0x73\nset $rcx = 0x1fd\nset $rdx = 0\nset $pc = $pc + 2",
+    then,
+    "end",
+  ].join("\n");
+
+/** Go first looks whether it can fork as it wants to, and asks for the CPU when it starts. */
+const scriptForGo = (places: readonly number[]): string[] => [
+  quietly,
+  "set follow-fork-mode parent\nset $forks = 0\nset $answers = 0",
+  "catch vfork\ncommands\nsilent",
+  "set $forks = $forks + 1\nif $forks > 1\nset follow-fork-mode child\nend\ncontinue\nend",
+  ...places.map((place) => answer(place, "set $answers = $answers + 1\nif $answers > 1\ndetach\nquit\nend\ncontinue")),
+  "run\n",
+];
+
+/** Rust asks when it needs it. */
+const scriptForRust = (places: readonly number[], watched: string): string[] => [
+  quietly,
+  ...places.map((place) => answer(place, "detach\nquit")),
+  `shell touch ${watched}`,
+  "continue\n",
+];
+
 const positionIndependent = 3;
+
+/** Of a byte of an ELF file, where a part that is loaded holds it. */
+function addressOf(program: Buffer, at: number): number {
+  const [first, size, count] = [
+    Number(program.readBigUInt64LE(32)),
+    program.readUInt16LE(54),
+    program.readUInt16LE(56),
+  ];
+  for (let header = first; header < first + count * size; header += size) {
+    const [offset, address, length] = [8, 16, 32].map((field) => Number(program.readBigUInt64LE(header + field)));
+    if (
+      program.readUInt32LE(header) === loaded &&
+      offset !== undefined &&
+      address !== undefined &&
+      length !== undefined
+    )
+      if (at >= offset && at < offset + length) return address + at - offset;
+  }
+  throw new Error(`no part of the program that is loaded holds its byte ${at}`);
+}
+
+const loaded = 1;
 
 /** Where a program asks for the CPU, as Go's assembler and as Rust's library write it. */
 function cpuidPlaces(program: Buffer): number[] {

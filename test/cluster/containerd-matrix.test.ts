@@ -75,6 +75,8 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
       binary,
       version,
       dataDirectories: [],
+      templates: [],
+      agentFiles: [],
     };
     const before = dump(file);
     const original = await readConfiguration(host, located);

@@ -141,6 +141,8 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
       binary,
       version,
       dataDirectories: [],
+      templates: [],
+      agentFiles: [],
     };
     const original = dump(configuration);
     for (const entries of steps) {

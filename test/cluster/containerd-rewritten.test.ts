@@ -10,7 +10,7 @@ import { versionInOutput } from "../../node-installer/containerd/version.ts";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { toStderr } from "../../tools/process/progress.ts";
 import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { snp, tdx } from "../unit/node-installer/containerd/entries.ts";
+import { aks, snp, tdx } from "../unit/node-installer/containerd/entries.ts";
 
 // Programs write containerd's file anew, and real containerds read what is left of ours in it, what an edit makes of it, and
 // what stays when ours is taken out: our handlers come and go, and nothing else changes.
@@ -29,10 +29,10 @@ const adminsFile = `version = 2
       SystemdCgroup = true
 `;
 const nothing = { handlers: [], proxyPlugins: [] };
-const [both, second] = [
-  { ...nothing, handlers: [snp.handler, tdx.handler] },
-  { ...nothing, handlers: [tdx.handler] },
-];
+const ours = (...entries: (typeof snp)[]) => ({
+  handlers: entries.map(({ handler }) => handler),
+  proxyPlugins: entries.flatMap(({ entry }) => entry.proxyPlugin?.name ?? []),
+});
 
 describe.each([...containerdVersions])("containerd %s", (minor) => {
   let binary: string;
@@ -41,7 +41,7 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
   beforeAll(async () => {
     binary = join(await containerdPrograms(minor, toStderr), "containerd");
     const containerdVersion = versionInOutput(spawnSync(binary, ["--version"], { encoding: "utf8" }).stdout) ?? "";
-    const known = { placed: both.handlers, wanted: [] };
+    const known = { placed: ours(snp, tdx, aks).handlers, wanted: [] };
     context = { file, kind: "root", containerdVersion, known };
   });
 
@@ -80,14 +80,15 @@ describe.each([...containerdVersions])("containerd %s", (minor) => {
         ] satisfies typeof programs)),
   ];
 
-  test.each(programs)("after %s", (_, rewrite) => {
-    const text = rewrite(edit(adminsFile, [snp]) ?? "");
-    expect(edit(text, [snp])).toBe(text);
+  test.each(programs)("after %s", (name, rewrite) => {
+    const installed = name === "nvidia-ctk" ? [snp] : [snp, aks];
+    const text = rewrite(edit(adminsFile, installed) ?? "");
+    expect(edit(text, installed)).toBe(text);
     const without = edit(text, []);
-    expect(compareDumps(dump(without), dump(text), { entries: [snp], removed: nothing })).toEqual([]);
-    expect(compareDumps(dump(text), dump(without), { entries: [], removed: both })).toEqual([]);
-    const more = edit(text, [snp, tdx]);
-    expect(compareDumps(dump(text), dump(more), { entries: [snp, tdx], removed: second })).toEqual([]);
+    expect(compareDumps(dump(without), dump(text), { entries: installed, removed: nothing })).toEqual([]);
+    expect(compareDumps(dump(text), dump(without), { entries: [], removed: ours(...installed) })).toEqual([]);
+    const more = edit(text, [...installed, tdx]);
+    expect(compareDumps(dump(text), dump(more), { entries: [...installed, tdx], removed: ours(tdx) })).toEqual([]);
     expect(edit(more, [])?.trimEnd()).toBe(without?.trimEnd());
   });
 

@@ -124,7 +124,7 @@ if (waits) {
     async acquire() {
       if (looked) return { held: true };
       looked = true;
-      return point("wait for the ticket", async () => ({ held: false, holders: ["another-node"] }));
+      return point("wait for the ticket", async () => ({ held: false, askAgainMs: 1_000 }));
     },
   };
 }

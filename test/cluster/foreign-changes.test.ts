@@ -18,17 +18,19 @@ const cluster = useCluster("foreign-changes", [{ name: "node-1" }, { name: "node
 
 let directory: string;
 let payload: SmallPayload;
+let second: SmallPayload;
 let spec: string;
 const nodes = new Map<string, NodeWithInstaller>();
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "foreign-changes-"));
   payload = await smallPayload(directory, "one");
+  second = await smallPayload(directory, "two");
   spec = specOf("workers", [payload.runtime]);
   const { nodeInstaller } = await buildPrograms();
   for (const name of ["node-1", "node-2"]) {
     const node = new NodeWithInstaller(cluster(), name);
-    await node.prepare([nodeInstaller], [payload]);
+    await node.prepare([nodeInstaller], [payload, second]);
     await node.keep("empty");
     nodes.set(name, node);
   }
@@ -150,6 +152,41 @@ describe.concurrent.each([
         await rename(`${binary}-kept`, binary);
       }
     });
+  });
+
+  test("a new file that imports the one with our tables: recognized, installed to, and uninstalled from", {
+    concurrent: false,
+  }, async () => {
+    const root = "/etc/imports-containerd.toml";
+    const both = specOf("workers", [payload.runtime, second.runtime]);
+    try {
+      expect((await node().installer("install", spec)).code).toBe(0);
+      const installed = await node().read(configPath);
+      const importing = `version = ${id.includes("grpc") ? 2 : 3}\nimports = ["${configPath}"]\n`;
+      await node().write(root, importing);
+      await node().write(dropIn, `[Service]\nExecStart=\nExecStart=/usr/bin/containerd --config ${root}\n`);
+      await node().run("systemctl", "daemon-reload");
+      await restart(node());
+      await node().run("sleep", "3");
+      const starts = await startsOf(node());
+      const again = await node().installer("install", spec);
+      expect(again.code, again.stderr).toBe(0);
+      expect([await node().read(configPath), await startsOf(node())]).toEqual([installed, starts]);
+
+      const plan = await node().installer("plan", both);
+      expect(plan.stdout).toContain(configPath);
+      expect(plan.stdout).not.toContain(root);
+      const more = await node().installer("install", both);
+      expect(more.code, more.stderr).toBe(0);
+      expect(await node().served()).toEqual([payload, second].map(({ runtime }) => runtime.handler).sort());
+      const removed = await node().installer("uninstall", both);
+      expect(removed.code, removed.stderr).toBe(0);
+      expect(await node().served()).toEqual([]);
+      expect([await node().read(configPath), await node().read(root)]).toEqual([original, importing]);
+      expect(await startsOf(node())).toBe(starts + 2);
+    } finally {
+      await node().run("rm", "-f", root);
+    }
   });
 
   describe("a program that puts its file back", { concurrent: false }, () => {

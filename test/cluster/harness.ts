@@ -107,3 +107,15 @@ export const busyboxPod = (
     ...spec,
   },
 });
+
+/** Starts such a pod, and waits until it is ready. */
+export async function runPod(cluster: TestCluster, name: string, spec: object): Promise<void> {
+  await cluster.apply(busyboxPod(cluster, name, spec));
+  await cluster.kubectl("wait", "--for=condition=Ready", `pod/${name}`, "--timeout=120s");
+}
+
+/** The containers that a pod runs in: another one, or a restarted one, is not equal. */
+export async function containersOf(cluster: TestCluster, pod: string): Promise<object[]> {
+  type Status = { containerID: string; restartCount: number; state: object };
+  return (await cluster.get<{ status: { containerStatuses: Status[] } }>("pod", pod)).status.containerStatuses;
+}

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { installerPod } from "../../components/config/installer-pod-schema.ts";
 import { podTemplate } from "../../components/installer-pod.ts";
 import { installerIdentity } from "../../components/manifests/identity.ts";
 import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
@@ -57,7 +58,8 @@ export class InstallerDaemonSet {
     const { group, image, nodeNames } = this;
     const name = installerName(group);
     const specName = `${name}-${specHash(spec).slice(0, 8)}`;
-    const { policies, policyBindings, ...identity } = installerIdentity({ namespace, group, atOnce: 1 });
+    const { startupTaint } = JSON.parse(spec) as InstallSpec;
+    const { policies, policyBindings, ...identity } = installerIdentity({ namespace, group, atOnce: 1, startupTaint });
     const template = podTemplate({
       group,
       image,
@@ -65,6 +67,7 @@ export class InstallerDaemonSet {
       spec: JSON.parse(spec) as InstallSpec,
       tolerations: [],
       priorityClass: "system-node-critical",
+      installerPod: installerPod.parse({}),
       nodeNames,
     });
     await this.cluster.apply(

@@ -1,13 +1,16 @@
 import { existsSync } from "node:fs";
-import { chmod, copyFile, cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, copyFile, cp, mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { openCri } from "../../node-installer/containerd/cri.ts";
 import { readServing } from "../../node-installer/containerd/serving.ts";
 import { armedPath, guardName } from "../../node-installer/host/guard.ts";
+import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { clusterLayout, nodeLayout } from "../../tools/local-cluster/layout.ts";
 import { leader } from "../../tools/local-cluster/node-machine.ts";
+import { toStderr } from "../../tools/process/progress.ts";
 import type { RunResult } from "../../tools/process/run.ts";
+import { containerdPrograms } from "../../tools/programs/pinned.ts";
 import type { FaultyRun } from "./faulty-installer.ts";
 import { type TestCluster, until } from "./harness.ts";
 import type { SmallPayload } from "./small-payloads.ts";
@@ -29,7 +32,11 @@ rm -rf /etc/systemd/system/${guardName}.service /etc/systemd/system/${guardName}
 rm -rf /opt/edgeless /var/lib/contrast-runtime /etc/containerd/.config.toml.* /etc/containerd/config.toml.*
 cp -al "$state/opt/." /opt/
 cp -al "$state/lib/." /var/lib/
-cp -p "$state/containerd/"* /etc/containerd/
+for file in "$state/containerd/"*; do
+  cmp -s "$file" "/etc/containerd/\${file##*/}" || cp -p "$file" /etc/containerd/
+done
+started=$(date -d "$(systemctl show containerd.service --property=ActiveEnterTimestamp --value)" +%s 2>/dev/null || echo 0)
+[ "$(stat -c %Z /etc/containerd/config.toml)" -lt "$started" ] || echo "not loaded"
 `;
 const keepScript = `set -e
 state=$1
@@ -105,6 +112,15 @@ export class NodeWithInstaller {
     return this.cluster.tryOnNode(this.name, argv);
   }
 
+  /** As a package manager does it: the running daemon keeps its old file. */
+  async replaceContainerd(version: ContainerdVersion): Promise<void> {
+    const [from, to] = [await containerdPrograms(version, toStderr), join(await this.root(), "usr/bin")];
+    for (const program of ["containerd", "containerd-shim-runc-v2", "ctr"]) {
+      await copyFile(join(from, program), join(to, `.${program}.new`));
+      await rename(join(to, `.${program}.new`), join(to, program));
+    }
+  }
+
   /** Runs a command of the real installer. */
   async installer(command: string, spec: string, ...words: string[]): Promise<RunResult> {
     await this.write(specPath, spec);
@@ -148,13 +164,17 @@ export class NodeWithInstaller {
 
   /** Restores files and running daemon to the kept state. */
   async reset(state: string): Promise<void> {
-    await this.run("sh", "-c", resetScript, "reset", `${place}/states/${state}`);
+    const said = await this.run("sh", "-c", resetScript, "reset", `${place}/states/${state}`);
     const wanted = handlersOf(await this.read(configPath)).join();
-    if ((await this.served())?.join() !== wanted) await this.run("systemctl", "restart", "containerd.service");
-    await until(
-      `${this.name} serves the kept state`,
-      async () => (await this.served())?.join() === wanted || undefined,
-    );
+    // A file that was put back after containerd's start is a change that waits for its restart.
+    if (said !== "" || (await this.served())?.join() !== wanted) await this.load();
+  }
+
+  /** As its administrator does after a change of containerd's files: a restart, and a look whether it serves them. */
+  async load(): Promise<void> {
+    await this.run("systemctl", "restart", "containerd.service");
+    const wanted = handlersOf(await this.read(configPath)).join();
+    await until(`${this.name} serves its file`, async () => (await this.served())?.join() === wanted || undefined);
   }
 
   /** Waits until the guard has no pending order and the CRI serves what containerd's file says; returns the file. */

@@ -197,12 +197,17 @@ async function withoutSecrets(result: Promise<RunResult>): Promise<RunResult> {
 test("another host that answers is refused by its key, and gets nothing", async () => {
   await configure({
     payloads: ["first"],
+    // The other host would go on, and join the cluster.
+    hosts: ["node-1"],
     join: joinCommand(),
     keys: { ...hostKeys, "node-1": hostKeys["node-2"] ?? "" },
   });
   const { code, stdout } = await withoutSecrets(project.up());
   expect(code).not.toBe(0);
-  expect(stdout).toMatch(/:22 has another host key \(SHA256:\S+\) than connection\.hostKey\./);
+  expect(stdout).toContain("host key mismatch");
+  expect(stdout).toMatch(
+    /:22 answers as SSH-2\.0-.+\. Its host key must be SHA256:\S+: where it says "host key mismatch"/,
+  );
   expect(await traces("node-1")).toEqual([]);
   expect(await read("node-1", instancesFile)).toBe(instances.before);
   expect(await cluster().kubectl("get", "daemonset", "-A", "-o", "name")).toBe("");

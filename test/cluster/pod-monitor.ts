@@ -32,6 +32,16 @@ export const podMonitorDefinition = {
                         port: { type: "string" },
                         path: { type: "string" },
                         interval: { type: "string", pattern: "^([0-9]+(ms|[smhdwy]))+$" },
+                        relabelings: {
+                          type: "array",
+                          items: {
+                            type: "object",
+                            properties: {
+                              sourceLabels: { type: "array", items: { type: "string" } },
+                              targetLabel: { type: "string" },
+                            },
+                          },
+                        },
                       },
                     },
                   },

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
+import { installerPod as settings } from "../../components/config/installer-pod-schema.ts";
 import { podTemplate } from "../../components/installer-pod.ts";
 import { podSecurity } from "../../components/manifests/pod-security.ts";
 import { parseBundle } from "../../node-installer/host/bundle.ts";
@@ -71,6 +72,7 @@ beforeAll(async () => {
   );
   await onNode(node, "chown", "-R", owner, "/etc/containerd");
   await onNode(node, "chmod", "0640", configuration);
+  await new NodeWithInstaller(cluster(), node).load();
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 
@@ -79,7 +81,10 @@ type PodSpec = ReturnType<typeof installerPod>["spec"];
 /** The pod as the program makes it, but for a single run of one command. */
 function installerPod(name: string, command: string) {
   const spec = JSON.parse(specOf(group, [payload.runtime])) as InstallSpec;
-  const args = { group, image, specName: "spec", spec, tolerations: [], priorityClass: "system-node-critical" };
+  const args = {
+    ...{ group, image, specName: "spec", spec, tolerations: [], priorityClass: "system-node-critical" },
+    installerPod: settings.parse({}),
+  };
   const template = JSON.parse(JSON.stringify(podTemplate(args).spec)) as {
     hostPID: boolean;
     containers: { securityContext: { capabilities: { add: string[] } }; [key: string]: unknown }[];
@@ -164,6 +169,7 @@ test.each(withoutOne)("without $missing it ends with a sentence, and the node is
 test("with all of them it installs, and the file keeps its owner, its mode and its access control list", async () => {
   await placeAclTools();
   await cluster().onNode(node, "/opt/test/setfacl", "--modify", "user:4321:r", configuration);
+  await new NodeWithInstaller(cluster(), node).load();
   access = await accessList();
   const { code, output } = await run("with-all", "install");
   expect(code, output).toBe(0);

@@ -48,6 +48,7 @@ function rancher(distribution: "k3s" | "rke2", { unit, template, dropIns, own }:
   const folder = `${data}/agent/etc/containerd`;
   const binary = distribution === "k3s" ? `${data}/data/current/bin/containerd` : `${data}/bin/containerd`;
   const socket = "/run/k3s/containerd/containerd.sock";
+  const base = `${data}/${template.includes("v3") ? "base-v3.toml" : "base.toml"}`;
   const dropIn = dropIns && `${folder}/${dropIns}/contrast-runtime.toml`;
   return {
     name: `${unit} with ${dropIns ?? (own ? `the administrator's ${template}` : "its built-in template")}`,
@@ -58,16 +59,19 @@ function rancher(distribution: "k3s" | "rke2", { unit, template, dropIns, own }:
     edited: dropIn ?? `${folder}/${template}`,
     foreign: dropIns ? `${folder}/${dropIns}/theirs.toml` : `${folder}/${template}`,
     files: (builtIn) => ({
-      [`${data}/base.toml`]: dropIns ? `imports = ["${folder}/${dropIns}/*.toml"]\n${builtIn}` : builtIn,
+      [base]: dropIns ? `imports = ["${folder}/${dropIns}/*.toml"]\n${builtIn}` : builtIn,
       ...(own && { [`${folder}/${template}`]: own }),
     }),
     // Recent ones import drop-ins.
     upgrade: (builtIn) => ({
-      [`${data}/base.toml`]: `imports = ["${folder}/${template.replace(/tmpl$/, "d")}/*.toml"]\n${builtIn}`,
+      [base]: `imports = ["${folder}/${template.replace(/tmpl$/, "d")}/*.toml"]\n${builtIn}`,
     }),
-    program: `template=${folder}/${template}
+    // Its newer template wins; while there is only an older one, that one is rendered in the older version.
+    program: `template=${folder}/config-v3.toml.tmpl base=${data}/base-v3.toml
+[ -e $template ] || [ ! -e ${folder}/config.toml.tmpl ] || template=${folder}/config.toml.tmpl base=${data}/base.toml
+[ -e $base ] || base=${data}/base.toml
 [ -e $template ] || { template=/run/built-in.tmpl; echo '{{ template "base" . }}' >$template; }
-sed -e '/{{ template "base" \\. }}/{r ${data}/base.toml' -e 'd}' -e "s/{{ \\.NodeConfig\\.AgentConfig\\.NodeName }}/$(hostname)/" $template >${folder}/config.toml
+sed -e "/{{ template \\"base\\" \\. }}/{r $base" -e 'd}' -e "s/{{ \\.NodeConfig\\.AgentConfig\\.NodeName }}/$(hostname)/" $template >${folder}/config.toml
 ${disk(`${data}/agent/containerd`)}
 exec ${containerd(binary, `${data}/agent/containerd`, "/run/k3s/containerd", socket)} --config ${folder}/config.toml`,
     links: { [binary]: "/usr/bin/containerd" },
@@ -100,7 +104,7 @@ done`,
   links: { "/var/lib/k0s/bin/containerd": "/usr/bin/containerd" },
 };
 
-/** From 1.36, its own file imports the drop-ins. */
+/** From 1.36, its own file imports the drop-ins, and one of the older version keeps it from starting. */
 const k0sFrom136: Rendering = {
   ...k0s,
   name: "k0sworker.service from 1.36, whose own file imports its drop-ins",
@@ -108,7 +112,10 @@ const k0sFrom136: Rendering = {
   files: (builtIn) => ({
     "/etc/k0s/containerd.toml": `# k0s_managed=true\nimports = ["/etc/k0s/containerd.d/*.toml"]\n${builtIn}`,
   }),
-  program: k0s.program.replace(/^ *\{ cat .*$/m, "  :"),
+  program: k0s.program.replace(
+    /^ *\{ cat .*$/m,
+    `  ! echo "$seen" | grep -qx 'version = [^3]' || { echo 'refused: a drop-in has another version than 3' >&2; exit 1; }`,
+  ),
 };
 
 const snap = "/var/snap/microk8s";
@@ -140,6 +147,14 @@ const ownTemplate = `{{ template "base" . }}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.own]
   runtime_type = "io.containerd.runc.v2"
 `;
+
+/** What is upgraded in place while pods run. */
+export const upgradable = {
+  k3s: rancher("k3s", { unit: "k3s-agent.service", template: "config.toml.tmpl" }),
+  rke2: rancher("rke2", { unit: "rke2-agent.service", template: "config-v3.toml.tmpl" }),
+  k0s,
+  k0sFrom136,
+};
 
 /** The distributions on nodes with containerd 2.x, and with 1.7. */
 export const renderings = {

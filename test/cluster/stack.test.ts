@@ -1,16 +1,18 @@
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { stringify } from "yaml";
+import { handlerLabelPrefix } from "../../runtime/names.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
 import { packageRoot } from "../../tools/files/project.ts";
-import { buildImage, localPayloads } from "../../tools/image/build.ts";
-import { buildPrograms } from "../../tools/image/bundle.ts";
 import { enterNetwork } from "../../tools/local-cluster/layout.ts";
 import { ensureLocalPayload } from "../../tools/local-payload/local-payload.ts";
 import { toStderr } from "../../tools/process/progress.ts";
+import { run as runProgram } from "../../tools/process/run.ts";
 import { type EngineProject, engineProject } from "../engine/harness.ts";
-import { busyboxPod, clusterNameFor, useCluster } from "./harness.ts";
+import { busyboxPod, clusterNameFor, until, useCluster } from "./harness.ts";
+import { buildProjectImage } from "./project-image.ts";
 
 /**
  * The product as its users run it: the program under the real engine, on real nodes with two generations of containerd,
@@ -40,18 +42,13 @@ beforeAll(async () => {
   await ensureLocalPayload({ directory: payload("local"), name: "local" }, toStderr);
   const change = { path: "share/kata-kernel", append: "next" };
   await ensureLocalPayload({ directory: payload("local-next"), name: "local-next", change }, toStderr);
-  const { nodeInstaller } = await buildPrograms();
-  await buildImage(
-    {
-      layoutDir: join(project.directory, ".local/image"),
-      program: nodeInstaller,
-      payloads: await localPayloads(undefined, join(project.directory, ".local/payloads")),
-    },
-    toStderr,
-  );
+  await buildProjectImage(project.directory);
   for (const { name } of nodes) original[name] = await configurationOf(name);
 });
 afterAll(async () => project?.remove());
+
+/** What pods say: the last of a group's runtimes. */
+const stableName = "contrast-insecure";
 
 /** One group per generation of containerd, with the payloads that each should have. */
 async function configure(modern: string[], legacy: string[] = modern): Promise<void> {
@@ -59,7 +56,10 @@ async function configure(modern: string[], legacy: string[] = modern): Promise<v
     distribution: "containerd",
     nodes: { names: [node] },
     minimumNodes: 1,
-    runtimes: payloads.map((name) => ({ platform: "local", payload: `.local/payloads/${name}/manifest.json` })),
+    runtimes: payloads.map((name) => ({
+      ...{ platform: "local", payload: `.local/payloads/${name}/manifest.json` },
+      ...(name === payloads.at(-1) && { currentFor: [stableName] }),
+    })),
   });
   const config = {
     "contrast-runtime:cluster": { kind: "local", nodes },
@@ -84,6 +84,13 @@ async function run(pods: ReturnType<typeof pod>[]): Promise<void> {
     await cluster().kubectl("wait", "--for=condition=Ready", `pod/${metadata.name}`, "--timeout=120s");
 }
 
+interface Class {
+  overhead: { podFixed: Record<string, string> };
+  scheduling: { nodeSelector: Record<string, string> };
+}
+interface Admitted {
+  spec: { runtimeClassName: string; overhead: object; nodeSelector: object };
+}
 interface Containers {
   status: { containerStatuses: { containerID: string; restartCount: number }[] };
 }
@@ -120,10 +127,15 @@ test("an update installs on both generations of containerd and tells of each nod
   [oldHandler = ""] = await handlersOf();
 });
 
-test("pods of the class run through the installed shim", async () => {
-  const pods = nodes.map(({ name }) => pod(`old-${name}`, name, { runtimeClassName: oldHandler }));
+test("pods of the class run through the installed shim, also those that say its stable name", async () => {
+  const pods = nodes.map(({ name }, i) =>
+    pod(`old-${name}`, name, { runtimeClassName: i === 0 ? stableName : oldHandler }),
+  );
   await run(pods);
   for (const { name } of nodes) expect(await shimsOf(name, oldHandler), name).toHaveLength(1);
+  const { overhead, scheduling } = await cluster().get<Class>("runtimeclass", oldHandler);
+  const { spec } = await cluster().get<Admitted>("pod", "old-node-1");
+  expect(spec).toMatchObject({ runtimeClassName: oldHandler, overhead: overhead.podFixed, ...scheduling });
 });
 
 test("the admin's configuration keeps every byte, with one backup beside it", async () => {
@@ -138,6 +150,31 @@ test("the admin's configuration keeps every byte, with one backup beside it", as
   }
 });
 
+test("verify finds every node as its spec says, and reports the digests of what each serves; support packs it", async () => {
+  const [report, archive] = [join(project.directory, "report"), join(project.directory, "support.tar.gz")];
+  const env = { ...process.env, KUBECONFIG_CONTENT: cluster().kubeconfig };
+  const command = (...words: string[]) => {
+    const [program = "", ...args] = [...enterNetwork(cluster().name), process.execPath, "tools/cli/main.ts", ...words];
+    return runProgram(program, args, { env });
+  };
+  expect(await command("verify", "--report", report)).toMatchObject({ code: 0 });
+  expect(await readFile(join(report, "junit.xml"), "utf8")).toContain('failures="0"');
+  const lines = (await readFile(join(report, "statements.jsonl"), "utf8")).trim().split("\n");
+  expect(lines.map((line) => (JSON.parse(line) as { predicate: { node: string } }).predicate.node).toSorted()).toEqual(
+    nodes.map(({ name }) => name),
+  );
+  expect(lines[0]).toContain(`${runtimeDirectory(oldHandler)}/bin/containerd-shim-contrast-cc-v2`);
+  // What somebody takes from a node is found.
+  const label = `${handlerLabelPrefix}${oldHandler}`;
+  await cluster().kubectl("label", "node", "node-1", `${label}-`);
+  const found = await command("verify");
+  expect(found.stdout + found.stderr).toContain(`The label of ${oldHandler} is missing.`);
+  expect(found.code).toBe(1);
+  await cluster().kubectl("label", "node", "node-1", `${label}=true`);
+  expect(await command("support", "--output", archive)).toMatchObject({ code: 0 });
+  expect(gunzipSync(await readFile(archive)).toString()).toContain(oldHandler);
+});
+
 test("right after the update a preview has nothing to change", async () => {
   const { code, stdout } = await project.preview("--expect-no-changes");
   expect(stdout).toContain("unchanged");
@@ -150,9 +187,21 @@ test("a second runtime stands beside the first while the first's pods go on", as
   const { code, stdout } = await project.up();
   expect(code, stdout).toBe(0);
   newHandler = (await handlersOf()).find((handler) => handler !== oldHandler) ?? "";
-  await run(nodes.map(({ name }) => pod(`new-${name}`, name, { runtimeClassName: newHandler })));
+  await run(nodes.map(({ name }) => pod(`new-${name}`, name, { runtimeClassName: stableName })));
   for (const { name } of nodes) expect(await shimsOf(name, newHandler), name).toHaveLength(1);
   expect(await containersOf("old-node-1", "old-node-2")).toEqual(running);
+});
+
+test("a pod keeps the runtime that its name stood for, also when its sandbox is made again", async () => {
+  const [before = ""] = await shimsOf("node-1", oldHandler);
+  const sandbox = / -id (\S+)/.exec(before)?.[1] ?? "";
+  await cluster().onNode("node-1", "ctr", "-n", "k8s.io", "task", "kill", "-s", "KILL", sandbox);
+  // The kubelet makes it again, and removes what is left of the other one later.
+  await until("the pod's new sandbox runs the same handler's shim, alone", async () => {
+    const [now, ...others] = await shimsOf("node-1", oldHandler);
+    return now !== undefined && others.length === 0 && !now.includes(sandbox);
+  });
+  await cluster().kubectl("wait", "--for=condition=Ready", "pod/old-node-1", "--timeout=120s");
 });
 
 test("a runtime that pods use is not removed: the update fails with their names, and its class stays", async () => {
@@ -185,7 +234,9 @@ test("once its pods are gone the same update uninstalls it, and nothing else", a
     expect(await shimsOf(name, newHandler), name).toHaveLength(1);
   }
   const classes = await cluster().kubectl("get", "runtimeclasses", "-o", "name");
-  expect(classes.trim()).toBe(`runtimeclass.node.k8s.io/${newHandler}`);
+  expect(classes.trim().split("\n").sort()).toEqual(
+    [stableName, newHandler].sort().map((name) => `runtimeclass.node.k8s.io/${name}`),
+  );
 });
 
 test("a group leaves the stack only when no pod needs it, and its node is as before", async () => {

@@ -1,4 +1,4 @@
-import { copyFile, mkdtemp, rename, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -7,9 +7,7 @@ import { readServing } from "../../node-installer/containerd/serving.ts";
 import { restartsPath } from "../../node-installer/host/restart-budget.ts";
 import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { buildPrograms } from "../../tools/image/bundle.ts";
-import { toStderr } from "../../tools/process/progress.ts";
-import { containerdPrograms } from "../../tools/programs/pinned.ts";
-import { busyboxPod, until, useCluster } from "./harness.ts";
+import { containersOf, runPod, until, useCluster } from "./harness.ts";
 import { configPath, NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
 
@@ -52,15 +50,6 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
-/** As a package manager does it: the running daemon keeps its old file. */
-async function replacePrograms(node: NodeWithInstaller, version: ContainerdVersion): Promise<void> {
-  const [from, to] = [await containerdPrograms(version, toStderr), join(await node.root(), "usr/bin")];
-  for (const program of ["containerd", "containerd-shim-runc-v2", "ctr"]) {
-    await copyFile(join(from, program), join(to, `.${program}.new`));
-    await rename(join(to, `.${program}.new`), join(to, program));
-  }
-}
-
 /** The file without us, which gets the same treatment. */
 const beside = "/opt/test/without-us.toml";
 const migrate = (file: string) =>
@@ -83,15 +72,6 @@ async function servedVersion(node: NodeWithInstaller): Promise<string> {
     cri.close();
   }
 }
-
-interface Pod {
-  status: { containerStatuses: { containerID: string; restartCount: number; state: object }[] };
-}
-const containerOf = async (pod: string) => (await cluster().get<Pod>("pod", pod)).status.containerStatuses;
-const runPod = async (name: string, spec: object) => {
-  await cluster().apply(busyboxPod(cluster(), name, spec));
-  await cluster().kubectl("wait", "--for=condition=Ready", `pod/${name}`, "--timeout=120s");
-};
 
 describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {
   test("containerd 1.7, 2.0, 2.4", async () => {
@@ -123,9 +103,9 @@ describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {
     await done("install", spec(one));
     await inStep("1.7", [one]);
     const [ours, runc] = [`ours-${name}`, `beside-${name}`];
-    await runPod(ours, { nodeName: name, runtimeClassName: handler });
-    await runPod(runc, { nodeName: name });
-    const containers = [await containerOf(ours), await containerOf(runc)];
+    await runPod(cluster(), ours, { nodeName: name, runtimeClassName: handler });
+    await runPod(cluster(), runc, { nodeName: name });
+    const containers = [await containersOf(cluster(), ours), await containersOf(cluster(), runc)];
     let expected = 1;
 
     for (const [version, handlers] of [
@@ -133,7 +113,7 @@ describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {
       ["2.4", [one]],
     ] satisfies [ContainerdVersion, SmallPayload[]][]) {
       const before = version === "2.0" ? [one] : [one, two];
-      await replacePrograms(node, version);
+      await node.replaceContainerd(version);
       if (version === "2.0") {
         for (const file of [configPath, beside]) await node.write(file, `${await node.read(file)}${theirs}`);
       }
@@ -157,12 +137,12 @@ describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {
       expect(await node.runtimes()).toContain("theirs");
       expect(await restarts(node)).toBe(expected);
 
-      expect([await containerOf(ours), await containerOf(runc)]).toEqual(containers);
+      expect([await containersOf(cluster(), ours), await containersOf(cluster(), runc)]).toEqual(containers);
       await until("kubelet speaks with the new containerd", async () => {
         const { code, stdout } = await cluster().tryKubectl(["exec", ours, "--", "echo", "runs"]);
         return code === 0 && stdout === "runs\n";
       });
-      await runPod(`new-${ours}`, { nodeName: name, runtimeClassName: handler });
+      await runPod(cluster(), `new-${ours}`, { nodeName: name, runtimeClassName: handler });
       await cluster().kubectl("delete", "pod", `new-${ours}`, "--timeout=60s");
     }
 
@@ -173,7 +153,7 @@ describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {
     // Until kubelet removes what is left of a pod, containerd knows its sandbox.
     await until("the sandboxes are gone", async () => (await node.installer("uninstall", spec())).code === 0, 180_000);
     expect(await node.served()).toEqual([]);
-    expect(await containerOf(runc)).toEqual(containers[1]);
+    expect(await containersOf(cluster(), runc)).toEqual(containers[1]);
     expect(await node.run("sh", "-c", leftovers)).toBe("");
     const left = (await node.read(configPath)) ?? "";
     if (way === "with its file migrated") expect(await dump(node, configPath)).toBe(await dump(node, beside));

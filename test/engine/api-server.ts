@@ -30,8 +30,15 @@ export interface ApiServer {
 /** All that can do something without nodes. */
 const everyController = ["*", "-bootstrap-signer-controller", "-token-cleaner-controller"];
 
-/** @param controllers only these: others would act on nodes that a test makes up */
-export async function startApiServer({ controllers = everyController } = {}): Promise<ApiServer> {
+interface ApiServerOptions {
+  /** Only these: others would act on nodes that a test makes up. */
+  controllers?: string[];
+  /** Configurations of admission plugins, by name. */
+  admission?: Record<string, object>;
+}
+
+export async function startApiServer(options: ApiServerOptions = {}): Promise<ApiServer> {
+  const { controllers = everyController, admission = {} } = options;
   const programs = await kubernetesPrograms(toStderr);
   const directory = await mkdtemp(join(tmpdir(), "contrast-api-"));
   const inside = (name: string) => join(directory, name);
@@ -70,8 +77,12 @@ export async function startApiServer({ controllers = everyController } = {}): Pr
       `--advertise-client-urls=http://127.0.0.1:${client}`,
       `--listen-peer-urls=http://127.0.0.1:${peer}`,
     );
+    const plugins = Object.entries(admission).map(([name, configuration]) => ({ name, configuration }));
+    const configuration = { apiVersion: "apiserver.config.k8s.io/v1", kind: "AdmissionConfiguration", plugins };
+    await writeFile(inside("admission.json"), JSON.stringify(configuration));
     const server = await start(
       "kube-apiserver",
+      `--admission-control-config-file=${inside("admission.json")}`,
       `--etcd-servers=http://127.0.0.1:${client}`,
       "--bind-address=127.0.0.1",
       `--secure-port=${port}`,
@@ -124,8 +135,9 @@ export async function startApiServer({ controllers = everyController } = {}): Pr
       "--leader-elect=false",
       "--secure-port=0",
     );
-    const kubectl = (...args: string[]) =>
-      check(join(programs, "kubectl"), ["--kubeconfig", inside("kubeconfig"), ...args], { timeoutMs: 60_000 });
+    // What it learns of the API goes with the server, and not into the user's home.
+    const own = ["--kubeconfig", inside("kubeconfig"), "--cache-dir", inside("kubectl")];
+    const kubectl = (...args: string[]) => check(join(programs, "kubectl"), [...own, ...args], { timeoutMs: 60_000 });
     return { admin, kubeconfig, kubectl, withToken, stop };
   } catch (error) {
     await stop();

@@ -45,6 +45,22 @@ test("the user's backend holds the stacks that are made, with the user's passphr
   expect(await stacks(local)).not.toContain(`${stack}.json`);
 });
 
+test("without a name it is the dev stack, whatever the user's backend has selected, and the screen says which", async () => {
+  const backend = join(home, "selected");
+  await mkdir(backend);
+  const env = { PULUMI_BACKEND_URL: pathToFileURL(backend).href, PULUMI_CONFIG_PASSPHRASE: "hunter2" };
+  const production = `${stack}-production`;
+  try {
+    const made = await pulumi(env, "stack", "init", production);
+    expect(made).toMatchObject({ code: 0, stderr: expect.stringContaining(`Stack ${production}, kept where your `) });
+    const unnamed = await pulumi(env, "stack", "--show-name");
+    expect(unnamed.stderr).toContain("Stack dev, kept in this clone.");
+    expect(unnamed.stdout).not.toContain(production);
+  } finally {
+    await rm(join(packageRoot, `Pulumi.${production}.yaml`), { force: true });
+  }
+});
+
 test("a login counts as well, and a stack of the clone stays the clone's", async () => {
   const backend = join(home, "logged-in");
   await mkdir(backend);

@@ -121,11 +121,21 @@ describe("local.Command", () => {
     expect((await project.preview("--expect-no-changes")).code).toBe(0);
   });
 
+  test("never ends on a line of more than 64 KiB, so none of ours is as long: the stand-in fails instead", async () => {
+    const printing = (length: number) => program(`{ create: "head -c ${length} /dev/zero | tr '\\\\0' x; echo" }`);
+    await project.write(printing(65_000));
+    await project.mustWork(project.up());
+    await project.write(printing(70_000));
+    const { code, stdout } = await project.up();
+    expect(code).not.toBe(0);
+    expect(stdout).toContain("a line of 70000 characters");
+  });
+
   test("refuses an argument of the wrong type before anything runs", async () => {
     await project.write(program("{ create: 5 as unknown as string }"));
     const { code, stdout, stderr } = await project.preview();
     expect(code).not.toBe(0);
-    expect(stdout + stderr).toMatch(/create.*expected string/);
+    expect(stdout + stderr).toMatch(/create.*must be a 'string'; got 'float64'/);
   });
 });
 

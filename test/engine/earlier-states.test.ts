@@ -55,7 +55,8 @@ async function imported(name: string, edited = (configuration: string) => config
 
 /**
  * What was changed on purpose since the states were made: installers may list their group's tickets, and pods; commands are
- * found by Node; upstream's and Contrast's Kata on metal is configured anew, hence other handlers. Digests in names are left out.
+ * found by Node, which also starts them; hosts are awaited; upstream's and Contrast's Kata on metal is configured anew, hence
+ * other handlers. Digests in names are left out.
  */
 const changed: Record<string, string[]> = {
   cluster: [
@@ -65,8 +66,9 @@ const changed: Record<string, string[]> = {
       `delete ConfigMap contrast-installer-${group}-DIGEST: `,
       `update DaemonSet runtime-${group}: spec`,
       `update NodeInstaller runtime-${group}: `,
-      `update Command runtime-${group}-rollout: create,environment`,
+      `update Command runtime-${group}-rollout: create,environment,interpreter`,
     ]),
+    ...["tdx-1", "tdx-2"].map((host) => `create Command runtime-metal-hosts-${host}-reach: `),
     ...["snp", "snp", "tdx"].flatMap((tee) => [
       `create RuntimeClass runtime-classes-contrast-cc-metal-qemu-${tee}-DIGEST: `,
       `delete RuntimeClass contrast-cc-metal-qemu-${tee}-DIGEST: `,
@@ -74,14 +76,20 @@ const changed: Record<string, string[]> = {
     "update ContrastRuntime runtime: ",
     "update RuntimeClasses runtime-classes: ",
   ],
-  aks: [...installer("cc"), "update Command runtime-cc-rollout: create"],
+  // Its pods, which have a snapshotter, are replaced atOnce at a time.
+  aks: [
+    ...installer("cc"),
+    "update DaemonSet runtime-cc: spec",
+    "update Command runtime-cc-rollout: create,environment,interpreter",
+  ],
 };
 
 function installer(group: string): string[] {
   return [
     `update ClusterRole runtime-${group}: rules`,
     `update Role runtime-${group}-tickets: rules`,
-    `update Command runtime-${group}-uninstall: delete`,
+    `update ValidatingAdmissionPolicy runtime-${group}-node: spec`,
+    `update Command runtime-${group}-uninstall: delete,interpreter`,
   ];
 }
 

@@ -1,18 +1,23 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Api, apiClient } from "../../node-installer/kubernetes/api.ts";
 import type { PublishedStatus } from "../../node-installer/kubernetes/status.ts";
 import {
   installerName,
   systemNamespace as namespace,
+  ownKey,
   retryAnnotation,
   specHash,
   statusAnnotation,
 } from "../../runtime/names.ts";
-import { packageRoot } from "../../tools/files/project.ts";
 import { until } from "../until.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
+import { countingProxy } from "./counting-proxy.ts";
+import { type MadeUpNodes, madeUpNodes, type Pod } from "./made-up-nodes.ts";
+import { killRuns, runBin } from "./run-bin.ts";
 
 /** The commands of a stack against a real API server and DaemonSet controller; the test plays the installers' reports. */
 const group = "metal";
@@ -23,29 +28,20 @@ const hash = specHash(spec);
 const pool = { "example.com/pool": "metal" };
 const emptied = specHash(`${JSON.stringify({ schemaVersion: 1, group, atOnce: 1, runtimes: [] })}\n`);
 
-interface Pod {
-  metadata: { name: string; annotations?: Record<string, string> };
-  spec: {
-    affinity?: {
-      nodeAffinity: {
-        requiredDuringSchedulingIgnoredDuringExecution: {
-          nodeSelectorTerms: { matchFields: { values: string[] }[] }[];
-        };
-      };
-    };
-  };
-}
 interface Node {
   metadata: { annotations?: Record<string, string> };
 }
 
 let server: ApiServer;
 let admin: Api;
-const processes: ChildProcess[] = [];
+let addNode: MadeUpNodes["addNode"];
+let setReady: MadeUpNodes["setReady"];
+let podOn: MadeUpNodes["podOn"];
 
 beforeAll(async () => {
   server = await startApiServer({ controllers: ["daemonset-controller"] });
   admin = apiClient(server.admin);
+  ({ addNode, setReady, podOn } = madeUpNodes(admin, namespace, pool));
   await until("the namespaces", async () => {
     await admin.create("/api/v1/namespaces", { metadata: { name: namespace } });
     return true;
@@ -74,35 +70,9 @@ beforeAll(async () => {
 }, 900_000);
 
 afterAll(async () => {
-  for (const child of processes) child.kill("SIGKILL");
+  killRuns();
   await server?.stop();
 });
-
-async function addNode(node: string, ready: boolean): Promise<void> {
-  await admin.create("/api/v1/nodes", { metadata: { name: node, labels: pool } });
-  await setReady(`/api/v1/nodes/${node}`, ready);
-  // New nodes are tainted as not ready; the controller that removes the taint does not run here.
-  if (ready) await admin.mergePatch(`/api/v1/nodes/${node}`, { spec: { taints: [] } });
-}
-
-const setReady = (path: string, ready: boolean) =>
-  admin.mergePatch(`${path}/status`, {
-    status: {
-      phase: path.includes("/pods/") ? "Running" : undefined,
-      conditions: [{ type: "Ready", status: ready ? "True" : "False" }],
-    },
-  });
-
-async function podOn(node: string): Promise<Pod> {
-  const { items } = await admin.get<{ items: Pod[] }>(`/api/v1/namespaces/${namespace}/pods`);
-  const pod = items.find(
-    ({ spec }) =>
-      spec.affinity?.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]?.matchFields[0]
-        ?.values[0] === node,
-  );
-  if (pod === undefined) throw new Error(`no pod on ${node}`);
-  return pod;
-}
 
 /** Reports what the node's installer, and kubelet for its pod, would report. */
 async function report(
@@ -130,35 +100,7 @@ const publish = (node: string, said: Pick<PublishedStatus, "state" | "reason"> &
   });
 };
 
-interface Run {
-  output: () => string;
-  errors: () => string;
-  /** Resolves when the line has been printed. */
-  line: (pattern: RegExp) => Promise<true>;
-  code: Promise<number | null>;
-}
-
-function contrastRuntime(...args: string[]): Run {
-  const child = spawn(process.execPath, [join(packageRoot, "tools/cli/main.ts"), ...args], {
-    env: { PATH: process.env.PATH, KUBECONFIG_CONTENT: server.kubeconfig },
-  });
-  processes.push(child);
-  let output = "";
-  let errors = "";
-  child.stdout.on("data", (chunk) => {
-    output += chunk;
-  });
-  child.stderr.on("data", (chunk) => {
-    errors += chunk;
-  });
-  const code = new Promise<number | null>((done) => child.on("close", done));
-  return {
-    output: () => output,
-    errors: () => errors,
-    line: (pattern) => until(`${pattern} in the output:\n${output}${errors}`, async () => pattern.test(output)),
-    code,
-  };
-}
+const contrastRuntime = (...args: string[]) => runBin(server.kubeconfig, ...args);
 const rollout = (...args: string[]) => contrastRuntime("rollout", "--group", group, "--spec-hash", hash, ...args);
 
 test("a rollout says each change of each node and ends when all are ready", async () => {
@@ -235,6 +177,39 @@ test("the status table", async () => {
   expect(run.output()).toContain("node-3  metal  not-ready");
 });
 
+test("through a server that throttles every third request and breaks a connection, a status asks what it needs", async () => {
+  const proxy = await countingProxy(server.kubeconfig);
+  try {
+    let count = 0;
+    proxy.next = () => {
+      count += 1;
+      return count === 2 ? "break" : count % 3 === 0 ? "throttle" : undefined;
+    };
+    const run = runBin(proxy.kubeconfig, "status", "--group", group);
+    expect(await run.code, run.errors()).toBe(1);
+    expect(run.output()).toMatch(/^node-3 +metal +not-ready/m);
+    expect(proxy.counts).toMatchObject({ broken: 1, throttled: expect.toSatisfy((count: number) => count > 1) });
+    // DaemonSet, spec, revisions, pods, nodes, the other nodes' metadata, tickets.
+    expect(proxy.passed).toHaveLength(7);
+  } finally {
+    await proxy.close();
+  }
+});
+
+test("a bug report's archive holds the fleet, and of objects only what is listed", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "support-"));
+  try {
+    const archive = join(directory, "support.tar.gz");
+    const run = contrastRuntime("support", "--output", archive);
+    expect(await run.code, run.errors()).toBe(0);
+    const text = gunzipSync(await readFile(archive)).toString();
+    for (const name of ["about.json", "nodes.json", "groups/metal/status.json", "groups/metal/spec.json", handler])
+      expect(text).toContain(name);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
 test("a node that leaves the group is named until it is back, may leave, or is uninstalled by name", async () => {
   await addNode("node-5", true);
   await until("node-5's pod", () => podOn("node-5").then(() => true));
@@ -308,6 +283,71 @@ test("a group that does not exist", async () => {
   expect(await uninstall.code).toBe(0);
 });
 
+test("what an unfinished uninstallation emptied is restored by the next rollout", async () => {
+  const map = `/api/v1/namespaces/${namespace}/configmaps/${name}-spec`;
+  const skip = (nodes: string | null) =>
+    admin.mergePatch(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${name}`, {
+      metadata: { annotations: { [ownKey("skip-nodes")]: nodes } },
+    });
+  await skip("node-3,node-4");
+  const unfinished = contrastRuntime("uninstall", "--group", group, "--stall-timeout", "1");
+  expect(await unfinished.code, unfinished.errors()).toBe(3);
+  const data = async () => (await admin.get<{ data: Record<string, string> }>(map)).data;
+  expect(specHash((await data())["spec.json"] ?? "")).toBe(emptied);
+  const run = rollout();
+  expect(await run.code, run.errors()).toBe(0);
+  expect(run.errors()).toContain("Group metal: the spec that an unfinished uninstallation emptied is restored.\n");
+  expect(await data()).toEqual({ "spec.json": spec });
+  await skip(null);
+});
+
+test("a rollout removes what the group's former name left on nodes, and its tickets", async () => {
+  const former = { [statusAnnotation("old")]: "{}", [retryAnnotation("old")]: "now" };
+  for (const node of ["node-1", "node-3"]) {
+    await admin.mergePatch(`/api/v1/nodes/${node}`, { metadata: { annotations: former } });
+  }
+  const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+  for (const lease of ["old-0", "older-0"]) {
+    await admin.create(leases, { metadata: { name: installerName(lease) }, spec: { holderIdentity: "node-3" } });
+  }
+  const run = rollout("--formerly", "old");
+  expect(await run.code, run.errors()).toBe(0);
+  for (const node of ["node-1", "node-3"]) {
+    const { annotations = {} } = (await admin.get<Node>(`/api/v1/nodes/${node}`)).metadata;
+    expect(Object.keys(annotations).filter((key) => key.endsWith("/old"))).toEqual([]);
+  }
+  await expect(admin.get(`${leases}/${installerName("old-0")}`)).rejects.toMatchObject({ status: 404 });
+  await admin.delete(`${leases}/${installerName("older-0")}`);
+});
+
+test("pods on another group's nodes are not in the way of an uninstallation", async () => {
+  const other = { state: "ready", code: "ready", reason: "Serves.", pods: [], specHash: hash, handlers: [handler] };
+  const status = JSON.stringify({ ...other, time: new Date().toISOString() });
+  for (const node of ["node-1", "node-2"]) {
+    await admin.mergePatch(`/api/v1/nodes/${node}`, {
+      metadata: { annotations: { [statusAnnotation("other")]: status } },
+    });
+  }
+  await admin.create("/apis/node.k8s.io/v1/runtimeclasses", { metadata: { name: handler }, handler });
+  await admin.create("/api/v1/namespaces/default/pods", {
+    metadata: { name: "others" },
+    spec: { nodeName: "node-1", runtimeClassName: handler, containers: [{ name: "c", image: "none" }] },
+  });
+  const words = ["--group", group, "--skip-nodes", "node-3,node-4", "--stall-timeout", "1"];
+  const run = contrastRuntime("uninstall", ...words);
+  // Nobody plays the installers here: it has begun.
+  expect(await run.code, run.errors()).toBe(3);
+  expect(run.errors()).not.toContain("default/others");
+  const again = rollout();
+  expect(await again.code, again.errors()).toBe(0);
+  for (const node of ["node-1", "node-2"]) {
+    await admin.mergePatch(`/api/v1/nodes/${node}`, {
+      metadata: { annotations: { [statusAnnotation("other")]: null } },
+    });
+  }
+  await admin.mergePatch("/api/v1/namespaces/default/pods/others/status", { status: { phase: "Succeeded" } });
+});
+
 test("an uninstallation is refused with every pod and dead node in its way, and changes nothing", async () => {
   await admin.create("/apis/node.k8s.io/v1/runtimeclasses", { metadata: { name: "confidential" }, handler });
   await admin.create("/api/v1/namespaces/default/pods", {
@@ -346,6 +386,9 @@ test("an uninstallation empties the spec, waits for every node but the dead ones
     await report(node, "ready", "Nothing is installed.", { specHash: emptied, handlers: [] });
   expect(await run.code, run.errors()).toBe(0);
   expect(run.output()).toMatch(/Group metal: 2 of 4 nodes uninstalled\.\n$/);
+  const again = contrastRuntime("uninstall", "--group", group, "--stall-timeout", "5");
+  expect(await again.code, again.errors()).toBe(0);
+  expect(again.output()).toMatch(/Group metal: 0 of 0 nodes uninstalled; the others were before\.\n$/);
 
   for (const node of ["node-1", "node-2", "node-3"]) {
     const { annotations = {} } = (await admin.get<Node>(`/api/v1/nodes/${node}`)).metadata;

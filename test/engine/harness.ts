@@ -20,6 +20,8 @@ export interface ProjectOptions {
   directory?: string;
   /** Fills the program's node_modules; the clone's by default. */
   nodeModules?: (directory: string) => Promise<void>;
+  /** Adds to the engine's plugins. */
+  plugins?: (home: string) => Promise<void>;
   stack?: string;
   /** Stack configuration, by full key. */
   config?: Record<string, string>;
@@ -71,6 +73,7 @@ export async function engineProject(options: ProjectOptions) {
     NO_COLOR: "1",
     ...options.env,
   };
+  await options.plugins?.(join(home, "pulumi"));
   const pulumi = async (...args: string[]): Promise<RunResult> => {
     const [program = "", ...words] = [...prefix, command, "--non-interactive", ...args];
     return await run(program, words, { cwd: directory, env });
@@ -149,6 +152,10 @@ async function linkProgram(from: string, to: string): Promise<void> {
   for (const name of await readdir(from)) {
     if (name === ".git") continue;
     if (/^Pulumi\..*yaml$/.test(name)) await copyFile(join(from, name), join(to, name));
-    else await symlink(join(from, name), join(to, name));
+    else if (name !== ".local") await symlink(join(from, name), join(to, name));
   }
+  // Image and payloads are each project's own: tests make different ones at the same time.
+  await mkdir(join(to, ".local"));
+  for (const name of await readdir(join(from, ".local")).catch(() => []))
+    if (!/^(image|payloads)\b/.test(name)) await symlink(join(from, ".local", name), join(to, ".local", name));
 }

@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
-import type { ApiError } from "../../node-installer/kubernetes/api.ts";
-import { setServedLabels } from "../../node-installer/kubernetes/labels.ts";
+import type { Api, ApiError } from "../../node-installer/kubernetes/api.ts";
+import { labelChanges } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { type NodeObject, patchOwnNode, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { podsOfHandler } from "../../node-installer/kubernetes/pods.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
+import { liftTaint } from "../../node-installer/kubernetes/taints.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
-import { handlerLabel, statusAnnotation } from "../../runtime/names.ts";
+import { handlerLabel, stateLabel, statusAnnotation } from "../../runtime/names.ts";
 import { until } from "../until.ts";
 import {
   admin,
@@ -25,6 +26,7 @@ import {
   nodeEvent,
   one,
   serviceAccount,
+  startupTaint,
   ticketsOf,
   two,
   useInstallers,
@@ -32,12 +34,28 @@ import {
 
 useInstallers();
 
+const setServedLabels = async (api: Api, name: string, handlers: string[]) =>
+  patchOwnNode(api, name, { labels: labelChanges(await readOwnNode(api, name), handlers) });
+
 describe("what an installer's token can do", () => {
   test("labels its own node and leaves everything else on it alone", async () => {
     await setServedLabels(one, "node-1", [handler]);
     expect((await node("node-1")).metadata.labels).toEqual({ zone: "a", [label]: "true" });
     await setServedLabels(one, "node-1", []);
     expect((await node("node-1")).metadata.labels).toEqual({ zone: "a" });
+  });
+
+  test("takes the startup taint from its own node, whatever its value, and leaves the others", async () => {
+    const theirs = { key: "example.com/gpu", value: "true", effect: "NoSchedule" };
+    const own = { key: startupTaint, effect: "NoSchedule" };
+    const spec = { podCIDR: "10.0.1.0/24", podCIDRs: ["10.0.1.0/24"], providerID: "test://node-1" };
+    const taints = [own, theirs, { ...own, value: "x", effect: "NoExecute" }];
+    await admin.mergePatch("/api/v1/nodes/node-1", { spec: { ...spec, taints } });
+    await liftTaint(one, await readOwnNode(one, "node-1"), startupTaint);
+    expect((await node("node-1")).spec).toMatchObject({ ...spec, taints: [theirs] });
+    await admin.mergePatch("/api/v1/nodes/node-1", { spec: { taints: [own] } });
+    await liftTaint(one, await readOwnNode(one, "node-1"), startupTaint);
+    expect((await node("node-1")).spec?.taints).toBeUndefined();
   });
 
   test("sees whether kubelet calls its own node ready", async () => {
@@ -64,6 +82,7 @@ describe("what an installer's token can do", () => {
         nodeName: "node-1",
         metrics: newMetrics(),
         now: () => new Date(),
+        uptime: () => performance.now(),
         delay: async () => {},
         onError: (error) => errors.push(error),
       });
@@ -74,6 +93,10 @@ describe("what an installer's token can do", () => {
     const { metadata } = await node("node-1");
     expect(JSON.parse(metadata.annotations?.[statusAnnotation(group)] ?? "")).toMatchObject(status);
     expect(metadata.annotations?.note).toBe("mine");
+    const selector = encodeURIComponent(`${stateLabel(group)}=failed`);
+    const selected = await admin.get<{ items: NodeObject[] }>(`/api/v1/nodes?labelSelector=${selector}`);
+    expect(selected.items.map((item) => item.metadata.name)).toEqual(["node-1"]);
+    await patchOwnNode(one, "node-1", { labels: { [stateLabel(group)]: null } });
     const { items } = await admin.get<{ items: { involvedObject: object; reason: string; count: number }[] }>(events);
     expect(items.filter(({ reason }) => reason === "IommuPassthrough")).toMatchObject([
       { involvedObject: { kind: "Node", name: "node-1" }, count: 2 },
@@ -125,7 +148,7 @@ describe("what an installer's token can do", () => {
   test("takes a free ticket, keeps it over a restart, gives it back; a deleted node's ticket becomes free", async () => {
     expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
     expect(await ticketsOf(one, "node-1").acquire()).toEqual({ held: true });
-    expect(await ticketsOf(two, "node-2").acquire()).toEqual({ held: false, holders: ["node-1"] });
+    expect(await ticketsOf(two, "node-2").acquire()).toMatchObject({ held: false });
     await ticketsOf(one, "node-1").annotate("rolled back");
     await ticketsOf(one, "node-1").release();
     await ticketsOf(one, "node-1").release();
@@ -194,6 +217,30 @@ describe("what a stolen token cannot do", () => {
   };
   test.each(Object.entries(attempts))("%s", async (_, attempt) => {
     await expect(attempt()).rejects.toMatchObject({ status: 403 });
+  });
+
+  test("touch another taint than the startup taint, or anything else of the spec on its way", async () => {
+    const theirs = { key: "example.com/gpu", effect: "NoSchedule" };
+    const startup = { key: startupTaint, effect: "NoSchedule" };
+    await admin.mergePatch(own, { spec: { taints: [theirs, startup, { ...startup, effect: "NoExecute" }] } });
+    for (const [what, spec] of Object.entries({
+      "take another's": { taints: [startup] },
+      "take all": { taints: null },
+      "take its own and another's": { taints: [] },
+      "set one instead": { taints: [{ ...theirs, effect: "NoExecute" }] },
+      "set one more": { taints: [theirs, startup, { key: "stolen", effect: "NoSchedule" }] },
+      "keep one of two": { taints: [theirs, startup] },
+      "cordon at the same time": { taints: [theirs], unschedulable: true },
+    }))
+      await expect(patch(own, { spec })(), what).rejects.toMatchObject({ status: 403 });
+    await expect(patch(other, { spec: { taints: null } })()).rejects.toMatchObject({ status: 403 });
+    expect((await node("node-1")).spec?.taints).toHaveLength(3);
+    await admin.mergePatch(own, { spec: { taints: null } });
+  });
+
+  test("say that its node is in a state that there is none of, or in one of another group", async () => {
+    for (const labels of [{ [stateLabel(group)]: "fine" }, { [stateLabel("other")]: "ready" }])
+      await expect(patch(own, { metadata: { labels } })()).rejects.toMatchObject({ status: 403 });
   });
 
   test("give a label of a handler that its node has another value", async () => {

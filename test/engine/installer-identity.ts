@@ -12,11 +12,12 @@ export const namespace = systemNamespace;
 export const group = "metal";
 export const handler = "contrast-cc-metal-qemu-snp-0a1b2c3d";
 export const label = `runtime.contrast.edgeless.systems/${handler}`;
+export const startupTaint = "runtime.contrast.edgeless.systems/not-ready";
 export const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
 export const rbac = "/apis/rbac.authorization.k8s.io/v1";
 export const admission = "/apis/admissionregistration.k8s.io/v1";
 
-export const identity = installerIdentity({ namespace, group, atOnce: 2 });
+export const identity = installerIdentity({ namespace, group, atOnce: 2, startupTaint });
 
 let server: ApiServer;
 export let admin: Api;

@@ -114,15 +114,49 @@ describe("objects of the API server", () => {
     const mutable = "kubeconfig, clusterIdentifier: 'test', enableConfigMapMutable: true";
     project = await engineProject({ program: program(configMap("drift", { a: "1" }), mutable) });
     await project.mustWork(project.up());
-    await server.kubectl("patch", "configmap", "drift", "--type=merge", "-p", '{"data":{"a":"9"}}');
+    const patch = (...manager: string[]) =>
+      server.kubectl("patch", "configmap", "drift", "--type=merge", "-p", '{"data":{"a":"9"}}', ...manager);
+    await patch();
     await project.mustWork(project.refresh());
-    const conflict = await project.preview("--diff");
-    expect(conflict.code).not.toBe(0);
-    expect(conflict.stdout + conflict.stderr).toMatch(/conflict/);
+    expect((await project.plan()).map(({ op }) => op)).toEqual(["update"]);
+    await project.mustWork(project.up());
     await server.kubectl("delete", "configmap", "drift");
     await project.mustWork(project.refresh());
     expect((await project.plan()).map(({ op }) => op)).toEqual(["create"]);
     await project.mustWork(project.up());
+  });
+
+  test("are overruled where kubectl changed them, and refused where somebody else did", async () => {
+    const mutable = "kubeconfig, clusterIdentifier: 'test', enableConfigMapMutable: true";
+    const write = (a: string) => project.write(program(configMap("contested", { a }), mutable));
+    const patch = (...manager: string[]) =>
+      server.kubectl("patch", "configmap", "contested", "--type=merge", "-p", '{"data":{"a":"9"}}', ...manager);
+    const value = () => server.kubectl("get", "configmap", "contested", "-o", "jsonpath={.data.a}");
+    project = await engineProject({ program: program(configMap("contested", { a: "1" }), mutable) });
+    await project.mustWork(project.up());
+
+    // As it was created, a preview says nothing of either.
+    await patch("--field-manager=somebody");
+    await write("2");
+    await project.mustWork(project.preview());
+    const refused = await project.up();
+    expect(refused.stdout + refused.stderr).toMatch(/conflict with "somebody"/);
+    expect(await value()).toBe("9");
+    project.env.PULUMI_K8S_ENABLE_PATCH_FORCE = "true";
+    await project.mustWork(project.up());
+    delete project.env.PULUMI_K8S_ENABLE_PATCH_FORCE;
+    await project.mustWork(project.up());
+
+    // Updated once, both are conflicts in a preview; kubectl's is none of the update's.
+    await patch();
+    await write("3");
+    expect((await project.preview()).code).not.toBe(0);
+    await project.mustWork(project.up());
+    expect(await value()).toBe("3");
+    await patch("--field-manager=somebody");
+    await write("4");
+    expect((await project.preview()).code).not.toBe(0);
+    expect((await project.up()).code).not.toBe(0);
   });
 
   test("can be imported", async () => {
@@ -175,7 +209,7 @@ describe("awaits", () => {
     project = await engineProject({ program: body('{ "pulumi.com/timeoutSeconds": "2" }') });
     const { code, stdout, stderr } = await project.up();
     expect(code).not.toBe(0);
-    expect(stdout + stderr).toMatch(/'d' timed out waiting to be Ready after 2 seconds: /);
+    expect(stdout + stderr).toMatch(/'d' timed out waiting to be Ready: /);
     expect((await project.resources()).map(({ type }) => type)).toContain("kubernetes:apps/v1:Deployment");
     await project.write(body('{ "pulumi.com/skipAwait": "true" }'));
     await project.mustWork(project.up());

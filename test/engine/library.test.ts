@@ -1,14 +1,14 @@
 import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { compilePackage } from "../../tools/dev/build.ts";
+import { packPackage } from "../../tools/dev/release/package.ts";
 import { check, run } from "../../tools/process/run.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
 /*
- * The components used from another program: the packed package is in its node_modules, where Node strips no types, with
+ * The components used from another program: the package as it is published is in its node_modules, where Node strips no types, with
  * only the package's declared dependencies beside it.
  */
 
@@ -56,7 +56,6 @@ const web = new ConfidentialWorkload("web", {
   manifest,
   template: {
     spec: {
-      imagePullSecrets: [{ name: "registry" }],
       containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }],
     },
   },
@@ -93,8 +92,7 @@ let project: EngineProject;
 async function installPackage(modules: string): Promise<void> {
   const installed = join(modules, "contrast-runtime");
   await mkdir(installed, { recursive: true });
-  const packed = await check("npm", ["pack", "--json", "--pack-destination", modules], { cwd: clone });
-  const [{ filename }] = JSON.parse(packed) as [{ filename: string }];
+  const filename = await packPackage(modules, "https://github.com/example/contrast-runtime");
   await check("tar", ["-xzf", join(modules, filename), "-C", installed, "--strip-components=1"]);
   const packageJson = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
   const { bin, dependencies, peerDependencies, peerDependenciesMeta } = packageJson;
@@ -111,7 +109,6 @@ async function installPackage(modules: string): Promise<void> {
 }
 
 beforeAll(async () => {
-  await compilePackage();
   server = await startApiServer();
   project = await engineProject({ program, nodeModules: installPackage });
   const kubeconfig = join(project.home, "kubeconfig");
@@ -142,6 +139,43 @@ test("another program previews and updates with the components, and the package'
   await project.mustWork(project.preview("--expect-no-changes"));
   await project.mustWork(project.destroy());
   expect(await server.kubectl("get", "runtimeclass", "-o", "name")).not.toContain(handler);
+});
+
+test("pulumi new makes a program of the template, whose preview is what the template says", async () => {
+  const shop = join(project.home, "shop");
+  const { pulumi, mustWork } = project;
+  const template = join(clone, "templates", "typescript");
+  const answers = ["--yes", "--force", "--generate-only", "--name", "shop", "--dir", shop];
+  expect((await mustWork(pulumi("new", template, ...answers))).stdout).toContain("npx contrast-runtime lock");
+  const { name, dependencies } = JSON.parse(await readFile(join(shop, "package.json"), "utf8")) as PackageJson & {
+    name: string;
+  };
+  const own = JSON.parse(await readFile(join(clone, "package.json"), "utf8")) as PackageJson & { version: string };
+  const { "@pulumi/azure-native": _optional, ...peers } = own.peerDependencies;
+  expect({ name, dependencies }).toEqual({
+    name: "shop",
+    dependencies: { ...peers, "contrast-runtime": `^${own.version}` },
+  });
+
+  await symlink(join(project.directory, "node_modules"), join(shop, "node_modules"));
+  const inShop = (...args: string[]) => mustWork(pulumi("--cwd", shop, ...args));
+  await inShop("stack", "init", "shop");
+  // "pulumi new" without --generate-only asks for what the template has a default for, and writes it.
+  await inShop("config", "set", "--stack", "shop", "payload", "payloads/metal-qemu-snp-kata-rs-4.1.0.json");
+  await inShop(
+    "config",
+    "set",
+    "--stack",
+    "shop",
+    "installerImage",
+    `registry.example.com/installer@sha256:${"a".repeat(64)}`,
+  );
+  await mkdir(join(shop, "payloads"));
+  const payload = join(clone, "test", "fixtures", "manifests", "fixture-kata-rs.json");
+  await copyFile(payload, join(shop, "payloads", "metal-qemu-snp-kata-rs-4.1.0.json"));
+  const { stdout } = await inShop("preview", "--stack", "shop");
+  expect(stdout).toContain(fixtureHandler("kata-rs"));
+  expect(stdout).toContain("confidential-workers-rollout");
 });
 
 test("who has no AKS needs no Azure SDK, and who uses AKS without it reads what to install", async () => {
@@ -203,6 +237,39 @@ test("its compiler finds the types of everything that the program uses", async (
   await project.write(program.replace('"metal-qemu-snp"', '"metal-qemu-sev"'));
   expect((await run(tsc, args, { cwd: project.directory })).stdout).toContain("Type '\"metal-qemu-sev\"'");
   await project.write(program);
+});
+
+interface Lock {
+  packages: Record<string, { dependencies?: Record<string, string>; optionalDependencies?: Record<string, string> }>;
+}
+
+/** Where npm puts packages and all that they need, as the clone's lock file has it: "node_modules/yaml". */
+function placesOf({ packages }: Lock, names: string[], from = "", found = new Set<string>()): Set<string> {
+  for (const name of names) {
+    let above = from;
+    while (above !== "" && packages[`${above}/node_modules/${name}`] === undefined)
+      above = above.slice(0, Math.max(0, above.lastIndexOf("/node_modules/")));
+    const place = `${above === "" ? "" : `${above}/`}node_modules/${name}`;
+    const { dependencies = {}, optionalDependencies = {} } = packages[place] ?? {};
+    if (packages[place] === undefined || found.has(place)) continue;
+    found.add(place);
+    placesOf({ packages }, Object.keys({ ...dependencies, ...optionalDependencies }), place, found);
+  }
+  return found;
+}
+
+test("it and what it needs are less than 60 MB, without a second copy of Pulumi's SDK", async () => {
+  const installed = join(project.directory, "node_modules", "contrast-runtime");
+  const { dependencies } = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
+  const lock = JSON.parse(await readFile(join(clone, "package-lock.json"), "utf8")) as Lock;
+  const places = [...placesOf(lock, Object.keys(dependencies))];
+  expect(places.filter((place) => /@pulumi|typescript|@kubernetes|azure/.test(place))).toEqual([]);
+  expect(places).toContain("node_modules/@grpc/grpc-js");
+  const folders = places.map((place) => join(clone, place));
+  const sizes = await check("du", ["-sk", "--exclude=node_modules", ...folders, installed]);
+  const kilobytes = sizes.split("\n").reduce((sum, line) => sum + Number.parseInt(line || "0", 10), 0);
+  expect(kilobytes / 1000).toBeGreaterThan(10);
+  expect(kilobytes / 1000).toBeLessThan(60);
 });
 
 test("every verb of its bin runs", async () => {

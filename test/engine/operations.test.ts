@@ -1,11 +1,10 @@
-import { existsSync, readFileSync } from "node:fs";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { packageRoot } from "../../tools/files/project.ts";
 import { check } from "../../tools/process/run.ts";
-import { idOf, type KubernetesObject } from "../../tools/render/objects.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
@@ -16,7 +15,7 @@ import { type Configuration, configure, fixture, image, operations, programProje
  * nodes: they find out what others changed, import what exists, and render YAML for another tool to apply.
  */
 
-const [old, next] = [fixtureHandler("contrast-go"), fixtureHandler("contrast-go-next")];
+const old = fixtureHandler("contrast-go");
 const system = "contrast-runtime-system";
 
 const configuration = (cluster: object, payload = "contrast-go"): Configuration => ({
@@ -99,13 +98,14 @@ describe("what somebody else changed", () => {
   test("refresh notices an edited DaemonSet, and an update that may overrule the editor restores it", async () => {
     const [name, field] = ["contrast-installer-workers", "/spec/template/spec/priorityClassName"];
     const edit = JSON.stringify([{ op: "replace", path: field, value: "system-cluster-critical" }]);
-    await server.kubectl("patch", "daemonset", name, "-n", system, "--type=json", "-p", edit);
+    const manager = "--field-manager=somebody";
+    await server.kubectl("patch", "daemonset", name, "-n", system, "--type=json", "-p", edit, manager);
     expect((await project.refresh("--expect-no-changes")).code).not.toBe(0);
     await project.mustWork(project.refresh());
 
     const refused = await project.up();
     expect(refused.code).not.toBe(0);
-    expect(refused.stdout + refused.stderr).toMatch(/conflict.*kubectl-patch/is);
+    expect(refused.stdout + refused.stderr).toMatch(/conflict.*somebody/is);
     project.env.PULUMI_K8S_ENABLE_PATCH_FORCE = "true";
     await project.mustWork(project.up());
     delete project.env.PULUMI_K8S_ENABLE_PATCH_FORCE;
@@ -123,7 +123,7 @@ test("an interrupt ends a rollout that waits, and leaves neither a process nor a
       const words = /^\d+$/.test(pid) ? commandLine(pid) : [];
       return words.includes("contrast-runtime") && words.includes("rollout") && words.includes("impatient");
     });
-  const { code } = await project.interrupted(
+  const { code, stdout, stderr } = await project.interrupted(
     async () => (await rollouts()).length > 0,
     "up",
     "--yes",
@@ -131,6 +131,9 @@ test("an interrupt ends a rollout that waits, and leaves neither a process nor a
   );
   expect(code).not.toBe(0);
   expect(await rollouts()).toEqual([]);
+  // By the signal, and not because it gave up by itself, after the stack's stallTimeout.
+  expect(stdout + stderr).not.toContain("Nothing has changed for");
+  expect(stdout).toContain("creating failed");
   await project.mustWork(project.destroy());
   await project.remove();
 });
@@ -180,75 +183,53 @@ describe("what exists already", () => {
   });
 });
 
-describe("manifests for another tool to apply", () => {
-  const rendered = (payload?: string) => configuration({ kind: "yaml", directory: "manifests/prod" }, payload);
-  const directory = () => join(project.directory, "manifests", "prod", "1-manifest");
-  const objects = async () => {
-    const files = (await readdir(directory())).sort();
-    return await Promise.all(files.map(async (file) => parse(await readFile(join(directory(), file), "utf8"))));
+/** What `render` says of the project's stack, and where its manifests are. */
+async function rendered(stack: string): Promise<{ into: string; said: string }> {
+  const into = join(project.home, "rendered");
+  const file = join(project.directory, `Pulumi.${stack}.yaml`);
+  const bin = join(packageRoot, "tools", "cli", "bin.mjs");
+  const said = await check(process.execPath, [bin, "render", "--stack", file, "--output", into], { cwd: packageRoot });
+  return { into, said };
+}
+
+test("a stack's manifests are rendered without engine and state, and applied at the first attempt", async () => {
+  await newStack("rendered", inCluster);
+  const { into } = await rendered("rendered");
+  await server.kubectl("apply", "-k", into);
+  const name = ["daemonset", "contrast-installer-workers", "-n", system, "-o", "yaml"];
+  const daemonSet = parse(await server.kubectl("get", ...name));
+  expect(daemonSet.spec.template.spec.containers[0].image).toBe(image("a"));
+  expect(await server.kubectl("get", "runtimeclass", old, "-o", "jsonpath={.handler}")).toBe(old);
+  await server.kubectl("delete", "-k", into);
+  await project.remove();
+});
+
+test("a class that moves to another handler is refused by apply, and the way that render names leads on", async () => {
+  /** The class's name at the first or at the second of two payloads. */
+  const named = (place: number): Configuration => {
+    const runtimes = ["contrast-go", "contrast-go-next"].map((payload, index) => ({
+      platform: "metal-qemu-snp",
+      payload: fixture(payload),
+      acknowledgedAdvisories: fixtureAdvisories[payload] ?? [],
+      ...(index === place && { classNames: ["confidential"] }),
+    }));
+    const { groups } = inCluster;
+    return { ...inCluster, groups: { workers: { ...(groups as Record<string, object>).workers, runtimes } } };
   };
-  const names = async () => (await objects()).map(({ kind, metadata }) => `${kind} ${metadata.name}`);
+  const handler = () => server.kubectl("get", "runtimeclass", "confidential", "-o", "jsonpath={.handler}");
+  await newStack("moved", named(0));
+  expect((await rendered("moved")).said).not.toContain("kubectl replace");
+  await server.kubectl("apply", "-k", join(project.home, "rendered"));
+  expect(await handler()).toBe(old);
 
-  beforeAll(async () => {
-    await newStack("yaml", rendered());
-    project.env.KUBECONFIG = "/nonexistent";
-    await project.mustWork(project.up());
-  });
-  afterAll(() => project.remove());
-
-  test("are all there, and nothing waits for nodes", async () => {
-    const all = await names();
-    for (const expected of [`Namespace ${system}`, `RuntimeClass ${old}`, "DaemonSet contrast-installer-workers"])
-      expect(all).toContain(expected);
-    expect((await project.resources()).map(({ type }) => type)).not.toContain("command:local:Command");
-    const outputs = await project.outputs();
-    expect(outputs).toMatchObject({ handlers: { workers: [old] } });
-    expect(outputs).not.toHaveProperty("kubeconfig");
-    await project.mustWork(project.preview("--expect-no-changes"));
-  });
-
-  test("are valid for a real API server", async () => {
-    const namespace = (await readdir(directory())).find((file) => file.includes("-namespace-")) ?? "";
-    await server.kubectl("apply", "-f", join(directory(), namespace));
-    await server.kubectl("apply", "--server-side", "-f", directory());
-    const daemonSet = await server.kubectl(
-      "get",
-      "daemonset",
-      "contrast-installer-workers",
-      "-n",
-      system,
-      "-o",
-      "yaml",
-    );
-    expect(parse(daemonSet).spec.template.spec.containers[0].image).toBe(image("a"));
-    await server.kubectl("delete", "-f", directory());
-  });
-
-  test("are also rendered without engine and state, and applied at the first attempt", async () => {
-    const into = join(project.home, "rendered");
-    const stack = join(project.directory, "Pulumi.yaml.yaml");
-    const bin = join(packageRoot, "tools", "cli", "bin.mjs");
-    await check(process.execPath, [bin, "render", "--stack", stack, "--output", into], { cwd: packageRoot });
-    await server.kubectl("apply", "-k", into);
-    const list: { resources: string[] } = parse(await readFile(join(into, "kustomization.yaml"), "utf8"));
-    const own = await Promise.all(list.resources.map((file) => readFile(join(into, file), "utf8")));
-    // Annotations are what only Argo CD or only Pulumi reads.
-    const comparable = (all: KubernetesObject[]) =>
-      new Map(
-        all.map((object) => [idOf(object), { ...object, metadata: { ...object.metadata, annotations: undefined } }]),
-      );
-    expect(comparable(own.map((text) => parse(text)))).toEqual(comparable(await objects()));
-    await server.kubectl("delete", "-k", into);
-  });
-
-  test("of a removed runtime are removed", async () => {
-    await configure(project, "yaml", rendered("contrast-go-next"));
-    await project.mustWork(project.up());
-    const all = await names();
-    expect(all).toContain(`RuntimeClass ${next}`);
-    expect(all).not.toContain(`RuntimeClass ${old}`);
-    expect(all.filter((name) => name.startsWith("ConfigMap "))).toHaveLength(1);
-    await project.mustWork(project.destroy());
-    expect(existsSync(directory()) ? await readdir(directory()) : []).toEqual([]);
-  });
+  await configure(project, "moved", named(1));
+  const { into, said } = await rendered("moved");
+  await expect(server.kubectl("apply", "-k", into)).rejects.toThrow(/handler.*field is immutable/s);
+  const [, command = "none"] = /^Moved: RuntimeClass confidential, .* kubectl (replace .*)$/m.exec(said) ?? [];
+  await server.kubectl(...command.split(" "));
+  expect(await handler()).toBe(fixtureHandler("contrast-go-next"));
+  await server.kubectl("apply", "-k", into);
+  expect(await handler()).toBe(fixtureHandler("contrast-go-next"));
+  await server.kubectl("delete", "-k", into);
+  await project.remove();
 });

@@ -1,7 +1,10 @@
-import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
+import { mkdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { packageRoot } from "../../tools/files/project.ts";
+import { apiClient } from "../../node-installer/kubernetes/api.ts";
+import { readPreview } from "../../review/preview/preview.ts";
+import { summarize } from "../../review/summary/summary.ts";
+import { installerName, systemNamespace } from "../../runtime/names.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import type { EngineProject } from "./harness.ts";
@@ -201,12 +204,56 @@ describe("a stack on a cluster", () => {
     await project.mustWork(project.preview("--expect-no-changes"));
   });
 
-  test("a renamed group is another group: it is created from scratch and the old one is uninstalled", async () => {
-    await configure(project, stack, configuration({}, { groups: { renamed: group() } }));
-    const planned = await operations(project);
-    expect(planned).toContain("delete Command runtime-workers-uninstall");
-    expect(planned).toContain("create Command runtime-renamed-rollout");
-    expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
+  describe("a renamed group", () => {
+    const groups = (name: string, changes: object = {}) =>
+      configure(project, stack, configuration({}, { groups: { [name]: group(changes) } }));
+
+    test("whose former name is given is the same group: nothing is uninstalled, there and back", async () => {
+      await groups("renamed", { formerly: "workers" });
+      const planned = await operations(project);
+      expect(planned).toEqual(
+        expect.arrayContaining([
+          "replace DaemonSet runtime-renamed",
+          "update Command runtime-renamed-rollout",
+          "update Command runtime-renamed-uninstall",
+          "update NodeInstaller runtime-renamed",
+        ]),
+      );
+      expect(planned.filter((line) => /^(create|delete) (?!ConfigMap)/.test(line))).toEqual([]);
+      const { stdout } = await project.mustWork(project.up());
+      expect(stdout).not.toContain("uninstalled");
+      await project.mustWork(project.preview("--expect-no-changes"));
+      // The old installers are gone before the new ones come.
+      const { items } = await apiClient(server.admin).get<{ items: { metadata: { name: string } }[] }>(
+        `/apis/apps/v1/namespaces/${systemNamespace}/daemonsets`,
+      );
+      expect(items.map(({ metadata }) => metadata.name)).toEqual([installerName("renamed")]);
+
+      await groups("workers", { formerly: "renamed" });
+      expect((await operations(project)).filter((line) => /^(create|delete) (?!ConfigMap)/.test(line))).toEqual([]);
+      await project.mustWork(project.up());
+      await groups("workers");
+      await project.mustWork(project.up());
+    });
+
+    test("is told from the same preview", async () => {
+      await groups("renamed", { formerly: "workers" });
+      const { stdout } = await project.mustWork(project.preview("--json"));
+      const { sections } = summarize(readPreview(stdout));
+      const told = sections.flatMap(({ title, lines }) => lines.map(({ text }) => `${title}: ${text}`));
+      expect(told).toContain("Nodes: Group `workers` is renamed to `renamed`.");
+      expect(told.filter((line) => line.startsWith("Restarts"))).toEqual([
+        "Restarts of containerd: Group `renamed`: nothing that containerd reads changes; it does not restart.",
+      ]);
+    });
+
+    test("whose former name is not given is another one: it is created and the old one is uninstalled", async () => {
+      await groups("renamed");
+      const planned = await operations(project);
+      expect(planned).toContain("delete Command runtime-workers-uninstall");
+      expect(planned).toContain("create Command runtime-renamed-rollout");
+      expect(planned.filter((line) => line.startsWith("replace "))).toEqual([]);
+    });
   });
 
   test("a mistake ends the preview with nothing but its message", async () => {
@@ -302,32 +349,5 @@ describe("an AKS stack, on the stand-in for Azure", () => {
     expect(code).not.toBe(0);
     expect(stdout + stderr).toContain("Microsoft retired that service and its node images in March 2026");
     await configure(aks, stack, configuration(pool));
-  });
-});
-
-describe("examples", () => {
-  test.each([
-    "metal-qemu-snp",
-    "metal-qemu-tdx",
-    "metal-qemu-snp-gpu",
-    "metal-qemu-tdx-gpu",
-    "microk8s",
-    "rendered-yaml",
-    "fleet",
-    "runtime-settings",
-    "aks-clh-snp",
-    "aks-new-pool",
-  ])("%s previews without a cluster", async (name) => {
-    const example = await programProject(name);
-    const file = join(example.home, "kubeconfig");
-    await writeFile(file, server.kubeconfig);
-    example.env.AZURE_STAND_IN_KUBECONFIG = file;
-    // A copy, as a user would make one: the engine adds its salt to the stack's file.
-    await copyFile(
-      join(packageRoot, "examples", `Pulumi.${name}.yaml`),
-      join(example.directory, `Pulumi.${name}.yaml`),
-    );
-    await example.mustWork(example.preview());
-    await example.remove();
   });
 });

@@ -72,6 +72,9 @@ export function memoryApi(): MemoryApi {
     const items = method === "GET" ? listed(path, fieldSelector) : undefined;
     if (items !== undefined) return { status: 200, body: JSON.stringify({ items }) };
     if (existing === undefined) return failure(404, "NotFound");
+    const { resourceVersion } = (body.metadata ?? {}) as Json;
+    if (resourceVersion !== undefined && resourceVersion !== existing.metadata.resourceVersion)
+      return failure(409, "Conflict");
     if (method === "PATCH") objects.set(path, merge(existing, body) as FakeObject);
     if (method === "DELETE") {
       const { preconditions } = body as { preconditions?: { uid: string } };

@@ -4,7 +4,7 @@ import type { Cluster } from "../../node-installer/kubernetes/connect.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { leaseTickets } from "../../node-installer/kubernetes/tickets.ts";
-import { policyNames, retryAnnotation } from "../../runtime/names.ts";
+import { labelledHandlers, policyNames, retryAnnotation } from "../../runtime/names.ts";
 import { type MemoryApi, memoryApi } from "./memory-api.ts";
 import type { MemoryHost } from "./memory-host.ts";
 
@@ -50,7 +50,8 @@ export class MemoryCluster {
     // A process that was killed publishes nothing any more.
     const delay = (ms: number) =>
       host.alive ? host.delay(ms).catch(() => reporter.close()) : Promise.resolve(reporter.close());
-    const options = { api, group, namespace, nodeName, now, delay, atOnce: 1 };
+    const uptime = () => host.uptime();
+    const options = { api, group, namespace, nodeName, now, uptime, delay, atOnce: 1 };
     const reporter = nodeReporter({ ...options, metrics, onError });
     return {
       nodeName,
@@ -64,8 +65,7 @@ export class MemoryCluster {
 
   /** Handlers in the node's labels. */
   get labels(): string[] {
-    const labels = Object.keys(this.api.objects.get(nodeKey)?.metadata.labels ?? {});
-    return labels.map((key) => key.replace(/^.*\//, "")).sort();
+    return labelledHandlers({ ...(this.api.objects.get(nodeKey)?.metadata.labels ?? {}) }).toSorted();
   }
 
   get tickets(): string[] {

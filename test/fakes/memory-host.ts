@@ -1,5 +1,4 @@
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { posix } from "node:path";
 import {
   DigestMismatch,
@@ -8,27 +7,15 @@ import {
   type Host,
   type ReplaceResult,
   type RunResult,
+  TooSlow,
 } from "../../node-installer/host/host.ts";
 import { resolvePath } from "../../node-installer/host/paths.ts";
 import { described, type RunningProgram } from "../../node-installer/host/running.ts";
-
-/** `ctimeNs`, if it is not the time of modification. */
-type Node = FileAttributes & { ino: bigint; mtimeNs: bigint; ctimeNs?: bigint } & (
-    | { kind: "file"; content: Buffer }
-    | { kind: "directory" }
-    | { kind: "link"; target: string }
-  );
+import { sha256 } from "../../runtime/canonical.ts";
+import { ioError, isPlain, Killed, type Node } from "./memory-files.ts";
 
 /** A program of the in-memory host. */
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
-
-/** The process was killed here: this and every later call of the process throw it. */
-class Killed extends Error {
-  override readonly name = "Killed";
-}
-
-const ioError = (code: string, path: string) => Object.assign(new Error(`${code}: ${path}`), { code, path });
-const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
 
 /**
  * A host that is a map. Every call that changes something, or runs a program, is a **point** where a test can make the
@@ -52,9 +39,10 @@ export class MemoryHost implements Host {
   free = { bytes: 1e12, inodes: 1e6 };
   /** What runs on the host, by the path of its program. */
   readonly running: (RunningProgram & { program: string })[] = [];
+  private readonly entriesChanged = new Map<string, bigint>();
   private readonly lateWriters = new Map<string, string>();
   private onDisk = new Map<string, Node>();
-  private readonly locked = new Set<string>();
+  readonly locked = new Set<string>();
   private dead = false;
   private nextIno = 1n;
 
@@ -71,7 +59,8 @@ export class MemoryHost implements Host {
     for (const [path, node] of this.nodes) twin.nodes.set(path, node);
     twin.onDisk = new Map(this.onDisk);
     twin.running.push(...this.running);
-    Object.assign(twin, { time: this.time, skew: this.skew, free: this.free, nextIno: this.nextIno });
+    const { time, skew, free, nextIno, entriesChanged } = this;
+    Object.assign(twin, { time, skew, free, nextIno, entriesChanged: new Map(entriesChanged) });
     return twin;
   }
 
@@ -79,7 +68,13 @@ export class MemoryHost implements Host {
 
   put(path: string, content: string | Buffer, attributes: FileAttributes = { mode: 0o644, uid: 0, gid: 0 }): void {
     this.parents(path);
+    if (!this.nodes.has(path)) this.touch(path);
     this.nodes.set(path, { kind: "file", content: Buffer.from(content), ...attributes, ...this.stamp() });
+  }
+
+  delete(path: string): void {
+    this.nodes.delete(path);
+    this.touch(path);
   }
 
   link(path: string, target: string): void {
@@ -171,9 +166,16 @@ export class MemoryHost implements Host {
     this.reading("stat", path);
     const node = this.nodes.get(await this.realpath(path));
     if (node === undefined || node.kind === "link") return undefined;
-    const { kind, mode, uid, gid, ino, mtimeNs, ctimeNs = mtimeNs } = node;
+    const { kind, mode, uid, gid, ino, mtimeNs: own, ctimeNs = own } = node;
+    const mtimeNs = (kind === "directory" ? this.entriesChanged.get(await this.realpath(path)) : undefined) ?? own;
     const size = kind === "file" ? node.content.length : 0;
     return { kind, mode, uid, gid, ino, mtimeNs, ctimeNs, size, dev: 1n };
+  }
+
+  async linkedAt(path: string): Promise<bigint | undefined> {
+    this.reading("stat", path);
+    const node = this.nodes.get(await resolvePath(path, this.readLink, false));
+    return node?.kind === "link" ? (node.ctimeNs ?? node.mtimeNs) : undefined;
   }
 
   async readDirectory(path: string): Promise<string[]> {
@@ -191,7 +193,7 @@ export class MemoryHost implements Host {
   }
 
   async realpath(path: string): Promise<string> {
-    return this.isPlain(path) ? path : await resolvePath(path, this.readLink);
+    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink);
   }
 
   localPath(path: string): Promise<string> {
@@ -213,6 +215,7 @@ export class MemoryHost implements Host {
     await this.point(`write ${target}`, () => {
       if (this.nodes.has(target)) throw ioError("EEXIST", target);
       if (!this.nodes.has(posix.dirname(target))) throw ioError("ENOENT", target);
+      this.touch(target);
       const bytes = Buffer.from(content);
       // If killed here, the file exists with half of its bytes.
       this.nodes.set(target, { ...node, content: bytes.subarray(0, bytes.length >> 1) });
@@ -269,7 +272,7 @@ export class MemoryHost implements Host {
     await this.point(`remove ${target}`, async () => {
       if (node.kind === "directory" && [...this.nodes.keys()].some((each) => each.startsWith(`${target}/`)))
         throw ioError("ENOTEMPTY", target);
-      this.nodes.delete(target);
+      this.delete(target);
       this.onChange(target);
     });
   }
@@ -284,9 +287,8 @@ export class MemoryHost implements Host {
     });
   }
 
-  async freeSpace(): Promise<{ bytes: number; inodes: number }> {
-    return this.free;
-  }
+  freeSpace = async () => this.free;
+  payloadFileSize = async (source: string) => statSync(source, { throwIfNoEntry: false })?.size;
 
   async copyPayloadFile(
     source: string,
@@ -309,7 +311,7 @@ export class MemoryHost implements Host {
     try {
       return await this.point(name, async () => ({ code: 0, stdout: "", stderr: "", ...(await program(args, this)) }));
     } catch (error) {
-      if (error instanceof Killed) throw error;
+      if (error instanceof Killed || error instanceof TooSlow) throw error;
       return { code: 1, stdout: "", stderr: (error as Error).message };
     }
   }
@@ -354,14 +356,7 @@ export class MemoryHost implements Host {
   };
 
   private async entry(path: string): Promise<string> {
-    return this.isPlain(path) ? path : await resolvePath(path, this.readLink, false);
-  }
-
-  /** A path without any link in it needs no resolving, which takes most of the time of a trial. */
-  private isPlain(path: string): boolean {
-    for (let end = path.length; end > 0; end = path.lastIndexOf("/", end - 1))
-      if (this.nodes.get(path.slice(0, end))?.kind === "link") return false;
-    return path === posix.resolve("/", path);
+    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink, false);
   }
 
   private async file(path: string): Promise<Node & { kind: "file" }> {
@@ -371,6 +366,10 @@ export class MemoryHost implements Host {
     if (node === undefined) throw ioError("ENOENT", target);
     if (node.kind !== "file") throw ioError("EISDIR", target);
     return node;
+  }
+
+  private touch(path: string): void {
+    this.entriesChanged.set(posix.dirname(path), this.stamp().mtimeNs);
   }
 
   private stamp(): { ino: bigint; mtimeNs: bigint } {
@@ -392,7 +391,7 @@ export class MemoryHost implements Host {
       this.nodes.delete(name);
       this.nodes.set(`${target}${name.slice(source.length)}`, child);
     }
-    this.nodes.delete(source);
+    this.delete(source);
     this.nodes.set(target, node);
     this.onChange(source);
     this.onChange(target);

@@ -1,4 +1,5 @@
 import { parse, stringify } from "smol-toml";
+import { TooSlow } from "../../node-installer/host/host.ts";
 import { ApiError } from "../../node-installer/kubernetes/api.ts";
 import type { MemoryNode } from "../fakes/memory-node.ts";
 
@@ -7,6 +8,7 @@ export const kinds = [
   // Calls that change the host, programs and probes.
   "fails once",
   "fails from then on",
+  "is too slow once",
   "the disk is full from then on",
   "the disk is read-only from then on",
   "killed before",
@@ -43,7 +45,8 @@ const failure = (code: string) => Object.assign(new Error(`${code}: injected`), 
 const isWrite = (point: string) => /^(write|mkdir|copy|append|fsync .*[^/]$)/.test(point);
 const changesFiles = (point: string) => /^(write|mkdir|copy|append|fsync|rename|remove|lock) /.test(point);
 const onDisk: ReadonlySet<Kind> = new Set(["the disk is full from then on", "the disk is read-only from then on"]);
-const ofRequests = (kind: Kind) => kind.startsWith("is ");
+const isSlow = (kind: Kind) => kind === "is too slow once";
+const ofRequests = (kind: Kind) => kind.startsWith("is ") && !isSlow(kind);
 export const ofReads = (kind: Kind) => kind.startsWith("cannot be read");
 export const ofOthers = (kind: Kind) => /^(the file is written|an old file)/.test(kind);
 
@@ -52,6 +55,7 @@ export function applies(kind: Kind, point: string): boolean {
   const isRequest = point.startsWith("api ");
   if (kind === "the disk is full from then on") return isWrite(point);
   if (kind === "the disk is read-only from then on") return changesFiles(point);
+  if (isSlow(kind)) return point.startsWith("run ");
   if (kind.startsWith("fails") || ofRequests(kind)) return ofRequests(kind) === isRequest;
   return true;
 }
@@ -128,6 +132,7 @@ export function inject(node: MemoryNode, old: string | undefined, faults: readon
           write(old);
           host.kill();
         } else if (kind === "an old file is put back at each start") node.beforeStart = () => putBack(old);
+        else if (isSlow(kind)) throw new TooSlow(point.replace(/^run /, ""), [], 60_000);
         else throw ofRequests(kind) ? requestError(kind, point) : failure(codeOf(kind));
       }
     }

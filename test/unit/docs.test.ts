@@ -60,7 +60,7 @@ describe.each(documents)("%s", (document) => {
   test("its links lead somewhere", () => {
     const targets = [...markdown.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = ""]) => target);
     const broken = targets.filter((target) => {
-      if (/^https?:/.test(target)) return false;
+      if (/^https?:/.test(target)) return !(target.startsWith("https://") && URL.canParse(target));
       const [path = "", anchor] = target.split("#");
       const file = path === "" ? document : join(dirname(document), path);
       return !existsSync(join(clone, file)) || (anchor !== undefined && !anchors(text(file)).includes(anchor));
@@ -80,6 +80,46 @@ describe.each(documents)("%s", (document) => {
     expect(unknown).toEqual([]);
   });
 });
+
+describe("the dependencies that CONTRIBUTING.md says are held back", () => {
+  const [, section = ""] = /^- \*\*Dependencies\*\*([\s\S]*?)^- \*\*/m.exec(text("CONTRIBUTING.md")) ?? [];
+  const said = [...section.matchAll(/^ {2}- `([^`]+)` ((?:below )?\d+)\b/gm)].map(([, name = "", major = ""]) => ({
+    name,
+    major,
+  }));
+  const packageOf = (name: string): Package => JSON.parse(text(join("node_modules", name, "package.json")));
+
+  test("are in package.json, in the major version that it says", () => {
+    const { dependencies, devDependencies } = JSON.parse(text("package.json")) as Package;
+    const all: Record<string, string> = { ...dependencies, ...devDependencies };
+    const fits = ({ name, major }: (typeof said)[number]) => {
+      const [is, than] = [Number.parseInt(all[name] ?? "", 10), Number.parseInt(major.replace("below ", ""), 10)];
+      return major.startsWith("below") ? is < than : is === than;
+    };
+    expect(said.map(({ name }) => name)).toEqual(["typescript", "protobufjs", "google-protobuf"]);
+    expect(said.filter((one) => !fits(one))).toEqual([]);
+  });
+
+  test("are held back by what it says", () => {
+    const sdk = packageOf("@pulumi/pulumi");
+    const ranges = {
+      typescript: sdk.peerDependencies?.typescript,
+      protobufjs: packageOf("@grpc/proto-loader").dependencies?.protobufjs,
+      "google-protobuf": sdk.dependencies?.["google-protobuf"],
+    };
+    expect(ranges).toEqual({
+      typescript: expect.stringMatching(/ < 7$/),
+      protobufjs: expect.stringMatching(/^\^7\./),
+      "google-protobuf": expect.stringMatching(/^\^3\./),
+    });
+  });
+});
+
+interface Package {
+  dependencies?: Record<string, string>;
+  devDependencies?: Record<string, string>;
+  peerDependencies?: Record<string, string>;
+}
 
 describe("the map of rooms in CONTRIBUTING.md", () => {
   const rows = text("CONTRIBUTING.md")

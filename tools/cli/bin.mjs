@@ -19,4 +19,4 @@ if (installed && !existsSync(compiled)) {
   process.exit(2);
 }
 const { main } = await import(installed ? compiled : source);
-process.exitCode = await main(process.argv.slice(2));
+process.exitCode = await main(process.argv.slice(2), { calledAs: process.argv[1] });

@@ -20,6 +20,7 @@ export class Verb extends Command {
     this.exitOverride()
       .enablePositionalOptions()
       .configureHelp({
+        commandUsage: (command) => `${pathOf(command)} ${command.usage()}`,
         subcommandTerm: (command) => command.name(),
         commandDescription: (command) => oneLine(command.description()),
         subcommandDescription: (command) => oneLine(command.summary() || command.description()),
@@ -148,6 +149,11 @@ const unknownCommand = ({ commands }: CommandUnknownOpts, word: string): string 
     commands.map((command) => command.name()),
   )}`;
 
-/** What the user typed: "contrast-runtime review check". */
+const typed = new WeakMap<CommandUnknownOpts, string>();
+
+/** From now on the command is called by these words, such as those of an npm script that stands for it. */
+export const callIt = (command: CommandUnknownOpts, words: string): unknown => typed.set(command, words);
+
+/** What the user typed: "contrast-runtime review check", "npm run lock -- files". */
 export const pathOf = (command: CommandUnknownOpts): string =>
-  command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
+  typed.get(command) ?? (command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`);

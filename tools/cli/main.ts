@@ -2,8 +2,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import { binWords } from "../../runtime/stack-commands.ts";
 import { packageRoot } from "../files/project.ts";
-import { run, Verb } from "./command.ts";
+import { callIt, run, Verb } from "./command.ts";
 import { exitCodeHelp } from "./help.ts";
 
 /** A definition is loaded only for the verb that is asked for, and what it runs only when it runs. */
@@ -16,9 +17,21 @@ const verbs: Record<string, { summary: string; load: () => Promise<{ verb: () =>
     summary: "uninstall the runtimes from every node of a group, unless pods use them",
     load: () => import("./verbs/uninstall.ts"),
   },
+  "await-host": {
+    summary: "wait until a host's SSH server answers",
+    load: () => import("./verbs/await-host.ts"),
+  },
   status: {
     summary: "show each node's state, handlers and reason",
     load: () => import("./verbs/status.ts"),
+  },
+  verify: {
+    summary: "compare what each node serves with its group's spec; write a report",
+    load: () => import("./verbs/verify.ts"),
+  },
+  support: {
+    summary: "write one archive for a bug report",
+    load: () => import("./verbs/support.ts"),
   },
   lock: {
     summary: "fetch a payload's files, check them and write its manifest",
@@ -39,6 +52,10 @@ const verbs: Record<string, { summary: string; load: () => Promise<{ verb: () =>
   measure: {
     summary: "compute launch digests, dm-verity root hashes and initdata digests",
     load: () => import("./verbs/measure.ts"),
+  },
+  workload: {
+    summary: "make the pods of Kubernetes manifests ready for a runtime: class, limits, digests, policy",
+    load: () => import("./verbs/workload.ts"),
   },
   "local-cluster": {
     summary: "make, repair, show or remove a Kubernetes cluster on this machine",
@@ -66,11 +83,24 @@ export async function program(words: readonly string[] = Object.keys(verbs)): Pr
   return root;
 }
 
-/** Returns the exit code. */
-export async function main(words: readonly string[]): Promise<number> {
-  return await run(await program(words), words);
+/**
+ * Returns the exit code.
+ *
+ * @param calledAs what Node says in place of its program's file: a stack's commands are told by it
+ * @param script the npm script that was run, if one was: where it stands for the verb, help and mistakes name it
+ */
+export async function main(
+  given: readonly string[],
+  { calledAs = "", script }: { calledAs?: string | undefined; script?: string | undefined } = {},
+): Promise<number> {
+  const words = binWords(calledAs, given);
+  const root = await program(words);
+  const verb = root.commands.find((command) => command.name() === words[0] && words[0] === script);
+  if (verb !== undefined) callIt(verb, `npm run ${script} --`);
+  return await run(root, words);
 }
 
 const version = (): string => JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")).version;
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+// Only the clone's own scripts run this file: those that use the package run its bin, by whatever script of theirs.
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2), { script: process.env.npm_lifecycle_event });

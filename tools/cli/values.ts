@@ -95,6 +95,26 @@ export function rtmr0(text: string, before: [count: string, value: string][]): [
   return [...before, [count, value]];
 }
 
+type KataSetting = [table: string, key: string, value: unknown];
+
+/** "hypervisor.default_memory=1024": a key of a runtime's `kata`. What is no JSON is a text; repeated: of other keys. */
+export function kataSetting(text: string, before: KataSetting[]): KataSetting[] {
+  const [, table = "", key = "", value = ""] = /^([^.=]+)\.([^=]+)=(.*)$/s.exec(text) ?? [];
+  if (table === "")
+    throw new InvalidArgumentError("It must be TABLE.KEY=VALUE such as hypervisor.default_memory=1024.");
+  if (before.some(([other, its]) => other === table && its === key))
+    throw new InvalidArgumentError(`There are two values for ${table}.${key}.`);
+  return [...before, [table, key, kataValue(value)]];
+}
+
+function kataValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
 /** As many as a Kata guest of a usual host gets; larger tables are slow to nobody's use. */
 const mostVcpus = 512;
 

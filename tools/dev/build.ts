@@ -9,14 +9,19 @@ import { buildPrograms } from "../image/bundle.ts";
 import { scriptsReadBy } from "../image/shell-scripts.ts";
 import { runScript } from "./script.ts";
 
-/** What other programs import, and what their stacks' commands call. These two import the rest of the package. */
-const entries = ["components/index.ts", "tools/cli/main.ts"];
+/** What other programs import, what the engine starts, and what stacks' commands call. These import the rest of the package. */
+const entries = ["components/index.ts", "components/provider.ts", "tools/cli/main.ts"];
 
-/** Compiles into dist/, with the shell scripts that modules read. Returns the number of modules. @throws Refusal with the compiler's messages */
-export async function compilePackage(): Promise<number> {
+/**
+ * Compiles, with the shell scripts that modules read. Returns the number of modules.
+ *
+ * @param dist where to: the clone's own by default
+ * @throws Refusal with the compiler's messages
+ */
+export async function compilePackage(dist = join(packageRoot, "dist")): Promise<number> {
   const { config } = ts.readConfigFile(join(packageRoot, "tsconfig.json"), ts.sys.readFile);
   const { options } = ts.convertCompilerOptionsFromJson(
-    { ...config.compilerOptions, noEmit: false, declaration: true, rootDir: ".", outDir: "dist" },
+    { ...config.compilerOptions, noEmit: false, declaration: true, rootDir: ".", outDir: dist },
     packageRoot,
   );
   const program = ts.createProgram({ rootNames: entries.map((entry) => join(packageRoot, entry)), options });
@@ -33,19 +38,19 @@ export async function compilePackage(): Promise<number> {
     .getSourceFiles()
     .filter(({ fileName, isDeclarationFile }) => !isDeclarationFile && isOwn(fileName));
   // Otherwise modules that no longer exist would be packed, too.
-  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).replace(/\/.*/, ""))))
-    await rm(join(packageRoot, "dist", room), { recursive: true, force: true });
+  for (const room of new Set(own.map(({ fileName }) => relative(packageRoot, fileName).replace(/[\\/].*/, ""))))
+    await rm(join(dist, room), { recursive: true, force: true });
   program.emit();
   for (const { fileName, text } of own) {
     for (const script of scriptsReadBy(text)) {
       const file = join(dirname(fileName), script);
-      await copyFile(file, join(packageRoot, "dist", relative(packageRoot, file)));
+      await copyFile(file, join(dist, relative(packageRoot, file)));
     }
   }
   return own.length;
 }
 
-const isOwn = (file: string): boolean => !relative(packageRoot, file).startsWith("node_modules/");
+const isOwn = (file: string): boolean => !/^node_modules[\\/]/.test(relative(packageRoot, file));
 
 async function build(): Promise<number> {
   const begin = performance.now();

@@ -91,7 +91,7 @@ function inStackFile(schema: z.ZodType): Json {
 
 /** A schema as it holds in the file, where values may be encrypted and a distribution may be its name alone. */
 function rewritten(node: Json): Json {
-  const { secret, expected, description, ...rest } = node;
+  const { secret, expected, otherWords, notAmong, description, ...rest } = node;
   const described = description === undefined ? {} : { description };
   // Draft 7 ignores whatever stands beside a reference.
   if (secret === true) return { ...described, allOf: [secure] };

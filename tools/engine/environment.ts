@@ -24,7 +24,7 @@ const stateDirectory = join(packageRoot, ".local", "state");
 
 /** The stacks that `npm start` makes, by platform: whatever the user has elsewhere, everything of them is in this clone. */
 export const devStacks = { local: "dev", "metal-qemu-insecure": "dev-vm" } as const;
-const isDev = (stack: string | undefined) => Object.values<string | undefined>(devStacks).includes(stack);
+const isDev = (stack: string) => Object.values<string | undefined>(devStacks).includes(stack);
 
 export interface EngineEnvironment {
   /** Absolute path of `pulumi`. */
@@ -36,8 +36,7 @@ export interface EngineEnvironment {
 }
 
 export interface EngineQuestion {
-  /** Absent: the one that is selected in the user's own backend. */
-  stack?: string | undefined;
+  stack: string;
   /** The way into the local cluster's network, once it runs. Whatever has to be built is made before: it has no way out. */
   prefix?: string[];
   /** Whether the command needs provider plugins. @default true */
@@ -54,13 +53,14 @@ export async function engineEnvironment(
   progress: Progress,
 ): Promise<EngineEnvironment> {
   const engine = await resolveEngine(progress);
-  const foreign = stack === undefined || (await isKeptElsewhere(stack));
+  const foreign = await isKeptElsewhere(stack);
   const env = foreign ? usersEnvironment(engine) : await cloneEnvironment(engine, stack, progress);
   const environment = { command: engine.command, env, prefix };
   if (!plugins) return environment;
-  const mayStandIn = isDev(stack);
+  // The stand-ins are started by a shell.
+  const mayStandIn = isDev(stack) && process.platform !== "win32";
   const origin = await resolvePlugins(
-    { stack: stack ?? "", stackHasResources: !foreign && (await hasResources(stack)), mayStandIn, ...environment },
+    { stack, stackHasResources: !foreign && (await hasResources(stack)), mayStandIn, ...environment },
     progress,
   );
   const standInHome = join(packageRoot, ".local", "engine", "stand-ins");

@@ -10,7 +10,7 @@ import { replaceFile } from "../files/replace.ts";
 import type { Progress } from "../process/progress.ts";
 import { run } from "../process/run.ts";
 import { cacheDirectory } from "../programs/cache.ts";
-import { findOnPath } from "./engine.ts";
+import { findOnPath, programFile } from "./engine.ts";
 import { type Provider, pluginVersion, providers } from "./versions.ts";
 
 /** Where a stack's provider plugins come from: all from the same place. */
@@ -94,9 +94,13 @@ export async function resolvePlugins(question: PluginQuestion, progress: Progres
 
 /** How plugins come to a machine that has no way to the publisher. */
 const offline = (): string =>
-  `On a machine that has a connection, fetch ${needed.map((provider) => `https://get.pulumi.com/releases/plugins/pulumi-resource-${provider}-v${pluginVersion(provider)}-linux-amd64.tar.gz`).join(" and ")}; ` +
+  `On a machine that has a connection, fetch ${needed.map((provider) => `https://get.pulumi.com/releases/plugins/pulumi-resource-${provider}-v${pluginVersion(provider)}-${pluginPlatform()}.tar.gz`).join(" and ")}; ` +
   `here, run for each: pulumi plugin install resource NAME VERSION --file ARCHIVE (${needed.map((provider) => `${provider} ${pluginVersion(provider)}`).join(", ")}). ` +
   "Or put the programs pulumi-resource-NAME on PATH.";
+
+/** As the publisher names this machine. */
+const pluginPlatform = (): string =>
+  `${process.platform === "win32" ? "windows" : process.platform}-${process.arch === "x64" ? "amd64" : process.arch}`;
 
 function announceStandIns(progress: Progress): void {
   const list = needed.map((provider) => `${provider} ${pluginVersion(provider)}`).join(" and ");
@@ -140,7 +144,7 @@ function isInstalled(provider: Provider, env: Record<string, string>): boolean {
     "plugins",
     `resource-${provider}-v${pluginVersion(provider)}`,
   );
-  return existsSync(join(directory, `pulumi-resource-${provider}`)) && !existsSync(`${directory}.partial`);
+  return existsSync(join(directory, programFile(`pulumi-resource-${provider}`))) && !existsSync(`${directory}.partial`);
 }
 
 export const recordFile = (stack: string) => join(packageRoot, ".local", "engine", `${stack}.json`);

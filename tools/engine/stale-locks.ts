@@ -39,6 +39,16 @@ async function contentOf(file: string): Promise<unknown> {
   }
 }
 
-/** Whether the process is an engine: after a reboot any other process may have the number. */
-const isEngine = async (pid: number): Promise<boolean> =>
-  (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")).includes("pulumi");
+/**
+ * Whether the process is an engine: after a reboot any other process may have the number. Where /proc does not say, any
+ * process that runs counts.
+ */
+async function isEngine(pid: number): Promise<boolean> {
+  if (process.platform === "linux")
+    return (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "")).includes("pulumi");
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}

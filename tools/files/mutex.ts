@@ -30,6 +30,8 @@ export async function withLock<T>(
   const directory = lockDirectory();
   await privateDirectory(directory);
   const file = join(directory, `${sha256(name).slice(0, 16)}.lock`);
+  // Only Linux is sure to have flock.
+  if (process.platform !== "linux") return await withOpenLock(file, onWait, action);
   const { handle, release } = await takeLock(file, onWait);
   try {
     await handle.write(holder, 0);
@@ -38,6 +40,44 @@ export async function withLock<T>(
     await rm(file, { force: true });
     await handle.close();
     release();
+  }
+}
+
+/**
+ * What libuv makes of an open that shares with nobody: an exclusive lock with the file on macOS, where it is the system's own
+ * O_EXLOCK, and on Windows, where it is UV_FS_O_EXLOCK. The kernel frees both when the file is closed, however that comes.
+ */
+const exclusiveFlag: Partial<Record<NodeJS.Platform, number>> = { darwin: 0x20, win32: 0x1000_0000 };
+/** As `errno` has it where the file is open elsewhere: EAGAIN on macOS, as the open does not wait; EBUSY on Windows. */
+const takenCodes = ["EAGAIN", "EBUSY"];
+const askAgainMs = 200;
+
+/**
+ * `withLock` without a program that waits. The file is never removed, so that all who wait ask for the same one.
+ * @param openFile for tests
+ */
+export async function withOpenLock<T>(
+  file: string,
+  onWait: (holder: string) => void,
+  action: () => Promise<T>,
+  openFile: typeof open = open,
+): Promise<T> {
+  const { O_RDWR, O_CREAT, O_NONBLOCK = 0 } = constants;
+  const flags = O_RDWR | O_CREAT | O_NONBLOCK | (exclusiveFlag[process.platform] ?? 0);
+  const openOnce = () =>
+    openFile(file, flags, 0o600).catch((error: NodeJS.ErrnoException) => {
+      if (!takenCodes.includes(error.code ?? "")) throw error;
+    });
+  let handle = await openOnce();
+  if (handle === undefined) onWait("another command");
+  while (handle === undefined) {
+    await new Promise((wake) => setTimeout(wake, askAgainMs));
+    handle = await openOnce();
+  }
+  try {
+    return await action();
+  } finally {
+    await handle.close();
   }
 }
 
@@ -117,6 +157,8 @@ async function start(handle: FileHandle): Promise<string> {
  */
 export async function privateDirectory(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  // There, a user's folders are closed to others by what they inherit, and files have neither owners' numbers nor modes.
+  if (process.platform === "win32") return;
   const { O_DIRECTORY, O_NOFOLLOW } = constants;
   const handle = await open(directory, O_DIRECTORY | O_NOFOLLOW).catch((error: NodeJS.ErrnoException) => {
     throw new Refusal(
@@ -142,6 +184,6 @@ export async function privateDirectory(directory: string): Promise<void> {
  * namespaces, sysctls, packages) only root does; its locks go with a reboot.
  */
 const lockDirectory = () =>
-  process.getuid?.() === 0
+  process.platform === "linux" && process.getuid?.() === 0
     ? "/run/contrast-runtime/locks"
     : join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "contrast-runtime", "locks");

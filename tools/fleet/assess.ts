@@ -44,13 +44,11 @@ export interface Assessment {
 /** Pure: each node's progress, and whether there is anything left to wait for. */
 export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const matched = fleet.nodes.filter(({ selected }) => selected);
-  const nodes = matched.map((node) => progress(node, wanted, fleet.endedPods));
+  const holders = holdersOf(fleet);
+  const nodes = matched.map((node) => atWork(progress(node, wanted, fleet.endedPods), holders));
   const left = fleet.nodes.flatMap((node) => leftNode(node, fleet, wanted));
   const failed = nodes.filter(({ state }) => state === "failed");
-  // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever. Tickets left
-  // from a larger `atOnce` are no longer valid.
-  const valid = new Set(ticketNames(fleet.group, fleet.spec.atOnce));
-  const holders = new Set(fleet.tickets.filter(({ name }) => valid.has(name)).map(({ holder }) => holder));
+  // A failed node keeps its ticket. If failed nodes hold all tickets, the waiting nodes will wait forever.
   const stopped = failed.filter(({ name }) => holders.has(name)).length >= fleet.spec.atOnce;
   const isFinal = ({ state }: NodeProgress) =>
     ["ready", "failed", "blocked", "ignored", "skipped"].includes(state) || (state === "waiting" && stopped);
@@ -58,17 +56,18 @@ export function assess(fleet: Fleet, wanted: Wanted): Assessment {
   const tooFew = counted < wanted.minimumNodes;
   const final = fleet.settled && fleet.specHash === wanted.specHash && nodes.every(isFinal);
   const over = final && !tooFew;
-  const failures = over ? [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentence) : [];
+  const failures = over ? [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentenceIn(fleet)) : [];
   return { nodes, left, over, tooFew: final && tooFew, failures };
 }
 
-const isGood = (state: NodeProgress["state"]): boolean => ["ready", "ignored", "skipped"].includes(state);
+/** Nothing to do, or nothing to wait for. */
+export const isGood = (state: NodeProgress["state"]): boolean => ["ready", "ignored", "skipped"].includes(state);
 
 /** What to report if nothing changes any more although the rollout is not over. */
 export function unfinished(fleet: Fleet, wanted: Wanted): string[] {
   const { nodes, left } = assess(fleet, wanted);
   const counted = nodes.filter(({ state }) => state !== "ignored" && state !== "skipped").length;
-  const sentences = [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentence);
+  const sentences = [...nodes, ...left].filter(({ state }) => !isGood(state)).map(sentenceIn(fleet));
   if (counted < wanted.minimumNodes) {
     sentences.unshift(tooFewOf(nodes, counted, fleet.group, wanted.minimumNodes));
   }
@@ -96,9 +95,20 @@ function tooFewOf(nodes: NodeProgress[], counted: number, group: string, minimum
   );
 }
 
-function sentence({ name, state, reason, pods }: NodeProgress): string {
-  const users = pods.length > 0 ? ` Pods: ${listed(pods)}.` : "";
-  return printable(`${name}: ${state}: ${reason}${users}`, 4_000);
+/** Nodes with a ticket. Tickets left from a larger `atOnce` are no longer valid. */
+function holdersOf({ group, spec, tickets }: Fleet): Set<string> {
+  const valid = new Set(ticketNames(group, spec.atOnce));
+  return new Set(tickets.filter(({ name }) => valid.has(name)).map(({ holder }) => holder));
+}
+
+/** A node that waits does not say for whom: thousands of them would say it again with every ticket. */
+function sentenceIn(fleet: Fleet): (node: NodeProgress) => string {
+  const holders = [...holdersOf(fleet)].sort();
+  return ({ name, state, reason, pods }) => {
+    const users = pods.length > 0 ? ` Pods: ${listed(pods)}.` : "";
+    const before = state === "waiting" && holders.length > 0 ? ` Before it: ${listed(holders)}.` : "";
+    return printable(`${name}: ${state}: ${reason}${before}${users}`, 4_000);
+  };
 }
 
 /** For a node that left the group with something installed. Without an installer, nothing there is changed or repaired. */
@@ -115,6 +125,12 @@ function leftNode(node: FleetNode, fleet: Fleet, { skipNodes, nodesMayLeave }: W
   const state = nodesMayLeave || skipNodes.has(name) ? "skipped" : "left";
   return [{ name, state, code: state, reason, pods: [] }];
 }
+
+/** A node does not write that its wait is over: its ticket says so. */
+const atWork = (node: NodeProgress, holders: ReadonlySet<string>): NodeProgress =>
+  node.state === "waiting" && node.code === "take-ticket" && holders.has(node.name)
+    ? { ...node, state: "working", code: "ticket", reason: "It has a ticket: containerd is changed and tried now." }
+    : node;
 
 function progress(node: FleetNode, wanted: Wanted, endedPods: ReadonlySet<string>): NodeProgress {
   const { name, status, pod } = node;

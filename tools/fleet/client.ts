@@ -1,13 +1,16 @@
 import type { KubeConfig } from "@kubernetes/client-node";
-import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { type FleetApi, fleetApi } from "./api.ts";
+
+/** The cluster that the environment names. */
+export const connect = async (env: NodeJS.ProcessEnv): Promise<FleetApi> => fleetApi(await loadKubeConfig(env));
 
 /**
  * The cluster to talk to. KUBECONFIG_CONTENT holds the content of a kubeconfig, so that a stack can keep it as a secret
  * and no machine's paths enter its state; without it, kubectl's own rules apply (KUBECONFIG, ~/.kube/config). The client
  * library is loaded here, because loading it takes longer than everything else.
  */
-export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
+async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
   const { KubeConfig } = await import("@kubernetes/client-node");
   const config = new KubeConfig();
   const content = env.KUBECONFIG_CONTENT;
@@ -39,44 +42,4 @@ export async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig
     );
   }
   return config;
-}
-
-export const isNotFound = (error: unknown): boolean =>
-  typeof error === "object" && error !== null && "code" in error && error.code === 404;
-
-/** One line about an error of the Kubernetes client, whose own message contains the whole response with its headers. */
-export function describeError(error: unknown): string {
-  if (typeof error === "object" && error !== null && "body" in error) {
-    const body = typeof error.body === "string" ? parseMessage(error.body) : messageOf(error.body);
-    if (body !== undefined) return printable(body);
-  }
-  if (!(error instanceof Error)) return printable(String(error));
-  const cause = error.cause instanceof Error ? `: ${error.cause.message}` : "";
-  return printable(`${error.message.split("\n")[0]}${cause}`);
-}
-
-function messageOf(body: unknown): string | undefined {
-  const message = typeof body === "object" && body !== null && "message" in body ? body.message : undefined;
-  return typeof message === "string" ? message : undefined;
-}
-
-function parseMessage(body: string): string | undefined {
-  try {
-    return messageOf(JSON.parse(body));
-  } catch {
-    return undefined;
-  }
-}
-
-/** The client has no time limits of its own, and a hanging connection must not hold up a rollout forever. */
-export async function within<T>(timeoutMs: number, what: string, action: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: no answer within ${timeoutMs / 1000} s`)), timeoutMs);
-  });
-  try {
-    return await Promise.race([action, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KubeConfig } from "@kubernetes/client-node";
+import type { V1Pod } from "@kubernetes/client-node";
 import { installerName, ownKey } from "../../runtime/names.ts";
-import { isNotFound } from "./client.ts";
+import { listed } from "../../runtime/printable.ts";
+import { each, type FleetApi } from "./api.ts";
 import { nameOf } from "./name-of.ts";
 import type { Fleet } from "./observe.ts";
-import { mergePatch } from "./patch.ts";
 import { uninstallerName } from "./uninstallers.ts";
 
 /** A selector that matches no node. */
@@ -15,7 +15,7 @@ const nowhere = { [ownKey("uninstalled")]: "true" };
  * DaemonSet, which is no longer needed, is taken off every node, and dead nodes' pods are removed without their kubelets.
  */
 export async function removeDeadPods(
-  kubeconfig: KubeConfig,
+  api: FleetApi,
   namespace: string,
   fleet: Fleet,
   observe: () => Promise<Fleet>,
@@ -24,20 +24,18 @@ export async function removeDeadPods(
   if (dead.size === 0) return;
   const name = installerName(fleet.group);
   const spec = { template: { spec: { nodeSelector: nowhere } } };
-  await mergePatch(kubeconfig, { apiVersion: "apps/v1", kind: "DaemonSet", metadata: { namespace, name }, spec });
+  await api.mergePatch(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${name}`, { spec });
   // Until the controller notices the change, it would create new pods.
   for (let wait = 0; wait < 60 && !(await observe()).settled; wait += 1) await delay(500);
 
-  const { CoreV1Api } = await import("@kubernetes/client-node");
-  const core = kubeconfig.makeApiClient(CoreV1Api);
+  const collection = `/api/v1/namespaces/${namespace}/pods`;
   const labelSelector = `app.kubernetes.io/name in (${name}, ${uninstallerName(fleet.group)})`;
-  const pods = await core.listNamespacedPod({ namespace, labelSelector });
-  for (const pod of pods.items) {
-    const nodeName = pod.spec?.nodeName;
-    if (nodeName === undefined || !dead.has(nodeName)) continue;
-    await core.deleteNamespacedPod({ namespace, name: nameOf(pod), gracePeriodSeconds: 0 }).catch((error: unknown) => {
-      if (!isNotFound(error)) throw error;
-    });
-    console.error(`${nodeName}: removed its installer's pod without waiting for the node`);
-  }
+  const pods = await api.list(collection, { labelSelector }, (pod: V1Pod) => {
+    const node = pod.spec?.nodeName;
+    return node !== undefined && dead.has(node) ? [{ node, pod: nameOf(pod) }] : [];
+  });
+  await each(pods, ({ pod }) => api.remove(`${collection}/${pod}`, { gracePeriodSeconds: 0 }));
+  if (pods.length === 0) return;
+  const nodes = pods.map(({ node }) => node).toSorted();
+  console.error(`${listed(nodes)}: removed the installer's pod without waiting for the node`);
 }

@@ -1,8 +1,9 @@
-import { printable } from "../../runtime/printable.ts";
+import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../process/exit-codes.ts";
+import { describeError } from "./api.ts";
 import { type Assessment, assess, type NodeProgress, unfinished, type Wanted } from "./assess.ts";
-import { describeError } from "./client.ts";
+import { fleetConsole, isByKubelet } from "./console.ts";
 import type { Fleet } from "./observe.ts";
 
 export interface FollowOptions {
@@ -27,41 +28,37 @@ export interface Outcome {
 export const outcomeJson = (group: string, { exitCode, failures, nodes }: Outcome): string =>
   JSON.stringify({ group, done: exitCode === exitCodes.done, failures, nodes });
 
-const heartbeatMs = 60_000;
 /** How long missing nodes may take to join once nothing else is left to wait for. */
 const joinMs = 30_000;
 
 /**
- * Waits until the fleet is as wanted, or cannot become so on its own. Prints a line per node whenever its state changes,
- * and one a minute about what it is waiting for while nothing changes. Never waits longer than `stallMs` for a change.
+ * Waits until the fleet is as wanted, or cannot become so on its own. Says what changes, and what it is waiting for while
+ * nothing does. Never waits longer than `stallMs` for a change.
  */
 export async function followFleet({ observe, wanted, stallMs, print, clock, delay }: FollowOptions): Promise<Outcome> {
-  const said: Said = { states: new Map(), seen: new Map() };
+  const console = fleetConsole(print, clock);
+  const seen = new Set<number>();
   let fleet: Fleet | undefined;
   let problem: string | undefined;
   let changedAt = clock();
-  let spokeAt = changedAt;
-  const tell = (line: string) => {
-    print(line);
-    spokeAt = clock();
-  };
 
   for (;;) {
     const startedAt = clock();
     try {
       fleet = await observe();
-      if (problem !== undefined) tell("The API server answers again.");
+      if (problem !== undefined) console.say("The API server answers again.");
       problem = undefined;
     } catch (error) {
       if (error instanceof Refusal) throw error;
       // Expected briefly where the control plane's own containerd restarts.
       const description = describeError(error);
-      if (problem !== description) tell(`The API server cannot be queried, trying again: ${description}`);
+      if (problem !== description) console.say(`The API server cannot be queried, trying again: ${description}`);
       problem = description;
     }
     if (fleet !== undefined && problem === undefined) {
       const assessment = assess(fleet, wanted);
-      if (printChanges(assessment, said, tell)) changedAt = clock();
+      console.changes(fleet.group, assessment);
+      if (isProgress(assessment, seen)) changedAt = clock();
       if (assessment.over) return outcome(assessment);
       if (assessment.tooFew && clock() - changedAt >= joinMs) {
         return { exitCode: exitCodes.failed, failures: unfinished(fleet, wanted), nodes: assessment.nodes };
@@ -77,54 +74,28 @@ export async function followFleet({ observe, wanted, stallMs, print, clock, dela
         nodes,
       };
     }
-    if (fleet !== undefined && clock() - spokeAt >= heartbeatMs) {
-      const reasons = unfinished(fleet, wanted);
-      const more = reasons.length > 3 ? ` … and ${reasons.length - 3} more` : "";
-      tell(`Still waiting: ${reasons.slice(0, 3).join(" | ")}${more}`);
-    }
-    // Large fleets take longer to list: never spend more than a tenth of the time on listing.
-    await delay(Math.max(1_000, 9 * (clock() - startedAt)));
+    const known = fleet;
+    if (known !== undefined) console.waiting(() => unfinished(known, wanted));
+    // Large fleets take longer to list: no more than a quarter of the time is spent on it.
+    await delay(Math.max(1_000, 3 * (clock() - startedAt)));
   }
-}
-
-interface Said {
-  /** State and code in each node's last line. */
-  states: Map<string, string>;
-  /** Everything that each node has been so far. */
-  seen: Map<string, Set<string>>;
 }
 
 /**
- * Prints the changes; returns whether there was progress. Only what a node has not been before is progress: a pod that
- * crashes, or whose image cannot be pulled, repeats the same states forever. A new reason (such as more bytes copied)
- * counts, but only a new state is worth a line. Kubelet's reasons differ with every attempt and do not count.
+ * Whether there was progress. Only what a node has not been before is progress: a pod that crashes, or whose image cannot
+ * be pulled, repeats the same states forever. A new reason (such as more bytes copied) counts; those of kubelet differ
+ * with every attempt, and those of a node that waits tell about others: these do not.
+ *
+ * @param seen digests of all that each node has been so far, which a rollout of thousands of nodes can keep
  */
-function printChanges(assessment: Assessment, said: Said, print: (line: string) => void): boolean {
-  const nodes = [...assessment.nodes, ...assessment.left];
-  let moved = false;
-  const isNew = (name: string, what: string): boolean => {
-    const seen = said.seen.get(name) ?? new Set();
-    said.seen.set(name, seen);
-    if (seen.has(what)) return false;
-    seen.add(what);
-    moved = true;
-    return true;
-  };
-  for (const { name, state, code, reason } of nodes) {
-    const line = `${state} ${code}`;
-    const byKubelet = state === "starting" || code === "probe";
-    const fresh = isNew(name, byKubelet ? line : `${line} ${reason}`);
-    if (said.states.get(name) === line) continue;
-    said.states.set(name, line);
-    if (fresh || !byKubelet) print(printable(`${name}: ${state}: ${reason}`, 200));
+function isProgress({ nodes, left }: Assessment, seen: Set<number>): boolean {
+  const before = seen.size;
+  for (const node of [...nodes, ...left]) {
+    const { name, state, code, reason } = node;
+    const what = isByKubelet(node) || state === "waiting" ? "" : reason;
+    seen.add(Number.parseInt(sha256([name, state, code, what].join("\n")).slice(0, 12), 16));
   }
-  for (const name of said.states.keys()) {
-    if (nodes.some((node) => node.name === name)) continue;
-    said.states.delete(name);
-    isNew(name, "left the group");
-    print(`${name}: left the group`);
-  }
-  return moved;
+  return seen.size > before;
 }
 
 function outcome({ failures, nodes }: Assessment): Outcome {

@@ -1,6 +1,5 @@
-import type { KubeConfig } from "@kubernetes/client-node";
 import { printable } from "../../runtime/printable.ts";
-import { isNotFound } from "./client.ts";
+import type { FleetApi } from "./api.ts";
 import type { Fleet } from "./observe.ts";
 
 /**
@@ -9,13 +8,12 @@ import type { Fleet } from "./observe.ts";
  * several, which no installer of ours does, keeps the first of them.
  */
 export async function freeTickets(
-  kubeconfig: KubeConfig,
+  api: FleetApi,
   namespace: string,
   fleet: Fleet,
   skipNodes: ReadonlySet<string>,
 ): Promise<void> {
-  const { CoordinationV1Api } = await import("@kubernetes/client-node");
-  const leases = kubeconfig.makeApiClient(CoordinationV1Api);
+  const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
   const ready = new Set(fleet.nodes.filter((node) => node.ready).map(({ name }) => name));
   const holders = new Set<string>();
   for (const { name, uid, holder } of fleet.tickets.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -26,13 +24,9 @@ export async function freeTickets(
     const why = isDead
       ? "it is named as a node not to wait for"
       : "it holds more than one, which no installer does: look at who uses that node's token";
-    try {
-      await leases.deleteNamespacedLease({ namespace, name, body: { preconditions: { uid } } });
+    if (await api.remove(`${leases}/${name}`, { uid }))
       console.error(
         `${printable(holder, 253)}: ${isDead ? "its ticket" : `the ticket ${name}`} is freed, because ${why}`,
       );
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
   }
 }

@@ -1,25 +1,19 @@
-import type { KubeConfig, KubernetesObject } from "@kubernetes/client-node";
+import { isStatus } from "../../node-installer/kubernetes/api.ts";
+import type { FleetApi } from "./api.ts";
 
-const fieldManager = "contrast-runtime";
-
-/** Applies a JSON merge patch to one object, identified by its kind and metadata. */
-export async function mergePatch(
-  kubeconfig: KubeConfig,
-  object: KubernetesObject & Record<string, unknown>,
-): Promise<void> {
-  const { KubernetesObjectApi, PatchStrategy } = await import("@kubernetes/client-node");
-  const api = KubernetesObjectApi.makeApiClient(kubeconfig);
-  await api.patch(object, undefined, undefined, fieldManager, undefined, PatchStrategy.MergePatch);
+/** Annotations and labels to set; null removes one. */
+interface NodeMetadata {
+  annotations: Record<string, string | null>;
+  labels?: Record<string, string | null>;
 }
 
-/** null removes an annotation. */
-export const patchNodeAnnotations = (
-  kubeconfig: KubeConfig,
+/** A node that is gone needs nothing changed. */
+export const patchNode = (
+  api: FleetApi,
   name: string,
-  annotations: Record<string, string | null>,
-) =>
-  mergePatch(kubeconfig, {
-    apiVersion: "v1",
-    kind: "Node",
-    metadata: { name, annotations: annotations as Record<string, string> },
+  metadata: NodeMetadata,
+  options: { check?: true } = {},
+): Promise<void> =>
+  api.mergePatch(`/api/v1/nodes/${name}`, { metadata }, options).catch((error: unknown) => {
+    if (!isStatus(error, 404)) throw error;
   });

@@ -1,14 +1,21 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Refusal } from "../../runtime/refusal.ts";
+import { exitCodes } from "../process/exit-codes.ts";
+import { describeError } from "./api.ts";
 import type { Wanted } from "./assess.ts";
-import { describeError, loadKubeConfig, within } from "./client.ts";
+import { connect } from "./client.ts";
+import { firstOf } from "./console.ts";
 import { followFleet, outcomeJson } from "./follow.ts";
 import { freeTickets } from "./free-tickets.ts";
 import { type Fleet, observeFleet } from "./observe.ts";
 import { askForRetries } from "./retry.ts";
+import { removeFormer } from "./traces.ts";
+import { restoreSpec } from "./write-spec.ts";
 
 export interface RolloutOptions {
   group: string;
+  /** Its former name, of which nothing is left in the end. */
+  formerly?: string | undefined;
   specHash: string;
   namespace: string;
   minimumNodes: number;
@@ -20,24 +27,27 @@ export interface RolloutOptions {
   json?: true | undefined;
 }
 
-/** The `rollout` command of a stack. Prints one line per node whenever its state changes; returns the exit code. */
+/** The `rollout` command of a stack. Says what changes meanwhile; returns the exit code. */
 export async function rollout(options: RolloutOptions): Promise<number> {
-  const { group, specHash, namespace, minimumNodes, nodesMayLeave = false, stallTimeout } = options;
-  const kubeconfig = await loadKubeConfig(process.env);
+  const { group, formerly, specHash, namespace, minimumNodes, nodesMayLeave = false, stallTimeout } = options;
+  const api = await connect(process.env);
   const skipNodes = new Set(options.skipNodes);
   const observe = async () => {
-    const fleet = await within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
-    await freeTickets(kubeconfig, namespace, fleet, skipNodes);
+    const fleet = await observeFleet(api, namespace, group);
+    await freeTickets(api, namespace, fleet, skipNodes);
     return fleet;
   };
   const before = await firstObservation(observe);
+  if (await restoreSpec(api, before, specHash)) {
+    console.error(`Group ${group}: the spec that an unfinished uninstallation emptied is restored.`);
+  } else refuseOtherContent(before, specHash);
   const wanted: Wanted = {
     specHash,
     minimumNodes,
     skipNodes,
     nodesMayLeave,
     notReadyBefore: new Set(before.nodes.filter(({ ready }) => !ready).map(({ name }) => name)),
-    retries: await askForRetries(kubeconfig, before, specHash),
+    retries: await askForRetries(api, before, specHash),
   };
   const { exitCode, failures, nodes } = await followFleet({
     observe,
@@ -47,7 +57,8 @@ export async function rollout(options: RolloutOptions): Promise<number> {
     clock: () => performance.now(),
     delay,
   });
-  for (const failure of failures) console.error(failure);
+  if (exitCode === exitCodes.done && formerly !== undefined) await removeFormer(api, namespace, formerly);
+  for (const failure of firstOf(failures, group)) console.error(failure);
   if (options.json) {
     console.log(outcomeJson(group, { exitCode, failures, nodes }));
     return exitCode;
@@ -69,4 +80,14 @@ async function firstObservation(observe: () => Promise<Fleet>): Promise<Fleet> {
       await delay(2_000);
     }
   }
+}
+
+/** A ConfigMap is named after its content: if it has another one, no waiting gives it the right one. */
+export function refuseOtherContent({ namespace, configMap, group, specHash }: Fleet, wanted: string): void {
+  if (specHash === wanted || !configMap.endsWith(`-${wanted.slice(0, 8)}`)) return;
+  throw new Refusal(
+    "spec-changed",
+    `ConfigMap ${namespace}/${configMap} of group ${group} has other content than the stack gave it: an unfinished ` +
+      "uninstallation emptied it, or somebody else changed it. An update with --refresh restores it.",
+  );
 }

@@ -1,12 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KubeConfig } from "@kubernetes/client-node";
 import { groupOfInstaller } from "../../runtime/names.ts";
 import { listed, printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../process/exit-codes.ts";
-import { describeError, loadKubeConfig, within } from "./client.ts";
+import { describeError, type FleetApi } from "./api.ts";
+import { connect } from "./client.ts";
+import { countsOf } from "./console.ts";
 import { leftOn, remedy } from "./left.ts";
-import { nameOf } from "./name-of.ts";
 import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
 
 export interface StatusOptions {
@@ -21,13 +21,17 @@ export interface StatusOptions {
 
 /** Prints every node of every group; returns the exit code. */
 export async function status({ group, namespace, json, watch }: StatusOptions): Promise<number> {
-  const kubeconfig = await loadKubeConfig(process.env);
+  const api = await connect(process.env);
   const look = async () => {
-    const groups = group === undefined ? await installedGroups(kubeconfig, namespace) : [group];
-    return Promise.all(groups.map((each) => observeFleet(kubeconfig, namespace, each)));
+    const fleets: Fleet[] = [];
+    // One after the other: each may have thousands of nodes.
+    for (const each of group === undefined ? await installedGroups(api, namespace) : [group])
+      fleets.push(await observeFleet(api, namespace, each));
+    return fleets;
   };
+  let before: Fleet[] | undefined;
   for (let said = ""; ; await delay(watchMs)) {
-    const fleets = await within(30_000, "the cluster", look()).catch((error: unknown) => {
+    const fleets = await look().catch((error: unknown) => {
       if (error instanceof Refusal) throw error;
       const problem = `The API server cannot be queried: ${describeError(error)}`;
       if (!watch || said === "") throw new Refusal("unreachable", problem);
@@ -35,11 +39,11 @@ export async function status({ group, namespace, json, watch }: StatusOptions): 
       return undefined;
     });
     if (fleets === undefined) continue;
-    const none = `No installers in namespace ${namespace}.`;
-    const text = json ? statusJson(fleets) : fleets.length === 0 ? none : statusTable(fleets);
+    const text = json ? statusJson(fleets) : statusText(fleets, before, namespace);
     // Tables that follow each other are told apart by an empty line; of JSON each has its own line.
-    if (text !== said) console.log(said === "" || json ? text : `\n${text}`);
-    said = text;
+    if (text !== said && text !== "") console.log(said === "" || json ? text : `\n${text}`);
+    said = text || said;
+    before = fleets;
     if (watch) continue;
     if (fleets.length === 0) return exitCodes.unreachable;
     return allReady(fleets) ? exitCodes.done : exitCodes.failed;
@@ -48,36 +52,65 @@ export async function status({ group, namespace, json, watch }: StatusOptions): 
 
 const watchMs = 2_000;
 
-async function installedGroups(kubeconfig: KubeConfig, namespace: string): Promise<string[]> {
-  const { AppsV1Api } = await import("@kubernetes/client-node");
-  const { items } = await kubeconfig.makeApiClient(AppsV1Api).listNamespacedDaemonSet({ namespace });
-  return items.flatMap((item) => groupOfInstaller(nameOf(item)) ?? []).toSorted();
+/** Of more nodes, a table that is shown again has only what changed, and each table ends with counts. */
+const mostRows = 50;
+
+/** Pure: the table, or why there is none; "" if it is shown again and nothing changed. */
+function statusText(fleets: Fleet[], before: Fleet[] | undefined, namespace: string): string {
+  if (fleets.length === 0) return `No installers in namespace ${namespace}.`;
+  const rows = fleets.flatMap(rowsOf);
+  if (rows.length <= mostRows) return table(rows);
+  const counts = fleets.map(
+    (fleet) => `Group ${fleet.group}: ${countsOf(fleet.nodes.map((node) => ({ state: stateOf(node, fleet) })))}.`,
+  );
+  if (before === undefined) return [table(rows), "", ...counts].join("\n");
+  const known = new Map(before.flatMap(rowsOf).map((row) => [`${row.group} ${row.name}`, JSON.stringify(row)]));
+  const changed = rows.filter((row) => known.get(`${row.group} ${row.name}`) !== JSON.stringify(row));
+  const gone = known.size + changed.filter((row) => !known.has(`${row.group} ${row.name}`)).length > rows.length;
+  return changed.length === 0 && !gone ? "" : [...(changed.length > 0 ? [table(changed)] : []), ...counts].join("\n");
+}
+
+/** The groups that have installers, sorted. */
+export async function installedGroups(api: FleetApi, namespace: string): Promise<string[]> {
+  const daemonSets = `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
+  const groups = await api.listMetadata(daemonSets, {}, ({ metadata }) => {
+    const group = groupOfInstaller(metadata.name);
+    return group === undefined ? [] : [group];
+  });
+  return groups.toSorted();
 }
 
 /** Pure: one line of JSON: whether nothing is left to do, and each node, its words as they are. */
 export const statusJson = (fleets: Fleet[]): string =>
   JSON.stringify({ ready: fleets.length > 0 && allReady(fleets), nodes: fleets.flatMap(rowsOf) });
 
-const rowsOf = (fleet: Fleet) =>
-  fleet.nodes.map((node) => ({
+const rowsOf = (fleet: Fleet) => {
+  const holders = new Set(fleet.tickets.map(({ holder }) => holder));
+  return fleet.nodes.map((node) => ({
     name: node.name,
     group: fleet.group,
     state: stateOf(node, fleet),
     containerd: node.containerRuntime.replace(/^containerd:\/\//, ""),
-    holdsTicket: fleet.tickets.some(({ holder }) => holder === node.name),
+    holdsTicket: holders.has(node.name),
     handlers: node.status?.handlers ?? [],
     reason: reasonOf(node, fleet),
   }));
+};
+type Row = ReturnType<typeof rowsOf>[number];
 
 /** Pure: the table, one row per node. */
-export function statusTable(fleets: Fleet[]): string {
+export const statusTable = (fleets: Fleet[]): string => table(fleets.flatMap(rowsOf));
+
+function table(nodes: Row[]): string {
   const header = ["NODE", "GROUP", "STATE", "CONTAINERD", "TICKET", "HANDLERS", "REASON"];
-  const rows = fleets.flatMap(rowsOf).map(({ name, group, state, containerd, holdsTicket, handlers, reason }) => {
+  const rows = nodes.map(({ name, group, state, containerd, holdsTicket, handlers, reason }) => {
     const served = listed(handlers).replaceAll(", ", ",") || "-";
     const cells = [name, group, state, containerd, holdsTicket ? "held" : "-", served, reason];
     return cells.map((cell) => printable(cell, 4_000));
   });
-  const widths = header.map((_, column) => Math.max(...[header, ...rows].map((row) => row[column]?.length ?? 0)));
+  const widths = header.map((_, column) =>
+    [header, ...rows].reduce((most, row) => Math.max(most, row[column]?.length ?? 0), 0),
+  );
   return [header, ...rows]
     .map((row) =>
       row
@@ -96,7 +129,7 @@ export const allReady = (fleets: Fleet[]): boolean =>
     ),
   );
 
-function stateOf(node: FleetNode, fleet: Fleet): string {
+export function stateOf(node: FleetNode, fleet: Fleet): string {
   const { ready, pod, status } = node;
   if (leftOn(node, fleet) !== undefined) return "left-group";
   if (!ready) return "not-ready";
@@ -105,7 +138,7 @@ function stateOf(node: FleetNode, fleet: Fleet): string {
   return status.specHash === fleet.specHash ? status.state : "outdated";
 }
 
-function reasonOf(node: FleetNode, fleet: Fleet): string {
+export function reasonOf(node: FleetNode, fleet: Fleet): string {
   const { name, ready, pod, status } = node;
   const left = leftOn(node, fleet);
   if (left !== undefined)

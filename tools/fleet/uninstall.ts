@@ -1,19 +1,22 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KubeConfig } from "@kubernetes/client-node";
-import { ownKey, retryAnnotation, specHash, specKey, statusAnnotation } from "../../runtime/names.ts";
+import { specHash } from "../../runtime/names.ts";
+import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { exitCodes } from "../process/exit-codes.ts";
+import { describeError, type FleetApi } from "./api.ts";
 import type { NodeProgress } from "./assess.ts";
-import { describeError, isNotFound, loadKubeConfig, within } from "./client.ts";
+import { connect } from "./client.ts";
+import { firstOf } from "./console.ts";
 import { removeDeadPods } from "./dead-pods.ts";
 import { type FollowOptions, followFleet, type Outcome, outcomeJson } from "./follow.ts";
 import { freeTickets } from "./free-tickets.ts";
 import { leftOn, remedy } from "./left.ts";
-import { type Fleet, type FleetNode, observeFleet } from "./observe.ts";
-import { mergePatch, patchNodeAnnotations } from "./patch.ts";
+import { emptiedSpecKey, type Fleet, type FleetNode, observeFleet } from "./observe.ts";
 import { askForRetries } from "./retry.ts";
+import { removeAnnotations, removeTickets } from "./traces.ts";
 import { startUninstallers } from "./uninstallers.ts";
 import { type HandlerUser, handlerUsers } from "./users.ts";
+import { checkWrites, markUninstalled, writeSpec } from "./write-spec.ts";
 
 export interface UninstallOptions {
   group: string;
@@ -29,7 +32,7 @@ export interface UninstallOptions {
 }
 
 interface Uninstallation {
-  kubeconfig: KubeConfig;
+  api: FleetApi;
   stallMs: number;
   /** As first observed. */
   fleet: Fleet;
@@ -49,7 +52,7 @@ export async function uninstall(options: UninstallOptions): Promise<number> {
     console.log(outcomeJson(options.group, outcome));
     return outcome.exitCode;
   }
-  for (const failure of outcome.failures) console.error(failure);
+  for (const failure of firstOf(outcome.failures, options.group)) console.error(failure);
   if (summary !== undefined) console.log(summary);
   return outcome.exitCode;
 }
@@ -63,8 +66,8 @@ const done = (summary?: string, nodes: NodeProgress[] = []): Uninstalled => ({
 
 async function uninstalled(options: UninstallOptions, print: (line: string) => void): Promise<Uninstalled> {
   const { group, namespace, nodes, skipNodes, leave = false, stallTimeout } = options;
-  const kubeconfig = await loadKubeConfig(process.env);
-  const observe = () => within(30_000, "the cluster", observeFleet(kubeconfig, namespace, group));
+  const api = await connect(process.env);
+  const observe = () => observeFleet(api, namespace, group);
   const fleet = await observe().catch((error: unknown) => {
     if (error instanceof Refusal && error.code === "no-installer") return undefined;
     if (error instanceof Refusal) throw error;
@@ -78,62 +81,77 @@ async function uninstalled(options: UninstallOptions, print: (line: string) => v
     if (nodes.length > 0) throw new Refusal("no-installer", `Group ${group} has no installer to copy for these nodes.`);
     return done(leave ? undefined : `Group ${group} has no installers: nothing to uninstall.`);
   }
-  const run: Uninstallation = { kubeconfig, stallMs: 1000 * stallTimeout, fleet, observe, print };
+  const run: Uninstallation = { api, stallMs: 1000 * stallTimeout, fleet, observe, print };
   if (leave) return leaveNodes(run);
   if (nodes.length > 0) return uninstallNodes(run, new Set(nodes));
   return uninstallGroup(run, new Set([...skipNodes, ...fleet.skipNodes]));
 }
 
-async function leaveNodes({ kubeconfig, fleet, observe }: Uninstallation): Promise<Uninstalled> {
-  await removeDeadPods(kubeconfig, fleet.namespace, fleet, observe);
+async function leaveNodes({ api, fleet, observe }: Uninstallation): Promise<Uninstalled> {
+  await removeDeadPods(api, fleet.namespace, fleet, observe);
   return done(`Group ${fleet.group}: what is on its nodes stays there.`);
 }
 
+/**
+ * Can be run again, wherever it was interrupted: what was done is found done. Nodes report nothing twice, and their reports
+ * are removed in the end; so where all had uninstalled, only those are looked at that still have one.
+ */
 async function uninstallGroup(run: Uninstallation, skipNodes: ReadonlySet<string>): Promise<Uninstalled> {
-  const { kubeconfig, fleet, observe } = run;
+  const { api, fleet } = run;
   const { namespace, group } = fleet;
-  const nodes = fleet.nodes.map(({ name }) => name).filter((name) => !skipNodes.has(name));
-  const users = await handlerUsers(kubeconfig, new Set(nodes));
-  const reasons = objections(fleet, skipNodes, users);
+  const observe = async () => remaining(await run.observe());
+  const begun = remaining(fleet);
+  const own = begun.nodes.filter(({ name, otherGroup }) => otherGroup === undefined && !skipNodes.has(name));
+  const users = await handlerUsers(api, new Set(own.map(({ name }) => name)));
+  const reasons = objections(begun, skipNodes, users);
   if (reasons.length > 0) return refused(`Group ${group}`, reasons);
   const { json, hash } = emptied(fleet);
-  const retries = await askForRetries(kubeconfig, fleet, hash);
-  await emptySpec(kubeconfig, namespace, fleet, json);
+  const kept = fleet.spec.runtimes.length > 0 ? { [emptiedSpecKey]: fleet.specJson } : {};
+  const forbidden = await checkWrites(api, fleet, json, kept);
+  if (forbidden !== undefined) return refused(`Group ${group}`, [`The API server would refuse it: ${forbidden}`]);
+  const retries = await askForRetries(api, begun, hash);
+  await writeSpec(api, begun, json, kept);
   const outcome = await follow(run, {
     observe: async () => {
       const now = await observe();
-      await freeTickets(kubeconfig, namespace, now, skipNodes);
+      await freeTickets(api, namespace, now, skipNodes);
       return now;
     },
     wanted: {
       specHash: hash,
       minimumNodes: 0,
       skipNodes,
-      notReadyBefore: new Set(fleet.nodes.filter(neverInstalled).map(({ name }) => name)),
+      notReadyBefore: new Set(begun.nodes.filter(hasNothing).map(({ name }) => name)),
       nodesMayLeave: false,
       retries,
     },
   });
   if (outcome.exitCode !== exitCodes.done) return outcome;
-  const last = await observe();
-  await removeAnnotations(kubeconfig, last);
-  await removeTickets(kubeconfig, last);
-  await removeDeadPods(kubeconfig, namespace, last, observe);
+  await markUninstalled(api, fleet, hash);
+  const last = await run.observe();
+  await removeAnnotations(api, group, last.nodes);
+  await removeTickets(api, namespace, group);
+  await removeDeadPods(api, namespace, last, run.observe);
   const ready = outcome.nodes.filter(({ state }) => state === "ready").length;
-  return done(`Group ${group}: ${ready} of ${outcome.nodes.length} nodes uninstalled.`, outcome.nodes);
+  const before = fleet.uninstalled ? "; the others were before" : "";
+  return done(`Group ${group}: ${ready} of ${outcome.nodes.length} nodes uninstalled${before}.`, outcome.nodes);
 }
+
+/** Of a fleet that had uninstalled, the nodes of which that is still to be seen. */
+const remaining = (fleet: Fleet): Fleet =>
+  fleet.uninstalled ? { ...fleet, nodes: fleet.nodes.filter(({ status }) => status !== undefined) } : fleet;
 
 /** For nodes that left the group and so have no installer any more. */
 async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): Promise<Uninstalled> {
-  const { kubeconfig, fleet } = run;
-  const users = await handlerUsers(kubeconfig, names);
+  const { api, fleet } = run;
+  const users = await handlerUsers(api, names);
   const nodes = [...names].toSorted();
   const reasons = nodeObjections(fleet, names, users);
-  if (reasons.length > 0) return refused(nodes.join(", "), reasons);
+  if (reasons.length > 0) return refused(listed(nodes), reasons);
   const left = { ...fleet, nodes: fleet.nodes.filter(({ name }) => names.has(name)) };
   const spec = emptied(fleet);
-  const retries = await askForRetries(kubeconfig, left, spec.hash);
-  const uninstallers = await startUninstallers(kubeconfig, fleet, names, spec);
+  const retries = await askForRetries(api, left, spec.hash);
+  const uninstallers = await startUninstallers(api, fleet, names, spec);
   try {
     const outcome = await follow(run, {
       observe: uninstallers.observe,
@@ -147,8 +165,10 @@ async function uninstallNodes(run: Uninstallation, names: ReadonlySet<string>): 
       },
     });
     if (outcome.exitCode !== exitCodes.done) return outcome;
-    await removeAnnotations(kubeconfig, left);
-    return done(`${nodes.join(", ")}: uninstalled.`, outcome.nodes);
+    // While a node has its report it can be named again, if this is interrupted.
+    await uninstallers.remove();
+    await removeAnnotations(api, left.group, left.nodes);
+    return done(`${listed(nodes)}: uninstalled.`, outcome.nodes);
   } finally {
     await uninstallers.remove();
   }
@@ -159,8 +179,10 @@ const follow = (
   options: Pick<FollowOptions, "observe" | "wanted">,
 ): Promise<Outcome> => followFleet({ ...options, stallMs, print, clock: () => performance.now(), delay });
 
+/** Without a former name: nodes are not taken over to be uninstalled. */
 function emptied({ specJson }: Fleet): { json: string; hash: string } {
-  const json = `${JSON.stringify({ ...JSON.parse(specJson), runtimes: [] })}\n`;
+  const { formerly: _, ...spec } = JSON.parse(specJson);
+  const json = `${JSON.stringify({ ...spec, runtimes: [] })}\n`;
   return { json, hash: specHash(json) };
 }
 
@@ -170,9 +192,9 @@ const refused = (what: string, reasons: string[]): Uninstalled => ({
   nodes: [],
 });
 
-/** A node that has been NotReady ever since it joined the group. */
-const neverInstalled = ({ ready, pod, status }: FleetNode): boolean =>
-  !ready && pod === undefined && status === undefined;
+/** A node that is NotReady, and has been ever since it joined the group, or is another group's. */
+const hasNothing = ({ ready, pod, status, otherGroup }: FleetNode): boolean =>
+  !ready && (otherGroup !== undefined || (pod === undefined && status === undefined));
 
 /** Pure: the reasons not to begin. */
 export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: HandlerUser[]): string[] {
@@ -181,7 +203,7 @@ export function objections(fleet: Fleet, skipNodes: ReadonlySet<string>, users: 
   return [
     ...inUse(users),
     ...waitedFor
-      .filter((node) => !node.ready && !neverInstalled(node))
+      .filter((node) => !node.ready && !hasNothing(node))
       .map(({ name }) => `Node ${name} is NotReady, so nothing can be uninstalled there: ${skip}.`),
     ...waitedFor.flatMap((node) => {
       const left = node.ready ? leftOn(node, fleet) : undefined;
@@ -212,46 +234,3 @@ export function nodeObjections(fleet: Fleet, names: ReadonlySet<string>, users: 
 
 const inUse = (users: HandlerUser[]): string[] =>
   users.map(({ pod, node, handler }) => `Pod ${pod} on ${node} still uses ${handler}: delete it first.`);
-
-/**
- * Changes the ConfigMap in place: the DaemonSet's pods re-read the file, while a new ConfigMap would restart them all.
- * kubelet refreshes a mounted ConfigMap when it syncs the pod, up to a minute later; a changed annotation triggers that now.
- */
-async function emptySpec(kubeconfig: KubeConfig, namespace: string, fleet: Fleet, spec: string): Promise<void> {
-  await mergePatch(kubeconfig, {
-    apiVersion: "v1",
-    kind: "ConfigMap",
-    metadata: { namespace, name: fleet.configMap },
-    data: { [specKey]: spec },
-  });
-  const annotations = { [ownKey("spec-changed")]: specHash(spec) };
-  await Promise.all(
-    fleet.nodes.flatMap(({ pod }) =>
-      pod === undefined
-        ? []
-        : [
-            mergePatch(kubeconfig, {
-              apiVersion: "v1",
-              kind: "Pod",
-              metadata: { namespace, name: pod.name, annotations },
-            }),
-          ],
-    ),
-  );
-}
-
-/** Annotations that installers wrote on nodes; no stack manages them. */
-async function removeAnnotations(kubeconfig: KubeConfig, { group, nodes }: Fleet): Promise<void> {
-  const annotations = { [statusAnnotation(group)]: null, [retryAnnotation(group)]: null };
-  for (const { name } of nodes) await patchNodeAnnotations(kubeconfig, name, annotations);
-}
-
-async function removeTickets(kubeconfig: KubeConfig, { namespace, tickets }: Fleet): Promise<void> {
-  const { CoordinationV1Api } = await import("@kubernetes/client-node");
-  const leases = kubeconfig.makeApiClient(CoordinationV1Api);
-  for (const { name } of tickets) {
-    await leases.deleteNamespacedLease({ namespace, name }).catch((error: unknown) => {
-      if (!isNotFound(error)) throw error;
-    });
-  }
-}

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KubeConfig, V1Pod, V1PodSpec } from "@kubernetes/client-node";
+import type { V1DaemonSet, V1Pod, V1PodSpec } from "@kubernetes/client-node";
 import { installerName, partOfLabel, specKey, specVolume } from "../../runtime/names.ts";
-import { isNotFound } from "./client.ts";
-import { type Fleet, installerPod, observeFleet } from "./observe.ts";
+import { each, type FleetApi } from "./api.ts";
+import { type Fleet, type InstallerPod, installerPod, observeFleet } from "./observe.ts";
 
 /**
  * Installers for nodes that left their group: one pod per node, like the DaemonSet's pods except for the spec, which lists
@@ -17,20 +17,19 @@ export interface Uninstallers {
 export const uninstallerName = (group: string): string => `contrast-uninstaller-${group}`;
 
 export async function startUninstallers(
-  kubeconfig: KubeConfig,
+  api: FleetApi,
   { namespace, group }: Fleet,
   nodes: ReadonlySet<string>,
   spec: { json: string; hash: string },
 ): Promise<Uninstallers> {
-  const { AppsV1Api, CoreV1Api } = await import("@kubernetes/client-node");
-  const core = kubeconfig.makeApiClient(CoreV1Api);
   const name = uninstallerName(group);
   const labels = { "app.kubernetes.io/name": name, ...partOfLabel };
   const podName = (node: string) => `${name}-${node}`;
 
-  const daemonSet = await kubeconfig
-    .makeApiClient(AppsV1Api)
-    .readNamespacedDaemonSet({ namespace, name: installerName(group) });
+  const [podsPath, maps] = [`/api/v1/namespaces/${namespace}/pods`, `/api/v1/namespaces/${namespace}/configmaps`];
+  const daemonSet = await api.get<V1DaemonSet>(
+    `/apis/apps/v1/namespaces/${namespace}/daemonsets/${installerName(group)}`,
+  );
   const template: V1PodSpec = daemonSet.spec?.template.spec ?? { containers: [] };
   // The node was in the group once; what selects nodes and what keeps pods off them may be why it no longer is.
   const { nodeSelector: _selector, affinity: _affinity, containers, volumes = [], ...rest } = template;
@@ -47,34 +46,26 @@ export async function startUninstallers(
     },
   });
   const remove = async () => {
-    const gone = (error: unknown) => {
-      if (!isNotFound(error)) throw error;
-    };
-    for (const node of nodes) await core.deleteNamespacedPod({ namespace, name: podName(node) }).catch(gone);
-    await core.deleteNamespacedConfigMap({ namespace, name }).catch(gone);
+    await each(nodes, (node) => api.remove(`${podsPath}/${podName(node)}`));
+    await api.remove(`${maps}/${name}`);
     // Only kubelet ends a pod. A pod left behind on a node that dies next would block the namespace's deletion.
     for (let wait = 0; wait < 120 && (await pods()).size > 0; wait += 1) await delay(500);
   };
 
   // Pods that a killed run left behind would have another spec.
   await remove();
-  await core.createNamespacedConfigMap({
-    namespace,
-    body: { metadata: { name, labels }, data: { [specKey]: spec.json } },
-  });
-  for (const node of nodes) await core.createNamespacedPod({ namespace, body: pod(node) });
+  await api.create(maps, { metadata: { name, labels }, data: { [specKey]: spec.json } });
+  await each(nodes, (node) => api.create(podsPath, pod(node)));
 
-  async function pods() {
-    const { items } = await core.listNamespacedPod({ namespace, labelSelector: `app.kubernetes.io/name=${name}` });
-    return new Map(
-      items.flatMap((item) =>
-        item.spec?.nodeName ? [[item.spec.nodeName, installerPod(item, undefined)] as const] : [],
-      ),
+  async function pods(): Promise<Map<string, InstallerPod>> {
+    const own = await api.list(podsPath, { labelSelector: `app.kubernetes.io/name=${name}` }, (item: V1Pod) =>
+      item.spec?.nodeName ? [[item.spec.nodeName, { ...installerPod(item), current: true }] as const] : [],
     );
+    return new Map(own);
   }
   return {
     async observe() {
-      const [fleet, own] = await Promise.all([observeFleet(kubeconfig, namespace, group), pods()]);
+      const [fleet, own] = await Promise.all([observeFleet(api, namespace, group), pods()]);
       return {
         ...fleet,
         settled: true,

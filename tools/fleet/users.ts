@@ -1,6 +1,7 @@
-import type { KubeConfig, V1Pod, V1RuntimeClass } from "@kubernetes/client-node";
-import { selectedHandler } from "../../runtime/names.ts";
+import type { V1Pod, V1RuntimeClass } from "@kubernetes/client-node";
+import { selectedHandler, unresolvedHandler } from "../../runtime/names.ts";
 import { handlerName } from "../../runtime/spec.ts";
+import type { FleetApi } from "./api.ts";
 import { nameOf } from "./name-of.ts";
 
 export interface HandlerUser {
@@ -11,34 +12,30 @@ export interface HandlerUser {
 }
 
 /** The pods on these nodes that run with one of our handlers. Finished pods are left out: they have no sandbox to break. */
-export async function handlerUsers(kubeconfig: KubeConfig, nodes: ReadonlySet<string>): Promise<HandlerUser[]> {
-  const { CoreV1Api, NodeV1Api } = await import("@kubernetes/client-node");
-  const [pods, classes] = await Promise.all([
-    kubeconfig.makeApiClient(CoreV1Api).listPodForAllNamespaces({
-      fieldSelector: "status.phase!=Succeeded,status.phase!=Failed",
-    }),
-    kubeconfig.makeApiClient(NodeV1Api).listRuntimeClass(),
-  ]);
-  return usersAmong(pods.items, classes.items, nodes);
+export async function handlerUsers(api: FleetApi, nodes: ReadonlySet<string>): Promise<HandlerUser[]> {
+  const classes = await api.list("/apis/node.k8s.io/v1/runtimeclasses", {}, (item: V1RuntimeClass) => [item]);
+  const running = { fieldSelector: "status.phase!=Succeeded,status.phase!=Failed" };
+  const userOf = userAmong(classes, nodes);
+  return api.list("/api/v1/pods", running, userOf);
 }
 
 /**
- * Pure: the same of what the cluster says. A handler may have classes of several names, which may lead elsewhere or be gone
- * by now: what counts is the handler that the pod was given. A class that is there and not ours makes no user of ours.
+ * Pure: the same of what the cluster says, for each pod. A handler may have classes of several names, which may lead
+ * elsewhere or be gone by now: what counts is the handler that the pod was given. A class that is there and not ours makes
+ * no user of ours; one that is resolved at admission may have been a class of a handler before.
  */
-export function usersAmong(
-  pods: readonly V1Pod[],
+export function userAmong(
   classes: readonly V1RuntimeClass[],
   nodes: ReadonlySet<string>,
-): HandlerUser[] {
+): (pod: V1Pod) => HandlerUser[] {
   const handlers = new Map(classes.map((runtimeClass) => [nameOf(runtimeClass), runtimeClass.handler]));
   const isOurs = (handler: string) => handlerName.safeParse(handler).success;
-  return pods.flatMap(({ metadata, spec }) => {
+  return ({ metadata, spec }) => {
     const { nodeName: node, runtimeClassName, nodeSelector } = spec ?? {};
     if (node === undefined || runtimeClassName === undefined || !nodes.has(node)) return [];
     const now = handlers.get(runtimeClassName) ?? runtimeClassName;
-    const isForeign = handlers.has(runtimeClassName) && !isOurs(now);
+    const isForeign = handlers.has(runtimeClassName) && !isOurs(now) && now !== unresolvedHandler;
     const handler = selectedHandler(nodeSelector) ?? now;
     return isForeign || !isOurs(handler) ? [] : [{ pod: `${metadata?.namespace}/${metadata?.name}`, node, handler }];
-  });
+  };
 }

@@ -21,6 +21,8 @@ export interface HttpRequest {
   body?: () => Readable | Buffer;
   /** Certificate authorities in PEM, trusted besides the usual ones. */
   ca?: string | undefined;
+  /** Without a byte for this long, the connection counts as dead. @default a minute, ten for an upload */
+  silenceMs?: number | undefined;
 }
 
 /**
@@ -44,8 +46,8 @@ export function nextUrl(location: string, from: URL): URL {
   return next;
 }
 
-/** Without a byte for this long, the connection counts as dead. A registry may take minutes to store what it got. */
-const silenceMs = (method: string) => (method === "PUT" ? 600_000 : 60_000);
+/** A registry may take minutes to store what it got. */
+const usualSilenceMs = (method: string) => (method === "PUT" ? 600_000 : 60_000);
 const maximalRedirects = 5;
 
 const plainAgent = new HttpAgent({ keepAlive: true, proxyEnv: process.env });
@@ -70,16 +72,19 @@ function agentFor(url: URL, ca: string | undefined): HttpAgent {
 
 /** The response, whose body the caller reads or discards. Redirects of GET and HEAD are followed. */
 export async function send(request: HttpRequest, redirects = 0): Promise<IncomingMessage> {
-  const { method, url, headers = {}, ca } = request;
+  const { method, url, headers = {}, ca, silenceMs = usualSilenceMs(method) } = request;
   const body = request.body?.();
   const start = url.protocol === "https:" ? httpsRequest : httpRequest;
-  const outgoing = start(url, { method, headers, agent: agentFor(url, ca), timeout: silenceMs(method) });
-  outgoing.on("timeout", () => outgoing.destroy(new Error(`no byte for ${silenceMs(method) / 1000} s`)));
+  const outgoing = start(url, { method, headers, agent: agentFor(url, ca), timeout: silenceMs });
+  let response: IncomingMessage | undefined;
+  // Whoever reads the body must hear of it, and nobody else: an error of the request would end the process by then.
+  outgoing.on("timeout", () => (response ?? outgoing).destroy(new Error(`no byte for ${silenceMs / 1000} s`)));
+  outgoing.on("error", () => {});
   const answered = once(outgoing, "response") as Promise<[IncomingMessage]>;
   if (body === undefined || Buffer.isBuffer(body)) outgoing.end(body);
   // An answer before the body's end (an error, mostly) is the answer; the broken pipe behind it is not worth a word.
   else pipeline(body, outgoing).catch((error) => outgoing.destroy(error));
-  const [response] = await answered;
+  [response] = await answered;
   const location = response.headers.location;
   if (
     [301, 302, 303, 307, 308].includes(response.statusCode ?? 0) &&

@@ -18,6 +18,8 @@ export interface Download {
   size?: number;
   headers?: Record<string, string>;
   ca?: string | undefined;
+  /** There is another way to what it holds: a server that says nothing for five seconds is given up, without a word. */
+  dispensable?: boolean;
   /** Where downloads are kept; by default in the cache. */
   directory?: string;
 }
@@ -26,6 +28,7 @@ export interface Download {
 const partSchema = z.object({ url: z.string(), validator: z.string().optional() });
 /** How often a connection that breaks off is taken up again, counted anew whenever bytes arrived. */
 const attempts = 4;
+const shortSilenceMs = 5_000;
 /** A server that says these may be well again in a moment. */
 const transient = [429, 500, 502, 503, 504];
 const megabytes = (bytes: number) => (bytes / 1e6).toFixed(0);
@@ -52,6 +55,7 @@ export async function download(wanted: Download, progress: Progress): Promise<st
 }
 
 async function fetchTo(part: string, wanted: Download, progress: Progress): Promise<void> {
+  const begin = await sizeOf(part);
   for (let failures = 0; ; ) {
     const before = await sizeOf(part);
     try {
@@ -59,8 +63,9 @@ async function fetchTo(part: string, wanted: Download, progress: Progress): Prom
       throw new Error("the connection ended before the file did");
     } catch (error) {
       if (error instanceof Refusal) throw error;
-      failures = (await sizeOf(part)) > before ? 1 : failures + 1;
-      if (failures < attempts) {
+      const size = await sizeOf(part);
+      failures = size > before ? 1 : failures + 1;
+      if (failures < (wanted.dispensable && size === begin ? 1 : attempts)) {
         progress(`  interrupted: ${connectionProblem(error)}; continuing …`);
         await new Promise((wake) => setTimeout(wake, 200 * 2 ** failures));
         continue;
@@ -77,9 +82,10 @@ async function fetchTo(part: string, wanted: Download, progress: Progress): Prom
 /** Asks for what is missing and appends it; true when the file is as long as the server says. */
 async function fetchRest(part: string, have: number, wanted: Download, progress: Progress): Promise<boolean> {
   const { url, ca, headers } = wanted;
+  const silenceMs = wanted.dispensable ? shortSilenceMs : undefined;
   const validator = await validatorOf(part, url);
   const resume = have > 0 ? { range: `bytes=${have}-`, ...(validator ? { "if-range": validator } : {}) } : {};
-  const response = await send({ method: "GET", url: new URL(url), headers: { ...headers, ...resume }, ca });
+  const response = await send({ method: "GET", url: new URL(url), headers: { ...headers, ...resume }, ca, silenceMs });
   const { from, total } = placeOf(response, have, url);
   if (from === undefined) {
     response.destroy();

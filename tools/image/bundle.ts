@@ -43,7 +43,7 @@ export async function bundle(programs: { from: string; to: string }[]): Promise<
 }
 
 /** The modules whose code is in the program that a file began with. */
-const modulesIn = ({ outputs }: Metafile, entryPoint: string): string[] =>
+export const modulesIn = ({ outputs }: Metafile, entryPoint: string): string[] =>
   Object.values(outputs)
     .filter((output) => output.entryPoint === entryPoint)
     .flatMap(({ inputs }) => Object.entries(inputs))

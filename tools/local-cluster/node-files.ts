@@ -226,7 +226,7 @@ const kubeletConfiguration = {
   syncFrequency: "10s",
 };
 
-const podNetwork = (node: NodeLayout) => ({
+export const podNetwork = (node: NodeLayout) => ({
   cniVersion: "0.4.0",
   name: "pods",
   plugins: [

@@ -36,7 +36,7 @@ export async function prepareNode(facts: NodeFacts): Promise<void> {
     for (const directory of Object.values(disk({ ...node, directory: fresh })))
       await mkdir(directory, { recursive: true });
     const { upper } = disk({ ...node, directory: fresh });
-    await write(upper, containerdConfigurationFile, containerdConfiguration(facts));
+    await writeNodeFile(upper, containerdConfigurationFile, containerdConfiguration(facts));
     const secrets = join(upper, "etc/kubernetes");
     await mkdir(secrets, { recursive: true });
     await nodeCredentials(cluster, secrets, node.name);
@@ -45,10 +45,11 @@ export async function prepareNode(facts: NodeFacts): Promise<void> {
   }
   // A running node's files may only be changed through its own root, never below its overlay.
   if (await isRunning(cluster, node.unit)) return;
-  for (const [path, content] of Object.entries(nodeFiles(facts))) await write(disk(node).upper, path, content);
+  for (const [path, content] of Object.entries(nodeFiles(facts))) await writeNodeFile(disk(node).upper, path, content);
 }
 
-async function write(root: string, path: string, content: string): Promise<void> {
+/** Below `root`. A content that begins with "-> " makes a link. */
+export async function writeNodeFile(root: string, path: string, content: string): Promise<void> {
   const file = join(root, path);
   await mkdir(dirname(file), { recursive: true });
   await rm(file, { force: true });

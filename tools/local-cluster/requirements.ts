@@ -8,6 +8,12 @@ import { hierarchies } from "./cgroups.ts";
 import { clustersDirectory } from "./layout.ts";
 
 export function requireRoot(): void {
+  const { platform, arch } = process;
+  if (platform !== "linux" || arch !== "x64")
+    throw new Refusal(
+      "wrong-platform",
+      `A local cluster needs Linux on x86-64; this machine runs ${platform} on ${arch}. Everything else works here: use a cluster that you have, or run this on another machine.`,
+    );
   if (process.getuid?.() === 0) return;
   throw new Refusal("not-root", "A local cluster creates network namespaces, mounts and machines: run this as root.");
 }
@@ -15,8 +21,6 @@ export function requireRoot(): void {
 /** Everything that the machine must provide, checked before anything is made. */
 export async function requireMachine(progress: Progress): Promise<void> {
   requireRoot();
-  if (process.arch !== "x64")
-    throw new Refusal("wrong-architecture", `Local clusters need x86-64; this machine is ${process.arch}.`);
   await requireHostPrograms(
     [
       { program: "systemd-nspawn", package: "systemd-container" },

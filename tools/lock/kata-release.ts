@@ -33,6 +33,13 @@ export function newestRelease(flavour: FlavourName): string {
   return newest.version;
 }
 
+/** A directory with a release's assets, without the slash behind it. @throws Refusal for what is no URL */
+export function mirrorUrl(given: string): string {
+  const mirror = given.replace(/\/$/, "");
+  if (/^https?:\/\//.test(mirror) && URL.canParse(mirror)) return mirror;
+  throw new Refusal("usage", `--mirror "${mirror}" is no URL: expected https://… or http://….`);
+}
+
 /** Downloads the release's archive; returns it and what a manifest says of its source. */
 export async function fetchKataRelease(
   release: KataRelease,
@@ -40,12 +47,13 @@ export async function fetchKataRelease(
 ): Promise<{ archives: string[]; reference: string; sha256: string }> {
   const { version, flavour, ca, directory } = release;
   if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(version))
-    throw new Refusal("usage", `--kata-version "${version}" is no Kata release: expected such as 3.32.0.`);
-  const mirror = (
-    release.mirror ?? `https://github.com/kata-containers/kata-containers/releases/download/${version}`
-  ).replace(/\/$/, "");
-  if (!/^https?:\/\//.test(mirror) || !URL.canParse(mirror))
-    throw new Refusal("usage", `--mirror "${mirror}" is no URL: expected https://… or http://….`);
+    throw new Refusal(
+      "usage",
+      `--kata-version "${version}" is no Kata release: expected such as 4.1.0${version.startsWith("v") ? ', without the "v"' : ""}.`,
+    );
+  const mirror = mirrorUrl(
+    release.mirror ?? `https://github.com/kata-containers/kata-containers/releases/download/${version}`,
+  );
   const asset = releaseAsset(version, flavour);
   const sha256 = await digestOf(release, asset, progress);
   const url = `${mirror}/${asset}`;

@@ -58,14 +58,19 @@ export async function lock(order: LockOrder, progress: Progress): Promise<Locked
 
 /** Takes the files of a manifest that is committed already. */
 export async function fetchCommitted(
-  options: { manifest: string; payloads?: string | undefined; ca?: string | undefined },
+  options: {
+    manifest: string;
+    payloads?: string | undefined;
+    mirror?: string | undefined;
+    ca?: string | undefined;
+  },
   progress: Progress,
 ): Promise<Locked> {
   const output = options.manifest;
   const manifest = await readManifest(output, "Restore it, or lock the payload again.");
   const directory = payloadDirectory(manifest.name, options.payloads);
   const ca = options.ca === undefined ? undefined : await readFile(options.ca, "utf8");
-  await refetch(manifest, { directory, ca }, progress);
+  await refetch(manifest, { directory, mirror: options.mirror, ca }, progress);
   return { manifest, before: manifest, output, directory, holes: [] };
 }
 

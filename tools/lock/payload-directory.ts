@@ -71,10 +71,7 @@ export async function replacePayload(
 
 /** The manifest of a payload on this machine. @throws Refusal where there is none, or no valid one */
 export const manifestOfPayload = (directory: string): Promise<Manifest> =>
-  readManifest(
-    join(directory, "manifest.json"),
-    `Delete ${directory} and run the lock command (npm run lock) for it again.`,
-  );
+  readManifest(join(directory, "manifest.json"), `Delete ${directory} and run npx contrast-runtime lock for it again.`);
 
 /** The payload's manifest, or undefined where no whole payload is: every file there, with its size. */
 export async function readPayload(directory: string): Promise<Manifest | undefined> {
@@ -111,7 +108,8 @@ function checkedManifest(manifest: Manifest): Manifest {
 
 async function settle(file: string, mode: number): Promise<void> {
   await chmod(file, mode);
-  const handle = await open(file);
+  // Windows writes a file to the disk only for those who may write it.
+  const handle = await open(file, "r+");
   await handle.sync();
   await handle.close();
 }

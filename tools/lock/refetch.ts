@@ -6,6 +6,7 @@ import { download } from "../http/download.ts";
 import { fetchImage } from "../oci/image.ts";
 import type { Progress } from "../process/progress.ts";
 import { type FileTree, openArchives } from "./archives.ts";
+import { mirrorUrl } from "./kata-release.ts";
 import { describeFiles, readPayload, replacePayload } from "./payload-directory.ts";
 
 /**
@@ -14,13 +15,13 @@ import { describeFiles, readPayload, replacePayload } from "./payload-directory.
  */
 export async function refetch(
   manifest: Manifest,
-  options: { directory: string; ca?: string | undefined },
+  options: { directory: string; mirror?: string | undefined; ca?: string | undefined },
   progress: Progress,
 ): Promise<void> {
-  const { directory, ca } = options;
+  const { directory } = options;
   const present = await readPayload(directory);
   if (present && JSON.stringify(present) === JSON.stringify(manifest)) return;
-  const tree = await openArchives(await archivesOf(manifest, ca, progress), manifest.source.reference, progress);
+  const tree = await openArchives(await archivesOf(manifest, options, progress), manifest.source.reference, progress);
   progress(`Taking ${manifest.files.length} files …`);
   await replacePayload(
     directory,
@@ -33,7 +34,16 @@ export async function refetch(
   );
 }
 
-async function archivesOf({ name, source }: Manifest, ca: string | undefined, progress: Progress): Promise<string[]> {
+async function archivesOf(
+  { name, source }: Manifest,
+  { mirror, ca }: { mirror?: string | undefined; ca?: string | undefined },
+  progress: Progress,
+): Promise<string[]> {
+  if (mirror !== undefined && source.kind !== "kata-release")
+    throw new Refusal(
+      "usage",
+      `--mirror is for releases of Kata, and the payload ${name} was locked from ${source.reference} (${source.kind}).`,
+    );
   if (source.kind === "oci-image") return await fetchImage(source.reference, { ca }, progress);
   if (source.kind !== "kata-release")
     throw new Refusal(
@@ -42,7 +52,8 @@ async function archivesOf({ name, source }: Manifest, ca: string | undefined, pr
     );
   const archives: string[] = [];
   for (const asset of source.reference.split(" ")) {
-    const [url = "", sha256 = ""] = asset.split("#sha256=");
+    const [locked = "", sha256 = ""] = asset.split("#sha256=");
+    const url = mirror === undefined ? locked : `${mirrorUrl(mirror)}/${locked.slice(locked.lastIndexOf("/") + 1)}`;
     archives.push(await download({ url, sha256, ca }, progress));
   }
   return archives;

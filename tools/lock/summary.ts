@@ -14,15 +14,15 @@ export function summaryLines({ manifest, before, output, directory, holes }: Loc
   ];
 }
 
-/** The same for programs, on one line. */
-export function summaryJson({ manifest, output, directory, holes }: Locked): string {
+/** The same for programs. */
+export function summaryJson({ manifest, output, directory, holes }: Locked) {
   const { name, files, source } = manifest;
   const bytes = files.reduce((sum, file) => sum + file.size, 0);
-  return JSON.stringify({
+  return {
     ...{ name, manifest: output, directory, files: files.length, bytes },
     signature: source.signature ?? null,
     holes,
-  });
+  };
 }
 
 /** Whose word for the files was taken, and how somebody checks the publisher's signature where that was not done here. */

@@ -11,6 +11,8 @@ import {
   trusteeMessage,
   trusteeReferenceValues,
 } from "../../measure/verifier-formats.ts";
+import { judgeSettings, type KataChanges, kataOverrides } from "../../runtime/kata-overrides.ts";
+import type { Manifest } from "../../runtime/manifest.ts";
 import { platforms, type Tee } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
@@ -23,6 +25,9 @@ interface Wanted {
   platform: PlatformName;
   vcpus?: readonly number[] | undefined;
   for: Shape;
+  /** Keys of Kata's configuration that the runtime sets. */
+  kata: [table: string, key: string, value: unknown][];
+  acknowledgeWeakening: string[];
   rtmr0: [count: string, value: string][];
   snpTcb: SnpTcb[];
   smt?: "on" | "off" | undefined;
@@ -71,7 +76,8 @@ async function valuesOfManifest(
   const { platform, vcpus = usualVcpus } = wanted;
   const manifest = await readManifest(path, "The lock command writes manifests.");
   // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
-  const table = valuesOf(withRtmr0(measuredRuntime({ platform, manifest }), wanted.rtmr0), vcpus);
+  const changes = changesOf(manifest, wanted);
+  const table = valuesOf(withRtmr0(measuredRuntime({ platform, manifest, changes }), wanted.rtmr0), vcpus);
   const [unlisted] = wanted.rtmr0.filter(([count]) => !vcpus.includes(Number(count)));
   if (unlisted !== undefined)
     throw new Refusal(
@@ -88,6 +94,28 @@ async function valuesOfManifest(
   }
   const { policy } = manifest.measurement?.igvm ?? {};
   return { table, guestPolicy: policy === undefined ? defaultGuestPolicy : BigInt(policy) };
+}
+
+/** As of a stack's runtime with this `kata`. @throws Refusal for each key that this Kata does not have */
+function changesOf(manifest: Manifest, wanted: Wanted): KataChanges | undefined {
+  const { platform, kata: given, acknowledgeWeakening: acknowledgedWeakenings } = wanted;
+  if (given.length === 0 && acknowledgedWeakenings.length === 0) return undefined;
+  const tables = Map.groupBy(given, ([table]) => table);
+  const kata = kataOverrides.safeParse(
+    Object.fromEntries(
+      [...tables].map(([table, keys]) => [table, Object.fromEntries(keys.map(([, ...pair]) => pair))]),
+    ),
+  );
+  if (!kata.success) {
+    const [path] = kata.error.issues.map((issue) => issue.path.join("."));
+    const what = "a text, a number, true, false or a list of texts, of the tables hypervisor, agent and runtime";
+    throw new Refusal("usage", `--kata ${path || given[0]?.slice(0, 2).join(".")}: must be ${what}.`);
+  }
+  const { changes, mistakes } = judgeSettings({ platform, manifest }, { kata: kata.data, acknowledgedWeakenings });
+  const say = ({ path, message }: (typeof mistakes)[number]) =>
+    `${path.replace(/^kata\./, "--kata ").replace(/^acknowledgedWeakenings\S*/, "--acknowledge-weakening")}: ${message}`;
+  if (mistakes.length > 0) throw new Refusal("usage", mistakes.map(say).join("\n"));
+  return changes;
 }
 
 function withRtmr0(runtime: MeasuredRuntime, given: Wanted["rtmr0"]): MeasuredRuntime {

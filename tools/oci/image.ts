@@ -40,27 +40,35 @@ export async function fetchImage(
   const { signer, ...where } = options;
   if (signer) await requireSignature(source, digest, signer);
   const files: string[] = [];
-  const read = async (wanted: string) => await manifestText(source, wanted);
+  const read = async (wanted: string) => await manifestOf(source, wanted);
   const { layers } = await imageManifest(await read(digest), read, reference);
-  for (const { digest: layer, size } of layers) {
-    // Asked for by itself first: this is what a registry answers with its demand for a login.
-    discard(await source.send({ method: "HEAD", path: `blobs/${layer}` }, [200]));
-    const url = new URL(`/v2/${repository}/blobs/${layer}`, source.origin).href;
-    const headers = source.authorization ? { authorization: source.authorization } : {};
-    files.push(await download({ url, sha256: layer.slice("sha256:".length), size, headers, ...where }, progress));
-  }
+  for (const layer of layers) files.push(await fetchBlob(source, layer, where, progress));
   return files;
 }
 
-/** A manifest or index of the registry, with the digest that was asked for. */
-async function manifestText(source: Repository, digest: string): Promise<string> {
+/** The file of a blob in the cache, downloaded if it is not there. */
+export async function fetchBlob(
+  source: Repository,
+  { digest, size }: { digest: string; size: number },
+  where: { ca?: string | undefined; directory?: string },
+  progress: Progress,
+): Promise<string> {
+  // Asked for by itself first: this is what a registry answers with its demand for a login.
+  discard(await source.send({ method: "HEAD", path: `blobs/${digest}` }, [200]));
+  const url = new URL(`/v2/${source.name}/blobs/${digest}`, source.origin).href;
+  const headers = source.authorization ? { authorization: source.authorization } : {};
+  return await download({ url, sha256: digest.slice("sha256:".length), size, headers, ...where }, progress);
+}
+
+/** A manifest or index of the registry by its tag or digest; in that case with the digest that was asked for. */
+export async function manifestOf(source: Repository, version: string): Promise<string> {
   const text = await readText(
-    await source.send({ method: "GET", path: `manifests/${digest}`, headers: { accept: accepted } }, [200]),
+    await source.send({ method: "GET", path: `manifests/${version}`, headers: { accept: accepted } }, [200]),
   );
-  if (`sha256:${sha256(text)}` !== digest)
+  if (version.startsWith("sha256:") && `sha256:${sha256(text)}` !== version)
     throw new Refusal(
       "digest-mismatch",
-      `${source.reference}@${digest}: the registry sent a manifest with another digest (sha256:${sha256(text)}).`,
+      `${source.reference}@${version}: the registry sent a manifest with another digest (sha256:${sha256(text)}).`,
     );
   return text;
 }

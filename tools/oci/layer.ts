@@ -11,7 +11,8 @@ import { type Entry, tar } from "./tar.ts";
 
 export type { Entry } from "./tar.ts";
 
-export type Compression = "zstd" | "none";
+/** "zstd-best" takes 30 times as long as "zstd", for a fifth less: it is for layers that are made once. */
+export type Compression = "zstd" | "zstd-best" | "none";
 
 /** A layer as the image's manifest and configuration name it. Digests start with "sha256:", `diffId` is the bare tar's. */
 export interface Layer {
@@ -21,10 +22,14 @@ export interface Layer {
   diffId: string;
 }
 
+const zstdType = "application/vnd.oci.image.layer.v1.tar+zstd";
 const mediaTypes: Record<Compression, string> = {
-  zstd: "application/vnd.oci.image.layer.v1.tar+zstd",
+  zstd: zstdType,
+  "zstd-best": zstdType,
   none: "application/vnd.oci.image.layer.v1.tar",
 };
+
+const levels = { zstd: 3, "zstd-best": 19 };
 
 const chunkSize = 1024 * 1024;
 const byPath = (a: { path: string }, b: { path: string }) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0);
@@ -68,9 +73,9 @@ export async function buildLayer(entries: Entry[], blobs: string, compression: C
   const bare = new Meter();
   const stored = new Meter();
   const compressor =
-    compression === "zstd"
-      ? createZstdCompress({ chunkSize, params: { [constants.ZSTD_c_compressionLevel]: 3 } })
-      : new PassThrough();
+    compression === "none"
+      ? new PassThrough()
+      : createZstdCompress({ chunkSize, params: { [constants.ZSTD_c_compressionLevel]: levels[compression] } });
   try {
     const archive = Readable.from(tar(completeEntries(entries)), { objectMode: false });
     await pipeline(archive, bare, compressor, stored, createWriteStream(temporary));

@@ -1,5 +1,6 @@
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { brokenImage, type Descriptor, indexSchema, readImageIndex } from "../../components/config/image-layout.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
@@ -34,8 +35,16 @@ export interface Referrer {
   annotations: Record<string, string>;
 }
 
+export interface LayerContent {
+  name: string;
+  entries: Entry[];
+  compression: Compression;
+  /** Puts the layer's blob into the directory of blobs, where that is more than building it from the entries. */
+  make?: (blobs: string) => Promise<Layer>;
+}
+
 export interface ImageContent {
-  layers: { name: string; entries: Entry[]; compression: Compression }[];
+  layers: LayerContent[];
   config: ImageConfig;
   annotations?: Record<string, string>;
   /** What is attached to the image of this digest. It changes nothing of the image itself. */
@@ -78,12 +87,12 @@ async function write(layoutDir: string, content: ImageContent, progress: Progres
   const known = await readRecord(recordFile);
   const record: Record<string, Layer> = {};
   const layers: (Layer & { name: string; cached: boolean })[] = [];
-  for (const { name, entries, compression } of content.layers) {
+  for (const { name, entries, compression, make } of content.layers) {
     const key = await layerKey(entries, compression);
     const before = known[key];
     const cached = before !== undefined && (await hasSize(blobPath(layoutDir, before.digest), before.size));
     if (!cached) progress(`  building layer ${name} …`);
-    const layer = cached ? before : await buildLayer(entries, blobs, compression);
+    const layer = cached ? before : await (make?.(blobs) ?? buildLayer(entries, blobs, compression));
     record[key] = layer;
     layers.push({ ...layer, name, cached });
   }
@@ -119,6 +128,17 @@ async function write(layoutDir: string, content: ImageContent, progress: Progres
     digest: manifest.digest,
     layers: layers.map(({ name, digest, size, cached }) => ({ name, digest, size, cached })),
   };
+}
+
+/** Attaches one more document to the layout's image, whose digest stays as it is; what is attached is kept. */
+export async function attach(layoutDir: string, referrer: Referrer): Promise<void> {
+  const file = join(layoutDir, "index.json");
+  const index = z
+    .looseObject({ manifests: z.array(z.looseObject({ digest: z.string() })) })
+    .parse(JSON.parse(await readFile(file, "utf8")));
+  const { manifest } = await writeReferrer(layoutDir, await readImageIndex(layoutDir), referrer);
+  const manifests = [...index.manifests.filter(({ digest }) => digest !== manifest.digest), manifest];
+  await replaceFile(file, JSON.stringify({ ...index, manifests }));
 }
 
 /** An artifact as the image specification has it: a manifest of an empty configuration and the document as its layer. */

@@ -54,7 +54,7 @@ async function* contentOf(entry: { source: string; sha256?: string }, size: numb
   if (entry.sha256 && digest !== entry.sha256)
     throw new Refusal(
       "digest-mismatch",
-      `${entry.source} has the SHA-256 ${digest}, but its manifest says ${entry.sha256}. The file changed after it was locked: run the lock command (npm run lock) for it again.`,
+      `${entry.source} has the SHA-256 ${digest}, but its manifest says ${entry.sha256}. The file changed after it was locked: run npx contrast-runtime lock for it again.`,
     );
 }
 

@@ -1,4 +1,5 @@
 import { inspect } from "node:util";
+import { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { printableLines } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 
@@ -16,11 +17,14 @@ const codesOfRefusals = new Map<string, number>([
 /** Says on standard error why a command ended: its users' matters in a sentence, a bug with its stack. Returns the exit code. */
 export function report(error: unknown): number {
   console.error(printableLines(ownWords(error) ?? inspect(error), 60, 2_000));
+  if (error instanceof ApiError && error.status === 0) return exitCodes.unreachable;
   return (error instanceof Refusal ? codesOfRefusals.get(error.code) : undefined) ?? exitCodes.failed;
 }
 
 /** Of a file that is not there, the operating system's message says it all. */
 function ownWords(error: unknown): string | undefined {
+  if (error instanceof ApiError)
+    return `The API server did not do what this command needs: ${error.message}. It can be run again.`;
   const ofSystem = error instanceof Error && "syscall" in error;
   return error instanceof Refusal || ofSystem ? error.message : undefined;
 }

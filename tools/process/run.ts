@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { setPriority } from "node:os";
 import { createInterface } from "node:readline";
 import { Refusal } from "../../runtime/refusal.ts";
 
@@ -8,6 +9,8 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv;
   input?: string;
   timeoutMs?: number;
+  /** Takes the processor only when nothing else wants it. */
+  inBackground?: boolean;
   /** Receives each line of the child's standard error as it arrives. */
   onErrorLine?: (line: string) => void;
 }
@@ -40,6 +43,7 @@ export async function run(command: string, args: readonly string[], options: Run
     ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, killSignal: "SIGKILL" as const }),
   });
   running.add(child);
+  if (options.inBackground && child.pid !== undefined) setPriority(child.pid, 10);
   const { stdout, stderr, stdin } = child;
   if (!stdout || !stderr) throw new Error("standard output of a child is a pipe");
   const out: Buffer[] = [];

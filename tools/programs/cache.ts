@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
@@ -23,11 +23,18 @@ export interface CacheEntry {
   space?: number;
 }
 
+const keyOf = ({ inputs }: Pick<CacheEntry, "inputs">) => sha256(JSON.stringify(inputs)).slice(0, 16);
+
+/** Where the entry is, or would be. */
+const directoryOf = (entry: Pick<CacheEntry, "name" | "inputs">) =>
+  join(cacheDirectory(), "programs", `${entry.name}-${keyOf(entry)}`);
+
+export const isCached = (entry: Pick<CacheEntry, "name" | "inputs">): boolean => existsSync(directoryOf(entry));
+
 /** The entry's directory, made now if the cache does not have it. Two processes never make the same entry twice. */
 export async function cached(entry: CacheEntry, progress: Progress): Promise<string> {
-  const key = sha256(JSON.stringify(entry.inputs)).slice(0, 16);
-  const parent = join(cacheDirectory(), "programs");
-  const directory = join(parent, `${entry.name}-${key}`);
+  const directory = directoryOf(entry);
+  const parent = dirname(directory);
   if (existsSync(directory)) return directory;
   await mkdir(parent, { recursive: true });
   await withLock(
@@ -37,7 +44,7 @@ export async function cached(entry: CacheEntry, progress: Progress): Promise<str
     async () => {
       if (existsSync(directory)) return;
       if (entry.space) await requireSpace(parent, entry.space, entry.name);
-      await removeLeftovers(parent, `${entry.name}-${key}.new-`);
+      await removeLeftovers(parent, `${basename(directory)}.new-`);
       // Some entries are nodes' trees, which users other than root must be able to read.
       process.umask(0o022);
       const fresh = `${directory}.new-${process.pid}`;

@@ -1,8 +1,10 @@
-import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { download } from "../http/download.ts";
 import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
 import { check, run } from "../process/run.ts";
 import { cached } from "./cache.ts";
@@ -103,7 +105,6 @@ export async function pinnedDebianFiles(
       inputs: ["pinned", packages.map(({ name, sha256 }) => [name, sha256])],
       space: 1e8,
       make: async (directory) => {
-        await requireHostPrograms([...fetchers.slice(0, 2), { program: aptHelper, package: "apt" }], progress);
         progress(`Fetching from Debian: ${packages.map(({ name, version }) => `${name} ${version}`).join(", ")} …`);
         const files = join(directory, ".apt");
         await mkdir(files);
@@ -121,11 +122,12 @@ const aptHelper = "/usr/lib/apt/apt-helper";
 async function fetchPinned(wanted: PinnedPackage, places: string[], directory: string, progress: Progress) {
   const problems: string[] = [];
   const target = join(directory, `${wanted.name}.deb`);
+  const fetch = process.platform === "linux" && existsSync(aptHelper) ? fetchWithApt : fetchWithoutApt;
   for (const place of places) {
     const url = `${place}/${wanted.path}`;
-    const { code, stdout, stderr } = await run(aptHelper, ["download-file", url, target, `SHA256:${wanted.sha256}`]);
-    if (code === 0 && sha256(await readFile(target)) === wanted.sha256) return;
-    const reason = printable(/^E: Failed to fetch \S+ (.*)$/m.exec(stderr)?.[1] ?? stderr ?? stdout, 200);
+    const problem = await fetch(url, target, wanted.sha256);
+    if (problem === undefined) return;
+    const reason = printable(problem, 200);
     progress(`  ${wanted.name} ${wanted.version} is not at ${place}: ${reason}`);
     problems.push(`${url}: ${reason}`);
   }
@@ -133,6 +135,24 @@ async function fetchPinned(wanted: PinnedPackage, places: string[], directory: s
     "package-missing",
     `The Debian package ${wanted.name} ${wanted.version} with the SHA-256 ${wanted.sha256} cannot be had:\n  ${problems.join("\n  ")}\nCheck the network, and apt's proxy settings.`,
   );
+}
+
+/** Returns what is in the way. */
+async function fetchWithApt(url: string, target: string, digest: string): Promise<string | undefined> {
+  const { code, stdout, stderr } = await run(aptHelper, ["download-file", url, target, `SHA256:${digest}`]);
+  if (code === 0 && sha256(await readFile(target)) === digest) return undefined;
+  return /^E: Failed to fetch \S+ (.*)$/m.exec(stderr)?.[1] ?? stderr ?? stdout;
+}
+
+/** On any other system. */
+async function fetchWithoutApt(url: string, target: string, digest: string): Promise<string | undefined> {
+  try {
+    await rename(await download({ url, sha256: digest, dispensable: true }, () => {}), target);
+    return undefined;
+  } catch (error) {
+    if (error instanceof Refusal) return error.message;
+    throw error;
+  }
 }
 
 /**
@@ -233,7 +253,7 @@ async function mirror(archive: PinnedPackage["archive"]): Promise<string> {
     "--format",
     "$(ORIGIN) $(REPO_URI)",
     "Created-By: Packages",
-  ]);
+  ]).catch(() => ({ stdout: "" }));
   const own = stdout.split("\n").find((line) => /^Debian \S+\/(debian(?:-security)?)\/?$/.exec(line)?.[1] === archive);
   return own?.split(" ")[1] ?? `http://deb.debian.org/${archive}`;
 }
@@ -257,12 +277,50 @@ async function separateApt(directory: string, sources: string[]): Promise<{ cwd:
 
 /** Unpacks the packages of one directory into another, without documentation, and removes the former. */
 async function unpack(packages: string, directory: string): Promise<void> {
+  const hasDpkg = process.platform === "linux" && (await isInstalled("dpkg-deb"));
+  const unpackOne = hasDpkg ? unpackWithDpkg : unpackWithTar;
   for (const file of await readdir(packages))
-    if (file.endsWith(".deb")) await check("dpkg-deb", ["-x", join(packages, file), directory]);
+    if (file.endsWith(".deb")) await unpackOne(join(packages, file), directory);
   await rm(packages, { recursive: true });
   await rm(join(directory, "usr/share/doc"), { recursive: true, force: true });
   await rm(join(directory, "usr/share/man"), { recursive: true, force: true });
   await mergeUsr(directory);
+}
+
+const isInstalled = (program: string): Promise<boolean> =>
+  run(program, ["--version"]).then(
+    () => true,
+    () => false,
+  );
+
+const unpackWithDpkg = (deb: string, directory: string) => check("dpkg-deb", ["-x", deb, directory]);
+
+/** A package's files are a tar archive in it, which the tar of any system reads if it knows the compression. */
+async function unpackWithTar(deb: string, directory: string): Promise<void> {
+  const [name, content] = dataOf(await readFile(deb), deb);
+  const archive = join(dirname(deb), name);
+  await writeFile(archive, content);
+  await check("tar", ["-xof", archive, "-C", directory]);
+  await rm(archive);
+}
+
+/** @returns the member of the ar archive (deb(5)) that is called data.tar.SOMETHING, with its name */
+function dataOf(deb: Buffer, file: string): [name: string, content: Buffer] {
+  const headerSize = 60;
+  let at = deb.toString("latin1", 0, 8) === "!<arch>\n" ? 8 : deb.length;
+  while (at + headerSize <= deb.length) {
+    const header = deb.toString("latin1", at, at + headerSize);
+    const size = Number(header.slice(48, 58));
+    const name = header.slice(0, 16).replace(/\/? *$/, "");
+    const start = at + headerSize;
+    if (!Number.isInteger(size)) break;
+    if (/^data\.tar(\.\w+)?$/.test(name)) return [name, deb.subarray(start, start + size)];
+    at = start + size + (size % 2);
+  }
+  throw new Refusal(
+    "bad-package",
+    `${file} is no Debian package: it has no data.tar. Delete it and run the command again.`,
+  );
 }
 
 /** With this machine's proxy settings, which apt reads after this file. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type Progress, seconds, whileWaiting } from "../process/progress.ts";
 import { run } from "../process/run.ts";
-import { cached } from "./cache.ts";
+import { cached, isCached } from "./cache.ts";
 
 /** Programs built from published Go modules, which are verified by go.sum. */
 export interface GoProgram {
@@ -23,24 +23,23 @@ export interface GoProgram {
   links?: { target: string; names: string[] };
   /** How long a first build takes, to tell the user. */
   duration?: string;
+  /** What is built at the same time is needed earlier. */
+  inBackground?: boolean;
 }
+
+/** Whether the cache has the programs. */
+export const isBuilt = async (program: GoProgram): Promise<boolean> => isCached(await entryOf(program));
 
 /**
  * Builds the programs unless the cache has them; returns the entry's directory, which contains them.
  * @throws Refusal without a usable `go`, or with the end of the compiler's output
  */
 export async function goProgram(program: GoProgram, progress: Progress): Promise<string> {
-  const { name, version, packages, tags = [], ldflags = [], directory: target = ".", links } = program;
-  const files = await moduleFiles(program.module);
-  // No cgo: the programs run on nodes whose C library is not the build machine's, and no C compiler is needed.
-  // No DWARF: the linker drops it anyway, and the build is a sixth faster without it.
-  const flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"];
-  if (tags.length) flags.push(`-tags=${tags.join(",")}`);
-  flags.push(`-ldflags=${["-s", "-w", ...ldflags].join(" ")}`);
+  const { name, version, packages, directory: target = ".", links } = program;
+  const entry = await entryOf(program);
   return await cached(
     {
-      name: `${name}-${version}`,
-      inputs: { files, packages, flags, target, links },
+      ...entry,
       space: 4e9,
       make: async (directory) => {
         const go = await goCommand();
@@ -53,8 +52,9 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
           );
         const lines: string[] = [];
         const { code } = await whileWaiting(15, report, () =>
-          run(go, ["build", "-v", ...flags, "-o", `${join(directory, target)}/`, ...packages], {
+          run(go, ["build", "-v", ...entry.inputs.flags, "-o", `${join(directory, target)}/`, ...packages], {
             cwd: program.module,
+            inBackground: program.inBackground ?? false,
             // The build must not depend on the user's own flags (an empty GOFLAGS would mean those of go env -w) or
             // workspace. A toolchain newer than the installed one is downloaded as a module, too.
             env: {
@@ -86,6 +86,18 @@ export async function goProgram(program: GoProgram, progress: Progress): Promise
     },
     progress,
   );
+}
+
+/** Its place in the cache, and all that decides what is built. */
+async function entryOf({ name, version, module, packages, ...rest }: GoProgram) {
+  const { tags = [], ldflags = [], directory: target = ".", links } = rest;
+  // No cgo: the programs run on nodes whose C library is not the build machine's, and no C compiler is needed.
+  // No DWARF: the linker drops it anyway, and the build is a sixth faster without it.
+  const flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"];
+  if (tags.length) flags.push(`-tags=${tags.join(",")}`);
+  flags.push(`-ldflags=${["-s", "-w", ...ldflags].join(" ")}`);
+  const files = await moduleFiles(module);
+  return { name: `${name}-${version}`, inputs: { files, packages, flags, target, links } };
 }
 
 /** Names and contents of the files that decide the build, in a fixed order. */

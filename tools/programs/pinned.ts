@@ -1,18 +1,48 @@
 /**
- * Every program that is not an npm package, with its pinned version and where it comes from. Go modules are pinned by the
- * go.mod and go.sum files beside this file, Debian packages by their suite.
+ * Every program that is not an npm package, with its pinned version and where it comes from. Releases are pinned by the
+ * digests that their projects published, Go modules by the go.mod and go.sum files beside this file, Debian packages by
+ * their suite. A program without a digest here, such as containerd 2.4, is always built.
  */
 import { join } from "node:path";
 import type { ContainerdVersion } from "../../runtime/containerd-versions.ts";
 import { packageRoot } from "../files/project.ts";
 import type { Progress } from "../process/progress.ts";
 import { debianFiles, debianTree } from "./debian.ts";
-import { type GoProgram, goProgram } from "./go.ts";
+import { type GoProgram, goProgram, isBuilt } from "./go.ts";
+import { type Release, releasedOr } from "./released.ts";
 
 /** The folder of one of the Go modules beside this file. */
 export const moduleDirectory = (name: string): string => join(packageRoot, "tools", "programs", "modules", name);
 
 const kubernetesVersion = "1.36.3";
+/** The one that Kubernetes' module is built with. */
+const etcdVersion = "3.6.8";
+
+/** Digests: dl.k8s.io has one beside each program, as `kubelet.sha256`; etcd's are in its release's SHA256SUMS. */
+export const kubernetesRelease: Release = {
+  name: "kubernetes",
+  version: kubernetesVersion,
+  programs: ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"],
+  files: [
+    ...Object.entries({
+      "kube-apiserver": "1f217d397234a6d065da663c6e086fdb02c0f0de97a0758ff3e6f3956f4ef8ab",
+      "kube-controller-manager": "7edfe976d5a06c7a702d653e914095f4a732a04bb2139115b6a6eba6a9b781c7",
+      "kube-scheduler": "b8955d4518c902110b50a825364339b1fb673822518ce0ba081a69ed634f8eee",
+      kubectl: "ebbd080e7c2e275093b55915722043257eb24004363e20acb3c4d71919f88336",
+      kubelet: "46707a53209f826ad0f0d62371ac69cd00e78fd9a8176cf5f6f87f18f7f8b718",
+    }).map(([program, sha256]) => ({
+      url: `https://dl.k8s.io/v${kubernetesVersion}/bin/linux/amd64/${program}`,
+      sha256,
+      to: program,
+    })),
+    {
+      url: `https://github.com/etcd-io/etcd/releases/download/v${etcdVersion}/etcd-v${etcdVersion}-linux-amd64.tar.gz`,
+      sha256: "cf9cfe91a4856cb90eed9c99e6aee4b708db2c7888b88a6f116281f04b0ea693",
+      to: ".",
+      members: [`etcd-v${etcdVersion}-linux-amd64/etcd`],
+    },
+  ],
+};
 
 const kubernetes: GoProgram = {
   name: "kubernetes",
@@ -28,13 +58,16 @@ const kubernetes: GoProgram = {
   ]),
   links: {
     target: "kubernetes",
-    names: ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
+    names: kubernetesRelease.programs,
   },
   duration: "about 5 minutes on two cores the first time",
 };
 
-/** The directory of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet and kubectl. */
-export const kubernetesPrograms = (progress: Progress) => goProgram(kubernetes, progress);
+/** The directory of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and kubectl. */
+export const kubernetesPrograms = (progress: Progress) => releasedOrBuilt(kubernetesRelease, kubernetes, progress);
+
+const releasedOrBuilt = (release: Release | undefined, program: GoProgram, progress: Progress) =>
+  releasedOr(release, { isThere: () => isBuilt(program), make: () => goProgram(program, progress) }, progress);
 
 const pause: GoProgram = { name: "pause", version: "1", module: moduleDirectory("pause"), packages: ["."] };
 
@@ -44,11 +77,18 @@ export const pauseProgram = async (progress: Progress) => join(await goProgram(p
 /** By minor version. 1.7 does not build from its published module alone, so it comes from Debian. */
 const containerds: Record<ContainerdVersion, (progress: Progress) => Promise<string>> = {
   "1.7": (progress) => debianFiles({ name: "containerd-1.7", suite: "trixie", packages: ["containerd"] }, progress),
-  "2.0": (progress) => containerdModule("2.0.7", progress),
-  "2.1": (progress) => containerdModule("2.1.9", progress),
-  "2.2": (progress) => containerdModule("2.2.9", progress),
-  "2.3": (progress) => containerdModule("2.3.3", progress),
-  "2.4": (progress) => containerdModule("2.4.2", progress),
+  "2.0": (progress) => containerd("2.0.7", progress),
+  "2.1": (progress) => containerd("2.1.9", progress),
+  "2.2": (progress) => containerd("2.2.9", progress),
+  "2.3": (progress) => containerd("2.3.3", progress),
+  "2.4": (progress) => containerd("2.4.2", progress),
+};
+
+/** By version, the SHA-256 that is beside containerd-VERSION-linux-amd64.tar.gz in its release, as .sha256sum. */
+export const containerdDigests: Record<string, string> = {
+  "2.0.7": "6dc663cd245d19c3e68260ca86247469563a31decac925087b62a2a819dfcbee",
+  "2.1.9": "0083d2a4c2e77eeb20e55b6d955822fb957ff386c0c23959c8b27f598317586c",
+  "2.3.3": "ebf6e710056312628eaf6fb4a1c32f0a4ae5f812568321be4029389d66fc7c7c",
 };
 
 /** A tree to overlay on a node's: usr/bin/{containerd,containerd-shim-runc-v2,ctr} and perhaps more. */
@@ -59,15 +99,35 @@ export const containerdTree = (version: ContainerdVersion, progress: Progress): 
 export const containerdPrograms = async (version: ContainerdVersion, progress: Progress): Promise<string> =>
   join(await containerdTree(version, progress), "usr/bin");
 
-const containerdModule = (version: string, progress: Progress) =>
-  goProgram(
+const containerdNames = ["containerd", "containerd-shim-runc-v2", "ctr"];
+
+export function containerdRelease(version: string): Release | undefined {
+  const sha256 = containerdDigests[version];
+  if (sha256 === undefined) return undefined;
+  const place = `https://github.com/containerd/containerd/releases/download/v${version}`;
+  return {
+    name: "containerd",
+    version,
+    programs: containerdNames.map((program) => `usr/bin/${program}`),
+    files: [
+      {
+        url: `${place}/containerd-${version}-linux-amd64.tar.gz`,
+        sha256,
+        to: "usr/bin",
+        members: containerdNames.map((program) => `bin/${program}`),
+      },
+    ],
+  };
+}
+
+const containerd = (version: string, progress: Progress) =>
+  releasedOrBuilt(
+    containerdRelease(version),
     {
       name: "containerd",
       version,
       module: moduleDirectory(`containerd-${version}`),
-      packages: ["containerd", "containerd-shim-runc-v2", "ctr"].map(
-        (program) => `github.com/containerd/containerd/v2/cmd/${program}`,
-      ),
+      packages: containerdNames.map((program) => `github.com/containerd/containerd/v2/cmd/${program}`),
       tags: ["urfave_cli_no_docs", "no_btrfs", "no_devmapper", "no_zfs", "no_aufs", "no_gateway", "no_tracing"],
       ldflags: [
         `-X github.com/containerd/containerd/v2/version.Version=v${version}`,

@@ -16,11 +16,18 @@ export interface KubernetesObject {
   [field: string]: unknown;
 }
 
+export interface Registered {
+  objects: KubernetesObject[];
+  /** The stack's outputs of these names. */
+  referenceValues: object;
+  cdhImage: string;
+}
+
 /**
  * What the components register for the stack in its cluster, without engine, state or cluster: Pulumi's mocks answer in the
  * engine's place. Takes the process's Pulumi runtime, so that it can be called once.
  */
-export async function objectsOf(stack: StackConfiguration): Promise<KubernetesObject[]> {
+export async function registeredBy(stack: StackConfiguration): Promise<Registered> {
   const objects: KubernetesObject[] = [];
   await pulumi.runtime.setMocks(
     {
@@ -37,10 +44,15 @@ export async function objectsOf(stack: StackConfiguration): Promise<KubernetesOb
   );
   const { reference } = stack.image;
   if (reference === undefined) throw new Error("the rules let no image without a reference through");
-  stackRuntime(stack, { providers: [new Provider("kubernetes", { kubeconfig: "" })], manifests: "" }, reference);
+  const nowhere = new Provider("kubernetes", { kubeconfig: "" });
+  const runtime = stackRuntime(stack, { providers: [nowhere], manifestsOnly: true }, reference);
+  const [referenceValues, cdhImage] = await Promise.all([settled(runtime.referenceValues), settled(runtime.cdhImage)]);
   await pulumi.runtime.disconnect();
-  return objects.sort((a, b) => rank(a) - rank(b) || (idOf(a) < idOf(b) ? -1 : 1));
+  objects.sort((a, b) => rank(a) - rank(b) || (idOf(a) < idOf(b) ? -1 : 1));
+  return { objects, referenceValues, cdhImage };
 }
+
+const settled = <T>(output: pulumi.Output<T>): Promise<T> => new Promise((resolve) => void output.apply(resolve));
 
 /** What tells it from any other: kind, namespace if it has one, and name. */
 export const idOf = ({ kind, metadata: { namespace, name } }: KubernetesObject): string =>
@@ -64,10 +76,23 @@ function withoutPulumi(inputs: KubernetesObject): KubernetesObject {
     ...inputs,
     metadata: {
       ...metadata,
-      annotations: { ...Object.fromEntries(kept), [syncWave]: `${wave(inputs.kind)}` },
+      annotations: {
+        ...Object.fromEntries(kept),
+        [syncWave]: `${wave(inputs.kind)}`,
+        ...(mayMove(inputs) && replacedWhole),
+      },
     },
   };
 }
+
+/** A class of the user's own name, which an upgrade moves to another handler. The handler's own class never does. */
+const mayMove = ({ kind, handler, metadata }: KubernetesObject) => kind === "RuntimeClass" && handler !== metadata.name;
+
+/** Kubernetes changes no class's handler: Argo CD and Flux, which read these, delete the class and make it anew. */
+const replacedWhole = {
+  "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
+  "kustomize.toolkit.fluxcd.io/force": "enabled",
+};
 
 /** Read by Argo CD, which applies a wave after the one before is healthy. */
 const syncWave = "argocd.argoproj.io/sync-wave";

@@ -1,13 +1,14 @@
 import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { parse, parseDocument, stringify } from "yaml";
+import { join } from "node:path";
+import { parse, stringify } from "yaml";
 import { z } from "zod";
-import { readConfiguration, type StackConfiguration } from "../../components/config/read.ts";
-import { groupOfInstaller, specKey } from "../../runtime/names.ts";
+import type { StackConfiguration } from "../../components/config/read.ts";
+import { groupOfInstaller, specKey, unresolvedHandler } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { replaceFile } from "../files/replace.ts";
-import { idOf, type KubernetesObject, objectsOf } from "./objects.ts";
+import { configurationOf, readStackFile } from "../files/stack-file.ts";
+import { idOf, type KubernetesObject, registeredBy } from "./objects.ts";
 
 export interface RenderOptions {
   /** The stack's file. */
@@ -28,18 +29,30 @@ export interface RenderOptions {
 export async function render({ stack, output, dropClass }: RenderOptions): Promise<string[]> {
   const configuration = await readStack(stack);
   const before = await readDirectory(output);
-  const objects = await objectsOf(configuration);
+  const { objects, referenceValues, cdhImage } = await registeredBy(configuration);
   refuseLostGroups(configuration, before, stack);
   const kept = classesToKeep(objects, before, dropClass);
   const files = new Map([...objects, ...kept].map((object) => [fileOf(object), text(object)]));
-  files.set(kustomization, stringify({ ...header, resources: [...files.keys()] }));
+  const list = stringify({ ...header, resources: [...files.keys()] });
+  // What a stack has as outputs: for people and verifiers, and so not in the list of what is applied.
+  files.set(referenceValuesFile, `${JSON.stringify(referenceValues, undefined, 2)}\n`);
+  if (cdhImage !== "") files.set(cdhImageFile, cdhImage.endsWith("\n") ? cdhImage : `${cdhImage}\n`);
+  files.set(kustomization, list);
 
-  const gone = [...before.keys()].filter((file) => !files.has(file));
+  const leftBefore = existsSync(join(output, cdhImageFile)) ? [...before.keys(), cdhImageFile] : [...before.keys()];
+  const gone = leftBefore.filter((file) => !files.has(file));
   // The list last: until it is there, everything that the old one lists is there, too.
   for (const [file, content] of files) await replaceFile(join(output, file), content);
   for (const file of gone) await rm(join(output, file), { force: true });
   return [
-    `${output}: ${files.size - 1} objects, to be applied by kubectl apply -k ${output}, Argo CD or Flux.`,
+    `${output}: ${objects.length + kept.length} objects, to be applied by kubectl apply -k ${output}, Argo CD or Flux.`,
+    `${output}/${referenceValuesFile}: what verifiers will see, by handler.`,
+    ...(cdhImage === "" ? [] : [`${output}/${cdhImageFile}: for the "cdh.toml" of guests that pull images.`]),
+    ...moved(objects, before).map((object) => {
+      const { name } = object.metadata;
+      const file = join(output, fileOf(object));
+      return `Moved: RuntimeClass ${name}, to the handler ${object.handler}. Kubernetes changes no class's handler: Argo CD and Flux make the class anew, as its annotations say; with kubectl, run this before apply -k: kubectl replace --force -f ${file}`;
+    }),
     ...gone.map((file) => `Removed: ${file}.`),
     ...kept.map(
       ({ metadata: { name } }) =>
@@ -49,6 +62,10 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
 }
 
 const kustomization = "kustomization.yaml";
+/** As the stack's output `referenceValues`. */
+const referenceValuesFile = "reference-values.json";
+/** As the stack's output `cdhImage`; not there without `registry.guest`. */
+const cdhImageFile = "cdh-image.toml";
 const header = {
   apiVersion: "kustomize.config.k8s.io/v1beta1",
   kind: "Kustomization",
@@ -59,42 +76,49 @@ const header = {
 const fileOf = (object: KubernetesObject): string => `${idOf(object).toLowerCase().replaceAll(" ", "-")}.yaml`;
 const text = (object: KubernetesObject): string => stringify(object, { lineWidth: 0 });
 
-/** The stack's configuration as for a cluster of kind yaml: where the cluster is, is not the file's business here. */
 async function readStack(file: string): Promise<StackConfiguration> {
-  const content = await readFile(file, "utf8").catch((error: Error) => {
-    throw new Refusal("no-stack", `The stack's file ${file} cannot be read: ${error.message}.`);
-  });
-  const document = parseDocument(content);
-  const [mistake] = document.errors;
-  if (mistake) throw new Refusal("no-yaml", `${file} is no YAML: ${mistake.message.split("\n")[0]}`);
-  const config: unknown = document.toJS()?.config;
-  if (typeof config !== "object" || config === null)
-    throw new Refusal("no-config", `${file} has no "config": expected a stack's file, such as Pulumi.prod.yaml.`);
-  const prefix = "contrast-runtime:";
-  const entries = Object.entries(config)
-    .filter(([key]) => key.startsWith(prefix) && key !== `${prefix}cluster`)
-    .map(([key, value]) => [key.slice(prefix.length), typeof value === "string" ? value : JSON.stringify(value)]);
-  const sealed = entries.flatMap(([key = "", value]) => (value?.includes('{"secure":') ? [key] : []));
+  const config = await readStackFile(file);
+  // How the cluster is reached goes into no manifest.
+  const sealed = Object.entries(config)
+    .filter(([key, value]) => key !== "cluster" && JSON.stringify(value).includes('{"secure":'))
+    .map(([key]) => key);
   if (sealed.length > 0)
     throw new Refusal(
       "secrets",
-      `${file} has secrets below ${sealed.join(" and ")}, which would be written in plain text. Manifests are for stacks without: nodes that exist and log in to the registry by themselves.`,
+      `${file} has secrets below ${sealed.join(" and ")}, which would be written in plain text. ${withoutSecrets}`,
     );
-  return await readConfiguration({
-    stack: basename(file).replace(/^Pulumi\.|\.yaml$/g, ""),
-    // What Pulumi.yaml says for every stack.
-    entries: {
-      installerImage: "local",
-      registry: "{}",
-      ...Object.fromEntries(entries),
-      cluster: JSON.stringify({ kind: "yaml", directory: "rendered" }),
-    },
-    secretKeys: [],
-    readText: (path) => readFile(path, "utf8"),
-    imageDigest: () => {
-      throw new Error("no image of this machine is asked for");
-    },
-  });
+  refuseOtherClusters(file, rawStack.parse(config));
+  return await configurationOf(file, config, { plainSecretAdvice: `Manifests hold none. ${withoutSecrets}` });
+}
+
+const withoutSecrets =
+  "Take it out of the stack's file, and let nodes log in to the registry by themselves (their containerd's or the kubelet's credentials), or pull from a registry that asks for no login (registry.prefix).";
+
+/** As far as it decides whether manifests can say it; whether the rest is right, is the configuration's own check. */
+const rawStack = z.object({
+  cluster: z.looseObject({ kind: z.string().optional() }).optional().catch(undefined),
+  groups: z.record(z.string(), z.looseObject({ nodes: z.looseObject({}).optional().catch(undefined) })).catch({}),
+});
+
+/** Clusters and nodes that Pulumi makes, looks up or prepares: objects do nothing of it. In the words of the user's own file. */
+function refuseOtherClusters(file: string, { cluster, groups }: z.output<typeof rawStack>): void {
+  if (cluster?.kind === "local")
+    throw new Refusal(
+      "local",
+      `${file}: cluster.kind: "local" is a cluster on this machine, with an image that was built here. Manifests are for clusters that exist: expected "kubeconfig" or "aks", and an installerImage by digest.`,
+    );
+  for (const [name, { nodes }] of Object.entries(groups)) {
+    if (nodes?.hosts !== undefined)
+      throw new Refusal(
+        "hosts",
+        `groups.${name}.nodes.hosts: are reached by SSH, which no manifest does. Prepare the hosts by other means, and say which nodes they are with selector or names.`,
+      );
+    if (nodes?.pool !== undefined)
+      throw new Refusal(
+        "pool",
+        `groups.${name}.nodes.pool: is made or looked up in Azure, which no manifest does. Make the pool by other means, and say which nodes it has with selector, such as selector: { kubernetes.azure.com/agentpool: POOL }.`,
+      );
+  }
 }
 
 /** What an earlier rendering left, by file. */
@@ -134,13 +158,14 @@ const kubernetesObject = z.looseObject({
 
 /** A group's installers take its runtimes off the nodes; without them, nothing does. */
 function refuseLostGroups({ groups }: StackConfiguration, before: Map<string, KubernetesObject>, stack: string): void {
-  const names = groups.map(({ name }) => name);
+  // What a renamed group had, its new name's installers take over.
+  const names = groups.flatMap(({ name, formerly }) => [name, formerly]);
   for (const { kind, metadata } of before.values()) {
     const group = kind === "DaemonSet" ? groupOfInstaller(metadata.name) : undefined;
     if (group === undefined || names.includes(group) || hasNoRuntimes(group, before)) continue;
     throw new Refusal(
       "group-lost",
-      `${stack} no longer has the group ${group}, and what is rendered has runtimes for it, which would stay on the nodes. First give the group runtimes: [], render, apply it and wait until contrast-runtime status --group ${group} says ready; then remove the group.`,
+      `${stack} no longer has the group ${group}, and what is rendered has runtimes for it, which would stay on the nodes. First give the group runtimes: [], render, apply it and wait until contrast-runtime status --group ${group} says ready; then remove the group. If it has another name now, give that group formerly: ${group}.`,
     );
   }
 }
@@ -155,6 +180,13 @@ const hasNoRuntimes = (group: string, objects: Map<string, KubernetesObject>): b
 const specFile = z.looseObject({ kind: z.literal("ConfigMap"), data: z.record(z.string(), z.string()) });
 const emptySpec = z.looseObject({ group: z.string(), runtimes: z.array(z.unknown()).length(0) });
 
+/** Classes that led to another handler before. */
+const moved = (objects: KubernetesObject[], before: Map<string, KubernetesObject>): KubernetesObject[] =>
+  objects.filter((object) => {
+    const was = before.get(fileOf(object));
+    return object.kind === "RuntimeClass" && was !== undefined && was.handler !== object.handler;
+  });
+
 function classesToKeep(
   objects: KubernetesObject[],
   before: Map<string, KubernetesObject>,
@@ -162,7 +194,10 @@ function classesToKeep(
 ): KubernetesObject[] {
   const isClass = ({ kind }: KubernetesObject) => kind === "RuntimeClass";
   const wanted = new Set(objects.filter(isClass).map(({ metadata }) => metadata.name));
-  const left = [...before.values()].filter((object) => isClass(object) && !wanted.has(object.metadata.name));
+  // No pod keeps a name that is resolved at admission, and without its policy such a class only makes pods that never start.
+  const left = [...before.values()].filter(
+    (object) => isClass(object) && object.handler !== unresolvedHandler && !wanted.has(object.metadata.name),
+  );
   for (const name of dropped) {
     if (left.some(({ metadata }) => metadata.name === name)) continue;
     throw new Refusal(

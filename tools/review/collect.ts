@@ -1,15 +1,14 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { collectBundles } from "../../review/collect/bundles.ts";
 import { count } from "../../review/text.ts";
-import { loadKubeConfig } from "../fleet/client.ts";
+import { collectBundles } from "../fleet/bundles.ts";
+import { connect } from "../fleet/client.ts";
 import { exitCodes } from "../process/exit-codes.ts";
 
 /** Fetches the nodes' bundles; returns the exit code. */
 export async function collect(output: string, namespace: string): Promise<number> {
   let [taken, missed] = [0, 0];
-  const kubeconfig = await loadKubeConfig(process.env);
-  await collectBundles(kubeconfig, namespace, async ({ group, node, bundle, problem }) => {
+  await collectBundles(await connect(process.env), namespace, async ({ group, node, bundle, problem }) => {
     if (bundle === undefined) {
       missed += 1;
       console.error(`No bundle of node ${node} (group ${group}): ${problem}`);

@@ -19,6 +19,9 @@ export interface ProcessOptions {
   onLine: (line: string) => void;
 }
 
+/** The official plugin reads lines of at most 64 KiB, and of a longer one never sees the end. */
+const longestLine = 64 << 10;
+
 const running = new Set<ChildProcess>();
 
 /**
@@ -35,13 +38,18 @@ export async function runProcess([program = "", ...args]: string[], options: Pro
   const child = spawn(program, args, { cwd: dir, env: { ...process.env, ...environment } });
   running.add(child);
   const everything: Buffer[] = [];
+  let tooLong = 0;
   const collect = (stream: Readable, name: "stdout" | "stderr") => {
     const chunks: Buffer[] = [];
     stream.on("data", (chunk: Buffer) => {
       chunks.push(chunk);
       everything.push(chunk);
     });
-    if (logging === name || logging === "stdoutAndStderr") createInterface({ input: stream }).on("line", onLine);
+    if (logging === name || logging === "stdoutAndStderr")
+      createInterface({ input: stream }).on("line", (line) => {
+        if (line.length >= longestLine) tooLong = line.length;
+        onLine(line);
+      });
     return () => Buffer.concat(chunks).toString().replace(/\n$/, "");
   };
   const stdout = collect(child.stdout, "stdout");
@@ -55,6 +63,8 @@ export async function runProcess([program = "", ...args]: string[], options: Pro
     );
   });
   running.delete(child);
+  if (tooLong > 0)
+    throw new Error(`a line of ${tooLong} characters, of which the official plugin waits for the end for ever`);
   if (failure === undefined) return { stdout: stdout(), stderr: stderr() };
   throw new Error(`${failure}: running ${JSON.stringify(command)}:\n${Buffer.concat(everything)}`);
 }

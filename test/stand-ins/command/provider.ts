@@ -90,7 +90,15 @@ const parse = (type: string, inputs: Properties): Inputs => schemas[type]?.parse
 
 function failures(schema: z.ZodType, news: Properties): Failure[] {
   const issues = schema.safeParse(revealed(news)).error?.issues ?? [];
-  return issues.map(({ path, message }) => ({ property: path.join("."), reason: message }));
+  return issues.map(({ path, message, ...issue }) => ({
+    property: path.join("."),
+    reason: issue.code === "invalid_type" ? `must be a '${issue.expected}'; got '${goType(news, path)}'` : message,
+  }));
+}
+
+function goType(news: Properties, path: PropertyKey[]): string {
+  const value = path.reduce<unknown>((part, key) => Object(part)[key], revealed(news));
+  return typeof value === "number" ? "float64" : value === undefined ? "nil" : typeof value;
 }
 
 const withSecretConnection = (inputs: Properties): Properties => ({

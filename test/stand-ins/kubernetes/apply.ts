@@ -25,40 +25,49 @@ export async function applyObject(
     return await cluster.patch(target, name, "application/merge-patch+json", mergePatch(oldInputs, inputs), query);
   const apply = (forced: boolean) =>
     cluster.patch(target, name, "application/apply-patch+yaml", inputs, { ...query, force: `${forced}` });
-  if (!dryRun) await adoptOwnFields(cluster, target, name, manager);
+  const neverApplied = await adoptFields(cluster, target, name, manager, dryRun);
   try {
-    return await apply(force);
+    // A dry run cannot adopt what a plain create recorded, so that it says nothing of others' fields either.
+    return await apply(force || (dryRun && neverApplied));
   } catch (error) {
     if (!(error instanceof ApiError) || error.code !== 409) throw error;
-    // A dry run conflicts with the fields of our own plain create, which a real apply adopts first.
-    const others = [...error.message.matchAll(/conflicts? with "([^"]+)"/g)].filter(([, other]) => other !== manager);
-    if (dryRun && others.length === 0) return await apply(true);
     throw new Error(
-      `Server-Side Apply field conflict detected. Set the "pulumi.com/patchForce" annotation to take the fields over: the resource managed by field manager "${manager}" had an apply conflict: ${error.message}`,
+      `Server-Side Apply field conflict detected: the resource managed by field manager "${manager}" had an apply conflict: ${error.message}`,
     );
   }
 }
 
+/** The manager of every plain create; an apply has one with a random ending. */
+export const creator = "pulumi-kubernetes";
+
 /**
- * A plain create records its fields as an update by this manager, and an apply by the same manager would not remove any of
- * those. So they are turned into the manager's applied fields first.
+ * Fields that a plain create recorded, and those of every manager whose name begins with "kubectl", become the manager's
+ * own: what kubectl changed is overruled without a word.
+ *
+ * @returns whether the object was never applied, but is as it was created
  */
-async function adoptOwnFields(cluster: Cluster, target: Target, name: string, manager: string): Promise<void> {
+async function adoptFields(
+  cluster: Cluster,
+  target: Target,
+  name: string,
+  manager: string,
+  dryRun: boolean,
+): Promise<boolean> {
   const { metadata } = await cluster.get(target, name);
   const fields = isObject(metadata) && Array.isArray(metadata.managedFields) ? metadata.managedFields : [];
-  const isOwnUpdate = (entry: Value) =>
-    isObject(entry) && entry.manager === manager && entry.operation === "Update" && !entry.subresource;
-  if (!isObject(metadata) || !fields.some(isOwnUpdate)) return;
-  const hasApplied = fields.some(
-    (entry) => isObject(entry) && entry.manager === manager && entry.operation === "Apply",
-  );
-  const adopted = hasApplied
-    ? fields.filter((entry) => !isOwnUpdate(entry))
-    : fields.map((entry) => (isOwnUpdate(entry) ? { ...(entry as Properties), operation: "Apply" } : entry));
+  const isAdopted = (entry: Value): entry is Properties =>
+    isObject(entry) && !entry.subresource && (entry.manager === creator || `${entry.manager}`.startsWith("kubectl"));
+  const isOwn = (entry: Value) => isObject(entry) && entry.manager === manager && entry.operation === "Apply";
+  const neverApplied = !fields.some(isOwn);
+  if (dryRun || !isObject(metadata) || !fields.some(isAdopted)) return neverApplied;
+  const adopted = fields.filter((entry) => !isAdopted(entry));
+  const [first] = fields.filter(isAdopted);
+  if (neverApplied && first) adopted.push({ ...first, manager, operation: "Apply" });
   await cluster.patch(target, name, "application/json-patch+json", [
     { op: "test", path: "/metadata/resourceVersion", value: metadata.resourceVersion ?? null },
     { op: "replace", path: "/metadata/managedFields", value: adopted },
   ]);
+  return neverApplied;
 }
 
 /** RFC 7386: what must be merged into the old value to get the new one. */

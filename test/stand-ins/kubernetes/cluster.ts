@@ -65,7 +65,7 @@ export class Cluster {
     const current = config.getContextObject(config.getCurrentContext());
     if (cluster && current) config.contexts = [{ ...current, cluster }];
     const connected = new Cluster(config);
-    await connected.request("GET", "/version", { timeoutMs: 5000 });
+    await connected.request("GET", "/version");
     return connected;
   }
 
@@ -195,12 +195,12 @@ export class Cluster {
   private async request(
     method: string,
     path: string,
-    options: { body?: unknown; query?: Record<string, string>; contentType?: string; timeoutMs?: number } = {},
+    options: { body?: unknown; query?: Record<string, string>; contentType?: string } = {},
   ): Promise<Properties> {
-    const { body, query = {}, contentType = "application/json", timeoutMs = 60_000 } = options;
+    const { body, query = {}, contentType = "application/json" } = options;
     const parameters = new URLSearchParams(query).toString();
     const call = await this.open(method, parameters ? `${path}?${parameters}` : path, {
-      timeout: timeoutMs,
+      timeout: 60_000,
       headers: body === undefined ? {} : { "content-type": contentType },
     });
     return await new Promise((resolve, reject) => {

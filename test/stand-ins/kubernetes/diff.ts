@@ -67,6 +67,12 @@ const pod = [
   "volumes",
   ...containers,
 ];
+/** Kinds of storage; what else a volume says changes in place. */
+const volumeSources = [
+  ...["awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "fc", "flexVolume", "flocker"],
+  ...["gcePersistentDisk", "glusterfs", "hostPath", "iscsi", "local", "nfs", "photonPersistentDisk", "portworxVolume"],
+  ...["quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume"],
+];
 const inSpec = (fields: string[]) => fields.map((field) => `spec.${field}`);
 
 /**
@@ -84,9 +90,11 @@ const replacing: Record<string, string[]> = {
     "volumeClaimTemplates",
   ]),
   "batch/v1 Job": inSpec(["completions", "parallelism", "selector", "template"]),
+  "policy/v1beta1 PodDisruptionBudget": ["spec"],
   "rbac.authorization.k8s.io/v1 ClusterRoleBinding": ["roleRef"],
   "rbac.authorization.k8s.io/v1 RoleBinding": ["roleRef"],
   "storage.k8s.io/v1 StorageClass": ["parameters", "provisioner"],
+  "v1 PersistentVolume": inSpec(volumeSources),
   "v1 PersistentVolumeClaim": inSpec(["accessModes", "selector", "storageClassName", "volumeName"]),
   "v1 Pod": inSpec(pod),
   "v1 ResourceQuota": ["spec.scopes"],
@@ -122,7 +130,8 @@ function replacingPaths(inputs: Properties, { mutableSecrets, mutableConfigMaps 
   const kind = `${apiVersionOf(inputs)} ${kindOf(inputs)}`;
   const always = replacing[kind] ?? [];
   const isImmutable = inputs.immutable === true;
-  if (kind === "v1 Secret" && (!mutableSecrets || isImmutable)) return [...always, "data", "stringData"];
+  if (kind === "v1 Secret" && mutableSecrets && !isImmutable) return [];
+  if (kind === "v1 Secret") return [...always, "data", "stringData"];
   if (kind === "v1 ConfigMap" && (!mutableConfigMaps || isImmutable)) return [...always, "data", "binaryData"];
   return always;
 }

@@ -1,8 +1,9 @@
 /** Kubernetes objects through the API server; without a server, previews and rendered manifests. */
 import { randomBytes } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { type Checked, type Log, NotReady, type Provider } from "../plugin.ts";
 import { containsSecret, containsUnknown, markSecrets, type Properties, revealed } from "../values.ts";
-import { applyObject } from "./apply.ts";
+import { applyObject, creator } from "./apply.ts";
 import { isAwaited, isDeletionAwaited, readiness, timeoutMs } from "./await.ts";
 import { ApiError, Cluster, NoSuchKind, type Target } from "./cluster.ts";
 import { diffObjects } from "./diff.ts";
@@ -86,7 +87,7 @@ export class KubernetesProvider implements Provider {
           inputs,
           this.query(inputs, manager),
         )
-      : cluster.create(targetOf(inputs), inputs, { fieldManager: manager })
+      : retried(() => cluster.create(targetOf(inputs), inputs, { fieldManager: creator }))
     ).catch((error: Error) => {
       const advice = error instanceof NoSuchKind ? ". Verify that any required CRDs have been created" : "";
       throw new Error(
@@ -133,12 +134,12 @@ export class KubernetesProvider implements Provider {
       await this.render(inputs, marked, log);
       return checkpoint(marked, { ...oldLive, ...inputs }, manager);
     }
-    const updated = await applyObject(
-      this.reachable(),
-      targetOf(inputs),
-      inputs,
-      oldInputs,
-      this.applyOptions(inputs, manager),
+    const options = this.applyOptions(inputs, manager);
+    const updated = await applyObject(this.reachable(), targetOf(inputs), inputs, oldInputs, options).catch(
+      // The engine keeps the new inputs, so that its next preview shows an update without a difference.
+      ({ message }: Error) => {
+        throw new NotReady(message, idOf(oldLive), checkpoint(marked, oldLive, manager), marked);
+      },
     );
     return checkpoint(marked, await this.untilReady(updated, inputs, marked, manager, timeout, log), manager);
   }
@@ -172,7 +173,7 @@ export class KubernetesProvider implements Provider {
     if (!this.cluster || !this.settings.serverSideApply || containsUnknown(inputs)) return undefined;
     const manager = this.fieldManager(inputs, undefined);
     try {
-      const query = { fieldManager: manager, dryRun: "All" };
+      const query = { fieldManager: creator, dryRun: "All" };
       const { status: _, ...live } = await this.cluster.create(targetOf(inputs), inputs, query);
       return checkpoint(marked, live, manager);
     } catch (error) {
@@ -234,7 +235,7 @@ export class KubernetesProvider implements Provider {
     if (isReady && failure === undefined) return live;
     const state = readiness(live);
     const last = state.ready ? "" : `: ${state.reason}`;
-    const reason = failure ?? `'${name}' timed out waiting to be Ready after ${limit / 1000} seconds${last}`;
+    const reason = failure ?? `'${name}' timed out waiting to be Ready${last}`;
     throw new NotReady(
       `resource ${idOf(live)} was successfully created, but the Kubernetes API server reported that it failed to fully initialize or become live: ${reason}`,
       idOf(live),
@@ -271,6 +272,17 @@ export class KubernetesProvider implements Provider {
 
   private query(inputs: Properties, manager: string): Record<string, string> {
     return { fieldManager: manager, force: `${this.applyOptions(inputs, manager).force}` };
+  }
+}
+
+/** As often as the official plugin tries while the object's namespace is still to come. */
+async function retried<T>(action: () => Promise<T>, attempts = 5): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (attempts === 1 || !(error instanceof ApiError && error.code === 404)) throw error;
+    await delay(1_000);
+    return await retried(action, attempts - 1);
   }
 }
 

@@ -234,7 +234,10 @@ describe("an Input that is known later", () => {
   });
 
   test("gives the same as a plain value", async () => {
-    const plain = { nodeNames: ["b", "a"], stallTimeout: 5, tolerations: [{ key: "x" }], priorityClass: "high" };
+    const plain = {
+      ...{ nodeNames: ["b", "a"], stallTimeout: 5, tolerations: [{ key: "x" }], priorityClass: "high" },
+      installerPod: { labels: { team: "platform" }, limits: { cpu: "1" } },
+    };
     const made = (args: object) => record(() => new NodeInstaller("x", { ...installer, ...args }));
     const known = await made(plain);
     expect(await made(Object.fromEntries(Object.entries(plain).map(([key, value]) => [key, later(value)])))).toEqual(

@@ -3,42 +3,9 @@ import { beforeAll, describe, expect, test, vi } from "vitest";
 import { AksCocoNodePool } from "../../../components/aks-coco-node-pool.ts";
 import { ContrastRuntime, type NodeGroupArgs } from "../../../components/contrast-runtime.ts";
 import { deriveRuntime } from "../../../measure/runtime.ts";
-import type { PlatformName } from "../../../runtime/spec.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
 import { fixtureAdvisories, fixtureHandler, fixtureManifest } from "../runtime/fixtures.ts";
-
-const image = `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`;
-
-const group = (platform: PlatformName, fixture: string, changes: Partial<NodeGroupArgs> = {}): NodeGroupArgs => ({
-  group: "workers",
-  distribution: { name: "containerd" },
-  runtimes: [
-    { platform, manifest: fixtureManifest(fixture), acknowledgedAdvisories: fixtureAdvisories[fixture] ?? [] },
-  ],
-  ...changes,
-});
-
-const register = (groups: NodeGroupArgs[], kubeconfig?: string): Promise<Recorded[]> =>
-  record(() => new ContrastRuntime("runtime", { image, groups, kubeconfig }));
-
-const find = (plan: Recorded[], type: string, name = ""): Recorded => {
-  const found = plan.find((resource) => resource.type.endsWith(type) && resource.name.includes(name));
-  if (!found)
-    throw new Error(
-      `no ${type} ${name} among ${plan.map((resource) => `${resource.type} ${resource.name}`).join(", ")}`,
-    );
-  return found;
-};
-
-interface PodSpec {
-  containers: { name: string; image: string; command?: string[]; resources: { limits?: object } }[];
-  volumes: { name: string; hostPath?: object }[];
-  affinity?: object;
-  nodeSelector: object;
-  imagePullSecrets?: object;
-}
-const podOf = (plan: Recorded[]): PodSpec =>
-  (find(plan, ":DaemonSet").inputs as { spec: { template: { spec: PodSpec } } }).spec.template.spec;
+import { find, group, image, podOf, register } from "./registered.ts";
 
 describe("a runtime on two groups", () => {
   const both = [
@@ -177,6 +144,17 @@ describe("an installer", () => {
     expect(pod.nodeSelector).toMatchObject({ "kubernetes.azure.com/kata-cc-isolation": "true" });
   });
 
+  test("without a snapshotter all pods are replaced at once, else atOnce of them, not counting nodes that are ignored", async () => {
+    const strategyOf = async (...args: Parameters<typeof group>) => {
+      const { inputs } = find(await register([group(...args)]), ":DaemonSet");
+      return (inputs as { spec: { updateStrategy: { rollingUpdate: unknown } } }).spec.updateStrategy.rollingUpdate;
+    };
+    const lists = { atOnce: 3, ignoreNodes: ["dead"] };
+    expect(await strategyOf("metal-qemu-snp", "contrast-go", lists)).toEqual({ maxUnavailable: "100%" });
+    const aks = { distribution: { name: "aks" }, ...lists } as const;
+    expect(await strategyOf("aks-clh-snp", "contrast-aks", aks)).toEqual({ maxUnavailable: 4 });
+  });
+
   test("pulls with a secret in the form in which the API server keeps it", async () => {
     const pullSecret = '{"auths":{}}';
     const plan = await record(
@@ -227,7 +205,7 @@ describe("rollout and uninstall", () => {
       group("local", "local", { atOnce: 3, minimumNodes: 4, ignoreNodes: ["x"], stallTimeout: 5 }),
     ]);
     const uninstall = find(before, "local:Command", "uninstall");
-    expect(Object.keys(uninstall.inputs).sort()).toEqual(["delete", "environment"]);
+    expect(Object.keys(uninstall.inputs).sort()).toEqual(["delete", "environment", "interpreter"]);
     expect(find(after, "local:Command", "uninstall").inputs).toEqual(uninstall.inputs);
     const rollout = find(before, "local:Command", "rollout").inputs;
     expect(rollout).not.toHaveProperty("triggers");
@@ -243,7 +221,7 @@ describe("rollout and uninstall", () => {
     const daemonSet = "kubernetes:apps/v1:DaemonSet runtime-workers";
     const uninstall = find(plan, "local:Command", "uninstall");
     expect(uninstall.options.dependsOn).toEqual([daemonSet]);
-    expect(uninstall.inputs.delete).toMatch(/ contrast-runtime uninstall .* --group workers --leave$/);
+    expect(uninstall.inputs.delete).toMatch(/^uninstall .* --group workers --leave$/);
     expect(find(plan, "local:Command", "rollout").inputs.create).toMatch(/ --nodes-may-leave$/);
     expect(find(plan, "local:Command", "rollout").options.dependsOn).toContain(
       "command:local:Command runtime-workers-uninstall",

@@ -134,6 +134,34 @@ test("pods without a policy are ready once the program says so by name", async (
   expect(card).not.toHaveProperty("policyDigest");
 });
 
+test("what a trap's name acknowledges is let through; a name without its trap is a mistake", async () => {
+  const spec = { containers: [{ name: "web", image, resources: { limits: { cpu: "1", memory: "1Gi" } } }] };
+  const trapped = { spec: { ...spec, volumes: [{ name: "host", hostPath: { path: "/etc" } }] } };
+  // Known at once, so that mistakes are, too.
+  const known = { template: { spec }, initdata: { algorithm: "sha256" as const, data: { "policy.rego": rego } } };
+  const refused = async (changes: Partial<ConfidentialWorkloadArgs>, problem: string) =>
+    await expect(workload(args({ ...known, ...changes }))).rejects.toThrow(problem);
+  await refused({ template: trapped }, 'template.spec.volumes[0].hostPath: is "/etc": the guest gets a copy');
+  const { card } = await workload(args({ ...known, template: trapped, acknowledgedTraps: ["host-path"] }));
+  expect(card.policyDigest).toBe(policyDigest(rego));
+  await refused(
+    { acknowledgedTraps: ["host-path"] },
+    'acknowledgedTraps: has "host-path", but there is none in the template: remove it.',
+  );
+  await refused(
+    { withoutPolicy: true },
+    'withoutPolicy: is true, but initdata.data has a "policy.rego": remove one of them.',
+  );
+  await refused({ acknowledgedTraps: ["hostpath"] }, "acknowledgedTraps");
+});
+
+test("a template that was made ready before brings its initdata with it", async () => {
+  const { card, template: ready } = await workload(args());
+  const again = await workload(args({ template: ready as pulumi.Inputs, initdata: undefined }));
+  expect(again.card).toEqual(card);
+  expect(again.template).toEqual(ready);
+});
+
 test("on AKS the card has the roots of the images' layers, if it is known how nodes compute them", async () => {
   const layers = { [image]: [{ diffId: `sha256:${"1".repeat(64)}`, rootHash: "2".repeat(64) }] };
   const manifest = fixtureManifest("contrast-aks");
@@ -167,12 +195,13 @@ test("a template that does not fit is a mistake in the arguments, with the paths
   expect(refusal).toBeInstanceOf(WrongArguments);
   const { errors, message } = refusal as WrongArguments;
   expect(errors.map(({ propertyPath }) => propertyPath)).toEqual([
-    "template.spec.hostNetwork",
     "template.spec.containers[0].image",
     "template.spec.containers[0].resources.limits.memory",
+    "template.spec.hostNetwork",
     "initdata.data",
   ]);
-  expect(message).toMatch(
-    /^The arguments of ConfidentialWorkload web cannot be used:\n {2}template\.spec\.hostNetwork: is true, but a confidential VM shares nothing with its host\.\n/,
+  expect(message).toMatch(/^The arguments of ConfidentialWorkload web cannot be used:\n {2}template\.spec\.containers/);
+  expect(message).toContain(
+    "\n  template.spec.hostNetwork: is true, but a confidential VM shares nothing with its host.\n",
   );
 });

@@ -1,7 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, describe, expect, test, vi } from "vitest";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import { localNetworkVariable } from "../../../runtime/names.ts";
+import { secretCommands, withSecrets } from "../../example-secrets.ts";
 import { expectGolden } from "../../golden-file.ts";
 import { type Recorded, record } from "../../recorded-program.ts";
 
@@ -25,18 +26,12 @@ const payloads = {
   ".local/payloads/metal-qemu-insecure/manifest.json": "test/fixtures/manifests/fixture-kata-go.json",
 };
 
-interface StackFile {
-  config: Record<string, unknown>;
-}
-
-/** A stack's file as the engine would hand it over: encrypted values decrypted, structured ones as JSON. */
+/** A stack's file as the engine would hand it over: with the secrets that its head asks for, structured values as JSON. */
 function engineConfiguration(file: string): { config: Record<string, string>; secretKeys: string[] } {
-  const { config } = parse(readFileSync(file, "utf8")) as StackFile;
-  const secretKeys = Object.keys(config).filter((key) => JSON.stringify(config[key]).includes('"secure"'));
-  const decrypted = JSON.parse(JSON.stringify(config), (key, value) =>
-    value?.secure === undefined ? value : key === "pullSecret" ? '{"auths": {}}' : `decrypted ${key}`,
-  );
-  let text = JSON.stringify(decrypted);
+  const example = readFileSync(file, "utf8");
+  const { config } = withSecrets(example, (name) => (name === "pullSecret" ? '{"auths": {}}' : `decrypted ${name}`));
+  const secretKeys = secretCommands(example).map(({ path }) => `contrast-runtime:${path.split(".")[0]}`);
+  let text = JSON.stringify(config);
   for (const [payload, fixture] of Object.entries(payloads)) text = text.replaceAll(payload, fixture);
   const entries = Object.entries(JSON.parse(text) as Record<string, unknown>);
   const defaults = { "contrast-runtime:installerImage": "local", "contrast-runtime:registry": "{}" };

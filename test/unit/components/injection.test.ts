@@ -90,7 +90,7 @@ const stacks: Record<string, Record<string, unknown>> = {
     },
   },
   selected: {
-    cluster: { kind: "yaml", directory: "manifests/prod" },
+    cluster: { kind: "kubeconfig", name: "c" },
     installerImage: image,
     groups: {
       workers: { distribution: "containerd", nodes: { selector: { "a/b": "c" } }, runtimes, ignoreNodes: ["dead"] },
@@ -182,7 +182,6 @@ const register = (stack: StackConfiguration): Promise<Recorded[]> =>
         image: installerImage(stack.image, cluster.registry),
         groups: stack.groups.map((group) => nodeGroup(group, stack.cluster)),
         kubeconfig: cluster.kubeconfig,
-        manifestsOnly: cluster.manifests !== undefined,
         pullSecret: stack.registry.pullSecret,
         registryCa: stack.registry.ca,
       });

@@ -44,6 +44,27 @@ test("a handler has a class of each further name, which differs in nothing but t
   ]);
 });
 
+test("a name that a handler is current for is a class that no node serves, behind the policy that resolves it", async () => {
+  const plan = await planOf([runtime("kata-go", { currentFor: ["contrast-cc"] })]);
+  const handler = fixtureHandler("kata-go");
+  const named = plan.filter(({ inputs }) => (inputs as Partial<Class>).metadata?.name === "contrast-cc");
+  expect(named.map(({ type }) => type.split(":").at(-1)).sort()).toEqual([
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "RuntimeClass",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+  ]);
+  const resolved = named.find(({ type }) => type.endsWith(":RuntimeClass"));
+  expect(resolved?.inputs).toMatchObject({ handler: "contrast-unresolved" });
+  // What it had, the admission plugin would put into pods before the policy acts.
+  expect(Object.keys(resolved?.inputs ?? {})).not.toContain("overhead");
+  expect(Object.keys(resolved?.inputs ?? {})).not.toContain("scheduling");
+  const [policy] = inputsOf<{ spec: { variables: object[] } }>(plan, ":MutatingAdmissionPolicy");
+  expect(policy?.spec.variables).toEqual([{ name: "handler", expression: `'${handler}'` }]);
+  expect(inputsOf<Class>(plan, ":RuntimeClass").map(({ metadata }) => metadata.name)).toContain(handler);
+});
+
 describe("settings of a runtime", () => {
   test("are on the card, and charge pods what their guests begin with", async () => {
     const plan = await planOf([

@@ -32,7 +32,10 @@ export interface DocumentStep {
 /** Components above a resource of ours, by its type's beginning; none above what is not listed. */
 const parents: [RegExp, { type: string }[]][] = [
   [/^command:remote:/, [contrastRuntimeCard, bareMetalNodesCard]],
-  [/^kubernetes:node\.k8s\.io/, [contrastRuntimeCard, runtimeClassesCard]],
+  [
+    /^kubernetes:(node\.k8s\.io|admissionregistration\.k8s\.io\/v1:Mutating)/,
+    [contrastRuntimeCard, runtimeClassesCard],
+  ],
   [/^kubernetes:core\/v1:(Namespace|Secret)$/, [contrastRuntimeCard]],
   [/^(command|kubernetes):/, [contrastRuntimeCard, nodeInstallerCard]],
   [/^contrast-runtime:index:(NodeInstaller|BareMetalNodes|RuntimeClasses)$/, [contrastRuntimeCard]],
@@ -79,6 +82,7 @@ export const image = (digit: string): string => `registry.example.com/installer@
 
 export interface GroupState {
   group?: string;
+  formerly?: string;
   runtimes: RuntimeSpec[];
   nodes?: NodeInstallerCard["nodes"] | undefined;
   image?: string;
@@ -97,7 +101,9 @@ export function groupSteps(before: GroupState | undefined, after: GroupState | u
   return [
     { op, type: nodeInstallerCard.type, name: group, ...sides },
     // Named by its content.
-    ...(before ? [{ ...spec, op: "delete", name: `${group}-old`, before: configMap(before) }] : []),
+    ...(before
+      ? [{ ...spec, parent: before.group ?? group, op: "delete", name: `${group}-old`, before: configMap(before) }]
+      : []),
     ...(after ? [{ ...spec, op: "create", name: `${group}-new`, after: configMap(after) }] : []),
   ];
 }
@@ -114,8 +120,15 @@ const card = ({
 }: GroupState) =>
   nodeInstallerCard.build({ group, distribution, nodes, runtimes, image: by, atOnce, onDestroy, manifestsOnly });
 
-function configMap({ group = "workers", runtimes, atOnce = 1, distribution = "containerd" }: GroupState) {
-  const { json } = renderSpec({ group, distribution: { name: distribution }, atOnce, verifySandbox: false, runtimes });
+function configMap({ group = "workers", formerly, runtimes, atOnce = 1, distribution = "containerd" }: GroupState) {
+  const names = { group, ...(formerly !== undefined && { formerly }) };
+  const { json } = renderSpec({
+    ...names,
+    distribution: { name: distribution },
+    atOnce,
+    verifySandbox: false,
+    runtimes,
+  });
   return { data: { "spec.json": json } };
 }
 

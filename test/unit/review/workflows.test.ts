@@ -1,12 +1,14 @@
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -134,7 +136,7 @@ test("no token is where the program of a pull request runs", () => {
 
 test("no checkout leaves its token behind", () => {
   const checkouts = allJobs.flatMap(({ steps }) => steps.filter(({ uses }) => uses?.startsWith("actions/checkout@")));
-  expect(checkouts).toHaveLength(6);
+  expect(checkouts).toHaveLength(9);
   for (const step of checkouts) expect(step.with?.["persist-credentials"]).toBe(false);
 });
 
@@ -146,10 +148,31 @@ test("what a change must pass runs for everybody: without secrets, with the righ
     expect(JSON.stringify(job)).not.toMatch(/secrets\.|github\.token/);
   }
   expect(Object.values(ofTests.jobs).map(({ steps }) => steps.flatMap(({ run }) => run ?? []))).toEqual([
-    ["npm run lint", "npm run test:unit"],
+    ["npm ci", "npm run lint", "npm run test:unit", expect.stringContaining("cli render --stack examples/")],
     ['sudo env "PATH=$PATH" npm test'],
   ]);
 });
+
+test("the commands that real runners of all platforms are given work, and fail the step where one does not", () => {
+  const script = ofTests.jobs.checks?.steps.at(-1)?.run;
+  const copy = mkdtempSync(join(tmpdir(), "commands-"));
+  try {
+    // As on a runner: a clone with its packages, and another directory for what is temporary.
+    const clean = spawnSync("git", ["ls-files", "-z"], { cwd: clone, encoding: "utf8" }).stdout.split("\0");
+    for (const file of clean.filter((file) => file !== "" && existsSync(join(clone, file))))
+      cpSync(join(clone, file), join(copy, "clone", file));
+    symlinkSync(join(clone, "node_modules"), join(copy, "clone", "node_modules"));
+    const env = { ...process.env, RUNNER_TEMP: copy, RUNNER_OS: "Linux", RUNNER_ARCH: "X64" };
+    const bash = ["--noprofile", "--norc", "-eo", "pipefail", "-c"];
+    const run = (text = "") => spawnSync("bash", [...bash, text], { cwd: join(copy, "clone"), env, encoding: "utf8" });
+    const { status, stdout, stderr } = run(script);
+    expect(status, stdout + stderr).toBe(0);
+    expect(stdout).toContain("Locked small: 1 files");
+    expect(run(script?.replace("measure verity package-lock.json", "measure verity none")).status).not.toBe(0);
+  } finally {
+    rmSync(copy, { recursive: true });
+  }
+}, 600_000);
 
 test("nothing that somebody else chose is pasted into a script", () => {
   for (const [name, script] of scripts) expect(script, name).not.toContain("$" + "{{");

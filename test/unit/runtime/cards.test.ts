@@ -51,7 +51,7 @@ describe("what components write is what a review reads", () => {
   test("of RuntimeClasses", () => {
     const classes = [go, next].map(({ handler, platform }) => ({
       ...{ handler, platform, overhead: { memory: "1Gi" } },
-      names: ["other"],
+      ...{ names: ["other"], currentFor: ["contrast-cc"] },
     }));
     const card = runtimeClassesCard.build(classes);
     expect(card).toEqual({ classes: classes.toSorted((a, b) => (a.handler < b.handler ? -1 : 1)) });
@@ -107,9 +107,9 @@ test("a key of another name does not compile, in a card as in the items of its l
   // @ts-expect-error: skipped is not there
   accepts<typeof bareMetalNodesCard.build>({ hosts: [host], ...go.host });
 
-  const named = { handler: "h", platform: "p", overhead: { memory: "1Gi" }, names: [] };
+  const named = { handler: "h", platform: "p", overhead: { memory: "1Gi" }, names: [], currentFor: [] };
   accepts<typeof runtimeClassesCard.build>({ classes: [named] });
-  const charged = { handler: "h", platform: "p", podFixed: { memory: "1Gi" }, names: [] };
+  const charged = { handler: "h", platform: "p", podFixed: { memory: "1Gi" }, names: [], currentFor: [] };
   // @ts-expect-error: it is called overhead
   accepts<typeof runtimeClassesCard.build>({ classes: [charged] });
   // @ts-expect-error: it is called overhead

@@ -215,6 +215,13 @@ describe("install spec", () => {
     expect(made().json).not.toContain("loadPendingChanges");
   });
 
+  test("names a startup taint only where there is one", () => {
+    const input = { group: "workers", distribution: { name: "containerd" as const }, atOnce: 1, verifySandbox: false };
+    const made = (startupTaint?: string) => renderSpec({ ...input, startupTaint, runtimes: [] });
+    expect(made("example.com/x").spec.startupTaint).toBe("example.com/x");
+    expect(made().json).not.toContain("startupTaint");
+  });
+
   test("always starts a sandbox where nothing can be lost", () => {
     expect(specOf([derive("local", "local")]).spec.verifySandbox).toBe(true);
     expect(specOf([derive("metal-qemu-snp", "contrast-go")]).spec.verifySandbox).toBe(false);

@@ -149,12 +149,14 @@ describe("Kata configuration", () => {
               ],
             },
           };
-          const options = {
-            ...{ handler: "h", podAnnotations: [initdataAnnotation], guestPull: true },
-            vcpusBeyondLimits: beyondLimits.vcpus,
+          const facts = { pullsImages: true, registryLogins: "initdata", emptyDirs: "memory" } as const;
+          const guest = {
+            ...facts,
+            ...{ renewsProjected: true, podAnnotations: [initdataAnnotation], mostVcpus: 240 },
           };
+          const options = { handler: "h", guest, beyondLimits };
           const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy" } };
-          expect(prepareWorkload(template, { ...options, initdata }).vcpus, `${fixture} ${limit}`).toBe(vcpus);
+          expect(prepareWorkload(template, { ...options, initdata }).size.vcpus, `${fixture} ${limit}`).toBe(vcpus);
         }
         expect([overhead_memory ?? default_memory, beyondLimits.memoryMiB]).toEqual([
           ...[costs.guestMemoryMiB, costs.guestMemoryMiB],

@@ -271,6 +271,15 @@ describe("wrong use", () => {
       ['kata.hypervisor.block_device_aio is "fast". Allowed: threads, native, io_uring.'],
     ],
     [
+      "a word that only the other runtime takes",
+      hypervisor({ block_device_driver: "virtio-blk", cold_plug_vfio: "bridge-port" }),
+      [
+        'kata.hypervisor.block_device_driver is "virtio-blk". Allowed: virtio-scsi, virtio-blk-pci.',
+        'kata.hypervisor.cold_plug_vfio is "bridge-port". Allowed: no-port, root-port.',
+      ],
+      { ...rs, kataVersion: "4.1.0" },
+    ],
+    [
       "what platform, payload or another setting decide",
       {
         kata: {

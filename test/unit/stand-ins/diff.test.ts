@@ -59,6 +59,18 @@ describe("what the API changes in place and what replaces", () => {
       { "data.a": "delete replaces", 'data["b.c"]': "add replaces" },
     ],
     [
+      "where a volume's data is, and how much",
+      object("PersistentVolume", { spec: { nfs: { path: "/a" }, capacity: { storage: "1Gi" } } }),
+      object("PersistentVolume", { spec: { nfs: { path: "/b" }, capacity: { storage: "2Gi" } } }),
+      { "spec.nfs.path": "update replaces", "spec.capacity.storage": "update" },
+    ],
+    [
+      "anything of an old disruption budget",
+      { ...object("PodDisruptionBudget", { spec: { minAvailable: 1 } }), apiVersion: "policy/v1beta1" },
+      { ...object("PodDisruptionBudget", { spec: { minAvailable: 2 } }), apiVersion: "policy/v1beta1" },
+      { "spec.minAvailable": "update replaces" },
+    ],
+    [
       "a Pod's image",
       object("Pod", { spec: { containers: [{ image: "1" }] } }),
       object("Pod", { spec: { containers: [{ image: "2" }] } }),
@@ -79,6 +91,9 @@ describe("what the API changes in place and what replaces", () => {
     const secret = (value: string, more: Properties = {}) => object("Secret", { data: { a: value }, ...more });
     expect(diff(secret("1"), secret("2")).changes).toEqual({ "data.a": "update replaces" });
     expect(diff(secret("1"), secret("2"), { mutableSecrets: true }).changes).toEqual({ "data.a": "update" });
+    const typed = (type: string) => object("Secret", { type });
+    expect(diff(typed("a"), typed("b")).changes).toEqual({ type: "update replaces" });
+    expect(diff(typed("a"), typed("b"), { mutableSecrets: true }).changes).toEqual({ type: "update" });
     const fixed = diff(secret("1", { immutable: true }), secret("2", { immutable: true }), { mutableSecrets: true });
     expect(fixed.changes).toEqual({ "data.a": "update replaces" });
   });

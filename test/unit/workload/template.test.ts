@@ -1,13 +1,24 @@
 import { expect, test } from "vitest";
 import { hypervisorAnnotations, initdataAnnotation, policyAnnotation } from "../../../runtime/annotations.ts";
 import { decodeInitdata, parseInitdata, policyDigest } from "../../../workload/initdata.ts";
-import { type PodTemplate, prepareWorkload } from "../../../workload/template.ts";
+import type { PodTemplate } from "../../../workload/pod-template.ts";
+import { prepareWorkload, type WorkloadOptions } from "../../../workload/template.ts";
+import type { GuestFacts } from "../../../workload/traps.ts";
 
 const image = `registry.example/app@sha256:${"a1".repeat(32)}`;
 const handler = "contrast-cc-metal-qemu-snp-01234567";
 const initdata = { algorithm: "sha256" as const, data: { "policy.rego": "package agent_policy\n" } };
 const podAnnotations = [initdataAnnotation, `${hypervisorAnnotations}snp_id_block_Milan`];
-const options = { handler, initdata, podAnnotations, guestPull: true, vcpusBeyondLimits: 1 };
+const guest: GuestFacts = {
+  pullsImages: true,
+  registryLogins: "initdata",
+  emptyDirs: "encrypted-disk",
+  renewsProjected: true,
+  podAnnotations,
+  mostVcpus: 240,
+};
+const beyondLimits = { vcpus: 1, memoryMiB: 512 };
+const options: WorkloadOptions = { handler, initdata, guest, beyondLimits };
 const container = (name: string, cpu: string | number, more: object = {}) => ({
   name,
   image,
@@ -24,18 +35,19 @@ test("a template becomes ready for the runtime and keeps everything else", () =>
     },
   };
   const before = structuredClone(template);
-  const { template: ready, initdata: digests, vcpus, ...rest } = prepareWorkload(template, options);
+  const { template: ready, initdata: digests, size, ...rest } = prepareWorkload(template, options);
   expect(template).toEqual(before);
-  const size = { cpu: "500m", memory: "1Gi" };
+  const limits = { cpu: "500m", memory: "1Gi" };
   expect(ready.spec).toEqual({
     serviceAccountName: "web",
     runtimeClassName: handler,
-    containers: [{ name: "web", image, resources: { limits: size, requests: size } }],
+    containers: [{ name: "web", image, resources: { limits, requests: limits } }],
   });
   expect(ready.metadata).toMatchObject({ labels: { app: "web" }, annotations: { mine: "1" } });
   expect(parseInitdata(decodeInitdata(ready.metadata?.annotations?.[initdataAnnotation] ?? ""))).toEqual(initdata);
   expect(digests.hostData).toBe(digests.digest);
-  expect([vcpus, rest.policyDigest]).toEqual([2, policyDigest("package agent_policy\n")]);
+  expect(size).toEqual({ vcpus: 2, memoryMiB: 1536 });
+  expect(rest.policyDigest).toBe(policyDigest("package agent_policy\n"));
   // Preparing a prepared template changes nothing.
   expect(prepareWorkload(ready, options).template).toEqual(ready);
 });
@@ -66,12 +78,15 @@ test.each([
       container(`i${index}`, cpu, restartPolicy === undefined ? {} : { restartPolicy }),
     ),
   };
-  expect(prepareWorkload({ spec }, options).vcpus).toBe(vcpus);
+  expect(prepareWorkload({ spec }, options).size.vcpus).toBe(vcpus);
 });
 
 test("limits are rounded up only after they are added to what the guest has without them", () => {
-  const vcpusOf = (cpu: string, vcpusBeyondLimits: number) =>
-    prepareWorkload({ spec: { containers: [container("web", cpu)] } }, { ...options, vcpusBeyondLimits }).vcpus;
+  const vcpusOf = (cpu: string, vcpus: number) =>
+    prepareWorkload(
+      { spec: { containers: [container("web", cpu)] } },
+      { ...options, beyondLimits: { ...beyondLimits, vcpus } },
+    ).size.vcpus;
   expect(["100m", "600m", "601m", "1", "1.5", "1.6", "1.7"].map((cpu) => vcpusOf(cpu, 0.4))).toEqual([
     ...[1, 1, 2, 2, 2, 2, 3],
   ]);
@@ -79,8 +94,8 @@ test("limits are rounded up only after they are added to what the guest has with
 });
 
 test("requests and limits are equal by value, not by spelling", () => {
-  const limits = { cpu: "500m", memory: "1Gi", "nvidia.com/gpu": 1 };
-  const requests = { cpu: 0.5, memory: "1024Mi", "nvidia.com/gpu": "1" };
+  const limits = { cpu: "500m", memory: "1Gi", "example.com/device": 1 };
+  const requests = { cpu: 0.5, memory: "1024Mi", "example.com/device": "1" };
   const { template } = prepareWorkload(
     { spec: { containers: [container("a", 1, { resources: { limits, requests } })] } },
     options,
@@ -93,7 +108,7 @@ test("requests and limits are equal by value, not by spelling", () => {
 });
 
 test("a Kata from before initdata gets the policy by its own annotation, and nothing else", () => {
-  const aks = { ...options, podAnnotations: [policyAnnotation], guestPull: false };
+  const aks = { ...options, guest: { ...guest, podAnnotations: [policyAnnotation], pullsImages: false } };
   const rego = "package agent_policy\n";
   const spec = { containers: [container("web", "1")] };
   const { template, initdata: digests, policyDigest: policy } = prepareWorkload({ spec }, aks);
@@ -140,10 +155,10 @@ test("a policy beside initdata would be another one: it is refused, and so are d
   );
   const gpu = { "cdi.k8s.io/gpu": "nvidia.com/pgpu=0" };
   expect(() => prepare(gpu)).toThrow("the platform has no devices to give to its guests: remove it");
-  const onGpu = prepare(gpu, { podAnnotations: ["cdi.k8s.io/*", ...podAnnotations] });
+  const onGpu = prepare(gpu, { guest: { ...guest, podAnnotations: ["cdi.k8s.io/*", ...podAnnotations] } });
   expect(onGpu.template.metadata?.annotations).toMatchObject(gpu);
   // Not for the shim at all.
-  expect(prepare({ "example.com/io.katacontainers.config_path": "1" }).vcpus).toBe(2);
+  expect(prepare({ "example.com/io.katacontainers.config_path": "1" }).size.vcpus).toBe(2);
 });
 
 test("initdata without a policy is refused, unless that is said by name", () => {
@@ -151,17 +166,17 @@ test("initdata without a policy is refused, unless that is said by name", () => 
   const prepare = (data: Record<string, string>, more: object = {}) =>
     prepareWorkload({ spec }, { ...options, initdata: { ...initdata, data }, ...more });
   expect(() => prepare({})).toThrow(
-    /- initdata\.data has no "policy\.rego": the one in the guest's image then decides, .*or say withoutPolicy: true\.$/,
+    /- initdata\.data has no "policy\.rego": the one in the guest's image then decides, .*; or acknowledge "no-policy" if that is wanted\.$/,
   );
   expect(() => prepare({ "aa.toml": "" })).toThrow('initdata.data has no "policy.rego"');
-  expect(prepare({}, { withoutPolicy: true })).not.toHaveProperty("policyDigest");
+  const without = prepare({}, { acknowledged: ["no-policy"] });
+  expect(without).not.toHaveProperty("policyDigest");
+  expect(without.acknowledged).toEqual(["no-policy"]);
   for (const empty of ["", " \n"])
     expect(() => prepare({ "policy.rego": empty })).toThrow('initdata.data["policy.rego"] is empty');
-  expect(() => prepare(initdata.data, { withoutPolicy: true })).toThrow(
-    'withoutPolicy is true, but initdata.data has a "policy.rego": remove one of them.',
-  );
+  expect(prepare(initdata.data, { acknowledged: ["no-policy"] }).acknowledged).toEqual([]);
   // Where the policy is all that a guest gets, nothing makes up for it.
-  const aks = { podAnnotations: [policyAnnotation], guestPull: false, withoutPolicy: true };
+  const aks = { guest: { ...guest, podAnnotations: [policyAnnotation] }, acknowledged: ["no-policy"] };
   expect(() => prepare({}, aks)).toThrow('initdata.data has no "policy.rego", without which no container may start');
 });
 
@@ -177,7 +192,7 @@ test("all mistakes are named with their fields' paths at once", () => {
     spec: {
       runtimeClassName: "kata",
       hostNetwork: true,
-      resources: { limits: { cpu: "4" } },
+      resources: { limits: { cpu: "500m" } },
       imagePullSecrets: [{ name: "registry" }],
       containers: [
         container("a", "1", { image: "app:latest" }),
@@ -195,7 +210,7 @@ test("all mistakes are named with their fields' paths at once", () => {
   for (const part of [
     'spec.runtimeClassName is "kata"',
     "spec.hostNetwork is true",
-    "spec.resources is set",
+    "spec.resources.limits.cpu is 500m, but the limits of its containers add up to 1: raise it, or lower theirs",
     'metadata.annotations["io.katacontainers.config.hypervisor.default_vcpus"] is "4", but containerd hands nothing of',
     "spec.imagePullSecrets do not reach the guest",
     'spec.containers[0].image is "app:latest"',
@@ -211,9 +226,35 @@ test("all mistakes are named with their fields' paths at once", () => {
   expect(message.split("\n")).toHaveLength(13);
 });
 
-test.each([{}, { spec: {} }])("a template without containers is refused: %j", (template) => {
-  expect(() => prepareWorkload(template as PodTemplate, options)).toThrow(
-    `The pod template is not fit for ${handler}:\n- spec.containers is missing.`,
+test.each([
+  [{}, "spec is missing"],
+  [{ spec: {} }, "spec.containers is missing"],
+  [{ spec: { containers: [{ name: 7 }] } }, "spec.containers[0].name is 7, expected string"],
+  [
+    { spec: { containers: [{ name: "a", resources: { limits: { cpu: [1] } } }] } },
+    "spec.containers[0].resources.limits.cpu is [1], expected a quantity such as 1 or 500Mi",
+  ],
+  ["web", 'the template is "web", expected object'],
+])("what is not shaped as a template is refused: %j", (template, problem) => {
+  expect(() => prepareWorkload(template, options)).toThrow(
+    `The pod template is not fit for ${handler}:\n- ${problem}.`,
+  );
+});
+
+test("limits of the whole pod take the place of its containers'", () => {
+  const bare = { name: "web", image };
+  const spec = { resources: { limits: { cpu: "2", memory: "2Gi" } }, containers: [bare, container("log", "500m")] };
+  const { template, size } = prepareWorkload({ spec }, options);
+  expect(size).toEqual({ vcpus: 3, memoryMiB: 2560 });
+  expect(template.spec.resources).toEqual({ limits: spec.resources.limits, requests: spec.resources.limits });
+  expect(template.spec.containers[0]).toEqual(bare);
+  const half = { resources: { limits: { cpu: "2" } }, containers: [bare] };
+  expect(() => prepareWorkload({ spec: half }, options)).toThrow(
+    `:\n- spec.containers[0].resources.limits.memory is missing: the limits decide the VM's size, once and for all.`,
+  );
+  const differs = { ...spec, resources: { ...spec.resources, requests: { cpu: "1" } } };
+  expect(() => prepareWorkload({ spec: differs }, options)).toThrow(
+    "spec.resources.requests.cpu is 1, but limits.cpu is 2",
   );
 });
 
@@ -221,7 +262,7 @@ test("on AKS every image's layers are known by their roots", () => {
   const other = `registry.example/init@sha256:${"b2".repeat(32)}`;
   const spec = { containers: [container("web", "1")], initContainers: [container("init", "1", { image: other })] };
   const layer = (digit: string) => ({ diffId: `sha256:${digit.repeat(64)}`, rootHash: digit.repeat(64) });
-  const aks = { ...options, guestPull: false };
+  const aks = { ...options, guest: { ...guest, pullsImages: false } };
   const layers = { [image]: [layer("1"), layer("2")], [other]: [layer("3")] };
   expect(prepareWorkload({ spec }, { ...aks, layers }).rootHashes).toEqual({
     init: ["3".repeat(64)],

@@ -29,8 +29,10 @@ const push = () =>
     .requiredOption("--registry <url>", "such as https://ghcr.io or http://10.0.0.1:5000")
     .requiredOption("--repository <name>", "such as team/contrast-node-installer")
     .option("--ca <file>", "certificate of the registry's authority (PEM)")
-    .action(async ({ layout: layoutDir, registry, repository, ca: file }) => {
+    .option("--json", "one line of JSON: {reference}")
+    .action(async ({ layout: layoutDir, registry, repository, ca: file, json }) => {
       const { pushImage } = await import("../../image/push.ts");
       const ca = file === undefined ? undefined : await readFile(file, "utf8");
-      console.log(await pushImage({ layoutDir, registry, repository, ca }));
+      const reference = await pushImage({ layoutDir, registry, repository, ca });
+      console.log(json ? JSON.stringify({ reference }) : reference);
     });

@@ -8,11 +8,15 @@ import { Verb } from "../command.ts";
 import { each, hexDigits, rtmr0 } from "../values.ts";
 
 const orders = () => import("../../lock/order.ts");
+const summaries = () => import("../../lock/summary.ts");
 
 /** `done` is told what was locked, and whether JSON is asked for; by default it says so on standard output. */
-export const verb = (progress: Progress = toStderr, done: (locked: Locked, json: boolean) => void = say) => {
+export const verb = (
+  progress: Progress = toStderr,
+  done: (locked: Locked, json: boolean) => void | Promise<void> = say,
+) => {
   const locks = async (order: LockOrder & { json?: true | undefined }) =>
-    done(await (await orders()).lock(order, progress), order.json === true);
+    await done(await (await orders()).lock(order, progress), order.json === true);
   return new Verb("lock")
     .description(
       `Fetches a payload's files, checks them, and writes the manifest to commit. A download that broke off is continued by
@@ -20,14 +24,14 @@ the same command.`,
     )
     .addCommand(
       source("kata-release", "A release of Kata Containers, from GitHub.", "kata-go")
-        .option("--mirror <url>", "directory that holds the release's assets instead")
+        .addOption(mirror())
         .option("--sha256 <hex>", "digest of the asset, where none is known here", hexDigits(64))
         .option(
           "--attestation <file>",
           `its provenance, from "gh attestation download" (default: asked for at GitHub, or at the mirror as
 sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
         )
-        .option("--trusted-root <file>", 'Sigstore\'s, from "gh attestation trusted-root" (default: fetched)')
+        .addOption(trustedRoot())
         .addOption(ca())
         .action((options) => locks({ source: "kata-release", ...options })),
     )
@@ -54,11 +58,35 @@ sha256:HEX.jsonl): refused unless Kata's workflow signed it`,
         .action((options) => locks({ source: "from-node", ...options })),
     )
     .addCommand(
+      new Verb("missing")
+        .description(
+          `Locks what stack files name and nobody locked yet: releases of Kata, by manifests called PLATFORM-FLAVOUR-VERSION.json.
+Known holes are put up with as the stack's runtimes say (acknowledgedAdvisories).`,
+        )
+        .argument("<files...>", "stack files, such as Pulumi.prod.yaml")
+        .addOption(mirror())
+        .addOption(trustedRoot())
+        .addOption(ca())
+        .addOption(payloads())
+        .option("--json", `one line of JSON: a list with ${lockedJson} for each, [] when nothing is missing`)
+        .action(async (files, { json: asJson, ...options }) => {
+          const { lockMissing } = await import("../../lock/missing.ts");
+          const all: Locked[] = [];
+          await lockMissing(files, options, progress, async (locked) => {
+            all.push(locked);
+            if (!asJson) await done(locked, false);
+          });
+          if (asJson) console.log(JSON.stringify(all.map((await summaries()).summaryJson)));
+          else if (all.length === 0) console.log("Nothing is missing that can be locked from here.");
+        }),
+    )
+    .addCommand(
       new Verb("fetch")
         .description(
           "Takes the files of a manifest that is committed already, from where it was locked; the manifest stays as it is.",
         )
         .requiredOption("--manifest <file>", "the committed manifest")
+        .addOption(mirror())
         .addOption(payloads())
         .addOption(ca())
         .addOption(json())
@@ -111,10 +139,14 @@ Without it, a Kata with one that can be used here is not locked`,
     .addOption(payloads())
     .addOption(json());
 
-const json = () =>
-  new Option("--json", "one line of JSON: {name, manifest, directory, files, bytes, signature, holes}");
+const lockedJson = "{name, manifest, directory, files, bytes, signature, holes}";
+const json = () => new Option("--json", `one line of JSON: ${lockedJson}`);
 const payloads = () =>
   new Option("--payloads <directory>", "where the files go (default: .local/payloads, from where the image is built)");
+const mirror = () =>
+  new Option("--mirror <url>", "directory that holds the assets of Kata's release instead of GitHub");
+const trustedRoot = () =>
+  new Option("--trusted-root <file>", 'Sigstore\'s, from "gh attestation trusted-root" (default: fetched)');
 const ca = () => new Option("--ca <file>", "certificate of the server's authority (PEM)");
 
 function namedFile(text: string, before: { role: FileRole; path: string }[]): { role: FileRole; path: string }[] {
@@ -126,7 +158,7 @@ function namedFile(text: string, before: { role: FileRole; path: string }[]): { 
 }
 
 async function say(locked: Locked, json: boolean): Promise<void> {
-  const { summaryJson, summaryLines } = await import("../../lock/summary.ts");
-  if (json) return console.log(summaryJson(locked));
+  const { summaryJson, summaryLines } = await summaries();
+  if (json) return console.log(JSON.stringify(summaryJson(locked)));
   for (const line of summaryLines(locked)) console.log(line);
 }

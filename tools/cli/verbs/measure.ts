@@ -4,7 +4,18 @@ import { cpuSignatures, vmms } from "../../../measure/vmsa.ts";
 import { verityAlgorithms } from "../../../runtime/measurement-inputs.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { Verb } from "../command.ts";
-import { between, blockSize, eachHex, hexDigits, number, rtmr0, snpTcb, vcpuCounts } from "../values.ts";
+import {
+  between,
+  blockSize,
+  each,
+  eachHex,
+  hexDigits,
+  kataSetting,
+  number,
+  rtmr0,
+  snpTcb,
+  vcpuCounts,
+} from "../values.ts";
 
 /** Also a program of its own, tools/measure/main.ts. */
 export const verb = () =>
@@ -123,6 +134,13 @@ verifiers take them.`,
         .choices(["table", "contrast", "trustee", "rvps"])
         .default("table"),
     )
+    .option(
+      "--kata <table.key=value>",
+      "a key of Kata that the runtime sets, such as hypervisor.default_memory=1024",
+      kataSetting,
+      [],
+    )
+    .option("--acknowledge-weakening <name>", "a setting that weakens guests and is wanted all the same", each, [])
     .option("--rtmr0 <count=value>", "RTMR0 of TDX guests with so many vCPUs", rtmr0, [])
     .option(
       "--snp-tcb <parts>",

@@ -8,6 +8,7 @@ export const verb = () =>
   new Verb("rollout")
     .description("Waits until every node of a group serves the runtimes of the spec with this hash.")
     .requiredOption("--group <name>", "the node group")
+    .option("--formerly <name>", "its former name, of which nothing is left on nodes in the end")
     .requiredOption("--spec-hash <sha256>", "of the group's install spec", hexDigits(64))
     .option("--namespace <name>", "the installers' namespace", systemNamespace)
     .option("--minimum-nodes <number>", "fail if fewer nodes match", wholeNumber, defaults.minimumNodes)

@@ -24,6 +24,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   vi.unstubAllEnvs();
+  vi.unstubAllGlobals();
   for (const server of servers.splice(0)) server.close().closeAllConnections();
   await rm(directory, { recursive: true });
 });
@@ -89,6 +90,20 @@ test("other bytes than the pinned ones are never used, wherever they come from",
     ),
   );
   expect(await readdir(join(directory, "cache", "contrast-runtime", "programs"))).toEqual([]);
+});
+
+test("without Debian's programs, as on macOS, the files are the same, and other bytes are as little used", async () => {
+  vi.stubGlobal("process", Object.create(process, { platform: { value: "darwin" } }));
+  const server = await archive(bytes);
+  const files = await fetchFrom([server.url]);
+  expect(await readFile(join(files, "usr", "file"), "utf8")).toBe("the right file");
+  expect(await readdir(files)).toEqual(["usr"]);
+  pinned.sha256 = sha256("another");
+  await expect(fetchFrom([server.url])).rejects.toThrow(
+    /thing 1\.0\+b1 .* cannot be had:\n {2}http:.* has the SHA-256/,
+  );
+  pinned.sha256 = sha256("no package");
+  await expect(fetchFrom([(await archive(Buffer.from("no package"))).url])).rejects.toThrow("is no Debian package");
 });
 
 test("packages are looked for at this machine's mirror, then in Debian's own archive at the time of the pin", async () => {

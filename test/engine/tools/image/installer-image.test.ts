@@ -101,7 +101,7 @@ test("its configuration starts the installer", async () => {
   const layoutDir = join(directory, "configured", "image");
   const [config] = (await readImage(layoutDir)).blobs;
   expect(JSON.parse(await readFile(blobPath(layoutDir, config?.digest ?? ""), "utf8")).config).toEqual({
-    Entrypoint: ["/bin/node", "/app/node-installer.mjs"],
+    Entrypoint: ["/bin/node", "--max-semi-space-size=1", "/app/node-installer.mjs"],
     Env: ["PATH=/bin"],
     WorkingDir: "/",
   });

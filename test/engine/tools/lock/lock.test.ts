@@ -44,12 +44,7 @@ afterEach(async () => {
 
 /** Where the test's payload and manifest go. */
 const here = (payloads = join(directory, "payloads")) => [
-  "--payloads",
-  payloads,
-  "--output",
-  join(directory, "committed.json"),
-  "--name",
-  "fixture",
+  ...["--payloads", payloads, "--output", join(directory, "committed.json"), "--name", "fixture"],
 ];
 /** There is no such Kata; by its number it is older than 4.1.0, and so has a known hole. */
 const subject = ["--platform", "metal-qemu-snp", "--kata-version", "3.99.0", "--acknowledge", "CVE-2026-77176"];
@@ -297,16 +292,24 @@ test("somebody else fetches what a committed manifest describes", async () => {
     expect(await digestOf(join(elsewhere, "fixture", "files", path)), path).toBe(sha256);
   expect(JSON.parse(await readFile(join(elsewhere, "fixture", "manifest.json"), "utf8"))).toEqual(manifest);
 
+  // From another mirror than it was locked from, which is gone.
+  const [, asset = ""] = /([^/]+)#sha256=/.exec(manifest.source.reference) ?? [];
+  const gone = { ...manifest.source, reference: `http://127.0.0.1:1/${asset}#sha256=${fixture.sha256}` };
+  await writeFile(join(directory, "gone.json"), JSON.stringify({ ...manifest, source: gone }));
+  const again = ["--manifest", join(directory, "gone.json"), "--payloads", join(directory, "again")];
+  vi.stubEnv("XDG_CACHE_HOME", join(directory, "empty"));
+  await expect(lock(["fetch", ...again], quiet)).rejects.toThrow(/127\.0\.0\.1:1\/.* cannot be downloaded/);
+  expect((await lock(["fetch", ...again, "--mirror", server.mirror], quiet)).manifest.files).toEqual(manifest.files);
+
   const other = { ...manifest, files: manifest.files.map((file) => ({ ...file, sha256: "00".repeat(32) })) };
-  await writeFile(join(directory, "other.json"), JSON.stringify(other));
-  await expect(
-    lock(["fetch", "--manifest", join(directory, "other.json"), "--payloads", elsewhere], quiet),
-  ).rejects.toThrow(/holds no file with the digest of bin\/containerd-shim-contrast-cc-v2/);
-  const local = { ...manifest, source: { kind: "files", reference: "somewhere" } };
-  await writeFile(join(directory, "local.json"), JSON.stringify(local));
-  await expect(lock(["fetch", "--manifest", join(directory, "local.json")], quiet)).rejects.toThrow(
-    /cannot be fetched from here/,
+  const file = join(directory, "other.json");
+  await writeFile(file, JSON.stringify(other));
+  await expect(lock(["fetch", "--manifest", file, "--payloads", elsewhere], quiet)).rejects.toThrow(
+    /holds no file with the digest of bin\/containerd-shim-contrast-cc-v2/,
   );
+  const local = join(directory, "local.json");
+  await writeFile(local, JSON.stringify({ ...manifest, source: { kind: "files", reference: "somewhere" } }));
+  await expect(lock(["fetch", "--manifest", local], quiet)).rejects.toThrow(/cannot be fetched from here/);
 });
 
 test("a full disk is said as such, while downloading and while unpacking, and nothing half done stays", async () => {
@@ -339,17 +342,8 @@ test("mistakes on the command line are named, and nothing is fetched", async () 
   );
   expect(await mistake("files", "--platform", "metal-qemu-snp")).toMatch(/'--kata-version <version>' not specified/);
   expect(await mistake(...release(), "--via", "ssh x")).toMatch(/Unknown option '--via'/);
-  const aks = [
-    "files",
-    "--platform",
-    "aks-clh-snp",
-    "--kata-version",
-    "3.2.0",
-    "--from",
-    "/",
-    "--command-line",
-    "quiet",
-  ];
+  const platform = ["--platform", "aks-clh-snp", "--kata-version", "3.2.0"];
+  const aks = ["files", ...platform, "--from", "/", "--command-line", "quiet"];
   expect(await mistake(...aks)).toMatch(/--command-line is not for aks-clh-snp: its IGVM file holds the command line/);
   expect(await mistake(...release(), "--rtmr0", `2=${"a".repeat(96)}`)).toMatch(
     /--rtmr0 is of TDX, which metal-qemu-snp does not have/,

@@ -55,7 +55,7 @@ test.each(["containerd", "k0s", "microk8s"] as const)(
         {
           platform,
           payload: "test/fixtures/manifests/fixture-kata-go.json",
-          ...{ acknowledgedAdvisories: [], acknowledgedWeakenings: [], classNames: [], debug: false },
+          ...{ acknowledgedAdvisories: [], acknowledgedWeakenings: [], classNames: [], currentFor: [], debug: false },
         },
       ],
     };

@@ -20,6 +20,8 @@ import {
 
 /* Values of the right type that are not what they should be. Like those in shape-cases.ts, the schema refuses them, too. */
 
+const many = Array.from({ length: 1_001 }, (_, index) => `n${index}`);
+
 export const malformed: Case[] = [
   [
     "group's name",
@@ -47,9 +49,11 @@ export const malformed: Case[] = [
     { "cluster.name": "must be an AKS cluster's name" },
   ],
   [
-    "directory, outside of the project",
-    stack({ cluster: { kind: "yaml", directory: "../manifests" } }),
-    { "cluster.directory": '"../manifests" must be a directory below the project, such as manifests/prod.' },
+    "more nodes than the engine can hand on",
+    withNodes({ names: many }),
+    {
+      [`${nodes}.names`]: `${JSON.stringify(many).slice(0, 117)}… must list at most 1000 nodes: give more of them a label, and select them by it.`,
+    },
   ],
   [
     "mirror, with a scheme",
@@ -181,6 +185,34 @@ export const malformed: Case[] = [
     "priority class",
     withGroup({ priorityClass: "Very High" }),
     { "groups.workers.priorityClass": '"Very High" must be a PriorityClass\'s name.' },
+  ],
+  [
+    "startup taint",
+    withGroup({ startupTaint: "not ready" }),
+    { "groups.workers.startupTaint": '"not ready" must be a valid taint key.' },
+  ],
+  [
+    "startup taint of Kubernetes",
+    withGroup({ startupTaint: "node.kubernetes.io/unreachable" }),
+    {
+      "groups.workers.startupTaint":
+        '"node.kubernetes.io/unreachable" is a taint of Kubernetes itself, which says what is wrong with a node. Use a key of your own domain, or one with the prefix startup-taint.cluster-autoscaler.kubernetes.io/.',
+    },
+  ],
+  [
+    "installer's label",
+    withGroup({ installerPod: { labels: { "a b": "c" } } }),
+    { "groups.workers.installerPod.labels.a b": '"a b" must be a valid label key.' },
+  ],
+  [
+    "installer's annotation",
+    withGroup({ installerPod: { annotations: { "a b": "c" } } }),
+    { "groups.workers.installerPod.annotations.a b": '"a b" must be a valid annotation key.' },
+  ],
+  [
+    "installer's memory",
+    withGroup({ installerPod: { requests: { memory: "lots" } } }),
+    { "groups.workers.installerPod.requests.memory": '"lots" must be an amount of memory such as "512Mi".' },
   ],
   [
     "memory",

@@ -12,7 +12,7 @@ const cases: Case[] = [
     runtimes({ ...snp, payload: "nowhere.json" }),
     {
       [payload]:
-        '"nowhere.json" cannot be read. Write the manifest with npm run lock; the path begins at the project\'s directory.',
+        '"nowhere.json" cannot be read. Write the manifest with npx contrast-runtime lock; the path begins at the project\'s directory.',
     },
   ],
   [
@@ -20,14 +20,15 @@ const cases: Case[] = [
     runtimes({ ...snp, payload: "README.md" }),
     {
       [payload]:
-        '"README.md" is not JSON: Unexpected token \'#\', "# x" is not valid JSON. Write it with npm run lock.',
+        '"README.md" is not JSON: Unexpected token \'#\', "# x" is not valid JSON. Write it with npx contrast-runtime lock.',
     },
   ],
   [
     "a file that is not a manifest",
     runtimes({ ...snp, payload: "package.json" }),
     {
-      [payload]: '"package.json" is not a manifest: schemaVersion is missing. Allowed: 1. Write it with npm run lock.',
+      [payload]:
+        '"package.json" is not a manifest: schemaVersion is missing. Allowed: 1. Write it with npx contrast-runtime lock.',
     },
   ],
   [

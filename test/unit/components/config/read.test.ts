@@ -21,6 +21,7 @@ test("a configuration is complete: defaults filled in, manifests read, groups so
       stallTimeout: 600,
       tolerations: [],
       priorityClass: "system-node-critical",
+      installerPod: { labels: {}, annotations: {}, requests: {}, limits: {} },
       verifySandbox: false,
       onDestroy: "uninstall",
       runtimes: [{ platform: "metal-qemu-snp", handler: fixtureHandler("contrast-go"), overhead: { teeKeys: false } }],

@@ -40,8 +40,8 @@ export const unknownKeys: Case[] = [
   ],
   [
     "one of another kind of cluster",
-    stack({ cluster: { kind: "yaml", directory: "manifests", kubeconfig: "k" } }),
-    { "cluster.kubeconfig": "is not a known key. Allowed here: kind, directory." },
+    stack({ cluster: { kind: "local", kubeconfig: "k" } }),
+    { "cluster.kubeconfig": "is not a known key. Allowed here: kind, nodes." },
   ],
   ["a host's", withHost({ prt: 22 }), { [`${nodes}.hosts[0].prt`]: "Did you mean port?" }],
   ["a pool's", withPool({ zone: ["1"] }), { "groups.cc.nodes.pool.zone": "Did you mean zones?" }],
@@ -76,7 +76,7 @@ export const missing: Case[] = [
   [
     "the cluster",
     stack({ cluster: undefined }),
-    { cluster: "is missing. Expected a map with kind: local, kubeconfig, aks or yaml." },
+    { cluster: "is missing. Expected a map with kind: local, kubeconfig or aks." },
   ],
   [
     "the cluster's name",
@@ -166,7 +166,7 @@ export const unknownWords: Case[] = [
   [
     "kind of cluster",
     stack({ cluster: { kind: "kubeconf" } }),
-    { "cluster.kind": '"kubeconf" is not allowed. Allowed: local, kubeconfig, aks, yaml. Did you mean "kubeconfig"?' },
+    { "cluster.kind": '"kubeconf" is not allowed. Allowed: local, kubeconfig, aks. Did you mean "kubeconfig"?' },
   ],
   [
     "platform",
@@ -174,6 +174,19 @@ export const unknownWords: Case[] = [
     { [`${runtime}.platform`]: 'Did you mean "metal-qemu-snp"?' },
   ],
   ["distribution", withGroup({ distribution: "rke" }), { "groups.workers.distribution.name": 'Did you mean "rke2"?' }],
+  [
+    "distribution that is not supported",
+    withGroup({ distribution: "eks" }),
+    {
+      "groups.workers.distribution.name":
+        '"eks" is not allowed. Allowed: containerd, aks, k3s, rke2, k0s, microk8s. Nodes of EKS run plain containerd: that is "containerd". Nobody has tried it, and a node needs a TEE of its own, as bare metal has it.',
+    },
+  ],
+  [
+    "distribution by the name of what set it up",
+    withGroup({ distribution: "kubeadm" }),
+    { "groups.workers.distribution.name": 'Did you mean "containerd"?' },
+  ],
   ["onDestroy", withGroup({ onDestroy: "uninstal" }), { "groups.workers.onDestroy": 'Did you mean "uninstall"?' }],
   [
     "effect of a taint",
@@ -258,7 +271,7 @@ export const inPlainEntries: Case[] = [
   [
     "a word for the cluster",
     stack({ cluster: "local" }),
-    { cluster: '"local" is not allowed. Expected a map with kind: local, kubeconfig, aks or yaml.' },
+    { cluster: '"local" is not allowed. Expected a map with kind: local, kubeconfig or aks.' },
   ],
   [
     "a map of runtimes",

@@ -76,7 +76,7 @@ test("every mistake is said at once, with all that is allowed", async () => {
         '"locl" is not allowed. Allowed: aks-clh-snp, metal-qemu-snp, metal-qemu-tdx, metal-qemu-snp-gpu, metal-qemu-tdx-gpu, metal-qemu-insecure, local. Did you mean "local"?',
       "groups.w.runtimes[0].payload": "is missing. Expected the path of a manifest below the project.",
       "groups.w.minNodes":
-        "is not a known key. Allowed here: distribution, nodes, runtimes, atOnce, minimumNodes, ignoreNodes, stallTimeout, tolerations, priorityClass, verifySandbox, loadPendingChanges, onDestroy.",
+        "is not a known key. Allowed here: formerly, distribution, nodes, runtimes, atOnce, minimumNodes, ignoreNodes, stallTimeout, tolerations, startupTaint, priorityClass, installerPod, verifySandbox, loadPendingChanges, onDestroy.",
     },
   );
 });

@@ -37,6 +37,16 @@ const isPartOf = (part: string, whole: string): boolean => {
 const installed = (entries: HandlerEntry[] = [snp], text: string | undefined = adminsFile, version = "1.7.24") =>
   edit(text, entries, on(version)) ?? "";
 
+test("a snapshotter's table, of which a dump repeats the address, is as wanted", () => {
+  const { name = "", address = "" } = aks.entry.proxyPlugin ?? {};
+  const text = installed([aks]).replace("# END", `[proxy_plugins.${name}.exports]\naddress = "${address}"\n# END`);
+  const dumped = stringify(parse(text));
+  for (const known of [placed(aks), wanted(aks)]) {
+    expect(edit(dumped, [aks], on("1.7.24", known))).toBe(dumped);
+    expect(edit(dumped, [], on("1.7.24", known))).not.toContain("contrast-");
+  }
+});
+
 describe("a file that another program wrote anew", () => {
   test.each([
     ["nvidia-ctk", "nvidia-ctk.toml", "1.7.24"],

@@ -1,11 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Sandbox } from "../../../../node-installer/containerd/cri.ts";
-import {
-  dialSecondsOf,
-  removeStaleSandboxes,
-  sandboxesUsing,
-  verifySandbox,
-} from "../../../../node-installer/containerd/sandbox.ts";
+import { removeStaleSandboxes, sandboxesUsing, verifySandbox } from "../../../../node-installer/containerd/sandbox.ts";
+import { dialSecondsOf } from "../../../../runtime/guest-start.ts";
 import type { MemoryHost } from "../../../fakes/memory-host.ts";
 import { snp, tdx } from "./entries.ts";
 import { nodeWith } from "./fake-daemon.ts";
@@ -147,7 +143,46 @@ describe("a sandbox", () => {
     expect(started).toBe(10);
   });
 
-  test("that is ready without a process of its own is an error at once", async () => {
+  test("that the kubelet ends as soon as it is started was seen while it was", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    const { runSandbox } = cri;
+    let started = 0;
+    cri.runSandbox = async (config, handler, timeoutMs) => {
+      started += 1;
+      const id = await runSandbox(config, handler, timeoutMs);
+      start(host, 17, shim(snp.entry.runtimePath, "another"));
+      start(host, 18, shim(snp.entry.runtimePath, id));
+      await host.delay(60_000);
+      await host.delay(60_000);
+      start(host, 18, "");
+      daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      return id;
+    };
+    await verifySandbox(host, cri, snp);
+    expect([started, daemon.sandboxes]).toEqual([1, []]);
+  });
+
+  test("whose end containerd has not noticed yet is started anew, too", async () => {
+    const { host, cri, daemon } = await nodeWith();
+    const { runSandbox, listSandboxes } = cri;
+    let started = 0;
+    let looks = 0;
+    cri.runSandbox = async (config, handler, timeoutMs) => {
+      const id = await runSandbox(config, handler, timeoutMs);
+      started += 1;
+      if (started > 1) start(host, 17, shim(snp.entry.runtimePath, id));
+      return id;
+    };
+    cri.listSandboxes = async (timeoutMs) => {
+      looks += 1;
+      if (looks === 3) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      return listSandboxes(timeoutMs);
+    };
+    await verifySandbox(host, cri, snp);
+    expect([started, daemon.sandboxes]).toEqual([2, []]);
+  });
+
+  test("that stays ready without a process of its own is an error, and is not tried again", async () => {
     const { host, cri } = await nodeWith();
     const { runSandbox } = cri;
     let started = 0;

@@ -29,6 +29,31 @@ test("waits at boot for the file's disk, and is removed together with what an in
   expect(host.tree()).toEqual({});
 });
 
+test("killed at any point of its arming or its removal, it is known to be there and removed without a trace", async () => {
+  const order = { file: "/etc/x", before: undefined, after, backup: undefined, unit: undefined, added: [] };
+  for (let at = 1, done = false; !done; at += 1) {
+    const host = hostWithSystemd();
+    for (const directory of ["/var/lib/contrast-runtime", "/etc/systemd/system"])
+      await host.makeDirectory(directory, 0o755);
+    host.onPoint = (_, when) => {
+      if (when === "after" && host.points.length === at + 2) host.kill();
+    };
+    try {
+      await armGuard(host, "containerd.service", order);
+      await commitGuard(host);
+      await removeGuard(host);
+      done = true;
+    } catch (error) {
+      // Nothing but the kill may end it, or this would never end.
+      if (host.alive) throw error;
+      host.revive();
+      await commitGuard(host);
+      await removeGuard(host);
+    }
+    expect(host.tree(), host.points.join("\n")).toEqual({});
+  }
+});
+
 const hostWithSystemd = () =>
   new MemoryHost({
     programs: {

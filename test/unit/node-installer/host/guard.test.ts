@@ -54,6 +54,9 @@ const run = () => {
   writeFileSync(at("guard.sh"), guardScript(places()));
   return systemctl.run("sh", [at("guard.sh")]);
 };
+/** In the place of the host's program of that name. */
+const program = (name: string, script: string) =>
+  writeFileSync(at(`bin/${name}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
 const fenced = (...lines: string[]) => joinFence({ before: "", after: "" }, lines);
 const config = () => readFileSync(at("etc/config.toml"), "utf8");
 const outcome = () => /outcome=(.*)/.exec(readFileSync(at("state/guard.fired"), "utf8"))?.[1];
@@ -71,6 +74,19 @@ test("restores the backup with its mode, restarts without waiting, and stands do
     event: "guard",
     outcome: "restored",
   });
+});
+
+test("its copies keep what only cp -a keeps: a file with another SELinux label than its directory's may be unreadable", () => {
+  const copies = at("copies");
+  program("cp", `echo "$1" >>'${copies}'\nPATH=/usr/bin:/bin exec cp "$@"`);
+  arm();
+  run();
+  const ours = `version = 3\n${fenced("ours")}`;
+  writeFileSync(at("etc/config.toml"), `${ours}# by hand\n`);
+  arm({ after: digest(ours) });
+  run();
+  const first = readFileSync(copies, "utf8").split("\n");
+  expect(first.filter((word) => word !== at("state/guard.armed"))).toEqual(["-a", "-a", ""]);
 });
 
 test("does nothing without an order, that is, after the commit", () => {
@@ -110,6 +126,19 @@ test.each([
   expect(run().code).toBe(0);
   expect(outcome()).toBe("foreign");
   expect(systemctl.calls().includes("--no-block restart containerd.service")).toBe(isRestarted);
+});
+
+test("a file that became a link meanwhile is copied from where it leads, and nothing is written there", () => {
+  const ours = `version = 3\n${fenced("ours")}`;
+  arm({ after: digest(ours) });
+  const theirs = `${ours}# by hand\n`;
+  writeFileSync(at("theirs.toml"), theirs);
+  rmSync(at("etc/config.toml"));
+  symlinkSync(at("theirs.toml"), at("etc/config.toml"));
+  expect(run().code).toBe(0);
+  expect(readFileSync(at("theirs.toml"), "utf8")).toBe(theirs);
+  expect(config()).toBe("version = 3\n# by hand\n");
+  expect(outcome()).toBe("withdrawn");
 });
 
 test("what somebody added to our change stays, and our block is the one from before", () => {
@@ -212,28 +241,28 @@ test("new tables go also if the backup has changed and nobody else wrote", () =>
   expect(config()).toBe(old);
 });
 
-test.each(["grep", "sed", "sha256sum"])("a %s that fails now and then loses nothing", (program) => {
+test.each(["grep", "sed", "sha256sum"])("a %s that fails now and then loses nothing", (name) => {
   const [first, second] = [`${old}${block(other)}`, `${old}${block(other, mine)}`];
-  const real = ["/usr/bin", "/bin"].map((path) => join(path, program)).find((path) => existsSync(path));
+  const real = ["/usr/bin", "/bin"].map((path) => join(path, name)).find((path) => existsSync(path));
   for (let failing = 1; failing <= 12; failing += 1) {
     arm({ before: digest(first), after: digest(second), added: [mine] });
     writeFileSync(at("etc/config.toml.bak"), first);
     writeFileSync(at("etc/config.toml"), `${second}# by hand\n`);
     writeFileSync(at("count"), "");
     const count = `echo >>'${at("count")}'; [ "$(wc -l <'${at("count")}')" -ne ${failing} ] || exit 2`;
-    writeFileSync(at(`bin/${program}`), `#!/bin/sh\n${count}\nexec ${real} "$@"\n`, { mode: 0o755 });
+    program(name, `${count}\nexec ${real} "$@"`);
     for (let tick = 0; tick < 3 && existsSync(at("state/guard.armed")); tick += 1) run();
     expect(existsSync(at("state/guard.armed"))).toBe(false);
-    for (const part of [runtime(other), "# by hand\n"]) expect(config(), `${program} ${failing}`).toContain(part);
-    expect(config(), `${program} ${failing}`).not.toContain(mine);
-    rmSync(at(`bin/${program}`));
+    for (const part of [runtime(other), "# by hand\n"]) expect(config(), `${name} ${failing}`).toContain(part);
+    expect(config(), `${name} ${failing}`).not.toContain(mine);
+    rmSync(at(`bin/${name}`));
   }
 });
 
 test("what somebody writes while the backup is copied stays", () => {
   arm();
   const config = at("etc/config.toml");
-  writeFileSync(at("bin/cp"), `#!/bin/sh\necho "# foreign" >>'${config}'\nexec /bin/cp "$@"\n`, { mode: 0o755 });
+  program("cp", `echo "# foreign" >>'${config}'\nexec /bin/cp "$@"`);
   expect(run().code).toBe(1);
   rmSync(at("bin/cp"));
   expect(run().code).toBe(0);
@@ -244,7 +273,7 @@ test("what somebody writes while the backup is copied stays", () => {
 
 test("a file that cannot be read leaves the order as it stands", () => {
   arm();
-  writeFileSync(at("bin/sha256sum"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  program("sha256sum", "exit 1");
   expect(run().code).toBe(1);
   rmSync(at("bin/sha256sum"));
   expect(run().code).toBe(0);
@@ -253,7 +282,7 @@ test("a file that cannot be read leaves the order as it stands", () => {
 
 test("without room for a copy, the backup becomes the file: two names of one file would change together", () => {
   arm();
-  writeFileSync(at("bin/cp"), "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+  program("cp", "exit 1");
   expect(run()).toMatchObject({ code: 0, stderr: expect.stringContaining("no room for a copy") });
   expect(config()).toBe(old);
   expect(statSync(at("etc/config.toml")).nlink).toBe(1);
@@ -349,11 +378,7 @@ test.each([
 ])("what it %s is synced before it gets the file's name, and so is the name, before it stands down", (_, change) => {
   arm();
   change();
-  for (const program of ["sync", "mv"]) {
-    const real = `/bin/${program}`;
-    const script = `#!/bin/sh\necho "${program} $*" >>'${at("calls")}'\nexec ${real} "$@"\n`;
-    writeFileSync(at(`bin/${program}`), script, { mode: 0o755 });
-  }
+  for (const name of ["sync", "mv"]) program(name, `echo "${name} $*" >>'${at("calls")}'\nexec /bin/${name} "$@"`);
   expect(run().code).toBe(0);
   const staged = at("etc/.config.toml.contrast-guard");
   expect(readFileSync(at("calls"), "utf8").trim().split("\n")).toEqual([
@@ -367,8 +392,7 @@ test.each([
 
 test("that a file which was not there before is gone again is synced before it stands down", () => {
   arm({ before: undefined, backup: undefined });
-  const script = `#!/bin/sh\n[ -e '${at("etc/config.toml")}' ] || echo "sync $*" >>'${at("calls")}'\nexec /bin/sync "$@"\n`;
-  writeFileSync(at("bin/sync"), script, { mode: 0o755 });
+  program("sync", `[ -e '${at("etc/config.toml")}' ] || echo "sync $*" >>'${at("calls")}'\nexec /bin/sync "$@"`);
   expect(run().code).toBe(0);
   expect(existsSync(at("etc/config.toml"))).toBe(false);
   expect(readFileSync(at("calls"), "utf8").trim().split("\n")).toEqual([`sync ${at("etc")}`, `sync ${at("state")}`]);

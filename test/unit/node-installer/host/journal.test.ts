@@ -36,13 +36,13 @@ describe.each(journals)("%s", (name) => {
 
   test("is read, and written back without a loss", async () => {
     host.put(journalPath, text);
-    await writeJournal(host, await readJournal(host, "workers"));
+    await writeJournal(host, await readJournal(host, { group: "workers" }));
     expect(parsed(host.text(journalPath))).toEqual(parsed(text));
   });
 
   test("is also read after a newer version added to it, and keeps what that wrote", async () => {
     host.put(journalPath, JSON.stringify(extended(parsed(text))));
-    const journal = await readJournal(host, "workers");
+    const journal = await readJournal(host, { group: "workers" });
     await writeJournal(host, { ...journal, retryToken: "again" });
     const kept = parsed(host.text(journalPath));
     expect(kept).toEqual({ ...(extended(parsed(text)) as object), retryToken: "again" });
@@ -59,10 +59,10 @@ test("words that a newer version may have more of do not make a journal unreadab
   const today = parsed(readFileSync(new URL("today.json", folder), "utf8"));
   const newer = JSON.stringify(today).replaceAll('"metal-qemu-snp"', '"metal-new-cca"').replaceAll('"snp"', '"cca"');
   host.put(journalPath, newer.replaceAll('"kernel"', '"device-tree"'));
-  const { runtimes } = await readJournal(host, "workers");
+  const { runtimes } = await readJournal(host, { group: "workers" });
   expect(runtimes.map(({ runtime }) => String(runtime.platform))).toEqual(["metal-new-cca", "metal-new-cca"]);
   host.put(journalPath, newer.replace('"replacing"', '"unheard-of"'));
-  await expect(readJournal(host, "workers")).rejects.toMatchObject({ code: "journal-unreadable" });
+  await expect(readJournal(host, { group: "workers" })).rejects.toMatchObject({ code: "journal-unreadable" });
 });
 
 test("after a downgrade of the product, a node keeps serving and can be uninstalled", async () => {

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -17,7 +18,7 @@ import { join } from "node:path";
 import * as fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { FileChanged, swapFile, writeFileAtomically } from "../../../../node-installer/host/files.ts";
-import { DigestMismatch, type Host } from "../../../../node-installer/host/host.ts";
+import { DigestMismatch, type Host, TooSlow } from "../../../../node-installer/host/host.ts";
 import { createNodeHost } from "../../../../node-installer/host/node-host.ts";
 import { resolvePath } from "../../../../node-installer/host/paths.ts";
 import { holdLock } from "../../../../node-installer/host/programs.ts";
@@ -47,6 +48,16 @@ describe("links", () => {
       expect(await host.realpath(path)).toBe("/data/passwd");
     }
     expect(await host.localPath("/etc/absolute")).toBe(at("data/passwd"));
+  });
+
+  test("when one was made is known of the link itself, whatever it leads to, also below a linked directory", async () => {
+    mkdirSync(join(root, "data"));
+    symlinkSync("/data", join(root, "folder"));
+    symlinkSync("nowhere", join(root, "data/link"));
+    writeFileSync(join(root, "data/file"), "");
+    const { ctimeNs } = lstatSync(join(root, "data/link"), { bigint: true });
+    expect(await host.linkedAt("/folder/link")).toBe(ctimeNs);
+    expect([await host.linkedAt("/folder/file"), await host.linkedAt("/none/x")]).toEqual([undefined, undefined]);
   });
 
   test("a link that would leave the host root leads to nothing, and writing through it stays inside", async () => {
@@ -159,12 +170,13 @@ describe("payload files", () => {
 });
 
 describe("programs and the lock", () => {
-  test("a missing program is 127, one that hangs is 124", async () => {
+  test("a missing program is 127; one that hangs is ended, and has given no answer", async () => {
     const machine = createNodeHost({ root: "/" });
     expect((await machine.run("/no/such/program", [])).code).toBe(127);
-    expect((await machine.run("sleep", ["60"], { timeoutMs: 50 })).code).toBe(124);
+    const slow = machine.run("sleep", ["60"], { timeoutMs: 50 });
+    await expect(slow).rejects.toThrow(new TooSlow("sleep", ["60"], 50));
     // A wrapper's child keeps the wrapper's output open, which would block forever.
-    expect((await machine.run("sh", ["-c", "sleep 60; true"], { timeoutMs: 50 })).code).toBe(124);
+    await expect(machine.run("sh", ["-c", "sleep 60; true"], { timeoutMs: 50 })).rejects.toThrow(TooSlow);
     expect(await machine.run("sh", ["-c", "echo out; echo err >&2; exit 3"])).toEqual({
       code: 3,
       stdout: "out\n",

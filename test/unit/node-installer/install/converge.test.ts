@@ -2,7 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { lockPath } from "../../../../node-installer/host/files.ts";
 import { DigestMismatch } from "../../../../node-installer/host/host.ts";
+import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RolledBack } from "../../../../node-installer/install/undo.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
@@ -36,6 +38,21 @@ describe("install", () => {
     expect(
       node.host.points.filter((point) => !/^(probe|run containerd --version|run systemctl show)/.test(point)),
     ).toEqual([]);
+  });
+
+  test("nothing is changed without the node's lock, which is held from the first change to the last", async () => {
+    const spec = node.spec([node.runtime("00000001")]);
+    const other = await node.host.lock(lockPath);
+    const before = node.host.tree();
+    await expect(converge(node.environment(spec))).rejects.toThrow(`EWOULDBLOCK: ${lockPath}`);
+    expect(node.host.tree()).toEqual(before);
+    await other.release();
+    const unlocked: string[] = [];
+    node.host.onPoint = (point) => {
+      if (/^(write|rename|remove|copy) /.test(point) && !node.host.locked.has(lockPath)) unlocked.push(point);
+    };
+    await converge(node.environment(spec));
+    expect(unlocked).toEqual([]);
   });
 
   test("a full disk is refused before anything is written, and a backup that nothing refers to is removed", async () => {
@@ -129,6 +146,35 @@ describe("install", () => {
     const environment = node.environment(node.spec([node.runtime("00000002")], "second"));
     expect(await refusalOf(converge(environment))).toBe("other-group");
     expect(node.host.tree()).toEqual(before);
+  });
+
+  test("a node that the group has under its former name is taken over: its journal changes, and nothing else", async () => {
+    const spec = node.spec([node.runtime("00000001")], "first");
+    await converge(node.environment(spec));
+    const { starts } = node;
+    const before = node.host.tree();
+    const renamed = { ...spec, group: "second", formerly: "first" };
+    expect(await converge(node.environment(renamed))).toMatchObject({ changed: false, handlers: node.served });
+    const changed = Object.entries(node.host.tree()).filter(([path, now]) => before[path] !== now);
+    expect(changed.map(([path]) => path).filter((path) => !path.startsWith("/var/log/"))).toEqual([journalPath]);
+    expect(node.starts).toBe(starts);
+    expect(await refusalOf(converge(node.environment(spec)))).toBe("other-group");
+    // And back, by which time the name may have been left out again.
+    await converge(node.environment({ ...spec, formerly: "second" }));
+    expect(await converge(node.environment(spec))).toMatchObject({ changed: false });
+    expect(node.starts).toBe(starts);
+  });
+
+  test("a change that the former name's installer left open is closed when the node is taken over", async () => {
+    const spec = node.spec([node.runtime("00000001")], "first");
+    node.host.onPoint = (point, when) => {
+      if (when === "after" && point === `rename ${configPath}`) throw new Error("killed");
+    };
+    await expect(converge(node.environment(spec))).rejects.toThrow("killed");
+    node.host.onPoint = () => undefined;
+    await converge(node.environment({ ...spec, group: "second", formerly: "first" }));
+    expect(JSON.parse(node.host.text(journalPath) ?? "")).toMatchObject({ group: "second" });
+    expect(node.served).toEqual(spec.runtimes.map(({ handler }) => handler));
   });
 
   test("if the file is a link, its target is edited and keeps its mode and owner", async () => {

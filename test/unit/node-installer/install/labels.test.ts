@@ -2,10 +2,12 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { CriError } from "../../../../node-installer/containerd/cri-error.ts";
 import { armedPath } from "../../../../node-installer/host/guard.ts";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
+import { restartsOf } from "../../../../node-installer/host/restart-budget.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import type { Environment } from "../../../../node-installer/install/environment.ts";
 import { labelledNow } from "../../../../node-installer/install/labelled.ts";
 import { createLog } from "../../../../node-installer/install/log.ts";
+import { RolledBack } from "../../../../node-installer/install/undo.ts";
 import { watchLoop } from "../../../../node-installer/install/watch-loop.ts";
 import { ApiError } from "../../../../node-installer/kubernetes/api.ts";
 import { type Cluster, withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
@@ -23,6 +25,8 @@ let next: InstallSpec;
 /** What the node's labels are, and were. */
 let labels: string[];
 let history: string[][] = [];
+/** The labels that were set whenever a taint was lifted. */
+let lifted: [taint: string, labels: string[]][] = [];
 let wasReady: boolean[] = [];
 const one = () => old.runtimes[0]?.handler ?? "";
 const two = () => next.runtimes[0]?.handler ?? "";
@@ -34,17 +38,19 @@ beforeEach(async () => {
   cluster = withoutKubernetes(() => node.host.now());
   labels = [];
   const { setServed, report } = cluster.reporter;
-  cluster.reporter.setServed = async (handlers) => {
+  cluster.reporter.setServed = async (handlers, also) => {
     labels = [...handlers];
     history.push(labels);
-    await setServed(handlers);
+    if (also?.lifted !== undefined) lifted.push([also.lifted, labels]);
+    if (also?.status !== undefined) wasReady.push(isReady(also.status));
+    await setServed(handlers, also);
   };
   cluster.reporter.report = (status) => {
     wasReady.push(isReady(status));
     report(status);
   };
   await converge(node.environment(old, cluster));
-  [history, wasReady] = [[], []];
+  [history, wasReady, lifted] = [[], [], []];
 });
 afterEach(() => node.close());
 
@@ -92,7 +98,7 @@ test("a replaced runtime takes pods while its node waits for its turn, and until
   cluster.tickets.acquire = async () => {
     asked += 1;
     expect(labels).toEqual([one()]);
-    return asked < 50 ? { held: false, holders: ["other"] } : { held: true };
+    return asked < 50 ? { held: false, askAgainMs: 1_000 } : { held: true };
   };
   const rename = node.host.replaceFile.bind(node.host);
   let atTheEdit: string[] | undefined;
@@ -123,20 +129,21 @@ test("a pod that came while the node waited keeps its runtime, which takes no mo
   expect(labels).toEqual([two()]);
 });
 
-test("a pod that is bound and has no sandbox yet keeps the runtime that the spec no longer lists", async () => {
+test("a pod that is bound and has no sandbox yet keeps the runtime, whose removal is then the stack's change, not a repair", async () => {
   let bound = ["default/waits-for-a-volume"];
   cluster.reporter.podsUsing = async (handler) => (handler === one() ? bound : []);
+  let meanwhile: readonly string[] | undefined;
   await watch(
     () => next,
-    () => cluster.reporter.current()?.state === "blocked",
+    () => {
+      if (cluster.reporter.current()?.state === "blocked") [meanwhile, bound] = [node.served?.toSorted(), []];
+      return cluster.reporter.current()?.state === "ready";
+    },
   );
-  expect(node.served?.toSorted()).toEqual([one(), two()]);
-  bound = [];
-  await watch(
-    () => next,
-    () => cluster.reporter.current()?.state === "ready",
-  );
+  expect(meanwhile).toEqual([one(), two()]);
   expect(node.served).toEqual([two()]);
+  expect(cluster.reporter.current()?.reason).not.toContain("Another program");
+  expect(new Set((await restartsOf(node.host)).map((restart) => restart.for))).toEqual(new Set(["change"]));
 });
 
 test("after a rollback the runtime that serves again takes pods again", async () => {
@@ -196,6 +203,29 @@ test("nor has one that is served already, and whose installer was killed before 
   expect(await labelledNow(node.environment(trial, cluster))).toEqual([one()]);
 });
 
+test.each([
+  ["that was imaged anew, and kept its labels, loses them", true],
+  ["that serves keeps its labels", false],
+])("a node %s before its new installer does anything that takes time", async (_, isNew) => {
+  if (isNew) {
+    node.close();
+    node = new MemoryNode();
+    node.runtime("00000001");
+  }
+  [labels, history] = [[one()], []];
+  let atFirst: string[] | undefined;
+  cluster.confinement.require = async () => {
+    atFirst ??= labels;
+  };
+  await watch(
+    () => old,
+    () => cluster.reporter.current()?.state === "ready",
+  );
+  expect(atFirst).toEqual(isNew ? [] : [one()]);
+  expect(history.slice(isNew ? 0 : 1).some((each) => each.length === 0)).toBe(isNew);
+  expect(labels).toEqual([one()]);
+});
+
 test("an unreadable journal takes no label of what the daemon serves", async () => {
   node.host.put(journalPath, "{");
   for (const spec of [old, next]) {
@@ -205,6 +235,19 @@ test("an unreadable journal takes no label of what the daemon serves", async () 
     );
     expect(labels).toEqual([one()]);
   }
+});
+
+test("nor does it keep one that the host can no longer run, also if the spec does not list it", async () => {
+  node.host.put(journalPath, "{");
+  await watch(
+    () => next,
+    () => cluster.reporter.current()?.code === "journal-unreadable",
+    () => ({
+      unfit: async (_, runtimes) => runtimes.filter(({ host }) => host.tee === "snp").map(({ handler }) => handler),
+    }),
+  );
+  expect(node.served).toEqual([one()]);
+  expect(labels).toEqual([]);
 });
 
 test("a host that can no longer run the runtime loses its label within a look, and says why", async () => {
@@ -237,7 +280,7 @@ test.each([
     const { daemon } = environment;
     looks += 1;
     const locate: typeof daemon.locate = async () => {
-      if (what === "locate" && isSlow()) throw new Refusal("containerd-missing", "No containerd answers.");
+      if (what === "locate" && isSlow()) throw new Error("containerd --version has not answered");
       return daemon.locate();
     };
     const serving: typeof daemon.serving = async (...given) => {
@@ -309,4 +352,42 @@ test("an unfinished change is undone without the API server, which may be away b
   );
   expect(node.served).toEqual([one()]);
   expect(cluster.reporter.current()).toMatchObject({ state: "waiting", code: "api-unavailable" });
+});
+
+const startupTaint = "example.com/not-ready";
+
+test("the startup taint is lifted when every runtime of the list is served, and not before", async () => {
+  const third = node.runtime("00000003");
+  const spec = { ...node.spec([...old.runtimes, third]), startupTaint };
+  cluster.tickets.acquire = async () => {
+    expect(lifted).toEqual([]);
+    return { held: true };
+  };
+  await converge(node.environment(spec, cluster));
+  const both = [one(), third.handler].sort();
+  expect(lifted).toEqual([[startupTaint, both]]);
+  // Somebody puts it back: the next look takes it again.
+  await converge(node.environment(spec, cluster));
+  expect(lifted).toEqual([
+    [startupTaint, both],
+    [startupTaint, both],
+  ]);
+});
+
+test("a node that cannot have one of the runtimes keeps its startup taint, whatever else it serves", async () => {
+  const spec = { ...old, startupTaint };
+  await converge({ ...node.environment(spec, cluster), unfit: async () => [one()] });
+  expect(labels).toEqual([]);
+  expect(lifted).toEqual([]);
+});
+
+test("a node that was rolled back keeps its startup taint", async () => {
+  node.breaks.add(two());
+  await expect(converge(node.environment({ ...next, startupTaint }, cluster))).rejects.toBeInstanceOf(RolledBack);
+  expect(lifted).toEqual([]);
+});
+
+test("a group without runtimes holds no node back", async () => {
+  await converge(node.environment({ ...node.spec([]), startupTaint }, cluster));
+  expect(lifted.at(-1)).toEqual([startupTaint, []]);
 });

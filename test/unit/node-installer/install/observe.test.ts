@@ -46,7 +46,7 @@ test("the runtimes move to it, with one restart, while pods use them; nothing of
   expect([node.served, node.starts - starts]).toEqual([[handler], 1]);
   expect(node.host.text(first)).toBe(adminsFile);
   expect(node.host.text(second)?.startsWith(secondText)).toBe(true);
-  expect((await readJournal(node.host, "workers")).left).toEqual([]);
+  expect((await readJournal(node.host, { group: "workers" })).left).toEqual([]);
   expect(await converge(node.environment(spec))).toMatchObject({ changed: false });
 
   node.sandboxes = [];

@@ -15,7 +15,7 @@ beforeEach(() => {
 afterEach(() => node.close());
 
 const hourMs = 3_600_000;
-const counted = () => (node.host.text(restartsPath) ?? "").split("\n").filter(Boolean);
+const counted = () => (node.host.text(restartsPath) ?? "").split("\n").filter((line) => line && !/ asked /.test(line));
 const purposes = () => counted().map((line) => line.split(" ")[1]);
 
 /** containerd's unit copies the golden file into place at each start. */
@@ -51,10 +51,28 @@ describe("restarts", () => {
     const at = (...minutes: number[]) => minutes.map((minute) => ({ at: minute * 60_000, for: "change", content: "" }));
     expect(restartsLeft(at(0, 1, 2, 3), 10 * 60_000).left).toBe(2);
     const used = restartsLeft(at(0, 1, 2, 3, 4), 10 * 60_000);
-    expect(used).toEqual({ left: 1, more: new Date(hourMs) });
+    expect(used).toEqual({ left: 1, more: new Date(hourMs), isDaySpent: false });
     const day = restartsLeft(at(...Array.from({ length: 12 }, (_, i) => i * 30)), 12 * hourMs);
-    expect(day).toEqual({ left: 0, more: new Date(24 * hourMs + 30 * 60_000) });
+    expect(day).toEqual({ left: 0, more: new Date(24 * hourMs + 30 * 60_000), isDaySpent: true });
   });
+});
+
+test("drift is repaired with two restarts left, not with one: what was begun must not end without its rollback", async () => {
+  await converge(node.environment(spec));
+  const [line = ""] = counted();
+  const spent = (times: number) => {
+    node.host.put(configPath, adminsFile);
+    node.start();
+    node.host.put(restartsPath, `${line}\n`.repeat(times));
+  };
+  spent(5);
+  expect(await refusalOf(converge(node.environment(spec)))).toBe("restart-budget");
+  // Somebody who asks for it begins a new hour's budget, also with a token in the cluster.
+  expect(await converge(node.environment(spec), { retryToken: "again" })).toMatchObject({ changed: true });
+  expect(counted().length).toBe(6);
+  spent(4);
+  expect(await converge(node.environment(spec))).toMatchObject({ changed: true });
+  expect(counted().length).toBe(5);
 });
 
 describe("a file that is put back at each start of containerd", () => {
@@ -96,6 +114,25 @@ describe("a file that is put back at each start of containerd", () => {
     node.host.time += hourMs;
     expect(await tried(() => converge(node.environment(spec)))).toBe(true);
     expect(await tried(() => converge(node.environment(spec), { retry: true }))).toBe(true);
+  });
+
+  test("is not fought either when a pipeline asks every ten minutes: then the day's budget counts, and is said", async () => {
+    const { starts } = node;
+    const ask = (token: number) => messageOf(converge(node.environment(spec), { retryToken: `token ${token}` }));
+    let last = "";
+    for (let token = 0; token < 24; token += 1) {
+      last = await ask(token);
+      node.host.time += 600_000;
+    }
+    expect(node.starts - starts).toBeGreaterThan(6);
+    expect(node.starts - starts).toBeLessThanOrEqual(12);
+    expect(last).toContain("Asking for it (--retry) does not help before");
+    // The way out that the sentence names.
+    expect(last).toContain(`delete ${restartsPath}`);
+    node.host.nodes.delete(restartsPath);
+    node.beforeStart = () => undefined;
+    await converge(node.environment(spec));
+    expect(node.served).toHaveLength(1);
   });
 
   test("is the same attempt for a spec that differs in nothing that is written, and for a file of others that differs", async () => {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { journalPath, parseJournal } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RolledBack } from "../../../../node-installer/install/undo.ts";
 import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
@@ -68,6 +69,22 @@ test("a backup that does not hold the old bytes is noticed before the file is ed
   const spec = node.spec([node.runtime("00000001")]);
   await expect(converge(node.environment(spec))).rejects.toThrow(/the backup .*\.bak does not hold what was written/);
   expect([node.host.text(configPath), backupsOn(node), node.starts]).toEqual([adminsFile, [], 1]);
+});
+
+test("a disk that does not take a failed change's end, and is asked again, keeps no backup that the journal does not know", async () => {
+  const bad = node.runtime("0000000b");
+  node.breaks.add(bad.handler);
+  const spec = node.spec([bad]);
+  let isSick = false;
+  node.host.onPoint = (point, when) => {
+    if (point.startsWith("probe") && node.served === undefined) isSick = true;
+    if (isSick && when === "before" && point === "fsync /var/lib/contrast-runtime/") throw new Error("EIO: sick");
+  };
+  for (let attempt = 0; attempt < 3; attempt += 1) await converge(node.environment(spec)).catch(() => undefined);
+  node.host.onPoint = () => undefined;
+  expect(await refusalOf(converge(node.environment(spec)))).toBe("failed-before");
+  const journal = parseJournal(node.host.text(journalPath) ?? "");
+  expect(backupsOn(node)).toEqual(journal?.file?.backups);
 });
 
 describe("somebody's request for another attempt", () => {

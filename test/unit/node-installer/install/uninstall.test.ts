@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
-import { backupsOn } from "./outcomes.ts";
+import { backupsOn, refusalOf } from "./outcomes.ts";
 
 let node: MemoryNode;
 beforeEach(() => {
@@ -37,6 +37,38 @@ describe("uninstall and retirement", () => {
     expect(node.sandboxes).toEqual([]);
   });
 
+  test.each([
+    ["the guard undid", "after"],
+    ["a person undid", "before"],
+  ] as const)(
+    "so is the sandbox of a first installation that was killed and that %s, with its cgroup",
+    async (_, when) => {
+      const before = ofTheHost();
+      const runtime = node.runtime("00000001");
+      const spec = node.spec([runtime]);
+      node.host.onPoint = (point, at) => {
+        if (point === "run systemctl restart containerd.service" && at === when) node.host.kill();
+      };
+      await expect(converge(node.environment(spec))).rejects.toThrow("the process was killed");
+      node.host.revive();
+      if (when === "after") node.runGuard();
+      else node.host.put(configPath, adminsFile);
+      node.start();
+      node.sandboxes = [{ handler: runtime.handler, name: "contrast-runtime-system/contrast-runtime-verify" }];
+      node.host.running.push({ pid: 7, name: "shim", program: runtime.containerd.runtimePath });
+      const cgroup = "/sys/fs/cgroup/contrast-runtime-verify";
+      await node.host.makeDirectory(`${cgroup}/kata`, 0o755);
+      node.host.onPoint = (point) => {
+        if (point === "probe RemovePodSandbox") node.host.running.length = 0;
+      };
+
+      await uninstall(spec);
+      expect(node.sandboxes).toEqual([]);
+      expect(node.host.nodes.has(cgroup)).toBe(false);
+      expect(ofTheHost()).toEqual(before);
+    },
+  );
+
   test("removes the file again if there was none", async () => {
     node.close();
     node = new MemoryNode("");
@@ -49,14 +81,14 @@ describe("uninstall and retirement", () => {
     expect(ofTheHost()).toEqual(before);
   });
 
-  test("a hundred cycles end with the original bytes", async () => {
+  test("cycle after cycle ends with the original bytes, and nothing gathers", async () => {
     const before = ofTheHost();
-    for (let cycle = 0; cycle < 100; cycle += 1) {
+    for (let cycle = 0; cycle < 10; cycle += 1) {
       const spec = node.spec([node.runtime(cycle.toString(16).padStart(8, "0"))]);
       await converge(node.environment(spec));
       await uninstall(spec);
+      expect(ofTheHost()).toEqual(before);
     }
-    expect(ofTheHost()).toEqual(before);
   });
 
   test("an administrator's later edit stays", async () => {
@@ -112,6 +144,22 @@ describe("uninstall and retirement", () => {
     node.host.running.length = 0;
     await converge(node.environment(node.spec([])));
     expect(await node.host.stat("/opt/edgeless")).toBeUndefined();
+  });
+
+  test("while the CRI is down, a running shim is a user: its handler stays in containerd's file", async () => {
+    const runtime = node.runtime("00000001");
+    await converge(node.environment(node.spec([runtime])));
+    const file = node.host.text(configPath);
+    node.breaks.add(runtime.handler);
+    node.start();
+    node.host.running.push({ pid: 77, name: "shim", program: runtime.containerd.runtimePath });
+    const gone = node.environment(node.spec([]));
+    expect(await refusalOf(converge(gone, { refuseBlocked: true }))).toBe("runtime-in-use");
+    expect(await refusalOf(converge(gone))).toBe("cri-broken-before");
+    expect(node.host.text(configPath)).toBe(file);
+    node.host.running.length = 0;
+    await converge(node.environment(node.spec([])));
+    expect(node.host.text(configPath)).toBe(adminsFile);
   });
 
   test("a process that only says so keeps no files", async () => {

@@ -2,8 +2,9 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
+import { plainShape } from "../../../fakes/node-shapes.ts";
 import { refusedConfigurations } from "../../../fakes/refused-configurations.ts";
-import { backupsOn, guardsFilesOn, refusalOf } from "./outcomes.ts";
+import { backupsOn, guardsFilesOn, messageOf, refusalOf } from "./outcomes.ts";
 
 // The node's own containerd reads the new configuration before its file gets it, and here refuses it.
 
@@ -62,4 +63,28 @@ test("a daemon that fails on its file is not touched", async () => {
   node.start();
   expect(await refusalOf(converge(node.environment(node.spec([node.runtime("00000001")]))))).toBe("cri-broken-before");
   expect([node.host.text(configPath), node.starts]).toEqual([text, 2]);
+});
+
+test("a drop-in that came later and hides our tables from containerd 1.7 is named, and costs no restart", async () => {
+  node.close();
+  const cri = 'plugins."io.containerd.grpc.v1.cri".containerd.runtimes';
+  const imports = 'imports = ["/etc/containerd/conf.d/*.toml"]';
+  const text = `version = 2\n${imports}\n[${cri}.runc]\n  runtime_type = "io.containerd.runc.v2"\n`;
+  node = new MemoryNode(plainShape("1.7 with imports", text, { version: "1.7.24" }));
+  const spec = node.spec([node.runtime("00000001")]);
+  await converge(node.environment(spec));
+  const dropIn = "/etc/containerd/conf.d/nvidia.toml";
+  node.host.put(dropIn, `version = 2\n[${cri}.nvidia]\n  runtime_type = "io.containerd.runc.v2"\n`);
+  node.start();
+  const { starts } = node;
+  expect(await messageOf(converge(node.environment(spec)))).toMatch(
+    new RegExp(
+      `the import ${dropIn} has a table .* which in containerd 1\\.7\\.24 replaces the one of ${configPath}: move`,
+    ),
+  );
+  expect(node.starts).toBe(starts);
+  // Once it is gone, nothing of this counts as a change that failed.
+  await node.host.remove(dropIn);
+  node.start();
+  expect(await converge(node.environment(spec))).toMatchObject({ handlers: [spec.runtimes[0]?.handler] });
 });

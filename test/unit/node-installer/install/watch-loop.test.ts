@@ -57,8 +57,8 @@ test("the status says how long the sandbox took to start that proved a handler",
   node.host.put("/proc/17/cmdline", `${shim}\0-id\x001\0`);
   node.host.put("/proc/17/status", "NSpid:\t17\n");
   await watch(() => state() === "ready");
-  expect(cluster.reporter.current()?.reason).toBe(`Serves ${handler()}. A sandbox of ${handler()} started in 0 s.`);
-  expect(cluster.metrics.sandboxSeconds).toEqual({ [handler()]: 0 });
+  expect(cluster.reporter.current()?.reason).toBe(`Serves ${handler()}. A sandbox of ${handler()} started in 1 s.`);
+  expect(cluster.metrics.sandboxSeconds).toEqual({ [handler()]: 1 });
 });
 
 test("an unreadable journal is reported, and does not end the loop", async () => {
@@ -227,11 +227,42 @@ test("a node of another group keeps that group's labels", async () => {
   expect(cluster.reporter.current()?.code).toBe("other-group");
 });
 
+test.each([
+  ["refuses", "failed", true],
+  ["has nothing to do", "ready", false],
+])("whoever asks for another attempt on another group's node is answered, when it %s", async (_, state, isListed) => {
+  await converge(node.environment(node.spec([node.runtime("00000002")], "others"), cluster));
+  if (!isListed) spec = { ...spec, runtimes: [] };
+  cluster.reporter.retryToken = async () => "again";
+  await watch(() => true);
+  expect(cluster.reporter.current()).toMatchObject({ state, retry: "again" });
+});
+
+test("of a group that shall have nothing, another group's node is done, and stays as it is", async () => {
+  await converge(node.environment(node.spec([node.runtime("00000002")], "others"), cluster));
+  labels.length = 0;
+  const before = node.host.tree();
+  spec = { ...spec, runtimes: [] };
+  await watch(() => true);
+  expect(cluster.reporter.current()).toMatchObject({ state: "ready", handlers: [] });
+  expect(node.host.tree()).toEqual(before);
+  expect(labels).toEqual([]);
+});
+
+test("installers of a group's former name let go of a node that is taken over, and say nothing of what it serves", async () => {
+  await watch((count) => {
+    if (count === 1)
+      node.host.put(journalPath, node.host.text(journalPath)?.replace(`"${spec.group}"`, '"renamed"') ?? "");
+    return state() === "failed" || count > 5;
+  });
+  expect(cluster.reporter.current()).toMatchObject({ state: "failed", code: "other-group", handlers: [] });
+});
+
 test("if stopped while waiting for its turn, it has changed nothing", async () => {
   let asked = 0;
   cluster.tickets.acquire = async () => {
     asked += 1;
-    return { held: false, holders: ["other-node"] };
+    return { held: false, askAgainMs: 1_000 };
   };
   const stop = new AbortController();
   const delay = node.host.delay.bind(node.host);

@@ -55,7 +55,7 @@ test("a policy that begins to act within seconds is waited for", async () => {
   expect(time).toBe(3_000);
 });
 
-test("a policy that is deleted later is noticed within ten minutes, and at once where it matters", async () => {
+test("a policy that is deleted later is noticed within three hours, and at once where it matters", async () => {
   await confinement.require();
   server.policies.delete(node);
   const requests = server.requests.length;
@@ -65,7 +65,7 @@ test("a policy that is deleted later is noticed within ten minutes, and at once 
   server.policies.add(node);
   await confinement.require();
   server.policies.delete(node);
-  time += 600_000;
+  time += 3 * 3_600_000;
   await expect(confinement.require()).rejects.toThrow("may do more than it should");
 });
 

@@ -5,12 +5,13 @@ import { labelChanges } from "../../../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../../../node-installer/kubernetes/metrics.ts";
 import { nodeReporter, pascalCase, type Reporter } from "../../../../node-installer/kubernetes/reporter.ts";
 import { type NodeStatus, parseStatus, publishedStatus } from "../../../../node-installer/kubernetes/status.ts";
-import { retryAnnotation, statusAnnotation } from "../../../../runtime/names.ts";
+import { retryAnnotation, stateLabel, statusAnnotation } from "../../../../runtime/names.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../../fakes/fake-api-server.ts";
 
 let server: FakeApiServer;
 let reporter: Reporter;
 let errors: ApiError[];
+let time = 0;
 let metrics = newMetrics();
 beforeEach(async () => {
   server = await startFakeApiServer();
@@ -18,17 +19,21 @@ beforeEach(async () => {
   await api.create("/api/v1/nodes", { metadata: { name: "a", labels: { zone: "x" } } });
   server.requests.length = 0;
   errors = [];
+  time = 0;
   metrics = newMetrics();
-  reporter = nodeReporter({
-    api,
+  reporter = reporterOf();
+});
+const reporterOf = () =>
+  nodeReporter({
+    api: apiClient(server.address),
     group: "g",
     nodeName: "a",
     metrics,
-    now: () => new Date(0),
+    now: () => new Date(time),
+    uptime: () => time,
     delay: async () => {},
     onError: (error) => errors.push(error),
   });
-});
 afterEach(async () => {
   reporter.close();
   await server.close();
@@ -52,16 +57,117 @@ const events = () =>
     .filter(([path]) => path.includes("/events/"))
     .map(([, event]) => [event.reason, event.message, event.count]);
 
+test("a startup taint that comes back is lifted within two looks, also after a restart that found nothing to lift", async () => {
+  const node = () => server.objects.get("/api/v1/nodes/a") as { spec?: unknown };
+  await reporter.retryToken();
+  await reporter.setServed([], { lifted: "example.com/startup" });
+  node().spec = { taints: [{ key: "example.com/startup" }, { key: "theirs" }] };
+  for (let look = 0; look < 2; look += 1) {
+    time += 60_000;
+    await reporter.retryToken();
+    await reporter.setServed([], { lifted: "example.com/startup" });
+  }
+  expect(node().spec).toEqual({ taints: [{ key: "theirs" }] });
+});
+
 describe("a node's status", () => {
   test("only the newest of many is published, and the same one never twice", async () => {
-    for (const percent of [1, 2, 3, 4, 5]) reporter.report(status("working", `copied ${percent} %`));
+    for (const pods of [1, 2, 3, 4, 5]) reporter.report(status("blocked", `used by ${pods} pods`));
     await reporter.flush();
-    expect(published()?.reason).toBe("copied 5 %");
+    expect(published()?.reason).toBe("used by 5 pods");
     const requests = server.requests.length;
-    expect(requests).toBeLessThanOrEqual(2);
-    reporter.report(status("working", "copied 5 %"));
+    expect(server.requests.filter((request) => request.startsWith("PATCH")).length).toBeLessThanOrEqual(2);
+    reporter.report(status("blocked", "used by 5 pods"));
     await reporter.flush();
     expect(server.requests).toHaveLength(requests);
+  });
+
+  test("begun, waiting and done are three writes of the node; its steps are not written", async () => {
+    const writes: string[] = [];
+    server.intercept = (request) => {
+      if (request === "PATCH /api/v1/nodes/a") writes.push(request);
+      return undefined;
+    };
+    for (const [state, code] of [
+      ["working", "check-host"],
+      ["working", "place-payload"],
+      ["waiting", "take-ticket"],
+      ["working", "edit"],
+      ["working", "gate"],
+    ] as const) {
+      reporter.report(status(state, `Running ${code}.`, { code }));
+      await reporter.flush();
+      expect(reporter.current()?.code).toBe(code);
+    }
+    expect(writes).toHaveLength(2);
+    expect(published()).toMatchObject({ state: "waiting", code: "take-ticket" });
+    await reporter.setServed([one], { status: status("ready", "Serves it.", { code: "ready", handlers: [one] }) });
+    expect(writes).toHaveLength(3);
+    expect(published()).toMatchObject({ state: "ready", handlers: [one] });
+    await reporter.flush();
+    expect(events()).toEqual([["RuntimeReady", "Serves it.", 1]]);
+  });
+
+  test("has its state as a label that nodes can be selected by", async () => {
+    for (const state of ["working", "failed", "ready"] as const) {
+      reporter.report(status(state, state));
+      await reporter.flush();
+      expect(server.objects.get("/api/v1/nodes/a")?.metadata.labels).toMatchObject({ [stateLabel("g")]: state });
+    }
+  });
+
+  test("that an earlier process published is not written again, nor its Event", async () => {
+    const ready = status("ready", "Serves it.", { code: "ready" });
+    reporter.report(ready);
+    await reporter.flush();
+    const before = server.requests.length;
+    const restarted = reporterOf();
+    await restarted.retryToken();
+    restarted.report(ready);
+    await restarted.flush();
+    expect(server.requests.slice(before)).toEqual(["PATCH /api/v1/nodes/a"]);
+    expect(events()).toEqual([["RuntimeReady", "Serves it.", 1]]);
+  });
+
+  test("a ready node is read twice an hour, a failed one at first soon and then every few minutes", async () => {
+    const readsIn = async (hours: number) => {
+      const before = server.requests.length;
+      for (const end = time + hours * 3_600_000; time < end; time += 15_000) await reporter.retryToken();
+      return server.requests.length - before;
+    };
+    reporter.report(status("ready", "Serves it."));
+    await reporter.flush();
+    await reporter.setServed([]);
+    expect(await readsIn(10)).toBeLessThanOrEqual(40);
+    reporter.report(status("failed", "The gate refused it."));
+    await reporter.flush();
+    expect(await readsIn(1 / 60)).toBeGreaterThanOrEqual(1);
+    expect(await readsIn(10)).toBeLessThanOrEqual(300);
+  });
+
+  test("labels that the API server confirmed are not asked for again, unless they change", async () => {
+    await reporter.setServed([one]);
+    const before = server.requests.length;
+    for (time = 0; time < 600_000; time += 60_000) await reporter.setServed([one]);
+    expect(server.requests).toHaveLength(before);
+    await reporter.setServed([]);
+    expect(server.objects.get("/api/v1/nodes/a")?.metadata.labels).toEqual({ zone: "x" });
+  });
+
+  test("an older state that is still on its way does not arrive after the newest", async () => {
+    reporter.report(status("working", "begun"));
+    await reporter.setServed([one], { status: status("ready", "Serves it.") });
+    await reporter.flush();
+    expect(published()?.state).toBe("ready");
+  });
+
+  test.each([429, 408, 503])("an Event that is answered with %i is recorded later", async (answer) => {
+    let refusals = 3;
+    server.intercept = (request) =>
+      request.includes("/events") && refusals-- > 0 ? { status: answer, body: "{}" } : undefined;
+    reporter.report(status("failed", "The gate refused it."));
+    await reporter.flush();
+    expect(events()).toEqual([["GateFailed", "The gate refused it.", 1]]);
   });
 
   test("is retried until the API server takes it, and nothing throws", async () => {
@@ -96,6 +202,7 @@ describe("a node's status", () => {
     await apiClient(server.address).mergePatch("/api/v1/nodes/a", {
       metadata: { annotations: { [retryAnnotation("g")]: "now" } },
     });
+    time += 3_600_000;
     expect(await reporter.retryToken()).toBe("now");
     expect(server.requests.every((request) => request === "PATCH /api/v1/nodes/a")).toBe(true);
   });
@@ -195,7 +302,14 @@ test("outside a cluster every ticket is granted and nothing is reported", async 
 });
 
 test("a pod that does not know its node says how to tell it", () => {
-  const options = { group: "g", atOnce: 1, now: () => new Date(0), delay: async () => {}, onError: () => {} };
+  const options = {
+    group: "g",
+    atOnce: 1,
+    now: () => new Date(0),
+    uptime: () => 0,
+    delay: async () => {},
+    onError: () => {},
+  };
   const env = { KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "443" };
   expect(() => connectKubernetes(options, env)).toThrow("NODE_NAME is not set.");
   expect(connectKubernetes(options, { ...env, NODE_NAME: "a" }).nodeName).toBe("a");

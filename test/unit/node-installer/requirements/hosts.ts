@@ -17,12 +17,12 @@ export function each(
 
 const mountinfo = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n23 22 8:2 / /opt rw,relatime - xfs /dev/sdb1 rw\n";
 const cpuinfo = (vendor: string, family: number, model: number, flags: string) =>
-  [0, 1]
+  ["0", "1"]
     .map(
-      (n) =>
-        `processor\t: ${n}\nvendor_id\t: ${vendor}\ncpu family\t: ${family}\nmodel\t\t: ${model}\nmodel name\t: A 9999 of theirs\nflags\t\t: fpu ${flags}\n`,
+      (n) => `processor\t: ${n}\nvendor_id\t: ${vendor}\ncpu family\t: ${family}\nmodel\t\t: ${model}\n${rest(flags)}`,
     )
     .join("\n");
+const rest = (flags: string) => `model name\t: A 9999 of theirs\nflags\t\t: fpu ${flags}\n`;
 
 const common: Files = {
   "/proc/sys/kernel/osrelease": "6.11.0-9-generic\n",
@@ -78,6 +78,9 @@ const hopper: Files = {
   "/sys/bus/pci/drivers/vfio-pci/module/version": "1",
 };
 const withGpu = platforms["metal-qemu-snp-gpu"].host;
+const noTee: HostRequirements = { ...withGpu, tee: "none" };
+const iommu = "/sys/class/iommu/ivhd0/devices";
+const aks = platforms["aks-clh-snp"].host;
 
 const cmdline = (options: string): Files => ({ "/proc/cmdline": `root=/dev/sda1 ro ${options}\n` });
 /** Hosts, what is required of them, and what is found. */
@@ -190,7 +193,8 @@ export const hosts: [name: string, files: Files, requirements: HostRequirements,
     ["virtual-machine"],
   ],
   ["a Hygon CPU", { ...milanOff, "/proc/cpuinfo": cpuinfo("HygonGenuine", 24, 1, "svm") }, snp, ["cpu-unsupported"]],
-  ["an ARM server", { ...common, "/proc/cpuinfo": "processor: 0\nCPU implementer: 0x41\n" }, snp, ["cpu-unsupported"]],
+  ["an ARM server", { ...common, "/proc/cpuinfo": "processor: 0\nCPU implementer: 0x41\n" }, snp, ["not-x86-64"]],
+  ["the same, for local", { "/proc/cpuinfo": "processor: 0\nCPU implementer: 0x41\n" }, local, ["not-x86-64"]],
   [
     "no vhost modules",
     { ...milan, "/dev/vhost-vsock": undefined, "/dev/vhost-net": undefined },
@@ -207,6 +211,12 @@ export const hosts: [name: string, files: Files, requirements: HostRequirements,
   [
     "a virtual machine without nested virtualization, for VMs without a TEE",
     { ...common, "/proc/cpuinfo": cpuinfo("GenuineIntel", 6, 85, "hypervisor"), "/dev/kvm": undefined },
+    insecure,
+    ["virtualization-off (reboot)"],
+  ],
+  [
+    "a virtual machine with a /dev/kvm that no hardware stands behind, for VMs without a TEE",
+    { ...common, "/proc/cpuinfo": cpuinfo("AuthenticAMD", 25, 1, "hypervisor") },
     insecure,
     ["virtualization-off (reboot)"],
   ],
@@ -381,19 +391,8 @@ export const hosts: [name: string, files: Files, requirements: HostRequirements,
   ["no GPU", { ...milan, ...hopper, [`${gpuDevice}/class`]: "0x020000\n" }, withGpu, ["gpu-missing"]],
   ["somebody else's GPU", { ...milan, ...hopper, [`${gpuDevice}/vendor`]: "0x1002\n" }, withGpu, ["gpu-missing"]],
   ["no VFIO", { ...milan, ...hopper, "/dev/vfio/vfio": undefined }, withGpu, ["vfio-missing"]],
-  [
-    "a GPU without IOMMU, for VMs without a TEE",
-    { ...milan, ...hopper, "/sys/class/iommu/ivhd0/devices": undefined },
-    { ...withGpu, tee: "none" },
-    ["iommu-off (reboot)"],
-  ],
-  ["anything at all, for local", { "/proc/self/mountinfo": mountinfo }, local, []],
+  ["a GPU without IOMMU or TEE", { ...milan, ...hopper, [iommu]: undefined }, noTee, ["iommu-off (reboot)"]],
   ["an empty file tree, for local", {}, local, []],
-  [
-    "AKS with the Microsoft hypervisor",
-    { ...common, "/dev/kvm": undefined, "/dev/mshv": "" },
-    platforms["aks-clh-snp"].host,
-    [],
-  ],
-  ["AKS without it", common, platforms["aks-clh-snp"].host, ["mshv-missing"]],
+  ["AKS with its hypervisor", { ...common, "/dev/kvm": undefined, "/dev/mshv": "" }, aks, []],
+  ["AKS without it", common, aks, ["mshv-missing"]],
 ];

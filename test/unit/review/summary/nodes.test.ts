@@ -73,6 +73,19 @@ describe("nodes", () => {
     expect(move("all", "all", undefined, [])).toEqual([]);
   });
 
+  test("a group that is renamed, its nodes taken over as they are", () => {
+    const summary = summaryOf(
+      ...groupSteps({ runtimes: [go] }, { group: "renamed", formerly: "workers", runtimes: [go] }),
+    );
+    expect(linesOf(summary, "Nodes")).toEqual([
+      "known: Group `workers` is renamed to `renamed`.",
+      "predicted: Installers of `renamed` take over its nodes as they are: the name alone changes nothing else on them.",
+    ]);
+    expect(linesOf(summary, "Restarts of containerd")).toEqual([
+      "predicted: Group `renamed`: nothing that containerd reads changes; it does not restart.",
+    ]);
+  });
+
   test("what joins is installed, and restarts there", () => {
     const steps = groupSteps(
       { runtimes: [go], nodes: ["n1", "n2"] },

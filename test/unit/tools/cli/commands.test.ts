@@ -1,35 +1,11 @@
 import { readFileSync } from "node:fs";
-import type { CommandUnknownOpts, Option } from "@commander-js/extra-typings";
+import type { CommandUnknownOpts } from "@commander-js/extra-typings";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { pathOf } from "../../../../tools/cli/command.ts";
-import { main, program } from "../../../../tools/cli/main.ts";
+import { main } from "../../../../tools/cli/main.ts";
+import { anyValue, commands, enough, root, takingValues, wordsOf } from "./command-lines.ts";
 
-const root = await program();
-const all = (command: CommandUnknownOpts): CommandUnknownOpts[] => [command, ...command.commands.flatMap(all)];
-const commands = all(root);
-const wordsOf = (command: CommandUnknownOpts): string[] => pathOf(command).split(" ").slice(1);
 const each = (some: CommandUnknownOpts[]) => some.map((command) => [pathOf(command), command] as const);
-
-/** Required options and arguments with values that are allowed. */
-const enough = (command: CommandUnknownOpts): string[] => [
-  ...command.options.filter(({ mandatory }) => mandatory).map((option) => `${option.long}=${anyValue(option)}`),
-  ...command.registeredArguments.filter(({ required }) => required).map(({ argChoices }) => argChoices?.[0] ?? "x"),
-];
-const special: Record<string, string> = {
-  "--spec-hash": "0".repeat(64),
-  "--sha256": "0".repeat(64),
-  "--file": "kernel=/x",
-  "--rtmr0": `2=${"0".repeat(96)}`,
-  "--snp-tcb": "bootloader=1,tee=0,snp=1,microcode=1",
-  "--chip-id": "0".repeat(128),
-  "--mr-seam": "0".repeat(96),
-  "--tdx-tcb-svn": "0".repeat(32),
-  "--name": "x",
-  "--nodes": "[]",
-  "--push": "x/y",
-};
-const anyValue = ({ long = "", argChoices, parseArg }: Option): string =>
-  argChoices?.[0] ?? special[long] ?? (parseArg === undefined ? "x" : "1");
 
 let [out, err] = ["", ""];
 beforeEach(() => {
@@ -91,8 +67,6 @@ test.each(each(commands.filter((command) => flags(command).length > 0)))(
   },
 );
 
-const takingValues = ({ options }: CommandUnknownOpts) => options.filter(({ required }) => required);
-
 describe.each(each(commands.filter((command) => takingValues(command).length > 0)))(
   "options of %s",
   (_path, command) => {
@@ -121,7 +95,8 @@ describe.each(each(commands.filter((command) => takingValues(command).length > 0
       for (const { option, long, others } of options) {
         const [own = ""] = help.slice(help.indexOf(` ${option.flags} `) + 1).split(/ (?=--[a-z0-9-]+ <)/);
         const word = `${long}=${anyValue(option)}`;
-        if (own.includes("(repeatable)")) await command.parseOptions([word, word]);
+        const another = long === "--kata" ? "--kata=hypervisor.default_vcpus=2" : word;
+        if (own.includes("(repeatable)")) await command.parseOptions([word, another]);
         else await expectMistake(command, [word, ...others, word], `${long} is given twice.`);
       }
     });
@@ -191,6 +166,23 @@ test.each([
   });
 });
 
+test.each([
+  [["lock", "--help"], "Usage: npm run lock -- [options] [command]"],
+  [["lock", "files", "--help"], "Usage: npm run lock -- files [options]"],
+  [["help", "lock"], "Usage: contrast-runtime lock [options] [command]"],
+])("%j by the clone's script: help names what was typed", async (words, usage) => {
+  expect(await main(words, { script: "lock" })).toBe(0);
+  expect(out.split("\n")[0]).toBe(usage);
+});
+
+test("mistakes name the clone's script, too, but no script of somebody else", async () => {
+  expect(await main(["lock", "files", "--platfrom=x"], { script: "lock" })).toBe(2);
+  expect(err).toMatch(/\nSee: npm run lock -- files --help\n$/);
+  err = "";
+  expect(await main(["lock", "files", "--platfrom=x"], { script: "update-payloads" })).toBe(2);
+  expect(err).toMatch(/\nSee: contrast-runtime lock files --help\n$/);
+});
+
 const takingNoWords = commands.filter((each) => each.commands.length + each.registeredArguments.length === 0);
 test.each(each(takingNoWords))("%s takes no words beside its options", async (_path, command) => {
   const sentence = `Too many arguments for '${command.name()}'. Expected 0 arguments but got 1: more.`;
@@ -219,9 +211,11 @@ test("the words of stacks, pipelines and documents are taken as they always were
     "test/golden/fleet.yaml",
     ...["operations", "review", "attestation", "payloads"].map((page) => `docs/${page}.md`),
   ].flatMap((file) =>
-    [...readFileSync(file, "utf8").matchAll(/^[^#`\n]*\bcontrast-runtime ((?:[a-z-]+ )+--[^\n`>|#]*)/gm)].map(
-      ([, words = ""]) => words,
-    ),
+    [
+      ...readFileSync(file, "utf8").matchAll(
+        /^(?:[^#`\n]*\bcontrast-runtime| *(?:create|update|delete):) ((?:[a-z-]+ )+--[^\n`>|#]*)/gm,
+      ),
+    ].map(([, words = ""]) => words),
   );
   expect(spoken.length).toBeGreaterThan(20);
   for (const text of spoken) {

@@ -4,11 +4,13 @@ import { Ajv } from "ajv";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import type { z } from "zod";
+import { installerPod } from "../../../../components/config/installer-pod-schema.ts";
 import { guestRegistry } from "../../../../components/config/registry-schema.ts";
 import { runtime } from "../../../../components/config/runtime-schema.ts";
 import { groupSchema, topLevel } from "../../../../components/config/schema.ts";
 import { referenceTable, schemaPath, stackFileSchema } from "../../../../tools/dev/stack-schema.ts";
 import { packageRoot } from "../../../../tools/files/project.ts";
+import { withSecrets } from "../../../example-secrets.ts";
 import { images, malformed } from "../../components/config/malformed-cases.ts";
 import {
   inPlainEntries,
@@ -40,6 +42,7 @@ test("the committed schema is what the program checks", () => {
 
 const pages: [page: string, tables: Record<string, Record<string, z.ZodType>>][] = [
   ["docs/configuration.md", { key: topLevel, "key of a group": groupSchema.shape }],
+  ["docs/integrations.md", { "key of `installerPod`": installerPod.shape }],
   ["docs/runtimes.md", { "key of a runtime": runtime.shape, "key of `registry.guest`": guestRegistry.shape }],
 ];
 test.each(pages)("the tables of keys in %s are the schema's", (name, shapes) => {
@@ -75,7 +78,7 @@ describe.each(stackFiles)("%s", (file) => {
   const text = readFileSync(join(packageRoot, file), "utf8");
 
   test("is valid", () => {
-    expect(mistakes(parse(text))).toEqual([]);
+    expect(mistakes(withSecrets(text, () => ({ secure: "v1:x" })))).toEqual([]);
   });
 
   test("tells editors where the schema is", () => {

@@ -2,11 +2,22 @@ import { chmod, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
-import { baseEnvironment, closedDirectory, isKeptElsewhere } from "../../../../tools/engine/environment.ts";
+import {
+  baseEnvironment,
+  closedDirectory,
+  isKeptElsewhere,
+  stackNetwork,
+} from "../../../../tools/engine/environment.ts";
+import { packageRoot } from "../../../../tools/files/project.ts";
+import { enterNetwork } from "../../../../tools/local-cluster/layout.ts";
+
+const ensured = vi.hoisted(() => vi.fn());
+vi.mock("../../../../tools/local-cluster/cluster.ts", () => ({ ensureCluster: ensured }));
+vi.mock("../../../../tools/local-cluster/requirements.ts", () => ({ requireRoot: () => {} }));
 
 afterEach(() => vi.unstubAllEnvs());
 
-const engine = { command: "/engine/pulumi", path: ["/engine"], version: "3.259.0", origin: "built" } as const;
+const engine = { command: "/engine/pulumi", path: ["/engine"], version: "3.259.0", origin: "pinned" } as const;
 const environment = (state = "/state") => baseEnvironment({ ...engine, path: [...engine.path] }, state);
 
 test("a state directory of any name is a URL that the engine reads as that directory", () => {
@@ -61,5 +72,19 @@ test("a stack is kept where the user keeps stacks, and the dev stack in the clon
     expect(await isKeptElsewhere("prod")).toBe(false);
   } finally {
     await rm(home, { recursive: true });
+  }
+});
+
+test("the first update of a new local stack runs in its cluster's network, which is made before; a preview does not", async () => {
+  const stack = `network-${process.pid}`;
+  const file = join(packageRoot, `Pulumi.${stack}.yaml`);
+  await writeFile(file, "config:\n  contrast-runtime:cluster:\n    kind: local\n    nodes: [{ name: n1 }]\n");
+  try {
+    expect(await stackNetwork(stack, false, () => {})).toEqual([]);
+    expect(ensured).not.toHaveBeenCalled();
+    expect(await stackNetwork(stack, true, () => {})).toEqual(enterNetwork(stack));
+    expect(ensured).toHaveBeenCalledExactlyOnceWith({ name: stack, nodes: [{ name: "n1" }] }, expect.anything());
+  } finally {
+    await rm(file);
   }
 });

@@ -49,7 +49,7 @@ describe("whether a rollout is over", () => {
     [
       "a failed node has the only ticket that the others wait for",
       assess(fleet([node("a", "failed"), node("b", "waiting")], { tickets: [ticket("a")] }), wanted()),
-      { over: true, failures: ["a: failed: it is failed", "b: waiting: it is waiting"] },
+      { over: true, failures: ["a: failed: it is failed", "b: waiting: it is waiting Before it: a."] },
     ],
     [
       "a failed node has one of two tickets",

@@ -162,3 +162,41 @@ describe("following a rollout", () => {
     expect(lines.slice(2)).toEqual(["b: not-ready: became NotReady since this began", "b: left the group"]);
   });
 });
+
+describe("of more than fifty nodes", () => {
+  const many = (count: number, state: (index: number) => "waiting" | "working" | "ready" | "failed") =>
+    fleet(Array.from({ length: count }, (_, index) => node(`n${index}`, state(index))));
+
+  test("the console has counts, and lines of what somebody should look at", async () => {
+    const script = Array.from({ length: 601 }, (_, second) =>
+      many(600, (index) => (index === 7 ? "failed" : index < second ? "ready" : "waiting")),
+    );
+    const { lines, outcome } = await follow(script);
+    expect(outcome.failures).toEqual(["n7: failed: it is failed"]);
+    expect(lines.length).toBeLessThan(70);
+    expect(lines[0]).toBe("n7: failed: it is failed");
+    expect(lines[1]).toBe("Group metal: 599 waiting, 1 failed.");
+    expect(lines.at(-1)).toBe("Group metal: 599 ready, 1 failed.");
+  });
+
+  test("so many that fail do not fill a stack's state, and where they are all named is said", async () => {
+    const { lines } = await follow([many(5_000, () => "failed")]);
+    expect(lines).toHaveLength(52);
+    expect(lines.at(-2)).toBe("More such nodes: npx contrast-runtime status --group metal");
+  });
+
+  test("hours of waiting are told in ever fewer lines", async () => {
+    const { lines, seconds } = await follow([many(51, () => "working")], { stallMs: 4 * 3_600_000 });
+    expect(seconds).toBeGreaterThan(14_000);
+    expect(lines.length).toBeLessThan(100);
+  });
+});
+
+test("what a waiting node says of others is no progress", async () => {
+  const waiting = (second: number) =>
+    fleet([{ ...node("a", "waiting"), status: status("waiting", { reason: `for node ${second}` }) }]);
+  const script = Array.from({ length: 100 }, (_, second) => waiting(second));
+  const { outcome, seconds } = await follow(script, { stallMs: 30_000 });
+  expect(outcome.exitCode).toBe(3);
+  expect(seconds).toBeLessThan(40);
+});

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { handlerLabel } from "../../../../runtime/names.ts";
 import { nodeObjections, objections } from "../../../../tools/fleet/uninstall.ts";
-import { usersAmong } from "../../../../tools/fleet/users.ts";
+import { userAmong } from "../../../../tools/fleet/users.ts";
 import { fleet, handler, node } from "./fleet-fixture.ts";
 
 test("an uninstallation names every pod and every dead node before it begins", () => {
@@ -20,6 +20,11 @@ test("an uninstallation names every pod and every dead node before it begins", (
 
 test("a node that was NotReady ever since it joined has nothing to uninstall", () => {
   const nodes = [node("a", undefined, { ready: false, pod: undefined })];
+  expect(objections(fleet(nodes), new Set(), [])).toEqual([]);
+});
+
+test("a node that another group serves has nothing of this one in the way", () => {
+  const nodes = [node("a", "failed", { ready: false, otherGroup: "others" })];
   expect(objections(fleet(nodes), new Set(), [])).toEqual([]);
 });
 
@@ -54,7 +59,7 @@ describe("a pod uses the handler that its class gave it", () => {
   });
   const named = (name: string, target: string) => ({ metadata: { name }, handler: target });
   const users = (spec: object, ...classes: ReturnType<typeof named>[]) =>
-    usersAmong([pod("cart", spec)], classes, new Set(["a"])).map((user) => user.handler);
+    userAmong(classes, new Set(["a"]))(pod("cart", spec)).map((user) => user.handler);
 
   test.each([
     ["by its own name", [handler], { runtimeClassName: handler }, [named(handler, handler)]],
@@ -70,6 +75,12 @@ describe("a pod uses the handler that its class gave it", () => {
       [handler],
       { runtimeClassName: "cc", nodeSelector: selects(handler) },
       [named("cc", other)],
+    ],
+    [
+      "by a name that is resolved at admission by now",
+      [handler],
+      { runtimeClassName: "cc", nodeSelector: selects(handler) },
+      [named("cc", "contrast-unresolved")],
     ],
     ["by no name, with our label", [], { nodeSelector: selects(handler) }, []],
     [

@@ -167,7 +167,7 @@ test("a file with other bytes than its manifest says is refused, and no layer is
 
 test("without an image the digest's reader says what to do", async () => {
   await expect(readImageIndex(join(directory, "none"))).rejects.toThrow(
-    /There is no image at .*none. Build it with: npm run image/,
+    /There is no image at .*none. Build it with: npx contrast-runtime image/,
   );
 });
 

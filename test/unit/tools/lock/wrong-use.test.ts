@@ -42,6 +42,11 @@ test.each<[args: string[], code: number, said: string]>([
   [[...release, "--via=ssh node"], 2, "Unknown option '--via'"],
   [[...release, "--ca=/nowhere.pem"], 1, "ENOENT: no such file or directory, open '/nowhere.pem'"],
   [[...release, "--mirror=mirror"], 2, '--mirror "mirror" is no URL: expected https://… or http://….'],
+  [
+    ["lock", "kata-release", "--platform=metal-qemu-snp", "--kata-version=v4.1.0"],
+    2,
+    '--kata-version "v4.1.0" is no Kata release: expected such as 4.1.0, without the "v".',
+  ],
   [[...release, "--name=../x"], 2, '--name "../x": '],
   [[...release, "--file=kernel"], 2, "Option '--file <role=path>' argument 'kernel' is invalid. It must be ROLE=PATH."],
   [

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { launchTable, launchValues } from "../../../../measure/launch-values.ts";
 import { measuredRuntime } from "../../../../measure/runtime.ts";
+import { judgeSettings } from "../../../../runtime/kata-overrides.ts";
 import { manifestSchema } from "../../../../runtime/manifest.ts";
 import { main } from "../../../../tools/measure/main.ts";
 
@@ -44,6 +45,26 @@ test("a payload's values from its manifest alone, in each verifier's shape", asy
 const snpGuest = [fixture("fixture-contrast-go"), "--platform", "metal-qemu-snp"];
 const tdxGuest = [fixture("fixture-contrast-go"), "--platform", "metal-qemu-tdx"];
 const tcb = "bootloader=4,tee=0,snp=22,microcode=213";
+
+test("values with what the runtime sets of Kata are those of a stack's runtime that sets it", async () => {
+  const kata = { hypervisor: { kernel_params: "systemd.log_level=debug" }, agent: { dial_timeout: 300 } };
+  const acknowledgedWeakenings = ["hypervisor.kernel_params:systemd.log_level"];
+  const set = [
+    ...["--kata", "hypervisor.kernel_params=systemd.log_level=debug", "--kata", "agent.dial_timeout=300"],
+    ...["--acknowledge-weakening", ...acknowledgedWeakenings],
+  ];
+  const [subject, settings] = [
+    { platform: "metal-qemu-snp", manifest: manifestOf("fixture-contrast-go") } as const,
+    { kata, acknowledgedWeakenings },
+  ];
+  const { changes } = judgeSettings(subject, settings);
+  expect(changes?.kernelParams).toEqual(["systemd.log_level=debug"]);
+  const expected = launchTable(measuredRuntime({ ...subject, changes }))?.snp?.["EPYC-Milan"]?.["2"];
+  const [{ output: plain }, { output, problem }] = [await measure(...snpGuest), await measure(...snpGuest, ...set)];
+  expect(problem).toBe("");
+  expect(output.snp["EPYC-Milan"]["2"]).toBe(expected);
+  expect(output.snp["EPYC-Milan"]["2"]).not.toBe(plain.snp["EPYC-Milan"]["2"]);
+});
 
 test("what only hosts know stands where verifiers look for it", async () => {
   const hosts = ["--snp-tcb", tcb, "--smt", "on", "--tsme", "off"];
@@ -161,6 +182,11 @@ test.each([
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", tcb.replace("22", "256")], "microcode=N, each from 0 to 255."],
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", `Rome:${tcb}`], '"Rome" is none of the products Milan, Genoa.'],
   [2, [...tdxGuest, "--rtmr0", `9=${"a".repeat(96)}`], "--rtmr0 is for 9 vCPUs, which is none of the counts to print"],
+  [2, [...snpGuest, "--kata", "default_memory=1"], "It must be TABLE.KEY=VALUE"],
+  [2, [...snpGuest, "--kata", "guest.memory=1"], "--kata guest.memory: must be a text, a number"],
+  [2, [...snpGuest, "--kata", "agent.dial_timeout=null"], "--kata agent.dial_timeout: must be a text, a number"],
+  [2, [...snpGuest, "--kata", "hypervisor.default_memry=1"], "--kata hypervisor.default_memry: "],
+  [2, [...snpGuest, "--kata", "agent.debug_console_enabled=true"], "agent.debug_console_enabled"],
   [2, [...tdxGuest, "--rtmr0", "2=ab"], "It must be COUNT=VALUE: a number of vCPUs and 96 hex digits."],
   [
     2,

@@ -51,7 +51,9 @@ test("a stack becomes a file for each object and a list of them, the namespace f
   const listed = await resources();
   expect(listed[0]).toBe("namespace-contrast-runtime-system.yaml");
   expect(listed.at(-1)).toBe("daemonset-contrast-runtime-system-contrast-installer-snp.yaml");
-  expect((await readdir(output())).sort()).toEqual([...listed, "kustomization.yaml"].sort());
+  expect((await readdir(output())).sort()).toEqual([...listed, "kustomization.yaml", "reference-values.json"].sort());
+  const values = JSON.parse(await readFile(join(output(), "reference-values.json"), "utf8"));
+  expect(Object.keys(values)).toEqual([old]);
   const daemonSet = parse(
     await readFile(join(output(), "daemonset-contrast-runtime-system-contrast-installer-snp.yaml"), "utf8"),
   );
@@ -66,6 +68,12 @@ test("what guests are told about registries is a Secret as Kubernetes takes it",
   const contents = Object.values({ ...data, ...stringData });
   expect(contents.length).toBeGreaterThan(0);
   for (const content of contents) expect(content).toEqual(expect.any(String));
+  const forGuests = join(output(), "cdh-image.toml");
+  expect(await readFile(forGuests, "utf8")).toContain("http://proxy.example.com:3128");
+
+  const said = await render(stack({ snp: group("contrast-go") }));
+  expect(said).toContain("Removed: cdh-image.toml.");
+  expect(existsSync(forGuests)).toBe(false);
 });
 
 test("a second rendering of the same stack changes no byte", async () => {
@@ -75,6 +83,28 @@ test("a second rendering of the same stack changes no byte", async () => {
   const before = await bytes();
   await render(stack({ snp: group("contrast-go") }));
   expect(await bytes()).toEqual(before);
+});
+
+test("a class of the user's own name is one that Argo CD and Flux make anew, and no other is", async () => {
+  const { runtimes, ...rest } = group("contrast-go");
+  await render(stack({ snp: { ...rest, runtimes: [{ ...runtimes[0], classNames: ["confidential"] }] } }));
+  const annotations = async (name: string) =>
+    parse(await readFile(join(output(), `runtimeclass-${name}.yaml`), "utf8")).metadata.annotations;
+  expect(await annotations("confidential")).toEqual({
+    "argocd.argoproj.io/sync-wave": "0",
+    "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
+    "kustomize.toolkit.fluxcd.io/force": "enabled",
+  });
+  expect(await annotations(old)).toEqual({ "argocd.argoproj.io/sync-wave": "0" });
+});
+
+test("a renamed group goes on under its new name", async () => {
+  await render(stack({ workers: group("contrast-go") }));
+  const renamed = { ...group("contrast-go"), formerly: "workers" };
+  const said = await render(stack({ snp: renamed }));
+  expect(said).toContain("Removed: daemonset-contrast-runtime-system-contrast-installer-workers.yaml.");
+  expect(await resources()).toContain("daemonset-contrast-runtime-system-contrast-installer-snp.yaml");
+  expect(await resources()).toContain(`runtimeclass-${old}.yaml`);
 });
 
 test("a class outlives its runtime until somebody says that no pod uses it", async () => {
@@ -89,6 +119,21 @@ test("a class outlives its runtime until somebody says that no pod uses it", asy
   await render(stack({ snp: group("contrast-go-next") }), old);
   expect([isThere(old), isThere(next)]).toEqual([false, true]);
   expect(await resources()).not.toContain(`runtimeclass-${old}.yaml`);
+});
+
+test("a name that is resolved at admission comes after its policy, and goes with it", async () => {
+  const named = (...currentFor: string[]) => {
+    const [first, ...others] = group("contrast-go", "contrast-go-next").runtimes;
+    return stack({ snp: { ...group(), runtimes: [{ ...first, currentFor }, ...others] } });
+  };
+  await render(named("contrast-cc"));
+  const listed = (await resources()).filter((file) => file.includes("-contrast-cc.yaml"));
+  expect(listed.map((file) => file.split("-")[0])).toEqual([
+    ...["mutatingadmissionpolicy", "mutatingadmissionpolicybinding"],
+    ...["validatingadmissionpolicy", "validatingadmissionpolicybinding", "runtimeclass"],
+  ]);
+  await render(named());
+  expect((await resources()).filter((file) => file.includes("-contrast-cc.yaml"))).toEqual([]);
 });
 
 test("a class that the stack has, or that nobody rendered, cannot be dropped", async () => {
@@ -114,14 +159,29 @@ test("a group goes in two steps: first its runtimes, then itself", async () => {
   expect(await resources()).not.toContain("daemonset-contrast-runtime-system-contrast-installer-other.yaml");
 });
 
-test.each<[string, object | string, string]>([
+test.each<[string, object | string, string | RegExp]>([
   ["is no YAML", "config: [", "is no YAML"],
   ["is no stack's file", "groups: {}", 'has no "config"'],
   ["has a mistake", stack({ snp: { ...group("contrast-go"), atOnce: 0 } }), "groups.snp.atOnce: 0 must be 1 or more."],
   [
     "has secrets",
     stack({ snp: group("contrast-go") }, { "contrast-runtime:registry": { pullSecret: { secure: "v1:sealed" } } }),
-    "has secrets below registry, which would be written in plain text.",
+    /has secrets below registry, which would be written in plain text. Take it out of the stack's file, and let nodes log in/,
+  ],
+  [
+    "has a secret in plain text",
+    stack({ snp: group("contrast-go") }, { "contrast-runtime:registry": { pullSecret: '{"auths":{}}' } }),
+    /registry.pullSecret: is a secret in plain text. Manifests hold none. Take it out of the stack's file, and let nodes/,
+  ],
+  [
+    "has a pool",
+    stack({ cc: { ...group("contrast-go"), nodes: { pool: { name: "cc", existing: true } } } }),
+    /^groups.cc.nodes.pool: is made or looked up in Azure, .* say which nodes it has with selector/,
+  ],
+  [
+    "is of a local cluster",
+    stack({ snp: group("contrast-go") }, { "contrast-runtime:cluster": { kind: "local" } }),
+    'cluster.kind: "local" is a cluster on this machine',
   ],
   [
     "has an image of this machine",

@@ -1,5 +1,5 @@
 // kubernetes is the programs of a cluster in one binary, which shares what they have in common: it takes a fraction of
-// the time and space that seven builds would. The name it is called by, through a link, says which one it is.
+// the time and space that six builds would. The name it is called by, through a link, says which one it is.
 package main
 
 import (
@@ -18,7 +18,6 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
@@ -29,8 +28,6 @@ func command(name string) *cobra.Command {
 		return apiserver.NewAPIServerCommand()
 	case "kube-controller-manager":
 		return controllers.NewControllerManagerCommand()
-	case "kube-proxy":
-		return proxy.NewProxyCommand()
 	case "kube-scheduler":
 		return scheduler.NewSchedulerCommand()
 	case "kubectl":
@@ -49,7 +46,7 @@ func main() {
 	}
 	program := command(name)
 	if program == nil {
-		fmt.Fprintf(os.Stderr, "%s: call this by a link named etcd, kubectl, kubelet, kube-apiserver, kube-controller-manager, kube-proxy or kube-scheduler\n", name)
+		fmt.Fprintf(os.Stderr, "%s: call this by a link named etcd, kubectl, kubelet, kube-apiserver, kube-controller-manager or kube-scheduler\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(program))

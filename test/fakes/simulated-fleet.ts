@@ -1,0 +1,158 @@
+import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
+import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
+import { patientApi } from "../../node-installer/kubernetes/patience.ts";
+import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
+import type { NodeStatus } from "../../node-installer/kubernetes/status.ts";
+import { leaseTickets, waitForTicket } from "../../node-installer/kubernetes/tickets.ts";
+import { installerName, policyNames, stateLabel } from "../../runtime/names.ts";
+import { type CountingOptions, countingApi } from "./counting-api.ts";
+import { seededRandom, VirtualClock } from "./virtual-clock.ts";
+
+export interface Simulation extends Partial<Pick<CountingOptions, "away" | "mostPerSecond" | "latencyMs">> {
+  nodes: number;
+  atOnce: number;
+  /** Milliseconds from the ticket to the commit. */
+  holdMs: number;
+  /** Milliseconds within which all nodes come. Default: 5,000. */
+  comeWithinMs?: number;
+  /** Virtual hours in which the nodes go on after that. */
+  steadyHours?: number;
+  seed?: number;
+}
+
+const group = "g";
+const namespace = "contrast-runtime-system";
+const handler = "contrast-cc-metal-qemu-snp-00000001";
+const specHash = "0".repeat(64);
+
+/**
+ * The installers of a group, as far as the API server sees them: the product's own reporter, tickets and confinement,
+ * called in the order in which `converge` and the watch loop do, while what happens on a node is a pause.
+ */
+export async function simulateFleet(simulation: Simulation) {
+  const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0 } = simulation;
+  const clock = new VirtualClock();
+  const random = seededRandom(simulation.seed ?? 1);
+  const api = countingApi({ clock, latencyMs: 10, staleMs: 100, ...simulation });
+  api.enforce(Object.values(policyNames(group)));
+  let [between, mostBetween, rolledOutAt] = [0, 0, 0];
+  /** As its controller keeps it, a second behind. */
+  const daemonSet = {
+    metadata: { name: installerName(group), uid: "daemon-set" },
+    status: { desiredNumberScheduled: nodes, numberReady: 0 },
+  };
+  api.memory.objects.set(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${installerName(group)}`, daemonSet);
+  const isReady = async () => {
+    await clock.delay(1_000);
+    daemonSet.status.numberReady += 1;
+  };
+
+  const install = async (index: number) => {
+    const nodeName = `node-${index}`;
+    api.memory.objects.set(`/api/v1/nodes/${nodeName}`, { metadata: { name: nodeName, uid: `node-uid-${index}` } });
+    await clock.delay(comeWithinMs * random());
+    const installer = simulatedInstaller(nodeName);
+    await installer.prepare();
+    await installer.takeTicket();
+    between += 1;
+    mostBetween = Math.max(mostBetween, between);
+    await clock.delay(holdMs);
+    await installer.passGate();
+    between -= 1;
+    await installer.succeed();
+    rolledOutAt = Math.max(rolledOutAt, clock.time);
+    void isReady();
+    await installer.flush();
+    return installer;
+  };
+
+  const simulatedInstaller = (nodeName: string) => {
+    const now = () => new Date(clock.time);
+    const delay = (ms: number) => clock.delay(ms);
+    const uptime = () => clock.time;
+    const options = { group, namespace, nodeName, atOnce, now, uptime, delay, random };
+    const client = patientApi(api.client(nodeName), options);
+    const reporter = nodeReporter({ ...options, api: client, metrics: newMetrics(), onError: () => undefined });
+    const tickets = leaseTickets(client, options);
+    const confinement = clusterConfinement({ ...options, api: client });
+    const say = (state: NodeStatus["state"], code: string): NodeStatus => ({
+      ...{ state, code, reason: `${code} on ${nodeName}`, handlers: reporter.served(), pods: [], specHash },
+    });
+    /** As the watch loop: what the API server does not answer is asked again. */
+    const looked = async (look: () => Promise<void>) => {
+      for (let pauseMs = 15_000; ; pauseMs = Math.min(2 * pauseMs, 120_000)) {
+        try {
+          return await look();
+        } catch (error) {
+          if (process.env.DBG) console.log(error);
+          reporter.report(say("waiting", "api-unavailable"));
+          await clock.delay(pauseMs * (0.5 + random()));
+        }
+      }
+    };
+    const look = async () => {
+      await reporter.retryToken();
+      await confinement.require();
+      await reporter.setServed(reporter.served());
+    };
+    return {
+      prepare: () =>
+        looked(async () => {
+          await look();
+          for (const step of ["check-host", "validate", "place-payload"]) reporter.report(say("working", step));
+          await confinement.require(true);
+        }),
+      async takeTicket() {
+        const onWait = () => reporter.report(say("waiting", "take-ticket"));
+        await waitForTicket(tickets, { delay, onWait, random });
+        for (const step of ["edit", "restart"]) reporter.report(say("working", step));
+        await reporter.nodeReady();
+      },
+      async passGate() {
+        reporter.report(say("working", "gate"));
+        await reporter.nodeReady();
+      },
+      async succeed() {
+        await looked(() => tickets.release());
+        const status = { ...say("ready", "ready"), handlers: [handler] };
+        await looked(() => reporter.setServed([handler], { status }));
+      },
+      /** The looks of a node on which nothing happens. */
+      async stay(ms: number) {
+        const end = clock.time + ms;
+        while (clock.time < end) {
+          await clock.delay(60_000);
+          await looked(look);
+        }
+      },
+      flush: () => reporter.flush(),
+    };
+  };
+
+  const all = Array.from({ length: nodes }, (_, index) => install(index));
+  const installers = await clock.until(Promise.all(all));
+  const rollout = { ...api.total, byKind: { ...api.total.byKind } };
+  const peak = Math.max(...api.perSecond.values());
+  if (steadyHours > 0) await clock.until(Promise.all(installers.map((one) => one.stay(steadyHours * 3_600_000))));
+  const states: Record<string, number> = {};
+  for (const object of api.memory.objects.values()) {
+    const labels = (object.metadata.labels ?? {}) as Record<string, string>;
+    const state = labels[stateLabel(group)];
+    if (state !== undefined) states[state] = (states[state] ?? 0) + 1;
+  }
+  return {
+    states,
+    mostBetween,
+    seconds: rolledOutAt / 1000,
+    idealSeconds: ((nodes / atOnce) * holdMs) / 1000,
+    peakPerSecond: peak,
+    rollout,
+    perNode: (total: number) => total / nodes,
+    mostOfOneNode: Math.max(...[...api.ofNode.values()].map(({ requests }) => requests)),
+    steady: {
+      requests: api.total.requests - rollout.requests,
+      writes: api.total.writes - rollout.writes,
+    },
+    steadyHours,
+  };
+}

@@ -1,0 +1,2 @@
+// It runs when it is imported, and exports nothing.
+export {};
