@@ -49,8 +49,9 @@ interface Program {
   /** Whoever runs it then restarts containerd. */
   restarts?: boolean;
 }
-/** Later than any start of a daemon, by more than clocks differ. */
-const newer = (file: string) => `touch -d '+10 seconds' ${file}`;
+/** Later than the daemon's start, by more than clocks differ: only then does a file's time tell that it is not loaded. */
+const later = `started=$(date -d "$(systemctl show --value --property=ActiveEnterTimestamp containerd)" +%s)
+until [ "$(date +%s)" -gt $((started + 3)) ]; do sleep 0.2; done`;
 const copy = (file: string) => `cmp -s ${golden} ${file} || cp ${golden} ${file}`;
 
 const programs: Record<(typeof nodes)[number]["programs"][number], Program> = {
@@ -59,7 +60,7 @@ const programs: Record<(typeof nodes)[number]["programs"][number], Program> = {
     writes: (file) => `containerd -c ${file} config migrate >${file}.new; mv ${file}.new ${file}`,
     restarts: true,
   },
-  "a TOML re-serialiser": { writes: (file) => `${rewriter} ${file}; ${newer(file)}` },
+  "a TOML re-serialiser": { writes: (file) => `${later}\n${rewriter} ${file}` },
   "Ansible, now and then": { writes: copy, keeps: {}, restarts: true },
   "ExecStartPre=cp": {
     writes: copy,
