@@ -18,7 +18,8 @@ try {
   });
   symlinkSync(join(repository, "node_modules"), join(copy, "node_modules"));
   const passes = (tests: string[]): boolean =>
-    spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests], { cwd: copy }).status === 0;
+    spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests], { cwd: copy })
+      .status === 0;
   const chosen = mutants.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
   if (!passes([...new Set(chosen.flatMap(({ tests }) => tests))])) throw new Error("the tests fail without any mutant");
   for (const { name, file, text, by, tests } of chosen) {
