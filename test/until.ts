@@ -3,12 +3,12 @@ import { setTimeout as delay } from "node:timers/promises";
 /**
  * Resolves with what the probe says, as soon as that is neither `undefined` nor `false`. For conditions that can only be
  * polled; for those of Kubernetes objects there is `kubectl wait`. A probe that fails is asked again; the last error is the
- * cause when the time is over.
+ * cause when the time is over, which only ends what hangs: on a busy machine everything takes some minutes.
  */
 export async function until<T>(
   what: string,
   probe: () => Promise<T | false | undefined>,
-  timeoutMs = 60_000,
+  timeoutMs = 180_000,
 ): Promise<T> {
   const end = Date.now() + timeoutMs;
   for (let last: unknown; ; ) {

@@ -100,5 +100,5 @@ async function recordUsers(host: Host, daemon: Daemon, spec: InstallSpec): Promi
 /** A plan that edits nothing does not read the imports, but one for a later spec may have to. */
 async function recordImports(host: Host, daemon: Daemon): Promise<void> {
   const located = await daemon.locate();
-  await validateImports(host, located, (await daemon.read(located)).configuration, []);
+  await validateImports(host, located, (await daemon.read(located)).configuration, [], []);
 }

@@ -1,11 +1,11 @@
 import { posix } from "node:path";
 import { type Host, unlessSlow } from "../host/host.ts";
-import { decode, parseDocument, tableAt } from "./document.ts";
+import { decode, parseDocument } from "./document.ts";
 import { fatalIn } from "./dumps.ts";
 import { fromToml } from "./entry.ts";
 import { importMatches, importsOf, readImports, searchedBy } from "./imports.ts";
 import type { Located } from "./locate.ts";
-import { legacyPlugin, runtimesIn, version2Plugin, version3Plugin } from "./plugins.ts";
+import { runtimeNamesIn, runtimesIn } from "./plugins.ts";
 import { startTimeOf, unitState } from "./restart.ts";
 import { foreignChanges, type Runtimes, type ServingState } from "./serving.ts";
 import { presentDump } from "./validate.ts";
@@ -50,11 +50,7 @@ export async function runtimesOfOthers(
     if (!importsOf(root, configuration).some((pattern) => importMatches(pattern, file))) return undefined;
     const imports = await readImports(host, root, configuration);
     const others = imports.filter(({ path }) => path !== file).map(({ document }) => document);
-    return [root, ...others].flatMap((document) =>
-      [legacyPlugin, version2Plugin, version3Plugin].flatMap((plugin) =>
-        Object.keys(tableAt(document, [...plugin, "containerd", "runtimes"]) ?? {}),
-      ),
-    );
+    return [root, ...others].flatMap(runtimeNamesIn);
   } catch {
     // Whether containerd loads what somebody has broken, it says itself.
     return undefined;

@@ -28,3 +28,9 @@ export function runtimesIn(dump: unknown): { runtimes: Table; defaultRuntime: st
   const name = section.default_runtime_name;
   return { runtimes: tableAt(section, ["runtimes"]) ?? {}, defaultRuntime: typeof name === "string" ? name : "" };
 }
+
+/** The names of the runtimes in a file of any version, whichever of them its containerd would read. */
+export const runtimeNamesIn = (document: unknown): string[] =>
+  [legacyPlugin, version2Plugin, version3Plugin].flatMap((plugin) =>
+    Object.keys(tableAt(document, [...plugin, "containerd", "runtimes"]) ?? {}),
+  );

@@ -9,7 +9,7 @@ import { editConfiguration, type Owned, oursIn, ownedBy, ownedIn, subtract } fro
 import type { HandlerEntry } from "./entry.ts";
 import { importedFiles, readImports } from "./imports.ts";
 import { editContext, type Located, readConfiguration } from "./locate.ts";
-import { criPlugins } from "./plugins.ts";
+import { criPlugins, runtimeNamesIn } from "./plugins.ts";
 import { type Known, nothingKnown } from "./separate.ts";
 import { dialect, fileVersion } from "./tables.ts";
 import { parseContainerdVersion } from "./version.ts";
@@ -38,13 +38,13 @@ export async function validateConfiguration(
   { known = nothingKnown, toCome = new Set(), dryRun = false }: ValidationContext = {},
 ): Promise<void> {
   const { configuration, edited } = await readConfiguration(host, located);
-  await validateImports(host, located, configuration, entries);
+  const context = { ...editContext(located, { configuration, edited }), known };
+  const removed = ownedBy(edited, context);
+  await validateImports(host, located, configuration, entries, removed.handlers);
   refuse(located, await checkFiles(host, entries, toCome));
   const { binary } = located;
   if (binary === undefined) return;
 
-  const context = { ...editContext(located, { configuration, edited }), known };
-  const removed = ownedBy(edited, context);
   let before = await presentDump(host, binary, located.configuration, configuration);
   const isWhole = located.kind === "root" || located.kind === "imported";
   if (before.error !== undefined && isWhole && removed.handlers.length > 0) {
@@ -74,16 +74,22 @@ export const brokenBefore = ({ version, configuration }: Located, error: string)
     `containerd ${version} does not load ${configuration} as it is now: ${error}. Correct it first; nothing was changed.`,
   );
 
-/** The part that works in a plan on any file tree: it only reads files, and needs no payload. */
+/**
+ * The part that works in a plan on any file tree: it only reads files, and needs no payload.
+ *
+ * @param owned our handlers in the edited file: those without an entry are taken out of it
+ */
 export async function validateImports(
   host: Host,
   located: Located,
   configuration: Buffer | undefined,
   entries: readonly HandlerEntry[],
+  owned: readonly string[],
 ): Promise<void> {
   if (configuration === undefined) return;
   const document = parseDocument(decode(configuration, located.configuration), located.configuration);
-  refuse(located, await checkImports(host, located, document, entries));
+  const removed = owned.filter((handler) => !entries.some((one) => one.handler === handler));
+  refuse(located, await checkImports(host, located, document, entries, removed));
 }
 
 function refuse({ file }: Located, problems: readonly string[]): void {
@@ -249,6 +255,7 @@ async function checkImports(
   located: Located,
   document: Table,
   entries: readonly HandlerEntry[],
+  removed: readonly string[],
 ): Promise<string[]> {
   const problems: string[] = [];
   const imported = new Map<string, Table>();
@@ -258,11 +265,23 @@ async function checkImports(
       problems.push(`${by} imports ${path}, which is not there`);
     } else {
       imported.set(path, read);
+      if ((await host.realpath(path)) !== located.file) problems.push(...copied(located, path, read, removed));
     }
   }
   return located.kind === "drop-in" || located.kind === "imported" || entries.length === 0
     ? problems
     : [...problems, ...hidden(located, document, imported)];
+}
+
+/** nvidia-ctk, among others, copies all of the CRI plugin's section into a drop-in of its own, our tables included. */
+function copied({ unit }: Located, path: string, document: Table, removed: readonly string[]): string[] {
+  const there = runtimeNamesIn(document);
+  return removed
+    .filter((handler) => there.includes(handler))
+    .map(
+      (handler) =>
+        `handler ${handler} would still be served, because ${path} has a copy of its table: delete the copy and restart ${unit}`,
+    );
 }
 
 /**

@@ -20,7 +20,7 @@ export async function whyDown(host: Host, located: Located): Promise<string | un
 async function wrongFiles(host: Host, located: Located): Promise<string | undefined> {
   const { configuration } = await readConfiguration(host, located);
   try {
-    await validateImports(host, located, configuration, []);
+    await validateImports(host, located, configuration, [], []);
   } catch (error) {
     if (error instanceof Refusal) return error.message.replace(/\.$/, "");
     throw error;

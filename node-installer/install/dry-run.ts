@@ -29,7 +29,7 @@ export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, ask
         toCome: filesToCome(plan),
         dryRun: true,
       });
-    else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries);
+    else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries, plan.removed);
     const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
     if (disk !== undefined) refuseBroken(observation, plan, disk);
     return {

@@ -143,13 +143,15 @@ test("a containerd that exits at its start: the handler from before is served, a
 
 test("containerd hangs and the installer's pod dies meanwhile: host and kubelet bring the node back", async () => {
   await breakBoth("hangs", payloads[1]);
-  const node = named((await workers.ticket())?.holder ?? "");
-  const old = await node.read(configPath);
+  const files = new Map(await Promise.all(both().map(async (node) => [node, await node.read(configPath)] as const)));
+  // Whether the node that failed or the one that waited comes first, is chance.
   const rollout = workers.rollout();
-  await until("containerd hangs on the new file", async () => {
-    const file = await node.read(configPath);
-    return (file !== old && (await node.served()) === undefined) || undefined;
+  const node = await until("containerd hangs on the new file", async () => {
+    for (const [one, file] of files)
+      if ((await one.read(configPath)) !== file && (await one.served()) === undefined) return one;
+    return undefined;
   });
+  const old = files.get(node);
   // It cannot be restarted through the CRI, which is what broke.
   await node.run("sh", "-c", "kill -9 $(pgrep -f '^/bin/node .*/app/node-installer.mjs watch')");
   expect(await node.settled()).toBe(old);

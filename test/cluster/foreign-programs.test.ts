@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { restartsPath } from "../../node-installer/host/restart-budget.ts";
 import { buildPrograms, bundle } from "../../tools/image/bundle.ts";
 import { toStderr } from "../../tools/process/progress.ts";
+import { type GoProgram, goProgram } from "../../tools/programs/go.ts";
 import type { Fault, FaultyEnd } from "./faulty-installer.ts";
 import { until, useCluster } from "./harness.ts";
 import { configPath, handlersOf, NodeWithInstaller } from "./installer-on-node.ts";
@@ -18,15 +19,27 @@ import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
  * the budget allows; and when the program rests, the next attempt installs, and an uninstallation leaves what the program
  * would have left without us. Prints the table.
  *
- * On containerd 1.7 one moment is tried with each program, another one for each; with WHOLE_TABLE=1 all of them.
+ * On containerd 1.7 one moment is tried with each program, another one for each; with WHOLE_TABLE=1 all of them, but for
+ * nvidia-ctk 1.20: 1.7 lets its drop-in replace the whole section, so that an installation after it is refused.
  */
 const nodes = [
-  { name: "node-1", containerd: "2.4", programs: ["nvidia-ctk", "containerd config migrate", "a TOML re-serialiser"] },
+  {
+    name: "node-1",
+    containerd: "2.4",
+    programs: ["nvidia-ctk 1.17", "nvidia-ctk 1.20", "containerd config migrate", "a TOML re-serialiser"],
+  },
   { name: "node-2", containerd: "2.4", programs: ["Ansible, now and then", "ExecStartPre=cp", "a path unit"] },
   {
     name: "node-3",
     containerd: "1.7",
-    programs: ["nvidia-ctk", "a TOML re-serialiser", "Ansible, now and then", "ExecStartPre=cp", "a path unit"],
+    programs: [
+      "nvidia-ctk 1.17",
+      "a TOML re-serialiser",
+      "Ansible, now and then",
+      "ExecStartPre=cp",
+      "nvidia-ctk 1.20",
+      "a path unit",
+    ],
   },
 ] as const;
 const cluster = useCluster(
@@ -39,6 +52,8 @@ const beside = "/etc/beside.toml";
 const dropIn = "/etc/systemd/system/containerd.service.d/10-golden.conf";
 const watcher = "/etc/systemd/system/golden";
 const rewriter = "/opt/test/node /opt/test/toml-rewriter.mjs";
+const nvidiaDropIn = "99-nvidia.toml";
+const folderOf = (file: string) => (file === beside ? "/etc/beside.d" : "/etc/containerd/conf.d");
 const restart = "systemctl reset-failed containerd; systemctl restart containerd";
 
 interface Program {
@@ -55,7 +70,11 @@ until [ "$(date +%s)" -gt $((started + 3)) ]; do sleep 0.2; done`;
 const copy = (file: string) => `cmp -s ${golden} ${file} || cp ${golden} ${file}`;
 
 const programs: Record<(typeof nodes)[number]["programs"][number], Program> = {
-  "nvidia-ctk": { writes: (file) => `${rewriter} ${file} nvidia`, restarts: true },
+  "nvidia-ctk 1.17": { writes: (file) => `/opt/test/nvidia-toolkit-1.17 ${file} ${file}`, restarts: true },
+  "nvidia-ctk 1.20": {
+    writes: (file) => `/opt/test/nvidia-toolkit-1.20 ${file} ${folderOf(file)}/${nvidiaDropIn}`,
+    restarts: true,
+  },
   "containerd config migrate": {
     writes: (file) => `containerd -c ${file} config migrate >${file}.new; mv ${file}.new ${file}`,
     restarts: true,
@@ -92,6 +111,12 @@ const moments: [string, Fault | "before" | "after"][] = [
   ["after", "after"],
 ];
 
+/** NVIDIA's own code, of the last version that edits containerd's file itself, and of one that makes a drop-in. */
+const nvidiaToolkits: GoProgram[] = ["1.17.8", "1.20.2"].map((version) => {
+  const name = `nvidia-toolkit-${version.replace(/\.\d+$/, "")}`;
+  return { name, version, module: join(import.meta.dirname, "modules", name), packages: ["."] };
+});
+
 let directory: string;
 let payload: SmallPayload;
 let spec: string;
@@ -104,6 +129,7 @@ beforeAll(async () => {
   payload = await smallPayload(directory, "one");
   spec = specOf("workers", [payload.runtime]);
   const { nodeInstaller } = await buildPrograms();
+  const toolkits = await Promise.all(nvidiaToolkits.map(async (one) => join(await goProgram(one, toStderr), one.name)));
   const bundled = ["faulty-installer", "toml-rewriter"].map((name) => ({
     from: `test/cluster/${name}.ts`,
     to: join(directory, `${name}.mjs`),
@@ -111,7 +137,7 @@ beforeAll(async () => {
   await bundle(bundled);
   for (const { name } of nodes) {
     const node = new NodeWithInstaller(cluster(), name);
-    await node.prepare([nodeInstaller, ...bundled.map(({ to }) => to)], [payload]);
+    await node.prepare([nodeInstaller, ...toolkits, ...bundled.map(({ to }) => to)], [payload]);
     // On a busy machine a start may take longer than systemd's usual limit.
     await node.write("/etc/systemd/system/containerd.service.d/patient.conf", "[Service]\nTimeoutStartSec=infinity\n");
     // A file of an administrator's, and what the programs that keep theirs put in its place.
@@ -144,7 +170,12 @@ describe.concurrent.each(nodes)("$name, containerd $containerd", ({ name, contai
     const sh = (script: string) => node().run("sh", "-ec", script);
     // Some releases print the file's own name, too.
     const dump = async (file: string) =>
-      (await node().run("containerd", "-c", file, "config", "dump")).replaceAll(file, "FILE");
+      (await node().run("containerd", "-c", file, "config", "dump"))
+        .replaceAll(file, "FILE")
+        .replaceAll(folderOf(file), "FOLDER");
+    /** What the refusal to remove a handler says that another program has copied. */
+    const deletesCopy = () =>
+      `${rewriter} ${folderOf(configPath)}/${nvidiaDropIn} ${payload.runtime.handler}\n${restart}`;
     const acts = [keeps?.begins ?? "", program.writes(configPath), program.restarts ? restart : ""].join("\n");
     const stops = `systemctl disable --now golden.path 2>/dev/null || true
 rm -f ${dropIn} ${watcher}.*
@@ -166,8 +197,11 @@ systemctl daemon-reload`;
       return { code, restarts: await restarts() };
     };
 
-    test.each(moments.filter((_, moment) => isWhole || moment === place))("%s", async (moment, when) => {
+    const isTried = (_: unknown, moment: number) =>
+      containerd !== "1.7" || (isWhole && title !== "nvidia-ctk 1.20") || moment === place % moments.length;
+    test.each(moments.filter(isTried))("%s", async (moment, when) => {
       await sh(stops);
+      await sh(`rm -f ${[beside, configPath].map((file) => `${folderOf(file)}/${nvidiaDropIn}`).join(" ")}`);
       await node().reset("empty");
       await sh(`cp -p ${keeps ? golden : configPath} ${beside}\n${restart}`);
       await up();
@@ -209,6 +243,13 @@ systemctl daemon-reload`;
       const last = await node().installer("install", spec, "--retry");
       expect(last.code, last.stderr).toBe(0);
       expect(await node().served()).toEqual([payload.runtime.handler]);
+      const copies = await node().read(`${folderOf(configPath)}/${nvidiaDropIn}`);
+      if (copies?.includes(payload.runtime.handler)) {
+        const refused = await node().installer("uninstall", spec);
+        expect(refused.stderr).toContain(`${nvidiaDropIn} has a copy of its table: delete the copy and restart`);
+        await sh(deletesCopy());
+        await up();
+      }
       const gone = await node().installer("uninstall", spec);
       expect(gone.code, gone.stderr).toBe(0);
       expect(await dump(configPath)).toBe(await dump(beside));

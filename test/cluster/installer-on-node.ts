@@ -178,7 +178,7 @@ export class NodeWithInstaller {
   }
 
   /** Waits until the guard has no pending order and the CRI serves what containerd's file says; returns the file. */
-  async settled(timeoutMs = 60_000): Promise<string> {
+  async settled(timeoutMs?: number): Promise<string> {
     const look = async () => {
       const file = await this.read(configPath);
       const armed = await this.exists(armedPath);

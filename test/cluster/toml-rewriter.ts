@@ -3,22 +3,14 @@ import { parse, stringify, type TomlTable } from "smol-toml";
 
 /**
  * Rewrites a TOML file as programs do that read it, change their data and write all of it: comments are gone, keys are
- * reordered. A program of its own, for nodes: FILE [nvidia], which adds a runtime as nvidia-ctk does.
+ * reordered. A program of its own, for nodes: FILE [HANDLER], which takes a runtime out.
  */
-const [file = "", added] = process.argv.slice(2);
+const [file = "", removed] = process.argv.slice(2);
 
 const isTable = (value: unknown): value is TomlTable =>
   typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
-/** nvidia-ctk's library sorts them. */
-const sorted = (value: TomlTable): TomlTable =>
-  Object.fromEntries(
-    Object.entries(value)
-      .toSorted(([one], [other]) => (one < other ? -1 : 1))
-      .map(([key, each]) => [key, isTable(each) ? sorted(each) : each]),
-  );
 
-function runtimesOf(document: TomlTable): TomlTable {
-  const { plugins } = document;
+function runtimesOf({ plugins }: TomlTable): TomlTable {
   for (const id of ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]) {
     const plugin = isTable(plugins) ? plugins[id] : undefined;
     const containerd = isTable(plugin) ? plugin.containerd : undefined;
@@ -27,11 +19,7 @@ function runtimesOf(document: TomlTable): TomlTable {
   throw new Error(`${file} names no runtimes`);
 }
 
-let document = parse(readFileSync(file, "utf8"));
-if (added === "nvidia") {
-  const options = { BinaryName: "/usr/bin/nvidia-container-runtime" };
-  runtimesOf(document).nvidia = { runtime_type: "io.containerd.runc.v2", options };
-  document = sorted(document);
-}
+const document = parse(readFileSync(file, "utf8"));
+if (removed !== undefined) delete runtimesOf(document)[removed];
 writeFileSync(`${file}.new`, stringify(document));
 renameSync(`${file}.new`, file);

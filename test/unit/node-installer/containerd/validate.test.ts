@@ -224,6 +224,21 @@ describe("the node's containerd is asked", () => {
     await validateConfiguration(host, { ...older, version: "2.2.9" }, next, [snp]);
   });
 
+  test("a handler is not removed as long as another program's copy of its table would keep it", async () => {
+    const ours = edited(`imports = ["/etc/containerd/conf.d/*.toml"]\n${v3}`, [snp]);
+    const copy = "/etc/containerd/conf.d/99-nvidia.toml";
+    const { host, located, next } = await prepared({ files: { [copy]: edited(v3, [snp, tdx]) } });
+    host.put("/etc/containerd/config.toml", ours);
+    await expect(validateConfiguration(host, located, Buffer.from(v3), [])).rejects.toThrow(
+      `handler ${snp.handler} would still be served, because ${copy} has a copy of its table: delete the copy and restart containerd.service. Correct this`,
+    );
+    // One of a handler that was never ours is none of our business, and one that stays may be there twice.
+    host.put(copy, edited(v3, [tdx]));
+    await validateConfiguration(host, { ...located, binary: undefined }, Buffer.from(v3), []);
+    host.put(copy, edited(v3, [snp]));
+    await validateConfiguration(host, { ...located, binary: undefined }, next, [snp]);
+  });
+
   test.each([
     ["1.7.24", 3],
     ["2.2.9", 4],
