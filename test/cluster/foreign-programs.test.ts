@@ -168,11 +168,9 @@ describe.concurrent.each(nodes)("$name, containerd $containerd", ({ name, contai
     const { keeps } = program;
     const node = () => installers.get(name) as NodeWithInstaller;
     const sh = (script: string) => node().run("sh", "-ec", script);
-    // Some releases print the file's own name, too.
+    // What is imported has two names here, and some releases print the file's own among them.
     const dump = async (file: string) =>
-      (await node().run("containerd", "-c", file, "config", "dump"))
-        .replaceAll(file, "FILE")
-        .replaceAll(folderOf(file), "FOLDER");
+      (await node().run("containerd", "-c", file, "config", "dump")).replace(/^imports = .*$/m, "");
     /** What the refusal to remove a handler says that another program has copied. */
     const deletesCopy = () =>
       `${rewriter} ${folderOf(configPath)}/${nvidiaDropIn} ${payload.runtime.handler}\n${restart}`;
