@@ -17,11 +17,14 @@ try {
     filter: (path) => !skipped.test(path.slice(repository.length + 1)),
   });
   symlinkSync(join(repository, "node_modules"), join(copy, "node_modules"));
-  const passes = (tests: string[]): boolean =>
-    spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests], { cwd: copy })
-      .status === 0;
+  const run = (tests: string[]) =>
+    spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests], {
+      cwd: copy,
+      encoding: "utf8",
+    });
   const chosen = mutants.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
-  if (!passes([...new Set(chosen.flatMap(({ tests }) => tests))])) throw new Error("the tests fail without any mutant");
+  const unchanged = run([...new Set(chosen.flatMap(({ tests }) => tests))]);
+  if (unchanged.status !== 0) throw new Error(`the tests fail without any mutant:\n${unchanged.stdout}`);
   for (const { name, file, text, by, tests } of chosen) {
     const path = join(copy, file);
     const original = readFileSync(path, "utf8");
@@ -30,7 +33,7 @@ try {
       path,
       original.replace(text, () => by),
     );
-    const isUnnoticed = passes(tests);
+    const isUnnoticed = run(tests).status === 0;
     writeFileSync(path, original);
     if (isUnnoticed) survived += 1;
     console.log(`${isUnnoticed ? "SURVIVED" : "caught"}: ${name}`);
