@@ -21,6 +21,7 @@ try {
     spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests], {
       cwd: copy,
       encoding: "utf8",
+      maxBuffer: 1 << 28,
     });
   const chosen = mutants.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
   const unchanged = run([...new Set(chosen.flatMap(({ tests }) => tests))]);
