@@ -4,6 +4,7 @@ import { podPolicy } from "../../workload/policy/pod-policy.ts";
 import type { Json, KataRequest } from "./pod-policy/captured.ts";
 import { evaluate, policyEngine } from "./pod-policy/evaluate.ts";
 import { type Example, examples } from "./pod-policy/examples.ts";
+import { gpuMutations } from "./pod-policy/gpus.ts";
 import { execRequest, type RuntimeFlavour, requestsOf } from "./pod-policy/kata-requests.ts";
 import { freeLeaves, leavesOf, variantsOf, withLeaf } from "./pod-policy/leaves.ts";
 import { changed, serverMutations } from "./pod-policy/mutations.ts";
@@ -15,7 +16,7 @@ beforeAll(async () => {
 });
 
 const flavours: RuntimeFlavour[] = ["kata-go", "kata-rs"];
-const names = ["web", "db", "batch"] as const;
+const names = ["web", "db", "batch", "model"] as const;
 const policyOf = ({ input }: Example) => podPolicy(input).rego;
 
 /** The requests of the pod's start up to the one that creates the container, and that one. */
@@ -58,6 +59,23 @@ describe.each(flavours)("the policy of a pod of %s", (flavour) => {
     const expected = serverMutations.map(([what, broken]) => [what, false, expect.arrayContaining([broken])]);
     expect(shown).toEqual(expected);
     expect(serverMutations.length).toBeGreaterThan(60);
+  });
+
+  test("denies other GPUs and other devices than a container's own", async () => {
+    const { before, create } = upTo(requestsOf(all.model.captured, flavour), "work");
+    const helper = upTo(requestsOf(all.model.captured, flavour), "helper").create;
+    const takes = changed(helper, ({ OCI }) =>
+      Object.assign(OCI.Annotations, { "cdi.k8s.io/vfio1": "nvidia.com/gpu=0" }),
+    );
+    const cases = [...gpuMutations.map(([, , change]) => changed(create, change)), takes];
+    const answers = (await evaluate(engine, policyOf(all.model), before, cases)).slice(before.length);
+    const expected: [string, string][] = [
+      ...gpuMutations.map(([what, broken]): [string, string] => [what, broken]),
+      ["a GPU for a container that asks for none", "annotations"],
+    ];
+    expect(expected.map(([what], index) => [what, answers[index]?.allowed, answers[index]?.broken])).toEqual(
+      expected.map(([what, broken]) => [what, false, expect.arrayContaining([broken])]),
+    );
   });
 
   test("denies every other request, and those that are not as the pod's", async () => {
@@ -163,6 +181,7 @@ describe("the policy of a pod", () => {
     ["web", "server"],
     ["web", "sandbox"],
     ["db", "db"],
+    ["model", "work"],
   ] as const)("of %s, no leaf of the request for %s is free that is not named, with its reason", async (pod, name) => {
     const { before, create } = upTo(requestsOf(all[pod].captured, "kata-go"), name);
     const variants = leavesOf(create.input).flatMap(({ path, value }) =>

@@ -5,6 +5,7 @@ import type { PlatformName } from "../../runtime/spec.ts";
 import type { PodTemplate } from "../pod-template.ts";
 import { type Problem, UnfitWorkload } from "../problems.ts";
 import type { LayerRoot } from "../template.ts";
+import { gpusOf } from "./gpus.ts";
 import { hostnameOf, jobVariables, podNamePattern, referencesOf, requireCovered, stopSignal } from "./known.ts";
 import { podSecurity, processFields, processOf } from "./process.ts";
 import { rules } from "./rules.ts";
@@ -100,6 +101,7 @@ const podFields = z.object({
   hostUsers: z.boolean().optional(),
   securityContext: podSecurity,
   volumes: podVolumes,
+  resourceClaims: z.array(z.unknown()).optional(),
 });
 
 /**
@@ -125,8 +127,16 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       field: "spec.hostUsers",
       message: "is false, but user namespaces of the node mean nothing in a guest",
     });
+  if ((pod?.resourceClaims ?? []).length > 0)
+    problems.push({
+      field: "spec.resourceClaims",
+      message: "bring devices that are not known here: ask for GPUs by the limits of containers",
+    });
+  const gpus = gpusOf(input, problems);
 
-  const containers: Record<string, object> = { sandbox: sandbox(input, pod?.securityContext?.sysctls ?? []) };
+  const containers: Record<string, object> = {
+    sandbox: { ...sandbox(input, pod?.securityContext?.sysctls ?? []), ...gpus.sandbox },
+  };
   const files = new Set(["resolv\\.conf"]);
   const directories = new Set<string>();
   const signals = new Set([9, 15]);
@@ -141,12 +151,6 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       problems.push({ field: `${path}.image`, message: `is "${container.image}", whose configuration is not given` });
     if (container.name === "sandbox")
       problems.push({ field: `${path}.name`, message: 'is "sandbox", which names the pod\'s own container here' });
-    for (const resource of Object.keys({ ...container.resources?.limits, ...container.resources?.requests }))
-      if (!["cpu", "memory", "ephemeral-storage"].includes(resource))
-        problems.push({
-          field: `${path}.resources.limits["${resource}"]`,
-          message: "brings devices or mounts that are not known here",
-        });
     if (fields === undefined || image === undefined || pod === undefined) continue;
     const { process, commands } = processOf(
       container,
@@ -200,6 +204,7 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       sandbox_pidns: pod.shareProcessNamespace === true,
       storages: [{ image: references }, ...volumes.storages],
       sysctls: {},
+      ...gpus.containers[container.name],
     };
   }
   if (problems.length > 0)

@@ -8,6 +8,7 @@
  */
 import { posix } from "node:path";
 import type { Captured, Json, KataRequest, OciSpec, Source } from "./captured.ts";
+import { isVfio, passedThrough } from "./gpus.ts";
 
 export type RuntimeFlavour = "kata-go" | "kata-rs";
 
@@ -148,8 +149,10 @@ function containerRequests(
   const storages: Json[] = [];
   const diskStorages: Json[] = [];
   const mounts: Json[] = [];
+  const gpus = passedThrough(spec.linux.devices ?? []);
   const annotations: Record<string, string> = {
     ...spec.annotations,
+    ...gpus.annotations,
     ...(isSandbox(spec) && flavour === "kata-go" ? { "nerdctl/network-namespace": networkOf(spec) } : {}),
     "io.katacontainers.pkg.oci.bundle_path": `/run/containerd/io.containerd.runtime.v2.task/k8s.io/${id}`,
     "io.katacontainers.pkg.oci.container_type": isSandbox(spec) ? "pod_sandbox" : "pod_container",
@@ -207,18 +210,22 @@ function containerRequests(
   const { process, linux } = spec;
   const pid = linux.namespaces.find(({ type }) => type === "pid");
   const dropped = ["pid", "network", "time", ...(flavour === "kata-go" ? ["cgroup"] : [])];
-  const devices = linux.devices ?? [];
+  // constrainGRPCSpec: those that are passed through have no file in the guest.
+  const devices = (linux.devices ?? []).filter((device) => !isVfio(device));
   const create = {
     container_id: id,
     exec_id: flavour === "kata-go" ? id : "",
     string_user: null,
-    devices: devices.map(({ path }, index) => ({
-      id: `0:${disks.size + index}`,
-      type_: "scsi",
-      vm_path: "",
-      container_path: path,
-      options: [],
-    })),
+    devices: [
+      ...gpus.devices,
+      ...devices.map(({ path }, index) => ({
+        id: `0:${disks.size + index}`,
+        type_: "scsi",
+        vm_path: "",
+        container_path: path,
+        options: [],
+      })),
+    ],
     // createContainer: handleEphemeralStorage comes before handleBlkOCIMounts.
     storages: [...storages, ...diskStorages],
     OCI: {
