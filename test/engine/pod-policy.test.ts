@@ -155,6 +155,48 @@ describe("the policy of a pod", () => {
     expect(created.map(({ allowed }) => allowed)).toEqual(created.map(() => false));
   });
 
+  test("of Contrast's Kata knows its images without descriptions, and emptyDirs that all containers share", async () => {
+    const contrast = examples("contrast-go");
+    for (const name of ["web", "db", "batch"] as const) {
+      const asked = requestsOf(contrast[name].captured, "contrast-go");
+      const answers = await evaluate(engine, policyOf(contrast[name]), asked);
+      expect(asked.filter((_, index) => !answers[index]?.allowed)).toEqual([]);
+    }
+    const asked = requestsOf(contrast.web.captured, "contrast-go");
+    const { before, create } = upTo(asked, "log");
+    const directory = asked.find(({ input }) => String(input.path).includes("/sandbox-"));
+    if (directory === undefined) throw new Error("no directory");
+    const file = { ...directory.input, path: `${directory.input.path}/x`, file_type: "Regular", file_mode: 0o100644 };
+    const mount = (source: (own: string) => string) =>
+      changed(create, ({ OCI }) => {
+        const found = OCI.Mounts.find(({ destination }) => destination === "/logs");
+        if (found !== undefined) found.source = source(found.source);
+      });
+    const described = changed(create, ({ storages }) => storages[0]?.driver_options.push("image_guest_pull={}"));
+    const cases = [
+      { ...directory, input: file },
+      { ...directory, input: { ...directory.input, path: `${directory.input.path}-x` } },
+      { ...directory, input: { ...directory.input, file_type: "Symlink", symlink_target: "/" } },
+      mount((own) => own.replace("5555", "6666")),
+      mount((own) => own.replace("work", "memory")),
+      mount(() => "/run/kata-containers/sandbox/storage/MDow"),
+      described,
+      create,
+    ];
+    const answers = (await evaluate(engine, policyOf(contrast.web), before, cases)).slice(before.length);
+    expect(answers.map(({ allowed }) => allowed)).toEqual([...cases.slice(1).map(() => false), true]);
+  });
+
+  test("knows that Kata 4.0 says GPUs of the sandbox's own container, too, and 4.1 does not", async () => {
+    const { captured, input } = all.model;
+    const of = (kataVersion: string) => podPolicy({ ...input, runtime: { ...input.runtime, kataVersion } }).rego;
+    const asked = requestsOf(captured, "kata-go", true);
+    const denied = async (rego: string) =>
+      (await evaluate(engine, rego, asked)).find(({ allowed }) => !allowed)?.broken ?? [];
+    expect(await denied(of("4.0.0"))).toEqual([]);
+    expect(await denied(of("4.1.0"))).toEqual(["gpus"]);
+  });
+
   test("has a rule for every request of Kata's protocol", async () => {
     const { rego } = podPolicy(web.input);
     const messages: string[] = JSON.parse(

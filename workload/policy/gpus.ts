@@ -25,11 +25,10 @@ export interface PodGpus {
  * vfio, which Kata plugs into the VM before it starts, and hides from the container (vfio_mode guest-kernel).
  */
 export function gpusOf({ runtime, template }: PolicyInput, problems: Problem[]): PodGpus {
-  const hasGpus = platforms[runtime.platform].gpu;
   const found: PodGpus["containers"] = {};
   const keepers: string[] = [];
   const count = (container: Container, path: string, isInit: boolean) => {
-    const { gpus, switches } = devicesOf(container, hasGpus, path, problems);
+    const { gpus, switches } = devicesOf(container, runtime, path, problems);
     const keeps = gpus > 0 && (!isInit || container.restartPolicy === "Always");
     if (keeps) keepers.push(path);
     found[container.name] = { gpus, keeps_gpus: keeps, further_devices: switches };
@@ -57,16 +56,19 @@ export function gpusOf({ runtime, template }: PolicyInput, problems: Problem[]):
 
 function devicesOf(
   { resources }: Container,
-  hasGpus: boolean,
+  { platform, flavour }: PolicyInput["runtime"],
   path: string,
   problems: Problem[],
 ): { gpus: number; switches: number } {
+  const hasGpus = platforms[platform].gpu;
   const found = { gpus: 0, switches: 0 };
   for (const [name, value] of Object.entries({ ...resources?.limits, ...resources?.requests })) {
     if (["cpu", "memory", "ephemeral-storage"].includes(name)) continue;
     const field = `${path}.resources.limits["${name}"]`;
     const amount = String(value);
-    if (!hasGpus || !name.startsWith("nvidia.com/"))
+    if (hasGpus && flavour === "contrast-go")
+      problems.push({ field, message: "brings devices, which Contrast's Kata says otherwise than is known here" });
+    else if (!hasGpus || !name.startsWith("nvidia.com/"))
       problems.push({ field, message: "brings devices or mounts that are not known here" });
     else if (!/^(0|[1-9][0-9]?)$/.test(amount))
       problems.push({ field, message: `is ${JSON.stringify(value)}, expected how many, from 0 to 99` });

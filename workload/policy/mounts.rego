@@ -38,22 +38,35 @@ source_fits(wanted, source) if {
 	regex.match(concat("", ["^[0-9a-f]{16}-", wanted.copy, "$"]), trim_prefix(source, prefix))
 }
 
-# An encrypted disk: see `disks`.
+# An encrypted disk, or a directory: see `disks`.
 source_fits(wanted, source) if disks[wanted.disk] == source
 
-# Volume of this container -> where its disk is mounted, as the request has it.
-disks[wanted.disk] := mount.source if {
+source_fits(wanted, source) if disks[wanted.directory] == source
+
+# Volume of this container -> where its disk is mounted, or where its directory is, as the request has it.
+disks[volume] := mount.source if {
 	some wanted in container.mounts
 	some mount in input.OCI.Mounts
 	mount.destination == wanted.destination
-	wanted.disk
+	volume := object.get(wanted, "disk", object.get(wanted, "directory", ""))
+	volume != ""
 }
 
-# A volume is the same disk in all containers, and no other volume's.
+place_fits(volume, path) if {
+	not volume in pod.empty_directories
+	regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, path)
+}
+
+place_fits(volume, path) if {
+	volume in pod.empty_directories
+	regex.match(empty_directory({volume}), path)
+}
+
+# A volume is at the same place in all containers, and no other volume's.
 disks_fit if {
 	count({path | some path in disks}) == count(disks)
 	every volume, path in disks {
-		regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, path)
+		place_fits(volume, path)
 		object.get(data.pstate, concat(":", ["disk", volume]), path) == path
 		every key, value in data.pstate {
 			not taken_by_other(key, value, volume, path)
@@ -97,6 +110,16 @@ storage_fits(wanted, storage) if {
 		"options": [],
 		"shared": false,
 	}
+	described(storage)
+}
+
+described(storage) if {
+	pod.image_metadata == false
+	storage.driver_options == []
+}
+
+described(storage) if {
+	pod.image_metadata == true
 	count(storage.driver_options) == 1
 	startswith(storage.driver_options[0], "image_guest_pull=")
 	metadata := json.unmarshal(trim_prefix(storage.driver_options[0], "image_guest_pull="))

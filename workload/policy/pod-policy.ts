@@ -11,7 +11,7 @@ import { podSecurity, processFields, processOf } from "./process.ts";
 import { rules } from "./rules.ts";
 import { commonAnnotations, maskedPaths, readonlyPaths, sandbox, shm } from "./sandbox.ts";
 import { furtherVariables, literally } from "./variables.ts";
-import { podVolumes, volumeDevices, volumeMounts, volumesOf } from "./volumes.ts";
+import { emptyDirsOf, podVolumes, volumeDevices, volumeMounts, volumesOf } from "./volumes.ts";
 
 /** What a policy is made from: the pod as it will be created, its images, and the runtime that it is for. */
 export interface PolicyInput {
@@ -139,6 +139,7 @@ export function podPolicy(input: PolicyInput): PodPolicy {
   };
   const files = new Set(["resolv\\.conf"]);
   const directories = new Set<string>();
+  const emptyDirectories = new Set<string>();
   const signals = new Set([9, 15]);
   const all = [
     ...(spec.initContainers ?? []).map((one, index) => [one, `spec.initContainers[${index}]`] as const),
@@ -171,12 +172,14 @@ export function podPolicy(input: PolicyInput): PodPolicy {
         readonlyRoot,
         terminationLog: fields.terminationMessagePath ?? "/dev/termination-log",
         serviceAccountToken: pod.automountServiceAccountToken !== false,
+        emptyDirs: emptyDirsOf(input.runtime.flavour),
       },
       path,
       problems,
     );
     for (const one of volumes.copiedFiles) files.add(one);
     for (const one of volumes.copiedDirectories) directories.add(one);
+    for (const one of volumes.emptyDirectories) emptyDirectories.add(one);
     const stop = stopSignal(fields.lifecycle?.stopSignal ?? image.config.StopSignal ?? undefined);
     if (stop !== undefined) signals.add(stop);
     const references = referencesOf(container.image ?? "", image.digest);
@@ -214,10 +217,13 @@ export function podPolicy(input: PolicyInput): PodPolicy {
     containers,
     copied_directories: [...directories].toSorted(),
     copied_files: [...files].toSorted(),
+    empty_directories: [...emptyDirectories].toSorted(),
     exec: input.allow?.exec ?? [],
     // kata_agent.go, createContainer; runtime-rs leaves it out.
-    exec_id: input.runtime.flavour === "kata-go" ? "{id}" : "",
+    exec_id: input.runtime.flavour === "kata-rs" ? "" : "{id}",
     hostname,
+    // Contrast's Kata sends no description of the image beside its name, and its agent reads none.
+    image_metadata: input.runtime.flavour !== "contrast-go",
     logs: input.allow?.logs === true,
     name,
     namespace: input.namespace,

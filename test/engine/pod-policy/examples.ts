@@ -32,11 +32,13 @@ export interface Example {
   input: PolicyInput;
 }
 
+const versions: Record<RuntimeFlavour, string> = { "kata-go": "4.1.0", "kata-rs": "4.1.0", "contrast-go": "4.0.0" };
+
 /** The example pods: what containerd made of them, and what their policies are made from. */
 export function examples(flavour: RuntimeFlavour): Record<"web" | "db" | "batch" | "model", Example> {
   const { web, db, batch } = exampleObjects(references);
   const common = {
-    runtime: { platform: "metal-qemu-snp" as const, flavour, kataVersion: "4.1.0", guestPull: true },
+    runtime: { platform: "metal-qemu-snp" as const, flavour, kataVersion: versions[flavour], guestPull: true },
     namespace,
     images,
     configMaps,

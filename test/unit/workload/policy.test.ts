@@ -54,6 +54,7 @@ describe("the policy of a pod", () => {
     ["kata-go", "4.2.0", true],
     ["kata-rs", "3.32.0", true],
     ["kata-rs", "4.1.1", true],
+    ["contrast-go", "3.32.0", true],
     ["contrast-go", "4.1.0", true],
     ["none", "4.1.0", true],
     ["kata-go", "4.1.0", false],
@@ -172,6 +173,12 @@ describe("the policy of a pod", () => {
     expect(containers.sandbox).toMatchObject({ gpus: 0, further_devices: 0 });
     expect(dataOf(input(asking(wanted), {}, onGpus("kata-go", "4.0.0"))).containers.sandbox.further_devices).toBe(7);
     expect(dataOf(input(asking(wanted), {}, onGpus("kata-rs", "4.0.0"))).containers.sandbox.further_devices).toBe(0);
+  });
+
+  test("is refused for GPUs with Contrast's Kata", () => {
+    const runtime = { ...onGpus("kata-go").runtime, platform: "metal-qemu-snp-gpu", guestPull: true } as const;
+    const contrast = { runtime: { ...runtime, flavour: "contrast-go", kataVersion: "4.0.0" } } as const;
+    expect(refusal(input(asking({ "nvidia.com/pgpu": 1 }), {}, contrast))).toContain("Contrast's Kata says otherwise");
   });
 
   test("leaves GPUs of init containers to those that come after them", () => {
