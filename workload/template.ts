@@ -118,12 +118,16 @@ export function prepareWorkload(given: unknown, options: WorkloadOptions): Prepa
     acknowledged,
   );
   problems.push(...judged.problems);
-  // Of a template that cannot be right, no policy is.
-  const made = makes && problems.length === 0 ? { "policy.rego": options.makePolicy?.(ready) ?? "" } : {};
+  // Of a template that cannot be right, no policy is. It knows the annotations that are added, but for the one it is in.
+  const ofSize = options.annotationsFor?.(size.vcpus);
+  const annotated = { ...template.metadata?.annotations, ...ofSize };
+  const forPolicy =
+    ofSize === undefined ? ready : { ...ready, metadata: { ...template.metadata, annotations: annotated } };
+  const made = makes && problems.length === 0 ? { "policy.rego": options.makePolicy?.(forPolicy) ?? "" } : {};
   const initdata = { ...options.initdata, data: { ...options.initdata.data, ...made } };
 
   const { name, value, digest } = guestData(initdata, hasInitdata, makes, problems);
-  const added: Record<string, string> = { [name]: value, ...options.annotationsFor?.(size.vcpus) };
+  const added: Record<string, string> = { [name]: value, ...ofSize };
   const annotations = annotate(template.metadata?.annotations ?? {}, added, name, guest.podAnnotations, problems);
   if (problems.length > 0) throw unfit(handler, problems);
 

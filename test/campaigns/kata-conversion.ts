@@ -3,23 +3,38 @@
 // (test/engine/pod-policy/kata-requests.ts), and asks the pods' policies for them. Exit code 1 if a request that creates
 // something differs, or any is denied.
 //
-// Each KATA is a directory with Kata's sources (4.0 or 4.1), in which `make -C src/runtime pkg/katautils/config-settings.go`
-// was run. Needs Linux, root and Go; neither KVM nor a TEE: kata-conversion/ has a program around Kata's shim, and what
-// takes the place of the VM. Nothing is written into KATA, and what is mounted is seen by no one else.
+// Each KATA is a directory with Kata's sources (4.0 or 4.1, or 4.0 with Contrast's patches), in which
+// `make -C src/runtime pkg/katautils/config-settings.go` was run. Needs Linux, root and Go; neither KVM nor a TEE:
+// kata-conversion/ has a program around Kata's shim, and what takes the place of the VM. Nothing is written into KATA, and
+// what is mounted is seen by no one else; an empty /dev/vfio is there while it runs.
 import { spawnSync } from "node:child_process";
-import { chmodSync, chownSync, lchownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lchownSync,
+  mkdirSync,
+  mkdtempSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { deriveSpec } from "../../runtime/derive.ts";
+import { platforms } from "../../runtime/platforms.ts";
 import { runtimeDirectory } from "../../runtime/spec.ts";
+import { isAtLeast } from "../../runtime/version.ts";
 import { check } from "../../tools/process/run.ts";
 import { goCommand } from "../../tools/programs/go.ts";
 import { podPolicy } from "../../workload/policy/pod-policy.ts";
 import type { Captured, Json, KataRequest } from "../engine/pod-policy/captured.ts";
 import { evaluate, policyEngine } from "../engine/pod-policy/evaluate.ts";
 import { type Example, examples } from "../engine/pod-policy/examples.ts";
+import { isVfio } from "../engine/pod-policy/gpus.ts";
 import { requestsOf } from "../engine/pod-policy/kata-requests.ts";
 import { cgroup, place } from "./kata-launch.ts";
 import { payloadsFor } from "./kata-payload.ts";
@@ -52,8 +67,16 @@ async function build(kata: string, scratch: string): Promise<string> {
   return program;
 }
 
+type GoFlavour = "kata-go" | "contrast-go";
+
+/** Contrast's patches are known by the description of an image, which they take out of requests. */
+async function flavourOf(kata: string): Promise<GoFlavour> {
+  const source = await readFile(join(kata, "src/runtime/virtcontainers/kata_agent.go"), "utf8");
+  return source.includes("virtualVolumeInfo.ImagePull.Metadata[") ? "kata-go" : "contrast-go";
+}
+
 /** The node as the pod's containers had it: what their mounts are of, the pod's network, and the payload. */
-async function makeNode(captured: Captured, kataVersion: string, scratch: string): Promise<string> {
+async function makeNode({ captured, input }: Example, kataVersion: string, scratch: string): Promise<string> {
   const disk = mkdtempSync(join(scratch, "var-lib-"));
   await check("mount", ["--bind", disk, "/var/lib"]);
   for (const directory of ["/run", "/opt"]) await check("mount", ["-t", "tmpfs", "conversion", directory]);
@@ -63,8 +86,9 @@ async function makeNode(captured: Captured, kataVersion: string, scratch: string
       // containerd's shared memory has this size, and Kata takes it from there.
       await check("mount", ["-t", "tmpfs", "-o", "size=67108864", "conversion", source]);
     }
-    // Directories come before what is in them, but for links' targets.
-    for (const { kind, path, mode, uid, gid, target } of files.toSorted((a, b) => (a.path < b.path ? -1 : 1))) {
+    // An emptyDir is empty when the pod starts. Directories come before what is in them, but for links' targets.
+    const atStart = source.includes("/kubernetes.io~empty-dir/") ? files.filter(({ path }) => path === "") : files;
+    for (const { kind, path, mode, uid, gid, target } of atStart.toSorted((a, b) => (a.path < b.path ? -1 : 1))) {
       const at = join(source, path);
       mkdirSync(dirname(at), { recursive: true });
       if (kind === "l") {
@@ -79,15 +103,41 @@ async function makeNode(captured: Captured, kataVersion: string, scratch: string
     }
   }
   await network(captured);
-  const [payload] = payloadsFor({ flavour: "kata-go", kataVersion });
+  const [payload] = payloadsFor({ flavour: input.runtime.flavour, kataVersion });
   if (payload === undefined) throw new Error("no payload");
-  const { spec } = deriveSpec({ platform: "metal-qemu-snp", manifest: payload.manifest });
+  if (platforms[input.runtime.platform].gpu) await makeGpus(captured);
+  const { spec } = deriveSpec({ platform: input.runtime.platform, manifest: payload.manifest });
   const directory = runtimeDirectory(spec.handler);
   for (const { role, path } of spec.files) place(join(directory, path), payload.bytes[role] ?? "", 0o755);
   const configuration = join(directory, spec.kataConfig.path);
   const content = spec.kataConfig.content.replace(/^disable_vhost_net = .*\n/m, "");
   place(configuration, content.replace("[hypervisor.qemu]\n", "$&disable_vhost_net = true\n"));
   return configuration;
+}
+
+const gpuFiles = ({ containers }: Captured) =>
+  containers.flatMap(({ spec }) => spec.linux.devices ?? []).filter(isVfio);
+
+/** GPUs in sysfs, as far as Kata reads it, and what NVIDIA's plugin for sandboxes writes about them (cdi.go). */
+async function makeGpus(captured: Captured): Promise<void> {
+  const [byNumber, devices] = ["/sys/dev/char", "/sys/bus/pci/devices"];
+  for (const directory of ["/dev/vfio", byNumber, devices])
+    await check("mount", ["-t", "tmpfs", "conversion", directory]);
+  const files = gpuFiles(captured);
+  for (const [index, { path, major, minor }] of files.entries()) {
+    mkdirSync(dirname(path), { recursive: true });
+    await check("mknod", [path, "c", String(major), String(minor)]);
+    const gpu = join(devices, `0000:6${index + 1}:00.0`);
+    const own = join(gpu, "vfio-dev", basename(path));
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, "uevent"), `DEVNAME=${path.slice("/dev/".length)}\n`);
+    symlinkSync(own, join(byNumber, `${major}:${minor}`));
+    const properties = { vendor: "0x10de", device: "0x2331", class: "0x030200", numa_node: "-1" };
+    for (const [name, value] of Object.entries(properties)) writeFileSync(join(gpu, name), `${value}\n`);
+    writeFileSync(join(gpu, "config"), Buffer.alloc(4096));
+  }
+  const cdi = files.map(({ path, minor }) => ({ name: String(minor), containerEdits: { deviceNodes: [{ path }] } }));
+  place("/run/cdi/pgpu.json", JSON.stringify({ cdiVersion: "0.5.0", kind: "nvidia.com/pgpu", devices: cdi }), 0o644);
 }
 
 async function network({ pod, containers }: Captured): Promise<void> {
@@ -114,9 +164,15 @@ async function kataRequests(program: string, configuration: string, { captured }
     writeFileSync(join(bundle, "config.json"), JSON.stringify(spec));
     return { id, bundle, exec: index === 0 ? [] : [{ ...spec.process, args: ["true"] }] };
   });
+  const socket = "/var/lib/kubelet/pod-resources/kubelet.sock";
+  const device_ids = gpuFiles(captured).map(({ minor }) => String(minor));
+  const podResources = { socket, containers: [{ devices: [{ resource_name: "nvidia.com/pgpu", device_ids }] }] };
+  mkdirSync(dirname(socket), { recursive: true });
   // Kata refuses to start without a system log.
   const log = createServer((connection) => connection.resume()).listen("/run/log");
-  const lines = await check(program, [], { input: JSON.stringify({ configuration, containers }), timeoutMs: 120_000 });
+  const input = JSON.stringify({ configuration, containers, ...(device_ids.length > 0 && { podResources }) });
+  // The shim leaves files where it was started.
+  const lines = await check(program, [], { input, cwd: dirname(program), timeoutMs: 120_000 });
   log.close();
   if (process.env.SHOW) writeFileSync(process.env.SHOW, lines);
   return lines
@@ -129,8 +185,12 @@ async function kataRequests(program: string, configuration: string, { captured }
 
 /** src/agent/policy/src/policy.rs, PolicyCopyFileRequest. */
 function asPolicySees({ kind, input: { data, ...fields } }: KataRequest): KataRequest {
-  const types: Record<number, string> = { 16807: "Regular", 9604: "Directory", 21609: "Symlink" };
-  const type = types[Number(fields.file_mode) & 0o170000] ?? "";
+  const types = new Map([
+    [0o100000, "Regular"],
+    [0o040000, "Directory"],
+    [0o120000, "Symlink"],
+  ]);
+  const type = types.get(Number(fields.file_mode) & 0o170000) ?? "";
   const target = type === "Symlink" ? Buffer.from(String(data), "base64").toString() : null;
   return { kind, input: { ...fields, file_type: type, symlink_target: target } };
 }
@@ -147,10 +207,13 @@ function leaves(value: Json, path: string, found: Map<string, string>): Map<stri
 
 /** Random parts of names, and JSON in a text, whose order of members Go chooses. */
 const alike = (requests: KataRequest[]): KataRequest[] =>
-  JSON.parse(JSON.stringify(requests).replaceAll(/([0-9a-f]{64})-[0-9a-f]{16}-/g, "$1-RANDOM-"), (_key, value) => {
-    const metadata = typeof value === "string" && /^image_guest_pull=(.*)$/s.exec(value)?.[1];
-    return metadata ? { image_guest_pull: JSON.parse(metadata) } : value;
-  });
+  JSON.parse(
+    JSON.stringify(requests).replaceAll(/([0-9a-f]{64}|sandbox)-[0-9a-f]{16}-/g, "$1-RANDOM-"),
+    (_key, value) => {
+      const metadata = typeof value === "string" && /^image_guest_pull=(.*)$/s.exec(value)?.[1];
+      return metadata ? { image_guest_pull: JSON.parse(metadata) } : value;
+    },
+  );
 
 /** What creates something. Files come by path, as directories are read in any order; their content is not the pod's own. */
 function creating(all: KataRequest[]): KataRequest[] {
@@ -177,14 +240,15 @@ function differences(ours: KataRequest[], theirs: KataRequest[]): string[] {
   });
 }
 
-async function inside(program: string, kataVersion: string, name: string): Promise<void> {
-  const all = examples("kata-go");
-  const example = all[name === "db" || name === "batch" ? name : "web"];
+async function inside(program: string, kataVersion: string, flavour: GoFlavour, name: string): Promise<void> {
+  const all = examples(flavour);
+  const example = all[name === "db" || name === "batch" || name === "model" ? name : "web"];
   for (const { spec } of example.captured.containers)
     spec.linux.cgroupsPath = spec.linux.cgroupsPath.replace("/kubepods", `/${cgroup}`);
-  const configuration = await makeNode(example.captured, kataVersion, dirname(program));
+  const configuration = await makeNode(example, kataVersion, dirname(program));
   const requests = await kataRequests(program, configuration, example);
-  const different = differences(requestsOf(example.captured, "kata-go"), requests);
+  const sandboxHasGpus = !isAtLeast(kataVersion, "4.1.0");
+  const different = differences(requestsOf(example.captured, flavour, sandboxHasGpus), requests);
   const input = { ...example.input, runtime: { ...example.input.runtime, kataVersion }, allow: { exec: [["true"]] } };
   const answers = await evaluate(await policyEngine(), podPolicy(input).rego, requests);
   const denied = requests.flatMap((request, index) => {
@@ -201,18 +265,21 @@ async function inside(program: string, kataVersion: string, name: string): Promi
 const [first, ...rest] = process.argv.slice(2);
 if (first === undefined) throw new Error("say where Kata's sources are");
 if (first === "--inside") {
-  const [program = "", kataVersion = "", name = ""] = rest;
-  await inside(program, kataVersion, name);
+  const [program = "", kataVersion = "", flavour, name = ""] = rest;
+  await inside(program, kataVersion, flavour === "contrast-go" ? flavour : "kata-go", name);
 } else {
   await policyEngine();
+  const hadNone = !existsSync("/dev/vfio");
+  if (hadNone) mkdirSync("/dev/vfio");
   for (const kata of [first, ...rest].map((path) => resolve(path))) {
     const scratch = mkdtempSync(join(tmpdir(), "conversion-"));
     try {
       const program = await build(kata, scratch);
       const version = (await readFile(join(kata, "VERSION"), "utf8")).trim();
-      for (const name of ["web", "db", "batch"]) {
+      const flavour = await flavourOf(kata);
+      for (const name of ["web", "db", "batch", ...(flavour === "kata-go" ? ["model"] : [])]) {
         const own = ["--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
-        const again = [process.execPath, process.argv[1] ?? "", "--inside", program, version, name];
+        const again = [process.execPath, process.argv[1] ?? "", "--inside", program, version, flavour, name];
         const { status } = spawnSync("unshare", [...own, "--", ...again], { stdio: "inherit" });
         if (status !== 0) process.exitCode = 1;
         const emptied = ["-depth", "-type", "d", "-path", `*/${cgroup}*`, "-exec", "rmdir", "{}", "+"];
@@ -222,4 +289,5 @@ if (first === "--inside") {
       rmSync(scratch, { recursive: true, force: true });
     }
   }
+  if (hadNone) rmdirSync("/dev/vfio");
 }

@@ -4,6 +4,7 @@ import { podPolicy } from "../../workload/policy/pod-policy.ts";
 import type { Json, KataRequest } from "./pod-policy/captured.ts";
 import { evaluate, policyEngine } from "./pod-policy/evaluate.ts";
 import { type Example, examples } from "./pod-policy/examples.ts";
+import { gpuMutations } from "./pod-policy/gpus.ts";
 import { execRequest, type RuntimeFlavour, requestsOf } from "./pod-policy/kata-requests.ts";
 import { freeLeaves, leavesOf, variantsOf, withLeaf } from "./pod-policy/leaves.ts";
 import { changed, serverMutations } from "./pod-policy/mutations.ts";
@@ -15,7 +16,7 @@ beforeAll(async () => {
 });
 
 const flavours: RuntimeFlavour[] = ["kata-go", "kata-rs"];
-const names = ["web", "db", "batch"] as const;
+const names = ["web", "db", "batch", "model"] as const;
 const policyOf = ({ input }: Example) => podPolicy(input).rego;
 
 /** The requests of the pod's start up to the one that creates the container, and that one. */
@@ -58,6 +59,23 @@ describe.each(flavours)("the policy of a pod of %s", (flavour) => {
     const expected = serverMutations.map(([what, broken]) => [what, false, expect.arrayContaining([broken])]);
     expect(shown).toEqual(expected);
     expect(serverMutations.length).toBeGreaterThan(60);
+  });
+
+  test("denies other GPUs and other devices than a container's own", async () => {
+    const { before, create } = upTo(requestsOf(all.model.captured, flavour), "work");
+    const helper = upTo(requestsOf(all.model.captured, flavour), "helper").create;
+    const takes = changed(helper, ({ OCI }) =>
+      Object.assign(OCI.Annotations, { "cdi.k8s.io/vfio1": "nvidia.com/gpu=0" }),
+    );
+    const cases = [...gpuMutations.map(([, , change]) => changed(create, change)), takes];
+    const answers = (await evaluate(engine, policyOf(all.model), before, cases)).slice(before.length);
+    const expected: [string, string][] = [
+      ...gpuMutations.map(([what, broken]): [string, string] => [what, broken]),
+      ["a GPU for a container that asks for none", "annotations"],
+    ];
+    expect(expected.map(([what], index) => [what, answers[index]?.allowed, answers[index]?.broken])).toEqual(
+      expected.map(([what, broken]) => [what, false, expect.arrayContaining([broken])]),
+    );
   });
 
   test("denies every other request, and those that are not as the pod's", async () => {
@@ -137,6 +155,48 @@ describe("the policy of a pod", () => {
     expect(created.map(({ allowed }) => allowed)).toEqual(created.map(() => false));
   });
 
+  test("of Contrast's Kata knows its images without descriptions, and emptyDirs that all containers share", async () => {
+    const contrast = examples("contrast-go");
+    for (const name of ["web", "db", "batch"] as const) {
+      const asked = requestsOf(contrast[name].captured, "contrast-go");
+      const answers = await evaluate(engine, policyOf(contrast[name]), asked);
+      expect(asked.filter((_, index) => !answers[index]?.allowed)).toEqual([]);
+    }
+    const asked = requestsOf(contrast.web.captured, "contrast-go");
+    const { before, create } = upTo(asked, "log");
+    const directory = asked.find(({ input }) => String(input.path).includes("/sandbox-"));
+    if (directory === undefined) throw new Error("no directory");
+    const file = { ...directory.input, path: `${directory.input.path}/x`, file_type: "Regular", file_mode: 0o100644 };
+    const mount = (source: (own: string) => string) =>
+      changed(create, ({ OCI }) => {
+        const found = OCI.Mounts.find(({ destination }) => destination === "/logs");
+        if (found !== undefined) found.source = source(found.source);
+      });
+    const described = changed(create, ({ storages }) => storages[0]?.driver_options.push("image_guest_pull={}"));
+    const cases = [
+      { ...directory, input: file },
+      { ...directory, input: { ...directory.input, path: `${directory.input.path}-x` } },
+      { ...directory, input: { ...directory.input, file_type: "Symlink", symlink_target: "/" } },
+      mount((own) => own.replace("5555", "6666")),
+      mount((own) => own.replace("work", "memory")),
+      mount(() => "/run/kata-containers/sandbox/storage/MDow"),
+      described,
+      create,
+    ];
+    const answers = (await evaluate(engine, policyOf(contrast.web), before, cases)).slice(before.length);
+    expect(answers.map(({ allowed }) => allowed)).toEqual([...cases.slice(1).map(() => false), true]);
+  });
+
+  test("knows that Kata 4.0 says GPUs of the sandbox's own container, too, and 4.1 does not", async () => {
+    const { captured, input } = all.model;
+    const of = (kataVersion: string) => podPolicy({ ...input, runtime: { ...input.runtime, kataVersion } }).rego;
+    const asked = requestsOf(captured, "kata-go", true);
+    const denied = async (rego: string) =>
+      (await evaluate(engine, rego, asked)).find(({ allowed }) => !allowed)?.broken ?? [];
+    expect(await denied(of("4.0.0"))).toEqual([]);
+    expect(await denied(of("4.1.0"))).toEqual(["gpus"]);
+  });
+
   test("has a rule for every request of Kata's protocol", async () => {
     const { rego } = podPolicy(web.input);
     const messages: string[] = JSON.parse(
@@ -163,6 +223,7 @@ describe("the policy of a pod", () => {
     ["web", "server"],
     ["web", "sandbox"],
     ["db", "db"],
+    ["model", "work"],
   ] as const)("of %s, no leaf of the request for %s is free that is not named, with its reason", async (pod, name) => {
     const { before, create } = upTo(requestsOf(all[pod].captured, "kata-go"), name);
     const variants = leavesOf(create.input).flatMap(({ path, value }) =>

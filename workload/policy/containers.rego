@@ -8,7 +8,10 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 			remember("name", pod_name),
 			remember("uid", pod_uid),
 		],
-		[remember(concat(":", ["disk", volume]), path) | some volume, path in disks],
+		array.concat(
+			[remember(concat(":", ["disk", volume]), path) | some volume, path in disks],
+			[remember(concat(":", ["gpu", index]), container_key) | container.keeps_gpus; some index in gpus],
+		),
 	)
 }
 
@@ -57,6 +60,7 @@ CreateContainerRequest_broken contains "mounts" if not mounts_fit
 CreateContainerRequest_broken contains "storages" if not storages_fit
 CreateContainerRequest_broken contains "disks" if not disks_fit
 CreateContainerRequest_broken contains "devices" if not devices_fit
+CreateContainerRequest_broken contains "gpus" if not gpus_fit
 CreateContainerRequest_broken contains "namespaces" if not namespaces_fit
 CreateContainerRequest_broken contains "sysctl" if not sysctls_fit
 CreateContainerRequest_broken contains "paths" if not paths_fit
@@ -90,9 +94,13 @@ belongs_to_pod if {
 
 annotations_fit if {
 	every key, value in annotations {
-		fits(container.annotations[key], value)
+		annotation_fits(key, value)
 	}
 }
+
+annotation_fits(key, value) if fits(container.annotations[key], value)
+
+annotation_fits(key, _) if gpus[trim_prefix(key, gpu_annotation)]
 
 # The sandbox's process is none of these: the agent starts the one of its own pause image, whatever is asked for.
 pauses if container.process == null

@@ -1,3 +1,4 @@
+import type { FlavourName } from "../../runtime/flavours.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isAtLeast } from "../../runtime/version.ts";
 import type { Problem } from "../problems.ts";
@@ -6,9 +7,13 @@ import { literally, type Pinned } from "./variables.ts";
 
 /**
  * The releases whose requests these rules were read from: agent.proto and oci.proto are the same in all of them, and so is
- * what the two runtimes send. Later ones were not read.
+ * what the two runtimes send. Later ones were not read. Of Contrast's build, what its patches for 4.0.0 change was read.
  */
-const coveredKata = { from: { "kata-go": "4.0.0", "kata-rs": "4.0.0" }, to: "4.1.0" } as const;
+const coveredKata: Partial<Record<FlavourName, { from: string; to: string }>> = {
+  "kata-go": { from: "4.0.0", to: "4.1.0" },
+  "kata-rs": { from: "4.0.0", to: "4.1.0" },
+  "contrast-go": { from: "4.0.0", to: "4.0.0" },
+};
 
 /** @throws Refusal for a runtime whose requests the rules were not made for */
 export function requireCovered({ platform, flavour, kataVersion, guestPull }: PolicyInput["runtime"]): void {
@@ -17,14 +22,13 @@ export function requireCovered({ platform, flavour, kataVersion, guestPull }: Po
       "policy-not-covered",
       `No policy is made for ${flavour} ${kataVersion} on ${platform}: ${why}. Give a policy of your own in initdata.data["policy.rego"].`,
     );
-  if (flavour !== "kata-go" && flavour !== "kata-rs")
-    throw refuse(
-      `the rules know the requests of kata-go and kata-rs ${coveredKata.from["kata-go"]} to ${coveredKata.to}`,
-    );
   if (!guestPull) throw refuse("the rules are for guests that pull the images themselves");
+  const covered = coveredKata[flavour];
+  if (covered === undefined) throw refuse(`the rules know no requests of ${flavour}`);
+  const { from, to } = covered;
   const [version = ""] = kataVersion.split(/[-+]/);
-  if (!isAtLeast(kataVersion, coveredKata.from[flavour]) || !isAtLeast(coveredKata.to, version))
-    throw refuse(`the rules know the requests of ${coveredKata.from[flavour]} to ${coveredKata.to} only`);
+  if (!isAtLeast(kataVersion, from) || !isAtLeast(to, version))
+    throw refuse(`the rules know the requests of ${from === to ? from : `${from} to ${to}`} only`);
 }
 
 /** Of what Kubernetes makes the ends of generated names (k8s.io/apimachinery/pkg/util/rand). */

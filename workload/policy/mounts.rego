@@ -38,22 +38,35 @@ source_fits(wanted, source) if {
 	regex.match(concat("", ["^[0-9a-f]{16}-", wanted.copy, "$"]), trim_prefix(source, prefix))
 }
 
-# An encrypted disk: see `disks`.
+# An encrypted disk, or a directory: see `disks`.
 source_fits(wanted, source) if disks[wanted.disk] == source
 
-# Volume of this container -> where its disk is mounted, as the request has it.
-disks[wanted.disk] := mount.source if {
+source_fits(wanted, source) if disks[wanted.directory] == source
+
+# Volume of this container -> where its disk is mounted, or where its directory is, as the request has it.
+disks[volume] := mount.source if {
 	some wanted in container.mounts
 	some mount in input.OCI.Mounts
 	mount.destination == wanted.destination
-	wanted.disk
+	volume := object.get(wanted, "disk", object.get(wanted, "directory", ""))
+	volume != ""
 }
 
-# A volume is the same disk in all containers, and no other volume's.
+place_fits(volume, path) if {
+	not volume in pod.empty_directories
+	regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, path)
+}
+
+place_fits(volume, path) if {
+	volume in pod.empty_directories
+	regex.match(empty_directory({volume}), path)
+}
+
+# A volume is at the same place in all containers, and no other volume's.
 disks_fit if {
 	count({path | some path in disks}) == count(disks)
 	every volume, path in disks {
-		regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, path)
+		place_fits(volume, path)
 		object.get(data.pstate, concat(":", ["disk", volume]), path) == path
 		every key, value in data.pstate {
 			not taken_by_other(key, value, volume, path)
@@ -97,6 +110,16 @@ storage_fits(wanted, storage) if {
 		"options": [],
 		"shared": false,
 	}
+	described(storage)
+}
+
+described(storage) if {
+	pod.image_metadata == false
+	storage.driver_options == []
+}
+
+described(storage) if {
+	pod.image_metadata == true
 	count(storage.driver_options) == 1
 	startswith(storage.driver_options[0], "image_guest_pull=")
 	metadata := json.unmarshal(trim_prefix(storage.driver_options[0], "image_guest_pull="))
@@ -127,10 +150,12 @@ storage_fits(wanted, storage) if {
 is_block_address(text) if regex.match(`^[0-9]{1,5}:[0-9]{1,5}$`, text)
 
 devices_fit if {
-	count(input.devices) == count(container.devices)
+	blocks := [device | some device in input.devices; device.type_ == pod.block_driver]
+	count(blocks) == count(container.devices)
+	count(blocks) + count(passed) == count(input.devices)
 	count(input.OCI.Linux.Devices) == count(container.devices)
 	every path in container.devices {
-		some device in input.devices
+		some device in blocks
 		device.container_path == path
 		is_block_address(device.id)
 		object.remove(device, ["container_path", "id"]) == {"options": [], "type_": pod.block_driver, "vm_path": ""}
@@ -142,5 +167,61 @@ devices_fit if {
 	}
 	every device in input.OCI.Linux.Devices {
 		object.keys(device) == {"FileMode", "GID", "Major", "Minor", "Path", "Type", "UID"}
+	}
+}
+
+# --- GPUs: the agent gives a container those that an annotation names, each by its number in the guest
+
+gpu_annotation := "cdi.k8s.io/vfio"
+
+# Number of the device file on the host -> which of the guest's GPUs.
+gpus[number] := index if {
+	container.gpus > 0
+	some key, value in annotations
+	number := trim_prefix(key, gpu_annotation)
+	key == concat("", [gpu_annotation, number])
+	is_number(number)
+	index := trim_prefix(value, "nvidia.com/gpu=")
+	value == concat("", ["nvidia.com/gpu=", index])
+	is_number(index)
+}
+
+is_number(text) if regex.match(`^(0|[1-9][0-9]{0,4})$`, text)
+
+passed := [device | some device in input.devices; device.type_ == "vfio-pci-gk"]
+
+# As many as it asks for, and none that another container keeps.
+gpus_fit if {
+	count(gpus) == container.gpus
+	count({index | some index in gpus}) == count(gpus)
+	every index in gpus {
+		not kept_by_other(index)
+	}
+	count({number_of(device) | some device in passed}) == count(passed)
+	every device in passed {
+		passed_device_fits(device)
+	}
+	count([device | some device in passed; not gpus[number_of(device)]]) <= container.further_devices
+}
+
+kept_by_other(index) if {
+	container.keeps_gpus
+	data.pstate[concat(":", ["gpu", index])] != container_key
+}
+
+number_of(device) := trim_prefix(device.id, "vfio")
+
+# Devices of the VM, for the agent to wait for: it makes no file of them. Kata leaves out those whose place it does not know.
+passed_device_fits(device) if {
+	object.remove(device, ["container_path", "id", "options", "type_"]) == {"vm_path": ""}
+	is_number(number_of(device))
+	device.container_path in {
+		concat("", ["/dev/vfio/devices/vfio", number_of(device)]),
+		concat("", ["/dev/vfio/", number_of(device)]),
+	}
+	endswith(device.container_path, concat("", ["/", device.id]))
+	count(device.options) > 0
+	every option in device.options {
+		regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]=[01][0-9a-f](/[01][0-9a-f]){0,7}$`, option)
 	}
 }

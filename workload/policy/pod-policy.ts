@@ -5,12 +5,13 @@ import type { PlatformName } from "../../runtime/spec.ts";
 import type { PodTemplate } from "../pod-template.ts";
 import { type Problem, UnfitWorkload } from "../problems.ts";
 import type { LayerRoot } from "../template.ts";
+import { gpusOf } from "./gpus.ts";
 import { hostnameOf, jobVariables, podNamePattern, referencesOf, requireCovered, stopSignal } from "./known.ts";
 import { podSecurity, processFields, processOf } from "./process.ts";
 import { rules } from "./rules.ts";
 import { commonAnnotations, maskedPaths, readonlyPaths, sandbox, shm } from "./sandbox.ts";
 import { furtherVariables, literally } from "./variables.ts";
-import { podVolumes, volumeDevices, volumeMounts, volumesOf } from "./volumes.ts";
+import { emptyDirsOf, podVolumes, volumeDevices, volumeMounts, volumesOf } from "./volumes.ts";
 
 /** What a policy is made from: the pod as it will be created, its images, and the runtime that it is for. */
 export interface PolicyInput {
@@ -100,6 +101,7 @@ const podFields = z.object({
   hostUsers: z.boolean().optional(),
   securityContext: podSecurity,
   volumes: podVolumes,
+  resourceClaims: z.array(z.unknown()).optional(),
 });
 
 /**
@@ -125,10 +127,19 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       field: "spec.hostUsers",
       message: "is false, but user namespaces of the node mean nothing in a guest",
     });
+  if ((pod?.resourceClaims ?? []).length > 0)
+    problems.push({
+      field: "spec.resourceClaims",
+      message: "bring devices that are not known here: ask for GPUs by the limits of containers",
+    });
+  const gpus = gpusOf(input, problems);
 
-  const containers: Record<string, object> = { sandbox: sandbox(input, pod?.securityContext?.sysctls ?? []) };
+  const containers: Record<string, object> = {
+    sandbox: { ...sandbox(input, pod?.securityContext?.sysctls ?? []), ...gpus.sandbox },
+  };
   const files = new Set(["resolv\\.conf"]);
   const directories = new Set<string>();
+  const emptyDirectories = new Set<string>();
   const signals = new Set([9, 15]);
   const all = [
     ...(spec.initContainers ?? []).map((one, index) => [one, `spec.initContainers[${index}]`] as const),
@@ -141,12 +152,6 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       problems.push({ field: `${path}.image`, message: `is "${container.image}", whose configuration is not given` });
     if (container.name === "sandbox")
       problems.push({ field: `${path}.name`, message: 'is "sandbox", which names the pod\'s own container here' });
-    for (const resource of Object.keys({ ...container.resources?.limits, ...container.resources?.requests }))
-      if (!["cpu", "memory", "ephemeral-storage"].includes(resource))
-        problems.push({
-          field: `${path}.resources.limits["${resource}"]`,
-          message: "brings devices or mounts that are not known here",
-        });
     if (fields === undefined || image === undefined || pod === undefined) continue;
     const { process, commands } = processOf(
       container,
@@ -167,12 +172,14 @@ export function podPolicy(input: PolicyInput): PodPolicy {
         readonlyRoot,
         terminationLog: fields.terminationMessagePath ?? "/dev/termination-log",
         serviceAccountToken: pod.automountServiceAccountToken !== false,
+        emptyDirs: emptyDirsOf(input.runtime.flavour),
       },
       path,
       problems,
     );
     for (const one of volumes.copiedFiles) files.add(one);
     for (const one of volumes.copiedDirectories) directories.add(one);
+    for (const one of volumes.emptyDirectories) emptyDirectories.add(one);
     const stop = stopSignal(fields.lifecycle?.stopSignal ?? image.config.StopSignal ?? undefined);
     if (stop !== undefined) signals.add(stop);
     const references = referencesOf(container.image ?? "", image.digest);
@@ -200,6 +207,7 @@ export function podPolicy(input: PolicyInput): PodPolicy {
       sandbox_pidns: pod.shareProcessNamespace === true,
       storages: [{ image: references }, ...volumes.storages],
       sysctls: {},
+      ...gpus.containers[container.name],
     };
   }
   if (problems.length > 0)
@@ -209,10 +217,13 @@ export function podPolicy(input: PolicyInput): PodPolicy {
     containers,
     copied_directories: [...directories].toSorted(),
     copied_files: [...files].toSorted(),
+    empty_directories: [...emptyDirectories].toSorted(),
     exec: input.allow?.exec ?? [],
     // kata_agent.go, createContainer; runtime-rs leaves it out.
-    exec_id: input.runtime.flavour === "kata-go" ? "{id}" : "",
+    exec_id: input.runtime.flavour === "kata-rs" ? "" : "{id}",
     hostname,
+    // Contrast's Kata sends no description of the image beside its name, and its agent reads none.
+    image_metadata: input.runtime.flavour !== "contrast-go",
     logs: input.allow?.logs === true,
     name,
     namespace: input.namespace,

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import * as z from "zod";
+import type { FlavourName } from "../../runtime/flavours.ts";
 import type { Problem } from "../problems.ts";
 import { literally } from "./variables.ts";
 
@@ -21,7 +22,7 @@ export const volumeMounts = z
   .optional();
 export const volumeDevices = z.array(z.object({ name: z.string(), devicePath: z.string() })).optional();
 
-/** A mount as the policy has it. Its source is a text, a copied file's or directory's name, or a disk's volume. */
+/** A mount as the policy has it. Its source is a text, a copied file's or directory's name, or a volume's place in the guest. */
 export interface PinnedMount {
   destination: string;
   type_: string;
@@ -30,6 +31,8 @@ export interface PinnedMount {
   /** Pattern of the name that the copy ends with. */
   copy?: string;
   disk?: string;
+  /** An emptyDir that is a directory of the guest's own file system. */
+  directory?: string;
 }
 export type PinnedStorage = { is: object } | { image: string[] } | { disk: string; fs_group: object | null };
 
@@ -73,6 +76,8 @@ export interface ContainerVolumes {
   devices: string[];
   copiedFiles: string[];
   copiedDirectories: string[];
+  /** Names of volumes. */
+  emptyDirectories: string[];
 }
 
 export interface VolumeInput {
@@ -84,14 +89,22 @@ export interface VolumeInput {
   readonlyRoot: boolean;
   terminationLog: string;
   serviceAccountToken: boolean;
+  /** What an emptyDir is: see `emptyDirsOf`. */
+  emptyDirs: "disk" | "directory";
 }
+
+/** emptydir_mode and disable_guest_empty_dir, as they are configured here for each flavour (runtime/kata-configuration.ts). */
+export const emptyDirsOf = (flavour: FlavourName): VolumeInput["emptyDirs"] =>
+  flavour === "contrast-go" ? "directory" : "disk";
 
 const bind = (readonly: boolean) => ["rbind", "rprivate", readonly ? "ro" : "rw"];
 
 /** What a container mounts, as Kata's runtimes hand it to the agent without a shared file system and with encrypted disks. */
 export function volumesOf(input: VolumeInput, path: string, problems: Problem[]): ContainerVolumes {
   const { volumes = [], fsGroup, readonlyRoot } = input;
-  const found: ContainerVolumes = { mounts: [], storages: [], devices: [], copiedFiles: [], copiedDirectories: [] };
+  const found: ContainerVolumes = {
+    ...{ mounts: [], storages: [], devices: [], copiedFiles: [], copiedDirectories: [], emptyDirectories: [] },
+  };
   const storages = new Map<string, PinnedStorage>();
   const add = (wanted: PinnedMount, directory: boolean) => {
     found.mounts.push(wanted);
@@ -117,6 +130,9 @@ export function volumesOf(input: VolumeInput, path: string, problems: Problem[])
         const at = `/run/kata-containers/sandbox/ephemeral/${one.name}`;
         add({ destination: one.mountPath, type_: "bind", source: at, options }, true);
         storages.set(one.name, { is: memory(at, fsGroup) });
+      } else if (medium === "" && input.emptyDirs === "directory") {
+        add({ destination: one.mountPath, type_: "bind", directory: one.name, options }, true);
+        found.emptyDirectories.push(one.name);
       } else if (medium === "") {
         add({ destination: one.mountPath, type_: "bind", disk: one.name, options }, true);
         const group = fsGroup === undefined || fsGroup === 0 ? null : { group_id: fsGroup, group_change_policy: 0 };

@@ -5,8 +5,10 @@ package virtcontainers
 
 import (
 	"context"
+	"fmt"
 	"os"
 
+	"github.com/kata-containers/kata-containers/src/runtime/pkg/device/config"
 	govmm "github.com/kata-containers/kata-containers/src/runtime/pkg/govmm/qemu"
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/types"
 )
@@ -20,6 +22,22 @@ func (v *vmless) Capabilities(ctx context.Context) types.Capabilities {
 
 // Kata wants one that lives.
 func (*vmless) GetPids() []int { return []int{os.Getpid()} }
+
+// Where QEMU would say that a device is: each behind its own root port, from slot 5 on.
+func (*vmless) ResolveColdPlugVFIOGuestPciPaths(_ context.Context, devices []*config.VFIODev) error {
+	for _, device := range devices {
+		var port int
+		if _, err := fmt.Sscanf(device.Bus, "rp%d", &port); err != nil {
+			return err
+		}
+		path, err := types.PciPathFromString(fmt.Sprintf("%02x/00", port+5))
+		if err != nil {
+			return err
+		}
+		device.GuestPciPath = path
+	}
+	return nil
+}
 
 func NewHypervisor(HypervisorType) (Hypervisor, error) { return &vmless{}, nil }
 

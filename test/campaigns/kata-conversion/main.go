@@ -1,6 +1,7 @@
 // Built in Kata's own module by kata-conversion.ts. It makes Kata's shim create, start, probe and end the containers of a
 // pod, as containerd asks for it, and is the agent that the shim talks to. Standard input: {"configuration": path of Kata's,
-// "containers": [{"id", "bundle", "exec": [an OCI process]}], the sandbox's first}. Standard output: a line for each request
+// "containers": [{"id", "bundle", "exec": [an OCI process]}], the sandbox's first, "podResources": {"socket", "containers": what
+// kubelet says of their devices}}. Standard output: a line for each request
 // that the agent got, {"kind": type, "input": its fields as the agent's JSON names them}.
 package main
 
@@ -25,10 +26,12 @@ import (
 	vc "github.com/kata-containers/kata-containers/src/runtime/virtcontainers"
 	agent "github.com/kata-containers/kata-containers/src/runtime/virtcontainers/pkg/agent/protocols/grpc"
 	"github.com/kata-containers/kata-containers/src/runtime/virtcontainers/utils"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 )
 
 type job struct {
@@ -37,6 +40,26 @@ type job struct {
 		Id, Bundle string
 		Exec       []json.RawMessage
 	}
+	PodResources struct {
+		Socket     string
+		Containers []*podresources.ContainerResources
+	}
+}
+
+// kubelet, as far as Kata asks it for a pod's devices.
+type kubelet struct {
+	podresources.UnimplementedPodResourcesListerServer
+	pod *podresources.PodResources
+}
+
+func (k *kubelet) Get(context.Context, *podresources.GetPodResourcesRequest) (*podresources.GetPodResourcesResponse, error) {
+	return &podresources.GetPodResourcesResponse{PodResources: k.pod}, nil
+}
+
+func pretendKubelet(socket string, containers []*podresources.ContainerResources) {
+	server := grpc.NewServer()
+	podresources.RegisterPodResourcesListerServer(server, &kubelet{pod: &podresources.PodResources{Containers: containers}})
+	go server.Serve(must(net.Listen("unix", socket)))
 }
 
 type nobody struct{}
@@ -62,6 +85,9 @@ func main() {
 	// Looked for, and not used: the agent is at a Unix socket.
 	utils.VHostVSockDevicePath = os.DevNull
 	pretendAgent()
+	if asked.PodResources.Socket != "" {
+		pretendKubelet(asked.PodResources.Socket, asked.PodResources.Containers)
+	}
 	ctx, cancel := context.WithCancel(namespaces.WithNamespace(context.Background(), "k8s.io"))
 	ctx = context.WithValue(ctx, containerd.OptsKey{}, containerd.Opts{})
 	options := must(typeurl.MarshalAny(&runtimeoptions.Options{ConfigPath: asked.Configuration}))

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { PolicyImage, PolicyInput } from "../../../workload/policy/pod-policy.ts";
 import { configMaps, exampleObjects, namespace, secrets, serverImage } from "../../fixtures/policy/objects.ts";
 import type { Captured } from "./captured.ts";
+import { vfioFile } from "./gpus.ts";
 import type { RuntimeFlavour } from "./kata-requests.ts";
 
 const fixture = (name: string) =>
@@ -31,21 +32,27 @@ export interface Example {
   input: PolicyInput;
 }
 
+const versions: Record<RuntimeFlavour, string> = { "kata-go": "4.1.0", "kata-rs": "4.1.0", "contrast-go": "4.0.0" };
+
 /** The example pods: what containerd made of them, and what their policies are made from. */
-export function examples(flavour: RuntimeFlavour): Record<"web" | "db" | "batch", Example> {
+export function examples(flavour: RuntimeFlavour): Record<"web" | "db" | "batch" | "model", Example> {
   const { web, db, batch } = exampleObjects(references);
   const common = {
-    runtime: { platform: "metal-qemu-snp" as const, flavour, kataVersion: "4.1.0", guestPull: true },
+    runtime: { platform: "metal-qemu-snp" as const, flavour, kataVersion: versions[flavour], guestPull: true },
     namespace,
     images,
     configMaps,
     secrets,
   };
-  const captured = { web: fixture("web"), db: fixture("db"), batch: fixture("batch") };
+  const captured = { web: fixture("web"), db: fixture("db"), batch: fixture("batch"), model: fixture("batch") };
   // What containerd adds for a block volume (device_linux.go), which the cluster that was captured does not have.
   captured.db.containers[1].spec.linux.devices = [
     { path: "/dev/data", type: "b", major: 7, minor: 3, fileMode: 0o660, uid: 0, gid: 0 },
   ];
+  // The same of GPUs: `batch` with two of them in its first container.
+  captured.model.containers[1].spec.linux.devices = [1, 3].map((minor) =>
+    vfioFile(`/dev/vfio/devices/vfio${minor}`, minor),
+  );
   const template = (object: { spec: { template: PolicyInput["template"] } }) => object.spec.template;
   return {
     web: {
@@ -65,5 +72,23 @@ export function examples(flavour: RuntimeFlavour): Record<"web" | "db" | "batch"
       captured: captured.batch,
       input: { ...common, owner: { kind: "Job", name: "batch" }, template: template(batch) },
     },
+    model: {
+      captured: captured.model,
+      input: {
+        ...common,
+        runtime: { ...common.runtime, platform: "metal-qemu-snp-gpu" },
+        owner: { kind: "Job", name: "batch" },
+        template: withGpus(template(batch), "2"),
+      },
+    },
   };
+}
+
+/** The first container asks for GPUs. */
+function withGpus({ spec, ...others }: PolicyInput["template"], count: string): PolicyInput["template"] {
+  const [first, ...rest] = spec.containers;
+  if (first === undefined) throw new Error("no container");
+  const limits = { ...first.resources?.limits, "nvidia.com/pgpu": count };
+  const asking = { ...first, resources: { limits, requests: limits } };
+  return { ...others, spec: { ...spec, containers: [asking, ...rest] } };
 }

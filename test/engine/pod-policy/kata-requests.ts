@@ -8,8 +8,9 @@
  */
 import { posix } from "node:path";
 import type { Captured, Json, KataRequest, OciSpec, Source } from "./captured.ts";
+import { isVfio, passedThrough } from "./gpus.ts";
 
-export type RuntimeFlavour = "kata-go" | "kata-rs";
+export type RuntimeFlavour = "kata-go" | "kata-rs" | "contrast-go";
 
 const shared = "/run/kata-containers/shared/containers";
 const sandboxStorage = "/run/kata-containers/sandbox/storage";
@@ -19,8 +20,12 @@ const S_IFLNK = 0o120000;
 
 const isSandbox = (spec: OciSpec) => spec.annotations["io.kubernetes.cri.container-type"] === "sandbox";
 
-/** All requests of a pod's start, in their order: network, sandbox, then each container's files, itself and its start. */
-export function requestsOf(captured: Captured, flavour: RuntimeFlavour): KataRequest[] {
+/**
+ * All requests of a pod's start, in their order: network, sandbox, then each container's files, itself and its start.
+ *
+ * @param sandboxHasGpus as with the Go runtime before 4.1 (container.go, createDevices)
+ */
+export function requestsOf(captured: Captured, flavour: RuntimeFlavour, sandboxHasGpus = false): KataRequest[] {
   const [sandbox] = captured.containers;
   if (sandbox === undefined) throw new Error("no sandbox");
   // SCSI addresses by source, in the order in which Kata attaches the disks (device/manager, GetAndSetSandboxBlockIndex).
@@ -29,7 +34,7 @@ export function requestsOf(captured: Captured, flavour: RuntimeFlavour): KataReq
     ...network(captured.pod.ip),
     createSandbox(sandbox.id, sandbox.spec),
     ...captured.containers.flatMap(({ id, spec }) => [
-      ...containerRequests(id, spec, captured, disks, flavour),
+      ...containerRequests(id, spec, captured, disks, flavour, sandboxHasGpus),
       { kind: "StartContainerRequest", input: { container_id: id } },
       { kind: "WaitProcessRequest", input: { container_id: id, exec_id: id } },
       { kind: "StatsContainerRequest", input: { container_id: id } },
@@ -40,7 +45,7 @@ export function requestsOf(captured: Captured, flavour: RuntimeFlavour): KataReq
       { kind: "SignalProcessRequest", input: { container_id: id, exec_id: "", signal: 9 } },
       { kind: "RemoveContainerRequest", input: { container_id: id, timeout: 0 } },
       // container.go, stop; runtime-rs does not ask for it.
-      ...(flavour === "kata-go" ? [{ kind: "RemoveStaleVirtiofsShareMountsRequest", input: {} }] : []),
+      ...(flavour !== "kata-rs" ? [{ kind: "RemoveStaleVirtiofsShareMountsRequest", input: {} }] : []),
     ]),
     { kind: "DestroySandboxRequest", input: {} },
   ];
@@ -140,24 +145,29 @@ const storage = (given: { [key: string]: Json }) => ({
 function containerRequests(
   id: string,
   spec: OciSpec,
-  { sources }: Captured,
+  { sources, containers }: Captured,
   disks: Map<string, string>,
   flavour: RuntimeFlavour,
+  sandboxHasGpus: boolean,
 ): KataRequest[] {
   const copies: KataRequest[] = [];
   const storages: Json[] = [];
   const diskStorages: Json[] = [];
   const mounts: Json[] = [];
+  const gpus = passedThrough(spec.linux.devices ?? []);
   const annotations: Record<string, string> = {
     ...spec.annotations,
-    ...(isSandbox(spec) && flavour === "kata-go" ? { "nerdctl/network-namespace": networkOf(spec) } : {}),
+    ...gpus.annotations,
+    ...(isSandbox(spec) && flavour !== "kata-rs" ? { "nerdctl/network-namespace": networkOf(spec) } : {}),
     "io.katacontainers.pkg.oci.bundle_path": `/run/containerd/io.containerd.runtime.v2.task/k8s.io/${id}`,
     "io.katacontainers.pkg.oci.container_type": isSandbox(spec) ? "pod_sandbox" : "pod_container",
   };
   storages.push(
     storage({
       driver: "image_guest_pull",
-      driver_options: [`image_guest_pull=${JSON.stringify({ metadata: annotations })}`],
+      // Contrast's patch takes it away, and the agent that reads it.
+      driver_options:
+        flavour === "contrast-go" ? [] : [`image_guest_pull=${JSON.stringify({ metadata: annotations })}`],
       source: isSandbox(spec) ? "pause" : (annotations["io.kubernetes.cri.image-name"] ?? ""),
       fstype: "overlay",
       mount_point: `/run/kata-containers/${id}/rootfs`,
@@ -178,6 +188,12 @@ function containerRequests(
       storages.push(
         storage({ driver: "ephemeral", source: "tmpfs", fstype: "tmpfs", mount_point: at, options: group }),
       );
+      mounts.push({ destination, type_: "bind", source: at, options });
+    } else if (isEmptyDir && flavour === "contrast-go") {
+      // ShareFile, shareFileName: emptydir_mode shared-fs, disable_guest_empty_dir. One for all containers.
+      const at = `${shared}/sandbox-${"5".repeat(16)}-${volume}`;
+      if (!disks.has(source)) copies.push(...found.files.slice(0, 1).map((file) => copyFile(at, file)));
+      disks.set(source, at);
       mounts.push({ destination, type_: "bind", source: at, options });
     } else if (isEmptyDir) {
       // setupEphemeralDisk, createBlockDevices, handleDeviceBlockVolume, handleBlkOCIMounts
@@ -206,19 +222,25 @@ function containerRequests(
   }
   const { process, linux } = spec;
   const pid = linux.namespaces.find(({ type }) => type === "pid");
-  const dropped = ["pid", "network", "time", ...(flavour === "kata-go" ? ["cgroup"] : [])];
-  const devices = linux.devices ?? [];
+  const dropped = ["pid", "network", "time", ...(flavour !== "kata-rs" ? ["cgroup"] : [])];
+  // constrainGRPCSpec: those that are passed through have no file in the guest.
+  const devices = (linux.devices ?? []).filter((device) => !isVfio(device));
   const create = {
     container_id: id,
-    exec_id: flavour === "kata-go" ? id : "",
+    exec_id: flavour !== "kata-rs" ? id : "",
     string_user: null,
-    devices: devices.map(({ path }, index) => ({
-      id: `0:${disks.size + index}`,
-      type_: "scsi",
-      vm_path: "",
-      container_path: path,
-      options: [],
-    })),
+    devices: [
+      ...(isSandbox(spec) && sandboxHasGpus
+        ? passedThrough(containers.flatMap((one) => one.spec.linux.devices ?? [])).devices
+        : gpus.devices),
+      ...devices.map(({ path }, index) => ({
+        id: `0:${disks.size + index}`,
+        type_: "scsi",
+        vm_path: "",
+        container_path: path,
+        options: [],
+      })),
+    ],
     // createContainer: handleEphemeralStorage comes before handleBlkOCIMounts.
     storages: [...storages, ...diskStorages],
     OCI: {

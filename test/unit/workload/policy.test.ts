@@ -54,6 +54,7 @@ describe("the policy of a pod", () => {
     ["kata-go", "4.2.0", true],
     ["kata-rs", "3.32.0", true],
     ["kata-rs", "4.1.1", true],
+    ["contrast-go", "3.32.0", true],
     ["contrast-go", "4.1.0", true],
     ["none", "4.1.0", true],
     ["kata-go", "4.1.0", false],
@@ -118,11 +119,12 @@ describe("the policy of a pod", () => {
       "from status.phase, which is not known here: allow.env",
     ],
     [
-      "a GPU",
+      "a GPU on a platform without",
       { resources: { limits: { ...resources.limits, "nvidia.com/pgpu": 1 } } },
       {},
       'resources.limits["nvidia.com/pgpu"] brings devices',
     ],
+    ["devices by claims", {}, { resourceClaims: [{ name: "gpu" }] }, "spec.resourceClaims bring devices"],
     ["another image", { image: `registry.example/other@${digest}` }, {}, "whose configuration is not given"],
     ["the cluster's domain", {}, { setHostnameAsFQDN: true }, "makes a host name with the cluster's domain"],
     [
@@ -156,6 +158,47 @@ describe("the policy of a pod", () => {
     expect("a-b").not.toMatch(names("Pod", "a.b"));
     expect(refusal(input({}, {}, { owner: { kind: "Deployment", name: "n".repeat(47) } }))).toContain(
       "has 47 characters",
+    );
+  });
+
+  const onGpus = (flavour: "kata-go" | "kata-rs", kataVersion = "4.1.0"): Partial<PolicyInput> => ({
+    runtime: { platform: "metal-qemu-snp-gpu", flavour, kataVersion, guestPull: true },
+  });
+  const asking = (devices: object) => ({ resources: { limits: { ...resources.limits, ...devices } } });
+
+  test("has as many GPUs as a container asks for, by whatever name their model has, and switches beside them", () => {
+    const wanted = { "nvidia.com/pgpu": "2", "nvidia.com/GH100_H100_PCIE": 1, "nvidia.com/nvswitch": 4 };
+    const { containers } = dataOf(input(asking(wanted), {}, onGpus("kata-go")));
+    expect(containers.web).toMatchObject({ gpus: 3, keeps_gpus: true, further_devices: 4 });
+    expect(containers.sandbox).toMatchObject({ gpus: 0, further_devices: 0 });
+    expect(dataOf(input(asking(wanted), {}, onGpus("kata-go", "4.0.0"))).containers.sandbox.further_devices).toBe(7);
+    expect(dataOf(input(asking(wanted), {}, onGpus("kata-rs", "4.0.0"))).containers.sandbox.further_devices).toBe(0);
+  });
+
+  test("is refused for GPUs with Contrast's Kata", () => {
+    const runtime = { ...onGpus("kata-go").runtime, platform: "metal-qemu-snp-gpu", guestPull: true } as const;
+    const contrast = { runtime: { ...runtime, flavour: "contrast-go", kataVersion: "4.0.0" } } as const;
+    expect(refusal(input(asking({ "nvidia.com/pgpu": 1 }), {}, contrast))).toContain("Contrast's Kata says otherwise");
+  });
+
+  test("leaves GPUs of init containers to those that come after them", () => {
+    const gpu = asking({ "nvidia.com/pgpu": 1 });
+    const pod = (first: object) => ({ initContainers: [{ name: "first", image: reference, ...gpu, ...first }] });
+    const { containers } = dataOf(input(gpu, pod({}), onGpus("kata-rs")));
+    expect(containers).toMatchObject({ first: { gpus: 1, keeps_gpus: false }, web: { keeps_gpus: true } });
+    const sidecar = pod({ restartPolicy: "Always" });
+    expect(dataOf(input(gpu, sidecar, onGpus("kata-go"))).containers.first.keeps_gpus).toBe(true);
+    expect(refusal(input(gpu, sidecar, onGpus("kata-rs")))).toContain("would give both the same one");
+  });
+
+  test("is refused for GPUs that are no number, and for devices that the pod names itself", () => {
+    expect(refusal(input(asking({ "nvidia.com/pgpu": "1k" }), {}, onGpus("kata-go")))).toContain(
+      'resources.limits["nvidia.com/pgpu"] is "1k", expected how many',
+    );
+    const named = input(asking({ "nvidia.com/pgpu": 1 }), {}, onGpus("kata-go"));
+    const metadata = { annotations: { "cdi.k8s.io/gpu": "nvidia.com/pgpu=0" } };
+    expect(refusal({ ...named, template: { ...named.template, metadata } })).toContain(
+      'metadata.annotations["cdi.k8s.io/gpu"] names devices of the node',
     );
   });
 

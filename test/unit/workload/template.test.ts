@@ -52,6 +52,23 @@ test("a template becomes ready for the runtime and keeps everything else", () =>
   expect(prepareWorkload(ready, options).template).toEqual(ready);
 });
 
+test("a policy knows the annotations that its pod will have, but for the one that it is in", () => {
+  const block = `${hypervisorAnnotations}snp_id_block_Milan`;
+  const seen: unknown[] = [];
+  prepareWorkload(
+    { metadata: { annotations: { mine: "1" } }, spec: { containers: [container("web", "1")] } },
+    {
+      ...{ ...options, initdata: { ...initdata, data: {} } },
+      annotationsFor: (vcpus) => ({ [block]: `for ${vcpus}` }),
+      makePolicy: ({ metadata }) => {
+        seen.push(metadata?.annotations);
+        return "package agent_policy\n";
+      },
+    },
+  );
+  expect(seen).toEqual([{ mine: "1", [block]: "for 2" }]);
+});
+
 test("annotations that depend on the guest's size: a different value for one is a mistake", () => {
   const sized = { ...options, annotationsFor: (vcpus: number) => ({ [block]: `for ${vcpus}` }) };
   const block = `${hypervisorAnnotations}snp_id_block_Milan`;

@@ -372,5 +372,11 @@ test("the examples are what they say", async () => {
   expect(await of("store", "metal-qemu-snp")).toMatchObject({ kind: "StatefulSet", vcpus: 3, memoryMiB: 2560 });
   expect(await of("report", "metal-qemu-snp")).toMatchObject({ kind: "Job", vcpus: 3, memoryMiB: 1536 });
   expect(await of("model", "metal-qemu-snp-gpu")).toMatchObject({ kind: "Pod", vcpus: 9 });
+  const own = { initdata: undefined, payload: "test/fixtures/manifests/fixture-kata-go.json" };
+  const made = await run(text("model"), { ...own, platform: "metal-qemu-snp-gpu" });
+  const policy = parseInitdata(decodeInitdata(parse(made.output).metadata.annotations[initdataAnnotation])).data[
+    "policy.rego"
+  ];
+  expect(policy).toContain('"gpus": 1');
   await expect(of("model", "metal-qemu-snp")).rejects.toThrow("asks for a GPU, but the platform has none");
 });
