@@ -1,0 +1,89 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer } from "node:https";
+import { join } from "node:path";
+import { check } from "../../tools/process/run.ts";
+
+/**
+ * Serves the repositories below a directory as a forge does, on loopback: git's own program for HTTP behind a certificate
+ * that the returned bundle's readers trust, besides the machine's authorities.
+ *
+ * @param root holds bare repositories as OWNER/NAME.git
+ */
+export async function startGitServer(root: string) {
+  const [key, certificate, authorities] = ["key", "crt", "bundle"].map((name) => join(root, `server.${name}`)) as [
+    string,
+    string,
+    string,
+  ];
+  await check("openssl", [
+    ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
+    ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+  ]);
+  const ours = await readFile(certificate, "utf8");
+  const machines = process.env.SSL_CERT_FILE ?? "/etc/ssl/certs/ca-certificates.crt";
+  await writeFile(authorities, (await readFile(machines, "utf8")) + ours);
+  const backend = join((await check("git", ["--exec-path"])).trim(), "git-http-backend");
+  const server = createServer({ key: await readFile(key), cert: ours }, (request, response) =>
+    answer(backend, root, request, response),
+  );
+  server.listen(0, "localhost");
+  await once(server, "listening");
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("the server listens on no port");
+  return {
+    address: `https://localhost:${address.port}`,
+    /** A PEM file. */
+    authorities,
+    async stop() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+/** One request by the common gateway interface. */
+function answer(backend: string, root: string, request: IncomingMessage, response: ServerResponse): void {
+  const { pathname, search } = new URL(request.url ?? "/", "https://localhost");
+  const {
+    "content-type": type = "",
+    "content-encoding": encoding = "",
+    "git-protocol": protocol = "",
+  } = request.headers;
+  const child = spawn(backend, [], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: {
+      GIT_PROJECT_ROOT: root,
+      GIT_HTTP_EXPORT_ALL: "1",
+      // The repositories may be another user's.
+      GIT_CONFIG_COUNT: "1",
+      GIT_CONFIG_KEY_0: "safe.directory",
+      GIT_CONFIG_VALUE_0: "*",
+      REQUEST_METHOD: request.method ?? "GET",
+      PATH_INFO: decodeURIComponent(pathname),
+      QUERY_STRING: search.slice(1),
+      CONTENT_TYPE: type,
+      HTTP_CONTENT_ENCODING: encoding,
+      HTTP_GIT_PROTOCOL: String(protocol),
+      REMOTE_ADDR: "127.0.0.1",
+    },
+  });
+  request.pipe(child.stdin);
+  child.stdin.on("error", () => {});
+  const chunks: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => chunks.push(chunk));
+  child.on("close", () => {
+    const all = Buffer.concat(chunks);
+    const end = all.indexOf("\r\n\r\n");
+    let status = 200;
+    for (const line of all.subarray(0, end).toString().split("\r\n")) {
+      const [name = "", value = ""] = line.split(": ");
+      if (name.toLowerCase() === "status") status = Number.parseInt(value, 10);
+      else response.setHeader(name, value);
+    }
+    response.writeHead(status).end(all.subarray(end + 4));
+  });
+}
