@@ -6,9 +6,13 @@ import { createServer } from "node:https";
 import { join } from "node:path";
 import { check } from "../../tools/process/run.ts";
 
+/** The engine takes nothing for a repository's address whose host has no dot. */
+const host = "forge.example";
+
 /**
  * Serves the repositories below a directory as a forge does, on loopback: git's own program for HTTP behind a certificate
- * that the returned bundle's readers trust, besides the machine's authorities.
+ * that the returned bundle's readers trust, besides the machine's authorities. Needs root,
+ * for port 443 and for a name of its own.
  *
  * @param root holds bare repositories as OWNER/NAME.git
  */
@@ -20,8 +24,10 @@ export async function startGitServer(root: string) {
   ];
   await check("openssl", [
     ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
-    ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+    ...["-subj", `/CN=${host}`, "-addext", `subjectAltName=DNS:${host}`, "-keyout", key, "-out", certificate],
   ]);
+  const hosts = join(root, "hosts");
+  await writeFile(hosts, `127.0.0.1 localhost ${host}\n`);
   const ours = await readFile(certificate, "utf8");
   const machines = process.env.SSL_CERT_FILE ?? "/etc/ssl/certs/ca-certificates.crt";
   await writeFile(authorities, (await readFile(machines, "utf8")) + ours);
@@ -29,12 +35,13 @@ export async function startGitServer(root: string) {
   const server = createServer({ key: await readFile(key), cert: ours }, (request, response) =>
     answer(backend, root, request, response),
   );
-  server.listen(0, "localhost");
+  // Without a port in its address: the engine does not find a package again whose folder has a colon in its name.
+  server.listen(443, "127.0.0.1");
   await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("the server listens on no port");
   return {
-    address: `https://localhost:${address.port}`,
+    address: `https://${host}`,
+    /** Words to put before a command so that it finds the server by its name. */
+    prefix: ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts],
     /** A PEM file. */
     authorities,
     async stop() {

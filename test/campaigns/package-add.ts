@@ -1,7 +1,7 @@
 // package-add.ts [LANGUAGE …]: `pulumi package add` as a user calls it, in each language's example (yaml, python, go): on a
 // git reference that a local server has by HTTPS, on a folder with a clone, and on the folder of the installed package.
 // Then the example runs with what the command made: preview, up, nothing to change, destroy, against a real API server.
-// The first `pulumi` on PATH must be a released one of the pinned version or newer, with its language hosts beside it. npm
+// Needs root. The first `pulumi` on PATH must be a released one of the pinned version or newer, with its language hosts beside it. npm
 // and PyPI or the Go module proxy are reached. A minute for each way and language. What is committed is what is tried.
 import { execFileSync } from "node:child_process";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises";
@@ -64,6 +64,7 @@ async function tryIn(language: string, way: string, reference: string): Promise<
   const what = `${language}, ${way}`;
   const project = await engineProject({
     directory: join(packageRoot, "examples", "languages", language),
+    prefix: git.prefix,
     config: {
       installerImage: `registry.example.com/contrast-node-installer@sha256:${"a".repeat(64)}`,
       payload: join(packageRoot, "test", "fixtures", "manifests", "fixture-kata-rs.json"),
