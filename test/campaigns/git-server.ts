@@ -26,8 +26,10 @@ export async function startGitServer(root: string) {
     ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
     ...["-subj", `/CN=${host}`, "-addext", `subjectAltName=DNS:${host}`, "-keyout", key, "-out", certificate],
   ]);
+  // Two runs do not meet.
+  const address = `127.${(process.pid >> 16) & 255}.${(process.pid >> 8) & 255}.${process.pid & 255}`;
   const hosts = join(root, "hosts");
-  await writeFile(hosts, `127.0.0.1 localhost ${host}\n`);
+  await writeFile(hosts, `127.0.0.1 localhost\n${address} ${host}\n`);
   const ours = await readFile(certificate, "utf8");
   const machines = process.env.SSL_CERT_FILE ?? "/etc/ssl/certs/ca-certificates.crt";
   await writeFile(authorities, (await readFile(machines, "utf8")) + ours);
@@ -36,7 +38,7 @@ export async function startGitServer(root: string) {
     answer(backend, root, request, response),
   );
   // Without a port in its address: the engine does not find a package again whose folder has a colon in its name.
-  server.listen(443, "127.0.0.1");
+  server.listen(443, address);
   await once(server, "listening");
   return {
     address: `https://${host}`,

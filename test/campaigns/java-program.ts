@@ -52,11 +52,15 @@ try {
     await rm(link);
     await check("cp", ["-r", target, link]);
   }
-  // As `pulumi package add` does.
-  const sdk = join(project.directory, "sdks", "contrast-runtime");
-  await writeFile(join(project.home, "schema.json"), new PackageProvider().schema);
-  const generate = ["generate", "--schema", join(project.home, "schema.json"), "--out", sdk, "--build", "none"];
-  await check(join(programs, "pulumi-java-gen"), generate);
+  // As `pulumi package add` does. The generator takes every path for one below the directory that it is called in.
+  const provider = new PackageProvider();
+  await writeFile(join(project.home, "schema.json"), provider.schema);
+  const generate = ["generate", "--schema", "schema.json", "--out", "program/sdks/contrast-runtime", "--build", "none"];
+  await check(join(programs, "pulumi-java-gen"), generate, { cwd: project.home });
+  // This generator leaves it to the build.
+  const resources = join(project.directory, "sdks/contrast-runtime/src/main/resources/com/pulumi/contrast-runtime");
+  await mkdir(resources, { recursive: true });
+  await writeFile(join(resources, "version.txt"), provider.version);
 
   const works = async (step: string, ...args: string[]) => {
     const { code, stdout, stderr } = await project.pulumi(...args);
