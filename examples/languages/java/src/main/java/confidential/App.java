@@ -75,8 +75,7 @@ public class App {
         context.export("handlers", runtime.handlers());
         context.export("template", web.template());
         // What a verifier will see of the workload's pods.
-        context.export("initdata", web.initdata());
-        context.export("reference", web.reference());
+        context.export("hostData", web.initdata().applyValue(digest -> digest.hostData()));
     }
 
     private static String read(String file) {
