@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
 import { publint } from "publint";
@@ -240,6 +240,11 @@ test("its compiler finds the types of everything that the program uses", async (
   await project.write(program.replace('"metal-qemu-snp"', '"metal-qemu-sev"'));
   expect((await run(tsc, args, { cwd: project.directory })).stdout).toContain("Type '\"metal-qemu-sev\"'");
   await project.write(program);
+});
+
+test("the engine can start it from the folder where npm put it", async () => {
+  const program = join(project.directory, "node_modules", "contrast-runtime", "pulumi-resource-contrast-runtime");
+  expect((await stat(program)).mode & 0o777).toBe(0o755);
 });
 
 test("packers' lints find nothing: its files, its ES modules, and types for every way in", async () => {
