@@ -1,12 +1,14 @@
-// package-add.ts [LANGUAGE …]: `pulumi package add` as a user calls it, in each language's example (yaml, python, go): on a
-// git reference that a local server has by HTTPS, on a folder with a clone, and on the folder of the installed package.
-// Then the example runs with what the command made: preview, up, nothing to change, destroy, against a real API server.
-// Needs root. The first `pulumi` on PATH must be a released one of the pinned version or newer, with its language hosts beside it. npm
-// and PyPI or the Go module proxy are reached. A minute for each way and language. What is committed is what is tried.
+// package-add.ts [LANGUAGE …] [--way=git|clone|installed]: `pulumi package add` as a user calls it, in each language's
+// example (yaml, python, go): on a git reference that a local server has by HTTPS, on a folder with a clone, and on the
+// folder of the installed package. Then the example runs with what the command made: preview, up, nothing to change,
+// destroy, against a real API server. Needs root. The first `pulumi` on PATH must be a released one of the pinned version or
+// newer, with its language hosts beside it. npm and PyPI or the Go module proxy are reached. A minute or two for each way
+// and language. What is committed is what is tried.
 import { execFileSync } from "node:child_process";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
+import { parseArgs } from "node:util";
 import { packPackage } from "../../tools/dev/release/package.ts";
 import { resolveEngine } from "../../tools/engine/engine.ts";
 import { packageRoot } from "../../tools/files/project.ts";
@@ -18,7 +20,8 @@ import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { startGitServer } from "./git-server.ts";
 import { expectations } from "./real-vm/report.ts";
 
-const languages = process.argv.length > 2 ? process.argv.slice(2) : ["yaml", "python", "go"];
+const { positionals, values } = parseArgs({ allowPositionals: true, options: { way: { type: "string" } } });
+const languages = positionals.length > 0 ? positionals : ["yaml", "python", "go"];
 const { tell, expect, failures } = expectations();
 
 const engine = await resolveEngine(tell);
@@ -43,18 +46,24 @@ const clone = join(directory, "clone");
 await check("git", ["clone", "--quiet", repository, clone]);
 
 /** The package as npm installs it. */
-const installed = join(directory, "installed");
-await mkdir(installed);
-await writeFile(join(installed, "package.json"), "{}\n");
-const archive = await packPackage(directory, "https://github.com/example/contrast-runtime");
-tell("npm install of the packed package");
-execFileSync("npm", ["install", "--no-audit", "--no-fund", join(directory, archive)], { cwd: installed });
+async function installed(): Promise<string> {
+  const project = join(directory, "installed");
+  await mkdir(project);
+  await writeFile(join(project, "package.json"), "{}\n");
+  const archive = await packPackage(directory, "https://github.com/example/contrast-runtime");
+  tell("npm install of the packed package");
+  execFileSync("npm", ["install", "--no-audit", "--no-fund", join(directory, archive)], { cwd: project });
+  return join(project, "node_modules", "contrast-runtime");
+}
 
-const ways = {
-  "a git reference": `${git.address}/example/contrast-runtime.git@v${version}`,
-  "a clone's folder": clone,
-  "the installed package's folder": join(installed, "node_modules", "contrast-runtime"),
+const all = {
+  git: async () => `${git.address}/example/contrast-runtime.git@v${version}`,
+  clone: async () => clone,
+  installed,
 };
+const ways: [name: string, reference: string][] = [];
+for (const [name, reference] of Object.entries(all))
+  if (values.way === undefined || values.way === name) ways.push([name, await reference()]);
 
 const server = await startApiServer();
 const handler = fixtureHandler("kata-rs");
@@ -80,7 +89,8 @@ async function tryIn(language: string, way: string, reference: string): Promise<
     // The command adds the package where a user would want it.
     delete project.env.PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION;
     // The command writes into the example's files, which are links into the clone.
-    for (const name of await readdir(project.directory)) {
+    const names = await readdir(project.directory);
+    for (const name of names) {
       const file = join(project.directory, name);
       const target = await realpath(file);
       if (target === file) continue;
@@ -93,6 +103,15 @@ async function tryIn(language: string, way: string, reference: string): Promise<
       expect(`${what}: ${step}`, code === 0);
       return `${stdout}${stderr}`;
     };
+    // Of a repository, the SDK is named after its owner, too.
+    if (way === "git")
+      for (const name of ["__main__.py", "main.go"].filter((name) => names.includes(name))) {
+        const text = await readFile(join(project.directory, name), "utf8");
+        const owned = text
+          .replace("import pulumi_contrast_runtime", "import example_contrast_runtime")
+          .replace('"example.com/pulumi-', '"github.com/example/pulumi-');
+        await writeFile(join(project.directory, name), owned);
+      }
     const added = await works("pulumi package add", "package", "add", reference);
     tell(added.trim());
     tell(await readFile(join(project.directory, "Pulumi.yaml"), "utf8"));
@@ -113,8 +132,7 @@ async function tryIn(language: string, way: string, reference: string): Promise<
 }
 
 try {
-  for (const language of languages)
-    for (const [way, reference] of Object.entries(ways)) await tryIn(language, way, reference);
+  for (const language of languages) for (const [way, reference] of ways) await tryIn(language, way, reference);
 } finally {
   await server.stop();
   await git.stop();
