@@ -1,5 +1,7 @@
-import { chmod, copyFile, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
+import { publint } from "publint";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { packPackage } from "../../tools/dev/release/package.ts";
 import { check, run } from "../../tools/process/run.ts";
@@ -87,13 +89,14 @@ interface PackageJson {
 
 let server: ApiServer;
 let project: EngineProject;
+let archive: string;
 
 /** As `npm install` would lay it out, with the clone's packages in the place of downloaded ones: no optional peers. */
 async function installPackage(modules: string): Promise<void> {
   const installed = join(modules, "contrast-runtime");
   await mkdir(installed, { recursive: true });
-  const filename = await packPackage(modules, "https://github.com/example/contrast-runtime");
-  await check("tar", ["-xzf", join(modules, filename), "-C", installed, "--strip-components=1"]);
+  archive = join(modules, await packPackage(modules, "https://github.com/example/contrast-runtime"));
+  await check("tar", ["-xzf", archive, "-C", installed, "--strip-components=1"]);
   const packageJson = JSON.parse(await readFile(join(installed, "package.json"), "utf8")) as PackageJson;
   const { bin, dependencies, peerDependencies, peerDependenciesMeta } = packageJson;
   const peers = Object.keys(peerDependencies).filter((name) => !peerDependenciesMeta[name]?.optional);
@@ -237,6 +240,25 @@ test("its compiler finds the types of everything that the program uses", async (
   await project.write(program.replace('"metal-qemu-snp"', '"metal-qemu-sev"'));
   expect((await run(tsc, args, { cwd: project.directory })).stdout).toContain("Type '\"metal-qemu-sev\"'");
   await project.write(program);
+});
+
+test("the engine can start it from the folder where npm put it", async () => {
+  const program = join(project.directory, "node_modules", "contrast-runtime", "pulumi-resource-contrast-runtime");
+  expect((await stat(program)).mode & 0o777).toBe(0o755);
+});
+
+test("packers' lints find nothing: its files, its ES modules, and types for every way in", async () => {
+  const bytes = await readFile(archive);
+  const tarball = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+  expect((await publint({ pack: { tarball } })).messages).toEqual([]);
+  const types = await checkPackage(createPackageFromTarballData(new Uint8Array(tarball)));
+  if (!types.types) throw new Error("the package has no types");
+  // The package is ES modules alone: what CommonJS programs and those before `exports` meet is meant.
+  const meant = new Set(["node10", "node16-cjs"]);
+  const problems = types.problems.filter(
+    (problem) => !("resolutionKind" in problem && meant.has(problem.resolutionKind)),
+  );
+  expect(problems).toEqual([]);
 });
 
 interface Lock {

@@ -107,6 +107,9 @@ export function packageSchema(names: readonly string[], description: string): Pa
   for (const [token, component] of Object.entries(schema.resources)) {
     complete(`${named(token)}Args`, component.inputProperties, tags);
     complete(named(token), component.properties, tags);
+    // The provider marks an output's value itself. Marked here, the SDK for Java does not compile: it asks for an option that
+    // components do not have.
+    for (const property of Object.values(component.properties ?? {})) delete property.secret;
     component.description = oneLine(component.description ?? "");
   }
   // Otherwise the Go SDK does not compile: its components would take types that it leaves out, those only used plain.

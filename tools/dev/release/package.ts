@@ -11,6 +11,9 @@ import { bringClient, clientPackage } from "./kubernetes-client.ts";
 /** What the clone's package.json has for developers alone, and what keeps npm from publishing the clone by accident. */
 const onlyInTheClone = ["private", "scripts", "devDependencies"];
 
+/** What the engine starts, where the package is added by its folder. */
+const plugin = "pulumi-resource-contrast-runtime";
+
 /**
  * Compiles the package and packs it as it is published. The same sources give the same bytes.
  *
@@ -39,7 +42,7 @@ export async function packPackage(output: string, repository: string): Promise<s
       publishConfig: { access: "public" },
     };
     await writeFile(join(staged, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
-    await sameModes(staged, Object.values(own.bin as Record<string, string>));
+    await sameModes(staged, [...Object.values(own.bin as Record<string, string>), plugin]);
     const packed = await check("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", output], {
       cwd: staged,
     });

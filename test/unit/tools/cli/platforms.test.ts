@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { document } from "../../review/documents.ts";
+import { root } from "./command-lines.ts";
 
 /*
  * The real commands, each on every platform. The platform is a fake: Node says that it is another one, while the machine
@@ -32,6 +33,13 @@ beforeAll(async () => {
   );
   await writeFile(join(directory, "data"), Buffer.alloc(8192, 7));
   await mkdir(join(directory, "bundles"));
+  const container = {
+    name: "web",
+    image: `127.0.0.1:1/web@sha256:${digest}`,
+    resources: { limits: { memory: "1Gi" } },
+  };
+  const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "web" }, spec: { containers: [container] } };
+  await writeFile(join(directory, "pod.yaml"), JSON.stringify(pod));
 });
 afterAll(() => rm(directory, { recursive: true }));
 
@@ -77,6 +85,15 @@ const rows: Record<string, { words: string[]; works: object; refused?: RegExp }>
     words: ["review", "summary", "--preview", "DIRECTORY/preview.json"],
     works: { code: 0, stdout: expect.stringContaining("#") },
   },
+  "review check": {
+    words: ["review", "check", "--approved", "DIRECTORY/none", "--preview", "DIRECTORY/preview.json"],
+    works: { code: 1, stderr: expect.stringContaining("none cannot be read: ENOENT") },
+  },
+  "review collect": { words: ["review", "collect", "--output", "DIRECTORY/collected"], works: noCluster },
+  "review comment": {
+    words: ["review", "comment", "--body", "DIRECTORY/none"],
+    works: { code: 1, stderr: expect.stringContaining("none cannot be read: ENOENT") },
+  },
   "review fleet": {
     words: ["review", "fleet", "--bundles", "DIRECTORY/bundles", "--spec", "test/golden/specs/metal-snp.json"],
     works: { code: 0, stdout: expect.stringContaining("0 nodes") },
@@ -100,7 +117,21 @@ const rows: Record<string, { words: string[]; works: object; refused?: RegExp }>
     words: ["image", "--payload", "none"],
     works: { code: 1, stderr: expect.stringContaining("no payload none") },
   },
+  "image push": {
+    words: ["image", "push", "--layout", "none", "--registry", "127.0.0.1:1", "--repository", "x"],
+    works: { code: 1, stderr: expect.stringContaining("There is no image at none.") },
+  },
+  workload: {
+    words: ["workload", "--stack", "examples/Pulumi.metal-qemu-snp.yaml", "DIRECTORY/pod.yaml"],
+    works: { code: 1, stderr: expect.stringMatching(/web@sha256:0{64}" cannot be read: .*ECONNREFUSED/) },
+  },
+  "await-host": {
+    words: ["await-host", "--address", "127.0.0.1", "--port", "1", "--seconds", "1"],
+    works: { code: 1, stderr: expect.stringMatching(/^The SSH server of 127\.0\.0\.1:1 has not answered for 1 s/) },
+  },
   status: { words: ["status"], works: noCluster },
+  verify: { words: ["verify"], works: noCluster },
+  support: { words: ["support", "--output", "DIRECTORY/support.tar.gz"], works: noCluster },
   rollout: { words: ["rollout", "--group", "a", "--spec-hash", digest], works: noCluster },
   uninstall: { words: ["uninstall", "--group", "a"], works: noCluster },
   "local-cluster": {
@@ -127,6 +158,11 @@ test("the table in docs/platforms.md has these commands, and these platforms", (
   const heading = readFileSync(join(clone, "docs", "platforms.md"), "utf8").match(/^\| command \|.*$/m)?.[0];
   expect(heading).toBe(`| command | ${Object.keys(platforms).join(" | ")} |`);
   expect(Object.keys(documented()).filter((name) => !name.startsWith("npm "))).toEqual(Object.keys(rows));
+});
+
+test("each verb is in the table", () => {
+  const named = new Set(Object.values(rows).map(({ words: [verb] }) => verb));
+  expect(root.commands.map((verb) => verb.name()).filter((name) => !named.has(name))).toEqual([]);
 });
 
 describe.each(Object.keys(platforms) as Platform[])("%s:", (platform) => {

@@ -52,6 +52,9 @@ test("every component that TypeScript has is in it", () => {
 });
 
 test("what is said to be a secret is one in every language, and no number is a fraction", () => {
+  // Java's SDK does not compile with an output that is: the provider says that of the value.
+  const outputs = Object.values(made.resources).flatMap(({ properties = {} }) => Object.values(properties));
+  expect(outputs.filter(({ secret }) => secret)).toEqual([]);
   const secrets = Object.entries(made.resources).flatMap(([token, { inputProperties }]) =>
     Object.entries(inputProperties).flatMap(([name, { secret }]) => (secret ? `${token.split(":")[2]}.${name}` : [])),
   );

@@ -1,0 +1,98 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer } from "node:https";
+import { join } from "node:path";
+import { check } from "../../tools/process/run.ts";
+
+/** The engine takes nothing for a repository's address whose host has no dot. */
+const host = "forge.example";
+
+/**
+ * Serves the repositories below a directory as a forge does, on loopback: git's own program for HTTP behind a certificate
+ * that the returned bundle's readers trust, besides the machine's authorities. Needs root,
+ * for port 443 and for a name of its own.
+ *
+ * @param root holds bare repositories as OWNER/NAME.git
+ */
+export async function startGitServer(root: string) {
+  const [key, certificate, authorities] = ["key", "crt", "bundle"].map((name) => join(root, `server.${name}`)) as [
+    string,
+    string,
+    string,
+  ];
+  await check("openssl", [
+    ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
+    ...["-subj", `/CN=${host}`, "-addext", `subjectAltName=DNS:${host}`, "-keyout", key, "-out", certificate],
+  ]);
+  // Two runs do not meet.
+  const address = `127.${(process.pid >> 16) & 255}.${(process.pid >> 8) & 255}.${process.pid & 255}`;
+  const hosts = join(root, "hosts");
+  await writeFile(hosts, `127.0.0.1 localhost\n${address} ${host}\n`);
+  const ours = await readFile(certificate, "utf8");
+  const machines = process.env.SSL_CERT_FILE ?? "/etc/ssl/certs/ca-certificates.crt";
+  await writeFile(authorities, (await readFile(machines, "utf8")) + ours);
+  const backend = join((await check("git", ["--exec-path"])).trim(), "git-http-backend");
+  const server = createServer({ key: await readFile(key), cert: ours }, (request, response) =>
+    answer(backend, root, request, response),
+  );
+  // Without a port in its address: the engine does not find a package again whose folder has a colon in its name.
+  server.listen(443, address);
+  await once(server, "listening");
+  return {
+    address: `https://${host}`,
+    /** Words to put before a command so that it finds the server by its name. */
+    prefix: ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts],
+    /** A PEM file. */
+    authorities,
+    async stop() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+/** One request by the common gateway interface. */
+function answer(backend: string, root: string, request: IncomingMessage, response: ServerResponse): void {
+  const { pathname, search } = new URL(request.url ?? "/", "https://localhost");
+  const {
+    "content-type": type = "",
+    "content-encoding": encoding = "",
+    "git-protocol": protocol = "",
+  } = request.headers;
+  const child = spawn(backend, [], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: {
+      GIT_PROJECT_ROOT: root,
+      GIT_HTTP_EXPORT_ALL: "1",
+      // The repositories may be another user's.
+      GIT_CONFIG_COUNT: "1",
+      GIT_CONFIG_KEY_0: "safe.directory",
+      GIT_CONFIG_VALUE_0: "*",
+      REQUEST_METHOD: request.method ?? "GET",
+      PATH_INFO: decodeURIComponent(pathname),
+      QUERY_STRING: search.slice(1),
+      CONTENT_TYPE: type,
+      HTTP_CONTENT_ENCODING: encoding,
+      HTTP_GIT_PROTOCOL: String(protocol),
+      REMOTE_ADDR: "127.0.0.1",
+    },
+  });
+  request.pipe(child.stdin);
+  child.stdin.on("error", () => {});
+  const chunks: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => chunks.push(chunk));
+  child.on("close", () => {
+    const all = Buffer.concat(chunks);
+    const end = all.indexOf("\r\n\r\n");
+    let status = 200;
+    for (const line of all.subarray(0, end).toString().split("\r\n")) {
+      const [name = "", value = ""] = line.split(": ");
+      if (name.toLowerCase() === "status") status = Number.parseInt(value, 10);
+      else response.setHeader(name, value);
+    }
+    response.writeHead(status).end(all.subarray(end + 4));
+  });
+}
