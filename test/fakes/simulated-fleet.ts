@@ -15,6 +15,8 @@ export interface Simulation extends Partial<Pick<CountingOptions, "away" | "most
   holdMs: number;
   /** Milliseconds within which all nodes come. Default: 5,000. */
   comeWithinMs?: number;
+  /** The nodes come with the group's startup taint, to a group of which as many others are Ready already. */
+  join?: { ready: number };
   /** Virtual hours in which the nodes go on after that. */
   steadyHours?: number;
   seed?: number;
@@ -24,22 +26,23 @@ const group = "g";
 const namespace = "contrast-runtime-system";
 const handler = "contrast-cc-metal-qemu-snp-00000001";
 const specHash = "0".repeat(64);
+const startupTaint = "example.com/not-ready";
 
 /**
  * The installers of a group, as far as the API server sees them: the product's own reporter, tickets and confinement,
  * called in the order in which `converge` and the watch loop do, while what happens on a node is a pause.
  */
 export async function simulateFleet(simulation: Simulation) {
-  const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0 } = simulation;
+  const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0, join } = simulation;
   const clock = new VirtualClock();
   const random = seededRandom(simulation.seed ?? 1);
   const api = countingApi({ clock, latencyMs: 10, staleMs: 100, ...simulation });
   api.enforce(Object.values(policyNames(group)));
-  let [between, mostBetween, rolledOutAt] = [0, 0, 0];
+  let [between, mostBetween, rolledOutAt, longest] = [0, 0, 0, 0];
   /** As its controller keeps it, a second behind. */
   const daemonSet = {
     metadata: { name: installerName(group), uid: "daemon-set" },
-    status: { desiredNumberScheduled: nodes, numberReady: 0 },
+    status: { desiredNumberScheduled: nodes + (join?.ready ?? 0), numberReady: join?.ready ?? 0 },
   };
   api.memory.objects.set(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${installerName(group)}`, daemonSet);
   const isReady = async () => {
@@ -49,8 +52,12 @@ export async function simulateFleet(simulation: Simulation) {
 
   const install = async (index: number) => {
     const nodeName = `node-${index}`;
-    api.memory.objects.set(`/api/v1/nodes/${nodeName}`, { metadata: { name: nodeName, uid: `node-uid-${index}` } });
+    api.memory.objects.set(`/api/v1/nodes/${nodeName}`, {
+      metadata: { name: nodeName, uid: `node-uid-${index}` },
+      ...(join !== undefined && { spec: { taints: [{ key: startupTaint, effect: "NoSchedule" }] } }),
+    });
     await clock.delay(comeWithinMs * random());
+    const came = clock.time;
     const installer = simulatedInstaller(nodeName);
     await installer.prepare();
     await installer.takeTicket();
@@ -61,6 +68,7 @@ export async function simulateFleet(simulation: Simulation) {
     between -= 1;
     await installer.succeed();
     rolledOutAt = Math.max(rolledOutAt, clock.time);
+    longest = Math.max(longest, clock.time - came);
     void isReady();
     await installer.flush();
     return installer;
@@ -73,7 +81,8 @@ export async function simulateFleet(simulation: Simulation) {
     const options = { group, namespace, nodeName, atOnce, now, uptime, delay, random };
     const client = patientApi(api.client(nodeName), options);
     const reporter = nodeReporter({ ...options, api: client, metrics: newMetrics(), onError: () => undefined });
-    const tickets = leaseTickets(client, options);
+    const lifted = join && startupTaint;
+    const tickets = leaseTickets(client, { ...options, startupTaint: lifted });
     const confinement = clusterConfinement({ ...options, api: client });
     const say = (state: NodeStatus["state"], code: string): NodeStatus => ({
       ...{ state, code, reason: `${code} on ${nodeName}`, handlers: reporter.served(), pods: [], specHash },
@@ -83,8 +92,7 @@ export async function simulateFleet(simulation: Simulation) {
       for (let pauseMs = 15_000; ; pauseMs = Math.min(2 * pauseMs, 120_000)) {
         try {
           return await look();
-        } catch (error) {
-          if (process.env.DBG) console.log(error);
+        } catch {
           reporter.report(say("waiting", "api-unavailable"));
           await clock.delay(pauseMs * (0.5 + random()));
         }
@@ -115,7 +123,7 @@ export async function simulateFleet(simulation: Simulation) {
       async succeed() {
         await looked(() => tickets.release());
         const status = { ...say("ready", "ready"), handlers: [handler] };
-        await looked(() => reporter.setServed([handler], { status }));
+        await looked(() => reporter.setServed([handler], { status, lifted }));
       },
       /** The looks of a node on which nothing happens. */
       async stay(ms: number) {
@@ -144,6 +152,8 @@ export async function simulateFleet(simulation: Simulation) {
     states,
     mostBetween,
     seconds: rolledOutAt / 1000,
+    /** From a node's coming to its handler's label, of the slowest. */
+    longestSeconds: longest / 1000,
     idealSeconds: ((nodes / atOnce) * holdMs) / 1000,
     peakPerSecond: peak,
     rollout,
