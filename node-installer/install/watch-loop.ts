@@ -74,6 +74,7 @@ function looking(parts: WatchParts): () => Promise<number> {
 
   const follow = async (environment: Environment, retry: string | undefined): Promise<number> => {
     const { specHash } = environment;
+    cluster.metrics.advisories = environment.spec.advisories ?? {};
     const isDrift = convergedSpec === specHash;
     const mayRestart = !isDrift || repairs.allows(host.uptime());
     const status = async (outcome: Outcome) =>

@@ -77,6 +77,9 @@ test("on a new node it goes without a ticket while nothing but DaemonSets' pods 
   await admin.create(pods, bound);
   expect(await own()).toMatchObject({ held: false });
   await other.release();
+  // The token of this pod is still needed.
+  await admin.mergePatch(`${pods}/installer-node-1`, { metadata: { ownerReferences: [] } });
+  await admin.mergePatch("/api/v1/nodes/node-1", { spec: { taints: [] } });
   for (const path of [`${pods}/bound`, `${daemonSets}/${serviceAccount}`]) await admin.delete(path);
 });
 

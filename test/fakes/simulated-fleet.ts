@@ -1,11 +1,6 @@
-import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
-import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { patientApi } from "../../node-installer/kubernetes/patience.ts";
-import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
-import type { NodeStatus } from "../../node-installer/kubernetes/status.ts";
-import { leaseTickets, waitForTicket } from "../../node-installer/kubernetes/tickets.ts";
 import { installerName, policyNames, stateLabel } from "../../runtime/names.ts";
 import { type CountingOptions, countingApi } from "./counting-api.ts";
+import { simulatedInstaller } from "./simulated-installer.ts";
 import { seededRandom, VirtualClock } from "./virtual-clock.ts";
 
 export interface Simulation extends Partial<Pick<CountingOptions, "away" | "mostPerSecond" | "latencyMs">> {
@@ -28,10 +23,7 @@ const handler = "contrast-cc-metal-qemu-snp-00000001";
 const specHash = "0".repeat(64);
 const startupTaint = "example.com/not-ready";
 
-/**
- * The installers of a group, as far as the API server sees them: the product's own reporter, tickets and confinement,
- * called in the order in which `converge` and the watch loop do, while what happens on a node is a pause.
- */
+/** The installers of a group and their API server, in one process and by one virtual clock. */
 export async function simulateFleet(simulation: Simulation) {
   const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0, join } = simulation;
   const clock = new VirtualClock();
@@ -58,7 +50,13 @@ export async function simulateFleet(simulation: Simulation) {
     });
     await clock.delay(comeWithinMs * random());
     const came = clock.time;
-    const installer = simulatedInstaller(nodeName);
+    const installer = simulatedInstaller({
+      ...{ api: api.client(nodeName), group, namespace, nodeName, atOnce, handler, specHash, random },
+      startupTaint: join && startupTaint,
+      now: () => new Date(clock.time),
+      uptime: () => clock.time,
+      delay: (ms) => clock.delay(ms),
+    });
     await installer.prepare();
     await installer.takeTicket();
     between += 1;
@@ -72,69 +70,6 @@ export async function simulateFleet(simulation: Simulation) {
     void isReady();
     await installer.flush();
     return installer;
-  };
-
-  const simulatedInstaller = (nodeName: string) => {
-    const now = () => new Date(clock.time);
-    const delay = (ms: number) => clock.delay(ms);
-    const uptime = () => clock.time;
-    const options = { group, namespace, nodeName, atOnce, now, uptime, delay, random };
-    const client = patientApi(api.client(nodeName), options);
-    const reporter = nodeReporter({ ...options, api: client, metrics: newMetrics(), onError: () => undefined });
-    const lifted = join && startupTaint;
-    const tickets = leaseTickets(client, { ...options, startupTaint: lifted });
-    const confinement = clusterConfinement({ ...options, api: client });
-    const say = (state: NodeStatus["state"], code: string): NodeStatus => ({
-      ...{ state, code, reason: `${code} on ${nodeName}`, handlers: reporter.served(), pods: [], specHash },
-    });
-    /** As the watch loop: what the API server does not answer is asked again. */
-    const looked = async (look: () => Promise<void>) => {
-      for (let pauseMs = 15_000; ; pauseMs = Math.min(2 * pauseMs, 120_000)) {
-        try {
-          return await look();
-        } catch {
-          reporter.report(say("waiting", "api-unavailable"));
-          await clock.delay(pauseMs * (0.5 + random()));
-        }
-      }
-    };
-    const look = async () => {
-      await reporter.retryToken();
-      await confinement.require();
-      await reporter.setServed(reporter.served());
-    };
-    return {
-      prepare: () =>
-        looked(async () => {
-          await look();
-          for (const step of ["check-host", "validate", "place-payload"]) reporter.report(say("working", step));
-          await confinement.require(true);
-        }),
-      async takeTicket() {
-        const onWait = () => reporter.report(say("waiting", "take-ticket"));
-        await waitForTicket(tickets, { delay, onWait, random });
-        for (const step of ["edit", "restart"]) reporter.report(say("working", step));
-        await reporter.nodeReady();
-      },
-      async passGate() {
-        reporter.report(say("working", "gate"));
-        await reporter.nodeReady();
-      },
-      async succeed() {
-        await looked(() => tickets.release());
-        const status = { ...say("ready", "ready"), handlers: [handler] };
-        await looked(() => reporter.setServed([handler], { status, lifted }));
-      },
-      /** The looks of a node on which nothing happens. */
-      async stay(ms: number) {
-        const end = clock.time + ms;
-        while (clock.time < end) {
-          await clock.delay(60_000);
-          await looked(look);
-        }
-      },
-      flush: () => reporter.flush(),
-    };
   };
 
   const all = Array.from({ length: nodes }, (_, index) => install(index));
