@@ -15,7 +15,7 @@ import { AksCocoNodePool, type AksCocoNodePoolArgs, aksCocoNodePoolArgs } from "
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, known, type Shape, WrongArguments } from "./arguments.ts";
 import { BareMetalNodes, type HostAccessArgs, hostAccessArgs } from "./bare-metal-nodes.ts";
-import type { Derived } from "./config/derivation.ts";
+import { type Derived, specsOf } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { unusedAuthorities } from "./config/group-part.ts";
 import { registryMistakes } from "./config/guest-registry.ts";
@@ -275,7 +275,7 @@ export class ContrastRuntime extends pulumi.ComponentResource {
       `${name}-${group.group}`,
       {
         ...rest,
-        runtimes: runtimes.map(({ spec }) => spec),
+        ...specsOf(runtimes),
         namespace: systemNamespace,
         image,
         kubeconfig,

@@ -17,6 +17,7 @@ import { commandName, installerLabels, installerName, skipNodesAnnotation, specK
 import type { InstallSpec, RuntimeSpec } from "../runtime/spec.ts";
 import { formerly } from "./aliases.ts";
 import { applied, checkArguments, input, type Shape, WrongArguments } from "./arguments.ts";
+import { specsOf } from "./config/derivation.ts";
 import { checkGroups } from "./config/group-check.ts";
 import { imageReference } from "./config/image-reference.ts";
 import { namespaceName, objectName } from "./config/kubernetes-names.ts";
@@ -95,6 +96,8 @@ const nodeInstallerArgs = z.strictObject({
 /** What an installer is made from: arguments that are checked, runtimes that are derived. */
 export interface CheckedInstaller extends Omit<z.output<typeof nodeInstallerArgs>, "runtimes"> {
   runtimes: RuntimeSpec[];
+  /** By handler: ids of the known holes of its Kata that are acknowledged. */
+  advisories: Record<string, string[]>;
 }
 
 /** What its parts are made from. */
@@ -148,7 +151,7 @@ function checkedInstaller(component: string, args: NodeInstallerArgs): CheckedIn
   const runtimes = deriveEach(checked.runtimes, checked.distribution.name, "runtimes", mistakes, hasRegistry);
   mistakes.push(...checkRuntimes([runtimesOf(group, runtimes)]));
   if (mistakes.length > 0) throw new WrongArguments(component, mistakes);
-  return { ...checked, runtimes: runtimes.map(({ spec }) => spec) };
+  return { ...checked, ...specsOf(runtimes) };
 }
 
 /** Registers the children; returns the spec's hash. */
@@ -208,8 +211,8 @@ function identity({ name, object, options, namespace, group, atOnce, startupTain
 }
 
 function installSpec(installer: Installer): Spec {
-  const { object, group, formerly, distribution, atOnce, verifySandbox, loadPendingChanges, startupTaint, runtimes } =
-    installer;
+  const { object, group, formerly, distribution, atOnce, verifySandbox, loadPendingChanges, startupTaint } = installer;
+  const { runtimes, advisories } = installer;
   const rendered = withoutStack(() =>
     renderSpec({
       group,
@@ -219,6 +222,7 @@ function installSpec(installer: Installer): Spec {
       verifySandbox,
       loadPendingChanges,
       startupTaint,
+      advisories,
       runtimes,
     }),
   );

@@ -104,11 +104,20 @@ export interface SpecInput {
   verifySandbox: boolean;
   loadPendingChanges?: boolean | undefined;
   startupTaint?: string | undefined;
+  /** Ids by handler. */
+  advisories?: Record<string, string[]> | undefined;
   runtimes: RuntimeSpec[];
 }
 
 /** A group's install spec as a document, as text and as the SHA-256 of that text. Independent of the runtimes' order. */
-export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, startupTaint, ...group }: SpecInput): {
+export function renderSpec({
+  runtimes,
+  verifySandbox,
+  loadPendingChanges,
+  startupTaint,
+  advisories = {},
+  ...group
+}: SpecInput): {
   spec: InstallSpec;
   json: string;
   hash: string;
@@ -129,6 +138,7 @@ export function renderSpec({ runtimes, verifySandbox, loadPendingChanges, startu
     // Left out unless wanted, so that specs of groups that do not know them stay as they are.
     ...(loadPendingChanges && { loadPendingChanges }),
     ...(startupTaint !== undefined && { startupTaint }),
+    ...(Object.keys(advisories).length > 0 && { advisories }),
   });
   const json = `${canonicalJson(spec, 2)}\n`;
   return { spec, json, hash: sha256(json) };

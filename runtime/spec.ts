@@ -142,6 +142,11 @@ export const installSpecSchema = z
     loadPendingChanges: z.boolean().optional(),
     /** Nodes join with this taint; it is lifted once the node serves every runtime. Absent: none is touched. */
     startupTaint: taintKey.optional(),
+    /**
+     * By handler: the advisories of its Kata that the stack acknowledges. Nothing on a node depends on them; they are what
+     * alerts ask for. Absent: none.
+     */
+    advisories: z.record(handlerName, z.array(z.string().max(100)).min(1)).optional(),
   })
   .superRefine(({ runtimes }, context) => {
     const refuse = (path: (string | number)[], message: string) =>

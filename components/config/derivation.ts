@@ -4,7 +4,7 @@ import { type Assessment, assess, explainOpen } from "../../runtime/advisories.t
 import { judgeSettings, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { DistributionName, PlatformName } from "../../runtime/spec.ts";
+import type { DistributionName, PlatformName, RuntimeSpec } from "../../runtime/spec.ts";
 import type { Mistake } from "./mistakes.ts";
 
 /** A runtime as it was given, and what becomes of it. */
@@ -70,6 +70,18 @@ export function derive<Given extends GivenRuntime>(
     return undefined;
   }
 }
+
+/** Of the runtimes of a group what its install spec says. */
+export const specsOf = (
+  runtimes: readonly Pick<Derived<unknown>, "spec" | "assessment">[],
+): { runtimes: RuntimeSpec[]; advisories: Record<string, string[]> } => ({
+  runtimes: runtimes.map(({ spec }) => spec),
+  advisories: Object.fromEntries(
+    runtimes.flatMap(({ spec, assessment: { acknowledged } }) =>
+      acknowledged.length === 0 ? [] : [[spec.handler, acknowledged.map(({ id }) => id).sort()]],
+    ),
+  ),
+});
 
 const toldOnNode =
   "The image puller of its guests reads registries, logins and proxies from a file of the node, as the stack's registry.guest says: nothing in it is measured.";

@@ -206,6 +206,9 @@ export const privateKey = secretContent("must be the private key itself, not its
   "The private key itself, not its path.",
 );
 
+/** Why lists end somewhere. */
+const asOneVariable = "because Linux takes 128 KiB as a variable, in which a program gets its configuration";
+
 const nodes = z.strictObject({
   selector: labels
     .refine((selector) => Object.keys(selector).length > 0, must("must name at least one label"))
@@ -215,14 +218,16 @@ const nodes = z.strictObject({
   names: z
     .array(nodeName)
     .min(1, must("must list at least one node"))
-    // The engine hands a stack's configuration to its program in one variable, of which Linux takes 128 KiB.
-    .max(1_000, must("must list at most 1000 nodes: give more of them a label, and select them by it"))
+    .max(
+      1_000,
+      must(`must list at most 1000 nodes, ${asOneVariable}: give more of them a label, and select them by it`),
+    )
     .optional()
     .describe("Nodes by name, at most 1000."),
   hosts: z
     .array(host)
     .min(1, must("must list at least one host"))
-    .max(300, must("must list at most 300 hosts: make stacks of them"))
+    .max(300, must(`must list at most 300 hosts, ${asOneVariable}: make several stacks of them`))
     .optional()
     .describe("Hosts that are prepared by SSH, and joined to the cluster if they are not in it yet."),
   pool: pool.optional().describe("A node pool of an AKS cluster."),

@@ -59,7 +59,8 @@ export function installerIdentity({ namespace, group, atOnce, startupTaint }: Id
       rules: [
         { apiGroups: [""], resources: ["nodes"], verbs: ["patch"] },
         // Before a runtime is removed: which pods are bound to this node with its class. RBAC cannot narrow that to one
-        // node, and nothing less tells it: a pod that waits for a volume has no trace of its class on the node.
+        // node, and nothing less tells it: a pod that waits for a volume has no trace of its class on the node. And whether
+        // a node with the startup taint is empty.
         { apiGroups: [""], resources: ["pods"], verbs: ["list"] },
         // Asks whose token it was given, and changes nothing: whoever holds a token can try it anyway.
         { apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] },

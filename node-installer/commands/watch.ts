@@ -11,7 +11,7 @@ import { type Options, openHost } from "./context.ts";
 /** What the DaemonSet runs. SIGTERM ends it after the current change, and uninstalls nothing. */
 export async function watch(options: Options): Promise<number> {
   const first = await readSpec(options.spec);
-  const { group, atOnce } = first.spec;
+  const { group, atOnce, startupTaint } = first.spec;
   const host = openHost(options);
   const log = createLog(host, group, options.print);
   const now = () => host.now();
@@ -20,6 +20,7 @@ export async function watch(options: Options): Promise<number> {
         {
           group,
           atOnce,
+          startupTaint,
           now,
           uptime: () => host.uptime(),
           delay: (ms) => host.delay(ms),

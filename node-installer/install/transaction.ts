@@ -14,6 +14,7 @@ import { armGuard, commitGuard, guardOutcome, removeGuard } from "../host/guard.
 import { pristinePath, type Transaction } from "../host/journal.ts";
 import { type Attempt, makeOwnDirectory, record, replaceJournal, withRuntime } from "./attempt.ts";
 import { rotate } from "./backup.ts";
+import type { Log } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
 import { driftIn, expectedNow, ownHandlers, signsOf, tablesIn, withoutOurs } from "./observe.ts";
 import { restart } from "./restarts.ts";
@@ -144,6 +145,13 @@ async function isOverwritten({ environment, observation, plan, journal }: Attemp
   return tablesIn(observation, bytes, signs).length === 0;
 }
 
+/** The node's log outlives pods, runtimes and the journal: its lines of this event are what came and went there, and when. */
+function tellChange(log: Log, specHash: string, { handlersBefore, handlersAfter }: Transaction): void {
+  const installed = handlersAfter.filter((handler) => !handlersBefore.includes(handler));
+  const removed = handlersBefore.filter((handler) => !handlersAfter.includes(handler));
+  if (installed.length + removed.length > 0) log.info("handlers-changed", { installed, removed, specHash });
+}
+
 /** Once the guard's order is gone, nothing is rolled back any more; the remaining steps can be repeated. */
 export async function commit({ environment: { host } }: Attempt): Promise<void> {
   if ((await guardOutcome(host)) !== undefined) {
@@ -169,6 +177,7 @@ export async function recordCommit(attempt: Attempt): Promise<void> {
   const file = rest.file && { ...rest.file, written: transaction.after, backups: keep };
   await replaceJournal(attempt, { ...rest, runtimes, committed, ...(file && { file }) });
   await removeGuard(host);
+  tellChange(environment.log, environment.specHash, transaction);
   for (const backup of remove) await host.remove(backup);
   await cluster.tickets.release();
 }

@@ -74,6 +74,7 @@ function looking(parts: WatchParts): () => Promise<number> {
 
   const follow = async (environment: Environment, retry: string | undefined): Promise<number> => {
     const { specHash } = environment;
+    cluster.metrics.advisories = environment.spec.advisories ?? {};
     const isDrift = convergedSpec === specHash;
     const mayRestart = !isDrift || repairs.allows(host.uptime());
     const status = async (outcome: Outcome) =>
@@ -205,7 +206,8 @@ async function reportFailure(
   const [code, reason] = [codeOf(error), sentence(error)];
   const said = cluster.reporter.current();
   if (said?.state !== "failed" || said.code !== code || said.reason !== reason) log.error("failed", { code, reason });
-  if (isOutcome(error)) {
+  // One that found no ticket free to stop the others with tries again with each look.
+  if (isOutcome(error) || cluster.tickets.owes()) {
     await cluster.tickets.annotate(reason).catch(() => undefined);
   }
   const failed = { state: "failed", code, reason, specHash, ...(retry !== undefined && { retry }) } as const;

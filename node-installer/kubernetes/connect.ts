@@ -36,6 +36,7 @@ export function withoutKubernetes(now: () => Date): Cluster {
 export interface ConnectOptions {
   group: string;
   atOnce: number;
+  startupTaint?: string | undefined;
   /** `Host`'s clock. */
   now: () => Date;
   uptime: () => number;

@@ -15,6 +15,8 @@ export interface InstallerMetrics {
   stepSeconds: Record<string, number>;
   /** How long the sandbox took to start that proved a handler, by handler. */
   sandboxSeconds: Record<string, number>;
+  /** By handler: advisories of its Kata that the spec names. */
+  advisories: Readonly<Record<string, readonly string[]>>;
   lastSuccess: Date | undefined;
 }
 
@@ -26,6 +28,7 @@ export const newMetrics = (): InstallerMetrics => ({
   failures: {},
   stepSeconds: {},
   sandboxSeconds: {},
+  advisories: {},
   lastSuccess: undefined,
 });
 
@@ -76,6 +79,14 @@ export async function renderMetrics(
     "handler",
     (status?.handlers ?? []).map((handler) => [handler, 1]),
   );
+  const advisories = new Gauge({
+    name: "contrast_installer_kata_advisory",
+    help: "1 for each advisory of a served handler's Kata that the stack acknowledges.",
+    labelNames: ["handler", "advisory"],
+    registers,
+  });
+  for (const handler of status?.handlers ?? [])
+    for (const advisory of metrics.advisories[handler] ?? []) advisories.set({ handler, advisory }, 1);
   new Gauge({
     name: "contrast_installer_ready",
     help: "1 when everything that the spec lists is served.",

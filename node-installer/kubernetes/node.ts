@@ -9,7 +9,7 @@ export interface NodeObject {
     labels?: Record<string, string>;
     annotations?: Record<string, string>;
   };
-  spec?: { taints?: { key: string }[] };
+  spec?: { taints?: { key: string; effect?: string }[] };
   status?: { conditions?: NodeCondition[] };
 }
 

@@ -1,11 +1,19 @@
 import { selectedHandler } from "../../runtime/names.ts";
 import type { Api } from "./api.ts";
 
-interface PodList {
-  items: {
-    metadata: { name: string; namespace: string };
-    spec: { runtimeClassName?: string; nodeSelector?: Record<string, string> };
-  }[];
+interface Pod {
+  metadata: {
+    name: string;
+    namespace: string;
+    ownerReferences?: { kind: string; controller?: boolean }[];
+  };
+  spec: { runtimeClassName?: string; nodeSelector?: Record<string, string> };
+}
+
+/** Those that are bound to the node and have not ended, asked of the API server's storage and not of its memory. */
+async function podsOn(api: Api, nodeName: string): Promise<Pod[]> {
+  const selector = `spec.nodeName=${nodeName},status.phase!=Succeeded,status.phase!=Failed`;
+  return (await api.get<{ items: Pod[] }>(`/api/v1/pods?fieldSelector=${encodeURIComponent(selector)}`)).items;
 }
 
 /**
@@ -13,13 +21,22 @@ interface PodList {
  * class has its name; of a class with another name, the pod's node selector says which handler it led to.
  */
 export async function podsOfHandler(api: Api, nodeName: string, handler: string): Promise<string[]> {
-  const selector = `spec.nodeName=${nodeName},status.phase!=Succeeded,status.phase!=Failed`;
-  const { items } = await api.get<PodList>(`/api/v1/pods?fieldSelector=${encodeURIComponent(selector)}`);
-  return items
+  return (await podsOn(api, nodeName))
     .filter(
       ({ spec: { runtimeClassName, nodeSelector } }) =>
         runtimeClassName !== undefined && (selectedHandler(nodeSelector) ?? runtimeClassName) === handler,
     )
     .map(({ metadata }) => `${metadata.namespace}/${metadata.name}`)
     .sort();
+}
+
+/**
+ * Whether the node has nothing but what every node has: pods of DaemonSets, and those from the kubelet's own files (static
+ * pods, which the Node owns).
+ */
+export async function carriesNoWorkload(api: Api, nodeName: string): Promise<boolean> {
+  const isNodes = ({ metadata }: Pod): boolean =>
+    metadata.ownerReferences?.some(({ kind, controller }) => kind === "Node" || (kind === "DaemonSet" && controller)) ??
+    false;
+  return (await podsOn(api, nodeName)).every(isNodes);
 }

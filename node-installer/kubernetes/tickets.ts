@@ -1,8 +1,9 @@
 import { installerName, ownKey, ticketNames } from "../../runtime/names.ts";
 import { printable } from "../../runtime/printable.ts";
 import { type Api, ApiError, isStatus } from "./api.ts";
-import { readOwnNode } from "./node.ts";
+import { type NodeObject, readOwnNode } from "./node.ts";
 import { grown, jittered, retryAfterOf } from "./patience.ts";
+import { carriesNoWorkload } from "./pods.ts";
 import { QueuePace } from "./queue.ts";
 
 /**
@@ -15,8 +16,13 @@ export interface Tickets {
    * the answer says when to ask again, in milliseconds.
    */
   acquire(): Promise<{ held: true } | { held: false; askAgainMs: number }>;
-  /** Records on the ticket why its holder keeps it. */
+  /**
+   * Records on the ticket why its holder keeps it. A node that went without one takes one for that, if one is free: so its
+   * failure stops the others as well.
+   */
   annotate(reason: string): Promise<void>;
+  /** Went without a ticket and has not committed. */
+  owes(): boolean;
   /** Called at commit. Does nothing if this node holds no ticket. */
   release(): Promise<void>;
 }
@@ -48,6 +54,8 @@ export interface TicketOptions {
   group: string;
   atOnce: number;
   nodeName: string;
+  /** Key of the taint with which nodes join. */
+  startupTaint?: string | undefined;
   now: () => Date;
   /** From 0 to below 1. Default: `Math.random`. */
   random?: () => number;
@@ -60,6 +68,12 @@ export interface TicketOptions {
  *
  * Admission sees one object at a time, so it cannot keep a node from holding several. An installer never does, and gives
  * back what it has too much; of one that would not, `status` says how many it holds, and a rollout takes them away.
+ *
+ * Turns are there for workloads, so a new node takes none. What makes a node new is decided by what somebody else
+ * guarantees for as long as the change takes: its startup taint keeps pods off until this installer lifts it, and nothing
+ * but pods of DaemonSets and static ones is bound to it. A pod that tolerates everything, or is bound past the scheduler, may
+ * still come, and lives through a restart of containerd as it would with a ticket. Lest a bad runtime breaks hundreds of new
+ * nodes at once, they go without a ticket only while a node of the group is Ready and none keeps a ticket for a failure.
  */
 export function leaseTickets(api: Api, options: TicketOptions): Tickets {
   const { nodeName, now, random = Math.random } = options;
@@ -71,6 +85,9 @@ export function leaseTickets(api: Api, options: TicketOptions): Tickets {
   /** A Node object that is made anew ends this pod, and with it the right to do anything in its name. */
   let nodeUid: string | undefined;
   let pace = new QueuePace();
+  /** Once it is not, it does not become so while it waits. */
+  let isNew: boolean | undefined;
+  let owes = false;
 
   /**
    * One request, however many tickets there are.
@@ -81,21 +98,38 @@ export function leaseTickets(api: Api, options: TicketOptions): Tickets {
     const { items } = await api.get<{ items: Lease[] }>(fresh ? collection : `${collection}?resourceVersion=0`);
     return items.filter(({ metadata }) => names.includes(metadata.name));
   };
-  /** The nodes whose installers are not ready, which they are when their spec is served; undefined if it cannot be told. */
-  const waitingNodes = async (): Promise<number | undefined> => {
+  /** Of the group's nodes; an installer is ready when its node's spec is served. undefined if it cannot be told. */
+  const fleet = async (): Promise<{ waiting: number; ready: number } | undefined> => {
     const path = `/apis/apps/v1/namespaces/${options.namespace}/daemonsets/${installerName(options.group)}`;
     try {
       const { status } = await api.get<DaemonSet>(`${path}?resourceVersion=0`);
-      return (status?.desiredNumberScheduled ?? 0) - (status?.numberReady ?? 0);
+      const ready = status?.numberReady ?? 0;
+      return { waiting: (status?.desiredNumberScheduled ?? 0) - ready, ready };
     } catch (error) {
       if (error instanceof ApiError) return undefined;
       throw error;
     }
   };
+  const waitingNodes = async (): Promise<number | undefined> => (await fleet())?.waiting;
   const mine = (lease: Lease): boolean => lease.spec?.holderIdentity === nodeName;
-  const uidOfNode = async (): Promise<string> => {
-    nodeUid ??= (await readOwnNode(api, nodeName)).metadata.uid;
-    return nodeUid;
+  const readNode = async (): Promise<NodeObject> => {
+    const node = await readOwnNode(api, nodeName);
+    nodeUid = node.metadata.uid;
+    return node;
+  };
+  const uidOfNode = async (): Promise<string> => nodeUid ?? (await readNode()).metadata.uid;
+
+  /** One of PreferNoSchedule keeps nobody off. */
+  const isTainted = ({ spec }: NodeObject): boolean =>
+    spec?.taints?.some(({ key, effect }) => key === options.startupTaint && effect?.startsWith("No")) ?? false;
+  /** A new node that has to wait after all asks the cheap questions each time, any other none. */
+  const needsNone = async (leases: readonly Lease[]): Promise<boolean> => {
+    if (options.startupTaint === undefined || leases.some(hasFailed)) return false;
+    const node = isNew === undefined ? await readNode() : undefined;
+    if (node !== undefined) isNew = isTainted(node);
+    if (!isNew || ((await fleet())?.ready ?? 0) === 0) return false;
+    isNew = isTainted(node ?? (await readNode())) && (await carriesNoWorkload(api, nodeName));
+    return isNew;
   };
 
   const take = async (name: string): Promise<Lease | undefined> => {
@@ -127,46 +161,54 @@ export function leaseTickets(api: Api, options: TicketOptions): Tickets {
     }
   };
 
-  const hold = (lease: Lease): { held: true } => {
+  const hold = (lease: Lease | "none"): { held: true } => {
     own = lease;
+    owes = lease === "none";
+    isNew = undefined;
     pace = new QueuePace();
     return { held: true };
   };
 
+  const acquire = async ({ mayGoWithout }: { mayGoWithout: boolean }): ReturnType<Tickets["acquire"]> => {
+    const leases = await readAll(own !== "none");
+    const claimed = leases.filter(mine);
+    if (claimed.length > 0) {
+      const uid = await uidOfNode();
+      // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
+      const [kept, ...tooMany] = claimed.filter(({ metadata }) =>
+        metadata.ownerReferences?.some((owner) => owner.uid === uid),
+      );
+      for (const lease of tooMany) await giveBack(lease);
+      if (kept !== undefined) return hold(kept);
+    }
+    if (mayGoWithout && (await needsNone(leases))) return hold("none");
+    const taken = new Set(leases.map(({ metadata }) => metadata.name));
+    const free = names.filter((name) => !taken.has(name));
+    // An attempt whose answer is lost may have succeeded.
+    own = undefined;
+    for (let tries = 0; tries < triesPerLook && free.length > 0; tries += 1) {
+      const [name] = free.splice(Math.floor(free.length * random()), 1);
+      const lease = name === undefined ? undefined : await take(name);
+      if (lease !== undefined) return hold(lease);
+    }
+    own = "none";
+    const time = now().getTime();
+    const heldMs = heldSince(leases).map((since) => time - since);
+    return { held: false, askAgainMs: await pace.next(time, { heldMs, atOnce: options.atOnce }, waitingNodes) };
+  };
+
   return {
-    async acquire() {
-      const leases = await readAll(own !== "none");
-      const claimed = leases.filter(mine);
-      if (claimed.length > 0) {
-        const uid = await uidOfNode();
-        // A former node of the same name had another uid: its ticket is about to be collected, so it is not ours.
-        const [kept, ...tooMany] = claimed.filter(({ metadata }) =>
-          metadata.ownerReferences?.some((owner) => owner.uid === uid),
-        );
-        for (const lease of tooMany) await giveBack(lease);
-        if (kept !== undefined) return hold(kept);
-      }
-      const taken = new Set(leases.map(({ metadata }) => metadata.name));
-      const free = names.filter((name) => !taken.has(name));
-      // An attempt whose answer is lost may have succeeded.
-      own = undefined;
-      for (let tries = 0; tries < triesPerLook && free.length > 0; tries += 1) {
-        const [name] = free.splice(Math.floor(free.length * random()), 1);
-        const lease = name === undefined ? undefined : await take(name);
-        if (lease !== undefined) return hold(lease);
-      }
-      own = "none";
-      const time = now().getTime();
-      const heldMs = heldSince(leases).map((since) => time - since);
-      return { held: false, askAgainMs: await pace.next(time, { heldMs, atOnce: options.atOnce }, waitingNodes) };
-    },
+    acquire: () => acquire({ mayGoWithout: true }),
     async annotate(reason) {
+      if (owes) await acquire({ mayGoWithout: false });
       for (const lease of (await readAll()).filter(mine)) {
         const annotations = { [ticketReasonAnnotation]: printable(reason, maxTicketReason) };
         await api.mergePatch(`${collection}/${lease.metadata.name}`, { metadata: { annotations } });
       }
     },
+    owes: () => owes,
     async release() {
+      owes = false;
       if (own === "none") return;
       for (const lease of own === undefined ? (await readAll()).filter(mine) : [own]) await giveBack(lease);
       own = "none";
@@ -174,10 +216,13 @@ export function leaseTickets(api: Api, options: TicketOptions): Tickets {
   };
 }
 
-/** Nodes that failed keep their tickets, and say nothing about how fast others become free. */
+/** Nodes that failed keep their tickets. */
+const hasFailed = ({ metadata }: Lease): boolean => metadata.annotations?.[ticketReasonAnnotation] !== undefined;
+
+/** Those that failed say nothing about how fast others become free. */
 const heldSince = (leases: Lease[]): number[] =>
   leases
-    .filter(({ metadata }) => metadata.annotations?.[ticketReasonAnnotation] === undefined)
+    .filter((lease) => !hasFailed(lease))
     .map(({ spec }) => Date.parse(spec?.acquireTime ?? ""))
     .filter(Number.isFinite);
 
@@ -185,6 +230,7 @@ const heldSince = (leases: Lease[]): number[] =>
 export const grantedTickets: Tickets = {
   acquire: async () => ({ held: true }),
   annotate: async () => {},
+  owes: () => false,
   release: async () => {},
 };
 

@@ -4,7 +4,8 @@
  *
  *   node test/campaigns/fleet-scale.ts [NODES:AT_ONCE:SECONDS …]
  *
- * Default: 50, 500 and 5,000 nodes, 50 at once, 3 s each. Fails if a figure is worse than `docs/operations.md` says.
+ * Default: 50, 500 and 5,000 nodes, 50 at once, 3 s each; then 500 that join within a minute, with the startup taint and
+ * without. Fails if a figure is worse than `docs/operations.md` says.
  */
 import { simulateFleet } from "../fakes/simulated-fleet.ts";
 
@@ -27,3 +28,14 @@ const { steady, steadyHours } = await simulateFleet({ nodes: 20, atOnce: 20, hol
 console.log(
   `steady: ${(steady.requests / 20 / steadyHours).toFixed(2)} requests/node and hour, ${steady.writes} writes`,
 );
+
+console.log("500 nodes join within a minute, one at once, 10 s each: s until the last serves, s that the slowest took");
+for (const join of [{ ready: 100 }, { ready: 0 }, undefined]) {
+  const joining = { nodes: 500, atOnce: 1, holdMs: 10_000, comeWithinMs: 60_000, ...(join !== undefined && { join }) };
+  const { seconds, longestSeconds, perNode, rollout } = await simulateFleet(joining);
+  const how = join === undefined ? "without a startup taint" : `with it, ${join.ready} others ready`;
+  const figures = `${seconds.toFixed(0)}  ${longestSeconds.toFixed(1)}  ${perNode(rollout.requests).toFixed(1)} requests/node`;
+  console.log(`${how}: ${figures}`);
+  if (join !== undefined && longestSeconds > (join.ready > 0 ? 11 : 30))
+    throw new Error("new nodes waited for each other");
+}

@@ -76,9 +76,11 @@ const changed: Record<string, string[]> = {
     "update ContrastRuntime runtime: ",
     "update RuntimeClasses runtime-classes: ",
   ],
-  // Its pods, which have a snapshotter, are replaced atOnce at a time.
+  // Its pods, which have a snapshotter, are replaced atOnce at a time. Its spec names the advisories that it acknowledges.
   aks: [
     ...installer("cc"),
+    "create ConfigMap runtime-cc-DIGEST: ",
+    "delete ConfigMap contrast-installer-cc-DIGEST: ",
     "update DaemonSet runtime-cc: spec",
     "update Command runtime-cc-rollout: create,environment,interpreter",
   ],

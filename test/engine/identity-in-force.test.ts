@@ -21,6 +21,7 @@ import {
   one,
   rbac,
   serviceAccount,
+  startupTaint,
   two,
   useInstallers,
 } from "./installer-identity.ts";
@@ -40,6 +41,46 @@ test("several tickets of one node, which no policy can see, are given back but f
   expect(await other.acquire()).toEqual({ held: true });
   await own.release();
   await other.release();
+});
+
+test("on a new node it goes without a ticket while nothing but DaemonSets' pods is bound there", async () => {
+  const daemonSets = `/apis/apps/v1/namespaces/${namespace}/daemonsets`;
+  const labels = { app: "installer" };
+  const containers = [{ name: "installer", image: "none" }];
+  const template = { metadata: { labels }, spec: { containers } };
+  const { uid } = (
+    await admin.create<NodeObject>(daemonSets, {
+      metadata: { name: serviceAccount },
+      spec: { selector: { matchLabels: labels }, template },
+    })
+  ).metadata;
+  const status = { desiredNumberScheduled: 2, currentNumberScheduled: 2, numberMisscheduled: 0, numberReady: 1 };
+  await admin.mergePatch(`${daemonSets}/${serviceAccount}/status`, { status });
+  const owner = { apiVersion: "apps/v1", kind: "DaemonSet", name: serviceAccount, uid, controller: true };
+  const pods = `/api/v1/namespaces/${namespace}/pods`;
+  await admin.mergePatch(`${pods}/installer-node-1`, { metadata: { ownerReferences: [owner] } });
+  await admin.mergePatch("/api/v1/nodes/node-1", {
+    spec: { taints: [{ key: startupTaint, effect: "NoSchedule" }] },
+  });
+  const shared = { namespace, group, atOnce: 1, startupTaint, now: () => new Date() };
+  const other = leaseTickets(two, { ...shared, nodeName: "node-2" });
+  expect(await other.acquire()).toEqual({ held: true });
+  const own = () => leaseTickets(one, { ...shared, nodeName: "node-1" }).acquire();
+  await until("the API server's memory has the DaemonSet's status", async () => (await own()).held);
+  expect((await admin.get<{ items: unknown[] }>(leases)).items).toHaveLength(1);
+  const bound = {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name: "bound" },
+    spec: { nodeName: "node-1", containers },
+  };
+  await admin.create(pods, bound);
+  expect(await own()).toMatchObject({ held: false });
+  await other.release();
+  // The token of this pod is still needed.
+  await admin.mergePatch(`${pods}/installer-node-1`, { metadata: { ownerReferences: [] } });
+  await admin.mergePatch("/api/v1/nodes/node-1", { spec: { taints: [] } });
+  for (const path of [`${pods}/bound`, `${daemonSets}/${serviceAccount}`]) await admin.delete(path);
 });
 
 describe("an installer whose policies are not in force does nothing", () => {

@@ -1,11 +1,6 @@
-import { clusterConfinement } from "../../node-installer/kubernetes/confinement.ts";
-import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { patientApi } from "../../node-installer/kubernetes/patience.ts";
-import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
-import type { NodeStatus } from "../../node-installer/kubernetes/status.ts";
-import { leaseTickets, waitForTicket } from "../../node-installer/kubernetes/tickets.ts";
 import { installerName, policyNames, stateLabel } from "../../runtime/names.ts";
 import { type CountingOptions, countingApi } from "./counting-api.ts";
+import { simulatedInstaller } from "./simulated-installer.ts";
 import { seededRandom, VirtualClock } from "./virtual-clock.ts";
 
 export interface Simulation extends Partial<Pick<CountingOptions, "away" | "mostPerSecond" | "latencyMs">> {
@@ -15,6 +10,8 @@ export interface Simulation extends Partial<Pick<CountingOptions, "away" | "most
   holdMs: number;
   /** Milliseconds within which all nodes come. Default: 5,000. */
   comeWithinMs?: number;
+  /** The nodes come with the group's startup taint, to a group of which as many others are Ready already. */
+  join?: { ready: number };
   /** Virtual hours in which the nodes go on after that. */
   steadyHours?: number;
   seed?: number;
@@ -24,22 +21,20 @@ const group = "g";
 const namespace = "contrast-runtime-system";
 const handler = "contrast-cc-metal-qemu-snp-00000001";
 const specHash = "0".repeat(64);
+const startupTaint = "example.com/not-ready";
 
-/**
- * The installers of a group, as far as the API server sees them: the product's own reporter, tickets and confinement,
- * called in the order in which `converge` and the watch loop do, while what happens on a node is a pause.
- */
+/** The installers of a group and their API server, in one process and by one virtual clock. */
 export async function simulateFleet(simulation: Simulation) {
-  const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0 } = simulation;
+  const { nodes, atOnce, holdMs, comeWithinMs = 5_000, steadyHours = 0, join } = simulation;
   const clock = new VirtualClock();
   const random = seededRandom(simulation.seed ?? 1);
   const api = countingApi({ clock, latencyMs: 10, staleMs: 100, ...simulation });
   api.enforce(Object.values(policyNames(group)));
-  let [between, mostBetween, rolledOutAt] = [0, 0, 0];
+  let [between, mostBetween, rolledOutAt, longest] = [0, 0, 0, 0];
   /** As its controller keeps it, a second behind. */
   const daemonSet = {
     metadata: { name: installerName(group), uid: "daemon-set" },
-    status: { desiredNumberScheduled: nodes, numberReady: 0 },
+    status: { desiredNumberScheduled: nodes + (join?.ready ?? 0), numberReady: join?.ready ?? 0 },
   };
   api.memory.objects.set(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${installerName(group)}`, daemonSet);
   const isReady = async () => {
@@ -49,9 +44,19 @@ export async function simulateFleet(simulation: Simulation) {
 
   const install = async (index: number) => {
     const nodeName = `node-${index}`;
-    api.memory.objects.set(`/api/v1/nodes/${nodeName}`, { metadata: { name: nodeName, uid: `node-uid-${index}` } });
+    api.memory.objects.set(`/api/v1/nodes/${nodeName}`, {
+      metadata: { name: nodeName, uid: `node-uid-${index}` },
+      ...(join !== undefined && { spec: { taints: [{ key: startupTaint, effect: "NoSchedule" }] } }),
+    });
     await clock.delay(comeWithinMs * random());
-    const installer = simulatedInstaller(nodeName);
+    const came = clock.time;
+    const installer = simulatedInstaller({
+      ...{ api: api.client(nodeName), group, namespace, nodeName, atOnce, handler, specHash, random },
+      startupTaint: join && startupTaint,
+      now: () => new Date(clock.time),
+      uptime: () => clock.time,
+      delay: (ms) => clock.delay(ms),
+    });
     await installer.prepare();
     await installer.takeTicket();
     between += 1;
@@ -61,72 +66,10 @@ export async function simulateFleet(simulation: Simulation) {
     between -= 1;
     await installer.succeed();
     rolledOutAt = Math.max(rolledOutAt, clock.time);
+    longest = Math.max(longest, clock.time - came);
     void isReady();
     await installer.flush();
     return installer;
-  };
-
-  const simulatedInstaller = (nodeName: string) => {
-    const now = () => new Date(clock.time);
-    const delay = (ms: number) => clock.delay(ms);
-    const uptime = () => clock.time;
-    const options = { group, namespace, nodeName, atOnce, now, uptime, delay, random };
-    const client = patientApi(api.client(nodeName), options);
-    const reporter = nodeReporter({ ...options, api: client, metrics: newMetrics(), onError: () => undefined });
-    const tickets = leaseTickets(client, options);
-    const confinement = clusterConfinement({ ...options, api: client });
-    const say = (state: NodeStatus["state"], code: string): NodeStatus => ({
-      ...{ state, code, reason: `${code} on ${nodeName}`, handlers: reporter.served(), pods: [], specHash },
-    });
-    /** As the watch loop: what the API server does not answer is asked again. */
-    const looked = async (look: () => Promise<void>) => {
-      for (let pauseMs = 15_000; ; pauseMs = Math.min(2 * pauseMs, 120_000)) {
-        try {
-          return await look();
-        } catch (error) {
-          if (process.env.DBG) console.log(error);
-          reporter.report(say("waiting", "api-unavailable"));
-          await clock.delay(pauseMs * (0.5 + random()));
-        }
-      }
-    };
-    const look = async () => {
-      await reporter.retryToken();
-      await confinement.require();
-      await reporter.setServed(reporter.served());
-    };
-    return {
-      prepare: () =>
-        looked(async () => {
-          await look();
-          for (const step of ["check-host", "validate", "place-payload"]) reporter.report(say("working", step));
-          await confinement.require(true);
-        }),
-      async takeTicket() {
-        const onWait = () => reporter.report(say("waiting", "take-ticket"));
-        await waitForTicket(tickets, { delay, onWait, random });
-        for (const step of ["edit", "restart"]) reporter.report(say("working", step));
-        await reporter.nodeReady();
-      },
-      async passGate() {
-        reporter.report(say("working", "gate"));
-        await reporter.nodeReady();
-      },
-      async succeed() {
-        await looked(() => tickets.release());
-        const status = { ...say("ready", "ready"), handlers: [handler] };
-        await looked(() => reporter.setServed([handler], { status }));
-      },
-      /** The looks of a node on which nothing happens. */
-      async stay(ms: number) {
-        const end = clock.time + ms;
-        while (clock.time < end) {
-          await clock.delay(60_000);
-          await looked(look);
-        }
-      },
-      flush: () => reporter.flush(),
-    };
   };
 
   const all = Array.from({ length: nodes }, (_, index) => install(index));
@@ -144,6 +87,8 @@ export async function simulateFleet(simulation: Simulation) {
     states,
     mostBetween,
     seconds: rolledOutAt / 1000,
+    /** From a node's coming to its handler's label, of the slowest. */
+    longestSeconds: longest / 1000,
     idealSeconds: ((nodes / atOnce) * holdMs) / 1000,
     peakPerSecond: peak,
     rollout,

@@ -18,9 +18,9 @@ import { connectionProblem } from "../http/client.ts";
 export const width = 24;
 
 /** Objects of a page. With `resourceVersion=0` the server would ignore it, and answer all at once (1.36). */
-const pageSize = 250;
+const pageSize = 125;
 
-/** A page of nodes is 10 MB. */
+/** A page of nodes is some MB. */
 const longestAnswer = 256 << 20;
 const silenceMs = 60_000;
 /** Of a whole answer, however slowly it comes. */

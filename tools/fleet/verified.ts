@@ -18,7 +18,7 @@ export interface ServedFile {
 export interface GroupReport {
   group: string;
   specHash: string;
-  runtimes: { handler: string; platform: string; payload: string; files: ServedFile[] }[];
+  runtimes: { handler: string; platform: string; payload: string; files: ServedFile[]; advisories: string[] }[];
   /** Of the group as a whole. */
   problems: string[];
   nodes: NodeReport[];
@@ -38,6 +38,7 @@ export interface NodeReport {
 /** What is needed here of a spec that another version of the product may have written. */
 const contents = fromJson.pipe(
   z.looseObject({
+    advisories: z.record(z.string(), z.array(z.string())).default({}),
     runtimes: z.array(
       z.looseObject({
         handler: z.string(),
@@ -52,7 +53,7 @@ const contents = fromJson.pipe(
 
 /** @throws z.ZodError if the spec is of a form that this version does not know */
 export function verifyFleet(fleet: Fleet, classes: readonly V1RuntimeClass[]): GroupReport {
-  const { runtimes } = contents.parse(fleet.specJson);
+  const { runtimes, advisories } = contents.parse(fleet.specJson);
   const targets = new Set(classes.map(({ handler }) => handler));
   return {
     group: fleet.group,
@@ -61,6 +62,7 @@ export function verifyFleet(fleet: Fleet, classes: readonly V1RuntimeClass[]): G
       handler,
       platform,
       payload,
+      advisories: advisories[handler] ?? [],
       files: [
         ...files.map(({ path, sha256 }) => ({ path: `${runtimeDirectory(handler)}/${path}`, sha256 })),
         { path: `${runtimeDirectory(handler)}/${kataConfig.path}`, sha256: sha256(kataConfig.content) },

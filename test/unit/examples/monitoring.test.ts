@@ -41,6 +41,7 @@ async function installersMetrics(): Promise<Map<string, Set<string>>> {
   metrics.failures["gate-failed"] = 1;
   metrics.stepSeconds.edit = 1;
   metrics.sandboxSeconds[handler] = 1;
+  metrics.advisories = { [handler]: ["GHSA-0000-0000-0000"] };
   const { text } = await renderMetrics("workers", { ...status, handlers: [handler], pods: [] }, metrics);
   const found = new Map<string, Set<string>>();
   for (const [, name = "", labels = ""] of text.matchAll(/^([a-z_]+)\{([^}]*)\} /gm))

@@ -52,7 +52,7 @@ export const malformed: Case[] = [
     "more nodes than the engine can hand on",
     withNodes({ names: many }),
     {
-      [`${nodes}.names`]: `${JSON.stringify(many).slice(0, 117)}… must list at most 1000 nodes: give more of them a label, and select them by it.`,
+      [`${nodes}.names`]: `${JSON.stringify(many).slice(0, 117)}… must list at most 1000 nodes, because Linux takes 128 KiB as a variable, in which a program gets its configuration: give more of them a label, and select them by it.`,
     },
   ],
   [

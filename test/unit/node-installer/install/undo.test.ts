@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { logPath } from "../../../../node-installer/host/files.ts";
 import { journalPath, parseJournal } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { RolledBack } from "../../../../node-installer/install/undo.ts";
@@ -111,4 +112,22 @@ test("a change that the guard undid meanwhile is not committed", async () => {
   await expect(converge(node.environment(spec))).rejects.toThrow(/rolled back: the guard on the host undid the change/);
   expect(node.served).toEqual([]);
   expect(node.host.text(configPath)).toBe(adminsFile);
+});
+
+test("the node's log says what came and went, which a rollback and a look without a change do not", async () => {
+  const [one, two] = [node.runtime("00000001"), node.runtime("00000002")];
+  await converge(node.environment(node.spec([one])));
+  node.breaks.add(two.handler);
+  await expect(converge(node.environment(node.spec([two])))).rejects.toThrow(RolledBack);
+  node.breaks.clear();
+  await converge(node.environment(node.spec([two])), { retry: true });
+  await converge(node.environment(node.spec([two])));
+  await converge(node.environment(node.spec([])));
+  const lines = (node.host.text(logPath) ?? "").split("\n").filter(Boolean);
+  const changes = lines.map((line) => JSON.parse(line)).filter(({ event }) => event === "handlers-changed");
+  expect(changes.map(({ installed, removed }) => ({ installed, removed }))).toEqual([
+    { installed: [one.handler], removed: [] },
+    { installed: [two.handler], removed: [one.handler] },
+    { installed: [], removed: [two.handler] },
+  ]);
 });

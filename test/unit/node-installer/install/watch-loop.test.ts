@@ -283,3 +283,20 @@ test("if stopped while waiting for its turn, it has changed nothing", async () =
   expect(node.host.text(configPath)).toBe(adminsFile);
   cluster.tickets.acquire = async () => ({ held: true });
 });
+
+test("a failed node that went without a ticket looks for one until it has it, and not after that", async () => {
+  let [owes, asked] = [false, 0];
+  cluster.tickets.acquire = async () => {
+    owes = true;
+    return { held: true };
+  };
+  cluster.tickets.owes = () => owes;
+  cluster.tickets.annotate = async () => {
+    asked += 1;
+    owes = asked < 3;
+  };
+  node.breaks.add(handler());
+  await watch((count) => count > 500);
+  expect(state()).toBe("failed");
+  expect(asked).toBe(3);
+});

@@ -48,3 +48,16 @@ test("an API server that takes few requests in a second makes it slower and fail
   expect(mostBetween).toBeLessThanOrEqual(10);
   expect(rollout.refused).toBeGreaterThan(100);
 });
+
+test.each([
+  ["behind nodes that are ready, new ones take no longer than their own work", 20, 11],
+  ["the first of a group take turns until one of them is ready, then the others go", 0, 30],
+])("%s, however many join at once", async (_, ready, mostSeconds) => {
+  const { states, longestSeconds, mostBetween, perNode, rollout } = await simulateFleet({
+    ...{ nodes: 100, atOnce: 1, holdMs: 10_000, comeWithinMs: 20_000, join: { ready } },
+  });
+  expect(states).toEqual({ ready: 100 });
+  expect(longestSeconds).toBeLessThan(mostSeconds);
+  expect(mostBetween).toBeGreaterThan(20);
+  expect(perNode(rollout.requests)).toBeLessThanOrEqual(60);
+});

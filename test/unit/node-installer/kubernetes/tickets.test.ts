@@ -12,11 +12,11 @@ beforeEach(async () => {
 });
 afterEach(() => server.close());
 
-async function ticketsOf(nodeName: string, atOnce = 1): Promise<Tickets> {
+async function ticketsOf(nodeName: string, atOnce = 1, more: { startupTaint?: string } = {}): Promise<Tickets> {
   const api = apiClient(server.address);
   if (!server.objects.has(`/api/v1/nodes/${nodeName}`))
     await api.create("/api/v1/nodes", { metadata: { name: nodeName } });
-  return leaseTickets(api, { namespace: "ns", group: "g", atOnce, nodeName, now: () => new Date(time) });
+  return leaseTickets(api, { namespace: "ns", group: "g", atOnce, nodeName, now: () => new Date(time), ...more });
 }
 const held = () =>
   [...server.objects]
@@ -128,7 +128,6 @@ test("behind a node that failed a waiting one asks ever more rarely, to once in 
 test("where thousands wait, each asks more rarely than where a few do", async () => {
   const [a, b, c] = [await ticketsOf("a"), await ticketsOf("b"), await ticketsOf("c")];
   await a.acquire();
-  const daemonSet = "/apis/apps/v1/namespaces/ns/daemonsets/contrast-installer-g";
   const pauseOf = async (tickets: Tickets, waiting: number) => {
     server.objects.set(daemonSet, {
       metadata: { name: "contrast-installer-g", uid: "d" },
@@ -185,4 +184,70 @@ test("a ticket that was taken is given back by one request", async () => {
   const before = server.requests.length;
   await a.release();
   expect(server.requests.slice(before)).toEqual([expect.stringMatching(/^DELETE .*contrast-installer-g-\d$/)]);
+});
+
+const startupTaint = "example.com/not-ready";
+const daemonSet = "/apis/apps/v1/namespaces/ns/daemonsets/contrast-installer-g";
+/** A node that has just joined a group with another one that is ready, and what is bound to it besides. */
+async function newNode(name: string, { effect = "NoSchedule", ready = 1, pods = {} as Record<string, object> } = {}) {
+  const node = { metadata: { name, uid: `uid-of-${name}` }, spec: { taints: [{ key: startupTaint, effect }] } };
+  server.objects.set(`/api/v1/nodes/${name}`, node);
+  const status = { desiredNumberScheduled: 5, numberReady: ready };
+  server.objects.set(daemonSet, { metadata: { name: "contrast-installer-g", uid: "d" }, status });
+  for (const [pod, metadata] of Object.entries(pods)) {
+    const object = { metadata: { name: pod, namespace: "x", uid: pod, ...metadata }, spec: { nodeName: name } };
+    server.objects.set(`/api/v1/namespaces/x/pods/${pod}`, object);
+  }
+  return ticketsOf(name, 1, { startupTaint });
+}
+const ofDaemonSet = { ownerReferences: [{ kind: "DaemonSet", controller: true }] };
+const ofNode = { ownerReferences: [{ kind: "Node", controller: true }] };
+
+test("new nodes that nothing runs on yet need no ticket, and those with workloads still take turns", async () => {
+  const old = await ticketsOf("old", 1, { startupTaint });
+  await old.acquire();
+  const new1 = await newNode("new1", { pods: { cni: ofDaemonSet, proxy: ofNode } });
+  const new2 = await newNode("new2", { effect: "NoExecute" });
+  expect([await new1.acquire(), await new2.acquire()]).toEqual([{ held: true }, { held: true }]);
+  expect(held()).toEqual(["old"]);
+  expect(await (await ticketsOf("other", 1, { startupTaint })).acquire()).toMatchObject({ held: false });
+  const before = server.requests.length;
+  await new1.release();
+  expect(server.requests).toHaveLength(before);
+});
+
+test.each([
+  ["its taint keeps nobody off", { effect: "PreferNoSchedule" }],
+  ["a pod is on it that tolerates the taint", { pods: { cni: ofDaemonSet, tolerant: {} } }],
+  ["no node of the group is ready, so nobody knows yet whether its runtimes work", { ready: 0 }],
+])("a new node takes a ticket like any other where %s", async (_, how) => {
+  const tickets = await newNode("new", how);
+  expect(await tickets.acquire()).toEqual({ held: true });
+  expect(held()).toEqual(["new"]);
+  expect(tickets.owes()).toBe(false);
+});
+
+test("nor without the taint's key in the spec", async () => {
+  await newNode("new");
+  await (await ticketsOf("new")).acquire();
+  expect(held()).toEqual(["new"]);
+});
+
+test("a new node that fails takes a ticket, once one is free, and stops those that come after it", async () => {
+  const old = await ticketsOf("old");
+  await old.acquire();
+  const tickets = await newNode("new");
+  await tickets.acquire();
+  await tickets.annotate("the gate failed");
+  expect([tickets.owes(), held()]).toEqual([true, ["old"]]);
+  await old.release();
+  await tickets.annotate("the gate failed");
+  expect([tickets.owes(), held()]).toEqual([false, ["new"]]);
+  expect(await (await newNode("later")).acquire()).toMatchObject({ held: false });
+  expect(await old.acquire()).toMatchObject({ held: false });
+  // A person repairs it: its own ticket is there, and goes with the commit.
+  expect(await tickets.acquire()).toEqual({ held: true });
+  await tickets.release();
+  expect(await (await newNode("later")).acquire()).toEqual({ held: true });
+  expect(held()).toEqual([]);
 });

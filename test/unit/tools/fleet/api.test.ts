@@ -60,7 +60,7 @@ describe("a list", () => {
       return second ? { metadata: {}, items: [named("b")] } : { metadata: { continue: "more" }, items: [named("a")] };
     };
     expect(await api.list("/api/v1/nodes", { labelSelector: "a=b" }, names)).toEqual(["a", "b"]);
-    expect(asked[0]).toBe("GET /api/v1/nodes?labelSelector=a%3Db&limit=250");
+    expect(asked[0]).toBe("GET /api/v1/nodes?labelSelector=a%3Db&limit=125");
     expect(asked).toHaveLength(5);
     // One more for the one that broke.
     expect(connections).toBe(2);
@@ -183,14 +183,14 @@ describe("a look at 1,200 nodes", () => {
     };
   };
 
-  test("takes a request for each 250 of nodes, of pods and of all metadata, and four more", async () => {
+  test("takes a request for each 125 of nodes, of pods and of all metadata, and four more", async () => {
     serve({ nodeSelector: { pool: "metal" } });
     const fleet = await observeFleet(api, "ns", group);
     expect(fleet.nodes).toHaveLength(1_200);
     expect(fleet.nodes.every(({ selected, pod, labelled }) => selected && pod?.ready && labelled.length === 0)).toBe(
       true,
     );
-    expect(asked).toHaveLength(5 + 5 + 5 + 4);
+    expect(asked).toHaveLength(10 + 10 + 10 + 4);
     expect(connections).toBeLessThanOrEqual(7);
   });
 

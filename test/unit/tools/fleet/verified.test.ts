@@ -34,6 +34,9 @@ test("a fleet is as specified only if reports, labels, pods and RuntimeClasses a
     "silent: The installer's pod is not Ready: OOMKilled.",
     `unlabelled: The label of ${handler} is missing.`,
   ]);
+  const known = JSON.stringify({ ...JSON.parse(specJson), advisories: { [handler]: ["GHSA-0000-0000-0000"] } });
+  const advisories = (json: string) => verified([], { specJson: json }).runtimes.map((one) => one.advisories);
+  expect([advisories(specJson), advisories(known)]).toEqual([[[]], [["GHSA-0000-0000-0000"]]]);
   const report = verifyFleet(fleet([node("a", "ready")], { specJson }), []);
   expect(report.problems).toEqual([`No RuntimeClass leads to ${handler}.`]);
   expect(isGoodGroup(report)).toBe(false);
