@@ -81,17 +81,20 @@ function onDestroyLines({ group, before, after }: GroupChange): Line[] {
 /** What of an install spec says how installers work, and what of a runtime is not in its handler's name. */
 function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
   if (!specBefore || !specAfter) return [];
-  // That a group is renamed is told by its card.
-  const settings = ({ runtimes: _, group: _name, formerly: _former, ...rest }: InstallSpec) => rest;
+  // That a group is renamed is told by its card; advisories are told with the handlers that they are of.
+  const settings = ({ runtimes: _, group: _name, formerly: _former, advisories: _of, ...rest }: InstallSpec) => rest;
   const lines = treeDifferences(settings(specBefore), settings(specAfter)).map(({ path, before, after }) =>
     known(`Group ${code(group)}: ${code(path)} ${exchange(before, after)}.`),
   );
   // Payloads that only have another name are told elsewhere.
-  const unnamed = ({ payload: _, ...rest }: RuntimeSpec) => rest;
+  const unnamed = ({ advisories }: InstallSpec, { payload: _, ...rest }: RuntimeSpec) => ({
+    ...rest,
+    ...(advisories?.[rest.handler] && { advisories: advisories[rest.handler] }),
+  });
   const runtimes = specAfter.runtimes.flatMap((now) => {
     const old = runtimeOf(specBefore, now.handler);
     if (old === undefined) return [];
-    return treeDifferences(unnamed(old), unnamed(now)).map(({ path, before, after }) =>
+    return treeDifferences(unnamed(specBefore, old), unnamed(specAfter, now)).map(({ path, before, after }) =>
       known(`Group ${code(group)}, ${code(now.handler)}: ${code(path)} ${exchange(before, after)}.`),
     );
   });
