@@ -90,6 +90,7 @@ export interface GroupState {
   onDestroy?: string;
   manifestsOnly?: boolean;
   distribution?: "containerd" | "k3s";
+  advisories?: Record<string, string[]>;
 }
 
 /** The steps of one node group: its review card, its spec, and what launches of its runtimes measure. */
@@ -120,7 +121,8 @@ const card = ({
 }: GroupState) =>
   nodeInstallerCard.build({ group, distribution, nodes, runtimes, image: by, atOnce, onDestroy, manifestsOnly });
 
-function configMap({ group = "workers", formerly, runtimes, atOnce = 1, distribution = "containerd" }: GroupState) {
+function configMap(state: GroupState) {
+  const { group = "workers", formerly, runtimes, atOnce = 1, distribution = "containerd", advisories } = state;
   const names = { group, ...(formerly !== undefined && { formerly }) };
   const { json } = renderSpec({
     ...names,
@@ -128,6 +130,7 @@ function configMap({ group = "workers", formerly, runtimes, atOnce = 1, distribu
     atOnce,
     verifySandbox: false,
     runtimes,
+    advisories,
   });
   return { data: { "spec.json": json } };
 }

@@ -103,6 +103,19 @@ describe("runtimes", () => {
     ]);
   });
 
+  test("advisories that a stack acknowledges, of handlers that stay", () => {
+    const advisories = (handler: string) => ({ [handler]: ["GHSA-1", "GHSA-2"] });
+    const acknowledged = groupSteps({ runtimes: [go] }, { runtimes: [go], advisories: advisories(go.handler) });
+    expect(linesOf(summaryOf(...acknowledged), "Nodes")).toEqual([
+      `known: Group \`workers\`, \`${go.handler}\`: \`advisories\` \`nothing\` → \`["GHSA-1","GHSA-2"]\`.`,
+    ]);
+    const replaced = groupSteps(
+      { runtimes: [go], advisories: advisories(go.handler) },
+      { runtimes: [next], advisories: advisories(next.handler) },
+    );
+    expect(linesOf(summaryOf(...replaced), "Nodes")).toEqual([]);
+  });
+
   test("which nodes a class's pods land on", () => {
     const spec = (value: string) => ({ handler: go.handler, scheduling: { nodeSelector: { label: value } } });
     const step = {
