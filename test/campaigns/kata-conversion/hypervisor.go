@@ -6,7 +6,8 @@ package virtcontainers
 import (
 	"context"
 	"fmt"
-	"os"
+	"os/exec"
+	"sync"
 
 	"github.com/kata-containers/kata-containers/src/runtime/pkg/device/config"
 	govmm "github.com/kata-containers/kata-containers/src/runtime/pkg/govmm/qemu"
@@ -20,8 +21,20 @@ func (v *vmless) Capabilities(ctx context.Context) types.Capabilities {
 	return arch.capabilities(v.config)
 }
 
-// Kata wants one that lives.
-func (*vmless) GetPids() []int { return []int{os.Getpid()} }
+// Kata wants a process that lives, and the shim kills it when it shuts down: it must not be the shim's own. It ends with the
+// shim in any case, whose end of its input it reads.
+var process = sync.OnceValue(func() *exec.Cmd {
+	waiting := exec.Command("cat")
+	if _, err := waiting.StdinPipe(); err != nil {
+		panic(err)
+	}
+	if err := waiting.Start(); err != nil {
+		panic(err)
+	}
+	return waiting
+})
+
+func (*vmless) GetPids() []int { return []int{process().Process.Pid} }
 
 // Where QEMU would say that a device is: each behind its own root port, from slot 5 on.
 func (*vmless) ResolveColdPlugVFIOGuestPciPaths(_ context.Context, devices []*config.VFIODev) error {

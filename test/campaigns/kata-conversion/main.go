@@ -110,11 +110,21 @@ func main() {
 		must(service.Kill(ctx, &task.KillRequest{ID: id, Signal: 15}))
 		must(service.Kill(ctx, &task.KillRequest{ID: id, Signal: 9, All: true}))
 		must(service.Wait(ctx, &task.WaitRequest{ID: id}))
-		if _, err := service.Delete(ctx, &task.DeleteRequest{ID: id}); err != nil {
-			fmt.Fprintln(os.Stderr, id, err)
-		}
+		remove(ctx, service, id)
 	}
 	service.Shutdown(ctx, &task.ShutdownRequest{ID: asked.Containers[0].Id})
+}
+
+// The shim says that a container has ended before it has stopped it in the guest, and until then refuses to remove it.
+func remove(ctx context.Context, service containerd.Shim, id string) {
+	for {
+		_, err := service.Delete(ctx, &task.DeleteRequest{ID: id})
+		if err == nil {
+			return
+		}
+		fmt.Fprintln(os.Stderr, id, err)
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // One channel for each container, closed by the signal that ends it.

@@ -9,7 +9,7 @@ import { rustProgram } from "./rust.ts";
 export interface Answer {
   allowed: boolean;
   microseconds: number;
-  /** Conditions that are broken, by the rule that the request's type names; null where the rule has no conditions. */
+  /** Conditions that are broken, by the rule that the request's type names; null where the rule has none, or not asked. */
   broken: string[] | null;
 }
 
@@ -27,19 +27,20 @@ export const policyEngine = () =>
 
 /**
  * Asks an agent that has just started for all `requests`, one after the other, and then for each of `each` in the state
- * that they leave; returns the answers of both in one list.
+ * that they leave; returns the answers of both in one list. Without `why` it takes half as long, and `broken` is null.
  */
 export async function evaluate(
   engine: string,
   rego: string,
   requests: KataRequest[],
   each: KataRequest[] = [],
+  why = true,
 ): Promise<Answer[]> {
   const directory = await mkdtemp(join(tmpdir(), "policy-"));
   try {
     const policy = join(directory, "policy.rego");
     await writeFile(policy, rego);
-    return JSON.parse(await check(engine, [], { input: `${JSON.stringify({ policy, requests, each })}\n` }));
+    return JSON.parse(await check(engine, [], { input: `${JSON.stringify({ policy, requests, each, why })}\n` }));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -1,9 +1,10 @@
 // Answers as Kata's agent does (src/agent/policy/src/policy.rs at 4.1.0): the rule that is named as the request's type
 // decides, and may change the state `pstate` by a JSON patch of "add" operations on its members.
 //
-// A line of standard input is a case: {"policy": path, "requests": [{"kind": …, "input": …}], "each": [the same]}. The
-// requests come one after the other; each of `each` is asked in the state after them, and leaves it as it is. The answer's
-// line has a member for each request: {"allowed": …, "microseconds": …, "broken": names in the policy's set KIND_broken}.
+// A line of standard input is a case: {"policy": path, "requests": [{"kind": …, "input": …}], "each": [the same], "why":
+// whether to say why}. The requests come one after the other; each of `each` is asked in the state after them, and leaves
+// it as it is. The answer's line has a member for each request: {"allowed": …, "microseconds": …, "broken": names in the
+// policy's set KIND_broken, which take as long again, or null}.
 use std::io::{self, BufRead};
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ fn patch(engine: &mut Engine, operations: &Json) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(engine: &mut Engine, request: &Json, lasting: bool) -> Result<Json, Failure> {
+fn ask(engine: &mut Engine, request: &Json, lasting: bool, why: bool) -> Result<Json, Failure> {
     let kind = request["kind"].as_str().ok_or("no kind")?;
     engine.set_input(Value::from_json_str(&request["input"].to_string())?);
     let begin = Instant::now();
@@ -61,7 +62,7 @@ fn ask(engine: &mut Engine, request: &Json, lasting: bool) -> Result<Json, Failu
         Some(Json::Object(object)) => object["allowed"] == true,
         _ => false,
     };
-    let broken = if allowed { None } else { query(engine, &format!("{kind}_broken")).ok().flatten() };
+    let broken = if allowed || !why { None } else { query(engine, &format!("{kind}_broken")).ok().flatten() };
     if let Some(operations) = answer.as_ref().and_then(|answer| answer.get("ops")).filter(|_| allowed && lasting) {
         patch(engine, operations)?;
     }
@@ -78,12 +79,13 @@ fn main() -> Result<(), Failure> {
         }
         let (_, fresh) = known.as_ref().ok_or("no engine")?;
         let mut engine = fresh.clone();
+        let why = case["why"].as_bool().ok_or("no why")?;
         let mut answers = Vec::new();
         for request in case["requests"].as_array().ok_or("no requests")? {
-            answers.push(ask(&mut engine, request, true)?);
+            answers.push(ask(&mut engine, request, true, why)?);
         }
         for request in case["each"].as_array().ok_or("no each")? {
-            answers.push(ask(&mut engine, request, false)?);
+            answers.push(ask(&mut engine, request, false, why)?);
         }
         println!("{}", Json::Array(answers));
     }

@@ -2,7 +2,7 @@ import type { Json, KataRequest } from "./captured.ts";
 
 type Members = { [key: string]: Json };
 
-/** What a host might ask for instead, of the pod `web`: the request, what is changed, and the condition that it breaks. */
+/** What a host might ask for instead, of a container: the request, what is changed, and the condition that it breaks. */
 export type Mutation = [what: string, broken: string, change: (create: CreateContainer) => unknown];
 
 /** Of a CreateContainerRequest, as far as the changes go. */
@@ -24,6 +24,8 @@ export interface CreateContainer {
     Root: { Path: string; Readonly: boolean };
     Mounts: { destination: string; source: string; type_: string; options: string[] }[];
     Process: Members & {
+      Terminal: boolean;
+      NoNewPrivileges: boolean;
       Args: string[];
       Env: string[];
       Capabilities: Record<string, string[]>;
@@ -40,22 +42,22 @@ export interface CreateContainer {
   };
 }
 
-const env = (name: string, value: string | undefined) => (create: CreateContainer) => {
+export const env = (name: string, value: string | undefined) => (create: CreateContainer) => {
   const { Process } = create.OCI;
   Process.Env = Process.Env.filter((variable) => !variable.startsWith(`${name}=`));
   if (value !== undefined) Process.Env.push(`${name}=${value}`);
 };
-const annotation = (key: string, value: string) => (create: CreateContainer) => {
+export const annotation = (key: string, value: string) => (create: CreateContainer) => {
   create.OCI.Annotations[key] = value;
 };
-const mount = (destination: string, change: (found: CreateContainer["OCI"]["Mounts"][number]) => unknown) => {
+export const mount = (destination: string, change: (found: CreateContainer["OCI"]["Mounts"][number]) => unknown) => {
   return (create: CreateContainer) => {
     const found = create.OCI.Mounts.find((one) => one.destination === destination);
     if (found === undefined) throw new Error(`no mount at ${destination}`);
     change(found);
   };
 };
-const storage = (driver: string, change: (found: CreateContainer["storages"][number]) => unknown) => {
+export const storage = (driver: string, change: (found: CreateContainer["storages"][number]) => unknown) => {
   return (create: CreateContainer) => {
     const found = create.storages.find((one) => one.driver === driver);
     if (found === undefined) throw new Error(`no storage of ${driver}`);
@@ -69,34 +71,36 @@ const bind = {
   options: ["rbind"],
 };
 const other = "f".repeat(64);
+/** One that is mounted at a place of its own. */
+const storageOf = (driver: string, given: Members) => ({
+  ...{ driver, driver_options: [], options: [], mount_point: "/run/x", fs_group: null, shared: false },
+  ...given,
+});
+const flip = <Key extends string>(of: Record<Key, Json>, key: Key) => Object.assign(of, { [key]: of[key] !== true });
 
-/** Changes of the container `server`. */
-export const serverMutations: Mutation[] = [
-  ["another argument", "args", ({ OCI }) => Object.assign(OCI.Process.Args, { 3: "8082" })],
+/** Changes that make sense in every container of every pod. */
+export const containerMutations: Mutation[] = [
+  ["another argument", "args", ({ OCI }) => OCI.Process.Args.push(`${OCI.Process.Args.pop()}x`)],
   ["a further argument", "args", ({ OCI }) => OCI.Process.Args.push("-v")],
   ["an argument less", "args", ({ OCI }) => OCI.Process.Args.pop()],
   ["another program", "args", ({ OCI }) => Object.assign(OCI.Process, { Args: ["/bin/sh"] })],
   ["no program", "args", ({ OCI }) => Object.assign(OCI.Process, { Args: [] })],
-  ["a variable with another value", "env", env("MODE", "slow")],
-  ["a secret with another value", "env", env("PASSWORD", "guess")],
-  ["a variable that is missing", "env", env("PASSWORD", undefined)],
-  ["a variable twice", "env", ({ OCI }) => OCI.Process.Env.push("MODE=slow")],
   ["LD_PRELOAD", "env", env("LD_PRELOAD", "/memory/x.so")],
   ["another PATH", "env", env("PATH", "/memory")],
+  ["a variable that is missing", "env", env("PATH", undefined)],
+  ["a variable twice", "env", ({ OCI }) => OCI.Process.Env.push("PATH=/memory")],
   ["a service that is no address", "env", env("WEB_SERVICE_HOST", "attacker.example")],
   ["a service that is a command", "env", env("WEB_PORT", "$(reboot)")],
   ["a service with a second line", "env", env("WEB_SERVICE_PORT", "80\nLD_PRELOAD=/x")],
-  ["an address that is none", "env", env("POD_IP", "localhost")],
-  ["another pod's name in a variable", "env", env("POD_NAME", "web-6986fd7b64-zzzzz")],
-  ["another pod's UID in a variable", "env", env("POD_UID", "00000000-0000-4000-8000-000000000000")],
   ["a text without an equals sign", "env", ({ OCI }) => OCI.Process.Env.push("DEBUG")],
   ["another directory", "cwd", ({ OCI }) => Object.assign(OCI.Process, { Cwd: "/memory" })],
-  ["root as user", "user", ({ OCI }) => Object.assign(OCI.Process.User, { UID: 0 })],
-  ["root as group", "user", ({ OCI }) => Object.assign(OCI.Process.User, { GID: 0 })],
-  ["a further group", "user", ({ OCI }) => OCI.Process.User.AdditionalGids.push(0)],
+  ["another user", "user", ({ OCI }) => OCI.Process.User.UID++],
+  ["another group", "user", ({ OCI }) => OCI.Process.User.GID++],
   ["a group less", "user", ({ OCI }) => OCI.Process.User.AdditionalGids.pop()],
+  ["a further group", "user", ({ OCI }) => OCI.Process.User.AdditionalGids.push(6)],
   ["a user by name", "user", ({ OCI }) => Object.assign(OCI.Process.User, { Username: "root" })],
   ["a capability more", "capabilities", ({ OCI }) => OCI.Process.Capabilities.Bounding?.push("CAP_SYS_ADMIN")],
+  ["a capability less", "capabilities", ({ OCI }) => OCI.Process.Capabilities.Bounding?.pop()],
   [
     "an effective capability more",
     "capabilities",
@@ -108,8 +112,8 @@ export const serverMutations: Mutation[] = [
     ({ OCI }) => OCI.Process.Capabilities.Ambient?.push("CAP_NET_BIND_SERVICE"),
   ],
   ["an inheritable capability", "capabilities", ({ OCI }) => OCI.Process.Capabilities.Inheritable?.push("CAP_CHOWN")],
-  ["new privileges", "process", ({ OCI }) => Object.assign(OCI.Process, { NoNewPrivileges: false })],
-  ["a terminal", "process", ({ OCI }) => Object.assign(OCI.Process, { Terminal: true })],
+  ["new privileges, or none", "process", ({ OCI }) => flip(OCI.Process, "NoNewPrivileges")],
+  ["a terminal, or none", "process", ({ OCI }) => flip(OCI.Process, "Terminal")],
   [
     "a limit of resources",
     "process",
@@ -122,7 +126,7 @@ export const serverMutations: Mutation[] = [
     ({ OCI }) => Object.assign(OCI.Process, { SelinuxLabel: "system_u:system_r:spc_t:s0" }),
   ],
   ["a field that no known Kata has", "process", ({ OCI }) => Object.assign(OCI.Process, { Scheduler: null })],
-  ["a writable root", "root", ({ OCI }) => Object.assign(OCI.Root, { Readonly: false })],
+  ["a root that is writable, or not", "root", ({ OCI }) => flip(OCI.Root, "Readonly")],
   [
     "another container's root",
     "root",
@@ -133,7 +137,10 @@ export const serverMutations: Mutation[] = [
   ["a mount more", "mounts", ({ OCI }) => OCI.Mounts.push(structuredClone(bind))],
   ["a mount less", "mounts", ({ OCI }) => OCI.Mounts.pop()],
   ["a mount twice", "mounts", ({ OCI }) => Object.assign(OCI.Mounts, { 7: structuredClone(OCI.Mounts[6] ?? bind) })],
-  ["a mount from the guest's root", "mounts", mount("/etc/settings", (one) => Object.assign(one, { source: "/" }))],
+  ["a mount that hides others", "mounts", ({ OCI }) => OCI.Mounts.reverse()],
+  ["a mount elsewhere", "mounts", mount("/etc/hosts", (one) => Object.assign(one, { destination: "/bin" }))],
+  ["a propagated mount", "mounts", mount("/etc/hosts", (one) => one.options.push("rshared"))],
+  ["a writable /sys", "mounts", mount("/sys", (one) => Object.assign(one, { options: ["nosuid", "noexec", "nodev"] }))],
   [
     "a mount from the guest's keys",
     "mounts",
@@ -154,22 +161,6 @@ export const serverMutations: Mutation[] = [
     "mounts",
     mount("/etc/hosts", (one) => Object.assign(one, { source: "/run/kata-containers/sandbox/storage/MDox" })),
   ],
-  [
-    "the image in place of a disk",
-    "disks",
-    (create) => mount("/work", (one) => Object.assign(one, { source: create.OCI.Root.Path }))(create),
-  ],
-  [
-    "a writable ConfigMap",
-    "mounts",
-    mount("/etc/settings", (one) => Object.assign(one, { options: ["rbind", "rprivate", "rw"] })),
-  ],
-  [
-    "a propagated mount",
-    "mounts",
-    mount("/work", (one) => Object.assign(one, { options: ["rbind", "rshared", "rw"] })),
-  ],
-  ["a mount elsewhere", "mounts", mount("/work", (one) => Object.assign(one, { destination: "/bin" }))],
   ["another file system", "mounts", mount("/proc", (one) => Object.assign(one, { type_: "tmpfs" }))],
   [
     "the sandbox's files as shared memory",
@@ -225,33 +216,18 @@ export const serverMutations: Mutation[] = [
     "storages",
     storage("image_guest_pull", (one) => Object.assign(one, { mount_point: "/etc" })),
   ],
-  ["no image", "storages", ({ storages }) => storages.shift()],
-  ["a disk that is not encrypted", "storages", storage("scsi", (one) => one.driver_options.shift())],
-  ["a disk with files of the host", "storages", storage("scsi", (one) => one.driver_options.pop())],
+  ["a disk more", "storages", ({ storages }) => storages.push(storageOf("scsi", { source: "0:9", fstype: "ext4" }))],
   [
-    "a disk elsewhere in the guest",
+    "memory more",
     "storages",
-    storage("scsi", (one) => Object.assign(one, { mount_point: "/run/kata-containers/sandbox/shm" })),
+    ({ storages }) => storages.push(storageOf("ephemeral", { source: "tmpfs", fstype: "tmpfs" })),
   ],
-  ["another file system on a disk", "storages", storage("scsi", (one) => Object.assign(one, { fstype: "iso9660" }))],
-  ["a device file as disk", "storages", storage("scsi", (one) => Object.assign(one, { source: "/dev/vda" }))],
+  ["no image", "storages", ({ storages }) => storages.shift()],
   [
     "a shared directory of the host",
     "storages",
-    ({ storages }) =>
-      storages.push({
-        driver: "virtio-fs",
-        driver_options: [],
-        source: "kataShared",
-        fstype: "virtiofs",
-        options: [],
-        mount_point: "/run/x",
-        fs_group: null,
-        shared: false,
-      }),
+    ({ storages }) => storages.push(storageOf("virtio-fs", { source: "kataShared", fstype: "virtiofs" })),
   ],
-  ["memory that is a bind mount", "storages", storage("ephemeral", (one) => Object.assign(one, { fstype: "bind" }))],
-  ["memory with options", "storages", storage("ephemeral", (one) => one.options.push("mode=0777"))],
   [
     "a device",
     "devices",
@@ -264,13 +240,14 @@ export const serverMutations: Mutation[] = [
       OCI.Linux.Devices.push({ Path: "/dev/mem", Type: "c", Major: 1, Minor: 1, FileMode: 438, UID: 0, GID: 0 }),
   ],
   ["a namespace less", "namespaces", ({ OCI }) => OCI.Linux.Namespaces.pop()],
+  ["a network of its own", "namespaces", ({ OCI }) => OCI.Linux.Namespaces.push({ Type: "network", Path: "" })],
+  ["process IDs that are shared, or not", "namespaces", (create) => flip(create, "sandbox_pidns")],
   [
     "a namespace of the guest",
     "namespaces",
     ({ OCI }) =>
       Object.assign(OCI.Linux, { Namespaces: OCI.Linux.Namespaces.map((one) => ({ ...one, Path: "/proc/1/ns/mnt" })) }),
   ],
-  ["shared process IDs", "namespaces", (create) => Object.assign(create, { sandbox_pidns: true })],
   [
     "a kernel parameter",
     "sysctl",
@@ -314,16 +291,25 @@ export const serverMutations: Mutation[] = [
     ({ OCI }) => Object.assign(OCI, { Hooks: { Prestart: [{ Path: "/bin/sh", Args: [], Env: [], Timeout: 0 }] } }),
   ],
   ["another version of the specification", "oci", ({ OCI }) => Object.assign(OCI, { Version: "2.0.0" })],
-  ["a device of CDI", "annotations", annotation("cdi.k8s.io/vfio0", "nvidia.com/gpu=0")],
+  ["a device of CDI", "annotations", annotation("cdi.k8s.io/other", "nvidia.com/gpu=0")],
   ["an annotation of the host's choice", "annotations", annotation("example.test/other", "1")],
   ["another image's name", "annotations", annotation("io.kubernetes.cri.image-name", `server@sha256:${other}`)],
   ["another namespace", "pod", annotation("io.kubernetes.cri.sandbox-namespace", "default")],
-  ["another Deployment's pod", "pod", annotation("io.kubernetes.cri.sandbox-name", "db-6986fd7b64-cvwfh")],
-  ["another pod of the Deployment", "pod", annotation("io.kubernetes.cri.sandbox-name", "web-6986fd7b64-zzzzz")],
+  ["another object's pod", "pod", annotation("io.kubernetes.cri.sandbox-name", "other-6986fd7b64-cvwfh")],
+  [
+    "another pod of the same object",
+    "pod",
+    (create) => {
+      const name = create.OCI.Annotations["io.kubernetes.cri.sandbox-name"] ?? "";
+      annotation(
+        "io.kubernetes.cri.sandbox-name",
+        name.replace(/.$/, (last) => (last === "4" ? "5" : "4")),
+      )(create);
+    },
+  ],
   ["another pod's UID", "pod", annotation("io.kubernetes.cri.sandbox-uid", "00000000-0000-4000-8000-000000000000")],
   ["another sandbox", "sandbox", annotation("io.kubernetes.cri.sandbox-id", other)],
   ["a container that the pod does not have", "container", annotation("io.kubernetes.cri.container-name", "extra")],
-  ["another container's name", "args", annotation("io.kubernetes.cri.container-name", "log")],
   ["the sandbox's type", "sandbox", annotation("io.kubernetes.cri.container-type", "sandbox")],
   ["another id of the process", "exec_id", (create) => Object.assign(create, { exec_id: "../x" })],
   ["an id that is a path", "container_id", (create) => Object.assign(create, { container_id: "../../etc" })],
