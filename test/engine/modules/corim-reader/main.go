@@ -38,8 +38,7 @@ func main() {
 	must(err)
 	result := seen{Deterministic: bytes.Equal(again, file)}
 
-	// The draft's profile is a tagged URI, which the library takes since May 2026. The last version that can be had as a module
-	// takes one without its tag.
+	// The draft's profile is a tagged URI, which the library takes since May 2026. This version of it takes one without its tag.
 	var uri cbor.RawTag
 	must(cbor.Unmarshal(members[profileKey], &uri))
 	if uri.Number != uriTag {
