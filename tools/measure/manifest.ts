@@ -1,5 +1,6 @@
 /** `measure manifest`: reference values of a payload from its manifest alone, in the shapes that verifiers take. */
 
+import type { CorimPayload } from "../../measure/corim.ts";
 import type { HostValues, SnpTcb } from "../../measure/host-values.ts";
 import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
@@ -19,7 +20,7 @@ import type { PlatformName } from "../../runtime/spec.ts";
 import { readManifest } from "../files/manifest.ts";
 
 /** In which form the values are printed. */
-type Shape = "table" | "contrast" | "trustee" | "rvps";
+type Shape = "table" | "contrast" | "trustee" | "rvps" | "corim";
 
 interface Wanted {
   platform: PlatformName;
@@ -38,11 +39,11 @@ interface Wanted {
   tdxTcbSvn: string[];
 }
 
-/** The values, and what somebody who hands them to a verifier should know about them: sentences. */
+/** The values (a CoRIM is bytes), and what somebody who hands them to a verifier should know about them: sentences. */
 export async function manifestValues(
   paths: readonly string[],
   wanted: Wanted,
-): Promise<{ values: object; notes: string[] }> {
+): Promise<{ values: object | Uint8Array; notes: string[] }> {
   const { platform, for: shape } = wanted;
   const hosts = hostValues(wanted, platforms[platform].tee);
   const [first, ...others] = await Promise.all(paths.map((path) => valuesOfManifest(path, wanted)));
@@ -50,6 +51,12 @@ export async function manifestValues(
   if (shape === "table") {
     if (others.length > 0) throw new Refusal("usage", "A table is of one manifest: say for which verifier by --for.");
     return { values: referenceTable(first.table), notes: [] };
+  }
+  if (shape === "corim") {
+    const { corim } = await import("../../measure/corim.ts");
+    const values = corim([first, ...others].map(corimPayload), hosts);
+    const note = "Without --snp-tcb the values say nothing of the hosts' security versions: any is accepted.";
+    return { values, notes: hosts.snpTcb === undefined ? [note] : [] };
   }
   const all = [first, ...others].map(({ table }) => table);
   const table: ReferenceValues = {
@@ -69,10 +76,21 @@ export async function manifestValues(
   return { values: shape === "trustee" ? trustee : trusteeMessage(trustee), notes: trusteeNotes(table, hosts) };
 }
 
-async function valuesOfManifest(
-  path: string,
-  wanted: Wanted,
-): Promise<{ table: ReferenceValues; guestPolicy: bigint }> {
+interface PayloadValues {
+  /** The manifest's. */
+  name: string;
+  table: ReferenceValues;
+  guestPolicy: bigint;
+}
+
+/** @throws Refusal where its guests have no launch digest */
+function corimPayload({ name, table, guestPolicy }: PayloadValues): CorimPayload {
+  if (table.snp.length > 0) return { name, guests: table.snp, guestPolicy };
+  const [problem = "it has no value of a guest."] = unpredicted(table, ["SNP launch digest"]);
+  throw new Refusal("not-measured", `${name} cannot be in a CoRIM: ${problem}`);
+}
+
+async function valuesOfManifest(path: string, wanted: Wanted): Promise<PayloadValues> {
   const { platform, vcpus = usualVcpus } = wanted;
   const manifest = await readManifest(path, "The lock command writes manifests.");
   // The values of a payload that cannot serve the platform are those of no guest: it is refused here.
@@ -93,7 +111,7 @@ async function valuesOfManifest(
     );
   }
   const { policy } = manifest.measurement?.igvm ?? {};
-  return { table, guestPolicy: policy === undefined ? defaultGuestPolicy : BigInt(policy) };
+  return { name: manifest.name, table, guestPolicy: policy === undefined ? defaultGuestPolicy : BigInt(policy) };
 }
 
 /** As of a stack's runtime with this `kata`. @throws Refusal for each key that this Kata does not have */
@@ -153,8 +171,9 @@ function hostValues(wanted: Wanted, tee: Tee): HostValues {
   if (shape === "table" && ofHosts[0] !== undefined)
     throw new Refusal(
       "usage",
-      `${ofHosts[0].option} is for verifiers: say which one by --for contrast, trustee or rvps.`,
+      `${ofHosts[0].option} is for verifiers: say which one by --for contrast, trustee, rvps or corim.`,
     );
+  if (shape === "corim") refuseOutsideCorim(wanted, tee);
   const products = snpTcb.map(({ product }) => product ?? "all");
   if (
     shape === "contrast" &&
@@ -173,6 +192,22 @@ function hostValues(wanted: Wanted, tee: Tee): HostValues {
     ...(mrSeam.length > 0 && { mrSeam }),
     ...(tdxTcbSvn.length > 0 && { tdxTcbSvn }),
   };
+}
+
+/** @throws Refusal for what the profiles of CoRIM have no certain place for */
+function refuseOutsideCorim({ smt, tsme, mitigationVector }: Wanted, tee: Tee): void {
+  if (tee === "tdx")
+    throw new Refusal(
+      "usage",
+      "A CoRIM is written for SEV-SNP alone: Intel's profile (draft-cds-rats-intel-corim-profile) has neither a class for TDX guests nor a place for their RTMRs. Say --for contrast, trustee or rvps.",
+    );
+  const given = { "--smt": smt, "--tsme": tsme, "--mitigation-vector": mitigationVector };
+  const [option] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
+  if (option !== undefined)
+    throw new Refusal(
+      "usage",
+      `${option} has no certain place in a CoRIM: AMD's profile has no mitigations, and masks single bits otherwise than CoRIM does. Leave it out, and let the verifier's own policy compare it.`,
+    );
 }
 
 const teeNames: Record<Tee, string> = { snp: "SEV-SNP", tdx: "TDX", none: "no TEE" };

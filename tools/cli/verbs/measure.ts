@@ -129,9 +129,9 @@ verifiers take them.`,
     .addOption(
       new Option(
         "--for <shape>",
-        "a table, Contrast's manifest, Trustee's reference values, or the message that rvps-tool registers",
+        "a table, Contrast's manifest, Trustee's reference values, the message that rvps-tool registers, or an unsigned CoRIM (SEV-SNP; CBOR, for a file)",
       )
-        .choices(["table", "contrast", "trustee", "rvps"])
+        .choices(["table", "contrast", "trustee", "rvps", "corim"])
         .default("table"),
     )
     .option(
@@ -155,10 +155,13 @@ of these`,
     .option("--mitigation-vector <number>", "mitigations that SEV-SNP hosts must have", number)
     .option("--mr-seam <hex>", "measurement of an accepted TDX module", eachHex(96), [])
     .option("--tdx-tcb-svn <hex>", "TEE_TCB_SVN of accepted TDX hosts", eachHex(32), [])
-    .action(async (files, wanted) => {
+    .action(async (files, wanted, command) => {
+      if (wanted.for === "corim" && process.stdout.isTTY)
+        command.error("A CoRIM is CBOR, which is not for a terminal: append > FILE.");
       const { values, notes } = await (await import("../../measure/manifest.ts")).manifestValues(files, wanted);
       for (const note of notes) console.error(note);
-      print(values);
+      if (values instanceof Uint8Array) process.stdout.write(values);
+      else print(values);
     });
 
 const onOff = <Flags extends string>(flags: Flags, description: string) =>

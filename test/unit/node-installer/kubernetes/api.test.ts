@@ -1,6 +1,8 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, onTestFinished, test } from "vitest";
 import { apiClient, inClusterAddress } from "../../../../node-installer/kubernetes/api.ts";
 import { type FakeApiServer, startFakeApiServer } from "../../../fakes/fake-api-server.ts";
+import { startTlsServer } from "../../../fakes/tls-server.ts";
+import { tlsAuthority } from "../../../fixtures/tls-authority.ts";
 
 let server: FakeApiServer;
 beforeEach(async () => {
@@ -67,4 +69,50 @@ test("a kept connection that the server has closed meanwhile is replaced; one th
   expect(await api.get("/api/v1/nodes/a")).toMatchObject({ metadata: { name: "a" } });
   drops = 2;
   await expect(api.get("/api/v1/nodes/a")).rejects.toMatchObject({ status: 0, reason: "Unreachable" });
+});
+
+test("a server's certificate and its authority change under a client that keeps its connection", async () => {
+  const [old, next] = [tlsAuthority("old"), tlsAuthority("next")];
+  const rotated = await startTlsServer(old.issue("first"), old.certificate);
+  onTestFinished(() => rotated.close());
+  const caFile = await rotated.write("ca.crt", old.certificate);
+  const tokenFile = await rotated.write("token", "t");
+  const api = apiClient({ baseUrl: rotated.baseUrl, caFile, tokenFile });
+  const ask = () => api.get("/api");
+  await Promise.all([ask(), ask()]);
+  const before = rotated.connections();
+  await ask();
+  expect(rotated.connections()).toBe(before);
+
+  // Another certificate of the same authority: open connections stay, and their successors see it.
+  rotated.serve(old.issue("second"));
+  await ask();
+  expect(rotated.connections()).toBe(before);
+  rotated.closeConnections();
+  await ask();
+  expect(rotated.connections()).toBe(before + 1);
+
+  // Another authority. The server has its certificate before the kubelet has written the new file, and is distrusted so long.
+  rotated.serve(next.issue("third"));
+  rotated.closeConnections();
+  await expect(ask()).rejects.toMatchObject({ status: 0, reason: "Unreachable" });
+  await rotated.write("ca.crt", old.certificate + next.certificate);
+  await ask();
+  const during = rotated.connections();
+  await rotated.write("ca.crt", next.certificate);
+  await ask();
+  await ask();
+  // No connection that was opened under an authority that is trusted no longer is used on.
+  expect(rotated.connections()).toBe(during + 1);
+});
+
+test("an authority that is trusted no longer is not trusted on a connection that is still open", async () => {
+  const [old, next] = [tlsAuthority("old"), tlsAuthority("next")];
+  const stale = await startTlsServer(old.issue("first"), old.certificate);
+  onTestFinished(() => stale.close());
+  const caFile = await stale.write("ca.crt", old.certificate);
+  const api = apiClient({ baseUrl: stale.baseUrl, caFile, tokenFile: await stale.write("token", "t") });
+  await api.get("/api");
+  await stale.write("ca.crt", next.certificate);
+  await expect(api.get("/api")).rejects.toMatchObject({ status: 0, reason: "Unreachable" });
 });

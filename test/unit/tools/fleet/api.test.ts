@@ -1,11 +1,14 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { KubeConfig } from "@kubernetes/client-node";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { ApiError } from "../../../../node-installer/kubernetes/api.ts";
 import { installerName, statusAnnotation } from "../../../../runtime/names.ts";
 import { Broken, each, type FleetApi, fleetApi, pauseAfter, width } from "../../../../tools/fleet/api.ts";
 import { observeFleet } from "../../../../tools/fleet/observe.ts";
+import { startTlsServer } from "../../../fakes/tls-server.ts";
+import { tlsAuthority } from "../../../fixtures/tls-authority.ts";
+import { until } from "../../../until.ts";
 import { handler, status } from "./fleet-fixture.ts";
 
 /** What the server was asked, and what it does: JSON is its answer, a number the status of one. */
@@ -115,6 +118,36 @@ test("requests under way are bounded, and the first that fails ends the rest", a
   done = 0;
   await expect(each(items, work)).rejects.toThrow("the hundredth");
   expect(done).toBeLessThan(200);
+});
+
+test("an authority's and a client's certificates in files are read again, also where connections are kept", async () => {
+  const [old, next] = [tlsAuthority("old"), tlsAuthority("next")];
+  const rotated = await startTlsServer(old.issue("server"), old.certificate + next.certificate);
+  onTestFinished(() => rotated.close());
+  const write = async (user: string, { key, cert }: { key: string; cert: string }) => ({
+    name: user,
+    certFile: await rotated.write("client.crt", cert),
+    keyFile: await rotated.write("client.key", key),
+  });
+  const caFile = await rotated.write("ca.crt", old.certificate);
+  const kubeconfig = new KubeConfig();
+  kubeconfig.loadFromClusterAndUser(
+    { name: "c", server: rotated.baseUrl, caFile, skipTLSVerify: false },
+    await write("u", old.issue("first")),
+  );
+  const client = await fleetApi(kubeconfig);
+  expect(await client.get("/api")).toEqual({ client: "first" });
+  await write("u", next.issue("second"));
+  expect(await client.get("/api")).toEqual({ client: "second" });
+
+  // The server is first, the file comes while the command waits.
+  rotated.serve(next.issue("server"));
+  rotated.closeConnections();
+  const before = rotated.connections();
+  const waiting = client.get("/api");
+  await until("the client to see the certificate", async () => rotated.connections() > before);
+  await rotated.write("ca.crt", next.certificate);
+  expect(await waiting).toEqual({ client: "second" });
 });
 
 describe("the pause before another attempt", () => {

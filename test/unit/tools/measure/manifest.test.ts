@@ -164,7 +164,7 @@ test.each([
   [
     2,
     [fixture("fixture-kata-go"), "--platform", "metal-qemu-snp", "--for", "veraison"],
-    "argument 'veraison' is invalid. Allowed choices are table, contrast, trustee, rvps.",
+    "argument 'veraison' is invalid. Allowed choices are table, contrast, trustee, rvps, corim.",
   ],
   [
     2,
@@ -173,7 +173,7 @@ test.each([
   ],
   [2, [...tdxGuest, "--for=trustee", "--smt", "on"], "--smt is of SEV-SNP, which metal-qemu-tdx does not have."],
   [2, [...snpGuest, "--rtmr0", `2=${"a".repeat(96)}`], "--rtmr0 is of TDX, which metal-qemu-snp does not have."],
-  [2, [...snpGuest, "--smt", "on"], "--smt is for verifiers: say which one by --for contrast, trustee or rvps."],
+  [2, [...snpGuest, "--smt", "on"], "--smt is for verifiers: say which one by --for contrast, trustee, rvps or corim."],
   [
     2,
     [...snpGuest, "--for=contrast", "--snp-tcb", tcb, "--snp-tcb", `Milan:${tcb}`],
@@ -181,6 +181,9 @@ test.each([
   ],
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", tcb.replace("22", "256")], "microcode=N, each from 0 to 255."],
   [2, [...snpGuest, "--for=trustee", "--snp-tcb", `Rome:${tcb}`], '"Rome" is none of the products Milan, Genoa.'],
+  [2, [...tdxGuest, "--for=corim"], "A CoRIM is written for SEV-SNP alone: Intel's profile"],
+  [2, [...snpGuest, "--for=corim", "--tsme", "off"], "--tsme has no certain place in a CoRIM"],
+  [2, [...snpGuest, "--for=corim", "--snp-tcb", `Milan:${tcb}`], "--snp-tcb has no value for Genoa"],
   [2, [...tdxGuest, "--rtmr0", `9=${"a".repeat(96)}`], "--rtmr0 is for 9 vCPUs, which is none of the counts to print"],
   [2, [...snpGuest, "--kata", "default_memory=1"], "It must be TABLE.KEY=VALUE"],
   [2, [...snpGuest, "--kata", "guest.memory=1"], "--kata guest.memory: must be a text, a number"],
