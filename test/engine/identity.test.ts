@@ -18,6 +18,7 @@ import {
   group,
   handler,
   installerOn,
+  kubectl,
   label,
   lease,
   leases,
@@ -95,7 +96,7 @@ describe("what an installer's token can do", () => {
     expect(JSON.parse(metadata.annotations?.[statusAnnotation(group)] ?? "")).toMatchObject(status);
     expect(metadata.annotations?.note).toBe("mine");
     const words = shownWords("docs/operations.md", "kubectl get nodes -l state.", { "/metal=": `/${group}=` });
-    expect((await server.kubectl(...words, "-o", "name")).trim()).toBe("node/node-1");
+    expect((await kubectl(...words, "-o", "name")).trim()).toBe("node/node-1");
     await patchOwnNode(one, "node-1", { labels: { [stateLabel(group)]: null } });
     const { items } = await admin.get<{ items: { involvedObject: object; reason: string; count: number }[] }>(events);
     expect(items.filter(({ reason }) => reason === "IommuPassthrough")).toMatchObject([

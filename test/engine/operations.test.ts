@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { packageRoot } from "../../tools/files/project.ts";
 import { check, type RunResult } from "../../tools/process/run.ts";
+import { shownWords } from "../shown-commands.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
@@ -142,7 +143,6 @@ test("cancel removes the lock of an update, and ends neither it nor its commands
   const small = await engineProject({
     program: `
 import * as command from "@pulumi/command";
-import { shownWords } from "../shown-commands.ts";
 new command.local.Command("wait", { create: "echo $$ >pid; exec sleep 900" });
 `,
   });

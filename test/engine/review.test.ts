@@ -12,6 +12,7 @@ import { bundleAudience, bundleTokenHeader, healthPort } from "../../runtime/nam
 import { packageRoot } from "../../tools/files/project.ts";
 import { type RunResult, run } from "../../tools/process/run.ts";
 import { expectGolden } from "../golden-file.ts";
+import { shownWords } from "../shown-commands.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
 import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
@@ -316,7 +317,6 @@ import { Command } from "@pulumi/command/remote/command.js";
 import { Pod } from "@pulumi/kubernetes/core/v1/pod.js";
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import { Provider } from "@pulumi/kubernetes/provider.js";
-import { shownWords } from "../shown-commands.ts";
 const provider = new Provider("k", { renderYamlToDirectory: "rendered" });
 new Command("host", { connection: { host: "192.0.2.1", privateKey: pulumi.secret("hush") }, create: "true" });
 new Pod("tagged", { spec: { containers: [{ name: "a", image: "busybox:latest" }] } }, { provider });
