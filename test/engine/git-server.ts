@@ -14,16 +14,10 @@ const host = "forge.example";
 const loopback = "127.0.0.1";
 
 /**
- * Serves the repositories below a directory as a forge does, on loopback: git's own program for HTTP behind a certificate
- * that the returned bundle's readers trust, besides the machine's authorities.
+ * Serves repositories at an address without a port: the engine does not find a package again whose folder has a colon in
+ * its name. Needs root, for port 443 and for a name of its own.
  *
- * @param root holds repositories as OWNER/NAME.git
- */
-export const startGitServer = (root: string) => serve(root, { name: loopback, kind: "IP", address: loopback, port: 0 });
-
-/**
- * The same without a port in its address: the engine does not find a package again whose folder has a colon in its name.
- * Needs root, for port 443 and for a name of its own.
+ * @param root holds them as OWNER/NAME.git
  */
 export async function startNamedGitServer(root: string) {
   // Two runs do not meet.
@@ -51,7 +45,7 @@ export async function serveTemplates(directory: string) {
   await git("init", "--quiet", "--initial-branch=main");
   await git("add", "templates");
   await git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "--message", "templates");
-  const server = await startGitServer(root);
+  const server = await serve(root, { name: loopback, kind: "IP", address: loopback, port: 0 });
   return { ...server, template: (name: string) => `${server.address}/owner/name/tree/main/templates/${name}` };
 }
 
@@ -64,6 +58,10 @@ interface Place {
   port: number;
 }
 
+/**
+ * Serves the repositories below a directory as a forge does, on loopback: git's own program for HTTP behind a certificate
+ * that the returned bundle's readers trust, besides the machine's authorities.
+ */
 async function serve(root: string, { name, kind, address, port }: Place) {
   const [key, certificate, authorities] = ["key", "crt", "bundle"].map((name) => join(root, `server.${name}`)) as [
     string,
