@@ -9,7 +9,7 @@ const onHost = [
   "test/unit/components/{bare-metal-scripts,host-check,injection}.test.ts",
   "test/unit/node-installer/host/**/*.test.ts",
   "test/unit/node-installer/{commands/commands,install/faults}.test.ts",
-  "test/unit/review/{workflows,manifests-workflows}.test.ts",
+  "test/unit/review/{workflows,stacks-workflows,manifests-workflows}.test.ts",
   "test/unit/stand-ins/ssh.test.ts",
   "test/unit/tools/**/*.test.ts",
 ];

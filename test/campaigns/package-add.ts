@@ -15,9 +15,9 @@ import { packageRoot } from "../../tools/files/project.ts";
 import { check } from "../../tools/process/run.ts";
 import { goCommand } from "../../tools/programs/go.ts";
 import { startApiServer } from "../engine/api-server.ts";
+import { startNamedGitServer } from "../engine/git-server.ts";
 import { engineProject } from "../engine/harness.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
-import { startGitServer } from "./git-server.ts";
 import { expectations } from "./real-vm/report.ts";
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { way: { type: "string" } } });
@@ -40,7 +40,7 @@ const repository = join(directory, "git", "example", "contrast-runtime.git");
 await mkdir(dirname(repository), { recursive: true });
 await check("git", ["clone", "--quiet", "--bare", "--no-tags", packageRoot, repository]);
 await check("git", ["-C", repository, "tag", `v${version}`]);
-const git = await startGitServer(join(directory, "git"));
+const git = await startNamedGitServer(join(directory, "git"));
 
 const clone = join(directory, "clone");
 await check("git", ["clone", "--quiet", repository, clone]);

@@ -31,6 +31,7 @@ afterAll(async () => project?.remove());
 interface Group {
   nodes?: object;
   formerly?: string;
+  onDestroy?: string;
 }
 
 async function configure(groups: Record<string, Group>): Promise<void> {
@@ -150,4 +151,17 @@ test("a node that two groups select goes where it shall by what the refusal says
   await project.mustWork(project.up());
   expect(await Promise.all(nodes.map(({ name }) => groupOf(name)))).toEqual(["mistaken", "others"]);
   expect(await podsContainer()).toBe(container);
+});
+
+test("two groups become one while their nodes stay as they are", async () => {
+  const pair = { mistaken: { nodes: { names: ["node-1"] } }, others: { nodes: { names: ["node-2"] } } };
+  before = await untouched();
+  await configure({ ...pair, others: { ...pair.others, onDestroy: "leave" } });
+  await project.mustWork(project.up());
+  await configure({ mistaken: pair.mistaken });
+  await project.mustWork(project.up());
+  expect(await groupOf("node-2")).toBe("others");
+  await configure({ mistaken: { formerly: "others" } });
+  await project.mustWork(project.up());
+  await expectUntouched("mistaken");
 });

@@ -7,6 +7,7 @@ import { initdataAnnotation } from "../../runtime/annotations.ts";
 import { packageRoot } from "../../tools/files/project.ts";
 import { buildPrograms } from "../../tools/image/bundle.ts";
 import { decodeInitdata, initdataDigest, parseInitdata, policyDigest } from "../../workload/initdata.ts";
+import { shownWords } from "../shown-commands.ts";
 import { useCluster } from "./harness.ts";
 import { NodeWithInstaller } from "./installer-on-node.ts";
 import { type SmallPayload, smallPayload, specOf } from "./small-payloads.ts";
@@ -56,7 +57,7 @@ test("the example becomes a pod that runs, with the policy and the digests that 
   await writeFile(ready, await workload(given));
   const [row] = JSON.parse(await workload(ready, "--json"));
 
-  await cluster().kubectl("apply", "-f", ready);
+  await cluster().kubectl(...shownWords("docs/workloads.md", "kubectl apply -f", { "ready.yaml": ready }));
   await cluster().kubectl("rollout", "status", "deployment/web", "--timeout=180s");
   const { items } = await cluster().get<{
     items: { metadata: { annotations: Record<string, string> }; spec: object }[];

@@ -2,12 +2,13 @@ import { describe, expect, test } from "vitest";
 import type { Api, ApiError } from "../../node-installer/kubernetes/api.ts";
 import { labelChanges } from "../../node-installer/kubernetes/labels.ts";
 import { newMetrics } from "../../node-installer/kubernetes/metrics.ts";
-import { type NodeObject, patchOwnNode, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
+import { patchOwnNode, readinessOf, readOwnNode } from "../../node-installer/kubernetes/node.ts";
 import { podsOfHandler } from "../../node-installer/kubernetes/pods.ts";
 import { nodeReporter } from "../../node-installer/kubernetes/reporter.ts";
 import { liftTaint } from "../../node-installer/kubernetes/taints.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import { handlerLabel, stateLabel, statusAnnotation } from "../../runtime/names.ts";
+import { shownWords } from "../shown-commands.ts";
 import { until } from "../until.ts";
 import {
   admin,
@@ -17,6 +18,7 @@ import {
   group,
   handler,
   installerOn,
+  kubectl,
   label,
   lease,
   leases,
@@ -93,9 +95,8 @@ describe("what an installer's token can do", () => {
     const { metadata } = await node("node-1");
     expect(JSON.parse(metadata.annotations?.[statusAnnotation(group)] ?? "")).toMatchObject(status);
     expect(metadata.annotations?.note).toBe("mine");
-    const selector = encodeURIComponent(`${stateLabel(group)}=failed`);
-    const selected = await admin.get<{ items: NodeObject[] }>(`/api/v1/nodes?labelSelector=${selector}`);
-    expect(selected.items.map((item) => item.metadata.name)).toEqual(["node-1"]);
+    const words = shownWords("docs/operations.md", "kubectl get nodes -l state.", { "/metal=": `/${group}=` });
+    expect((await kubectl(...words, "-o", "name")).trim()).toBe("node/node-1");
     await patchOwnNode(one, "node-1", { labels: { [stateLabel(group)]: null } });
     const { items } = await admin.get<{ items: { involvedObject: object; reason: string; count: number }[] }>(events);
     expect(items.filter(({ reason }) => reason === "IommuPassthrough")).toMatchObject([

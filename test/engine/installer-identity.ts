@@ -25,6 +25,9 @@ export let admin: Api;
 export let one: Api;
 export let two: Api;
 
+/** Standard output of a kubectl that may do everything, and must succeed. */
+export const kubectl = (...words: string[]): Promise<string> => server.kubectl(...words);
+
 /** For a whole test file: an API server with the identity, and two nodes with installers. */
 export function useInstallers(): void {
   beforeAll(startInstallers, 900_000);

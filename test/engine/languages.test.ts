@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { PackageProvider } from "../../components/provider.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
+import { serveTemplates } from "./git-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 import { installGo, installPackage, installPython, installYaml, prepareGo, preparePython } from "./language-hosts.ts";
 
@@ -345,12 +346,16 @@ describe.each(languages)("a program in $language", ({ folder, main, plugins, pre
   });
 });
 
-test("pulumi new makes a program in YAML of the template, whose preview is what the template says", async () => {
+test("pulumi new makes a program in YAML of the template in a git repository, whose preview is what it says", async () => {
   const shop = join(project.home, "shop");
   const { pulumi, mustWork } = project;
   await installYaml(join(project.home, "pulumi"));
+  const git = await serveTemplates(project.home);
+  project.env.SSL_CERT_FILE = git.authorities;
   const answers = ["--yes", "--force", "--generate-only", "--name", "shop", "--dir", shop];
-  const { stdout } = await mustWork(pulumi("new", join(clone, "templates", "yaml"), ...answers));
+  const { stdout } = await mustWork(pulumi("new", git.template("yaml"), ...answers));
+  delete project.env.SSL_CERT_FILE;
+  await git.stop();
   expect(stdout).toContain("pulumi package add https://");
   const inShop = (...args: string[]) => mustWork(pulumi("--cwd", shop, ...args));
   await inShop("stack", "init", "shop");

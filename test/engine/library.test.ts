@@ -7,6 +7,7 @@ import { packPackage } from "../../tools/dev/release/package.ts";
 import { check, run } from "../../tools/process/run.ts";
 import { fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
+import { serveTemplates } from "./git-server.ts";
 import { type EngineProject, engineProject } from "./harness.ts";
 
 /*
@@ -144,12 +145,16 @@ test("another program previews and updates with the components, and the package'
   expect(await server.kubectl("get", "runtimeclass", "-o", "name")).not.toContain(handler);
 });
 
-test("pulumi new makes a program of the template, whose preview is what the template says", async () => {
+test("pulumi new makes a program of the template in a git repository, whose preview is what the template says", async () => {
   const shop = join(project.home, "shop");
   const { pulumi, mustWork } = project;
-  const template = join(clone, "templates", "typescript");
+  const git = await serveTemplates(project.home);
+  project.env.SSL_CERT_FILE = git.authorities;
+  const template = git.template("typescript");
   const answers = ["--yes", "--force", "--generate-only", "--name", "shop", "--dir", shop];
   expect((await mustWork(pulumi("new", template, ...answers))).stdout).toContain("npx contrast-runtime lock");
+  delete project.env.SSL_CERT_FILE;
+  await git.stop();
   const { name, dependencies } = JSON.parse(await readFile(join(shop, "package.json"), "utf8")) as PackageJson & {
     name: string;
   };

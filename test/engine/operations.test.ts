@@ -1,13 +1,14 @@
 import { readFileSync } from "node:fs";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { packageRoot } from "../../tools/files/project.ts";
-import { check } from "../../tools/process/run.ts";
+import { check, type RunResult } from "../../tools/process/run.ts";
+import { shownWords } from "../shown-commands.ts";
 import { fixtureAdvisories, fixtureHandler } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
-import type { EngineProject } from "./harness.ts";
+import { type EngineProject, engineProject } from "./harness.ts";
 import { type Configuration, configure, fixture, image, operations, programProject } from "./program.ts";
 
 /*
@@ -138,6 +139,39 @@ test("an interrupt ends a rollout that waits, and leaves neither a process nor a
   await project.remove();
 });
 
+test("cancel removes the lock of an update, and ends neither it nor its commands; an interrupt does", async () => {
+  const small = await engineProject({
+    program: `
+import * as command from "@pulumi/command";
+new command.local.Command("wait", { create: "echo $$ >pid; exec sleep 900" });
+`,
+  });
+  let pid = "";
+  let said: RunResult[] = [];
+  let goesOn: string[] = [];
+  const { code, stderr } = await small.interrupted(
+    async () => {
+      if (pid === "") pid = (await readFile(join(small.directory, "pid"), "utf8").catch(() => "")).trim();
+      if (pid !== "" && said.length === 0) {
+        said = [await small.up(), await small.pulumi("cancel", "--yes")];
+        goesOn = commandLine(pid);
+      }
+      return pid !== "";
+    },
+    "up",
+    "--yes",
+    "--skip-preview",
+  );
+  expect(said.map(({ code }) => code === 0)).toEqual([false, true]);
+  expect(said[0]?.stderr).toContain("the stack is currently locked");
+  expect(goesOn).toContain("sleep");
+  expect(code).not.toBe(0);
+  expect(stderr).toContain("there was a problem deleting the lock");
+  expect(commandLine(pid)).toEqual([]);
+  await small.mustWork(small.destroy());
+  await small.remove();
+});
+
 describe("what exists already", () => {
   const scratch = async (name: string, object: object) => {
     const file = join(project.home, name);
@@ -162,13 +196,23 @@ describe("what exists already", () => {
     expect(failed.stdout + failed.stderr).toContain("already exists");
 
     const provider = await resource("pulumi:providers:kubernetes", "kubernetes");
+    const told = await project.mustWork(
+      project.pulumi(...shownWords("docs/operations.md", "pulumi stack --show-urns")),
+    );
+    expect(told.stdout).toContain(provider.urn);
+    const namespace = "kubernetes:core/v1:Namespace";
     const adopt = async (type: string, id: string, parentType: string, parent: string) => {
       const { urn } = await resource(`contrast-runtime:index:${parentType}`, parent);
-      const words = ["--parent", `parent=${urn}`, "--provider", `kubernetes=${provider.urn}`];
-      const quiet = ["--yes", "--skip-preview", "--protect=false", "--generate-code=false"];
-      await project.mustWork(project.pulumi("import", type, id, id, ...words, ...quiet));
+      expect(told.stdout).toContain(urn);
+      const words = shownWords("docs/operations.md", "pulumi import kubernetes:core/v1:Namespace ", {
+        [namespace]: type,
+        [system]: id,
+        "<URN of the component>": urn,
+        "<URN of the provider>": provider.urn,
+      });
+      await project.mustWork(project.pulumi(...words, "--yes", "--skip-preview", "--protect=false"));
     };
-    await adopt("kubernetes:core/v1:Namespace", system, "ContrastRuntime", "runtime");
+    await adopt(namespace, system, "ContrastRuntime", "runtime");
     await adopt("kubernetes:node.k8s.io/v1:RuntimeClass", old, "RuntimeClasses", "runtime-classes");
 
     const planned = await operations(project);

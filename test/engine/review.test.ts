@@ -12,6 +12,7 @@ import { bundleAudience, bundleTokenHeader, healthPort } from "../../runtime/nam
 import { packageRoot } from "../../tools/files/project.ts";
 import { type RunResult, run } from "../../tools/process/run.ts";
 import { expectGolden } from "../golden-file.ts";
+import { shownWords } from "../shown-commands.ts";
 import { bundleOf, likeness } from "../unit/review/bundles.ts";
 import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import { type ApiServer, startApiServer } from "./api-server.ts";
@@ -95,7 +96,9 @@ describe("a stack's life", () => {
   });
 
   test("nothing changes", async () => {
-    expect(await summary(await preview("same.json", "--refresh"), "same.canonical")).toContain("Nothing changes.");
+    const words = shownWords("docs/review.md", "pulumi preview --refresh");
+    await writeFile(file("same.json"), (await project.mustWork(project.pulumi(...words))).stdout);
+    expect(await summary(file("same.json"), "same.canonical")).toContain("Nothing changes.");
   });
 
   test("a payload edited in place, as a comment; the same from each form of preview", async () => {
@@ -158,7 +161,9 @@ describe("a stack's life", () => {
 
 test("bundles are collected by an identity that can do nothing else", async () => {
   await server.kubectl("create", "namespace", "contrast-runtime-system").catch(() => {});
-  await server.kubectl("apply", "-f", join(packageRoot, "examples/ci/fleet-reader.yaml"));
+  const reader = "examples/ci/fleet-reader.yaml";
+  const given = { [reader]: join(packageRoot, reader) };
+  await server.kubectl(...shownWords("docs/review.md", "kubectl apply -f examples/ci/fleet-reader.yaml", given));
   const { text } = await bundleOf({}, "node-one");
   // The API server's proxy goes to a pod's address; it refuses the loopback.
   const address = Object.values(networkInterfaces())
@@ -332,7 +337,8 @@ new RuntimeClass("open", { handler: "contrast-insecure-local-00000000" }, { prov
     );
     expect(runtime).toBe("nodejs");
     await writeFile(join(pack, "PulumiPolicy.yaml"), stringify({ ...definition, runtime: "stand-in" }));
-    const { code, stdout } = await violating.preview("--policy-pack", pack);
+    const words = shownWords("docs/review.md", "pulumi preview --policy-pack", { "review/policies": pack });
+    const { code, stdout } = await violating.pulumi(...words);
     expect(code).not.toBe(0);
     const found = [...stdout.matchAll(/\[mandatory\] +(\S+) +\((.*?)\)/g)].map(([, rule, where]) => `${rule} ${where}`);
     expect(found.sort()).toEqual([

@@ -1,4 +1,10 @@
-/** Kubernetes objects through the API server; without a server, previews and rendered manifests. */
+/**
+ * Kubernetes objects through the API server; without a server, previews and rendered manifests.
+ *
+ * What the official plugin also says in the preview of a replacement is left out: "Retry #0; creation failed: … already
+ * exists", or where existing objects are upserted, "retrying with name …". Those are pieces of information beside a resource
+ * that is worked on, and nobody reads them: a review takes a preview's errors and warnings, and the plan is the same.
+ */
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Checked, type Log, NotReady, type Provider } from "../plugin.ts";

@@ -32,7 +32,7 @@ interface Job {
   environment?: string;
   permissions?: Record<string, string>;
   env?: Record<string, string>;
-  needs?: string;
+  needs?: string | string[];
   steps: Step[];
 }
 interface Workflow {
@@ -63,6 +63,7 @@ const githubJobs: Record<string, Job> = { ...preview.jobs, ...deploy.jobs };
 const scriptOf = (job: string) => githubJobs[job]?.steps.flatMap(({ run }) => run ?? []) ?? [];
 /** The commands of each job, in order, without what makes the runner ready. */
 const jobs = {
+  "GitHub stacks": scriptOf("stacks"),
   "GitHub preview": scriptOf("preview"),
   "GitHub comment": scriptOf("comment"),
   "GitHub plan": scriptOf("plan"),
@@ -88,6 +89,7 @@ test("each job has the permissions that it needs, and workflows have none", () =
   for (const { permissions } of workflows) expect(permissions).toEqual({});
   const permissions = Object.fromEntries(Object.entries(githubJobs).map(([name, job]) => [name, job.permissions]));
   expect(permissions).toEqual({
+    stacks: { contents: "read" },
     preview: { contents: "read", "id-token": "write" },
     comment: { contents: "read", "pull-requests": "write" },
     plan: { actions: "read", contents: "read", "pull-requests": "read", "id-token": "write" },
@@ -99,6 +101,7 @@ test("each stage has an environment of its own, and only there are secrets", () 
   const environments = Object.fromEntries(Object.entries(githubJobs).map(([name, job]) => [name, job.environment]));
   const stack = "$" + "{{ matrix.stack }}";
   expect(environments).toEqual({
+    stacks: undefined,
     preview: `preview-${stack}`,
     comment: undefined,
     plan: `plan-${stack}`,
@@ -136,7 +139,7 @@ test("no token is where the program of a pull request runs", () => {
 
 test("no checkout leaves its token behind", () => {
   const checkouts = allJobs.flatMap(({ steps }) => steps.filter(({ uses }) => uses?.startsWith("actions/checkout@")));
-  expect(checkouts).toHaveLength(9);
+  expect(checkouts).toHaveLength(11);
   for (const step of checkouts) expect(step.with?.["persist-credentials"]).toBe(false);
 });
 
@@ -202,7 +205,7 @@ test("policies are asked in every preview and update, and every update is by a p
 
 test("an update comes from the protected branch, after its plan, when somebody let it go on", () => {
   expect(deploy.on).toEqual({ push: { branches: ["main"] } });
-  expect(deploy.jobs.apply?.needs).toBe("plan");
+  expect(deploy.jobs.apply?.needs).toContain("plan");
   expect(deploy.concurrency).toEqual({ group: "deploy", "cancel-in-progress": false });
   expect(gitlab.apply).toMatchObject({ needs: ["plan"], rules: [{ when: "manual" }] });
   for (const job of [gitlab.plan, gitlab.apply])
@@ -212,7 +215,7 @@ test("an update comes from the protected branch, after its plan, when somebody l
 
 test("the approved form is looked up under the name it is stored under, whatever the stack is called", () => {
   const names = preview.jobs.preview?.steps.flatMap((step) => (step.with?.name as string | undefined) ?? []);
-  const name = "approved-$" + "{{ strategy.job-index }}";
+  const name = "approved-$" + "{{ matrix.index }}";
   expect(names).toContain(name);
   expect(deploy.jobs.plan?.steps.flatMap(({ env }) => env?.STORED ?? [])).toEqual([name]);
 });
@@ -251,7 +254,7 @@ cat "${file("planned-steps.json")}"`,
     stub(
       "contrast-runtime",
       `case "$2" in
-  comment) exit 0 ;;
+  comment | stacks) echo some ;;
   approval) [ -z "$REFUSED" ] || exit 1; while [ "$1" != --form ]; do shift; done; cp "${file("stored.json")}" "$2" ;;
   release) exit "\${UNRELEASED:-0}" ;;
   *) ${bin} ;;

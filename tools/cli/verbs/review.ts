@@ -16,7 +16,8 @@ export const verb = () =>
     .addCommand(release())
     .addCommand(fleet())
     .addCommand(collect())
-    .addCommand(comment());
+    .addCommand(comment())
+    .addCommand(stacks());
 
 const summary = () =>
   new Verb("summary")
@@ -97,3 +98,13 @@ const comment = () =>
     .description("Writes a file as the one comment of this pull request (GitHub Actions) or merge request (GitLab CI).")
     .requiredOption("--body <file>", "the comment; - reads standard input")
     .action(async ({ body }) => (await import("../../review/comment.ts")).comment(body));
+
+const stacks = () =>
+  new Verb("stacks")
+    .description(
+      `Prints which of a pipeline's stacks a change concerns, as JSON: those whose file, or a file that it names, is another
+than in a commit, and all of them where the program is or no file is. Run it where the change is checked out, at its root.`,
+    )
+    .requiredOption("--stacks <json>", "a JSON array of all stacks")
+    .requiredOption("--base <commit>", "the commit before the change; if git does not know it, all stacks are printed")
+    .action(async ({ stacks, base }) => (await import("../../review/stacks.ts")).stacks(stacks, base));

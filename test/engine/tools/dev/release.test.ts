@@ -16,6 +16,7 @@ import { Repository } from "../../../../tools/oci/registry.ts";
 import { run } from "../../../../tools/process/run.ts";
 import { smallPayload } from "../../../cluster/small-payloads.ts";
 import { type Sigstore, startSigstore } from "../../../fakes/sigstore.ts";
+import { shownWords } from "../../../shown-commands.ts";
 import { type NpmRegistry, startNpmRegistry } from "../../../stand-ins/npm-registry.ts";
 import { startRegistry, type TestRegistry } from "../oci/registry.ts";
 
@@ -80,7 +81,8 @@ test("what is built twice is the same, to the byte", async () => {
 }, 1_800_000);
 
 test("the checksums are those that sha256sum checks", async () => {
-  const { code, stdout } = await run("sha256sum", ["--check", "--strict", "SHA256SUMS"], { cwd: filesOf(release) });
+  const words = shownWords("docs/releases.md", "sha256sum --check");
+  const { code, stdout } = await run("sha256sum", [...words, "--strict"], { cwd: filesOf(release) });
   expect([code, stdout.split("\n").filter(Boolean).length]).toEqual([0, 4]);
 });
 

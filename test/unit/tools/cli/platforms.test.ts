@@ -98,6 +98,10 @@ const rows: Record<string, { words: string[]; works: object; refused?: RegExp }>
     words: ["review", "fleet", "--bundles", "DIRECTORY/bundles", "--spec", "test/golden/specs/metal-snp.json"],
     works: { code: 0, stdout: expect.stringContaining("0 nodes") },
   },
+  "review stacks": {
+    words: ["review", "stacks", "--stacks", '["dev"]', "--base", "HEAD"],
+    works: { code: 0, stdout: '[{"stack":"dev","index":0}]\n' },
+  },
   "measure initdata": {
     words: ["measure", "initdata", "--policy", "DIRECTORY/policy.rego"],
     works: { code: 0, stdout: expect.stringMatching(/[0-9a-f]{64}/) },

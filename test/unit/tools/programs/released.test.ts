@@ -13,6 +13,7 @@ import { engineDigests } from "../../../../tools/engine/engine.ts";
 import { engineVersion } from "../../../../tools/engine/versions.ts";
 import { containerdDigests, containerdRelease, kubernetesRelease } from "../../../../tools/programs/pinned.ts";
 import { mirrored, type Release, releasedOr } from "../../../../tools/programs/released.ts";
+import { shownWords } from "../../../shown-commands.ts";
 
 const clone = join(import.meta.dirname, "..", "..", "..", "..");
 const program = Buffer.from("#!/bin/sh\necho one\n");
@@ -199,6 +200,14 @@ test("with a proxy, the mirror is asked through it", async () => {
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script], { env });
   expect(await readFile(join(stdout.trim(), "one"))).toEqual(program);
   expect(asked.every((path) => path.startsWith("http://mirror.invalid/"))).toBe(true);
+});
+
+test("the mirror that the documents show is asked for the path that they show", async () => {
+  const [variable = "", mirror] =
+    shownWords("docs/platforms.md", "export CONTRAST_RUNTIME_MIRROR")[0]?.split("=") ?? [];
+  const path = "dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet";
+  expect(await readFile(join(clone, "docs/platforms.md"), "utf8")).toContain(`# …/${path}\n`);
+  expect(mirrored(`https://${path}`, { [variable]: mirror })).toBe(`https://mirror.example/releases/${path}`);
 });
 
 test("a mirror that is no address is refused; without one, the projects themselves are asked", () => {
