@@ -58,6 +58,16 @@ export const handlerLabel = (handler: string): string => ownKey(handler);
 export const selectedHandler = (nodeSelector: Record<string, string> = {}): string | undefined =>
   labelledHandlers(nodeSelector)[0];
 
+/**
+ * The handler that a pod runs with: a class's name is its handler's, and of a class with another name the pod's node selector
+ * says which handler it led to. undefined: a pod without a class.
+ */
+export const handlerOfPod = (spec: {
+  runtimeClassName?: string | undefined;
+  nodeSelector?: Record<string, string> | undefined;
+}): string | undefined =>
+  spec.runtimeClassName === undefined ? undefined : (selectedHandler(spec.nodeSelector) ?? spec.runtimeClassName);
+
 /** The handlers that a node serves by its labels, or that a selector wants of one. */
 export const labelledHandlers = (labels: Record<string, string> = {}): string[] =>
   Object.keys(labels)

@@ -1,4 +1,4 @@
-import { selectedHandler } from "../../runtime/names.ts";
+import { handlerOfPod } from "../../runtime/names.ts";
 import type { Api } from "./api.ts";
 
 interface Pod {
@@ -22,10 +22,7 @@ async function podsOn(api: Api, nodeName: string): Promise<Pod[]> {
  */
 export async function podsOfHandler(api: Api, nodeName: string, handler: string): Promise<string[]> {
   return (await podsOn(api, nodeName))
-    .filter(
-      ({ spec: { runtimeClassName, nodeSelector } }) =>
-        runtimeClassName !== undefined && (selectedHandler(nodeSelector) ?? runtimeClassName) === handler,
-    )
+    .filter(({ spec }) => handlerOfPod(spec) === handler)
     .map(({ metadata }) => `${metadata.namespace}/${metadata.name}`)
     .sort();
 }

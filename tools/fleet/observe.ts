@@ -6,6 +6,7 @@ import { type PublishedStatus, parseStatus } from "../../node-installer/kubernet
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import {
+  handlerOfPod,
   installerName,
   labelledHandlers,
   skipNodesAnnotation,
@@ -75,7 +76,10 @@ export interface Fleet {
   /** Nodes that the DaemonSet selects, and nodes with a status of the group; sorted by name. */
   nodes: FleetNode[];
   tickets: Ticket[];
-  /** Of the pods that blocked nodes name as users of a runtime to remove: those that are gone or terminating by now. */
+  /**
+   * Of the pods that blocked nodes name as users of a runtime to remove: those that are gone or terminating by now, or whose
+   * name belongs to a pod with another runtime, as that of a StatefulSet's pod does soon.
+   */
   endedPods: ReadonlySet<string>;
 }
 
@@ -119,6 +123,7 @@ export async function observeFleet(api: FleetApi, namespace: string, group: stri
     if (!ending) podsByNode.set(node, { ...pod, current: revision === newest });
   }
   const text = specText(configMap);
+  const spec = outlineOf(text, configMapName);
   const fleetNodes = nodes
     .map(({ selected, ...node }) => {
       const pod = podsByNode.get(node.name);
@@ -133,14 +138,14 @@ export async function observeFleet(api: FleetApi, namespace: string, group: stri
     group,
     settled: observedGeneration >= (daemonSet.metadata?.generation ?? 0) && covered.size >= desiredNumberScheduled,
     configMap: configMapName,
-    spec: outlineOf(text, configMapName),
+    spec,
     specJson: text,
     specHash: specHash(text),
     emptiedSpec: configMap.data?.[emptiedSpecKey],
     uninstalled: configMap.data?.[uninstalledKey] === specHash(text),
     skipNodes: (daemonSet.metadata?.annotations?.[skipNodesAnnotation] ?? "").split(",").filter((node) => node !== ""),
     nodes: fleetNodes,
-    endedPods: await endedPods(api, fleetNodes),
+    endedPods: await endedPods(api, fleetNodes, new Set(spec.runtimes.map(({ handler }) => handler))),
     tickets,
   };
 }
@@ -225,11 +230,17 @@ function selects(
   return names === undefined || names.has(metadata?.name ?? "");
 }
 
+type NamedPod = Metadata & { spec?: { runtimeClassName?: string; nodeSelector?: Record<string, string> } };
+
 /** So many pods of a namespace are asked for one by one; of more, a list of all costs less. */
 const podsByName = 8;
 
-/** Users that are not pods, such as processes, are not looked up. */
-async function endedPods(api: FleetApi, nodes: FleetNode[]): Promise<Set<string>> {
+/**
+ * Users that are not pods, such as processes, are not looked up.
+ *
+ * @param wanted handlers that stay; a list of many pods does not tell those of each
+ */
+async function endedPods(api: FleetApi, nodes: FleetNode[], wanted: ReadonlySet<string>): Promise<Set<string>> {
   const named = new Map<string, Set<string>>();
   for (const user of nodes.flatMap(({ status }) => (status?.state === "blocked" ? status.pods : []))) {
     const [, namespace, name] = /^([a-z0-9-]+)\/([a-z0-9.-]+)$/.exec(user) ?? [];
@@ -239,10 +250,14 @@ async function endedPods(api: FleetApi, nodes: FleetNode[]): Promise<Set<string>
   const ended = await each(named, async ([namespace, names]) => {
     const path = `/api/v1/namespaces/${namespace}/pods`;
     const living = ({ metadata }: Metadata) => (metadata.deletionTimestamp === undefined ? [metadata.name] : []);
+    const using = (pod: NamedPod) => {
+      const handler = pod.spec === undefined ? undefined : handlerOfPod(pod.spec);
+      return handler !== undefined && wanted.has(handler) ? [] : living(pod);
+    };
     const found =
       names.size > podsByName
         ? await api.listMetadata(path, {}, living)
-        : (await each(names, (name) => api.get<Metadata>(`${path}/${name}`).then(living, absent))).flat();
+        : (await each(names, (name) => api.get<NamedPod>(`${path}/${name}`).then(using, absent))).flat();
     const alive = new Set(found);
     return [...names].filter((name) => !alive.has(name)).map((name) => `${namespace}/${name}`);
   });

@@ -243,6 +243,33 @@ describe("a look at 1,200 nodes", () => {
   });
 });
 
+test("a pod that was made again with a runtime that stays is not the one that keeps another", async () => {
+  const pods = ["shop/cart-0", "shop/cart-1", "shop/cart-2"];
+  const blocked = {
+    metadata: { name: "a", annotations: { [statusAnnotation("metal")]: JSON.stringify(status("blocked", { pods })) } },
+  };
+  const runtimes = [{ handler: "contrast-cc-new" }];
+  const running: Record<string, object> = {
+    "cart-0": { runtimeClassName: "contrast-cc-new" },
+    "cart-1": { runtimeClassName: "contrast-cc-old" },
+    "cart-2": {},
+  };
+  answer = (path) => {
+    if (path.includes("/daemonsets/"))
+      return {
+        metadata: { namespace: "ns", name: "d" },
+        spec: { selector: {}, template: { spec: { volumes: [{ name: "spec", configMap: { name: "map" } }] } } },
+      };
+    if (path.includes("/configmaps/"))
+      return { metadata: { name: "map" }, data: { "spec.json": JSON.stringify({ atOnce: 1, runtimes }) } };
+    if (path.includes("/nodes")) return { items: [blocked] };
+    const [, name = ""] = /\/shop\/pods\/(.+)$/.exec(path) ?? [];
+    return name === "" ? { items: [] } : { ...named(name), spec: running[name] };
+  };
+  const { endedPods } = await observeFleet(api, "ns", "metal");
+  expect([...endedPods]).toEqual(["shop/cart-0"]);
+});
+
 test("of blocked nodes' pods a few are asked for by name, and of many of a namespace the names are listed", async () => {
   const pods = [...Array.from({ length: 30 }, (_, index) => `shop/cart-${index}`), "other/basket"];
   const blocked = {
