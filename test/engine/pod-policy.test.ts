@@ -136,6 +136,17 @@ describe("the policy of a pod", () => {
     expect(answers.map(({ allowed }) => allowed)).toEqual([true, false]);
   });
 
+  test("makes no pod in a sandbox with another pod's host name", async () => {
+    const db = requestsOf(all.db.captured, "kata-go").map((request) =>
+      request.kind === "CreateSandboxRequest" ? { ...request, input: { ...request.input, hostname: "db-1" } } : request,
+    );
+    for (const name of ["sandbox", "db"]) {
+      const { before, create } = upTo(db, name);
+      const answers = await evaluate(engine, policyOf(all.db), [...before, create]);
+      expect(answers.at(-1)).toMatchObject({ allowed: false, broken: expect.arrayContaining(["hostname"]) });
+    }
+  });
+
   test("is not another pod's", async () => {
     const answers = await evaluate(engine, policyOf(batch), requests);
     const created = answers.filter((_, index) => requests[index]?.kind === "CreateContainerRequest");

@@ -145,6 +145,20 @@ describe("the policy of a pod", () => {
     expect(data.containers.web.process.user).toEqual({ uid: 10, gid: 20, groups: [20, 30] });
   });
 
+  test("is refused for a volume that an image declares, unless the pod mounts something there", () => {
+    const config = { Entrypoint: ["/app"], Volumes: { "/var/lib/data/": {} } };
+    const given = (volumeMounts: object[]) =>
+      input(
+        { volumeMounts },
+        { volumes: [{ name: "v", emptyDir: {} }] },
+        { images: { [reference]: { digest, config } } },
+      );
+    const expected = "spec.containers[0].volumeMounts has nothing at /var/lib/data/, where the image declares a volume";
+    expect(refusal(given([]))).toContain(expected);
+    expect(refusal(given([{ name: "v", mountPath: "/var/lib" }]))).toContain(expected);
+    expect(refusal(given([{ name: "v", mountPath: "/var/lib/data" }]))).toBe("none");
+  });
+
   test("knows which names an object's pods have", () => {
     const names = (kind: PolicyInput["owner"]["kind"], name = "web") =>
       new RegExp(dataOf(input({}, {}, { owner: { kind, name } })).name);
