@@ -129,6 +129,20 @@ describe("the policy of a pod", () => {
     expect(answers.at(-1)).toMatchObject({ allowed: false, broken: ["disks"] });
   });
 
+  test("lets no mount hide an earlier one, also if the template writes it with a slash at its end", async () => {
+    const moved = (text: string): typeof web => JSON.parse(text.replaceAll('"/logs"', '"/etc/"'));
+    const elsewhere = moved(JSON.stringify(web));
+    const { before, create } = upTo(requestsOf(elsewhere.captured, "kata-go"), "log");
+    const place = (at: "first" | "last") =>
+      changed(create, ({ OCI }) => {
+        const others = OCI.Mounts.filter(({ destination }) => destination !== "/etc/");
+        const own = OCI.Mounts.filter(({ destination }) => destination === "/etc/");
+        OCI.Mounts = at === "first" ? [...own, ...others] : [...others, ...own];
+      });
+    const answers = await evaluate(engine, policyOf(elsewhere), before, [place("first"), place("last")]);
+    expect(answers.slice(-2)).toMatchObject([{ allowed: true }, { allowed: false, broken: ["mounts"] }]);
+  });
+
   test("allows a second sandbox to no one", async () => {
     const create = requests.find(({ kind }) => kind === "CreateSandboxRequest");
     if (create === undefined) throw new Error("no sandbox");

@@ -279,7 +279,7 @@ known := pod.containers[known_key]
 
 ExecProcessRequest_broken contains "container" if not known_key
 ExecProcessRequest_broken contains "command" if not command_allowed
-ExecProcessRequest_broken contains "env" if not env_fits(known.process.env, input.process.Env)
+ExecProcessRequest_broken contains "env" if not env_fits(exec_env, input.process.Env)
 ExecProcessRequest_broken contains "cwd" if not input.process.Cwd == known.process.cwd
 ExecProcessRequest_broken contains "user" if not user_fits(known.process.user, input.process.User)
 ExecProcessRequest_broken contains "capabilities" if not exec_capabilities_fit
@@ -289,6 +289,11 @@ ExecProcessRequest_broken contains "request" if {
 		{"stderr_port": 0, "stdin_port": 0, "stdout_port": 0, "string_user": null}
 }
 ExecProcessRequest_broken contains "exec_id" if not regex.match(`^[a-zA-Z0-9._-]{1,128}$`, input.exec_id)
+
+exec_env := known.process.env if input.process.Terminal == false
+
+# containerd sets it for every command with a terminal (container_execsync.go).
+exec_env := object.union(known.process.env, {"TERM": "xterm"}) if input.process.Terminal == true
 
 command_allowed if {
 	some command in known.commands

@@ -189,8 +189,14 @@ export function podPolicy(input: PolicyInput): PodPolicy {
           field: `${path}.volumeMounts`,
           message: `has nothing at ${volume}, where the image declares a volume: its files would be a copy of the node's. Mount an emptyDir there`,
         });
-    const stop = stopSignal(fields.lifecycle?.stopSignal ?? image.config.StopSignal ?? undefined);
-    if (stop !== undefined) signals.add(stop);
+    const stop = fields.lifecycle?.stopSignal || image.config.StopSignal || "SIGTERM";
+    const signal = stopSignal(stop);
+    if (signal !== undefined) signals.add(signal);
+    else
+      problems.push({
+        field: `${path}.lifecycle.stopSignal`,
+        message: `is ${JSON.stringify(stop)}, or the image's is: expected a signal's name such as SIGQUIT or SIGRTMIN+3`,
+      });
     const references = referencesOf(container.image ?? "", image.digest);
     if (references.length === 0)
       problems.push({

@@ -159,6 +159,22 @@ describe("the policy of a pod", () => {
     expect(refusal(given([{ name: "v", mountPath: "/var/lib/data" }]))).toBe("none");
   });
 
+  test.each([
+    ["SIGQUIT", 3],
+    ["usr1", 10],
+    ["SIGRTMIN+3", 37],
+    ["RTMAX-1", 63],
+    ["28", 28],
+  ])("lets an image be stopped by its own signal %s, which is %i", (StopSignal, expected) => {
+    const images = { [reference]: { digest, config: { Entrypoint: ["/app"], StopSignal } } };
+    expect(dataOf(input({}, {}, { images })).signals).toContain(expected);
+  });
+
+  test("is refused for a signal that is none", () => {
+    const images = { [reference]: { digest, config: { Entrypoint: ["/app"], StopSignal: "SIGSTOPPED" } } };
+    expect(refusal(input({}, {}, { images }))).toContain('spec.containers[0].lifecycle.stopSignal is "SIGSTOPPED"');
+  });
+
   test("knows which names an object's pods have", () => {
     const names = (kind: PolicyInput["owner"]["kind"], name = "web") =>
       new RegExp(dataOf(input({}, {}, { owner: { kind, name } })).name);
