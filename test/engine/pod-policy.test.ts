@@ -129,11 +129,36 @@ describe("the policy of a pod", () => {
     expect(answers.at(-1)).toMatchObject({ allowed: false, broken: ["disks"] });
   });
 
+  test("lets no mount hide an earlier one, also if the template writes it with a slash at its end", async () => {
+    const moved = (text: string): typeof web => JSON.parse(text.replaceAll('"/logs"', '"/etc/"'));
+    const elsewhere = moved(JSON.stringify(web));
+    const { before, create } = upTo(requestsOf(elsewhere.captured, "kata-go"), "log");
+    const place = (at: "first" | "last") =>
+      changed(create, ({ OCI }) => {
+        const others = OCI.Mounts.filter(({ destination }) => destination !== "/etc/");
+        const own = OCI.Mounts.filter(({ destination }) => destination === "/etc/");
+        OCI.Mounts = at === "first" ? [...own, ...others] : [...others, ...own];
+      });
+    const answers = await evaluate(engine, policyOf(elsewhere), before, [place("first"), place("last")]);
+    expect(answers.slice(-2)).toMatchObject([{ allowed: true }, { allowed: false, broken: ["mounts"] }]);
+  });
+
   test("allows a second sandbox to no one", async () => {
     const create = requests.find(({ kind }) => kind === "CreateSandboxRequest");
     if (create === undefined) throw new Error("no sandbox");
     const answers = await evaluate(engine, policyOf(web), [create, create]);
     expect(answers.map(({ allowed }) => allowed)).toEqual([true, false]);
+  });
+
+  test("makes no pod in a sandbox with another pod's host name", async () => {
+    const db = requestsOf(all.db.captured, "kata-go").map((request) =>
+      request.kind === "CreateSandboxRequest" ? { ...request, input: { ...request.input, hostname: "db-1" } } : request,
+    );
+    for (const name of ["sandbox", "db"]) {
+      const { before, create } = upTo(db, name);
+      const answers = await evaluate(engine, policyOf(all.db), [...before, create]);
+      expect(answers.at(-1)).toMatchObject({ allowed: false, broken: expect.arrayContaining(["hostname"]) });
+    }
   });
 
   test("is not another pod's", async () => {

@@ -100,7 +100,10 @@ annotations_fit if {
 
 annotation_fits(key, value) if fits(container.annotations[key], value)
 
-annotation_fits(key, _) if gpus[trim_prefix(key, gpu_annotation)]
+annotation_fits(key, _) if {
+	startswith(key, gpu_annotation)
+	gpus[trim_prefix(key, gpu_annotation)]
+}
 
 # The sandbox's process is none of these: the agent starts the one of its own pause image, whatever is asked for.
 pauses if container.process == null
@@ -151,14 +154,17 @@ process_fits if {
 	}
 }
 
+# All containers have the host name with which the sandbox was made, before its pod's name was known.
 hostname_fits if {
 	container_key == "sandbox"
 	fits(pod.hostname, input.OCI.Hostname)
+	fits(pod.hostname, data.pstate.hostname)
 }
 
 hostname_fits if {
 	container_key != "sandbox"
 	input.OCI.Hostname == ""
+	fits(pod.hostname, data.pstate.hostname)
 }
 
 sysctls_fit if {
@@ -194,13 +200,24 @@ paths_fit if {
 	every path in container.readonly_paths {
 		path in array.concat(input.OCI.Linux.ReadonlyPaths, input.OCI.Linux.MaskedPaths)
 	}
-	every_matches(input.OCI.Linux.MaskedPaths, `^/(proc|sys)/`)
-	every_matches(input.OCI.Linux.ReadonlyPaths, `^/(proc|sys)/`)
+	every path in array.concat(input.OCI.Linux.ReadonlyPaths, input.OCI.Linux.MaskedPaths) {
+		is_of_kernel(path)
+	}
 }
 
+# A process' directory leads to the files of its container (/proc/self/root).
+is_of_kernel(path) if {
+	regex.match(`^/(proc|sys)(/[a-zA-Z0-9_-][a-zA-Z0-9_.:-]*)+$`, path)
+	not regex.match(`^/proc/(self|thread-self|[0-9]+)(/|$)`, path)
+}
+
+# One of its own: another one's, or one of the guest's, would bring their processes into its reach, and their devices.
 cgroup_fits if {
-	regex.match(`^[a-zA-Z0-9/:._-]{0,512}$`, input.OCI.Linux.CgroupsPath)
-	not contains(input.OCI.Linux.CgroupsPath, "..")
+	path := input.OCI.Linux.CgroupsPath
+	regex.match(`^[a-zA-Z0-9/:._-]{1,512}$`, path)
+	not contains(path, "..")
+	some before in ["/", ":"]
+	endswith(path, concat("", [before, input.container_id]))
 }
 
 # Amounts of CPU and memory are the host's to give anyway.
@@ -262,7 +279,7 @@ known := pod.containers[known_key]
 
 ExecProcessRequest_broken contains "container" if not known_key
 ExecProcessRequest_broken contains "command" if not command_allowed
-ExecProcessRequest_broken contains "env" if not env_fits(known.process.env, input.process.Env)
+ExecProcessRequest_broken contains "env" if not env_fits(exec_env, input.process.Env)
 ExecProcessRequest_broken contains "cwd" if not input.process.Cwd == known.process.cwd
 ExecProcessRequest_broken contains "user" if not user_fits(known.process.user, input.process.User)
 ExecProcessRequest_broken contains "capabilities" if not exec_capabilities_fit
@@ -272,6 +289,11 @@ ExecProcessRequest_broken contains "request" if {
 		{"stderr_port": 0, "stdin_port": 0, "stdout_port": 0, "string_user": null}
 }
 ExecProcessRequest_broken contains "exec_id" if not regex.match(`^[a-zA-Z0-9._-]{1,128}$`, input.exec_id)
+
+exec_env := known.process.env if input.process.Terminal == false
+
+# containerd sets it for every command with a terminal (container_execsync.go).
+exec_env := object.union(known.process.env, {"TERM": "xterm"}) if input.process.Terminal == true
 
 command_allowed if {
 	some command in known.commands

@@ -71,29 +71,26 @@ export function hostnameOf({ kind, name }: PolicyInput["owner"], given: string |
 export const jobVariables = ({ kind }: PolicyInput["owner"]): string[] =>
   kind === "Job" || kind === "CronJob" ? ["JOB_COMPLETION_INDEX=[0-9]{1,6}"] : [];
 
-/** Numbers on x86-64 of the signals that an image or a container may ask to be stopped with. */
-const signalNumbers: Record<string, number> = {
-  HUP: 1,
-  INT: 2,
-  QUIT: 3,
-  ABRT: 6,
-  KILL: 9,
-  USR1: 10,
-  USR2: 12,
-  TERM: 15,
-  WINCH: 28,
-};
+/** Names of x86-64's signals from 1 on, as containerd knows them (github.com/moby/sys/signal). */
+const signalNames =
+  "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split(
+    " ",
+  );
 
-export function stopSignal(name: string | undefined): number | undefined {
-  if (name === undefined) return undefined;
-  return /^\d+$/.test(name)
+const secondNames: Record<string, string> = { IOT: "ABRT", CLD: "CHLD", POLL: "IO" };
+
+/** The number of the signal that an image or a container asks to be stopped with: "SIGQUIT", "RTMIN+3" or "3". */
+export function stopSignal(given: string): number | undefined {
+  const name = given.toUpperCase().replace(/^SIG/, "");
+  const [, end, distance = "0"] = /^(RTMIN(?=$|\+)|RTMAX(?=$|-))(?:[+-](\d+))?$/.exec(name) ?? [];
+  const number = /^\d+$/.test(name)
     ? Number(name)
-    : signalNumbers[
-        name
-          .toUpperCase()
-          .replace(/^SIG/, "")
-          .replace(/^RTMIN\+3$/, "")
-      ];
+    : end === undefined
+      ? signalNames.indexOf(secondNames[name] ?? name) + 1
+      : end === "RTMIN"
+        ? 34 + Number(distance)
+        : 64 - Number(distance);
+  return number >= 1 && number <= 64 ? number : undefined;
 }
 
 /** The reference as the template has it and as containerd writes it in full; none if it is not of this digest. */

@@ -17,7 +17,7 @@ mounts_fit if {
 
 hides(later, mount, earlier, other) if {
 	earlier < later
-	startswith(other.destination, concat("", [mount.destination, "/"]))
+	startswith(other.destination, concat("", [trim_suffix(mount.destination, "/"), "/"]))
 }
 
 mount_fits(mount) if {

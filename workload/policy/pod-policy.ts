@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import * as z from "zod";
 import { canonicalJson } from "../../runtime/canonical.ts";
 import type { FlavourName } from "../../runtime/flavours.ts";
@@ -180,8 +181,22 @@ export function podPolicy(input: PolicyInput): PodPolicy {
     for (const one of volumes.copiedFiles) files.add(one);
     for (const one of volumes.copiedDirectories) directories.add(one);
     for (const one of volumes.emptyDirectories) emptyDirectories.add(one);
-    const stop = stopSignal(fields.lifecycle?.stopSignal ?? image.config.StopSignal ?? undefined);
-    if (stop !== undefined) signals.add(stop);
+    const mounted = new Set((fields.volumeMounts ?? []).map(({ mountPath }) => posix.resolve("/", mountPath)));
+    // containerd (container_create.go, volumeMounts) mounts a directory of the node's at each that the pod does not.
+    for (const volume of Object.keys(image.config.Volumes ?? {}))
+      if (!mounted.has(posix.resolve("/", volume)))
+        problems.push({
+          field: `${path}.volumeMounts`,
+          message: `has nothing at ${volume}, where the image declares a volume: its files would be a copy of the node's. Mount an emptyDir there`,
+        });
+    const stop = fields.lifecycle?.stopSignal || image.config.StopSignal || "SIGTERM";
+    const signal = stopSignal(stop);
+    if (signal !== undefined) signals.add(signal);
+    else
+      problems.push({
+        field: `${path}.lifecycle.stopSignal`,
+        message: `is ${JSON.stringify(stop)}, or the image's is: expected a signal's name such as SIGQUIT or SIGRTMIN+3`,
+      });
     const references = referencesOf(container.image ?? "", image.digest);
     if (references.length === 0)
       problems.push({

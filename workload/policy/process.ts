@@ -128,7 +128,10 @@ export function processOf(
 
   const security = fields.securityContext;
   if (security?.privileged === true)
-    report("securityContext.privileged", "is true: a privileged container has the devices of the node that it runs on");
+    report(
+      "securityContext.privileged",
+      "is true: a privileged container has the devices of the node that it runs on, for which no policy is made. Remove it, or give a policy.rego of your own in initdata",
+    );
   if ((security?.procMount ?? "Default") !== "Default")
     report("securityContext.procMount", `is "${security?.procMount}", which the policy does not know`);
   // kubelet expands variables in the commands of probes, but only those that the template itself gives, as they stand.

@@ -59,8 +59,9 @@ default WaitProcessRequest := false
 
 # --- The sandbox
 
-CreateSandboxRequest := {"allowed": true, "ops": [remember("sandbox", input.sandbox_id)]} if {
+CreateSandboxRequest := {"allowed": true, "ops": ops} if {
 	count(CreateSandboxRequest_broken) == 0
+	ops := [remember("sandbox", input.sandbox_id), remember("hostname", input.hostname)]
 }
 
 CreateSandboxRequest_broken contains "once" if data.pstate.sandbox
@@ -208,6 +209,8 @@ is_interface(name) if {
 is_loopback(address) if startswith(address, "127.")
 
 is_loopback(address) if regex.match(`^(0{0,4}:){0,7}0{0,3}1(/|$)`, address)
+
+is_loopback(address) if regex.match(`^[0:]+:0\.0\.0\.1(/|$)`, address)
 
 is_loopback(address) if regex.match(`^[0:]*:[fF]{4}:(127\.|7[fF])`, address)
 

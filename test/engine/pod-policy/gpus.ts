@@ -61,6 +61,7 @@ export const gpuMutations: Mutation[] = [
   ["another kind of device", "annotations", annotation("cdi.k8s.io/vfio3", "nvidia.com/pgpu=1")],
   ["another vendor's device", "annotations", annotation("cdi.k8s.io/vfio3", "example.com/gpu=1")],
   ["an annotation of CDI without a number", "annotations", annotation("cdi.k8s.io/vfio", "nvidia.com/gpu=2")],
+  ["an annotation that is a GPU's number", "annotations", annotation("1", "nvidia.com/gpu=0")],
   ["a GPU as a device of the VM's vfio", "devices", device({ type_: "vfio-pci" })],
   ["a GPU with a file of the guest's", "gpus", device({ vm_path: "/dev/vda" })],
   ["a GPU's device at another file", "gpus", device({ container_path: "/dev/mem" })],

@@ -366,7 +366,7 @@ function copyFile(at: string, { kind, path, mode, uid, gid, target }: Source["fi
   };
 }
 
-/** kata_agent.go, exec and cmdToKataProcess; runtime-rs hands on the whole process. */
+/** kata_agent.go, exec and cmdToKataProcess; runtime-rs hands on the whole process. containerd sets TERM beside a terminal. */
 export function execRequest(id: string, spec: OciSpec, args: string[], terminal = false): KataRequest {
   return {
     kind: "ExecProcessRequest",
@@ -379,7 +379,9 @@ export function execRequest(id: string, spec: OciSpec, args: string[], terminal 
         ConsoleSize: null,
         User: userOf(spec.process),
         Args: args,
-        Env: spec.process.env,
+        Env: terminal
+          ? [...spec.process.env.filter((variable) => !variable.startsWith("TERM=")), "TERM=xterm"]
+          : spec.process.env,
         Cwd: spec.process.cwd,
         Capabilities: null,
         Rlimits: [],

@@ -59,7 +59,7 @@ export const freeLeaves = (
     leaf: /^OCI\.Linux\.Resources\.(CPU|Memory)\./,
     reason: "how much of the guest's CPU and memory is the host's to give",
   },
-  { leaf: /^OCI\.Linux\.CgroupsPath$/, reason: "a name below the guest's cgroups, without .." },
+  { leaf: /^OCI\.Linux\.CgroupsPath$/, reason: "what is above its own cgroup, which has its id for a name" },
   { leaf: /^OCI\.Process\.OOMScoreAdj$/, reason: "kubelet computes it from the node's memory" },
   {
     leaf: /^OCI\.Linux\.(MaskedPaths|ReadonlyPaths)\.\d+$/,

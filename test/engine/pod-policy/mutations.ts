@@ -262,9 +262,28 @@ export const containerMutations: Mutation[] = [
   ],
   ["a hidden file of the container", "paths", ({ OCI }) => OCI.Linux.MaskedPaths.push("/etc/app.conf")],
   [
+    "a hidden file of the container, behind its process",
+    "paths",
+    ({ OCI }) => OCI.Linux.MaskedPaths.push("/proc/self/root/etc/app.conf"),
+  ],
+  [
+    "a read-only directory of the container, behind its process",
+    "paths",
+    ({ OCI }) => OCI.Linux.ReadonlyPaths.push("/proc/./1/cwd"),
+  ],
+  [
     "a cgroup outside of the container's",
     "cgroup",
     ({ OCI }) => Object.assign(OCI.Linux, { CgroupsPath: "/../../system.slice" }),
+  ],
+  ["the guest's own cgroup", "cgroup", ({ OCI }) => Object.assign(OCI.Linux, { CgroupsPath: "/" })],
+  [
+    "another container's cgroup",
+    "cgroup",
+    (create) =>
+      Object.assign(create.OCI.Linux, {
+        CgroupsPath: String(create.OCI.Linux.CgroupsPath).replace(create.container_id, other),
+      }),
   ],
   [
     "access to devices",

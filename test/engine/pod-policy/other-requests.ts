@@ -120,6 +120,9 @@ export function otherRequests(
     copy("a link upwards behind kubelet's name", { symlink_target: "..data/../../x" }, link),
     face("the loopback device", { name: "lo", device: "lo" }),
     face("a loopback address", { IPAddresses: [{ family: 0, address: "127.0.0.1", mask: "8" }] }),
+    face("a loopback address of IPv6 that ends as one of IPv4", {
+      IPAddresses: [{ family: 1, address: "::0.0.0.1", mask: "128" }],
+    }),
     face("a hardware address of zeros", { hwAddr: "00:00:00:00:00:00" }),
     face("a promiscuous device", { raw_flags: 0x100 }),
     route("a route over the loopback device", { device: "lo" }),

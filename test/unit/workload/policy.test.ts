@@ -145,6 +145,36 @@ describe("the policy of a pod", () => {
     expect(data.containers.web.process.user).toEqual({ uid: 10, gid: 20, groups: [20, 30] });
   });
 
+  test("is refused for a volume that an image declares, unless the pod mounts something there", () => {
+    const config = { Entrypoint: ["/app"], Volumes: { "/var/lib/data/": {} } };
+    const given = (volumeMounts: object[]) =>
+      input(
+        { volumeMounts },
+        { volumes: [{ name: "v", emptyDir: {} }] },
+        { images: { [reference]: { digest, config } } },
+      );
+    const expected = "spec.containers[0].volumeMounts has nothing at /var/lib/data/, where the image declares a volume";
+    expect(refusal(given([]))).toContain(expected);
+    expect(refusal(given([{ name: "v", mountPath: "/var/lib" }]))).toContain(expected);
+    expect(refusal(given([{ name: "v", mountPath: "/var/lib/data" }]))).toBe("none");
+  });
+
+  test.each([
+    ["SIGQUIT", 3],
+    ["usr1", 10],
+    ["SIGRTMIN+3", 37],
+    ["RTMAX-1", 63],
+    ["28", 28],
+  ])("lets an image be stopped by its own signal %s, which is %i", (StopSignal, expected) => {
+    const images = { [reference]: { digest, config: { Entrypoint: ["/app"], StopSignal } } };
+    expect(dataOf(input({}, {}, { images })).signals).toContain(expected);
+  });
+
+  test("is refused for a signal that is none", () => {
+    const images = { [reference]: { digest, config: { Entrypoint: ["/app"], StopSignal: "SIGSTOPPED" } } };
+    expect(refusal(input({}, {}, { images }))).toContain('spec.containers[0].lifecycle.stopSignal is "SIGSTOPPED"');
+  });
+
   test("knows which names an object's pods have", () => {
     const names = (kind: PolicyInput["owner"]["kind"], name = "web") =>
       new RegExp(dataOf(input({}, {}, { owner: { kind, name } })).name);
