@@ -53,12 +53,12 @@ export async function writeFileAtomically(
   await host.syncDirectory(posix.dirname(path));
 }
 
-/** A file that cannot be replaced (a mount, an immutable file) is no reason to leave its staged form behind. */
-async function leavingNothing<T>(host: Host, staged: string, replace: () => Promise<T>): Promise<T> {
+/** What cannot be finished (a mount, an immutable file, a sick disk) is no reason to leave the file behind that it begins with. */
+export async function leavingNothing<T>(host: Host, begun: string, finish: () => Promise<T>): Promise<T> {
   try {
-    return await replace();
+    return await finish();
   } catch (error) {
-    await host.remove(staged).catch(() => undefined);
+    await host.remove(begun).catch(() => undefined);
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 import { posix } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
-import { readIfThere } from "../host/files.ts";
+import { leavingNothing, readIfThere } from "../host/files.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
 import { createLike } from "../requirements/access.ts";
 
@@ -18,15 +18,19 @@ export async function backUp(host: Host, file: string, bytes: Buffer, attributes
       await createLike(host, file, backup, bytes, attributes);
     } catch (error) {
       // There is another backup of this very millisecond.
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-      await host.delay(1);
-      continue;
+      if ((error as NodeJS.ErrnoException).code === "EEXIST") {
+        await host.delay(1);
+        continue;
+      }
+      // Of a file that others change meanwhile, nobody could say later that it holds nothing new.
+      await host.remove(backup).catch(() => undefined);
+      throw error;
     }
-    await host.syncDirectory(posix.dirname(backup));
-    if (sha256(await host.readFile(backup)) !== sha256(bytes)) {
-      await host.remove(backup);
-      throw new Error(`the backup ${backup} does not hold what was written to it`);
-    }
+    await leavingNothing(host, backup, async () => {
+      await host.syncDirectory(posix.dirname(backup));
+      if (sha256(await host.readFile(backup)) !== sha256(bytes))
+        throw new Error(`the backup ${backup} does not hold what was written to it`);
+    });
     return backup;
   }
 }

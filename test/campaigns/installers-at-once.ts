@@ -6,10 +6,10 @@
  *
  *   node test/campaigns/installers-at-once.ts [PROCESSES, default 100] [AT_ONCE, default 10]
  *
- * What happens on a node is a pause of 3 s. It needs a machine that is otherwise idle: with others' programs on the API
- * server's cores, requests time out and its figures say nothing. It has been run on such a busy machine alone. The processes have started and wait before anything is measured: what they cost
- * this machine, they would cost their own nodes. Fails if a request of theirs times out, if a node is not done, or if the
- * others' 95th percentile is above 1.2 times that of the time before and after.
+ * What happens on a node is a pause of 3 s. The processes have started and wait before anything is measured, and they get
+ * only the time that nobody else wants: what they cost this machine, they would cost their own nodes. The machine must be
+ * otherwise idle. Fails if a request of theirs times out, if a node is not done, or if the others' 95th percentile is above
+ * 1.2 times that of the time before and after.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -108,7 +108,7 @@ async function campaign(processes: number, atOnce: number): Promise<void> {
     console.error(`Starting ${processes} processes …`);
     const results: Promise<Result>[] = [];
     for (const one of told) {
-      const child = spawn("nice", [process.execPath, fileURLToPath(import.meta.url), "as", JSON.stringify(one)], {
+      const child = spawn("chrt", ["--idle", "0", process.execPath, fileURLToPath(import.meta.url), "as", JSON.stringify(one)], {
         stdio: ["ignore", "inherit", "inherit", "ipc"],
       });
       children.push(child);

@@ -55,6 +55,17 @@ test("neither a kill right after a backup nor a disk that cannot be written leav
   expect(node.host.text(configPath)).toBe(adminsFile);
 });
 
+test.each([
+  ["it is", /^fsync .*\.bak$/],
+  ["its name is", /^fsync \/etc\/containerd\/$/],
+])("a backup that is not on the disk, because %s not, is not left", async (_, sick) => {
+  node.host.onPoint = (point, when) => {
+    if (when === "before" && sick.test(point)) throw Object.assign(new Error("EIO: injected"), { code: "EIO" });
+  };
+  await expect(backUp(node.host, configPath, Buffer.from("# of before\n"), own)).rejects.toThrow("EIO");
+  expect(backups()).toEqual([]);
+});
+
 test("a half-written backup is no copy of the file as the administrator left it", async () => {
   await converge(node.environment(spec));
   const [first = ""] = backups();
