@@ -108,9 +108,13 @@ async function campaign(processes: number, atOnce: number): Promise<void> {
     console.error(`Starting ${processes} processes …`);
     const results: Promise<Result>[] = [];
     for (const one of told) {
-      const child = spawn("chrt", ["--idle", "0", process.execPath, fileURLToPath(import.meta.url), "as", JSON.stringify(one)], {
-        stdio: ["ignore", "inherit", "inherit", "ipc"],
-      });
+      const child = spawn(
+        "chrt",
+        ["--idle", "0", process.execPath, fileURLToPath(import.meta.url), "as", JSON.stringify(one)],
+        {
+          stdio: ["ignore", "inherit", "inherit", "ipc"],
+        },
+      );
       children.push(child);
       await once(child, "message");
       results.push(once(child, "message").then(([result]) => result as Result));
