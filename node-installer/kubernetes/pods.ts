@@ -16,10 +16,7 @@ async function podsOn(api: Api, nodeName: string): Promise<Pod[]> {
   return (await api.get<{ items: Pod[] }>(`/api/v1/pods?fieldSelector=${encodeURIComponent(selector)}`)).items;
 }
 
-/**
- * `namespace/name` of the pods on the node that run, or will run, with the handler and have not ended, sorted. The handler's
- * class has its name; of a class with another name, the pod's node selector says which handler it led to.
- */
+/** `namespace/name` of the pods on the node that run, or will run, with the handler and have not ended, sorted. */
 export async function podsOfHandler(api: Api, nodeName: string, handler: string): Promise<string[]> {
   return (await podsOn(api, nodeName))
     .filter(({ spec }) => handlerOfPod(spec) === handler)

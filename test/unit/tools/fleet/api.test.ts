@@ -243,17 +243,10 @@ describe("a look at 1,200 nodes", () => {
   });
 });
 
-test("a pod that was made again with a runtime that stays is not the one that keeps another", async () => {
-  const pods = ["shop/cart-0", "shop/cart-1", "shop/cart-2"];
-  const blocked = {
-    metadata: { name: "a", annotations: { [statusAnnotation("metal")]: JSON.stringify(status("blocked", { pods })) } },
-  };
-  const runtimes = [{ handler: "contrast-cc-new" }];
-  const running: Record<string, object> = {
-    "cart-0": { runtimeClassName: "contrast-cc-new" },
-    "cart-1": { runtimeClassName: "contrast-cc-old" },
-    "cart-2": {},
-  };
+/** A group with one node, which these pods keep from removing a runtime. */
+function serveBlocked(pods: string[], handlers: string[], podAt: (path: string) => object | undefined): void {
+  const annotations = { [statusAnnotation("metal")]: JSON.stringify(status("blocked", { pods })) };
+  const spec = { atOnce: 1, runtimes: handlers.map((handler) => ({ handler })) };
   answer = (path) => {
     if (path.includes("/daemonsets/"))
       return {
@@ -261,33 +254,32 @@ test("a pod that was made again with a runtime that stays is not the one that ke
         spec: { selector: {}, template: { spec: { volumes: [{ name: "spec", configMap: { name: "map" } }] } } },
       };
     if (path.includes("/configmaps/"))
-      return { metadata: { name: "map" }, data: { "spec.json": JSON.stringify({ atOnce: 1, runtimes }) } };
-    if (path.includes("/nodes")) return { items: [blocked] };
-    const [, name = ""] = /\/shop\/pods\/(.+)$/.exec(path) ?? [];
-    return name === "" ? { items: [] } : { ...named(name), spec: running[name] };
+      return { metadata: { name: "map" }, data: { "spec.json": JSON.stringify(spec) } };
+    if (path.includes("/nodes")) return { items: [{ metadata: { name: "a", annotations } }] };
+    return podAt(path) ?? { items: [] };
   };
+}
+
+test("a pod that was made again with a runtime that stays is not the one that keeps another", async () => {
+  const running: Record<string, object> = {
+    "cart-0": { runtimeClassName: "contrast-cc-new" },
+    "cart-1": { runtimeClassName: "contrast-cc-old" },
+    "cart-2": {},
+  };
+  serveBlocked(["shop/cart-0", "shop/cart-1", "shop/cart-2"], ["contrast-cc-new"], (path) => {
+    const [, name] = /\/shop\/pods\/(.+)$/.exec(path) ?? [];
+    return name === undefined ? undefined : { ...named(name), spec: running[name] };
+  });
   const { endedPods } = await observeFleet(api, "ns", "metal");
   expect([...endedPods]).toEqual(["shop/cart-0"]);
 });
 
 test("of blocked nodes' pods a few are asked for by name, and of many of a namespace the names are listed", async () => {
   const pods = [...Array.from({ length: 30 }, (_, index) => `shop/cart-${index}`), "other/basket"];
-  const blocked = {
-    metadata: { name: "a", annotations: { [statusAnnotation("metal")]: JSON.stringify(status("blocked", { pods })) } },
-  };
-  answer = (path) => {
-    if (path.includes("/daemonsets/"))
-      return {
-        metadata: { namespace: "ns", name: "d" },
-        spec: { selector: {}, template: { spec: { volumes: [{ name: "spec", configMap: { name: "map" } }] } } },
-      };
-    if (path.includes("/configmaps/"))
-      return { metadata: { name: "map" }, data: { "spec.json": JSON.stringify({ atOnce: 1, runtimes: [] }) } };
-    if (path.includes("/nodes")) return { items: [blocked] };
+  serveBlocked(pods, [], (path) => {
     if (path.includes("/namespaces/shop/pods?")) return { items: [named("cart-7")] };
-    if (path.includes("/other/pods/basket")) return named("basket");
-    return { items: [] };
-  };
+    return path.includes("/other/pods/basket") ? named("basket") : undefined;
+  });
   const { endedPods } = await observeFleet(api, "ns", "metal");
   expect(endedPods.size).toBe(29);
   expect(endedPods.has("shop/cart-7") || endedPods.has("other/basket")).toBe(false);
