@@ -24,7 +24,7 @@ export interface Host {
   localPath(path: string): Promise<string>;
   /** Also creates its parents; an existing directory stays as it is. */
   makeDirectory(path: string, mode: number): Promise<void>;
-  /** Creates the file and fsyncs it; fails if it exists. */
+  /** Creates the file and fsyncs it; fails if it exists. What cannot be written or fsynced is not left. */
   createFile(path: string, content: Buffer | string, attributes: FileAttributes): Promise<void>;
   /** For logs: no fsync. Creates the file with mode 0640. */
   appendFile(path: string, content: string): Promise<void>;

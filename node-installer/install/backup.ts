@@ -18,14 +18,11 @@ export async function backUp(host: Host, file: string, bytes: Buffer, attributes
       await createLike(host, file, backup, bytes, attributes);
     } catch (error) {
       // There is another backup of this very millisecond.
-      if ((error as NodeJS.ErrnoException).code === "EEXIST") {
-        await host.delay(1);
-        continue;
-      }
-      // Of a file that others change meanwhile, nobody could say later that it holds nothing new.
-      await host.remove(backup).catch(() => undefined);
-      throw error;
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      await host.delay(1);
+      continue;
     }
+    // Of a file that others change meanwhile, nobody could say later that it holds nothing new.
     await leavingNothing(host, backup, async () => {
       await host.syncDirectory(posix.dirname(backup));
       if (sha256(await host.readFile(backup)) !== sha256(bytes))

@@ -220,9 +220,15 @@ export class MemoryHost implements Host {
       // If killed here, the file exists with half of its bytes.
       this.nodes.set(target, { ...node, content: bytes.subarray(0, bytes.length >> 1) });
     });
-    await this.point(`fsync ${target}`, () => {
-      this.nodes.set(target, { ...node, content: Buffer.from(content) });
-    });
+    try {
+      await this.point(`fsync ${target}`, () => {
+        this.nodes.set(target, { ...node, content: Buffer.from(content) });
+      });
+    } catch (error) {
+      // As the node's host does, unless it was killed.
+      if (this.alive) this.nodes.delete(target);
+      throw error;
+    }
   }
 
   async appendFile(path: string, content: string): Promise<void> {
