@@ -12,7 +12,7 @@ import {
 import { resolvePath } from "../../node-installer/host/paths.ts";
 import { described, type RunningProgram } from "../../node-installer/host/running.ts";
 import { sha256 } from "../../runtime/canonical.ts";
-import { ioError, isPlain, Killed, type Node } from "./memory-files.ts";
+import { bringToDisk, ioError, isPlain, Killed, type Node } from "./memory-files.ts";
 
 /** A program of the in-memory host. */
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
@@ -260,14 +260,7 @@ export class MemoryHost implements Host {
     const target = await this.realpath(path);
     await this.point(`fsync ${target}/`, () => {
       if (!this.nodes.has(target)) throw ioError("ENOENT", target);
-      const isBelow = (path: string, directory: string) => path.startsWith(directory === "/" ? "/" : `${directory}/`);
-      const isEntry = (path: string) => path !== target && posix.dirname(path) === target;
-      for (const path of [...this.onDisk.keys()].filter((each) => isEntry(each) && !this.nodes.has(each))) {
-        for (const gone of [...this.onDisk.keys()]) if (gone === path || isBelow(gone, path)) this.onDisk.delete(gone);
-      }
-      // Includes the path to it, as on Linux file systems.
-      const isOnDisk = (path: string) => isEntry(path) || path === target || isBelow(target, path);
-      for (const [path, node] of this.nodes) if (isOnDisk(path)) this.onDisk.set(path, node);
+      bringToDisk(this.nodes, this.onDisk, target);
     });
   }
 
