@@ -174,7 +174,7 @@ export class MemoryHost implements Host {
 
   async linkedAt(path: string): Promise<bigint | undefined> {
     this.reading("stat", path);
-    const node = this.nodes.get(await resolvePath(path, this.readLink, false));
+    const node = this.nodes.get(resolvePath(path, this.readLink, false));
     return node?.kind === "link" ? (node.ctimeNs ?? node.mtimeNs) : undefined;
   }
 
@@ -193,7 +193,7 @@ export class MemoryHost implements Host {
   }
 
   async realpath(path: string): Promise<string> {
-    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink);
+    return isPlain(this.nodes, path) ? path : resolvePath(path, this.readLink);
   }
 
   localPath(path: string): Promise<string> {
@@ -349,13 +349,13 @@ export class MemoryHost implements Host {
     this.onRead(`${how} ${path}`);
   }
 
-  private readonly readLink = async (path: string): Promise<string | undefined> => {
+  private readonly readLink = (path: string): string | undefined => {
     const node = this.nodes.get(path);
     return node?.kind === "link" ? node.target : undefined;
   };
 
   private async entry(path: string): Promise<string> {
-    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink, false);
+    return isPlain(this.nodes, path) ? path : resolvePath(path, this.readLink, false);
   }
 
   private async file(path: string): Promise<Node & { kind: "file" }> {
