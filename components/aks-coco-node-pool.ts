@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { aksCocoNodePoolCard } from "../runtime/cards.ts";
 import { poolSelector } from "../runtime/names.ts";
 import { applied, checkArguments, input, type Shape } from "./arguments.ts";

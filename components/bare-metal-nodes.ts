@@ -1,7 +1,7 @@
 import { Command as LocalCommand } from "@pulumi/command/local/command.js";
 import { Command } from "@pulumi/command/remote/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { canonicalJson, sha256 } from "../runtime/canonical.ts";
 import { bareMetalNodesCard } from "../runtime/cards.ts";
 import { type CommandPurpose, commandName } from "../runtime/names.ts";

@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { valuesOf } from "../measure/launch-values.ts";
 import { measuredRuntime } from "../measure/runtime.ts";
 import { computesTardevRoots } from "../measure/tardev.ts";

@@ -1,7 +1,7 @@
 import { Namespace } from "@pulumi/kubernetes/core/v1/namespace.js";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret.js";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { launchTable } from "../measure/launch-values.ts";
 import { measuredInputs } from "../measure/reference-value-changes.ts";
 import type { ReferenceTable } from "../measure/verifier-formats.ts";

@@ -1,5 +1,5 @@
 import type * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { groupName } from "../runtime/spec.ts";
 import { input, inputs, type Shape } from "./arguments.ts";
 import { labels, labelValue, nodeName } from "./config/kubernetes-names.ts";

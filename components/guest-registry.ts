@@ -1,5 +1,5 @@
 import type * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import type { GuestRegistry } from "../runtime/guest-registry.ts";
 import { input, type Shape } from "./arguments.ts";
 import { guestRegistry } from "./config/registry-schema.ts";

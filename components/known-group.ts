@@ -1,5 +1,5 @@
 import type * as pulumi from "@pulumi/pulumi";
-import type { z } from "zod";
+import type * as z from "zod";
 import type { aksCocoNodePoolArgs } from "./aks-coco-node-pool.ts";
 import { known } from "./arguments.ts";
 import { defaults } from "./config/defaults.ts";

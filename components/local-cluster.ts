@@ -1,6 +1,6 @@
 import { Command } from "@pulumi/command/local/command.js";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { localClusterCard } from "../runtime/cards.ts";
 import { checkArguments, type Shape } from "./arguments.ts";
 import { clusterOptions } from "./config/local-cluster.ts";

@@ -9,7 +9,7 @@ import { ClusterRoleBinding } from "@pulumi/kubernetes/rbac/v1/clusterRoleBindin
 import { Role } from "@pulumi/kubernetes/rbac/v1/role.js";
 import { RoleBinding } from "@pulumi/kubernetes/rbac/v1/roleBinding.js";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { canonicalJson, sha256 } from "../runtime/canonical.ts";
 import { nodeInstallerCard } from "../runtime/cards.ts";
 import { renderSpec } from "../runtime/derive.ts";

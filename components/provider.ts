@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../runtime/refusal.ts";
 import { AksCocoNodePool } from "./aks-coco-node-pool.ts";
 import { WrongArguments } from "./arguments.ts";

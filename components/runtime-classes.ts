@@ -4,7 +4,7 @@ import { ValidatingAdmissionPolicy } from "@pulumi/kubernetes/admissionregistrat
 import { ValidatingAdmissionPolicyBinding } from "@pulumi/kubernetes/admissionregistration/v1/validatingAdmissionPolicyBinding.js";
 import { RuntimeClass } from "@pulumi/kubernetes/node/v1/runtimeClass.js";
 import * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { runtimeClassesCard } from "../runtime/cards.ts";
 import type { GuestSize } from "../runtime/kata-configuration.ts";
 import { handlerLabel, ownKey, partOfLabel, unresolvedHandler } from "../runtime/names.ts";

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type * as pulumi from "@pulumi/pulumi";
-import { z } from "zod";
+import * as z from "zod";
 import { type Manifest, manifestSchema } from "../runtime/manifest.ts";
 import { platformNames } from "../runtime/spec.ts";
 import { type Shape, WrongArguments } from "./arguments.ts";

@@ -35,8 +35,14 @@ export class LaunchDigest {
 
   /** Pages with contents; `bytes` is whole pages. */
   data(gpa: number, bytes: Uint8Array): void {
+    let contents: Uint8Array = Buffer.of();
+    let digest: Uint8Array = noContents;
     for (let offset = 0; offset < bytes.length; offset += 4096) {
-      this.page(pageType.normal, BigInt(gpa + offset), sha384(bytes.subarray(offset, offset + 4096)));
+      const before = contents;
+      contents = bytes.subarray(offset, offset + 4096);
+      // More than half of a firmware image is padding, one page like the other.
+      if (Buffer.compare(before, contents) !== 0) digest = sha384(contents);
+      this.page(pageType.normal, BigInt(gpa + offset), digest);
     }
   }
 

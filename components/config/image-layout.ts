@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 
 /** Where `npm run image` leaves the installer's image, below the project. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Without a dot, a port or localhost, containerd would take the first component for a Docker Hub user. */
 export const registryHost = "([a-z0-9-]+(\\.[a-z0-9-]+)+|localhost|[a-z0-9-]+(?=:\\d))(:\\d+)?";

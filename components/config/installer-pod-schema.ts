@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { installerLabels } from "../../runtime/names.ts";
 import { amount } from "../../workload/sizing.ts";
 import { defaults } from "./defaults.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /* Names as Kubernetes defines them; each is refused before it becomes part of a command, a path or a manifest. */
 

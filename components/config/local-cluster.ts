@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ContainerdVersion, containerdVersions } from "../../runtime/containerd-versions.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { dnsLabel } from "../../runtime/spec.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { nearest } from "../../runtime/nearest.ts";
 
 /** One mistake of a user: where, and what is wrong. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { groupName } from "../../runtime/spec.ts";
 import { registryMistakes } from "./guest-registry.ts";

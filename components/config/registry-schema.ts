@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { GuestRegistry } from "../../runtime/guest-registry.ts";
 import { guestProxy } from "../../runtime/kernel-parameters.ts";
 import { Refusal } from "../../runtime/refusal.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { kataOverrides, type RuntimeSettings } from "../../runtime/kata-overrides.ts";
 import { guestProxy } from "../../runtime/kernel-parameters.ts";
 import { platformNames } from "../../runtime/spec.ts";

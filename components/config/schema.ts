@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { oldestContainerd } from "../../runtime/containerd-versions.ts";
 import { distributionChoice, distributionNames, dnsLabel, groupName, taintKey } from "../../runtime/spec.ts";
 import { isAtLeast } from "../../runtime/version.ts";

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import type { z } from "zod";
+import type * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type InstallSpec, installSpecSchema } from "../../runtime/spec.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { canonicalJson } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { Summary } from "../summary/summary.ts";

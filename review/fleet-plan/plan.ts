@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { posix } from "node:path";
 import { bundleHost, freeSpaceAnswer, longestBundle, parseBundle } from "../../node-installer/host/bundle.ts";
 import type { Host } from "../../node-installer/host/host.ts";
@@ -9,6 +8,7 @@ import { hostFindings } from "../../node-installer/install/host-findings.ts";
 import { type PayloadPlan, runtimesDirectory } from "../../node-installer/install/payload.ts";
 import { isEmpty, refusePending } from "../../node-installer/install/plan.ts";
 import { requireRoomForPayloads } from "../../node-installer/install/space.ts";
+import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
 import { list } from "../text.ts";
@@ -112,7 +112,7 @@ const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s{0,9}(\\{[^}]{0,20
 
 /** Inodes and times, of files and in the node's journal: a plan asks at most whether two of them are the same. */
 const identities =
-  /((?:mtimeNs|ctimeNs|ino|dev)\\{0,3}":\s{0,9}\\{0,3}")(\d{1,30})|()(\d{4}-\d\d-\d\dT[\d:.]{1,20}Z|\d{8}T\d{6})/g;
+  /((?:[mc]timeNs|ino|dev)\\{0,3}":\s{0,9}\\{0,3}")(\d{1,30})|()(2\d{3}-\d\d-\d\dT[\d:.]{1,20}Z|2\d{7}T\d{6})/g;
 
 /**
  * A digest that bundles of equal nodes share: without name, time and free space, and with inodes and times renamed by
@@ -137,8 +137,7 @@ function kindOf(text: string, node: string): { kind: string; free: FreeSpace | u
       names.set(value, name);
       return key + name;
     });
-  const kind = createHash("sha256").update(same).digest("base64");
-  return { kind, free: parsed?.data };
+  return { kind: sha256(same), free: parsed?.data };
 }
 
 function jsonOf(text: string): unknown {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { askAll, type Forge, forgeOf, pullRequestOf, tell } from "./forge.ts";
 

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { z } from "zod";
+import * as z from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isPrivate } from "../../runtime/web-address.ts";

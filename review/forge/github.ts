@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { type Approved, readApproved, type Source } from "../approval/form.ts";
 import { ask, askAll, type Forge, fetchFile } from "./forge.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type Approved, readApproved, type Source } from "../approval/form.ts";
 import { ask, askAll, type Forge, fetchFile } from "./forge.ts";

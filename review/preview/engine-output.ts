@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { Inputs } from "./inputs.ts";
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { z } from "zod";
+import * as z from "zod";
 import type { NodeInstallerCard } from "../../runtime/cards.ts";
 import { skipNodesAnnotation } from "../../runtime/names.ts";
 import type { InstallSpec, RuntimeSpec } from "../../runtime/spec.ts";

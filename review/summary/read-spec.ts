@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type InstallSpec, installSpecSchema, type RuntimeSpec } from "../../runtime/spec.ts";
 import type { Inputs } from "../preview/inputs.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { isChild, runtimeClassesCard } from "../../runtime/cards.ts";
 import type { Inputs } from "../preview/inputs.ts";
 import type { Preview } from "../preview/preview.ts";

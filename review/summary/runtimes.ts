@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
 import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";

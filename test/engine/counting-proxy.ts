@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { Agent, request } from "node:https";
 import type { AddressInfo } from "node:net";
 import { parse } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 
 export interface CountingProxy {
   /** Content of a kubeconfig with the server's identity and the proxy's address. */

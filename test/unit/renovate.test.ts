@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { flavourNames } from "../../runtime/flavours.ts";
 import { kataFacts } from "../../runtime/kata-versions.ts";
 import { platformNames } from "../../runtime/spec.ts";

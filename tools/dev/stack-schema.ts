@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { topLevel } from "../../components/config/schema.ts";
 import { distributionNames } from "../../runtime/spec.ts";
 

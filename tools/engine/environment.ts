@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parse } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import type { ClusterInput } from "../../components/config/local-cluster.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { packageRoot } from "../files/project.ts";

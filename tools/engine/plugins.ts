@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { packageRoot } from "../files/project.ts";

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import type { KubeConfig } from "@kubernetes/client-node";
-import { z } from "zod";
+import * as z from "zod";
 import { ApiError, isStatus, retryAfter } from "../../node-installer/kubernetes/api.ts";
 import { grown } from "../../node-installer/kubernetes/patience.ts";
 import { fromJson } from "../../runtime/from-json.ts";

@@ -1,5 +1,5 @@
 import type { V1Pod } from "@kubernetes/client-node";
-import { z } from "zod";
+import * as z from "zod";
 import { longestBundle } from "../../node-installer/host/bundle.ts";
 import { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { fromJson } from "../../runtime/from-json.ts";

@@ -1,6 +1,6 @@
 /** The state that a rollout, an uninstallation and the status table work with, read from the cluster in one go. */
 import type { V1ConfigMap, V1ControllerRevision, V1DaemonSet, V1Lease, V1Node, V1Pod } from "@kubernetes/client-node";
-import { z } from "zod";
+import * as z from "zod";
 import { isStatus } from "../../node-installer/kubernetes/api.ts";
 import { type PublishedStatus, parseStatus } from "../../node-installer/kubernetes/status.ts";
 import { ticketReasonAnnotation } from "../../node-installer/kubernetes/tickets.ts";

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import type { V1DaemonSet } from "@kubernetes/client-node";
-import type { z } from "zod";
+import type * as z from "zod";
 import { eventComponent, eventNamespace } from "../../node-installer/kubernetes/events.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { groupOfInstaller, partOfLabel, specKey } from "../../runtime/names.ts";

@@ -1,6 +1,6 @@
 /** Pure: whether a fleet serves what its spec lists, and the forms in which that is handed on. */
 import type { V1RuntimeClass } from "@kubernetes/client-node";
-import { z } from "zod";
+import * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { ownKey } from "../../runtime/names.ts";

@@ -1,6 +1,5 @@
 import { once } from "node:events";
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from "node:http";
-import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import type { Agent, IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -50,22 +49,27 @@ export function nextUrl(location: string, from: URL): URL {
 const usualSilenceMs = (method: string) => (method === "PUT" ? 600_000 : 60_000);
 const maximalRedirects = 5;
 
-const plainAgent = new HttpAgent({ keepAlive: true, proxyEnv: process.env });
-/** Plain HTTP to an address is a server in this network, such as a local cluster's registry: no proxy reaches it. */
-const directAgent = new HttpAgent({ keepAlive: true });
-/** By their certificate authority; undefined: the system's alone. */
-const secureAgents = new Map<string | undefined, HttpsAgent>();
+/**
+ * With the first request: whoever imports the two, even one name, makes Node load its fetch, too, which takes as long as a
+ * whole `measure snp`.
+ */
+const http = () => process.getBuiltinModule("node:http");
+const https = () => process.getBuiltinModule("node:https");
 
-function agentFor(url: URL, ca: string | undefined): HttpAgent {
-  if (url.protocol === "http:") return isIP(url.hostname) ? directAgent : plainAgent;
-  let agent = secureAgents.get(ca);
-  if (!agent) {
-    agent = new HttpsAgent({
-      keepAlive: true,
-      proxyEnv: process.env,
-      ...(ca ? { ca: [...rootCertificates, ca] } : {}),
-    });
-    secureAgents.set(ca, agent);
+const agents = new Map<string, Agent>();
+
+/** Plain HTTP to an address is a server in this network, such as a local cluster's registry: no proxy reaches it. */
+function agentFor(url: URL, ca = ""): Agent {
+  const isDirect = url.protocol === "http:" && isIP(url.hostname) !== 0;
+  const key = `${url.protocol} ${isDirect} ${ca}`;
+  let agent = agents.get(key);
+  if (agent === undefined) {
+    const options = { keepAlive: true, ...(!isDirect && { proxyEnv: process.env }) };
+    agent =
+      url.protocol === "http:"
+        ? new (http().Agent)(options)
+        : new (https().Agent)({ ...options, ...(ca !== "" && { ca: [...rootCertificates, ca] }) });
+    agents.set(key, agent);
   }
   return agent;
 }
@@ -74,7 +78,7 @@ function agentFor(url: URL, ca: string | undefined): HttpAgent {
 export async function send(request: HttpRequest, redirects = 0): Promise<IncomingMessage> {
   const { method, url, headers = {}, ca, silenceMs = usualSilenceMs(method) } = request;
   const body = request.body?.();
-  const start = url.protocol === "https:" ? httpsRequest : httpRequest;
+  const { request: start } = url.protocol === "https:" ? https() : http();
   const outgoing = start(url, { method, headers, agent: agentFor(url, ca), timeout: silenceMs });
   let response: IncomingMessage | undefined;
   // Whoever reads the body must hear of it, and nobody else: an error of the request would end the process by then.

@@ -3,7 +3,7 @@ import { createReadStream, existsSync } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
 import { basename, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";
 import { type Progress, whileWaiting } from "../process/progress.ts";

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { packageRoot } from "../files/project.ts";
 import { replaceFile } from "../files/replace.ts";
 import { digestOf } from "../measure/files.ts";

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import { run } from "../process/run.ts";

@@ -1,6 +1,6 @@
 // push.ts: pushes an image layout.
 import { createReadStream } from "node:fs";
-import { z } from "zod";
+import * as z from "zod";
 import type { Descriptor } from "../../components/config/image-layout.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { discard, nextUrl, readText } from "../http/client.ts";

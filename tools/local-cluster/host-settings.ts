@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { withLock } from "../files/mutex.ts";

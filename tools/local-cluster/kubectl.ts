@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { RunResult } from "../process/run.ts";
 import { kubeconfigFile } from "./certificates.ts";
 import type { ClusterLayout } from "./layout.ts";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { containerdVersions } from "../../runtime/containerd-versions.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Signer } from "@sigstore/verify";
-import { z } from "zod";
+import * as z from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { connectionProblem, discard, readText, send } from "../http/client.ts";

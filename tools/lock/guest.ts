@@ -1,7 +1,7 @@
 // The second reader of TOML, on purpose, beside smol-toml: what is read here is written by others. Tests read with it what
 // the product writes, so that no parser judges itself.
 import { parse } from "@iarna/toml";
-import { z } from "zod";
+import * as z from "zod";
 import { kataParameters, namesRootHash } from "../../measure/kata-kernel-command-line.ts";
 import type { FlavourName } from "../../runtime/flavours.ts";
 import { kataFacts } from "../../runtime/kata-versions.ts";

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { TardevLayer } from "../../measure/tardev.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseDocument } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import { flavourNames } from "../../runtime/flavours.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { platformNames } from "../../runtime/spec.ts";

@@ -1,7 +1,7 @@
 /** The orders of `lock`: what was asked for on the command line becomes a payload and its manifest. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { z } from "zod";
+import type * as z from "zod";
 import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
 import { type FileRole, type guestImage, type Manifest, manifestSchema } from "../../runtime/manifest.ts";

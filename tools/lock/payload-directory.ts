@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { createReadStream, existsSync } from "node:fs";
 import { chmod, mkdir, open, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { type FileRole, type Manifest, manifestSchema, type PayloadFile } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { explainFullDisk } from "../files/full-disk.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { connectionProblem, discard, readText, send } from "../http/client.ts";
 

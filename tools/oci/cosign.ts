@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject, verify } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";

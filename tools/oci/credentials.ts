@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { isPrivate } from "../../runtime/web-address.ts";

@@ -1,5 +1,5 @@
 /** The documents of the OCI image specification, as far as they are read here. */
-import { z } from "zod";
+import * as z from "zod";
 import { descriptorSchema, indexSchema } from "../../components/config/image-layout.ts";
 
 export const manifestType = "application/vnd.oci.image.manifest.v1+json";

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { fromJson } from "../../runtime/from-json.ts";
 import { Refusal } from "../../runtime/refusal.ts";

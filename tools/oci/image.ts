@@ -1,5 +1,5 @@
 import type { KeyObject } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { discard, readText } from "../http/client.ts";

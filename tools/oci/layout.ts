@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { brokenImage, type Descriptor, indexSchema, readImageIndex } from "../../components/config/image-layout.ts";
 import { sha256 } from "../../runtime/canonical.ts";
 import { explainFullDisk } from "../files/full-disk.ts";

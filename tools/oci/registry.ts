@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { fromJson } from "../../runtime/from-json.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
-import { z } from "zod";
+import * as z from "zod";
 import type { StackConfiguration } from "../../components/config/read.ts";
 import { groupOfInstaller, specKey, unresolvedHandler } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";

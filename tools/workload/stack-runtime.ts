@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { RuntimeConfiguration } from "../../components/config/payloads.ts";
 import type { GroupConfiguration } from "../../components/config/read.ts";
 import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";

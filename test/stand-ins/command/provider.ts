@@ -3,7 +3,7 @@
  * recorded state: what a command did is never looked at again.
  */
 import { randomBytes } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { inputChanges } from "../changes.ts";
 import type { Checked, Failure, Log, Provider } from "../plugin.ts";
 import { containsUnknown, type Properties, revealed, secret, unknown, type Value } from "../values.ts";

@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { describe, expect, test, vi } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { AksCocoNodePool } from "../../../components/aks-coco-node-pool.ts";
 import { checkArguments, input, WrongArguments } from "../../../components/arguments.ts";
 import { BareMetalNodes } from "../../../components/bare-metal-nodes.ts";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
 import { hypervisorOf } from "../../../runtime/kata-configuration.ts";
 import { keysOf, type TableName, typeOfKey } from "../../../runtime/kata-keys.ts";

@@ -1,6 +1,6 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { packageRoot } from "../../files/project.ts";
 import { bundle, modulesIn } from "../../image/bundle.ts";
 

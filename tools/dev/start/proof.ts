@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { z } from "zod";
+import * as z from "zod";
 import { initdataAnnotation } from "../../../runtime/annotations.ts";
 import { platformOf } from "../../../runtime/handler.ts";
 import { platforms } from "../../../runtime/platforms.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bundleFromJSON } from "@sigstore/bundle";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { readImageIndex } from "../../../../components/config/image-layout.ts";
 import { buildRelease, filesOf, layoutOf } from "../../../../tools/dev/release/build.ts";
 import { publishRelease } from "../../../../tools/dev/release/publish.ts";

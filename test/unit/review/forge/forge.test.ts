@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { ask, askAll, type Forge, fetchFile, forgeOf, tell } from "../../../../review/forge/forge.ts";
 
 /* To whom a job's token goes, and how much of an answer is read. */

@@ -3,7 +3,7 @@ import { dirname, join, relative, resolve } from "node:path";
 import { Ajv } from "ajv";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import type { z } from "zod";
+import type * as z from "zod";
 import { installerPod } from "../../../../components/config/installer-pod-schema.ts";
 import { guestRegistry } from "../../../../components/config/registry-schema.ts";
 import { runtime } from "../../../../components/config/runtime-schema.ts";
