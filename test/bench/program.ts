@@ -1,7 +1,7 @@
 // How long the program takes under the real engine, with the stand-ins and a real API server: medians of alternating
 // previews.
 import { randomUUID } from "node:crypto";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../../tools/files/project.ts";
 import { type Progress, toStderr } from "../../tools/process/progress.ts";
@@ -109,8 +109,9 @@ async function manyHosts(server: ApiServer): Promise<Benchmark> {
 
 /** The loading of the program's modules, which the engine waits for before the first resource. */
 async function programStart(): Promise<Benchmark> {
-  const modules = ["cluster", "config/groups", "config/index", "contrast-runtime", "installer-image"];
-  const loading = modules.map((name) => `import "${join(packageRoot, "components", `${name}.ts`)}";\n`).join("");
+  const program = await readFile(join(packageRoot, "index.ts"), "utf8");
+  const modules = [...program.matchAll(/ from "(.*)";$/gm)].map(([, path = ""]) => join(packageRoot, path));
+  const loading = modules.map((path) => `import "${path}";\n`).join("");
   const [ours = Number.NaN, empty = Number.NaN] = await timesOf([
     engineProject({ program: loading }),
     engineProject({ program: 'import "@pulumi/pulumi";\n' }),
