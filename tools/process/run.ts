@@ -16,7 +16,10 @@ export interface RunOptions {
 }
 
 export interface RunResult {
+  /** 128 if a signal ended it. */
   code: number;
+  /** What ended it, if it did not end by itself: SIGKILL after its time limit, or for want of memory. */
+  signal?: NodeJS.Signals;
   stdout: string;
   stderr: string;
 }
@@ -53,23 +56,25 @@ export async function run(command: string, args: readonly string[], options: Run
   if (options.onErrorLine) createInterface({ input: stderr }).on("line", options.onErrorLine);
   // If the child ends without reading its input, its exit code counts, not the broken pipe.
   stdin?.on("error", () => {}).end(options.input);
-  const ended = new Promise<number>((resolve, reject) => {
+  const ended = new Promise<Pick<RunResult, "code" | "signal">>((resolve, reject) => {
     child.on("error", (error: NodeJS.ErrnoException) =>
       reject(error.code === "ENOENT" ? new Refusal("program-missing", `${command} is not installed.`) : error),
     );
-    child.on("close", (exitCode, signal) => resolve(exitCode ?? (signal ? 128 : 1)));
+    child.on("close", (exitCode, signal) => resolve(signal ? { code: 128, signal } : { code: exitCode ?? 1 }));
   });
-  const code = await ended.finally(() => running.delete(child));
-  return { code, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
+  const end = await ended.finally(() => running.delete(child));
+  return { ...end, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() };
 }
 
 /** Runs a program that must succeed; returns its standard output. The error quotes the end of its output. */
 export async function check(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
-  const { code, stdout, stderr } = await run(command, args, options);
+  const { code, signal, stdout, stderr } = await run(command, args, options);
   if (code === 0) return stdout;
+  const { timeoutMs } = options;
+  const limit = timeoutMs === undefined ? "" : ` (its time limit is ${timeoutMs / 1000} s)`;
   const said = (stderr.trim() || stdout.trim() || "it printed nothing").split("\n").slice(-15).join("\n  ");
   throw new Refusal(
     "program-failed",
-    `${[command, ...args].join(" ").slice(0, 300)} failed (exit ${code}):\n  ${said}`,
+    `${[command, ...args].join(" ").slice(0, 300)} ${signal ? `was ended by ${signal}${limit}` : `failed (exit ${code})`}:\n  ${said}`,
   );
 }
