@@ -92,7 +92,10 @@ const golden = (name: string) => sections(readFileSync(`test/golden/review/${nam
 const lines = async (before: string, after: string, title: string) => sections(await summary(before, after))[title];
 
 /** What only the engine does, or only manifests say, is left out of both sides. */
-function shared({ Commands: _, "Applying the manifests": _applying, ...rest }: Record<string, string[]>) {
+function shared({ Commands: _, "Applying the manifests": _applying, ...rest }: Record<string, string[]>): {
+  [title: string]: string[];
+  "Resource by resource": string[];
+} {
   const isProvider = (item: string) => item.includes("Provider `kubernetes` is new");
   const only = /^ +\+ (metadata\.annotations\["pulumi\.com\/skipAwait"\]|manifestsOnly): .*\n/m;
   return {
