@@ -58,14 +58,14 @@ beforeAll(async () => {
   await render("dropped", "edited", { workers: group(runtime("contrast-go-next")) }, { drop: [old] });
   await render("renamed", "first", { others: { ...group(runtime("contrast-go")), formerly: "workers" } });
   await render("emptied", "first", { workers: group() });
-  const named = (name: string) => ({ classNames: [name] });
-  await render("named", undefined, { workers: group(runtime("contrast-go", named("confidential"))) });
-  const both = group(runtime("contrast-go"), runtime("contrast-go-next", named("confidential")));
+  const names = { classNames: ["confidential"], currentFor: ["contrast-cc"] };
+  await render("named", undefined, { workers: group(runtime("contrast-go", names)) });
+  const both = group(runtime("contrast-go"), runtime("contrast-go-next", names));
   await render("moved", "named", { workers: { ...both, ignoreNodes: ["node-3"] } });
   await render("elsewhere", undefined, { workers: group(runtime("contrast-go")) }, { stack: "other" });
   cpSync(at("first"), at("old"), { recursive: true });
   rmSync(join(at("old"), "components.json"));
-}, 120_000);
+}, 600_000);
 
 async function summary(before: string, after: string): Promise<string> {
   let text = "";
@@ -165,10 +165,13 @@ test("a renamed group is the same group, whose nodes stay as they are", async ()
   ]);
 });
 
-test("a class that leads to another handler is made anew, and nothing is said of a rollout", async () => {
+test("names lead to another handler: a class is made anew, and nothing is said of an update or a rollout", async () => {
   const moved = sections(await summary("named", "moved"));
   expect(moved.Runtimes).toContain("- *known* — RuntimeClass `confidential` is deleted and created again.");
   expect(moved.Runtimes).toContain(`- *known* — RuntimeClass \`confidential\`: \`handler\` \`${old}\` → \`${next}\`.`);
+  expect(moved.Runtimes).toContain(
+    `- *predicted* — Running pods keep \`${old}\`, also when they start again on their node. Roll the workloads, then remove its runtime: \`contrast-runtime status\` names the pods that still use it.`,
+  );
   expect(moved["Applying the manifests"]?.[0]).toContain(
     "With kubectl, `kubectl replace --force -f runtimeclass-confidential.yaml` comes before `apply -k`",
   );
