@@ -7,7 +7,7 @@ import { nodeGroup } from "./stack-groups.ts";
 /** What a stack's file asks for, in a cluster. */
 export const stackRuntime = (
   stack: StackConfiguration,
-  cluster: Cluster & { manifestsOnly?: boolean },
+  cluster: Cluster & { manifestsOnly?: boolean; transformation?: pulumi.ResourceTransformation },
   image: pulumi.Input<string>,
 ): ContrastRuntime =>
   new ContrastRuntime(
@@ -21,5 +21,9 @@ export const stackRuntime = (
       registryCa: stack.registry.ca,
       guestRegistry: stack.registry.guest,
     },
-    { providers: cluster.providers, ...(cluster.owner && { deletedWith: cluster.owner }) },
+    {
+      providers: cluster.providers,
+      ...(cluster.owner && { deletedWith: cluster.owner }),
+      ...(cluster.transformation && { transformations: [cluster.transformation] }),
+    },
   );

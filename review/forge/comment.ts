@@ -62,7 +62,7 @@ export async function postComment(place: Comments, body: string): Promise<"creat
   if (marker === undefined) {
     throw new Refusal(
       "no-summary",
-      'The text does not begin as what "contrast-runtime review summary" prints: no comment is written.',
+      'The text does not begin as what "contrast-runtime review summary" or "review rendered" prints: no comment is written.',
     );
   }
   const { forge, all, update, isOurs } = place;

@@ -1,9 +1,6 @@
 import * as z from "zod";
 import { Refusal } from "../../runtime/refusal.ts";
-import type { Inputs } from "./inputs.ts";
-
-/** Not z.record, which leaves out a key called __proto__. */
-const inputsSchema = z.custom<Inputs>((value) => typeof value === "object" && value !== null && !Array.isArray(value));
+import { inputsSchema } from "./inputs.ts";
 
 const stateSchema = z
   .looseObject({

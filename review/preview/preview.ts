@@ -1,9 +1,10 @@
 import { leafDifferences, treeDifferences } from "./differences.ts";
 import { notAPreview, type RawStep, readDigest, readEvents } from "./engine-output.ts";
 import type { Inputs } from "./inputs.ts";
+import type { Manifests } from "./rendered.ts";
 import { resolve, type Step } from "./step.ts";
 
-/** The engine's preview, as far as a review needs it. */
+/** The engine's preview, or what rendered manifests would have there, as far as a review needs it. */
 export interface Preview {
   project: string;
   stack: string;
@@ -18,6 +19,8 @@ export interface Preview {
   /** Messages of a preview that failed. */
   errors: string[];
   warnings: string[];
+  /** Only of rendered manifests, which something else applies. */
+  manifests: Manifests | undefined;
 }
 
 /**
@@ -56,6 +59,7 @@ export function readPreview(text: string): Preview {
     inputsByUrn,
     errors,
     warnings,
+    manifests: undefined,
   };
 }
 

@@ -26,25 +26,40 @@ type Allowed = (typeof allowed)[number];
 /** Where a comment cannot hold everything, these come first. */
 const firstSections = ["Not explained here", "Security", "Commands"];
 
-const stored = "the stored summary (`--canonical`; in the workflows the artifact of this run)";
+/** What a summary is of: where "known" comes from, what is counted, and where all of it is if a comment is too short. */
+const words = {
+  preview: {
+    diff: "in the engine's diff",
+    counted: (number: number) => `${count(number, "operation")} of the engine`,
+    stored: "the stored summary (`--canonical`; in the workflows the artifact of this run)",
+    hasAll: "The stored summary has all of them.",
+  },
+  manifests: {
+    diff: "in the manifests' diff",
+    counted: (number: number) => `${count(number, "change")} of objects and components`,
+    stored: "the manifests' own diff",
+    hasAll: "The manifests' own diff has all of them.",
+  },
+};
 
 /** The comment of a pull request. */
 export function renderMarkdown(summary: Summary): string {
-  const { stack, sections, operations, errors, warnings, fleets } = summary;
+  const { stack, sections, operations, errors, warnings, fleets, of } = summary;
+  const { diff, counted, stored, hasAll } = words[of];
   const head = [marker(stack), `## What this does to stack ${code(stack)}`];
   if (errors.length > 0) {
     const failed = "**The preview failed.** Nothing can be said before it works:";
-    return `${cut([...head, failed, ...errors.map(message)])}\n`;
+    return `${cut([...head, failed, ...errors.map(message)], stored)}\n`;
   }
   const legend =
     sections.length > 0
-      ? ["*known*: in the engine's diff. *predicted*: follows from it. *unknown*: neither says."]
+      ? [`*known*: ${diff}. *predicted*: follows from it. *unknown*: neither says.`]
       : ["Nothing changes."];
   const warned = warnings.length > 0 ? ["### The engine warns", ...warnings.map(message)] : [];
   const rest = [...fleets.map(fleetSection), ...warned];
-  const whole = [...head, ...legend, ...sections.map((each) => section(each, allowed[0] as Allowed)), ...rest];
-  const table = operations.length === 0 ? [] : [operationTable(operations)];
-  const number = `${count(operations.length, "operation")} of the engine, too many for a comment: ${stored} has them.`;
+  const whole = [...head, ...legend, ...sections.map((each) => section(each, allowed[0] as Allowed, hasAll)), ...rest];
+  const table = operations.length === 0 ? [] : [operationTable(operations, counted(operations.length))];
+  const number = `${counted(operations.length)}, too many for a comment: ${stored} has them.`;
   if (lengthOf([...whole, ...table]) <= longest) return `${[...whole, ...table].join("\n\n")}\n`;
   if (lengthOf([...whole, number]) <= longest) return `${[...whole, number].join("\n\n")}\n`;
   // A section that is long must not push others out, least of all those that concern security.
@@ -57,10 +72,10 @@ export function renderMarkdown(summary: Summary): string {
       short.length > 0
         ? [`**Too long for a comment.** Not everything is shown of: ${list(short)}. It is in ${stored}.`]
         : [];
-    return [...head, ...left, ...legend, ...ranked.map((each) => section(each, most)), ...rest];
+    return [...head, ...left, ...legend, ...ranked.map((each) => section(each, most, hasAll)), ...rest];
   });
   const text = texts.find((parts) => lengthOf([...parts, number]) <= longest) ?? texts.at(-1) ?? [];
-  return `${cut([...text, number])}\n`;
+  return `${cut([...text, number], stored)}\n`;
 }
 
 const lengthOf = (parts: string[]): number => parts.reduce((sum, { length }) => sum + length + 2, 1);
@@ -68,9 +83,9 @@ const lengthOf = (parts: string[]): number => parts.reduce((sum, { length }) => 
 const isShortened = ({ lines }: Summary["sections"][number], most: Allowed): boolean =>
   lines.length > most.lines || lines.some(({ block = "" }) => block.split("\n").length > most.block);
 
-function section({ title, lines }: Summary["sections"][number], most: Allowed): string {
+function section({ title, lines }: Summary["sections"][number], most: Allowed, hasAll: string): string {
   const rest = lines.length - most.lines;
-  const more = rest > 0 ? [`- … and ${count(rest, "line")} more. The stored summary has all of them.`] : [];
+  const more = rest > 0 ? [`- … and ${count(rest, "line")} more. ${hasAll}`] : [];
   return [`### ${title}\n`, ...lines.slice(0, most.lines).map((line) => item(line, most.block)), ...more]
     .join("\n")
     .trimEnd();
@@ -82,7 +97,7 @@ function item({ certainty, text, block }: Line, most: number): string {
 }
 
 /** Whole parts, as many as fit; what is left out is named by its heading. */
-function cut(parts: string[]): string {
+function cut(parts: string[], stored: string): string {
   const kept: string[] = [];
   const left: string[] = [];
   const note = 1_000;
@@ -115,13 +130,13 @@ function fleetSection(fleet: FleetPlan): string {
   return `### Fleet plan of group ${code(fleet.group)}\n\n${fleetSentence(fleet)}\n\n${rows.join("\n")}`;
 }
 
-function operationTable(operations: Operation[]): string {
+function operationTable(operations: Operation[], title: string): string {
   const rows = operations.map(
     ({ op, type, name, changed }) =>
       `| ${word(op).replaceAll("|", "\\|")} | ${cell(type)} | ${cell(name)} | ${changed.map(cell).join(", ")} |`,
   );
   return [
-    `<details><summary>${count(operations.length, "operation")} of the engine</summary>`,
+    `<details><summary>${title}</summary>`,
     "",
     "| operation | type | name | changes |",
     "| --- | --- | --- | --- |",

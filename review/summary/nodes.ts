@@ -15,14 +15,14 @@ import { poolLines } from "./pools.ts";
 import { runtimeOf } from "./read-spec.ts";
 
 /** Nodes, hosts and pools that come, go or are made anew. */
-export function nodeLines(changes: GroupChange[], { steps }: Preview): Told[] {
+export function nodeLines(changes: GroupChange[], { steps, manifests }: Preview): Told[] {
   return [
     ...changes.flatMap(renameLines),
     ...changes.flatMap(selectionLines),
     ...contestedNodeLines(changes),
     ...changes.flatMap(onDestroyLines),
     ...changes.flatMap(settingLines),
-    ...steps.flatMap(daemonSetLines),
+    ...steps.flatMap((step) => daemonSetLines(step, manifests === undefined)),
     ...steps.flatMap(hostLines),
     ...steps.flatMap((step) => poolLines(step).map((line) => claim(line, step, [`(${step.op})`, "count"]))),
   ];
@@ -102,15 +102,16 @@ function settingLines({ group, specBefore, specAfter }: GroupChange): Line[] {
 }
 
 /** What is in no card: dead nodes, and taints that keep no installer off any more. */
-function daemonSetLines(step: Step): Told[] {
+function daemonSetLines(step: Step, isUpdated: boolean): Told[] {
   const { type, name, before, after } = step;
   if (type !== "kubernetes:apps/v1:DaemonSet" || !after) return [];
   const { joined, left } = joinedAndLeft(skippedNodes(before), skippedNodes(after));
+  const waiting = isUpdated ? "rollout and removal" : `the commands ${code("rollout")} and ${code("uninstall")}`;
   const waits = (nodes: string[], text: string) =>
     nodes.length === 0
       ? []
       : [
-          claim(known(`${code(name)}: rollout and removal ${text} ${nodes.map(code).join(", ")}.`), step, [
+          claim(known(`${code(name)}: ${waiting} ${text} ${nodes.map(code).join(", ")}.`), step, [
             `metadata.annotations[${JSON.stringify(skipNodesAnnotation)}]`,
           ]),
         ];

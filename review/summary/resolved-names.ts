@@ -6,8 +6,9 @@ import { code } from "../text.ts";
 import { claim, known, predicted, type Told } from "./line.ts";
 
 /** To which handler a name is resolved when a pod is admitted, and what a switch means for pods. */
-export const resolutionLines = ({ steps }: Preview): Told[] =>
+export const resolutionLines = ({ steps, manifests }: Preview): Told[] =>
   steps.flatMap((step): Told[] => {
+    const tooEarly = manifests === undefined ? "an update that is too early" : code("contrast-runtime status");
     if (step.type !== mutatingPolicyType || !isChild(step.urn, runtimeClassesCard)) return [];
     const [before, after] = [resolution(step.before), resolution(step.after)];
     if (after === undefined) {
@@ -22,7 +23,7 @@ export const resolutionLines = ({ steps }: Preview): Told[] =>
       claim(known(`${given}, instead of ${code(before.handler)}.`), step, ["spec.variables[0].expression"]),
       predicted(
         `Running pods keep ${code(before.handler)}, also when they start again on their node. ` +
-          "Roll the workloads, then remove its runtime: an update that is too early names the pods that still use it.",
+          `Roll the workloads, then remove its runtime: ${tooEarly} names the pods that still use it.`,
       ),
     ];
   });

@@ -6,6 +6,7 @@ import { groupChanges } from "./groups.ts";
 import { specLines } from "./install-specs.ts";
 import { Ledger } from "./ledger.ts";
 import type { Line, Told } from "./line.ts";
+import { manifestLines, unknownBeforeLines } from "./manifests.ts";
 import { nodeLines } from "./nodes.ts";
 import { byTypeAndName, type Operation, operation } from "./operations.ts";
 import { differenceLines, driftLines, pendingDeletionLine, unexplainedLines, unreadLines } from "./resources.ts";
@@ -25,6 +26,8 @@ export interface Summary {
   warnings: string[];
   /** By group; only where bundles of nodes were given. Not part of the canonical form: nodes change by themselves. */
   fleets: FleetPlan[];
+  /** What it is of. */
+  of: "preview" | "manifests";
 }
 
 /** What a preview comes to, in the words of the domain. Pure. */
@@ -43,6 +46,7 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
     section("Restarts of containerd", restartLines(groups, preview)),
     section("Security", securityLines(groups, preview, ledger)),
     section("Commands", commandLines(preview, ledger)),
+    section("Applying the manifests", manifestLines(groups, preview)),
   ];
   const details = [
     section("Changed from outside", preview.drift.flatMap(driftLines)),
@@ -53,10 +57,10 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
       steps.flatMap((step) => differenceLines(step, ledger)),
     ),
   ];
-  const left = section(
-    "Not explained here",
-    steps.flatMap((step) => [...unexplainedLines(step, ledger), ...unreadLines(step)]),
-  );
+  const left = section("Not explained here", [
+    ...unknownBeforeLines(preview),
+    ...steps.flatMap((step) => [...unexplainedLines(step, ledger), ...unreadLines(step)]),
+  ]);
   const sections = [...domain, left, ...details];
   return {
     project: preview.project,
@@ -66,5 +70,6 @@ export function summarize(preview: Preview, fleets: FleetPlan[] = []): Summary {
     errors: preview.errors,
     warnings: [...new Set(preview.warnings)].sort(),
     fleets,
+    of: preview.manifests === undefined ? "preview" : "manifests",
   };
 }

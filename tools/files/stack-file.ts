@@ -25,6 +25,8 @@ export async function readStackFile(file: string): Promise<Record<string, unknow
   );
 }
 
+export const stackNameOf = (file: string): string => basename(file).replace(/^Pulumi\.|\.yaml$/g, "");
+
 /**
  * Checked and complete, as for a cluster that exists: where the cluster is, is not the business of whoever reads the file
  * without an engine. Files that it names are those of the project's directory.
@@ -35,7 +37,7 @@ export const configurationOf = async (
   options: { secretKeys?: readonly string[]; plainSecretAdvice?: string } = {},
 ): Promise<StackConfiguration> =>
   await readConfiguration({
-    stack: basename(file).replace(/^Pulumi\.|\.yaml$/g, ""),
+    stack: stackNameOf(file),
     // What Pulumi.yaml says for every stack.
     entries: {
       installerImage: "local",

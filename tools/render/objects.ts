@@ -2,6 +2,8 @@ import { Provider } from "@pulumi/kubernetes/provider.js";
 import * as pulumi from "@pulumi/pulumi";
 import type { StackConfiguration } from "../../components/config/read.ts";
 import { stackRuntime } from "../../components/stack-runtime.ts";
+import type { Inputs } from "../../review/preview/inputs.ts";
+import { annotated, wave } from "./annotations.ts";
 
 /** A Kubernetes object as it is applied. */
 export interface KubernetesObject {
@@ -18,6 +20,10 @@ export interface KubernetesObject {
 
 export interface Registered {
   objects: KubernetesObject[];
+  /** What each component is told, by its type below those of its parents, and its name: "TYPE$TYPE::NAME". */
+  components: Map<string, Inputs>;
+  /** The component that an object is directly below. */
+  ownerOf: (object: KubernetesObject) => string | undefined;
   /** The stack's outputs of these names. */
   referenceValues: object;
   cdhImage: string;
@@ -29,10 +35,18 @@ export interface Registered {
  */
 export async function registeredBy(stack: StackConfiguration): Promise<Registered> {
   const objects: KubernetesObject[] = [];
+  const components = new Map<string, Inputs>();
+  const owners = new Map<KubernetesObject, string | undefined>();
+  const { transformation, placeOf } = places();
   await pulumi.runtime.setMocks(
     {
       newResource: ({ type, name, inputs }) => {
-        if (isObject(type)) objects.push(withoutPulumi(revealed(inputs)));
+        const { own, parent } = placeOf(type, name);
+        if (isObject(type)) {
+          const object = annotated(revealed(inputs));
+          objects.push(object);
+          owners.set(object, parent);
+        } else if (own !== undefined) components.set(own, revealed(inputs));
         return { id: name, state: inputs };
       },
       call: ({ token }) => {
@@ -45,11 +59,27 @@ export async function registeredBy(stack: StackConfiguration): Promise<Registere
   const { reference } = stack.image;
   if (reference === undefined) throw new Error("the rules let no image without a reference through");
   const nowhere = new Provider("kubernetes", { kubeconfig: "" });
-  const runtime = stackRuntime(stack, { providers: [nowhere], manifestsOnly: true }, reference);
+  const runtime = stackRuntime(stack, { providers: [nowhere], manifestsOnly: true, transformation }, reference);
   const [referenceValues, cdhImage] = await Promise.all([settled(runtime.referenceValues), settled(runtime.cdhImage)]);
   await pulumi.runtime.disconnect();
   objects.sort((a, b) => rank(a) - rank(b) || (idOf(a) < idOf(b) ? -1 : 1));
-  return { objects, referenceValues, cdhImage };
+  return { objects, components, ownerOf: (object) => owners.get(object), referenceValues, cdhImage };
+}
+
+/** Which component each resource is below, which mocks do not say. Only what is below the stack's runtime has a place. */
+function places() {
+  const ofResources = new Map<pulumi.Resource, string>();
+  const byTypeAndName = new Map<string, { own: string; parent: string | undefined }>();
+  const transformation: pulumi.ResourceTransformation = ({ resource, type, name, opts }) => {
+    const parent = opts.parent && ofResources.get(opts.parent);
+    const own = `${parent === undefined ? "" : `${parent.split("::")[0]}$`}${type}::${name}`;
+    ofResources.set(resource, own);
+    byTypeAndName.set(`${type}::${name}`, { own, parent });
+    return undefined;
+  };
+  const placeOf = (type: string, name: string) =>
+    byTypeAndName.get(`${type}::${name}`) ?? { own: undefined, parent: undefined };
+  return { transformation, placeOf };
 }
 
 const settled = <T>(output: pulumi.Output<T>): Promise<T> => new Promise((resolve) => void output.apply(resolve));
@@ -68,36 +98,4 @@ function revealed<T>(value: T): T {
   return Object.fromEntries(Object.entries(plain).map(([key, part]) => [key, revealed(part)])) as T;
 }
 
-/** Annotations that only Pulumi's provider reads are left out. */
-function withoutPulumi(inputs: KubernetesObject): KubernetesObject {
-  const { annotations, ...metadata } = inputs.metadata;
-  const kept = Object.entries(annotations ?? {}).filter(([key]) => !key.startsWith("pulumi.com/"));
-  return {
-    ...inputs,
-    metadata: {
-      ...metadata,
-      annotations: {
-        ...Object.fromEntries(kept),
-        [syncWave]: `${wave(inputs.kind)}`,
-        ...(mayMove(inputs) && replacedWhole),
-      },
-    },
-  };
-}
-
-/** A class of the user's own name, which an upgrade moves to another handler. The handler's own class never does. */
-const mayMove = ({ kind, handler, metadata }: KubernetesObject) => kind === "RuntimeClass" && handler !== metadata.name;
-
-/** Kubernetes changes no class's handler: Argo CD and Flux, which read these, delete the class and make it anew. */
-const replacedWhole = {
-  "argocd.argoproj.io/sync-options": "Force=true,Replace=true",
-  "kustomize.toolkit.fluxcd.io/force": "enabled",
-};
-
-/** Read by Argo CD, which applies a wave after the one before is healthy. */
-const syncWave = "argocd.argoproj.io/sync-wave";
-
-/** First what the installers run in and as, then what they read, last the installers. */
-const waves: Record<string, number> = { Namespace: -2, ConfigMap: 0, RuntimeClass: 0, DaemonSet: 1 };
-const wave = (kind: string) => waves[kind] ?? -1;
 const rank = ({ kind }: KubernetesObject) => wave(kind);

@@ -1,13 +1,16 @@
 import { existsSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { parse, stringify } from "yaml";
+import { stringify } from "yaml";
 import * as z from "zod";
 import type { StackConfiguration } from "../../components/config/read.ts";
+import type { Components } from "../../review/preview/rendered.ts";
+import { canonicalJson } from "../../runtime/canonical.ts";
 import { groupOfInstaller, specKey, unresolvedHandler } from "../../runtime/names.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { replaceFile } from "../files/replace.ts";
-import { configurationOf, readStackFile } from "../files/stack-file.ts";
+import { configurationOf, readStackFile, stackNameOf } from "../files/stack-file.ts";
+import { componentsFile, header, kustomization, readDirectory } from "./directory.ts";
 import { idOf, type KubernetesObject, registeredBy } from "./objects.ts";
 
 export interface RenderOptions {
@@ -28,14 +31,28 @@ export interface RenderOptions {
  */
 export async function render({ stack, output, dropClass }: RenderOptions): Promise<string[]> {
   const configuration = await readStack(stack);
-  const before = await readDirectory(output);
-  const { objects, referenceValues, cdhImage } = await registeredBy(configuration);
+  const { objects: before } = await readDirectory(
+    output,
+    (list) => `${list} was not written by this command: choose another directory as --output.`,
+  );
+  const { objects, components, ownerOf, referenceValues, cdhImage } = await registeredBy(configuration);
   refuseLostGroups(configuration, before, stack);
   const kept = classesToKeep(objects, before, dropClass);
   const files = new Map([...objects, ...kept].map((object) => [fileOf(object), text(object)]));
   const list = stringify({ ...header, resources: [...files.keys()] });
   // What a stack has as outputs: for people and verifiers, and so not in the list of what is applied.
   files.set(referenceValuesFile, `${JSON.stringify(referenceValues, undefined, 2)}\n`);
+  const said: Components = {
+    schemaVersion: 1,
+    stack: stackNameOf(stack),
+    components: Object.fromEntries(
+      [...components].map(([place, inputs]) => [
+        place,
+        { inputs, objects: objects.filter((object) => ownerOf(object) === place).map(fileOf) },
+      ]),
+    ),
+  };
+  files.set(componentsFile, `${canonicalJson(said, 2)}\n`);
   if (cdhImage !== "") files.set(cdhImageFile, cdhImage.endsWith("\n") ? cdhImage : `${cdhImage}\n`);
   files.set(kustomization, list);
 
@@ -47,6 +64,7 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
   return [
     `${output}: ${objects.length + kept.length} objects, to be applied by kubectl apply -k ${output}, Argo CD or Flux.`,
     `${output}/${referenceValuesFile}: what verifiers will see, by handler.`,
+    `${output}/${componentsFile}: from it, contrast-runtime review rendered says what a change of the manifests does.`,
     ...(cdhImage === "" ? [] : [`${output}/${cdhImageFile}: for the "cdh.toml" of guests that pull images.`]),
     ...moved(objects, before).map((object) => {
       const { name } = object.metadata;
@@ -61,17 +79,10 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
   ];
 }
 
-const kustomization = "kustomization.yaml";
 /** As the stack's output `referenceValues`. */
 const referenceValuesFile = "reference-values.json";
 /** As the stack's output `cdhImage`; not there without `registry.guest`. */
 const cdhImageFile = "cdh-image.toml";
-const header = {
-  apiVersion: "kustomize.config.k8s.io/v1beta1",
-  kind: "Kustomization",
-  // In the order of the list, which Kustomize would sort by kind otherwise.
-  sortOptions: { order: "fifo" },
-};
 
 const fileOf = (object: KubernetesObject): string => `${idOf(object).toLowerCase().replaceAll(" ", "-")}.yaml`;
 const text = (object: KubernetesObject): string => stringify(object, { lineWidth: 0 });
@@ -120,41 +131,6 @@ function refuseOtherClusters(file: string, { cluster, groups }: z.output<typeof 
       );
   }
 }
-
-/** What an earlier rendering left, by file. */
-async function readDirectory(directory: string): Promise<Map<string, KubernetesObject>> {
-  const list = join(directory, kustomization);
-  if (!existsSync(list)) return new Map();
-  const { data, error } = kustomizationFile.safeParse(parse(await readFile(list, "utf8")));
-  if (error)
-    throw new Refusal("not-rendered", `${list} was not written by this command: choose another directory as --output.`);
-  const objects = await Promise.all(
-    data.resources.map(async (file): Promise<[string, KubernetesObject]> => {
-      const content = await readFile(join(directory, file), "utf8").catch((cause: Error) => {
-        throw new Refusal("file-missing", `${list} lists ${file}, which cannot be read: ${cause.message}.`);
-      });
-      const object = kubernetesObject.safeParse(parse(content)).data;
-      if (object === undefined)
-        throw new Refusal(
-          "no-object",
-          `${join(directory, file)} is no Kubernetes object: restore it and run this again.`,
-        );
-      return [file, object];
-    }),
-  );
-  return new Map(objects);
-}
-
-const kustomizationFile = z.looseObject({ resources: z.array(z.string().regex(/^[\w.-]+$/)) });
-const kubernetesObject = z.looseObject({
-  apiVersion: z.string(),
-  kind: z.string(),
-  metadata: z.looseObject({
-    name: z.string(),
-    namespace: z.string().optional(),
-    annotations: z.record(z.string(), z.string()).optional(),
-  }),
-});
 
 /** A group's installers take its runtimes off the nodes; without them, nothing does. */
 function refuseLostGroups({ groups }: StackConfiguration, before: Map<string, KubernetesObject>, stack: string): void {

@@ -11,6 +11,7 @@ export const verb = () =>
   new Verb("review")
     .description("Says what a preview does, checks it against the approved one, plans a whole fleet.")
     .addCommand(summary())
+    .addCommand(rendered())
     .addCommand(check())
     .addCommand(approval())
     .addCommand(release())
@@ -31,6 +32,17 @@ const summary = () =>
     .option("--plan <file>", "names the update plan that the same preview saved")
     .option("--approved <file>", "names the request that was approved")
     .action(async (options) => exitWith(await (await import("../../review/summary.ts")).summary(options)));
+
+const rendered = () =>
+  new Verb("rendered")
+    .description(
+      `Prints what a change of rendered manifests does, in Markdown, as summary does of a preview: from two directories that
+"contrast-runtime render" wrote. It needs no engine, no state and no cluster. An empty directory: nothing is rendered.`,
+    )
+    .requiredOption("--before <directory>", "the manifests that are applied, such as those of the base branch")
+    .requiredOption("--after <directory>", "the manifests that take their place")
+    .option("--bundles <directory>", `adds the fleet plan: ${bundlesHelp}`)
+    .action(async (options) => (await import("../../review/rendered.ts")).rendered(options));
 
 const check = () =>
   new Verb("check")

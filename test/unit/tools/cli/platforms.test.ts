@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { header } from "../../../../tools/render/directory.ts";
 import { document } from "../../review/documents.ts";
 import { root } from "./command-lines.ts";
 
@@ -33,6 +34,14 @@ beforeAll(async () => {
   );
   await writeFile(join(directory, "data"), Buffer.alloc(8192, 7));
   await mkdir(join(directory, "bundles"));
+  const object = { apiVersion: "v1", kind: "Namespace", metadata: { name: "one" } };
+  await mkdir(join(directory, "manifests"));
+  for (const [name, content] of Object.entries({
+    "kustomization.yaml": { ...header, resources: ["one.yaml"] },
+    "one.yaml": object,
+    "components.json": { schemaVersion: 1, stack: "prod", components: {} },
+  }))
+    await writeFile(join(directory, "manifests", name), JSON.stringify(content));
   const container = {
     name: "web",
     image: `127.0.0.1:1/web@sha256:${digest}`,
@@ -84,6 +93,10 @@ const rows: Record<string, { words: string[]; works: object; refused?: RegExp }>
   "review summary": {
     words: ["review", "summary", "--preview", "DIRECTORY/preview.json"],
     works: { code: 0, stdout: expect.stringContaining("#") },
+  },
+  "review rendered": {
+    words: ["review", "rendered", "--before", "DIRECTORY/bundles", "--after", "DIRECTORY/manifests"],
+    works: { code: 0, stdout: expect.stringContaining("Namespace `one` is new") },
   },
   "review check": {
     words: ["review", "check", "--approved", "DIRECTORY/none", "--preview", "DIRECTORY/preview.json"],

@@ -51,7 +51,9 @@ test("a stack becomes a file for each object and a list of them, the namespace f
   const listed = await resources();
   expect(listed[0]).toBe("namespace-contrast-runtime-system.yaml");
   expect(listed.at(-1)).toBe("daemonset-contrast-runtime-system-contrast-installer-snp.yaml");
-  expect((await readdir(output())).sort()).toEqual([...listed, "kustomization.yaml", "reference-values.json"].sort());
+  expect((await readdir(output())).sort()).toEqual(
+    [...listed, "components.json", "kustomization.yaml", "reference-values.json"].sort(),
+  );
   const values = JSON.parse(await readFile(join(output(), "reference-values.json"), "utf8"));
   expect(Object.keys(values)).toEqual([old]);
   const daemonSet = parse(
