@@ -21,7 +21,7 @@ import { writeNodeFile } from "../../tools/local-cluster/node-machine.ts";
 import { check } from "../../tools/process/run.ts";
 import { containerdTree } from "../../tools/programs/pinned.ts";
 import { readArguments } from "./real-vm/arguments.ts";
-import { OuterMachine, outerTree } from "./real-vm/outer-machine.ts";
+import { OuterMachine, outerTree, untilVmStarts } from "./real-vm/outer-machine.ts";
 import { expectations } from "./real-vm/report.ts";
 
 const { payloads, containerd, kvm } = await readArguments();
@@ -107,8 +107,7 @@ try {
   expect("without pods everything is removed", (await installer("uninstall", "both")).code === 0);
   expect("the machine is as it was", (await traces()).output === before.output);
 
-  void installer("install", "first");
-  while ((await machine.run('pgrep -f "/opt/edgeless/[^/]*/.* -name sandbox"')).code !== 0);
+  await Promise.race([installer("install", "first"), machine.run(untilVmStarts)]);
   await machine.cutPower();
   await machine.boot();
   expect(
