@@ -96,7 +96,7 @@ const handlersOf = async () => ((await project.outputs()) as { handlers: Record<
 /** What the product may have changed on the machine, by digest, and on its Node. */
 const traces = async () => {
   const { output } = await machine.run(
-    "find /opt/edgeless /var/lib/contrast-runtime /etc/containerd /etc/systemd/system -type f ! -name '*.bak' -exec sha256sum {} + 2>/dev/null | sort; ls -d /sys/fs/cgroup/contrast-runtime-verify 2>/dev/null; ls /run/vc/sbs /run/kata 2>/dev/null; pgrep -af 'qemu-system|containerd-shim-contrast'",
+    "find /opt/edgeless /var/lib/contrast-runtime /etc/containerd /etc/systemd/system -type f ! -name '*.bak' -exec sha256sum {} + 2>/dev/null | sort; ls -d /sys/fs/cgroup/contrast-runtime-verify 2>/dev/null; find /run/vc/sbs /run/kata -mindepth 1 2>/dev/null; pgrep -af 'qemu-system|containerd-shim-contrast'",
   );
   const fields = "jsonpath={.metadata.labels} {.spec.taints} {.metadata.finalizers}";
   return output + (await kubectl(["get", "node", name, "-o", fields])).stdout;

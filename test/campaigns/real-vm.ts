@@ -73,7 +73,7 @@ const traces = () =>
 try {
   await machine.boot();
   await machine.run(
-    "uname -r; ls -l /dev/kvm /dev/vhost-vsock; containerd --version; ctr -n k8s.io images import --base-name localhost/pause /campaign/pause.tar; for i in $(ctr -n k8s.io images ls -q | grep localhost/pause); do ctr -n k8s.io images tag --force $i localhost/pause:1; done; ctr -n k8s.io images ls -q",
+    `uname -r; ls -l /dev/kvm /dev/vhost-vsock; containerd --version; until ctr version >/dev/null 2>&1; do sleep 1; done; ctr -n k8s.io images import --digests --base-name localhost/pause /campaign/pause.tar; ctr -n k8s.io images tag localhost/pause@${pause?.digest} localhost/pause:1; ctr -n k8s.io images ls -q`,
   );
   const before = await traces();
   expect("a host without a TEE passes the check", (await installer("check-host", "first")).code === 0);
