@@ -2,7 +2,7 @@
 // real-vm.ts is a node of a local cluster, with a kubelet; the program installs the payloads there by its DaemonSet, pods
 // of the class run in VMs and show the guest's kernel beside the node's; then PAYLOAD2 beside a running pod (without it,
 // that part is left out), a removal that is refused, a power cut while the proof runs, and the removal of the group.
-// Needs what real-vm.ts needs, and what a local cluster needs. Emulated, on an idle machine: an hour.
+// Needs what real-vm.ts needs, and what a local cluster needs. Emulated, on an idle machine: half an hour.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

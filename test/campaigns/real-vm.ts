@@ -3,7 +3,7 @@
 // host check, installation with its proof, a pod in a VM, another runtime beside it, the refused removal, a power cut while
 // the proof runs, and the uninstallation, after which the machine is as it was. PAYLOAD2 is another runtime; without it,
 // that part is left out. Needs root, mmdebstrap, mke2fs, 3 GB of memory, 10 GB of disk; with --kvm a host whose KVM nests.
-// Without it everything is emulated, AMD's virtualization included: allow an idle machine half an hour.
+// Without it everything is emulated, AMD's virtualization included: allow an idle machine ten minutes.
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
