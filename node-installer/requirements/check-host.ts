@@ -87,7 +87,7 @@ const checkGpuDrivers: Check = (facts, { gpu, tee }) =>
 
 const leastInotifyInstances = 8192;
 const leastRequestSeconds = 300;
-const kubeletDefault = { seconds: 120, path: "kubelet's default" };
+const kubeletDefault = { seconds: 120, path: "kubelet's default, as none of its usual files sets another" };
 
 const checkLimits: Check = ({ inotifyInstances, kubeletRequestTimeout, selinux }, { virtualization, guestPull }) => {
   const findings: Finding[] = [];

@@ -301,11 +301,16 @@ function nodeOf(pod: V1Pod): string | undefined {
   return terms.flatMap(({ matchFields = [] }) => matchFields).find(({ key }) => key === "metadata.name")?.values?.[0];
 }
 
+/** containerd's and kubelet's words for how a container ended that ended with its machine: they explain nothing. */
+const unseenEnds = ["Unknown", "ContainerStatusUnknown"];
+
+/** `problem` is why it does not run, or how it ended before it ran again; empty: it runs, and nothing is known. */
 export function installerPod(pod: V1Pod): Omit<InstallerPod, "current"> {
   const { conditions = [], containerStatuses = [], phase = "Pending" } = pod.status ?? {};
-  const stopped = containerStatuses.flatMap(
-    ({ state, lastState }) => state?.waiting ?? state?.terminated ?? lastState?.terminated ?? [],
-  );
+  const stopped = containerStatuses.flatMap(({ state, lastState }) => {
+    const ended = lastState?.terminated;
+    return state?.waiting ?? state?.terminated ?? (ended && !unseenEnds.includes(ended.reason ?? "") ? ended : []);
+  });
   const unscheduled = conditions.filter(({ type, status }) => type === "PodScheduled" && status === "False");
   const problem = [...unscheduled, ...stopped].map(({ reason, message }) =>
     printable([reason, message].filter(Boolean).join(": ")),

@@ -42,6 +42,9 @@ const files: Record<string, string> = {
 export const outerTree = (progress: (line: string) => void): Promise<string> =>
   debianTree({ name: "real-vm-trixie", suite: "trixie", packages: packages.split(" "), finish: "true" }, progress);
 
+/** A command for the machine that ends when a payload's QEMU has begun: asking from outside keeps the one CPU busy. */
+export const untilVmStarts = 'until pgrep -f "/opt/edgeless/[^/]*/.* -name sandbox"; do sleep 1; done';
+
 const tap = "outer0";
 
 interface Result {

@@ -51,10 +51,16 @@ describe("GPUs", () => {
 });
 
 test("every sentence names the value that is wrong and says what to do", async () => {
-  const facts = await gather({ ...milan, "/proc/sys/fs/inotify/max_user_instances": "128\n", "/dev/sev": undefined });
+  const facts = await gather({
+    ...milan,
+    "/proc/sys/fs/inotify/max_user_instances": "128\n",
+    "/dev/sev": undefined,
+    "/var/lib/kubelet/config.yaml": undefined,
+  });
   expect(checkHost(facts, [snp]).map(({ message }) => message)).toEqual([
     '/dev/sev, which starts SEV-SNP VMs, is missing: run "modprobe ccp" and add it to a file in /etc/modules-load.d.',
     "fs.inotify.max_user_instances is 128, which a few VMs exhaust: set it to 8192 in a file in /etc/sysctl.d.",
+    "kubelet's runtimeRequestTimeout is 120 s (kubelet's default, as none of its usual files sets another), but images are pulled inside the VM while kubelet waits: set it to 5m or more, or pods with large images never start.",
   ]);
 });
 
