@@ -159,6 +159,15 @@ const startsOf = async (node: string) =>
 
 const original: Record<string, string> = {};
 
+/** What an installation is on a node: containerd's file, each file of a runtime, and the labels by which pods come. */
+async function installedOn(node: string): Promise<string> {
+  const files = "find /opt/edgeless -type f -exec sha256sum {} + | sort -k 2";
+  const { metadata } = await cluster().get<{ metadata: { labels: Record<string, string> } }>("node", node);
+  const labels = Object.entries(metadata.labels).filter(([name]) => name.startsWith("runtime.contrast."));
+  return [await configurationOf(node), await cluster().onNode(node, "sh", "-c", files), ...labels.sort()].join("\n");
+}
+const byPulumi: Record<string, string> = {};
+
 test("there are at most five commands between a clone and a pod", () => {
   const [commands] = page.filter(({ heading, language }) => heading === "Five commands" && language === "sh");
   expect(commands?.text.trim().split("\n")).toHaveLength(5);
@@ -226,6 +235,7 @@ test("the next version of contrast-runtime takes over, without a restart where n
   expect(printed).toContain("snp-3: ready: Serves contrast-insecure-local-");
   expect(await check("git", ["-C", clone, "log", "-1", "--format=%s"])).toBe("the next version\n");
   expect(await Promise.all([...names.map(startsOf), handlers()])).toEqual(before);
+  for (const name of names) byPulumi[name] = await installedOn(name);
 });
 
 test("nothing is left on the nodes but backups and the log", async () => {
@@ -240,10 +250,14 @@ test("nothing is left on the nodes but backups and the log", async () => {
   expect(await cluster().kubectl("get", "namespaces", "-o", "name")).not.toContain("contrast");
 });
 
-test("the same stack's manifests, applied with kubectl, bring the class back", async () => {
+test("the same stack's manifests, applied with kubectl, make the same nodes and bring the class back", async () => {
   await follow("GitOps");
   const installers = `daemonset/${installerName("snp")}`;
   await cluster().kubectl("rollout", "status", installers, `--namespace=${systemNamespace}`, "--timeout=300s");
+  for (const name of names) {
+    expect(byPulumi[name]).toContain("/opt/edgeless/contrast-insecure-local-");
+    expect(await installedOn(name), name).toBe(byPulumi[name]);
+  }
   await cluster().kubectl("apply", "-f", join(clone, "pod.yaml"));
   await cluster().kubectl("wait", "--for=condition=Ready", "pod/hello", "--timeout=120s");
 });

@@ -64,3 +64,28 @@ test("a stack whose secrets were not set says which are missing, and how to set 
     "is missing. Expected a string. Set it: pulumi config set --secret --path 'groups.snp.nodes.ssh.privateKey'.",
   );
 });
+
+/** Node says that it is elsewhere; the machine, the engine and the file system stay Linux's. */
+test.each(["darwin/arm64", "win32/x64", "linux/arm64"])(
+  "%s has the same preview as Linux on x86-64",
+  async (platform) => {
+    const stack = "runtime-settings";
+    await writeFile(
+      join(project.directory, `Pulumi.${stack}.yaml`),
+      await readFile(join(packageRoot, "examples", `Pulumi.${stack}.yaml`), "utf8"),
+    );
+    project.env.PULUMI_STACK = stack;
+    await project.pulumi("stack", "init", stack);
+    const here = await project.plan();
+    const elsewhere = {
+      NODE_OPTIONS: `--require ${join(packageRoot, "test", "fakes", "platform.cjs")}`,
+      FAKE_PLATFORM: platform,
+    };
+    Object.assign(project.env, elsewhere);
+    try {
+      expect(await project.plan()).toEqual(here);
+    } finally {
+      for (const name of Object.keys(elsewhere)) delete project.env[name];
+    }
+  },
+);
