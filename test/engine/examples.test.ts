@@ -76,14 +76,20 @@ test.each(["darwin/arm64", "win32/x64", "linux/arm64"])(
     );
     project.env.PULUMI_STACK = stack;
     await project.pulumi("stack", "init", stack);
-    const here = await project.plan();
+    const planned = async () => {
+      const steps = await project.plan();
+      return steps
+        .map(({ op, urn, newState }) => ({ op, urn, inputs: newState?.inputs }))
+        .sort((a, b) => (a.urn < b.urn ? -1 : 1));
+    };
+    const here = await planned();
     const elsewhere = {
       NODE_OPTIONS: `--require ${join(packageRoot, "test", "fakes", "platform.cjs")}`,
       FAKE_PLATFORM: platform,
     };
     Object.assign(project.env, elsewhere);
     try {
-      expect(await project.plan()).toEqual(here);
+      expect(await planned()).toEqual(here);
     } finally {
       for (const name of Object.keys(elsewhere)) delete project.env[name];
     }

@@ -42,6 +42,7 @@ export interface StateResource {
 export interface PreviewStep {
   op: string;
   urn: string;
+  newState?: { inputs?: object };
   detailedDiff?: Record<string, { kind: string; inputDiff: boolean }>;
   replaceReasons?: string[];
 }
