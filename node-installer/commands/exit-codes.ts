@@ -1,6 +1,6 @@
 import { Refusal } from "../../runtime/refusal.ts";
 import { DigestMismatch } from "../host/host.ts";
-import { RollbackFailed, RolledBack } from "../install/undo.ts";
+import { RollbackFailed, RolledBack } from "../install/rolled-back.ts";
 
 /** What the program's exit codes mean; printed by `--help`. */
 export const exitCodes = {

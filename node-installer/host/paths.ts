@@ -2,7 +2,7 @@ import { posix } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
 
 /** The target of the link at a path whose parents contain no links; undefined if it is not a link. */
-export type ReadLink = (path: string) => Promise<string | undefined>;
+export type ReadLink = (path: string) => string | undefined;
 
 /** Linux's own limit. */
 const maximumLinks = 40;
@@ -12,7 +12,7 @@ const maximumLinks = 40;
  * and `..` never climbs above it, so no link leads out of the host root. Parts that do not exist stay as they are. With
  * `followLast: false` the last segment may be a link and is kept.
  */
-export async function resolvePath(path: string, readLink: ReadLink, followLast = true): Promise<string> {
+export function resolvePath(path: string, readLink: ReadLink, followLast = true): string {
   if (!path.startsWith("/") || path.includes("\0")) throw new Error(`not an absolute path of the node: ${path}`);
   let rest = path.split("/");
   let resolved = "/";
@@ -27,7 +27,7 @@ export async function resolvePath(path: string, readLink: ReadLink, followLast =
     }
     const next = posix.join(resolved, segment);
     const isLast = rest.every((part) => part === "" || part === ".");
-    const target = isLast && !followLast ? undefined : await readLink(next);
+    const target = isLast && !followLast ? undefined : readLink(next);
     if (target === undefined) {
       resolved = next;
       continue;

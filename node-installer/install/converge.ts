@@ -69,8 +69,10 @@ export async function converge(environment: Environment, options: ConvergeOption
     const isHeld = plan.blocked.some(({ handler }) => !observation.users.has(handler));
     if (isDone(observation, plan) && !isHeld) {
       refuseIfBlocked(plan, options);
-      const outcome = await finish(environment, observation, plan);
-      await requireFit(environment, observation.located);
+      const { outcome, labels } = await finish(environment, observation, plan);
+      // A host may lose after an installation what it needs: its TEE with a new BIOS or kernel, its devices, a mount.
+      if (spec.runtimes.some(({ handler }) => !labels.includes(handler)))
+        await environment.checkHost(observation.located);
       return outcome;
     }
     const drifted = mayBeDrift(plan) && (plan.edit || plan.restart);
@@ -110,7 +112,7 @@ async function rounds(environment: Environment, options: ConvergeOptions): Promi
     }
     if (isDone(observation, plan)) {
       refuseIfBlocked(plan, options);
-      return finish(environment, observation, plan, { done, statusOf: options.statusOf });
+      return (await finish(environment, observation, plan, { done, statusOf: options.statusOf })).outcome;
     }
     located = observation.located;
     await requireServing(environment, observation, plan, options);
@@ -191,14 +193,14 @@ async function finish(
   observation: Observation,
   plan: Plan,
   { done, statusOf }: { done?: Plan | undefined; statusOf?: StatusOf | undefined } = {},
-): Promise<Outcome> {
+): Promise<{ outcome: Outcome; labels: string[] }> {
   const handlers = servedHandlers(observation, plan.entries);
   const outcome = { changed: done !== undefined, removed: done?.removed ?? [], handlers, blocked: plan.blocked };
-  await label(environment, observation, await statusOf?.(outcome));
+  const labels = await label(environment, observation, await statusOf?.(outcome));
   // A failed node keeps its ticket; if the spec was set back to what the node serves, nothing is left to do for it.
   await environment.cluster.tickets.release();
   if (done !== undefined) environment.log.info("converged", { handlers, blocked: plan.blocked });
-  return outcome;
+  return { outcome, labels };
 }
 
 /** The startup taint goes with the last label: a node that serves only some of the list is still being set up. */
@@ -206,17 +208,12 @@ async function label(
   environment: Environment,
   { located, serving, journal }: Observation,
   status?: NodeStatus,
-): Promise<void> {
+): Promise<string[]> {
   const { runtimes, startupTaint } = environment.spec;
   const handlers = await labelled(environment, located, serving, journal);
   const isComplete = runtimes.every(({ handler }) => handlers.includes(handler));
   await environment.cluster.reporter.setServed(handlers, { lifted: isComplete ? startupTaint : undefined, status });
-}
-
-/** A host may lose after an installation what it needs: its TEE with a new BIOS or kernel, its devices, a mount. */
-async function requireFit(environment: Environment, located: Located): Promise<void> {
-  const { spec, unfit, checkHost } = environment;
-  if ((await unfit(located, spec.runtimes)).length > 0) await checkHost(located);
+  return handlers;
 }
 
 function servedHandlers({ serving }: Observation, entries: HandlerEntry[]): string[] {

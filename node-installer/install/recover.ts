@@ -8,8 +8,9 @@ import type { Environment } from "./environment.ts";
 import { entryOf, type Observation, observeHost, signsOf, tablesIn } from "./observe.ts";
 import type { Plan } from "./plan.ts";
 import { mayRestart } from "./restarts.ts";
+import { RolledBack } from "./rolled-back.ts";
 import { runSteps } from "./steps.ts";
-import { attemptsAt, closeTransaction, RolledBack, serveAgain, undoAgain } from "./undo.ts";
+import { attemptsAt, closeTransaction, serveAgain, undoAgain } from "./undo.ts";
 
 /** What an earlier run's transaction is found with; the first that applies counts. */
 type Found =

@@ -9,6 +9,7 @@ import { sentence } from "./log.ts";
 import { nodeGate } from "./node-gate.ts";
 import { edit, entryOf, expectedNow, knownBy, withoutOurs } from "./observe.ts";
 import { isSpent, restart } from "./restarts.ts";
+import { RollbackFailed, RolledBack } from "./rolled-back.ts";
 import type { StepName } from "./step-names.ts";
 
 /*
@@ -21,22 +22,6 @@ import type { StepName } from "./step-names.ts";
  *
  * Whatever ends a change without a commit ends in closeTransaction.
  */
-
-/** The change failed, and the node serves as before. */
-export class RolledBack extends Error {
-  override readonly name = "RolledBack";
-  readonly code: string;
-  constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
-}
-
-/** The change failed, and so did the rollback: a person must look at the node. */
-export class RollbackFailed extends Error {
-  override readonly name = "RollbackFailed";
-  readonly code = "rollback-failed";
-}
 
 /** How often a change is tried if its trial is interrupted before the gate can decide. */
 const maximumAttempts = 2;

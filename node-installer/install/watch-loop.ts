@@ -17,7 +17,7 @@ import { labelledNow } from "./labelled.ts";
 import { type Log, sentence } from "./log.ts";
 import { mayBeDrift } from "./plan.ts";
 import type { ReadSpec } from "./read-spec.ts";
-import { RollbackFailed, RolledBack } from "./undo.ts";
+import { RollbackFailed, RolledBack } from "./rolled-back.ts";
 
 /** How often the spec and containerd's file are checked, and how long both must be unchanged before they are acted on. */
 const tickMs = 2_000;

@@ -12,7 +12,7 @@ import {
 import { resolvePath } from "../../node-installer/host/paths.ts";
 import { described, type RunningProgram } from "../../node-installer/host/running.ts";
 import { sha256 } from "../../runtime/canonical.ts";
-import { ioError, isPlain, Killed, type Node } from "./memory-files.ts";
+import { bringToDisk, ioError, isPlain, Killed, type Node } from "./memory-files.ts";
 
 /** A program of the in-memory host. */
 export type FakeProgram = (args: string[], host: MemoryHost) => Partial<RunResult> | Promise<Partial<RunResult>>;
@@ -174,7 +174,7 @@ export class MemoryHost implements Host {
 
   async linkedAt(path: string): Promise<bigint | undefined> {
     this.reading("stat", path);
-    const node = this.nodes.get(await resolvePath(path, this.readLink, false));
+    const node = this.nodes.get(resolvePath(path, this.readLink, false));
     return node?.kind === "link" ? (node.ctimeNs ?? node.mtimeNs) : undefined;
   }
 
@@ -193,7 +193,7 @@ export class MemoryHost implements Host {
   }
 
   async realpath(path: string): Promise<string> {
-    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink);
+    return isPlain(this.nodes, path) ? path : resolvePath(path, this.readLink);
   }
 
   localPath(path: string): Promise<string> {
@@ -260,14 +260,7 @@ export class MemoryHost implements Host {
     const target = await this.realpath(path);
     await this.point(`fsync ${target}/`, () => {
       if (!this.nodes.has(target)) throw ioError("ENOENT", target);
-      const isBelow = (path: string, directory: string) => path.startsWith(directory === "/" ? "/" : `${directory}/`);
-      const isEntry = (path: string) => path !== target && posix.dirname(path) === target;
-      for (const path of [...this.onDisk.keys()].filter((each) => isEntry(each) && !this.nodes.has(each))) {
-        for (const gone of [...this.onDisk.keys()]) if (gone === path || isBelow(gone, path)) this.onDisk.delete(gone);
-      }
-      // Includes the path to it, as on Linux file systems.
-      const isOnDisk = (path: string) => isEntry(path) || path === target || isBelow(target, path);
-      for (const [path, node] of this.nodes) if (isOnDisk(path)) this.onDisk.set(path, node);
+      bringToDisk(this.nodes, this.onDisk, target);
     });
   }
 
@@ -356,13 +349,13 @@ export class MemoryHost implements Host {
     this.onRead(`${how} ${path}`);
   }
 
-  private readonly readLink = async (path: string): Promise<string | undefined> => {
+  private readonly readLink = (path: string): string | undefined => {
     const node = this.nodes.get(path);
     return node?.kind === "link" ? node.target : undefined;
   };
 
   private async entry(path: string): Promise<string> {
-    return isPlain(this.nodes, path) ? path : await resolvePath(path, this.readLink, false);
+    return isPlain(this.nodes, path) ? path : resolvePath(path, this.readLink, false);
   }
 
   private async file(path: string): Promise<Node & { kind: "file" }> {

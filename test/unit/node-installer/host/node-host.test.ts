@@ -83,19 +83,21 @@ describe("links", () => {
     await expect(host.readFile("/etc/a")).rejects.toThrow(/too many symbolic links/);
   });
 
-  test("no path and no combination of links leads above the root", async () => {
+  test("no path and no combination of links leads above the root", () => {
     const segment = fc.constantFrom("a", "b", "..", ".", "", "c");
     const path = fc.array(segment, { minLength: 1, maxLength: 8 }).map((parts) => `/${parts.join("/")}`);
     const target = fc.oneof(
       path,
       fc.array(segment, { minLength: 1, maxLength: 6 }).map((parts) => parts.join("/")),
     );
-    await fc.assert(
-      fc.asyncProperty(path, fc.dictionary(path, target), async (start, links) => {
-        const resolved = await resolvePath(start, async (name) => links[name]).catch((error: Error) => {
-          expect(error.message).toMatch(/too many symbolic links/);
-          return "/";
-        });
+    fc.assert(
+      fc.property(path, fc.dictionary(path, target), (start, links) => {
+        let resolved = "/";
+        try {
+          resolved = resolvePath(start, (name) => links[name]);
+        } catch (error) {
+          expect((error as Error).message).toMatch(/too many symbolic links/);
+        }
         expect(resolved).toMatch(/^\/([abc](\/[abc])*)?$/);
       }),
     );

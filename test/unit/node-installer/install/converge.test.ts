@@ -6,7 +6,7 @@ import { lockPath } from "../../../../node-installer/host/files.ts";
 import { DigestMismatch } from "../../../../node-installer/host/host.ts";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { backupsOn, guardsFilesOn, refusalOf } from "./outcomes.ts";
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RollbackFailed, RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RollbackFailed, RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { nodeShapes } from "../../../fakes/node-shapes.ts";
 import { guardsFilesOn, refusalOf } from "./outcomes.ts";

@@ -7,7 +7,7 @@ import { converge } from "../../../../node-installer/install/converge.ts";
 import type { Environment } from "../../../../node-installer/install/environment.ts";
 import { labelledNow } from "../../../../node-installer/install/labelled.ts";
 import { createLog } from "../../../../node-installer/install/log.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { watchLoop } from "../../../../node-installer/install/watch-loop.ts";
 import { ApiError } from "../../../../node-installer/kubernetes/api.ts";
 import { type Cluster, withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";

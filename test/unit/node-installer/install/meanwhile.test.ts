@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { MemoryNode } from "../../../fakes/memory-node.ts";
 import { type NodeShape, nodeShapes } from "../../../fakes/node-shapes.ts";
 

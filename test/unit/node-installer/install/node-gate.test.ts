@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { type Cluster, withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import type { NodeReadiness } from "../../../../node-installer/kubernetes/node.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { restartsLeft, restartsPath } from "../../../../node-installer/host/restart-budget.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RollbackFailed, RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RollbackFailed, RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { messageOf, refusalOf } from "./outcomes.ts";

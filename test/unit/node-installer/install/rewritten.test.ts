@@ -2,7 +2,7 @@ import { parse, stringify } from "smol-toml";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { journalPath } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import type { InstallSpec } from "../../../../runtime/spec.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { guardsFilesOn, refusalOf } from "./outcomes.ts";

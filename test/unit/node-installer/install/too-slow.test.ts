@@ -6,7 +6,7 @@ import { TooSlow } from "../../../../node-installer/host/host.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
 import { planFor } from "../../../../node-installer/install/dry-run.ts";
 import { hostFacts } from "../../../../node-installer/install/host-findings.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 
 // A program of the host that is ended after its time limit has given no answer: nothing may be concluded from it.

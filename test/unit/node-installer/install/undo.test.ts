@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { logPath } from "../../../../node-installer/host/files.ts";
 import { journalPath, parseJournal } from "../../../../node-installer/host/journal.ts";
 import { converge } from "../../../../node-installer/install/converge.ts";
-import { RolledBack } from "../../../../node-installer/install/undo.ts";
+import { RolledBack } from "../../../../node-installer/install/rolled-back.ts";
 import { withoutKubernetes } from "../../../../node-installer/kubernetes/connect.ts";
 import { adminsFile, configPath, MemoryNode } from "../../../fakes/memory-node.ts";
 import { backupsOn, refusalOf } from "./outcomes.ts";
