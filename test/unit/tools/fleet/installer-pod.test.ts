@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { installerPod } from "../../../../tools/fleet/observe.ts";
 
 const container = { name: "installer", image: "i", imageID: "", ready: false, restartCount: 1 };
-const problem = (state: object, lastState?: object) =>
+const problem = (state: object, lastState: object = {}) =>
   installerPod({
     metadata: { name: "p" },
     status: { phase: "Running", containerStatuses: [{ ...container, state, lastState }] },
