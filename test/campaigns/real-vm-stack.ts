@@ -98,8 +98,11 @@ const traces = async () => {
   const { output } = await machine.run(
     "find /opt/edgeless /var/lib/contrast-runtime /etc/containerd /etc/systemd/system -type f ! -name '*.bak' -exec sha256sum {} + 2>/dev/null | sort; ls -d /sys/fs/cgroup/contrast-runtime-verify 2>/dev/null; find /run/vc/sbs /run/kata -mindepth 1 2>/dev/null; pgrep -af 'qemu-system|containerd-shim-contrast'",
   );
-  const fields = "jsonpath={.metadata.labels} {.spec.taints} {.metadata.finalizers}";
-  return output + (await kubectl(["get", "node", name, "-o", fields])).stdout;
+  const fields = "jsonpath={.metadata.labels} {.spec.taints[*].key} {.metadata.finalizers}";
+  const { stdout } = await kubectl(["get", "node", name, "-o", fields]);
+  // Kubernetes taints a Node that is not Ready yet, and for a moment longer.
+  const words = stdout.split(" ").filter((word) => word !== "" && !word.startsWith("node.kubernetes.io/"));
+  return output + words.join(" ");
 };
 
 try {
