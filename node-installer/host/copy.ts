@@ -3,7 +3,7 @@ import { constants, copyFile, type FileHandle, open, rm } from "node:fs/promises
 import { DigestMismatch } from "./host.ts";
 
 /** Large enough to keep a disk busy, small enough that a few of them do not matter to a node. */
-const chunkBytes = 1 << 20;
+const chunkBytes = 512 << 10;
 /** After so many bytes the disk begins to write, so that it is not idle until the last one is there. */
 const flushBytes = 64 << 20;
 

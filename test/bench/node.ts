@@ -122,8 +122,8 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
 const noOp = (ours: number, empty: number, wrote: boolean): Benchmark => ({
   name: "install with nothing to do, from the start of the program to its end",
   ours,
-  limit: 300,
-  ok: ours <= 300 && !wrote,
+  limit: 250,
+  ok: ours <= 250 && !wrote,
   note: `${wrote ? "it WROTE something" : "nothing written"}; an empty program of Node takes ${empty.toFixed(0)} ms`,
 });
 
