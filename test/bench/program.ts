@@ -8,6 +8,7 @@ import { type Progress, toStderr } from "../../tools/process/progress.ts";
 import { type ApiServer, startApiServer } from "../engine/api-server.ts";
 import { type EngineProject, engineProject } from "../engine/harness.ts";
 import { type Configuration, configure, fixture, image, programProject } from "../engine/program.ts";
+import { fixtureAdvisories } from "../unit/runtime/fixtures.ts";
 import type { Benchmark } from "./measure.ts";
 
 const rounds = 5;
@@ -44,7 +45,13 @@ async function stackOn(server: ApiServer, stack: string, nodes: object): Promise
   const workers = {
     distribution: "containerd",
     nodes,
-    runtimes: [{ platform: "metal-qemu-snp", payload: fixture("contrast-go") }],
+    runtimes: [
+      {
+        platform: "metal-qemu-snp",
+        payload: fixture("contrast-go"),
+        acknowledgedAdvisories: fixtureAdvisories["contrast-go"],
+      },
+    ],
   };
   const configuration: Configuration = {
     cluster: { kind: "kubeconfig", name: "bench" },
