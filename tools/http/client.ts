@@ -49,10 +49,7 @@ export function nextUrl(location: string, from: URL): URL {
 const usualSilenceMs = (method: string) => (method === "PUT" ? 600_000 : 60_000);
 const maximalRedirects = 5;
 
-/**
- * With the first request: whoever imports the two, even one name, makes Node load its fetch, too, which takes as long as a
- * whole `measure snp`.
- */
+/** With the first request: whoever imports the two, even one name, makes Node load its fetch, too (25 ms). */
 const http = () => process.getBuiltinModule("node:http");
 const https = () => process.getBuiltinModule("node:https");
 
