@@ -33,7 +33,8 @@ export async function requireMachine(progress: Progress): Promise<void> {
     progress,
   );
   await requireKernel();
-  for (const directory of [clustersDirectory, cacheDirectory()]) await mkdir(directory, { recursive: true });
+  await mkdir(cacheDirectory(), { recursive: true });
+  // It is not made here: it goes with the last cluster, which another process may be removing at this moment.
   await requireSpace(clustersDirectory, 2e9, "A local cluster");
 }
 

@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, type StatsFs } from "node:fs";
 import { mkdir, readdir, rename, rm, statfs } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -67,9 +67,9 @@ async function removeLeftovers(parent: string, prefix: string): Promise<void> {
     if (name.startsWith(prefix)) await rm(join(parent, name), { recursive: true, force: true });
 }
 
-/** Refuses, before anything is begun, what the disk has no room for. */
+/** Refuses, before anything is begun, what the disk has no room for. The path need not exist yet. */
 export async function requireSpace(path: string, bytes: number, purpose: string): Promise<void> {
-  const { bavail, bsize } = await statfs(path);
+  const { bavail, bsize } = await fileSystemOf(path);
   const free = bavail * bsize;
   if (free >= bytes) return;
   const elsewhere = path.startsWith(cacheDirectory()) ? ", or set XDG_CACHE_HOME to a directory on a larger disk" : "";
@@ -78,4 +78,15 @@ export async function requireSpace(path: string, bytes: number, purpose: string)
     "disk-full",
     `${purpose} needs ${gigabytes(bytes)} of free disk space at ${path}, where only ${gigabytes(free)} are free. Make room there${elsewhere}.`,
   );
+}
+
+/** The file system that the path is on, or will be on once it is made. */
+async function fileSystemOf(path: string): Promise<StatsFs> {
+  try {
+    return await statfs(path);
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    if (!missing || dirname(path) === path) throw error;
+    return await fileSystemOf(dirname(path));
+  }
 }

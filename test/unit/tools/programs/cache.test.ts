@@ -57,3 +57,9 @@ test("a disk that is too small is refused with advice: to move the cache only if
   );
   await expect(requireSpace("/var", 1e18, "A local cluster")).rejects.toThrow(/ are free\. Make room there\.$/);
 });
+
+test("space is looked for where a directory will be, whether or not somebody has removed it", async () => {
+  const gone = join(home, "removed", "by others");
+  await expect(requireSpace(gone, 1, "A local cluster")).resolves.toBeUndefined();
+  await expect(requireSpace(gone, 1e18, "A local cluster")).rejects.toThrow(/ GB of free disk space at .*by others, /);
+});
