@@ -1,6 +1,6 @@
 import { posix } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
-import { createLike } from "../requirements/access.ts";
+import { createLike } from "./access.ts";
 import type { FileAttributes, Host } from "./host.ts";
 
 /** Where the installer keeps its own files on a node. */

@@ -1,8 +1,8 @@
 import { posix } from "node:path";
 import { sha256 } from "../../runtime/canonical.ts";
+import { createLike } from "../host/access.ts";
 import { leavingNothing, readIfThere } from "../host/files.ts";
 import type { FileAttributes, Host } from "../host/host.ts";
-import { createLike } from "../requirements/access.ts";
 
 /** In addition to the first one, which is the file as the administrator left it. */
 const keptBackups = 4;

@@ -1,5 +1,5 @@
 import { Refusal } from "../../runtime/refusal.ts";
-import type { FileAttributes, Host } from "../host/host.ts";
+import type { FileAttributes, Host } from "./host.ts";
 
 /**
  * Creates a file that is placed beside `model` or replaces it, and that the same programs may read. Mode and owner are not
