@@ -32,7 +32,8 @@ const cli: GoProgram = {
 
 /**
  * The last language host for Node that was published as a Go module. It works with today's engine and SDK, but ignores
- * `runtime.options` in Pulumi.yaml; nothing here depends on them.
+ * `runtime.options` in Pulumi.yaml; nothing here depends on them. Its go.mod asks for gRPC and others in the engine's own
+ * versions: it gets their repairs, and they are compiled once for both.
  */
 const languageHost: GoProgram = {
   name: "pulumi-language-nodejs",
@@ -101,10 +102,9 @@ const noEngine = () =>
 
 /** The engine beside its language host, for Linux on x86-64. */
 async function built(progress: Progress): Promise<string> {
-  const programs = [
-    join(await goProgram(cli, progress), "pulumi"),
-    join(await goProgram(languageHost, progress), "pulumi-language-nodejs"),
-  ];
+  // The small one first: at the end of a build, when the linker runs alone, there is less to wait for.
+  const nodejs = join(await goProgram(languageHost, progress), "pulumi-language-nodejs");
+  const programs = [join(await goProgram(cli, progress), "pulumi"), nodejs];
   // The engine uses a language host beside it as its own, and warns about one that it finds elsewhere.
   return await cached(
     {
