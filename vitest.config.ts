@@ -1,8 +1,12 @@
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { cacheDirectory } from "./tools/programs/cache.ts";
 
 const onClusters = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, hookTimeout: 2_400_000 };
+
+/** Vitest leaves a core to itself, which of two is half: what waits for processes and clocks leaves enough to it. */
+const maxWorkers = Math.max(3, availableParallelism() - 1);
 
 /** Unit tests of what only a Linux host does: they start sh, flock or tar, and read modes, links, pipes and /proc. */
 const onHost = [
@@ -26,8 +30,8 @@ export default defineConfig({
   test: {
     reporters: ["default"],
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], exclude: onHost, testTimeout: 60_000 } },
-      { test: { name: "host", include: onHost, testTimeout: 60_000 } },
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], exclude: onHost, testTimeout: 60_000, maxWorkers } },
+      { test: { name: "host", include: onHost, testTimeout: 60_000, maxWorkers } },
       {
         test: {
           name: "engine",
