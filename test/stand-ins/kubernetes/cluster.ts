@@ -4,8 +4,8 @@ import { existsSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
 import { createInterface } from "node:readline";
-import { KubeConfig } from "@kubernetes/client-node";
 import { isObject, type Properties } from "../values.ts";
+import { KubeConfig } from "./client.ts";
 
 /** A refusal by the API server. */
 export class ApiError extends Error {

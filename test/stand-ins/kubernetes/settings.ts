@@ -1,7 +1,8 @@
 /** The provider's arguments as the SDK sends them: all of them strings, most of them JSON. */
-import { KubeConfig } from "@kubernetes/client-node";
+
 import type { Checked, Diff } from "../plugin.ts";
 import { equal, type Properties, revealed, unknown, type Value } from "../values.ts";
+import { KubeConfig } from "./client.ts";
 
 export interface Settings {
   kubeconfig?: string | undefined;
