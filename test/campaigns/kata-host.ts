@@ -140,19 +140,23 @@ export const hasSnp = (): boolean => /^flags\s.*\bsev_snp\b/m.test(readFileSync(
  */
 export function withSnpProcessor(shim: string, flavour: string): string {
   const bytes = readFileSync(shim);
-  const base = bytes.readUInt16LE(16) === positionIndependent ? 0x555555554000 : 0;
-  const places = cpuidPlaces(bytes).map((at) => base + addressOf(bytes, at));
+  const places = cpuidPlaces(bytes).map((at) => addressOf(bytes, at));
   const script = flavour === "kata-go" ? scriptForGo(places) : scriptForRust(places, `${shim}.watched`);
   writeFileSync(`${shim}.gdb`, script.join("\n"));
-  const gdb = `gdb -nx -nh -batch-silent -x ${shim}.gdb`;
-  if (flavour === "kata-go") return `#!/bin/sh\nexec ${gdb} --args ${shim} "$@" 2>/dev/null\n`;
+  const gdb = (base: string) => `gdb -nx -nh -batch-silent -ex "set \\$base = ${base}" -x ${shim}.gdb`;
+  // Where GDB has a program started that is linked with Linux's loader.
+  const base = bytes.readUInt16LE(16) === positionIndependent ? "0x555555554000" : "0";
+  if (flavour === "kata-go") return `#!/bin/sh\nexec ${gdb(base)} --args ${shim} "$@" 2>/dev/null\n`;
   // The daemon asks only when it makes the sandbox, for which containerd waits until the command that started it has ended.
   return [
     "#!/bin/sh",
     `for last; do :; done; [ "$last" = start ] || exec ${shim} "$@"`,
     `rm -f ${shim}.watched`,
-    `setarch -R ${shim} "$@" || exit`,
-    `setsid ${gdb} -p "$(cat shim.pid)" </dev/null >/dev/null 2>&1 &`,
+    `${shim} "$@" || exit`,
+    "pid=$(cat shim.pid)",
+    // A program without a loader is elsewhere.
+    `base=0x$(sed -n '\\:${shim}$:{s/-.*//p;q}' "/proc/$pid/maps")`,
+    `setsid ${gdb("$base")} -p "$pid" </dev/null >/dev/null 2>&1 &`,
     `until [ -e ${shim}.watched ]; do sleep 0.1; done\n`,
   ].join("\n");
 }
@@ -162,7 +166,7 @@ const quietly = "set pagination off\nset confirm off\nhandle all nostop noprint 
 /** In the place of the instruction there, an answer. */
 const answer = (place: number, then: string) =>
   [
-    `break *${place} if ($rax & 0xffffffff) == 0x8000001f\ncommands\nsilent`,
+    `break *($base + ${place}) if ($rax & 0xffffffff) == 0x8000001f\ncommands\nsilent`,
     "set $rax = 0x1f\nset $rbx = 0x73\nset $rcx = 0x1fd\nset $rdx = 0\nset $pc = $pc + 2",
     then,
     "end",
