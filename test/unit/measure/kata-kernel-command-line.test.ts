@@ -168,6 +168,9 @@ describe("runtime-rs", () => {
       { table: "hypervisor", key: "vm_rootfs_driver", value: "virtio-pmem" },
       { table: "hypervisor", key: "guest_extension_images", value: "coco" },
       { table: "runtime", key: "hypervisor_name", value: "dragonball" },
+      // Keys of Go's runtime: with the first, runtime-rs takes no file.
+      { table: "agent", key: "dial_timeout", value: 90 },
+      { table: "runtime", key: "kubelet_root_dir", value: "/var/lib/kubelet" },
     ] as const)
       expect(kataCommandLine(build, withSettings(configuration, [change])), change.key).toBeUndefined();
   });
