@@ -1,5 +1,5 @@
-import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
-import { withoutCommandLine } from "../runtime/kata-key-effects.ts";
+import { hypervisorOf, type KataConfiguration, type Table, type Value } from "../runtime/kata-configuration.ts";
+import { allowedWords, effectOf, withoutCommandLine } from "../runtime/kata-key-effects.ts";
 import { type Reader, type TableName, typeOfKey } from "../runtime/kata-keys.ts";
 import { kataFacts, oldestKata } from "../runtime/kata-versions.ts";
 import { isAtLeast } from "../runtime/version.ts";
@@ -19,7 +19,7 @@ export const withVcpus = (commandLine: string, vcpus: number): string =>
 /**
  * Keys that a runtime's user may not set, or not without weakening the guest, and that decide nothing about the command line:
  * kata-key-effects.ts says the same of all others. One that is in neither, nor read below, could decide anything; and with
- * one in the agent's table that it does not know, runtime-rs starts no guest at all.
+ * words that Kata does not take, runtime-rs with an unknown key in the agent's table, too, it starts no guest at all.
  */
 type Harmless = Partial<Record<TableName, string[]>>;
 
@@ -117,8 +117,7 @@ function rsLine({ hypervisor, agent, runtime }: Readings): string | undefined {
     isOrdinary(hypervisor, runtime) &&
     // Other drivers give the root file system another name.
     hypervisor.text("vm_rootfs_driver") === "virtio-blk-pci" &&
-    // With words that it does not take it starts no guest.
-    ["virtio-scsi", "virtio-blk-pci"].includes(hypervisor.text("block_device_driver")) &&
+    hypervisor.text("block_device_driver") !== "" &&
     runtime.text("name") === "virt_container" &&
     runtime.text("hypervisor_name") === "qemu" &&
     runtime.text("agent_name") === "kata" &&
@@ -189,7 +188,11 @@ function readingOf(
     reading(
       table,
       [...(harmlessForAll[name] ?? []), ...(harmless[name] ?? []), ...withoutCommandLine(name)],
-      (key) => typeOfKey(reader, version, name, key) !== undefined,
+      (key, value) => {
+        const effect = effectOf(name, key);
+        const words: readonly Value[] | undefined = effect && allowedWords(effect, reader === "kata-rs");
+        return typeOfKey(reader, version, name, key) !== undefined && (words?.includes(value) ?? true);
+      },
     );
   return {
     hypervisor: of("hypervisor", "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh),
@@ -198,15 +201,18 @@ function readingOf(
   };
 }
 
-/** A table's keys with the values that Kata gives those that are absent, and whether all that it has are known and were read. */
-function reading(table: Table, harmless: string[], isKnown: (key: string) => boolean) {
+/**
+ * A table's keys with the values that Kata gives those that are absent, and whether all that it has were read, and Kata
+ * takes them.
+ */
+function reading(table: Table, harmless: string[], takes: (key: string, value: Value) => boolean) {
   const seen = new Set(harmless);
   const mistyped: string[] = [];
-  const value = <Type extends "string" | "boolean" | "number", Value>(key: string, type: Type, zero: Value): Value => {
+  const value = <Type extends "string" | "boolean" | "number", Found>(key: string, type: Type, zero: Found): Found => {
     seen.add(key);
     const found = table[key];
     if (found !== undefined && typeof found !== type) mistyped.push(key);
-    return found === undefined || typeof found !== type ? zero : (found as Value);
+    return found === undefined || typeof found !== type ? zero : (found as Found);
   };
   return {
     text: (key: string): string => value(key, "string", ""),
@@ -219,7 +225,8 @@ function reading(table: Table, harmless: string[], isKnown: (key: string) => boo
       if (!Array.isArray(found) || tables.length < found.length) mistyped.push(key);
       return tables;
     },
-    isReadWhole: () => mistyped.length === 0 && Object.keys(table).every((key) => seen.has(key) && isKnown(key)),
+    isReadWhole: () =>
+      mistyped.length === 0 && Object.entries(table).every(([key, value]) => seen.has(key) && takes(key, value)),
   };
 }
 

@@ -101,6 +101,16 @@ describe("whatever the file says", () => {
     else expect(line).not.toBe(kataCommandLine(upstream, configuration));
   });
 
+  test.each([
+    ["kata-go", "virtio-blk-pci"],
+    ["contrast-go", "virtio-blk-pci"],
+    ["kata-rs", "virtio-blk"],
+  ])("%s starts no guest with block_device_driver = %s: none is predicted", (flavour, value) => {
+    const build = { ...upstream, flavour };
+    const change = { table: "hypervisor", key: "block_device_driver", value } as const;
+    expect(kataCommandLine(build, withSettings(configurationFor(build, guest), [change]))).toBeUndefined();
+  });
+
   test.each(["hypervisor", "agent", "runtime"] as const)(
     "a key in %s that the model does not know is no guess",
     (table) => {

@@ -26,7 +26,11 @@ export const keys: { table: Tables; key: string; values: (Value | undefined)[] }
     values: ["", "quiet", ' a="b  c"  x= k== ', "=x", 'dangling "quote', undefined],
   },
   { table: "hypervisor", key: "kernel_verity_params", values: [verity("cd"), undefined] },
-  { table: "hypervisor", key: "block_device_driver", values: ["virtio-scsi", "virtio-blk", "virtio-blk-pci"] },
+  {
+    table: "hypervisor",
+    key: "block_device_driver",
+    values: ["virtio-scsi", "virtio-blk", "virtio-blk-pci", "nvdimm"],
+  },
   { table: "hypervisor", key: "disable_guest_selinux", values: [true, false] },
   { table: "hypervisor", key: "disable_image_nvdimm", values: [true, false, undefined] },
   { table: "hypervisor", key: "enable_debug", values: [true, false, undefined] },
