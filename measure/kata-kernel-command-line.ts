@@ -126,7 +126,8 @@ function rsLine({ hypervisor, agent, runtime }: Readings): string | undefined {
     !/(^| )=/.test(hypervisor.text("kernel_params"));
 
   const told = [
-    ...timeout("agent.cdh_api_timeout", Math.floor(agent.number("cdh_api_timeout_ms", 50_000) / 1000)),
+    // Less than a second is not left out, but none.
+    ...timeout("agent.cdh_api_timeout", agent.number("cdh_api_timeout_ms", 50_000), 1000),
     ...(agent.flag("debug_console_enabled") ? ["agent.debug_console agent.debug_console_vport=1026"] : []),
     ...timeout("agent.launch_process_timeout", agent.number("launch_process_timeout")),
     ...(agent.flag("enable_debug") ? ["agent.log=debug"] : []),
@@ -173,7 +174,8 @@ function rootParameters(hypervisor: Reading): string | undefined {
 const rootfsFlags: Record<string, string | undefined> = { ext4: "data=ordered,errors=remount-ro ro", erofs: "ro" };
 
 /** Kata's agent is told a timeout only if it is set. */
-const timeout = (parameter: string, seconds: number) => (seconds > 0 ? [`${parameter}=${seconds}`] : []);
+const timeout = (parameter: string, set: number, perSecond = 1) =>
+  set > 0 ? [`${parameter}=${Math.floor(set / perSecond)}`] : [];
 
 type Reading = ReturnType<typeof reading>;
 type Readings = ReturnType<typeof readingOf>;

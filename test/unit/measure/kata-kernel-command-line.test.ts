@@ -185,6 +185,17 @@ describe("runtime-rs", () => {
       expect(kataCommandLine(build, withSettings(configuration, [change])), change.key).toBeUndefined();
   });
 
+  test.each([
+    [0, ""],
+    [999, " agent.cdh_api_timeout=0"],
+    [1500, " agent.cdh_api_timeout=1"],
+  ])("of %i ms it tells the agent the whole seconds", (value, told) => {
+    const change = { table: "agent", key: "cdh_api_timeout_ms", value } as const;
+    expect(kataCommandLine(build, withSettings(configurationFor(build, guest), [change]))).toContain(
+      ` rootfstype=ext4${told} agent.launch_process_timeout=`,
+    );
+  });
+
   test("its own defaults are in the line, whether the file has them or not", () => {
     const without = withSettings(configurationFor(build, guest), [
       { table: "agent", key: "cdh_api_timeout_ms", value: undefined },

@@ -41,6 +41,7 @@ export const keys: { table: Tables; key: string; values: (Value | undefined)[] }
   { table: "hypervisor", key: "cold_plug_vfio", values: ["root-port", undefined] },
   { table: "agent", key: "launch_process_timeout", values: [6, 15, 0, undefined] },
   { table: "agent", key: "cdh_api_timeout", values: [50, undefined] },
+  { table: "agent", key: "cdh_api_timeout_ms", values: [999, 1500, undefined] },
   { table: "agent", key: "enable_debug", values: [true, false, undefined] },
   { table: "agent", key: "debug_console_enabled", values: [true, undefined] },
   { table: "agent", key: "enable_tracing", values: [true, undefined] },
