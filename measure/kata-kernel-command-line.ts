@@ -1,6 +1,6 @@
-import { hypervisorOf, type KataConfiguration, type Table } from "../runtime/kata-configuration.ts";
-import { withoutCommandLine } from "../runtime/kata-key-effects.ts";
-import type { TableName } from "../runtime/kata-keys.ts";
+import { hypervisorOf, type KataConfiguration, type Table, type Value } from "../runtime/kata-configuration.ts";
+import { allowedWords, effectOf, withoutCommandLine } from "../runtime/kata-key-effects.ts";
+import { type Reader, type TableName, typeOfKey } from "../runtime/kata-keys.ts";
 import { kataFacts, oldestKata } from "../runtime/kata-versions.ts";
 import { isAtLeast } from "../runtime/version.ts";
 import { parseKernelVerityParams } from "./verity-superblock.ts";
@@ -18,7 +18,8 @@ export const withVcpus = (commandLine: string, vcpus: number): string =>
 
 /**
  * Keys that a runtime's user may not set, or not without weakening the guest, and that decide nothing about the command line:
- * kata-key-effects.ts says the same of all others. One that is in neither, nor read below, could decide anything.
+ * kata-key-effects.ts says the same of all others. One that is in neither, nor read below, could decide anything; and with
+ * words that Kata does not take, runtime-rs with an unknown key in the agent's table, too, it starts no guest at all.
  */
 type Harmless = Partial<Record<TableName, string[]>>;
 
@@ -54,10 +55,14 @@ export function kataCommandLine(build: KataBuild, configuration: KataConfigurati
   const { flavour, kataVersion } = build;
   const facts = kataFacts(kataVersion);
   if (!facts.commandLineKnown || !("qemu" in configuration.hypervisor)) return undefined;
-  if (flavour === "kata-rs") return isAtLeast(kataVersion, oldestKata.rs) ? rsLine(configuration) : undefined;
+  if (flavour === "kata-rs")
+    return isAtLeast(kataVersion, oldestKata.rs)
+      ? rsLine(readingOf(configuration, flavour, kataVersion, harmlessForRs))
+      : undefined;
+  if (flavour !== "kata-go" && flavour !== "contrast-go") return undefined;
   // Contrast's build passes no count, by a patch until upstream did not either.
-  if (flavour === "contrast-go") return goLine(configuration, kataVersion, false);
-  return flavour === "kata-go" ? goLine(configuration, kataVersion, facts.goPassesVcpus) : undefined;
+  const passesVcpus = flavour === "kata-go" && facts.goPassesVcpus;
+  return goLine(readingOf(configuration, flavour, kataVersion, harmlessForGo), passesVcpus);
 }
 
 /**
@@ -65,8 +70,7 @@ export function kataCommandLine(build: KataBuild, configuration: KataConfigurati
  *
  * Source: Kata's virtcontainers/qemu.go, qemu_amd64.go, hypervisor.go (GetKernelRootParams) and katautils (SetKernelParams).
  */
-function goLine(configuration: KataConfiguration, kataVersion: string, vcpus: boolean): string | undefined {
-  const { hypervisor, agent, runtime } = readingOf(configuration, harmlessForGo);
+function goLine({ hypervisor, agent, runtime }: Readings, vcpus: boolean): string | undefined {
   const driver = hypervisor.text("block_device_driver");
   const kernelParams = kataParameters(hypervisor.text("kernel_params"));
   const debug = hypervisor.flag("enable_debug");
@@ -92,10 +96,7 @@ function goLine(configuration: KataConfiguration, kataVersion: string, vcpus: bo
     ...(agent.flag("enable_debug") ? ["agent.log=debug"] : []),
     ...(agent.flag("debug_console_enabled") ? ["agent.debug_console agent.debug_console_vport=1026"] : []),
     ...timeout("agent.cdh_api_timeout", agent.number("cdh_api_timeout")),
-    // Older ones do not know the key: unread, it makes the line unknown.
-    ...(isAtLeast(kataVersion, "3.29.0")
-      ? timeout("agent.launch_process_timeout", agent.number("launch_process_timeout"))
-      : []),
+    ...timeout("agent.launch_process_timeout", agent.number("launch_process_timeout")),
     ...kernelParams,
   ];
   const isKnown = [hypervisor, agent, runtime].every((table) => table.isReadWhole());
@@ -109,16 +110,14 @@ function goLine(configuration: KataConfiguration, kataVersion: string, vcpus: bo
  * Source: runtime-rs' crates hypervisor (kernel_param.rs, qemu/cmdline_generator.rs: Kernel::new, add_console) and runtimes
  * (update_agent_kernel_params), kata-types (get_agent_kernel_params).
  */
-function rsLine(configuration: KataConfiguration): string | undefined {
-  const { hypervisor, agent, runtime } = readingOf(configuration, harmlessForRs);
+function rsLine({ hypervisor, agent, runtime }: Readings): string | undefined {
   const kernelParams = kataParameters(hypervisor.text("kernel_params"));
   const root = rootParameters(hypervisor);
   const isAsExpected =
     isOrdinary(hypervisor, runtime) &&
     // Other drivers give the root file system another name.
     hypervisor.text("vm_rootfs_driver") === "virtio-blk-pci" &&
-    // With words that it does not take it starts no guest.
-    ["virtio-scsi", "virtio-blk-pci"].includes(hypervisor.text("block_device_driver")) &&
+    hypervisor.text("block_device_driver") !== "" &&
     runtime.text("name") === "virt_container" &&
     runtime.text("hypervisor_name") === "qemu" &&
     runtime.text("agent_name") === "kata" &&
@@ -127,7 +126,8 @@ function rsLine(configuration: KataConfiguration): string | undefined {
     !/(^| )=/.test(hypervisor.text("kernel_params"));
 
   const told = [
-    ...timeout("agent.cdh_api_timeout", Math.floor(agent.number("cdh_api_timeout_ms", 50_000) / 1000)),
+    // Less than a second is not left out, but none.
+    ...timeout("agent.cdh_api_timeout", agent.number("cdh_api_timeout_ms", 50_000), 1000),
     ...(agent.flag("debug_console_enabled") ? ["agent.debug_console agent.debug_console_vport=1026"] : []),
     ...timeout("agent.launch_process_timeout", agent.number("launch_process_timeout")),
     ...(agent.flag("enable_debug") ? ["agent.log=debug"] : []),
@@ -174,13 +174,28 @@ function rootParameters(hypervisor: Reading): string | undefined {
 const rootfsFlags: Record<string, string | undefined> = { ext4: "data=ordered,errors=remount-ro ro", erofs: "ro" };
 
 /** Kata's agent is told a timeout only if it is set. */
-const timeout = (parameter: string, seconds: number) => (seconds > 0 ? [`${parameter}=${seconds}`] : []);
+const timeout = (parameter: string, set: number, perSecond = 1) =>
+  set > 0 ? [`${parameter}=${Math.floor(set / perSecond)}`] : [];
 
 type Reading = ReturnType<typeof reading>;
+type Readings = ReturnType<typeof readingOf>;
 
-function readingOf({ hypervisor, agent, runtime }: KataConfiguration, harmless: Harmless) {
+function readingOf(
+  { hypervisor, agent, runtime }: KataConfiguration,
+  reader: Reader,
+  version: string,
+  harmless: Harmless,
+) {
   const of = (name: TableName, table: Table) =>
-    reading(table, [...(harmlessForAll[name] ?? []), ...(harmless[name] ?? []), ...withoutCommandLine(name)]);
+    reading(
+      table,
+      [...(harmlessForAll[name] ?? []), ...(harmless[name] ?? []), ...withoutCommandLine(name)],
+      (key, value) => {
+        const effect = effectOf(name, key);
+        const words: readonly Value[] | undefined = effect && allowedWords(effect, reader === "kata-rs");
+        return typeOfKey(reader, version, name, key) !== undefined && (words?.includes(value) ?? true);
+      },
+    );
   return {
     hypervisor: of("hypervisor", "qemu" in hypervisor ? hypervisor.qemu : hypervisor.clh),
     agent: of("agent", agent.kata),
@@ -188,15 +203,18 @@ function readingOf({ hypervisor, agent, runtime }: KataConfiguration, harmless: 
   };
 }
 
-/** A table's keys with the values that Kata gives those that are absent, and whether all that it has were read. */
-function reading(table: Table, harmless: string[]) {
+/**
+ * A table's keys with the values that Kata gives those that are absent, and whether all that it has were read, and Kata
+ * takes them.
+ */
+function reading(table: Table, harmless: string[], takes: (key: string, value: Value) => boolean) {
   const seen = new Set(harmless);
   const mistyped: string[] = [];
-  const value = <Type extends "string" | "boolean" | "number", Value>(key: string, type: Type, zero: Value): Value => {
+  const value = <Type extends "string" | "boolean" | "number", Found>(key: string, type: Type, zero: Found): Found => {
     seen.add(key);
     const found = table[key];
     if (found !== undefined && typeof found !== type) mistyped.push(key);
-    return found === undefined || typeof found !== type ? zero : (found as Value);
+    return found === undefined || typeof found !== type ? zero : (found as Found);
   };
   return {
     text: (key: string): string => value(key, "string", ""),
@@ -209,7 +227,8 @@ function reading(table: Table, harmless: string[]) {
       if (!Array.isArray(found) || tables.length < found.length) mistyped.push(key);
       return tables;
     },
-    isReadWhole: () => mistyped.length === 0 && Object.keys(table).every((key) => seen.has(key)),
+    isReadWhole: () =>
+      mistyped.length === 0 && Object.entries(table).every(([key, value]) => seen.has(key) && takes(key, value)),
   };
 }
 

@@ -81,14 +81,14 @@ class Node {
   readonly #containerd: Containerd;
   readonly build: Build;
   readonly platform: PlatformName;
-  /** Kata asks it for SNP: Go's runtime leaves the TEE out of QEMU's arguments without it, and runtime-rs starts nothing. */
-  readonly lacksProcessor: boolean;
+  /** Kata asks it for SNP: without it Go's runtime leaves the TEE out of QEMU's arguments, and runtime-rs starts nothing. */
+  readonly #lacksProcessor: boolean;
 
   constructor(containerd: Containerd, build: Build, platform: PlatformName) {
     this.#containerd = containerd;
     this.build = build;
     this.platform = platform;
-    this.lacksProcessor = platforms[platform].tee === "snp" && !hasSnp();
+    this.#lacksProcessor = platforms[platform].tee === "snp" && !hasSnp();
     pretendTee(platforms[platform].tee);
   }
 
@@ -101,7 +101,7 @@ class Node {
     const [shim, vmm] = [pathOf("shim"), pathOf("vmm")];
     place(vmm, recorder, 0o755);
     rmSync(shim);
-    if (how.processor && this.lacksProcessor) {
+    if (how.processor && this.#lacksProcessor) {
       copyFileSync(this.build.shim, `${shim}.real`);
       place(shim, withSnpProcessor(`${shim}.real`, this.build.flavour), 0o755);
     } else copyFileSync(this.build.shim, shim);
@@ -235,7 +235,8 @@ async function varied(node: Node, payload: Payload, change: Setting[]): Promise<
   const changed = withSettings(configuration, change);
   const predicted = kataCommandLine(node.build, changed);
   if (predicted === undefined) return { predicted: false };
-  const { arguments: args, error } = await node.start(payload, kataConfigurationText(changed));
+  const processor = node.build.flavour === "kata-rs";
+  const { arguments: args, error } = await node.start(payload, kataConfigurationText(changed), { processor });
   const launch = args && launchOf(args);
   const real = launch?.commandLine ?? `none: ${error}`;
   const ours = withVcpus(predicted, launch?.vcpus ?? 1);
@@ -245,7 +246,6 @@ async function varied(node: Node, payload: Payload, change: Setting[]): Promise<
 }
 
 async function variations(node: Node, payloads: Payload[], cases: number): Promise<Variation[]> {
-  if (node.lacksProcessor && node.build.flavour === "kata-rs") return [];
   const changes = [...odd, ...fc.sample(settings, { numRuns: cases, seed: 1 })];
   const results: Variation[] = [];
   for (const [index, change] of changes.entries()) {

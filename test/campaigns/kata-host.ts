@@ -136,23 +136,28 @@ export const hasSnp = (): boolean => /^flags\s.*\bsev_snp\b/m.test(readFileSync(
 
 /**
  * A script that runs this shim under GDB, which answers CPUID 0x8000001f in the processor's place: SNP, C-bit 51, one
- * address bit less. The shim itself is not changed, and GDB leaves it as soon as it has asked.
+ * address bit less; and to runtime-rs, which asks, that it is AMD's. The shim itself is not changed, and GDB leaves it as
+ * soon as it has asked.
  */
 export function withSnpProcessor(shim: string, flavour: string): string {
   const bytes = readFileSync(shim);
-  const base = bytes.readUInt16LE(16) === positionIndependent ? 0x555555554000 : 0;
-  const places = cpuidPlaces(bytes).map((at) => base + addressOf(bytes, at));
+  const places = cpuidPlaces(bytes).map((at) => addressOf(bytes, at));
   const script = flavour === "kata-go" ? scriptForGo(places) : scriptForRust(places, `${shim}.watched`);
   writeFileSync(`${shim}.gdb`, script.join("\n"));
-  const gdb = `gdb -nx -nh -batch-silent -x ${shim}.gdb`;
-  if (flavour === "kata-go") return `#!/bin/sh\nexec ${gdb} --args ${shim} "$@" 2>/dev/null\n`;
+  const gdb = (base: string) => `gdb -nx -nh -batch-silent -ex "set \\$base = ${base}" -x ${shim}.gdb`;
+  // Where GDB has a program started that is linked with Linux's loader.
+  const base = bytes.readUInt16LE(16) === positionIndependent ? "0x555555554000" : "0";
+  if (flavour === "kata-go") return `#!/bin/sh\nexec ${gdb(base)} --args ${shim} "$@" 2>/dev/null\n`;
   // The daemon asks only when it makes the sandbox, for which containerd waits until the command that started it has ended.
   return [
     "#!/bin/sh",
     `for last; do :; done; [ "$last" = start ] || exec ${shim} "$@"`,
     `rm -f ${shim}.watched`,
-    `setarch -R ${shim} "$@" || exit`,
-    `setsid ${gdb} -p "$(cat shim.pid)" </dev/null >/dev/null 2>&1 &`,
+    `${shim} "$@" || exit`,
+    "pid=$(cat shim.pid)",
+    // A program without a loader is elsewhere.
+    `base=0x$(sed -n '\\:${shim}$:{s/-.*//p;q}' "/proc/$pid/maps")`,
+    `setsid ${gdb("$base")} -p "$pid" </dev/null >/dev/null 2>&1 &`,
     `until [ -e ${shim}.watched ]; do sleep 0.1; done\n`,
   ].join("\n");
 }
@@ -160,13 +165,17 @@ export function withSnpProcessor(shim: string, flavour: string): string {
 const quietly = "set pagination off\nset confirm off\nhandle all nostop noprint pass";
 
 /** In the place of the instruction there, an answer. */
-const answer = (place: number, then: string) =>
+const answer = (place: number, leaf: number, [a, b, c, d]: readonly number[], then: string) =>
   [
-    `break *${place} if ($rax & 0xffffffff) == 0x8000001f\ncommands\nsilent`,
-    "set $rax = 0x1f\nset $rbx = 0x73\nset $rcx = 0x1fd\nset $rdx = 0\nset $pc = $pc + 2",
+    `break *($base + ${place}) if ($rax & 0xffffffff) == ${leaf}\ncommands\nsilent`,
+    `set $rax = ${a}\nset $rbx = ${b}\nset $rcx = ${c}\nset $rdx = ${d}\nset $pc = $pc + 2`,
     then,
     "end",
   ].join("\n");
+
+const answerSnp = (place: number, then: string) => answer(place, 0x8000001f, [0x1f, 0x73, 0x1fd, 0], then);
+/** "AuthenticAMD". */
+const answerVendor = (place: number) => answer(place, 0, [0x10, 0x68747541, 0x444d4163, 0x69746e65], "continue");
 
 /** Go first looks whether it can fork as it wants to, and asks for the CPU when it starts. */
 const scriptForGo = (places: readonly number[]): string[] => [
@@ -174,14 +183,16 @@ const scriptForGo = (places: readonly number[]): string[] => [
   "set follow-fork-mode parent\nset $forks = 0\nset $answers = 0",
   "catch vfork\ncommands\nsilent",
   "set $forks = $forks + 1\nif $forks > 1\nset follow-fork-mode child\nend\ncontinue\nend",
-  ...places.map((place) => answer(place, "set $answers = $answers + 1\nif $answers > 1\ndetach\nquit\nend\ncontinue")),
+  ...places.map((place) =>
+    answerSnp(place, "set $answers = $answers + 1\nif $answers > 1\ndetach\nquit\nend\ncontinue"),
+  ),
   "run\n",
 ];
 
 /** Rust asks when it needs it. */
 const scriptForRust = (places: readonly number[], watched: string): string[] => [
   quietly,
-  ...places.map((place) => answer(place, "detach\nquit")),
+  ...places.flatMap((place) => [answerVendor(place), answerSnp(place, "detach\nquit")]),
   `shell touch ${watched}`,
   "continue\n",
 ];

@@ -101,6 +101,16 @@ describe("whatever the file says", () => {
     else expect(line).not.toBe(kataCommandLine(upstream, configuration));
   });
 
+  test.each([
+    ["kata-go", "virtio-blk-pci"],
+    ["contrast-go", "virtio-blk-pci"],
+    ["kata-rs", "virtio-blk"],
+  ])("%s starts no guest with block_device_driver = %s: none is predicted", (flavour, value) => {
+    const build = { ...upstream, flavour };
+    const change = { table: "hypervisor", key: "block_device_driver", value } as const;
+    expect(kataCommandLine(build, withSettings(configurationFor(build, guest), [change]))).toBeUndefined();
+  });
+
   test.each(["hypervisor", "agent", "runtime"] as const)(
     "a key in %s that the model does not know is no guess",
     (table) => {
@@ -168,8 +178,22 @@ describe("runtime-rs", () => {
       { table: "hypervisor", key: "vm_rootfs_driver", value: "virtio-pmem" },
       { table: "hypervisor", key: "guest_extension_images", value: "coco" },
       { table: "runtime", key: "hypervisor_name", value: "dragonball" },
+      // Keys of Go's runtime: with the first, runtime-rs takes no file.
+      { table: "agent", key: "dial_timeout", value: 90 },
+      { table: "runtime", key: "kubelet_root_dir", value: "/var/lib/kubelet" },
     ] as const)
       expect(kataCommandLine(build, withSettings(configuration, [change])), change.key).toBeUndefined();
+  });
+
+  test.each([
+    [0, ""],
+    [999, " agent.cdh_api_timeout=0"],
+    [1500, " agent.cdh_api_timeout=1"],
+  ])("of %i ms it tells the agent the whole seconds", (value, told) => {
+    const change = { table: "agent", key: "cdh_api_timeout_ms", value } as const;
+    expect(kataCommandLine(build, withSettings(configurationFor(build, guest), [change]))).toContain(
+      ` rootfstype=ext4${told} agent.launch_process_timeout=`,
+    );
   });
 
   test("its own defaults are in the line, whether the file has them or not", () => {
