@@ -46,11 +46,6 @@ export async function fetchKataRelease(
   progress: Progress,
 ): Promise<{ archives: string[]; reference: string; sha256: string }> {
   const { version, flavour, ca, directory } = release;
-  if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(version))
-    throw new Refusal(
-      "usage",
-      `--kata-version "${version}" is no Kata release: expected such as 4.1.0${version.startsWith("v") ? ', without the "v"' : ""}.`,
-    );
   const mirror = mirrorUrl(
     release.mirror ?? `https://github.com/kata-containers/kata-containers/releases/download/${version}`,
   );
@@ -64,7 +59,13 @@ export async function fetchKataRelease(
 /** What the archive must have: what its user says, else what is known here, else what GitHub recorded. */
 async function digestOf(release: KataRelease, asset: string, progress: Progress): Promise<string> {
   const { version, flavour, mirror, ca, api } = release;
-  const known = release.sha256 ?? kataRelease(version)?.sha256[archiveOf(version, flavour)];
+  const known = kataRelease(version)?.sha256[archiveOf(version, flavour)];
+  const given = release.sha256;
+  if (given !== undefined && known !== undefined && given !== known)
+    progress(
+      `The digest of ${asset} is ${known} in its release; it is taken with yours, ${given}: it is another file.`,
+    );
+  if (given !== undefined) return given;
   if (known !== undefined) return known;
   const recorded = await recordedDigest({ version, asset, mirror, ca, api });
   if ("problem" in recorded)

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type * as z from "zod";
 import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
-import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
+import { type FlavourName, flavourTitles, supportedPair } from "../../runtime/flavours.ts";
 import { type FileRole, type guestImage, type Manifest, manifestSchema } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -81,6 +81,16 @@ const payloadDirectory = (name: string, payloads = join(projectDirectory, ".loca
 function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
   const { platform, flavour, kataVersion, rootfsType, kernelParams, kernelVerityParams, commandLine } = order;
   const { name = `${platform}-${flavour}-${kataVersion}` } = order;
+  if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(kataVersion))
+    throw new Refusal(
+      "usage",
+      `--kata-version "${kataVersion}" is no Kata release: expected such as 4.1.0${kataVersion.startsWith("v") ? ', without the "v"' : ""}.`,
+    );
+  if (order.source === "kata-release" && flavour === "contrast-go")
+    throw new Refusal(
+      "usage",
+      `Kata's releases have no ${flavour}: ${flavourTitles[flavour]} is in the image of Contrast's node installer. Take it from there with "lock oci-image --image REPOSITORY@sha256:…", or Kata's own with --flavour kata-go or kata-rs.`,
+    );
   const checked = manifestSchema.shape.name.safeParse(name);
   if (!checked.success)
     throw new Refusal("usage", `--name "${name}": ${checked.error.issues.map(({ message }) => message).join(", ")}.`);

@@ -69,20 +69,31 @@ export async function replacePayload(
   });
 }
 
+const whatAPayloadIs =
+  "A payload is a directory with manifest.json and files/, as npx contrast-runtime lock leaves it in .local/payloads/NAME";
+
 /** The manifest of a payload on this machine. @throws Refusal where there is none, or no valid one */
 export const manifestOfPayload = (directory: string): Promise<Manifest> =>
-  readManifest(join(directory, "manifest.json"), `Delete ${directory} and run npx contrast-runtime lock for it again.`);
+  readManifest(join(directory, "manifest.json"), `${whatAPayloadIs}. Lock it again.`);
 
 /** The payload's manifest, or undefined where no whole payload is: every file there, with its size. */
 export async function readPayload(directory: string): Promise<Manifest | undefined> {
-  try {
-    const manifest = await manifestOfPayload(directory);
-    for (const { path, size } of manifest.files)
-      if ((await stat(join(directory, "files", path))).size !== size) return undefined;
-    return manifest;
-  } catch {
-    return undefined;
+  return await wholePayload(directory).catch(() => undefined);
+}
+
+/** The same, with every file there. @throws Refusal that names what lacks, too */
+export async function wholePayload(directory: string): Promise<Manifest> {
+  const manifest = await manifestOfPayload(directory);
+  for (const { path, size } of manifest.files) {
+    const found = await stat(join(directory, "files", path)).catch(() => undefined);
+    if (found?.size === size) continue;
+    const state = found === undefined ? "is not there" : `has ${found.size} bytes instead of ${size}`;
+    throw new Refusal(
+      "payload-incomplete",
+      `${join(directory, "files", path)} ${state}. ${whatAPayloadIs}. Lock it again, or copy it as a whole.`,
+    );
   }
+  return manifest;
 }
 
 const previousOf = (directory: string) => join(dirname(directory), `.${basename(directory)}.previous`);

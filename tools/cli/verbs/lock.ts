@@ -25,7 +25,9 @@ the same command.`,
     .addCommand(
       source("kata-release", "A release of Kata Containers, from GitHub.", "kata-go")
         .addOption(mirror())
-        .option("--sha256 <hex>", "digest of the asset, where none is known here", hexDigits(64))
+        .option("--sha256 <hex>", "digest of the asset, where none is known here", (text) =>
+          hexDigits(64)(text.replace(/^sha256:/, "")),
+        )
         .option(
           "--attestation <file>",
           `its provenance, from "gh attestation download" (default: asked for at GitHub, or at the mirror as

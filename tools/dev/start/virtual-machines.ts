@@ -10,7 +10,7 @@ import { Refusal } from "../../../runtime/refusal.ts";
 import { packageRoot } from "../../files/project.ts";
 import { newestRelease } from "../../lock/kata-release.ts";
 import { lock } from "../../lock/order.ts";
-import { manifestOfPayload, readPayload, replacePayload } from "../../lock/payload-directory.ts";
+import { readPayload, replacePayload, wholePayload } from "../../lock/payload-directory.ts";
 import type { Progress } from "../../process/progress.ts";
 
 /** The platform of `npm start` whose pods run in VMs, on any machine with KVM. */
@@ -63,7 +63,7 @@ export async function ensureVmPayload(
 }
 
 async function copyPayload(from: string, directory: string, progress: Progress): Promise<Manifest> {
-  const { schemaVersion: _, files, ...manifest } = await manifestOfPayload(from);
+  const { schemaVersion: _, files, ...manifest } = await wholePayload(from);
   return await replacePayload(
     directory,
     async (target) => {

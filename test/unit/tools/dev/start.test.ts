@@ -88,6 +88,24 @@ describe("the payload of npm start with VMs", () => {
     );
   });
 
+  test("that is none, or not whole, is named with what one is, and nobody is told to delete anything", async () => {
+    const take = (payload: string) => ensureVmPayload({ payload }, () => {}, join(directory, "metal-qemu-insecure"));
+    const nothing = join(directory, "nothing");
+    await expect(take(nothing)).rejects.toThrow(
+      `${nothing}/manifest.json cannot be read: ENOENT: no such file or directory, open '${nothing}/manifest.json'. A payload is a directory with manifest.json and files/, as npx contrast-runtime lock leaves it in .local/payloads/NAME. Lock it again.`,
+    );
+    const half = join(directory, "half");
+    const source = { kind: "files", reference: "mine" };
+    const files = [{ role: "shim", path: "bin/shim", mode: "0755", size: 4, sha256: sha256("shim") }];
+    mkdirSync(half);
+    const manifest = { schemaVersion: 1, name: "half", flavour: "kata-go", kataVersion: "4.2.0", source, files };
+    writeFileSync(join(half, "manifest.json"), JSON.stringify(manifest));
+    await expect(take(half)).rejects.toThrow(`${half}/files/bin/shim is not there. A payload is`);
+    mkdirSync(join(half, "files/bin"), { recursive: true });
+    writeFileSync(join(half, "files/bin/shim"), "longer");
+    await expect(take(half)).rejects.toThrow(`${half}/files/bin/shim has 6 bytes instead of 4. A payload is`);
+  });
+
   test("that cannot be downloaded: the release is named, and what to do without", async () => {
     const mirror = "http://127.0.0.1:1";
     await expect(ensureVmPayload({ mirror }, () => {}, join(directory, "metal-qemu-insecure"))).rejects.toThrow(

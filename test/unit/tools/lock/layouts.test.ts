@@ -286,10 +286,16 @@ describe("a release whose digest is not known here", () => {
     expect(asked).not.toContain("/release.json");
   });
 
-  test("is a release", async () => {
-    await expect(fetchKataRelease({ version: "latest", flavour: "kata-go" }, () => {})).rejects.toThrow(
-      '"latest" is no Kata release',
-    );
+  test("that is not the known one is taken with a word about it", async () => {
+    const said: string[] = [];
+    const other = {
+      version: "4.1.0",
+      flavour: "kata-go",
+      mirror: "http://127.0.0.1:1",
+      sha256: "6".repeat(64),
+    } as const;
+    await expect(fetchKataRelease(other, (line) => said.push(line))).rejects.toThrow("cannot be downloaded");
+    expect(said.join()).toMatch(/^The digest of kata-\S+ is [0-9a-f]{64} in its release; .* yours, 6{64}: /);
   });
 });
 

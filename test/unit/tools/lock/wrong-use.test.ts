@@ -47,6 +47,22 @@ test.each<[args: string[], code: number, said: string]>([
     2,
     '--kata-version "v4.1.0" is no Kata release: expected such as 4.1.0, without the "v".',
   ],
+  ...["4.1", "latest"].map((version): [string[], number, string] => [
+    ["lock", "kata-release", "--platform=metal-qemu-snp", `--kata-version=${version}`],
+    2,
+    `--kata-version "${version}" is no Kata release: expected such as 4.1.0.`,
+  ]),
+  [
+    [...release, "--flavour=contrast-go"],
+    2,
+    "Kata's releases have no contrast-go: Contrast's patched build of Kata's Go runtime is in the image of Contrast's node installer. Take it from there with \"lock oci-image",
+  ],
+  [
+    [...release, "--sha256=sha256:12"],
+    2,
+    "Option '--sha256 <hex>' argument 'sha256:12' is invalid. It must be 64 hex digits.",
+  ],
+  [[...release, `--sha256=sha256:${"A".repeat(64)}`, "--mirror=mirror"], 2, '--mirror "mirror" is no URL'],
   [[...release, "--name=../x"], 2, '--name "../x": '],
   [[...release, "--file=kernel"], 2, "Option '--file <role=path>' argument 'kernel' is invalid. It must be ROLE=PATH."],
   [
