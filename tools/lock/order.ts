@@ -81,7 +81,7 @@ const payloadDirectory = (name: string, payloads = join(projectDirectory, ".loca
 function request(order: LockOrder): Omit<LockRequest, "layout" | "source"> {
   const { platform, flavour, kataVersion, rootfsType, kernelParams, kernelVerityParams, commandLine } = order;
   const { name = `${platform}-${flavour}-${kataVersion}` } = order;
-  if (!/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(kataVersion))
+  if (order.source === "kata-release" && !/^\d+\.\d+\.\d+(-[a-z0-9.]+)?$/.test(kataVersion))
     throw new Refusal(
       "usage",
       `--kata-version "${kataVersion}" is no Kata release: expected such as 4.1.0${kataVersion.startsWith("v") ? ', without the "v"' : ""}.`,
