@@ -127,8 +127,8 @@ async function programStart(): Promise<Benchmark> {
     name: "start of the program, with all of its modules loaded",
     ours,
     reference: { name: "an empty program", time: empty },
-    limit: 1.3,
-    ok: ours / empty <= 1.3,
+    limit: 1.2,
+    ok: ours / empty <= 1.2,
   };
 }
 
