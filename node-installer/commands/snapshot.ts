@@ -80,14 +80,10 @@ export async function takeSnapshot(
 
 /** undefined: its containerd does not answer. */
 async function anyPending(host: Host, spec: InstallSpec, daemon: Daemon): Promise<boolean | undefined> {
-  try {
-    const journal = await readJournal(host, spec);
-    const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
-    if (observation.serving === undefined) return undefined;
-    return (await observeDisk({ host, daemon, spec }, observation)).pending.length > 0;
-  } finally {
-    daemon.close();
-  }
+  const journal = await readJournal(host, spec);
+  const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
+  if (observation.serving === undefined) return undefined;
+  return (await observeDisk({ host, daemon, spec }, observation)).pending.length > 0;
 }
 
 /** A later spec may no longer list a handler: its plan then asks what uses it. */

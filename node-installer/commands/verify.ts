@@ -17,38 +17,34 @@ export async function verify(options: Options): Promise<number> {
   const { daemon } = environment;
   const problems: string[] = [];
   const started: string[] = [];
-  try {
-    const journal = await readJournal(host, spec);
-    if (journal.transaction !== undefined) {
-      problems.push(
-        `a change of ${journal.file?.path ?? "containerd's file"} that began at ${journal.transaction.startedAt} is not finished`,
+  const journal = await readJournal(host, spec);
+  if (journal.transaction !== undefined) {
+    problems.push(
+      `a change of ${journal.file?.path ?? "containerd's file"} that began at ${journal.transaction.startedAt} is not finished`,
+    );
+  }
+  const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
+  const plan = await makePlan(host, spec, observation);
+  problems.push(...plan.untrusted);
+  for (const { path, action } of await changesOf(host, plan, observation)) {
+    problems.push(`${path} does not match the spec: installing would ${action} it`);
+  }
+  if (options.deep) {
+    for (const runtime of spec.runtimes) problems.push(...(await inspectPayload(host, runtime)));
+  }
+  const { serving, notServing, located } = observation;
+  if (serving === undefined) problems.push(`containerd's CRI (${located.socket}) does not answer: ${notServing}`);
+  if (serving === undefined) problems.push(...[await daemon.whyDown(located)].filter((why) => why !== undefined));
+  else {
+    const notServed = mismatches(serving, plan);
+    problems.push(...notServed);
+    for (const runtime of notServed.length > 0 ? [] : spec.runtimes) {
+      const dialSeconds = dialSecondsOf(runtime.kataConfig.content);
+      await daemon.verifySandbox(located, entryOf(runtime), dialSeconds).then(
+        ({ seconds }) => started.push(`A sandbox of ${runtime.handler} started in ${seconds} s.\n`),
+        (error: unknown) => problems.push(sentence(error)),
       );
     }
-    const observation = await observeHost(environment, journal, { criTimeoutMs: 5_000 });
-    const plan = await makePlan(host, spec, observation);
-    problems.push(...plan.untrusted);
-    for (const { path, action } of await changesOf(host, plan, observation)) {
-      problems.push(`${path} does not match the spec: installing would ${action} it`);
-    }
-    if (options.deep) {
-      for (const runtime of spec.runtimes) problems.push(...(await inspectPayload(host, runtime)));
-    }
-    const { serving, notServing, located } = observation;
-    if (serving === undefined) problems.push(`containerd's CRI (${located.socket}) does not answer: ${notServing}`);
-    if (serving === undefined) problems.push(...[await daemon.whyDown(located)].filter((why) => why !== undefined));
-    else {
-      const notServed = mismatches(serving, plan);
-      problems.push(...notServed);
-      for (const runtime of notServed.length > 0 ? [] : spec.runtimes) {
-        const dialSeconds = dialSecondsOf(runtime.kataConfig.content);
-        await daemon.verifySandbox(located, entryOf(runtime), dialSeconds).then(
-          ({ seconds }) => started.push(`A sandbox of ${runtime.handler} started in ${seconds} s.\n`),
-          (error: unknown) => problems.push(sentence(error)),
-        );
-      }
-    }
-  } finally {
-    daemon.close();
   }
   const handlers = spec.runtimes.map(({ handler }) => handler);
   if (options.json) options.print(`${JSON.stringify({ ok: problems.length === 0, handlers, problems }, null, 2)}\n`);

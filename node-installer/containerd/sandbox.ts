@@ -133,7 +133,7 @@ async function look(
   for (;;) {
     const shims = programsOf(await shimsOf(host), id);
     const sandboxes = await cri.listSandboxes(callMs);
-    const ready = sandboxes.some((sandbox) => sandbox.id === id && sandbox.state === "SANDBOX_READY");
+    const ready = sandboxes.some((sandbox) => sandbox.id === id && sandbox.ready);
     if (shims.length > 0 || !ready || host.uptime() - began >= exitMs) return { shims, ready };
     await host.delay(200);
   }

@@ -13,7 +13,7 @@ export type { Expectation };
 
 /**
  * containerd on one host, as the steps of an installation use it: a step (`restartDaemon`) calls a method (`daemon.restart`),
- * which calls a function of ../containerd (`restartUnit`) with the host and the one connection. An interface, so that tests
+ * which calls a function of ../containerd (`restartUnit`) with the host and the CRI. An interface, so that tests
  * can substitute a daemon that breaks on command.
  */
 export interface Daemon {
@@ -48,24 +48,15 @@ export interface Daemon {
   whyDown(located: Located): Promise<string | undefined>;
   /** `namespace/name` of the pods that use the handler. */
   sandboxesUsing(located: Located, handler: string): Promise<string[]>;
-  close(): void;
 }
 
-/** The real one. Everything that speaks gRPC is loaded on first use: `plan` on a file tree never needs it. */
+/** The real one. Its parts are loaded on first use: `plan` on a file tree needs few of them. */
 export function containerdOn(
   host: Host,
   distribution: InstallSpec["distribution"],
   openCri: (socket: string) => Promise<Cri> = async (socket) => (await import("../containerd/cri.ts")).openCri(socket),
 ): Daemon {
-  let connection: { socket: string; cri: Cri } | undefined;
-  const connect = async (located: Located): Promise<Cri> => {
-    const socket = await host.localPath(located.socket);
-    if (connection?.socket !== socket) {
-      connection?.cri.close();
-      connection = { socket, cri: await openCri(socket) };
-    }
-    return connection.cri;
-  };
+  const connect = async (located: Located): Promise<Cri> => openCri(await host.localPath(located.socket));
 
   return {
     locate: async (installed) => (await import("../containerd/locate.ts")).locate(host, distribution, installed),
@@ -91,6 +82,5 @@ export function containerdOn(
     whyDown: async (located) => (await import("../containerd/why-down.ts")).whyDown(host, located),
     sandboxesUsing: async (located, handler) =>
       (await import("../containerd/sandbox.ts")).sandboxesUsing(await connect(located), handler),
-    close: () => connection?.cri.close(),
   };
 }

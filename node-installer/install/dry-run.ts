@@ -17,32 +17,28 @@ import { changesOf, filesToCome, makePlan, refuseBroken } from "./plan.ts";
  */
 export async function planFor(host: Host, daemon: Daemon, spec: InstallSpec, asked = false) {
   const journal = await readJournal(host, spec);
-  try {
-    const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
-    const plan = await makePlan(host, spec, observation);
-    const changes = await changesOf(host, plan, observation);
-    const { located, configuration, serving, known } = observation;
-    if (plan.edit) await requireReplaceable(host, located.file);
-    if (plan.edit && asked)
-      await validateConfiguration(host, located, plan.next, plan.entries, {
-        known,
-        toCome: filesToCome(plan),
-        dryRun: true,
-      });
-    else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries, plan.removed);
-    const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
-    if (disk !== undefined) refuseBroken(observation, plan, disk);
-    return {
-      plan,
-      changes,
-      servingKnown: serving !== undefined,
-      located,
-      notices: noticesOf(located),
-      pending: disk?.pending ?? [],
-    };
-  } finally {
-    daemon.close();
-  }
+  const observation = await observeHost({ daemon, spec }, journal, { criTimeoutMs: 2_000 });
+  const plan = await makePlan(host, spec, observation);
+  const changes = await changesOf(host, plan, observation);
+  const { located, configuration, serving, known } = observation;
+  if (plan.edit) await requireReplaceable(host, located.file);
+  if (plan.edit && asked)
+    await validateConfiguration(host, located, plan.next, plan.entries, {
+      known,
+      toCome: filesToCome(plan),
+      dryRun: true,
+    });
+  else if (plan.edit || plan.restart) await validateImports(host, located, configuration, plan.entries, plan.removed);
+  const disk = plan.edit || plan.restart ? await observeDisk({ host, daemon, spec }, observation) : undefined;
+  if (disk !== undefined) refuseBroken(observation, plan, disk);
+  return {
+    plan,
+    changes,
+    servingKnown: serving !== undefined,
+    located,
+    notices: noticesOf(located),
+    pending: disk?.pending ?? [],
+  };
 }
 
 const pendingInBundle =

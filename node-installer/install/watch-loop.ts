@@ -149,8 +149,6 @@ function looking(parts: WatchParts): () => Promise<number> {
         }
         await reportFailure(parts, environment, error, await answered);
         return waitMs;
-      } finally {
-        environment.daemon.close();
       }
     } catch (error) {
       // The spec itself cannot be read: the node stays as it is.

@@ -53,16 +53,12 @@ ${section}`;
   const binary = join(await containerdPrograms(minor, toStderr), "containerd");
   daemon = spawn("sh", ["-c", `exec "$0" -c "$1" 2>"$2"`, binary, file, log], { stdio: "ignore" });
   const cri = openCri(socket);
-  try {
-    for (;;) {
-      const answer = await readServing(cri, 5_000).catch((error: unknown) => error);
-      if (!(answer instanceof Error)) return answer as ServingState;
-      if (answer instanceof CriError && answer.withoutPlugin) return answer;
-      if (!running(daemon)) throw new Error(`containerd ended:\n${readFileSync(log, "utf8")}`);
-      await delay(50);
-    }
-  } finally {
-    cri.close();
+  for (;;) {
+    const answer = await readServing(cri, 5_000).catch((error: unknown) => error);
+    if (!(answer instanceof Error)) return answer as ServingState;
+    if (answer instanceof CriError && answer.withoutPlugin) return answer;
+    if (!running(daemon)) throw new Error(`containerd ended:\n${readFileSync(log, "utf8")}`);
+    await delay(50);
   }
 }
 

@@ -92,15 +92,10 @@ function pointed(host: Host): Host {
 }
 
 function pointedCri(cri: Cri): Cri {
-  const entries = Object.entries(cri).map(([name, call]) =>
-    name === "close"
-      ? [name, call]
-      : [
-          name,
-          (...args: unknown[]) =>
-            point(`cri ${name}`, () => (call as (...words: unknown[]) => Promise<unknown>)(...args)),
-        ],
-  );
+  const entries = Object.entries(cri).map(([name, call]) => [
+    name,
+    (...args: unknown[]) => point(`cri ${name}`, () => (call as (...words: unknown[]) => Promise<unknown>)(...args)),
+  ]);
   return Object.fromEntries(entries) as Cri;
 }
 
@@ -136,6 +131,4 @@ try {
   process.stderr.write(`${(error as Error).message}\n`);
   process.exitCode = exitCodeOf(error);
   end(error instanceof Error && "code" in error ? { code: String(error.code) } : {});
-} finally {
-  daemon.close();
 }

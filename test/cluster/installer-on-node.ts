@@ -148,8 +148,6 @@ export class NodeWithInstaller {
       return runtimeReady ? Object.keys(handlers).toSorted() : undefined;
     } catch {
       return undefined;
-    } finally {
-      cri.close();
     }
   }
 

@@ -66,11 +66,7 @@ const invocation = (node: NodeWithInstaller) =>
 
 async function servedVersion(node: NodeWithInstaller): Promise<string> {
   const cri = openCri(join(await node.root(), "run/containerd/containerd.sock"));
-  try {
-    return (await readServing(cri, 5_000)).version.replace(/^v/, "");
-  } finally {
-    cri.close();
-  }
+  return (await readServing(cri, 5_000)).version.replace(/^v/, "");
 }
 
 describe.concurrent.each(ways)("$name, $way", ({ name, way }) => {

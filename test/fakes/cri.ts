@@ -47,7 +47,7 @@ export const criOf = (daemon: Serving, call: <T>(name: string, answer: () => T) 
         return {
           id: String(index),
           metadata: { name, namespace, uid: "", attempt: 0 },
-          state: "SANDBOX_READY",
+          ready: true,
           runtimeHandler: handler,
         };
       }),
@@ -58,5 +58,4 @@ export const criOf = (daemon: Serving, call: <T>(name: string, answer: () => T) 
     call("RemovePodSandbox", () => {
       daemon.sandboxes = daemon.sandboxes.filter((_, index) => String(index) !== id);
     }),
-  close: () => undefined,
 });

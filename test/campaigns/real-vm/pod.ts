@@ -24,4 +24,3 @@ if (verb === "run") {
     await cri.removeSandbox(id, startMs);
   }
 }
-cri.close();

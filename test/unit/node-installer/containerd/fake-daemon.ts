@@ -69,14 +69,13 @@ export async function nodeWith(changes: Partial<FakeDaemon> = {}) {
       })),
     listSandboxes: () => answer(() => daemon.sandboxes),
     async runSandbox(config: SandboxConfig, handler) {
-      daemon.sandboxes.push({ id: "box", metadata: config.metadata, state: "SANDBOX_READY", runtimeHandler: handler });
+      daemon.sandboxes.push({ id: "box", metadata: config.metadata, ready: true, runtimeHandler: handler });
       return "box";
     },
     stopSandbox: async () => undefined,
     removeSandbox: async (id) => {
       daemon.sandboxes = daemon.sandboxes.filter((sandbox) => sandbox.id !== id);
     },
-    close: () => undefined,
   };
   return { host, cri, daemon, located: await locate(host, { name: "containerd" }) };
 }

@@ -15,7 +15,7 @@ describe("a sandbox", () => {
 
   const stale = (id: string, runtimeHandler: string): Sandbox => {
     const metadata = { name: "contrast-runtime-verify", namespace: "contrast-runtime-system", uid: id, attempt: 0 };
-    return { id, metadata, state: "SANDBOX_NOTREADY", runtimeHandler };
+    return { id, metadata, ready: false, runtimeHandler };
   };
 
   test("runs our shim and is removed afterwards; what an earlier attempt left is no concern of it", async () => {
@@ -133,7 +133,7 @@ describe("a sandbox", () => {
       const id = await runSandbox(config, handler, timeoutMs);
       started += 1;
       start(host, 17, started > ended ? shim(snp.entry.runtimePath, id) : "");
-      if (started <= ended) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      if (started <= ended) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, ready: false }));
       return id;
     };
     await verifySandbox(host, cri, snp);
@@ -155,7 +155,7 @@ describe("a sandbox", () => {
       await host.delay(60_000);
       await host.delay(60_000);
       start(host, 18, "");
-      daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, ready: false }));
       return id;
     };
     await verifySandbox(host, cri, snp);
@@ -175,7 +175,7 @@ describe("a sandbox", () => {
     };
     cri.listSandboxes = async (timeoutMs) => {
       looks += 1;
-      if (looks === 3) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, state: "SANDBOX_NOTREADY" }));
+      if (looks === 3) daemon.sandboxes = daemon.sandboxes.map((each) => ({ ...each, ready: false }));
       return listSandboxes(timeoutMs);
     };
     await verifySandbox(host, cri, snp);
@@ -213,7 +213,7 @@ describe("a sandbox", () => {
     const of = (name: string, namespace: string, runtimeHandler: string): Sandbox => ({
       id: name,
       metadata: { name, namespace, uid: name, attempt: 0 },
-      state: "SANDBOX_READY",
+      ready: true,
       runtimeHandler,
     });
     daemon.sandboxes = [
