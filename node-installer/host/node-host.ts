@@ -15,6 +15,15 @@ const absent = (error: unknown): boolean => {
   return code === "ENOENT" || code === "ENOTDIR";
 };
 
+function ifThere<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (absent(error)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * The machine itself, seen through `root`: `/` on the node, `/host` in the pod, any folder tree for `plan`.
  *
@@ -28,16 +37,12 @@ export function createNodeHost(options: { root: string }): Host {
   // Paths are resolved and entries are looked at without a turn of the event loop: that takes microseconds, while each turn
   // through Node's threads takes a hundred, and a run that has nothing to do looks at more than a thousand entries.
   /** What is at this process's path; `undefined` if nothing is. */
-  const look = (path: string): sync.BigIntStats | undefined => {
-    try {
-      return sync.lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    } catch (error) {
-      if (absent(error)) return undefined;
-      throw error;
-    }
-  };
+  const look = (path: string): sync.BigIntStats | undefined =>
+    ifThere(() => sync.lstatSync(path, { bigint: true, throwIfNoEntry: false }));
   const readLink = (path: string): string | undefined => {
-    if (!look(local(path))?.isSymbolicLink()) return undefined;
+    // Without the nanoseconds, which cost a third more.
+    const stat = ifThere(() => sync.lstatSync(local(path), { throwIfNoEntry: false }));
+    if (!stat?.isSymbolicLink()) return undefined;
     try {
       return sync.readlinkSync(local(path));
     } catch (error) {

@@ -14,20 +14,16 @@ const maximumLinks = 40;
  */
 export function resolvePath(path: string, readLink: ReadLink, followLast = true): string {
   if (!path.startsWith("/") || path.includes("\0")) throw new Error(`not an absolute path of the node: ${path}`);
-  let rest = path.split("/");
+  let rest = segmentsOf(path);
   let resolved = "/";
   let links = 0;
-  while (rest.length > 0) {
-    const [segment = "", ...following] = rest;
-    rest = following;
-    if (segment === "" || segment === ".") continue;
+  for (let segment = rest.shift(); segment !== undefined; segment = rest.shift()) {
     if (segment === "..") {
       resolved = posix.dirname(resolved);
       continue;
     }
-    const next = posix.join(resolved, segment);
-    const isLast = rest.every((part) => part === "" || part === ".");
-    const target = isLast && !followLast ? undefined : readLink(next);
+    const next = `${resolved === "/" ? "" : resolved}/${segment}`;
+    const target = rest.length === 0 && !followLast ? undefined : readLink(next);
     if (target === undefined) {
       resolved = next;
       continue;
@@ -40,7 +36,9 @@ export function resolvePath(path: string, readLink: ReadLink, followLast = true)
       );
     }
     if (target.startsWith("/")) resolved = "/";
-    rest = [...target.split("/"), ...rest];
+    rest = [...segmentsOf(target), ...rest];
   }
   return resolved;
 }
+
+const segmentsOf = (path: string): string[] => path.split("/").filter((segment) => segment !== "" && segment !== ".");
