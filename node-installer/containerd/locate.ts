@@ -7,9 +7,9 @@ import { at, decode, parseDocument } from "./document.ts";
 import type { EditContext } from "./edit.ts";
 import { findPlace, type Place } from "./place.ts";
 import { recognize } from "./recognize.ts";
-import { isPath, readStarted, type Started } from "./started.ts";
+import { isPath, readStarted, type Started, versionOf } from "./started.ts";
 import type { UnitFile } from "./unit.ts";
-import { parseContainerdVersion, versionInOutput } from "./version.ts";
+import { parseContainerdVersion } from "./version.ts";
 
 /** Where a node's containerd is, and which file makes it serve a handler. Paths are the node's. */
 export interface Located extends Place {
@@ -106,10 +106,10 @@ async function findBinary(
   const candidates =
     distribution.binaries.length > 0 ? distribution.binaries : [starter.started?.program ?? "/usr/bin/containerd"];
   for (const candidate of candidates) {
-    const { code, stdout } = await host.run(candidate, ["--version"]);
-    const version = code === 0 ? versionInOutput(stdout) : undefined;
-    if (version === undefined) continue;
-    return { binary: candidate, version };
+    const version =
+      (candidate === starter.started?.program ? starter.started.version : undefined) ??
+      (await versionOf(host, candidate));
+    if (version !== undefined) return { binary: candidate, version };
   }
   if (declared.containerdVersion !== undefined) return { binary: undefined, version: declared.containerdVersion };
   throw new Refusal(

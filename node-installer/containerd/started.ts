@@ -3,6 +3,7 @@ import { Refusal } from "../../runtime/refusal.ts";
 import { readIfThere } from "../host/files.ts";
 import type { Host } from "../host/host.ts";
 import { flagValue, type UnitFile } from "./unit.ts";
+import { versionInOutput } from "./version.ts";
 
 /** containerd's command line, as far as it decides what containerd is and what it reads. */
 export interface Started {
@@ -14,6 +15,8 @@ export interface Started {
   by: string;
   /** The file that holds nothing but these words, where they are not the unit's own. */
   wordsFile?: string;
+  /** What the program says is its version; undefined: it was not asked, or has no answer. */
+  version?: string | undefined;
 }
 
 /** Where containerd looks for its configuration if nothing else is said. */
@@ -33,8 +36,12 @@ export async function readStarted(host: Host, unit: UnitFile | undefined): Promi
   if (unit === undefined) return undefined;
   refuseOtherPrograms(unit);
   const written = inCommand(unit.execStart, unit.path) ?? (await inSnap(host, unit));
-  const running = await inProcess(host, posix.basename(unit.path));
-  if (written === undefined || running === undefined) return written ?? running;
+  // Together, because waiting for these two programs is most of what a look takes.
+  const [running, version] = await Promise.all([
+    inProcess(host, posix.basename(unit.path)),
+    written === undefined || written.program.includes("$") ? undefined : versionOf(host, written.program),
+  ]);
+  if (written === undefined || running === undefined) return written === undefined ? running : { ...written, version };
   const [file, now] = [configOf(written), configOf(running)];
   if (isPath(file) && isPath(now) && (await host.realpath(file)) !== (await host.realpath(now))) {
     throw new Refusal(
@@ -47,7 +54,13 @@ export async function readStarted(host: Host, unit: UnitFile | undefined): Promi
     value === undefined || isPath(value) ? value : [running.config, running.address][index],
   );
   const program = written.program.includes("$") ? running.program : written.program;
-  return { ...written, program, config, address };
+  return { ...written, program, config, address, version };
+}
+
+/** undefined: there is no such program, or its answer holds none. */
+export async function versionOf(host: Host, program: string): Promise<string | undefined> {
+  const { code, stdout } = await host.run(program, ["--version"]);
+  return code === 0 ? versionInOutput(stdout) : undefined;
 }
 
 const isContainerd = (word: string): boolean => /(^|\/)containerd$/.test(word);
