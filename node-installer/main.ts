@@ -14,7 +14,7 @@ interface Command {
   run: (options: Options) => Promise<number>;
 }
 
-/** Each command's module is loaded on demand: a plan on a file tree needs neither gRPC nor metrics. */
+/** Each command's module is loaded on demand: a plan on a file tree needs no client of the API server and no metrics. */
 const commands: Record<string, Command> = {
   "check-host": {
     does: "report what the host lacks for the runtimes in the spec",

@@ -13,8 +13,8 @@ const programs = {
 type Built = Record<keyof typeof programs, string>;
 
 /**
- * Bundles programs for Node 24. Modules that only some commands need are evaluated only when they are imported. gRPC's
- * CommonJS code loads Node's modules with `require`, which the banner defines. Paths are relative to the clone.
+ * Bundles programs for Node 24. Modules that only some commands need are evaluated only when they are imported. CommonJS
+ * packages load Node's modules with `require`, which the banner defines. Paths are relative to the clone.
  */
 export async function bundle(programs: { from: string; to: string }[]): Promise<Metafile> {
   const { metafile } = await build({
