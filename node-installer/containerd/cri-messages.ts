@@ -6,7 +6,7 @@ import type { Condition, Sandbox, SandboxConfig, SandboxMetadata, Status } from 
 /** Writes the fields of one message. */
 type Write<T> = (message: T, writer: PbfWriter) => void;
 /** Reads the field of this number into the message, if it is one of ours; what is not read is skipped. */
-type Read<T> = (field: number, message: T, reader: PbfReader) => void;
+export type Read<T> = (field: number, message: T, reader: PbfReader) => void;
 
 export function encoded<T>(write: Write<T>, message: T): Uint8Array {
   const writer = new PbfWriter();
@@ -14,15 +14,25 @@ export function encoded<T>(write: Write<T>, message: T): Uint8Array {
   return writer.finish();
 }
 
-/** Throws if the bytes end within a field. */
+/** The bytes are none of the messages that they should be. */
+export class MalformedMessage extends Error {
+  override readonly name = "MalformedMessage";
+}
+
+/** Reads into `empty`, which holds what a message without fields means. Throws `MalformedMessage`. */
 export function decoded<T>(read: Read<T>, empty: T, bytes: Uint8Array): T {
   const reader = new PbfReader(bytes);
-  const message = reader.readFields(read, empty);
-  if (reader.pos > bytes.length) throw new Error("the message ends within a field");
-  return message;
+  try {
+    const message = reader.readFields(read, empty);
+    if (reader.pos === bytes.length) return message;
+  } catch (error) {
+    throw new MalformedMessage((error as Error).message);
+  }
+  throw new MalformedMessage("its last field is longer than it");
 }
 
 export const writeNothing: Write<object> = () => undefined;
+export const readNothing: Read<object> = () => undefined;
 
 export const writeStatusRequest: Write<{ verbose: boolean }> = ({ verbose }, writer) =>
   writer.writeBooleanField(1, verbose);

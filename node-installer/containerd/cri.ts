@@ -2,6 +2,9 @@ import { CriError } from "./cri-error.ts";
 import {
   decoded,
   encoded,
+  MalformedMessage,
+  type Read,
+  readNothing,
   readSandboxes,
   readSandboxId,
   readStatus,
@@ -63,38 +66,46 @@ export interface SandboxConfig {
 
 /** `socket`: the path by which this process reaches it. Each call connects anew, so a restarted daemon is found at once. */
 export function openCri(socket: string): Cri {
-  const call = async (method: string, request: Uint8Array, timeoutMs: number): Promise<Buffer> => {
+  const call = async <T>(
+    method: string,
+    request: Uint8Array,
+    read: Read<T>,
+    empty: T,
+    timeoutMs: number,
+  ): Promise<T> => {
     try {
-      return await unaryCall(socket, `/runtime.v1.RuntimeService/${method}`, request, timeoutMs);
+      const answer = await unaryCall(socket, `/runtime.v1.RuntimeService/${method}`, request, timeoutMs);
+      return decoded(read, empty, answer);
     } catch (error) {
-      throw error instanceof GrpcError ? criError(method, socket, error) : error;
+      throw criError(method, socket, error);
     }
   };
   const nothing = encoded(writeNothing, {});
   return {
-    async version(timeoutMs) {
-      const answer = await call("Version", nothing, timeoutMs);
-      return decoded(readVersion, { runtimeName: "", runtimeVersion: "" }, answer);
-    },
+    version: (timeoutMs) => call("Version", nothing, readVersion, { runtimeName: "", runtimeVersion: "" }, timeoutMs),
     async status(timeoutMs) {
-      const answer = await call("Status", encoded(writeStatusRequest, { verbose: true }), timeoutMs);
-      return decoded(readStatus, { conditions: [], info: {} }, answer);
+      const request = encoded(writeStatusRequest, { verbose: true });
+      return await call("Status", request, readStatus, { conditions: [], info: {} }, timeoutMs);
     },
-    listSandboxes: async (timeoutMs) => decoded(readSandboxes, [], await call("ListPodSandbox", nothing, timeoutMs)),
+    listSandboxes: (timeoutMs) => call("ListPodSandbox", nothing, readSandboxes, [], timeoutMs),
     async runSandbox(config, handler, timeoutMs) {
-      const answer = await call("RunPodSandbox", encoded(writeRunRequest, { config, handler }), timeoutMs);
-      return decoded(readSandboxId, { id: "" }, answer).id;
+      const request = encoded(writeRunRequest, { config, handler });
+      return (await call("RunPodSandbox", request, readSandboxId, { id: "" }, timeoutMs)).id;
     },
     async stopSandbox(id, timeoutMs) {
-      await call("StopPodSandbox", encoded(writeSandboxId, id), timeoutMs);
+      await call("StopPodSandbox", encoded(writeSandboxId, id), readNothing, {}, timeoutMs);
     },
     async removeSandbox(id, timeoutMs) {
-      await call("RemovePodSandbox", encoded(writeSandboxId, id), timeoutMs);
+      await call("RemovePodSandbox", encoded(writeSandboxId, id), readNothing, {}, timeoutMs);
     },
   };
 }
 
-function criError(method: string, socket: string, { code, message }: GrpcError): CriError {
+function criError(method: string, socket: string, error: unknown): unknown {
+  if (error instanceof MalformedMessage)
+    return new CriError(`containerd's answer to ${method} at ${socket} cannot be read (${error.message})`);
+  if (!(error instanceof GrpcError)) return error;
+  const { code, message } = error;
   if (code === grpcCodes.unimplemented) {
     return new CriError(`containerd answers at ${socket}, but its CRI plugin is not running (${message})`, true);
   }
