@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import type * as pulumi from "@pulumi/pulumi";
 import * as z from "zod";
 import { type Manifest, manifestSchema } from "../runtime/manifest.ts";
@@ -85,9 +86,11 @@ export function readManifest(path: string): Manifest {
     new WrongArguments("readManifest", [{ key: "path", message: `${JSON.stringify(path)} ${message}` }]);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
-  } catch {
-    throw mistake("cannot be read. Expected the path of a manifest that the lock command wrote.");
+    text = readFileSync(resolve(path), "utf8");
+  } catch (error) {
+    throw mistake(
+      `cannot be read: ${(error as Error).message}. Expected the path of a manifest that the lock command wrote.`,
+    );
   }
   const manifest = parseManifest(text);
   if (typeof manifest === "string") throw mistake(`${manifest} Write it with the lock command.`);

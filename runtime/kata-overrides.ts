@@ -3,7 +3,7 @@ import type { FlavourName } from "./flavours.ts";
 import type { KataConfiguration, Table, Value } from "./kata-configuration.ts";
 import { allowedWords, effectOf, type KeyEffect, touchesRtmr0, withoutCommandLine } from "./kata-key-effects.ts";
 import { type KeyType, keysOf, type Reader, type TableName, typeOfKey } from "./kata-keys.ts";
-import { isNewerThanKnown, kataReleases, newestKata } from "./kata-versions.ts";
+import { isUnread, kataReleases, newestRead } from "./kata-versions.ts";
 import { type GuestProxy, parameterProblem, proxyParameters, weakeningParameters } from "./kernel-parameters.ts";
 import { didYouMean } from "./nearest.ts";
 import { type Platform, platforms } from "./platforms.ts";
@@ -146,13 +146,13 @@ function untriedSettings(
   kernelParams: readonly string[],
   guestProxy: GuestProxy | undefined,
 ): JudgedSettings["mistakes"] {
-  if (!isNewerThanKnown(version)) return [];
+  if (!isUnread(version)) return [];
   const paths = [
     ...found.filter(({ effect }) => effect !== "harmless").map(({ table, key }) => `kata.${table}.${key}`),
     ...(kernelParams.length > 0 ? ["kata.hypervisor.kernel_params"] : []),
     ...(guestProxy ? ["guestProxy"] : []),
   ];
-  const message = `cannot be set: Kata ${version} is newer than ${newestKata}, the newest that is known here, and nobody has looked at what it does to guests there. Remove it, or lock a Kata that is known.`;
+  const message = `cannot be set: Kata ${version} is newer than ${newestRead}, the newest whose sources were read here, and nobody has looked at what it does to guests there. Remove it, or lock Kata ${newestRead} or an older one.`;
   return paths.map((path) => ({ path, message }));
 }
 

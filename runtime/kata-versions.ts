@@ -21,6 +21,8 @@ export type ArchiveName = "kata-static" | "kata-go-static";
 
 interface KataRelease {
   version: string;
+  /** Whether its sources were read here: what its keys and defaults do to guests, and what its loaders take. */
+  read: boolean;
   /** What the row rests on. */
   source: string;
   /** What is different from the release before. */
@@ -50,25 +52,29 @@ const installers = "digests as several independent installers pin them after Git
 export const kataReleases: readonly KataRelease[] = [
   {
     version: "3.30.0",
+    read: true,
     source: `${tag}; ${kubespray}`,
     changes: {},
     sha256: { "kata-static": "e65aa5e5bd9f4d59bcd12a8c44a00966406e7329511dd3f756026b6eedc8ad26" },
   },
   {
     version: "3.31.0",
+    read: true,
     source: `${tag}; ${kubespray}`,
     changes: { gpuRootfs: "erofs" },
     sha256: { "kata-static": "68c2786a0b97023f62f3eca02dc868b78a794e5469d4ddd6cc9e0bd4a7212b0b" },
   },
   {
     version: "3.32.0",
+    read: true,
     source: `${tag}; ${kubespray}`,
     changes: { goPassesVcpus: false, quotePort: 0 },
     sha256: { "kata-static": "1449ecea50bd91fa73a94648db195d18950fe869ba4b1f12d05f55f1fa7c1b01" },
   },
-  { version: "4.0.0", source: tag, changes: { guestEmptyDirDisabled: true }, sha256: {} },
+  { version: "4.0.0", read: true, source: tag, changes: { guestEmptyDirDisabled: true }, sha256: {} },
   {
     version: "4.1.0",
+    read: true,
     source: `${tag}; tools/packaging/kata-deploy/local-build/kata-release-tarball-inputs.sh; ${installers}`,
     changes: { goArchive: "kata-go-static" },
     sha256: {
@@ -78,7 +84,8 @@ export const kataReleases: readonly KataRelease[] = [
   },
   {
     version: "4.2.0",
-    source: `${installers}; else as 4.1.0: sources up to 2026-08-22 change nothing of this table, later ones were not read`,
+    read: false,
+    source: `${installers}; else as 4.1.0: sources up to 2026-08-22 change nothing of this table`,
     changes: { commandLineKnown: false },
     sha256: {
       "kata-static": "b828904fa3f1e49ddd7dc799c72cb1503cd1e772d354c3987c8d4189b2a623a8",
@@ -87,7 +94,8 @@ export const kataReleases: readonly KataRelease[] = [
   },
   {
     version: "4.3.0",
-    source: "that it exists, and what it fixes, by its release notes; else as 4.2.0: its sources were not read",
+    read: false,
+    source: "that it exists, and what it fixes, by its release notes; else as 4.2.0",
     changes: {},
     sha256: {},
   },
@@ -95,7 +103,6 @@ export const kataReleases: readonly KataRelease[] = [
 
 /** The oldest Kata that is supported, by the program that reads its configuration. */
 export const oldestKata = { go: "3.30.0", rs: "4.0.0" } as const;
-export const newestKata: string = kataReleases.at(-1)?.version ?? "";
 
 /** A release that is in the table. */
 export const kataRelease = (version: string): KataRelease | undefined =>
@@ -111,6 +118,8 @@ export function kataFacts(version: string): KataFacts {
   return { ...facts, commandLineKnown: facts.commandLineKnown && kataRelease(version) !== undefined };
 }
 
-/** Whether it is later than every release that is known here. */
-export const isNewerThanKnown = (version: string): boolean =>
-  isAtLeast(version, newestKata) && kataRelease(version) === undefined;
+/** The newest release whose sources were read. */
+export const newestRead: string = kataReleases.findLast(({ read }) => read)?.version ?? "";
+
+/** Whether nobody here has looked at what its keys and defaults do: it is later than every release that was read. */
+export const isUnread = (version: string): boolean => isAtLeast(version, newestRead) && version !== newestRead;

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { Refusal } from "../../runtime/refusal.ts";
 import { imageLayout, readImageIndex } from "./image-layout.ts";
@@ -19,7 +20,8 @@ export async function stackConfiguration(): Promise<StackConfiguration> {
           .map(([key, value]) => [bare(key), value]),
       ),
       secretKeys: secretKeys.filter(own).map(bare),
-      readText: (path) => readFile(path, "utf8"),
+      // Absolute, so that an error says where the file was looked for.
+      readText: (path) => readFile(resolve(path), "utf8"),
       imageDigest: async () => (await readImageIndex(imageLayout)).digest,
     });
   } catch (error) {

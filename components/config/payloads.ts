@@ -55,8 +55,8 @@ async function readManifest(path: string, readText: ReadText): Promise<Manifest 
   let text: string;
   try {
     text = await readText(path);
-  } catch {
-    return "cannot be read. Write the manifest with npx contrast-runtime lock; the path begins at the project's directory.";
+  } catch (error) {
+    return `cannot be read: ${(error as Error).message}. Write the manifest with npx contrast-runtime lock; the path begins at the project's directory.`;
   }
   const manifest = parseManifest(text);
   return typeof manifest === "string" ? `${manifest} Write it with npx contrast-runtime lock.` : manifest;

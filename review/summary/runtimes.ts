@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { contrastRuntimeCard } from "../../runtime/cards.ts";
 import { platformOf } from "../../runtime/handler.ts";
-import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
+import { isUnread, newestRead } from "../../runtime/kata-versions.ts";
 import { unresolvedHandler } from "../../runtime/names.ts";
 import type { RuntimeSpec } from "../../runtime/spec.ts";
 import { treeDifferences } from "../preview/differences.ts";
@@ -82,10 +82,10 @@ function kataLines(changes: GroupChange[], { steps, inputsByUrn }: Preview): Lin
     if (!isNew || kata === undefined || kataVersion === undefined || kataVersion === "none") return [...holes, ...weak];
     return [
       known(`${code(handler)} holds Kata ${code(kataVersion)} (${code(kata)}).`),
-      ...(isNewerThanKnown(kataVersion)
+      ...(isUnread(kataVersion)
         ? [
             known(
-              `That is newer than ${newestKata}, the newest that is known here: nobody has looked at which of its keys and defaults decide how confidential guests are.`,
+              `That is newer than ${newestRead}, the newest whose sources were read here: nobody has looked at which of its keys and defaults decide how confidential guests are.`,
             ),
           ]
         : []),

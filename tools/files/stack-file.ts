@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, resolve } from "node:path";
 import { parseDocument } from "yaml";
 import { readConfiguration, type StackConfiguration } from "../../components/config/read.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -49,7 +49,7 @@ export const configurationOf = async (
     },
     secretKeys: [],
     ...options,
-    readText: (path) => readFile(join(projectDirectory, path), "utf8"),
+    readText: (path) => readFile(resolve(projectDirectory, path), "utf8"),
     imageDigest: () => {
       throw new Error("no image of this machine is asked for");
     },

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { deriveRuntime } from "../../measure/runtime.ts";
 import { type FlavourName, supportedPair } from "../../runtime/flavours.ts";
-import { isNewerThanKnown, newestKata } from "../../runtime/kata-versions.ts";
+import { isUnread, newestRead } from "../../runtime/kata-versions.ts";
 import type { FileRole, Manifest } from "../../runtime/manifest.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -62,7 +62,7 @@ export interface LockRequest {
 export async function lockPayload(request: LockRequest, tree: FileTree, progress: Progress): Promise<Manifest> {
   const { name, platform, flavour, kataVersion, source, directory, output } = request;
   supportedPair(platform, flavour, kataVersion);
-  warnOfUnknown(request, progress);
+  warnOfUnread(request, progress);
   const { files, verityParams, extensions, configurations, template } = chooseFiles(request, tree);
   progress(`Taking ${files.length} files from ${tree.name} …`);
   const manifest = await replacePayload(
@@ -98,11 +98,11 @@ export async function lockPayload(request: LockRequest, tree: FileTree, progress
   return manifest;
 }
 
-/** What a Kata that came after this product is taken for. */
-function warnOfUnknown({ kataVersion, flavour }: LockRequest, progress: Progress): void {
-  if (flavour === "none" || !isNewerThanKnown(kataVersion)) return;
+/** What a Kata that nobody here has looked at is taken for. */
+function warnOfUnread({ kataVersion, flavour }: LockRequest, progress: Progress): void {
+  if (flavour === "none" || !isUnread(kataVersion)) return;
   progress(
-    `Kata ${kataVersion} is newer than what is known here, and is treated as ${newestKata}: keys that it does not know any more have no effect, or keep its pods from starting. Its kernel command line is not predicted; give the one that its guests measure with --command-line.`,
+    `Kata ${kataVersion} is newer than ${newestRead}, the newest whose sources were read here, and is treated like it: keys that it does not know any more have no effect, or keep its pods from starting. Its kernel command line is not predicted; give the one that its guests measure with --command-line.`,
   );
 }
 

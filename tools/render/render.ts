@@ -1,12 +1,13 @@
 import { existsSync } from "node:fs";
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { stringify } from "yaml";
 import * as z from "zod";
 import type { StackConfiguration } from "../../components/config/read.ts";
 import type { Components } from "../../review/preview/rendered.ts";
 import { canonicalJson } from "../../runtime/canonical.ts";
 import { groupOfInstaller, specKey, unresolvedHandler } from "../../runtime/names.ts";
+import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { replaceFile } from "../files/replace.ts";
 import { configurationOf, readStackFile, stackNameOf } from "../files/stack-file.ts";
@@ -56,6 +57,7 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
   if (cdhImage !== "") files.set(cdhImageFile, cdhImage.endsWith("\n") ? cdhImage : `${cdhImage}\n`);
   files.set(kustomization, list);
 
+  await refuseForeign(output, files);
   const leftBefore = existsSync(join(output, cdhImageFile)) ? [...before.keys(), cdhImageFile] : [...before.keys()];
   const gone = leftBefore.filter((file) => !files.has(file));
   // The list last: until it is there, everything that the old one lists is there, too.
@@ -77,6 +79,17 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
         `Kept: RuntimeClass ${name}, which the stack no longer has. When no pod has runtimeClassName ${name}, render again with --drop-class ${name}.`,
     ),
   ];
+}
+
+/** A directory in which somebody keeps other things: what is no longer rendered could not be told from them. */
+async function refuseForeign(output: string, files: ReadonlyMap<string, string>): Promise<void> {
+  if (!existsSync(output) || existsSync(join(output, kustomization))) return;
+  const foreign = (await readdir(output)).filter((name) => !name.startsWith(".") && !files.has(name)).sort();
+  if (foreign.length === 0) return;
+  throw new Refusal(
+    "not-empty",
+    `--output ${resolve(output)} is not empty and holds no rendering: ${listed(foreign, 3)}. Expected a directory of the manifests' own: name one that is empty or not there yet.`,
+  );
 }
 
 /** As the stack's output `referenceValues`. */

@@ -99,7 +99,7 @@ describe("what is set is in the file, and in the handler", () => {
     const { measurement, guest } = contrast;
     if (measurement === undefined || guest === undefined) throw new Error("the fixture has both");
     const unknown: Manifest = {
-      ...{ ...contrast, kataVersion: "4.2.0" },
+      ...{ ...contrast, kataVersion: "4.0.1" },
       ...{
         measurement: { ...measurement, commandLine: given },
         guest: { ...guest, kernelParams: `roothash=${"ef".repeat(32)}` },
@@ -180,7 +180,8 @@ describe("wrong use", () => {
   const hypervisor = (keys: Record<string, string | number | boolean | string[]>): RuntimeSettings => ({
     kata: { hypervisor: keys },
   });
-  const cases: [what: string, settings: RuntimeSettings, says: string[], manifest?: Manifest][] = [
+  type Refused = [what: string, settings: RuntimeSettings, says: string[], manifest?: Manifest];
+  const cases: Refused[] = [
     [
       "a typing error",
       { kata: { agent: { dial_timout: 30 } } },
@@ -242,29 +243,31 @@ describe("wrong use", () => {
       ],
       fixtureManifest("kata-rs"),
     ],
-    [
-      "what verifiers see or weakens, of a Kata that nobody here has looked at",
-      {
-        kata: {
-          hypervisor: { default_memory: 1024, kernel_params: "quiet", block_device_aio: "native" },
-          agent: { debug_console_enabled: true },
+    ...["4.2.0", "4.3.0", "5.0.0"].map(
+      (kataVersion): Refused => [
+        `what verifiers see or weakens, of Kata ${kataVersion}, which nobody here has looked at`,
+        {
+          kata: {
+            hypervisor: { default_memory: 1024, kernel_params: "quiet", block_device_aio: "native" },
+            agent: { debug_console_enabled: true },
+          },
+          acknowledgedWeakenings: ["agent.debug_console_enabled"],
+          guestProxy: { https: "http://p.example:3128" },
         },
-        acknowledgedWeakenings: ["agent.debug_console_enabled"],
-        guestProxy: { https: "http://p.example:3128" },
-      },
-      [
-        ...[
-          "kata.hypervisor.default_memory",
-          "kata.agent.debug_console_enabled",
-          "kata.hypervisor.kernel_params",
-          "guestProxy",
-        ].map(
-          (path) =>
-            `${path} cannot be set: Kata 5.0.0 is newer than 4.3.0, the newest that is known here, and nobody has looked at what it does to guests there. Remove it, or lock a Kata that is known.`,
-        ),
+        [
+          ...[
+            "kata.hypervisor.default_memory",
+            "kata.agent.debug_console_enabled",
+            "kata.hypervisor.kernel_params",
+            "guestProxy",
+          ].map(
+            (path) =>
+              `${path} cannot be set: Kata ${kataVersion} is newer than 4.1.0, the newest whose sources were read here, and nobody has looked at what it does to guests there. Remove it, or lock Kata 4.1.0 or an older one.`,
+          ),
+        ],
+        { ...go, kataVersion },
       ],
-      { ...go, kataVersion: "5.0.0" },
-    ],
+    ),
     [
       "no word of Kata's",
       hypervisor({ block_device_aio: "fast" }),

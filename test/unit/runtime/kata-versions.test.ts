@@ -5,7 +5,7 @@ import * as z from "zod";
 import { flavourNames, pairs } from "../../../runtime/flavours.ts";
 import { hypervisorOf } from "../../../runtime/kata-configuration.ts";
 import { keysOf, type TableName, typeOfKey } from "../../../runtime/kata-keys.ts";
-import { isNewerThanKnown, kataFacts, kataReleases, newestKata } from "../../../runtime/kata-versions.ts";
+import { isUnread, kataFacts, kataReleases, newestRead } from "../../../runtime/kata-versions.ts";
 import { platformNames } from "../../../runtime/spec.ts";
 import { isAtLeast } from "../../../runtime/version.ts";
 import { guests } from "../measure/kata-settings.ts";
@@ -127,14 +127,22 @@ describe("versions", () => {
   });
 
   test.each([
-    ["4.3.0", false],
-    ["4.1.1", false],
-    ["4.3.1", true],
+    ["3.30.0", false],
+    ["3.31.1", false],
+    ["4.1.0", false],
+    ["4.1.1", true],
+    ["4.2.0", true],
+    ["4.3.0", true],
     ["4.4.0-rc0", true],
     ["5.0.0", true],
-  ])("whether %s is newer than what is known: %s", (version, newer) => {
-    expect(isNewerThanKnown(version)).toBe(newer);
-    if (newer) expect(kataFacts(version)).toEqual({ ...kataFacts(newestKata), commandLineKnown: false });
+  ])("whether nobody has looked at %s: %s", (version, unread) => {
+    expect(isUnread(version)).toBe(unread);
+    if (unread) expect(kataFacts(version)).toEqual({ ...kataFacts(newestRead), commandLineKnown: false });
+  });
+
+  test("releases are read in their order", () => {
+    const firstUnread = kataReleases.findIndex(({ read }) => !read);
+    expect(kataReleases.slice(firstUnread).filter(({ read }) => read)).toEqual([]);
   });
 
   test("every pair begins with a version that is in the table", () => {

@@ -12,7 +12,7 @@ const cases: Case[] = [
     runtimes({ ...snp, payload: "nowhere.json" }),
     {
       [payload]:
-        '"nowhere.json" cannot be read. Write the manifest with npx contrast-runtime lock; the path begins at the project\'s directory.',
+        "\"nowhere.json\" cannot be read: ENOENT: no such file or directory, open 'nowhere.json'. Write the manifest with npx contrast-runtime lock; the path begins at the project's directory.",
     },
   ],
   [

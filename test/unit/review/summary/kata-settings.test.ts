@@ -38,11 +38,11 @@ describe("the Kata of a runtime", () => {
     ]);
   });
 
-  test("a Kata that is newer than those that are known", () => {
-    const states = runtimeStep({}, { [next.handler]: { ...fresh, kataVersion: "5.0.0" } });
+  test.each(["4.2.0", "5.0.0"])("a Kata whose sources nobody has read: %s", (kataVersion) => {
+    const states = runtimeStep({}, { [next.handler]: { ...fresh, kataVersion } });
     const steps = groupSteps({ runtimes: [] }, { runtimes: [next] });
     expect(linesOf(summaryOf(...steps, states), "Runtimes").join()).toContain(
-      "known: That is newer than 4.3.0, the newest",
+      "known: That is newer than 4.1.0, the newest whose sources were read here",
     );
   });
 

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -219,5 +219,32 @@ test("a directory that something else made is not touched", async () => {
   await writeFile(list, "resources: [https://example.com/base]\n");
   await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
     `${list} was not written by this command: choose another directory as --output.`,
+  );
+});
+
+test("a directory of somebody else's is refused, and stays as it is; what a killed rendering left is not somebody else's", async () => {
+  await mkdir(output());
+  for (const name of ["README.md", "values.yaml", "a.yaml", "b.yaml", ".gitkeep"])
+    await writeFile(join(output(), name), "");
+  const before = await readdir(output());
+  await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
+    `--output ${output()} is not empty and holds no rendering: README.md, a.yaml, b.yaml … and 1 more. Expected a directory of the manifests' own: name one that is empty or not there yet.`,
+  );
+  expect(await readdir(output())).toEqual(before);
+  for (const name of before) if (name !== ".gitkeep") await rm(join(output(), name));
+  await render(stack({ snp: group("contrast-go") }));
+  await rm(join(output(), "kustomization.yaml"));
+  await render(stack({ snp: group("contrast-go") }));
+  expect(await resources()).not.toEqual([]);
+});
+
+test("a payload's path is the project's, an absolute one its own; one that is not there is named with where it was looked for", async () => {
+  const manifest = join(directory, "elsewhere.json");
+  await copyFile("test/fixtures/manifests/fixture-contrast-go.json", manifest);
+  const of = (payload: string) => ({ snp: { ...group(), runtimes: [{ ...runtime("contrast-go"), payload }] } });
+  await render(stack(of(manifest)));
+  expect(isThere(old)).toBe(true);
+  await expect(render(stack(of("payloads/nowhere.json")))).rejects.toThrow(
+    `cannot be read: ENOENT: no such file or directory, open '${join(process.cwd(), "payloads/nowhere.json")}'.`,
   );
 });
