@@ -218,6 +218,15 @@ const positive = [
   ...["create_container_timeout", "health_check_request_timeout_ms"],
 ];
 
+/**
+ * What both of Kata's programs hold in 32 bits without a sign, which is almost every number: src/runtime/pkg/katautils/config.go
+ * and src/libs/kata-types/src/config of 4.1.0. A longer one is refused there, and no pod starts.
+ */
+const largest = 2 ** 32 - 1;
+/** The others, as far as either holds them in 64. */
+const isWide = (key: string): boolean =>
+  /rate_limiter|^guest_swap_/.test(key) || ["memory_offset", "create_container_timeout"].includes(key);
+
 function typeProblem(type: KeyType, key: string, value: Value): string | undefined {
   switch (type) {
     case "text":
@@ -229,6 +238,7 @@ function typeProblem(type: KeyType, key: string, value: Value): string | undefin
     case "number": {
       if (typeof value !== "number" || !Number.isFinite(value) || value < 0) return "expected a number, 0 or more";
       if (value === 0 && positive.includes(key)) return "expected more than 0";
+      if (value > largest && !isWide(key)) return `expected at most ${largest}, which is what Kata can hold of it`;
       return Number.isSafeInteger(value) || fractions.includes(key) ? undefined : "expected a whole number";
     }
     default:

@@ -227,6 +227,13 @@ describe("wrong use", () => {
       ],
     ],
     [
+      "more than Kata can hold",
+      { kata: { hypervisor: { default_memory: 4_294_967_296 }, agent: { dial_timeout: 9_999_999_999 } } },
+      ["kata.hypervisor.default_memory is 4294967296", "kata.agent.dial_timeout is 9999999999"].map(
+        (said) => `${said}, expected at most 4294967295, which is what Kata can hold of it.`,
+      ),
+    ],
+    [
       "no time to wait",
       { kata: { agent: { dial_timeout: 0 }, runtime: { create_container_timeout: 0 } } },
       [
