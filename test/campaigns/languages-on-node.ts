@@ -49,12 +49,12 @@ const kubectl = async (args: string[], input?: string) => {
   if (result.code !== 0) tell(`kubectl ${args.join(" ")} → ${result.code}\n${result.stdout}${result.stderr}`);
   return result;
 };
-/** containerd's configuration, and our files; backups and the log stay, for the admin to read and remove. */
+/** containerd's configuration, and our files; the log stays, for the admin to read and remove. */
 const traces = async () =>
   (
     await runOnNode(name, node, [
       ...["sh", "-c"],
-      "cat /etc/containerd/config.toml; find /opt/edgeless /var/lib/contrast-runtime /etc/systemd/system -name '*contrast*' -o -path '/opt/edgeless*' -type f 2>/dev/null",
+      "cat /etc/containerd/config.toml; find /opt/edgeless /var/lib/contrast-runtime /etc/systemd/system /etc/containerd -name '*contrast*' -o -name 'config.toml.*' -o -path '/opt/edgeless*' -type f 2>/dev/null",
     ])
   ).stdout;
 

@@ -238,10 +238,10 @@ test("the next version of contrast-runtime takes over, without a restart where n
   for (const name of names) byPulumi[name] = await installedOn(name);
 });
 
-test("nothing is left on the nodes but backups and the log", async () => {
+test("nothing is left on the nodes but the log", async () => {
   await follow("Uninstall");
   const ours =
-    "find /etc /opt /var/lib -path /var/lib/containerd -prune -o -name '*contrast*' -not -path '*timer.d*' -print";
+    "find /etc /opt /var/lib -path /var/lib/containerd -prune -o '(' -name '*contrast*' -o -name 'config.toml.*' ')' -not -path '*timer.d*' -print";
   for (const name of names) {
     expect(await configurationOf(name), name).toBe(original[name]);
     expect(await cluster().onNode(name, "sh", "-c", ours), name).toBe("");
