@@ -1,4 +1,5 @@
 /** The provider protocol (gRPC), so that a stand-in only needs a handful of functions on property values. */
+import { flushCompileCache } from "node:module";
 import {
   credentials,
   type handleUnaryCall,
@@ -111,6 +112,8 @@ export async function serve(version: string, provider: Provider): Promise<void> 
     ),
   );
   process.stdout.write(`${port}\n`);
+  // The engine kills its plugins: what the next start need not compile again is kept now.
+  flushCompileCache();
 }
 
 function methods(version: string, provider: Provider, logFor: (urn: string) => Log): UntypedServiceImplementation {
