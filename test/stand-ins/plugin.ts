@@ -112,8 +112,6 @@ export async function serve(version: string, provider: Provider): Promise<void> 
     ),
   );
   process.stdout.write(`${port}\n`);
-  // The engine kills its plugins: what the next start need not compile again is kept now.
-  flushCompileCache();
 }
 
 function methods(version: string, provider: Provider, logFor: (urn: string) => Log): UntypedServiceImplementation {
@@ -146,6 +144,8 @@ function methods(version: string, provider: Provider, logFor: (urn: string) => L
       return new protocol.ConfigureResponse().setAcceptsecrets(true).setSupportspreview(true);
     }),
     check: unary(async (request: InstanceType<typeof protocol.CheckRequest>) => {
+      // The engine kills its plugins: what the next one need not compile again is kept now.
+      flushCompileCache();
       const olds = unpack(request.getOlds());
       const randomSeed = request.getRandomseed_asU8();
       return checkResponse(
