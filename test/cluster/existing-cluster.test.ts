@@ -88,6 +88,7 @@ beforeAll(async () => {
       NO_COLOR: "1",
     },
     join(home, "pulumi"),
+    process.env.STAND_INS,
   );
 });
 afterAll(() => rm(home, { recursive: true, force: true }));

@@ -59,6 +59,7 @@ AccuracySec=100ms
 export class NodeWithInstaller {
   readonly name: string;
   private readonly cluster: TestCluster;
+  private first: { pid: number; start: string } | undefined;
 
   constructor(cluster: TestCluster, name: string) {
     this.cluster = cluster;
@@ -80,13 +81,19 @@ export class NodeWithInstaller {
     await this.run("systemctl", "daemon-reload");
   }
 
-  /** The node's root as this process sees it; it changes with each boot. */
+  /**
+   * The node's root as this process sees it; it changes with each boot. What polls asks for it all the time, and to find
+   * the node's first process takes a look at all of its groups: it is looked for again when that process has ended.
+   */
   async root(): Promise<string> {
     const layout = clusterLayout(this.cluster.name);
-    const pid = await until(`${this.name} runs`, () =>
-      leader(layout, nodeLayout(layout, { name: this.name, number: 0 })),
-    );
-    return `/proc/${pid}/root`;
+    if (this.first === undefined || (await startOf(this.first.pid)) !== this.first.start)
+      this.first = await until(`${this.name} runs`, async () => {
+        const pid = await leader(layout, nodeLayout(layout, { name: this.name, number: 0 }));
+        const start = pid && (await startOf(pid));
+        return start ? { pid, start } : undefined;
+      });
+    return `/proc/${this.first.pid}/root`;
   }
 
   async write(path: string, content: string): Promise<void> {
@@ -197,6 +204,13 @@ export class NodeWithInstaller {
       );
     }
   }
+}
+
+/** When the process began, in the kernel's ticks: another one with its ID began later. `undefined` once it has ended. */
+async function startOf(pid: number): Promise<string | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  const [state, ...fields] = stat.split(") ").at(-1)?.split(" ") ?? [];
+  return state === "Z" ? undefined : fields[18];
 }
 
 const handlersIn = (names: string[]): string[] => names.filter((name) => name.startsWith("contrast-")).toSorted();

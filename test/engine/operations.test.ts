@@ -77,10 +77,7 @@ async function resource(type: string, name: string) {
 }
 
 describe("what somebody else changed", () => {
-  beforeAll(async () => {
-    await newStack("refresh", inCluster);
-    await project.mustWork(project.up());
-  });
+  beforeAll(() => newStack("refresh", inCluster));
   afterAll(async () => {
     await project.mustWork(project.destroy());
     await project.remove();

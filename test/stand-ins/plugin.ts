@@ -1,4 +1,5 @@
 /** The provider protocol (gRPC), so that a stand-in only needs a handful of functions on property values. */
+import { flushCompileCache } from "node:module";
 import {
   credentials,
   type handleUnaryCall,
@@ -143,6 +144,8 @@ function methods(version: string, provider: Provider, logFor: (urn: string) => L
       return new protocol.ConfigureResponse().setAcceptsecrets(true).setSupportspreview(true);
     }),
     check: unary(async (request: InstanceType<typeof protocol.CheckRequest>) => {
+      // The engine kills its plugins: what the next one need not compile again is kept now.
+      flushCompileCache();
       const olds = unpack(request.getOlds());
       const randomSeed = request.getRandomseed_asU8();
       return checkResponse(

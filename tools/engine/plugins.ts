@@ -26,15 +26,20 @@ const downloadTimeoutMs = 60_000;
  * The environment in which the engine finds all the stand-ins and no other plugins: a plugin directory of links.
  *
  * @param home the PULUMI_HOME to create
+ * @param programs a directory with each provider's program, `<provider>/pulumi-resource-<provider>`
  */
-export async function withStandIns(env: Record<string, string>, home: string): Promise<Record<string, string>> {
+export async function withStandIns(
+  env: Record<string, string>,
+  home: string,
+  programs = standIns,
+): Promise<Record<string, string>> {
   for (const provider of providers) {
     const name = `pulumi-resource-${provider}`;
     const directory = join(home, "plugins", `resource-${provider}-v${pluginVersion(provider)}`);
     await mkdir(directory, { recursive: true });
     const fresh = join(directory, `.${process.pid}`);
     await rm(fresh, { force: true });
-    await symlink(join(standIns, provider, name), fresh);
+    await symlink(join(programs, provider, name), fresh);
     await rename(fresh, join(directory, name));
   }
   return {

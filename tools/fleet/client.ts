@@ -2,6 +2,7 @@ import { setFlagsFromString } from "node:v8";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type FleetApi, fleetApi } from "./api.ts";
+import { kubernetesClient } from "./kubernetes-client.ts";
 
 /** The cluster that the environment names. */
 export async function connect(env: NodeJS.ProcessEnv): Promise<FleetApi> {
@@ -17,7 +18,7 @@ export async function connect(env: NodeJS.ProcessEnv): Promise<FleetApi> {
  * library is loaded here, because loading it takes longer than everything else.
  */
 async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
-  const { KubeConfig } = await import("@kubernetes/client-node");
+  const { KubeConfig } = await kubernetesClient();
   const config = new KubeConfig();
   const content = env.KUBECONFIG_CONTENT;
   const isContent = content !== undefined && content !== "";

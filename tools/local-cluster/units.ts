@@ -53,7 +53,8 @@ export async function startUnit(cluster: ClusterLayout, unit: Unit): Promise<voi
     detached: true,
     cwd: "/",
     stdio: ["ignore", log.fd, log.fd],
-    env: { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin", ...unit.env },
+    // Of the user's environment also how often Go's programs collect garbage.
+    env: { PATH: process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin", GOGC: process.env.GOGC, ...unit.env },
   });
   await new Promise<void>((resolve, reject) => child.once("spawn", resolve).once("error", reject));
   child.unref();
