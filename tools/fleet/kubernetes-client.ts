@@ -8,10 +8,11 @@ import { isPackage, packageRoot } from "../files/project.ts";
 /**
  * Kubernetes' official client, as far as commands need it. Its thousand modules take longer to load than most commands take
  * for the rest. In the package they are one file, which this import is replaced by; a clone makes that file where it is
- * missing, and another one for each version.
+ * missing, and another one for each version; one that cannot be written to, or has no esbuild, does without.
  */
 export async function kubernetesClient(): Promise<Pick<typeof client, "KubeConfig">> {
-  return isPackage ? await import("@kubernetes/client-node") : await import(pathToFileURL(await inOneFile()).href);
+  const file = isPackage ? undefined : await inOneFile().catch(() => undefined);
+  return file === undefined ? await import("@kubernetes/client-node") : await import(pathToFileURL(file).href);
 }
 
 async function inOneFile(): Promise<string> {
