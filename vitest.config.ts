@@ -3,8 +3,16 @@ import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { cacheDirectory } from "./tools/programs/cache.ts";
 
-/** Engines, API servers and kubectl are Go programs that end soon: they hold their garbage instead of looking for it. */
-const withEngines = { globalSetup: "test/global-setup.ts", testTimeout: 900_000, env: { GOGC: "400" } };
+const withEngines = {
+  globalSetup: "test/global-setup.ts",
+  testTimeout: 900_000,
+  env: {
+    // Engines, API servers and kubectl are Go programs that end soon: they hold their garbage instead of looking for it.
+    GOGC: "400",
+    // Commands start hundreds of times: they compile once.
+    NODE_COMPILE_CACHE: join(cacheDirectory(), "node-compile-cache"),
+  },
+};
 const onClusters = { ...withEngines, hookTimeout: 2_400_000 };
 
 /** Vitest leaves a core to itself, which of two is half: what waits for processes and clocks leaves enough to it. */

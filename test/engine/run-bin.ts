@@ -18,10 +18,14 @@ export interface Run {
   code: Promise<number | null>;
 }
 
-/** The bin, with this cluster and nothing else of this process's environment but PATH. */
+/** The bin, with this cluster and nothing else of this process's environment but PATH, and what Node compiled. */
 export function runBin(kubeconfig: string, ...args: string[]): Run {
   const child = spawn(process.execPath, [join(packageRoot, "tools/cli/main.ts"), ...args], {
-    env: { PATH: process.env.PATH, KUBECONFIG_CONTENT: kubeconfig },
+    env: {
+      PATH: process.env.PATH,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
+      KUBECONFIG_CONTENT: kubeconfig,
+    },
   });
   processes.push(child);
   let output = "";
