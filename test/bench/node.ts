@@ -108,8 +108,8 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
         name: `peak anonymous memory while a payload of ${largePayload >> 20} MiB is installed`,
         ours: Math.max(copying.peak, nothing.peak),
         unit: "MiB",
-        limit: 32,
-        ok: Math.max(copying.peak, nothing.peak) <= 32,
+        limit: 29,
+        ok: Math.max(copying.peak, nothing.peak) <= 29,
       },
       withoutCri(median(ours), median(bare)),
     ];
@@ -122,8 +122,8 @@ export async function nodeBenchmarks(): Promise<Benchmark[]> {
 const noOp = (ours: number, empty: number, wrote: boolean): Benchmark => ({
   name: "install with nothing to do, from the start of the program to its end",
   ours,
-  limit: 250,
-  ok: ours <= 250 && !wrote,
+  limit: 185,
+  ok: ours <= 185 && !wrote,
   note: `${wrote ? "it WROTE something" : "nothing written"}; an empty program of Node takes ${empty.toFixed(0)} ms`,
 });
 
