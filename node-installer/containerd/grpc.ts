@@ -60,7 +60,7 @@ export function unaryCall(socket: string, path: string, message: Uint8Array, tim
     let headers: Headers = {};
     const chunks: Buffer[] = [];
     let length = 0;
-    let reason = "the connection ended before the answer did";
+    let reason = "the connection ended before the answer's status";
     stream.on("response", (first) => {
       headers = first;
     });
@@ -81,7 +81,7 @@ export function unaryCall(socket: string, path: string, message: Uint8Array, tim
       clearTimeout(timer);
       session.destroy();
       const status = headers["grpc-status"];
-      if (status === undefined) return fail(grpcCodes.unavailable, withoutStatus(headers) ?? reason);
+      if (status === undefined) return fail(grpcCodes.unavailable, notOk(headers) ?? reason);
       if (status !== "0") return fail(Number(status), percentDecoded(headers["grpc-message"]));
       const answer = messageIn(Buffer.concat(chunks));
       if (answer === undefined) fail(grpcCodes.internal, "the answer is not one uncompressed message");
@@ -97,11 +97,11 @@ const systemsWord = (error: NodeJS.ErrnoException): string =>
 
 type Headers = Record<string, string | string[] | number | undefined>;
 
-/** Whoever answers without gRPC's status is no gRPC server. */
-const withoutStatus = (headers: Headers): string | undefined => {
+/** An answer of whoever is no gRPC server. */
+function notOk(headers: Headers): string | undefined {
   const answer = headers[constants.HTTP2_HEADER_STATUS];
-  return answer === undefined ? undefined : `HTTP status ${answer}, and none of gRPC`;
-};
+  return answer === undefined || answer === 200 ? undefined : `HTTP status ${answer}`;
+}
 
 /** A message is preceded by whether it is compressed (never, here), and its length. */
 function framed(message: Uint8Array): Buffer {

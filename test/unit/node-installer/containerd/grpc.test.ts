@@ -111,6 +111,24 @@ describe("what is no gRPC server", () => {
     await expect(call()).rejects.toMatchObject({ code: grpcCodes.unavailable });
   });
 
+  test("one that ends in the middle of its answer", async () => {
+    const partly = Promise.withResolvers<() => void>();
+    const server = createHttp2Server();
+    server.on("stream", (stream) => {
+      stream.on("error", () => undefined);
+      stream.respond({ ":status": 200, "content-type": "application/grpc" });
+      stream.write(Buffer.from([0, 0]));
+      partly.resolve(() => stream.session?.destroy());
+    });
+    await listen(server);
+    const answer = call();
+    (await partly.promise)();
+    await expect(answer).rejects.toMatchObject({
+      code: grpcCodes.unavailable,
+      message: "the connection ended before the answer's status",
+    });
+  });
+
   test("a web server", async () => {
     const server = createHttp2Server((_request, response) => {
       response.statusCode = 404;
@@ -119,7 +137,7 @@ describe("what is no gRPC server", () => {
     await listen(server);
     await expect(call()).rejects.toMatchObject({
       code: grpcCodes.unavailable,
-      message: "HTTP status 404, and none of gRPC",
+      message: "HTTP status 404",
     });
   });
 
