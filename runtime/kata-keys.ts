@@ -173,3 +173,44 @@ const index: Record<TableName, Map<string, Keys[]>> = {
   agent: byKey(known.agent),
   runtime: byKey(known.runtime),
 };
+
+/** What a number may be, inclusive. */
+interface Bounds {
+  least: number;
+  most: number;
+}
+
+const bits32 = 2 ** 32 - 1;
+
+/**
+ * Numbers that the loaders of 4.1.0 refuse, wrap around or silently replace, by the same structures as above. Almost all are
+ * held in 32 bits without a sign; in the Go runtime, `default_memory` below 256 becomes 2048, and seconds become nanoseconds.
+ */
+const bounded: readonly { readers: readonly Reader[]; keys: string; least?: number; most?: number }[] = [
+  { readers: go, keys: "default_memory", least: 256 },
+  { readers: rs, keys: "default_memory", least: 64 },
+  { readers: both, keys: "default_bridges", most: 5 },
+  { readers: go, keys: "create_container_timeout", most: 9_223_372_036 },
+  {
+    readers: both,
+    keys:
+      "disk_rate_limiter_bw_max_rate disk_rate_limiter_bw_one_time_burst disk_rate_limiter_ops_max_rate " +
+      "disk_rate_limiter_ops_one_time_burst guest_swap_create_threshold_secs guest_swap_size_percent memory_offset " +
+      "rx_rate_limiter_max_rate tx_rate_limiter_max_rate",
+    most: Number.MAX_SAFE_INTEGER,
+  },
+  {
+    readers: go,
+    keys:
+      "default_maxmemory net_rate_limiter_bw_max_rate net_rate_limiter_bw_one_time_burst net_rate_limiter_ops_max_rate " +
+      "net_rate_limiter_ops_one_time_burst snp_guest_policy",
+    most: Number.MAX_SAFE_INTEGER,
+  },
+];
+
+/** What this reader takes a number for as it is written. Of a key whose bounds nobody looked up, what 32 bits hold. */
+export function boundsOf(reader: Reader, key: string): Bounds {
+  const { least = 0, most = bits32 } =
+    bounded.find(({ readers, keys }) => readers.includes(reader) && keys.split(" ").includes(key)) ?? {};
+  return { least, most };
+}

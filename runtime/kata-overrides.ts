@@ -2,7 +2,7 @@ import * as z from "zod";
 import type { FlavourName } from "./flavours.ts";
 import type { KataConfiguration, Table, Value } from "./kata-configuration.ts";
 import { allowedWords, effectOf, type KeyEffect, touchesRtmr0, withoutCommandLine } from "./kata-key-effects.ts";
-import { type KeyType, keysOf, type Reader, type TableName, typeOfKey } from "./kata-keys.ts";
+import { boundsOf, type KeyType, keysOf, type Reader, type TableName, typeOfKey } from "./kata-keys.ts";
 import { isUnread, kataReleases, newestRead } from "./kata-versions.ts";
 import { type GuestProxy, parameterProblem, proxyParameters, weakeningParameters } from "./kernel-parameters.ts";
 import { didYouMean } from "./nearest.ts";
@@ -181,7 +181,7 @@ function keySettings(
       };
       const type = typeOfKey(reader, version, table, key);
       if (type === undefined) return refuse(unknownKey(reader, version, table, key));
-      const problem = typeProblem(type, key, value);
+      const problem = typeProblem(reader, type, key, value);
       if (problem !== undefined) return refuse(`is ${JSON.stringify(value)}, ${problem}.`);
       if (table === "hypervisor" && key === "kernel_params") return [];
       const known = effectOf(table, key);
@@ -218,16 +218,7 @@ const positive = [
   ...["create_container_timeout", "health_check_request_timeout_ms"],
 ];
 
-/**
- * What both of Kata's programs hold in 32 bits without a sign, which is almost every number: src/runtime/pkg/katautils/config.go
- * and src/libs/kata-types/src/config of 4.1.0. A longer one is refused there, and no pod starts.
- */
-const largest = 2 ** 32 - 1;
-/** The others, as far as either holds them in 64. */
-const isWide = (key: string): boolean =>
-  /rate_limiter|^guest_swap_/.test(key) || ["memory_offset", "create_container_timeout"].includes(key);
-
-function typeProblem(type: KeyType, key: string, value: Value): string | undefined {
+function typeProblem(reader: Reader, type: KeyType, key: string, value: Value): string | undefined {
   switch (type) {
     case "text":
       return typeof value === "string" ? undefined : "expected a text";
@@ -238,7 +229,9 @@ function typeProblem(type: KeyType, key: string, value: Value): string | undefin
     case "number": {
       if (typeof value !== "number" || !Number.isFinite(value) || value < 0) return "expected a number, 0 or more";
       if (value === 0 && positive.includes(key)) return "expected more than 0";
-      if (value > largest && !isWide(key)) return `expected at most ${largest}, which is what Kata can hold of it`;
+      const { least, most } = boundsOf(reader, key);
+      if (value < least) return `expected at least ${least}: Kata takes no less as it is written`;
+      if (value > most) return `expected at most ${most}: Kata takes no more as it is written`;
       return Number.isSafeInteger(value) || fractions.includes(key) ? undefined : "expected a whole number";
     }
     default:

@@ -230,8 +230,26 @@ describe("wrong use", () => {
       "more than Kata can hold",
       { kata: { hypervisor: { default_memory: 4_294_967_296 }, agent: { dial_timeout: 9_999_999_999 } } },
       ["kata.hypervisor.default_memory is 4294967296", "kata.agent.dial_timeout is 9999999999"].map(
-        (said) => `${said}, expected at most 4294967295, which is what Kata can hold of it.`,
+        (said) => `${said}, expected at most 4294967295: Kata takes no more as it is written.`,
       ),
+    ],
+    [
+      "memory that the Go runtime would replace by 2 GiB",
+      hypervisor({ default_memory: 255 }),
+      ["kata.hypervisor.default_memory is 255, expected at least 256: Kata takes no less as it is written."],
+    ],
+    [
+      "memory that runtime-rs refuses",
+      hypervisor({ default_memory: 63 }),
+      ["kata.hypervisor.default_memory is 63, expected at least 64: Kata takes no less as it is written."],
+      fixtureManifest("kata-rs"),
+    ],
+    [
+      "a time that the Go runtime's nanoseconds cannot hold",
+      { kata: { runtime: { create_container_timeout: 9_223_372_037 } } },
+      [
+        "kata.runtime.create_container_timeout is 9223372037, expected at most 9223372036: Kata takes no more as it is written.",
+      ],
     ],
     [
       "no time to wait",
