@@ -17,6 +17,7 @@ const onClusters = { ...withEngines, hookTimeout: 2_400_000 };
 
 /** Vitest leaves a core to itself, which of two is half: what waits for processes and clocks leaves enough to it. */
 const maxWorkers = Math.max(3, availableParallelism() - 1);
+const unit = { testTimeout: 60_000, hookTimeout: 60_000, maxWorkers };
 
 /** Unit tests of what only a Linux host does: they start sh, flock or tar, and read modes, links, pipes and /proc. */
 const onHost = [
@@ -40,8 +41,8 @@ export default defineConfig({
   test: {
     reporters: ["default"],
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], exclude: onHost, testTimeout: 60_000, maxWorkers } },
-      { test: { name: "host", include: onHost, testTimeout: 60_000, maxWorkers } },
+      { test: { ...unit, name: "unit", include: ["test/unit/**/*.test.ts"], exclude: onHost } },
+      { test: { ...unit, name: "host", include: onHost } },
       {
         test: {
           ...withEngines,

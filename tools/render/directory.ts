@@ -23,17 +23,17 @@ export const header = {
 };
 
 /**
- * The objects that a rendering left, by file (none where there is no rendering), and what the kustomization says besides
- * them that no rendering does.
+ * The objects that a rendering left, by file (none where there is no rendering), what the kustomization says besides
+ * them that no rendering does, and what every rendering says that it lacks.
  *
  * @param notRendered the sentence for a directory that something else made
  */
 export async function readDirectory(
   directory: string,
   notRendered: (list: string) => string,
-): Promise<{ objects: Map<string, KubernetesObject>; foreign: string[] }> {
+): Promise<{ objects: Map<string, KubernetesObject>; foreign: string[]; lacks: string[] }> {
   const list = join(directory, kustomization);
-  if (!existsSync(list)) return { objects: new Map(), foreign: [] };
+  if (!existsSync(list)) return { objects: new Map(), foreign: [], lacks: [] };
   const { data, error } = kustomizationFile.safeParse(yamlIn(await readFile(list, "utf8")));
   if (error) throw new Refusal("not-rendered", notRendered(list));
   const objects = await Promise.all(
@@ -53,7 +53,8 @@ export async function readDirectory(
   const { resources: _, ...others } = data;
   const own: Record<string, unknown> = header;
   const foreign = Object.keys(others).filter((key) => !isDeepStrictEqual(others[key], own[key]));
-  return { objects: new Map(objects), foreign };
+  const lacks = Object.keys(own).filter((key) => !isDeepStrictEqual(others[key], own[key]));
+  return { objects: new Map(objects), foreign, lacks };
 }
 
 /** Undefined for what is no YAML, or more than one document. */

@@ -32,10 +32,11 @@ export interface RenderOptions {
  */
 export async function render({ stack, output, dropClass }: RenderOptions): Promise<string[]> {
   const configuration = await readStack(stack);
-  const { objects: before } = await readDirectory(
-    output,
-    (list) => `${list} was not written by this command: choose another directory as --output.`,
-  );
+  const foreignList = (list: string) =>
+    `${list} was not written by this command: choose another directory as --output.`;
+  const { objects: before, lacks } = await readDirectory(output, foreignList);
+  // What another kustomization lists would be taken for what is no longer rendered, and removed.
+  if (lacks.length > 0) throw new Refusal("not-rendered", foreignList(join(output, kustomization)));
   const { objects, components, ownerOf, referenceValues, cdhImage } = await registeredBy(configuration);
   refuseLostGroups(configuration, before, stack);
   const kept = classesToKeep(objects, before, dropClass);
@@ -84,7 +85,13 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
 /** A directory in which somebody keeps other things: what is no longer rendered could not be told from them. */
 async function refuseForeign(output: string, files: ReadonlyMap<string, string>): Promise<void> {
   if (!existsSync(output) || existsSync(join(output, kustomization))) return;
-  const foreign = (await readdir(output)).filter((name) => !name.startsWith(".") && !files.has(name)).sort();
+  const names = await readdir(output).catch((error: Error) => {
+    throw new Refusal(
+      "no-directory",
+      `--output ${resolve(output)} cannot be read: ${error.message}. Expected a directory, or a name that is not there yet.`,
+    );
+  });
+  const foreign = names.filter((name) => !name.startsWith(".") && !files.has(name)).sort();
   if (foreign.length === 0) return;
   throw new Refusal(
     "not-empty",

@@ -213,12 +213,28 @@ test.each<[string, object | string, string | RegExp]>([
   expect(existsSync(output())).toBe(false);
 });
 
-test("a directory that something else made is not touched", async () => {
-  await render(stack({ snp: group("contrast-go") }));
+test.each([
+  ["lists what is elsewhere", "resources: [https://example.com/base]\n"],
+  [
+    "lists its own objects",
+    "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [deployment.yaml]\n",
+  ],
+])("a directory that something else made, which %s, is not touched", async (_, kustomization) => {
+  await mkdir(output());
   const list = join(output(), "kustomization.yaml");
-  await writeFile(list, "resources: [https://example.com/base]\n");
+  await writeFile(list, kustomization);
+  await writeFile(join(output(), "deployment.yaml"), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n");
   await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
     `${list} was not written by this command: choose another directory as --output.`,
+  );
+  expect((await readdir(output())).sort()).toEqual(["deployment.yaml", "kustomization.yaml"]);
+  expect(await readFile(list, "utf8")).toBe(kustomization);
+});
+
+test("a file is no directory", async () => {
+  await writeFile(output(), "");
+  await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
+    `--output ${output()} cannot be read: ENOTDIR: not a directory, scandir '${output()}'. Expected a directory, or a name that is not there yet.`,
   );
 });
 
