@@ -23,7 +23,8 @@ const payloadsPath = `${place}/payloads`;
 
 /**
  * Restores a kept state: the installer's files and containerd's. Hard links preserve what the journal records of files, except
- * the time of a link's change: the next installation reads the payload once more, and records it.
+ * the time of a link's change: the next installation reads the payload once more, and records it. The count of restarts is not
+ * kept: each start from a state has its own budget.
  */
 const resetScript = `set -e
 state=$1
@@ -44,6 +45,8 @@ rm -rf "$state"
 mkdir -p "$state/opt" "$state/lib" "$state/containerd"
 [ ! -e /opt/edgeless ] || cp -al /opt/edgeless "$state/opt/"
 [ ! -e /var/lib/contrast-runtime ] || cp -al /var/lib/contrast-runtime "$state/lib/"
+# The guard adds to this file in place, so a link would gather the restarts of everything that started from the state.
+rm -f "$state/lib/contrast-runtime/restarts"
 cp -p /etc/containerd/config.toml* "$state/containerd/"
 `;
 

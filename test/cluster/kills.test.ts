@@ -170,8 +170,7 @@ test("killed while containerd is stopped, or by a power failure", async () => {
     changes.map(async (change) => {
       for (const point of riskiest) rows.push(await killAt(change, point));
       // The next run finishes what the kill left, in whatever state the host brought the node.
-      // So many kills have used up the node's restarts, so somebody has to ask for it.
-      const { code, stderr } = await change.node.installer("install", change.spec, "--retry");
+      const { code, stderr } = await change.node.installer("install", change.spec);
       expect(code, stderr).toBe(0);
       expect(handlersOf(await change.node.settled())).toEqual(change.wanted);
     }),
