@@ -112,7 +112,7 @@ const space = new RegExp(`"freeSpace ${runtimesDirectory}":\\s{0,9}(\\{[^}]{0,20
 
 /** Inodes and times, of files and in the node's journal: a plan asks at most whether two of them are the same. */
 const identities =
-  /((?:[mc]timeNs|ino|dev)\\{0,3}":\s{0,9}\\{0,3}")(\d{1,30})|()(2\d{3}-\d\d-\d\dT[\d:.]{1,20}Z|2\d{7}T\d{6})/g;
+  /(?<=(?:[mc]timeNs|ino|dev)\\{0,3}":\s{0,9}\\{0,3}")\d{1,30}|2\d{3}-\d\d-\d\dT[\d:.]{1,20}Z|2\d{7}T\d{6}/g;
 
 /**
  * A digest that bundles of equal nodes share: without name, time and free space, and with inodes and times renamed by
@@ -131,11 +131,10 @@ function kindOf(text: string, node: string): { kind: string; free: FreeSpace | u
   const same = text
     .replace(match, "")
     .replace(freeText, "")
-    .replaceAll(identities, (_, key = "", number, _none, time) => {
-      const value: string = number ?? time;
+    .replaceAll(identities, (value) => {
       const name = names.get(value) ?? `#${names.size}`;
       names.set(value, name);
-      return key + name;
+      return name;
     });
   return { kind: sha256(same), free: parsed?.data };
 }
