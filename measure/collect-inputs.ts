@@ -14,7 +14,7 @@ import {
   toHex,
   View,
 } from "./bytes.ts";
-import { keyDigest } from "./id-block.ts";
+import { keyDigest } from "./id-key.ts";
 import { readIgvm } from "./igvm.ts";
 import { measureIgvm } from "./igvm-digest.ts";
 import { verityTarget } from "./kernel-command-line.ts";

@@ -1,7 +1,9 @@
 import { p384 } from "@noble/curves/nist.js";
 import { hypervisorAnnotations } from "../runtime/annotations.ts";
 import { Refusal } from "../runtime/refusal.ts";
-import { sha384, toHex } from "./bytes.ts";
+import { sha384 } from "./bytes.ts";
+import { defaultGuestPolicy } from "./guest-policy.ts";
+import { keyDigest, publicKeyBytes } from "./id-key.ts";
 
 /** What an SNP ID block fixes about a guest (firmware ABI, publication 56860, table 75). Ids and digest as hex. */
 export interface IdBlock {
@@ -15,9 +17,6 @@ export interface IdBlock {
 
 /** Contrast's ids: family 1, image 2, security version 2. */
 const contrastIds = { familyId: `01${"0".repeat(30)}`, imageId: `02${"0".repeat(30)}`, guestSvn: 2 } as const;
-
-/** SMT allowed and the reserved bit that must be one: the policy that Kata's templates have. */
-export const defaultGuestPolicy = 0x30000n;
 
 /** 96 bytes: digest[48], family[16], image[16], u32 version 1, u32 security version, u64 policy; little-endian. */
 export function idBlockBytes(block: IdBlock): Buffer {
@@ -45,24 +44,11 @@ function littleEndian(value: bigint): Buffer {
   return bytes;
 }
 
-/** ECDSA public key structure of 0x404 bytes: u32 curve (2 = P-384), qx[72], qy[72], zeroes. */
-function publicKeyBytes(curve: number, qx: Uint8Array, qy: Uint8Array): Buffer {
-  const bytes = Buffer.alloc(0x404);
-  bytes.writeUInt32LE(curve, 0);
-  bytes.set(qx, 4);
-  bytes.set(qy, 76);
-  return bytes;
-}
-
 /** Affine coordinates. */
 interface Point {
   x: bigint;
   y: bigint;
 }
-
-/** What the attestation report shows as ID_KEY_DIGEST. Coordinates little-endian. */
-export const keyDigest = (curve: number, qx: Uint8Array, qy: Uint8Array): string =>
-  toHex(sha384(publicKeyBytes(curve, qx, qy)));
 
 /**
  * The ID block with an authentication structure that anybody can compute and nobody holds a key for: the signature is fixed
@@ -100,22 +86,4 @@ export function idBlockAnnotations(rows: readonly { product?: string; measuremen
     ];
   });
   return Object.fromEntries(annotations);
-}
-
-/** The fields of an SNP guest policy (firmware ABI, table 9), under the names of go-sev-guest's abi.SnpPolicy. */
-export function guestPolicyFields(policy: bigint): Record<string, number | boolean> {
-  const bit = (index: bigint) => ((policy >> index) & 1n) === 1n;
-  return {
-    ABIMinor: Number(policy & 0xffn),
-    ABIMajor: Number((policy >> 8n) & 0xffn),
-    SMT: bit(16n),
-    MigrateMA: bit(18n),
-    Debug: bit(19n),
-    SingleSocket: bit(20n),
-    CXLAllowed: bit(21n),
-    MemAES256XTS: bit(22n),
-    RAPLDis: bit(23n),
-    CipherTextHidingDRAM: bit(24n),
-    PageSwapDisabled: bit(25n),
-  };
 }

@@ -1,6 +1,6 @@
 import type { PlatformName } from "../runtime/spec.ts";
+import { guestPolicyFields } from "./guest-policy.ts";
 import type { HostValues, SnpTcb } from "./host-values.ts";
-import { guestPolicyFields } from "./id-block.ts";
 import type { ReferenceValues, SnpReferenceValue, TdxReferenceValue } from "./reference-values.ts";
 
 /**

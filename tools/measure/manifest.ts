@@ -1,8 +1,8 @@
 /** `measure manifest`: reference values of a payload from its manifest alone, in the shapes that verifiers take. */
 
 import type { CorimPayload } from "../../measure/corim.ts";
+import { defaultGuestPolicy } from "../../measure/guest-policy.ts";
 import type { HostValues, SnpTcb } from "../../measure/host-values.ts";
-import { defaultGuestPolicy } from "../../measure/id-block.ts";
 import { valuesOf } from "../../measure/launch-values.ts";
 import { type ReferenceValues, usualVcpus } from "../../measure/reference-values.ts";
 import { type MeasuredRuntime, measuredRuntime } from "../../measure/runtime.ts";

@@ -2,7 +2,7 @@ import { decode, Tag } from "cbor2";
 import { expect, test } from "vitest";
 import { sha384 } from "../../../measure/bytes.ts";
 import { corim } from "../../../measure/corim.ts";
-import { defaultGuestPolicy } from "../../../measure/id-block.ts";
+import { defaultGuestPolicy } from "../../../measure/guest-policy.ts";
 import type { SnpReferenceValue } from "../../../measure/reference-values.ts";
 
 // Of the drafts' text; that another implementation reads it so is test/engine/corim.test.ts.
