@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import { bundleHost, parseBundle } from "../host/bundle.ts";
 import type { Host } from "../host/host.ts";
 import { containerdOn, type Daemon } from "../install/daemon.ts";
@@ -46,7 +47,7 @@ async function source(options: Options, spec: InstallSpec): Promise<{ host: Host
   try {
     text = await readFile(options.bundle, "utf8");
   } catch (error) {
-    throw new Refusal("bad-arguments", `The bundle ${options.bundle} cannot be read: ${(error as Error).message}.`, {
+    throw new Refusal("bad-arguments", `The bundle ${cannotBeRead(options.bundle, error)}.`, {
       cause: error,
     });
   }

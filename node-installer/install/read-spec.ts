@@ -3,6 +3,7 @@ import type * as z from "zod";
 import { sha256 } from "../../runtime/canonical.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { type InstallSpec, installSpecSchema } from "../../runtime/spec.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 
 export interface ReadSpec {
   spec: InstallSpec;
@@ -16,7 +17,7 @@ export async function readSpec(path: string): Promise<ReadSpec> {
   try {
     bytes = await readFile(path);
   } catch (error) {
-    throw new Refusal("bad-spec", `The install spec ${path} cannot be read: ${(error as Error).message}.`, {
+    throw new Refusal("bad-spec", `The install spec ${cannotBeRead(path, error)}.`, {
       cause: error,
     });
   }

@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { type ByteSource, sourceOf } from "../../measure/bytes.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 
 /**
  * A file as a ByteSource, closed when `use` returns. One buffer is reused for chunks, so memory stays constant; what has
@@ -41,6 +42,6 @@ function open(path: string): number {
   try {
     return openSync(path, "r");
   } catch (error) {
-    throw new Refusal("no-file", `${path} cannot be read: ${(error as NodeJS.ErrnoException).code ?? error}.`);
+    throw new Refusal("no-file", `${cannotBeRead(path, error)}.`);
   }
 }

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { parseManifest } from "../../components/config/manifest.ts";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 
 /**
  * The manifest in a file.
@@ -14,7 +15,7 @@ export async function readManifest(file: string, remedy: string): Promise<Manife
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    throw new Refusal("manifest-unreadable", `${file} cannot be read: ${(error as Error).message}. ${remedy}`, {
+    throw new Refusal("manifest-unreadable", `${cannotBeRead(file, error)}. ${remedy}`, {
       cause: error,
     });
   }

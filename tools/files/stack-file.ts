@@ -3,15 +3,14 @@ import { basename, resolve } from "node:path";
 import { parseDocument } from "yaml";
 import { readConfiguration, type StackConfiguration } from "../../components/config/read.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { namedText } from "./named-file.ts";
 import { projectDirectory } from "./project.ts";
 
 const prefix = "contrast-runtime:";
 
 /** What a stack's file says, by key without the project's prefix. */
 export async function readStackFile(file: string): Promise<Record<string, unknown>> {
-  const content = await readFile(file, "utf8").catch((error: Error) => {
-    throw new Refusal("no-stack", `The stack's file ${file} cannot be read: ${error.message}.`);
-  });
+  const content = await namedText("stack's file", file);
   const document = parseDocument(content);
   const [mistake] = document.errors;
   if (mistake) throw new Refusal("no-yaml", `${file} is no YAML: ${mistake.message.split("\n")[0]}`);

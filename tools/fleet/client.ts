@@ -1,6 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead, whyNot } from "../../runtime/unreadable.ts";
 import { type FleetApi, fleetApi } from "./api.ts";
 import { kubernetesClient } from "./kubernetes-client.ts";
 
@@ -26,8 +27,10 @@ async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
     if (isContent) config.loadFromString(content);
     else config.loadFromDefault();
   } catch (error) {
-    const source = isContent ? "KUBECONFIG_CONTENT" : "kubeconfig";
-    throw new Refusal("kubeconfig", `The ${source} cannot be read: ${error instanceof Error ? error.message : error}`);
+    if (isContent) throw new Refusal("kubeconfig", `The KUBECONFIG_CONTENT cannot be read: ${whyNot(error)}`);
+    const file = error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : undefined;
+    const what = file === undefined ? `cannot be read: ${whyNot(error)}` : cannotBeRead(file, error);
+    throw new Refusal("kubeconfig", `The kubeconfig ${what}.`);
   }
   // The library's fallback if there is no configuration at all.
   if (config.getCurrentCluster()?.server === "http://localhost:8080") {

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Refusal } from "../../runtime/refusal.ts";
+import { namedCa } from "../files/named-file.ts";
 import { isPackage, packageRoot } from "../files/project.ts";
 import type { BuiltImage } from "../oci/layout.ts";
 import { type Progress, seconds, toStderr } from "../process/progress.ts";
@@ -56,7 +57,7 @@ export interface MadeImage {
  * @throws Refusal without a payload: such an image would install nothing
  */
 export async function makeImage(order: ImageOrder, from = payloadsDirectory): Promise<MadeImage> {
-  const ca = order.ca === undefined ? undefined : await readFile(order.ca, "utf8");
+  const ca = order.ca === undefined ? undefined : await namedCa(order.ca);
   const found = await localPayloads(order.payload.length > 0 ? order.payload : undefined, from);
   const payloads = found.map(({ manifest }) => manifest.name);
   if (payloads.length === 0)

@@ -8,6 +8,7 @@ import { pipeline } from "node:stream/promises";
 import zlib from "node:zlib"; // by name, zstd would keep everything that imports this from running on Node 20
 import { extract, type Header } from "tar-stream";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import { explainFullDisk } from "../files/full-disk.ts";
 import type { Progress } from "../process/progress.ts";
 import { requireHostPrograms } from "../programs/host-packages.ts";
@@ -138,8 +139,8 @@ function resolveIn(nodes: Map<string, Node>, path: string): string | undefined {
 export async function openFiles(places: string[]): Promise<FileTree> {
   const paths = new Map<string, number>();
   for (const place of places.map((path) => resolvePath(path))) {
-    const status = await stat(place).catch((error: Error) => {
-      throw new Refusal("no-file", `${place} cannot be read: ${error.message}.`);
+    const status = await stat(place).catch((error: unknown) => {
+      throw new Refusal("no-file", `${cannotBeRead(place, error)}.`);
     });
     const names = status.isDirectory() ? await readdir(place, { recursive: true }) : [""];
     for (const name of names) {

@@ -1,9 +1,9 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Signer } from "@sigstore/verify";
 import * as z from "zod";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { namedText } from "../files/named-file.ts";
 import { connectionProblem, discard, readText, send } from "../http/client.ts";
 import type { Progress } from "../process/progress.ts";
 import { cacheDirectory } from "../programs/cache.ts";
@@ -41,13 +41,14 @@ export interface Attested {
 export async function checkAttestation(attested: Attested, progress: Progress): Promise<string | undefined> {
   const { file, trustedRoot } = attested;
   const unchecked = (why: string) => progress(`No attestation of the archive was checked: ${why}.`);
-  const bundles = file === undefined ? await fetchBundles(attested) : jsonIn(await readFile(file, "utf8"), file);
+  const bundles =
+    file === undefined ? await fetchBundles(attested) : jsonIn(await namedText("attestation", file), file);
   if (typeof bundles === "string") {
     unchecked(bundles);
     return undefined;
   }
   if (trustedRoot !== undefined)
-    return await attestedBy(bundles, jsonIn(await readFile(trustedRoot, "utf8"), trustedRoot), attested);
+    return await attestedBy(bundles, jsonIn(await namedText("trusted root", trustedRoot), trustedRoot), attested);
   const root = await sigstoreRoot().catch((error) => {
     const why = `Sigstore's trusted root cannot be fetched (${printable(connectionProblem(error))}); with --trusted-root FILE it is not needed`;
     if (file !== undefined) throw new Refusal("trusted-root", `${file} cannot be checked: ${why}.`);

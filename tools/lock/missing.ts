@@ -1,11 +1,11 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseDocument } from "yaml";
 import * as z from "zod";
 import { flavourNames } from "../../runtime/flavours.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import { platformNames } from "../../runtime/spec.ts";
+import { namedText } from "../files/named-file.ts";
 import { projectDirectory } from "../files/project.ts";
 import type { Progress } from "../process/progress.ts";
 import { type Locked, lock } from "./order.ts";
@@ -100,9 +100,7 @@ export async function missingPayloads(
 }
 
 async function runtimesIn(file: string) {
-  const content = await readFile(file, "utf8").catch((error: Error) => {
-    throw new Refusal("no-stack", `The stack's file ${file} cannot be read: ${error.message}.`);
-  });
+  const content = await namedText("stack's file", file);
   const document = parseDocument(content);
   const [mistake] = document.errors;
   if (mistake) throw new Refusal("no-yaml", `${file} is no YAML: ${mistake.message.split("\n")[0]}`);

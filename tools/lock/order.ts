@@ -1,5 +1,4 @@
 /** The orders of `lock`: what was asked for on the command line becomes a payload and its manifest. */
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type * as z from "zod";
 import { type Assessment, advisoryName, assess, explainOpen } from "../../runtime/advisories.ts";
@@ -9,6 +8,7 @@ import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { PlatformName } from "../../runtime/spec.ts";
 import { readManifest } from "../files/manifest.ts";
+import { namedCa } from "../files/named-file.ts";
 import { projectDirectory } from "../files/project.ts";
 import type { Progress } from "../process/progress.ts";
 import type { LockRequest } from "./lock.ts";
@@ -69,7 +69,7 @@ export async function fetchCommitted(
   const output = options.manifest;
   const manifest = await readManifest(output, "Restore it, or lock the payload again.");
   const directory = payloadDirectory(manifest.name, options.payloads);
-  const ca = options.ca === undefined ? undefined : await readFile(options.ca, "utf8");
+  const ca = options.ca === undefined ? undefined : await namedCa(options.ca);
   await refetch(manifest, { directory, mirror: options.mirror, ca }, progress);
   return { manifest, before: manifest, output, directory, holes: [] };
 }

@@ -1,8 +1,8 @@
 /** Where a payload's files come from when it is locked anew. */
-import { readFile } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { Manifest } from "../../runtime/manifest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { namedCa, namedText } from "../files/named-file.ts";
 import { fingerprint, publisherKey } from "../oci/cosign.ts";
 import { fetchImage } from "../oci/image.ts";
 import type { Progress } from "../process/progress.ts";
@@ -57,6 +57,9 @@ async function lockRelease(from: KataRelease, common: Common, progress: Progress
   const { mirror, attestation: file, trustedRoot } = from;
   const { kataVersion: version, flavour } = common;
   const ca = await readCa(from);
+  // Nothing is downloaded for a check that cannot be made.
+  if (file !== undefined) await namedText("attestation", file);
+  if (trustedRoot !== undefined) await namedText("trusted root", trustedRoot);
   const { archives, reference, sha256 } = await fetchKataRelease(
     { version, flavour, mirror, sha256: from.sha256, ca },
     progress,
@@ -74,7 +77,7 @@ async function lockRelease(from: KataRelease, common: Common, progress: Progress
 async function lockImage(from: OciImage, common: Common, progress: Progress): Promise<Manifest> {
   const { image: reference, cosignKey: keyFile } = from;
   const ca = await readCa(from);
-  const signer = keyFile === undefined ? undefined : publisherKey(await readFile(keyFile, "utf8"), keyFile);
+  const signer = keyFile === undefined ? undefined : publisherKey(await namedText("publisher's key", keyFile), keyFile);
   const tree = await openArchives(await fetchImage(reference, { ca, signer }, progress), reference, progress);
   const signature = signer ? { signature: `cosign key ${fingerprint(signer)}` } : {};
   const root = from.root ?? onlyRoot(tree.paths, reference);
@@ -118,7 +121,7 @@ async function lockNodeFiles({ via, root }: FromNode, common: Common, progress: 
 }
 
 const readCa = async ({ ca }: KataRelease | OciImage): Promise<string | undefined> =>
-  ca === undefined ? undefined : await readFile(ca, "utf8");
+  ca === undefined ? undefined : await namedCa(ca);
 
 const withoutSlashes = (path: string) => path.replace(/^\/+|\/+$/g, "");
 

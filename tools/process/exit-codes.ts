@@ -1,7 +1,9 @@
+import { resolve } from "node:path";
 import { inspect } from "node:util";
 import { ApiError } from "../../node-installer/kubernetes/api.ts";
 import { printableLines } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { whyNot } from "../../runtime/unreadable.ts";
 
 /** What the product's commands exit with. */
 export const exitCodes = { done: 0, failed: 1, usage: 2, stalled: 3, unreachable: 4 } as const;
@@ -21,10 +23,13 @@ export function report(error: unknown): number {
   return (error instanceof Refusal ? codesOfRefusals.get(error.code) : undefined) ?? exitCodes.failed;
 }
 
-/** Of a file that is not there, the operating system's message says it all. */
+/** The operating system's own word on a file says it all, once it is clear which file that is. */
 function ownWords(error: unknown): string | undefined {
   if (error instanceof ApiError)
     return `The API server did not do what this command needs: ${error.message}. It can be run again.`;
-  const ofSystem = error instanceof Error && "syscall" in error;
-  return error instanceof Refusal || ofSystem ? error.message : undefined;
+  if (error instanceof Refusal) return error.message;
+  if (!(error instanceof Error && "syscall" in error)) return undefined;
+  return "path" in error && typeof error.path === "string"
+    ? `${resolve(error.path)}: ${whyNot(error)} (${error.syscall}).`
+    : error.message;
 }

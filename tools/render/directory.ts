@@ -6,6 +6,7 @@ import { parse } from "yaml";
 import * as z from "zod";
 import { type Components, componentsSchema } from "../../review/preview/rendered.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import type { KubernetesObject } from "./objects.ts";
 
 /** What is applied, in order. */
@@ -38,8 +39,8 @@ export async function readDirectory(
   if (error) throw new Refusal("not-rendered", notRendered(list));
   const objects = await Promise.all(
     data.resources.map(async (file): Promise<[string, KubernetesObject]> => {
-      const content = await readFile(join(directory, file), "utf8").catch((cause: Error) => {
-        throw new Refusal("file-missing", `${list} lists ${file}, which cannot be read: ${cause.message}.`);
+      const content = await readFile(join(directory, file), "utf8").catch((error: unknown) => {
+        throw new Refusal("file-missing", `${list} lists ${file}: ${cannotBeRead(join(directory, file), error)}.`);
       });
       const object = kubernetesObject.safeParse(yamlIn(content)).data;
       if (object === undefined)

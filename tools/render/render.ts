@@ -9,6 +9,7 @@ import { canonicalJson } from "../../runtime/canonical.ts";
 import { groupOfInstaller, specKey, unresolvedHandler } from "../../runtime/names.ts";
 import { listed } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import { replaceFile } from "../files/replace.ts";
 import { configurationOf, readStackFile, stackNameOf } from "../files/stack-file.ts";
 import { componentsFile, header, kustomization, readDirectory } from "./directory.ts";
@@ -85,10 +86,10 @@ export async function render({ stack, output, dropClass }: RenderOptions): Promi
 /** A directory in which somebody keeps other things: what is no longer rendered could not be told from them. */
 async function refuseForeign(output: string, files: ReadonlyMap<string, string>): Promise<void> {
   if (!existsSync(output) || existsSync(join(output, kustomization))) return;
-  const names = await readdir(output).catch((error: Error) => {
+  const names = await readdir(output).catch((error: unknown) => {
     throw new Refusal(
       "no-directory",
-      `--output ${resolve(output)} cannot be read: ${error.message}. Expected a directory, or a name that is not there yet.`,
+      `--output ${cannotBeRead(output, error)}. Expected a directory, or a name that is not there yet.`,
     );
   });
   const foreign = names.filter((name) => !name.startsWith(".") && !files.has(name)).sort();

@@ -8,6 +8,7 @@ import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
 import { printable } from "../../runtime/printable.ts";
 import { Refusal } from "../../runtime/refusal.ts";
 import type { InstallSpec } from "../../runtime/spec.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import { exitCodes } from "../process/exit-codes.ts";
 import { readText } from "./files.ts";
 
@@ -62,10 +63,18 @@ function* bundlesIn(directory: string): Generator<BundleText> {
   try {
     names = readdirSync(directory).filter((name) => name.endsWith(".json"));
   } catch (error) {
-    throw new Refusal("no-bundles", `The bundles' directory ${directory} cannot be read: ${(error as Error).message}.`);
+    throw new Refusal("no-bundles", `The bundles' directory ${cannotBeRead(directory, error)}.`);
   }
   for (const name of names.sort()) {
     const file = join(directory, name);
-    yield { file, text: readFileSync(file, "utf8") };
+    yield { file, text: textOf(file) };
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    throw new Refusal("no-bundles", `The bundle ${cannotBeRead(file, error)}.`);
   }
 }

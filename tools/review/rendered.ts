@@ -4,6 +4,7 @@ import { plannedNodes, plannedSpecs } from "../../review/summary/groups.ts";
 import { renderMarkdown } from "../../review/summary/markdown.ts";
 import { summarize } from "../../review/summary/summary.ts";
 import { Refusal } from "../../runtime/refusal.ts";
+import { cannotBeRead } from "../../runtime/unreadable.ts";
 import { unannotated } from "../render/annotations.ts";
 import { readComponents, readDirectory } from "../render/directory.ts";
 import { planFleets } from "./fleet.ts";
@@ -37,10 +38,10 @@ export async function rendered({ before, after, bundles }: Directories): Promise
 
 /** Undefined for an empty directory: nothing is rendered there. */
 async function renderingIn(directory: string): Promise<Rendering | undefined> {
-  const files = await readdir(directory).catch((error: Error) => {
+  const files = await readdir(directory).catch((error: unknown) => {
     throw new Refusal(
       "no-directory",
-      `${directory} cannot be read: ${error.message}. Where nothing was rendered, give an empty directory.`,
+      `${cannotBeRead(directory, error)}. Where nothing was rendered, give an empty directory.`,
     );
   });
   if (files.length === 0) return undefined;

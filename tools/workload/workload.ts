@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { measuredRuntime } from "../../measure/runtime.ts";
 import { platforms } from "../../runtime/platforms.ts";
 import { Refusal } from "../../runtime/refusal.ts";
@@ -8,6 +7,7 @@ import { type KnownImage, type Manifests, prepareManifests, readManifests } from
 import type { PolicyOptIns } from "../../workload/policy/pod-policy.ts";
 import { isCovered } from "../../workload/policy-of-pod.ts";
 import { readManifest } from "../files/manifest.ts";
+import { namedCa, namedText } from "../files/named-file.ts";
 import { imageLayers } from "../lock/image-layers.ts";
 import { configuredImage, type ImageSource, imageReference } from "../oci/image-configuration.ts";
 import type { Progress } from "../process/progress.ts";
@@ -52,14 +52,16 @@ export async function workload(
   const chosen = await chooseRuntime(command);
   const given = await Promise.all(
     command.files.map(async (name) =>
-      name === "-" ? { name: "standard input", text: await stdin() } : { name, text: await text(name, "manifest") },
+      name === "-"
+        ? { name: "standard input", text: await stdin() }
+        : { name, text: await namedText("manifest", name) },
     ),
   );
   const manifests = readManifests(given, command.namespace);
   const { initdata, ca } = command;
-  const document = initdata === undefined ? undefined : parseInitdata(await text(initdata, "initdata"));
+  const document = initdata === undefined ? undefined : parseInitdata(await namedText("initdata", initdata));
   const known = await imagesOf(manifests, chosen, {
-    ca: ca === undefined ? undefined : await text(ca, "certificate"),
+    ca: ca === undefined ? undefined : await namedCa(ca),
     plainHttp: command.plainHttp,
     users: makesPolicies(command, chosen, document?.data["policy.rego"]),
     progress,
@@ -131,12 +133,6 @@ async function rootsOf(reference: string, digest: string, where: ImageSource, pr
   const { registry, repository } = imageReference(reference, where.plainHttp);
   return (await imageLayers(`${registry}/${repository}@${digest}`, where, progress)).layers;
 }
-
-const text = async (file: string, what: string): Promise<string> =>
-  await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    const why = error.code === "EISDIR" ? "it is a directory; name the files in it" : error.message;
-    throw new Refusal("unreadable", `The ${what} ${file} cannot be read: ${why}.`);
-  });
 
 /** One stream: what a file ends with does not run into what the next begins with. */
 const joined = (texts: readonly string[]): string =>

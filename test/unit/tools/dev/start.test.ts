@@ -92,7 +92,7 @@ describe("the payload of npm start with VMs", () => {
     const take = (payload: string) => ensureVmPayload({ payload }, () => {}, join(directory, "metal-qemu-insecure"));
     const nothing = join(directory, "nothing");
     await expect(take(nothing)).rejects.toThrow(
-      `${nothing}/manifest.json cannot be read: ENOENT: no such file or directory, open '${nothing}/manifest.json'. A payload is a directory with manifest.json and files/, as npx contrast-runtime lock leaves it in .local/payloads/NAME. Lock it again.`,
+      `${nothing}/manifest.json cannot be read: no such file or directory. A payload is a directory with manifest.json and files/, as npx contrast-runtime lock leaves it in .local/payloads/NAME. Lock it again.`,
     );
     const half = join(directory, "half");
     const source = { kind: "files", reference: "mine" };

@@ -71,7 +71,7 @@ test("a file that is none of a stack's is refused", async () => {
 });
 
 test.each<[file: string, content: string, said: RegExp]>([
-  ["none.yaml", "", /^The stack's file .*none\.yaml cannot be read: ENOENT/],
+  ["none.yaml", "", /^The stack's file .*none\.yaml cannot be read: no such file or directory\.$/],
   ["broken.yaml", "config: [", /^.*broken\.yaml is no YAML: /],
 ])("%s is refused in a sentence that names it", async (name, content, said) => {
   const file = join(directory, name);

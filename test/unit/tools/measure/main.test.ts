@@ -187,12 +187,16 @@ test("mistakes are one sentence without a stack", async () => {
       /^firmware: no OVMF table: .* \(at offset 0xfd0\)\.$/,
       1,
     ],
-    [["snp", "--ovmf", "/nowhere", "--vcpus", "1", "--vcpu-type", "EPYC"], /^\/nowhere cannot be read: ENOENT\.$/, 1],
+    [
+      ["snp", "--ovmf", "/nowhere", "--vcpus", "1", "--vcpu-type", "EPYC"],
+      /^\/nowhere cannot be read: no such file or directory\.$/,
+      1,
+    ],
     [["igvm", vast], /^.*vast has 50000000000 bytes, expected at most 1073741824\.$/, 1],
     [["igvm", directory], /^.* is a directory, expected a file\.$/, 1],
     [
       ["verity", bzImage, join(directory, "no/tree"), "--no-superblock", "--data-block-size=512"],
-      /^ENOENT: .*no\/tree/,
+      /^\S+no\/tree: no such file or directory \(open\)\.$/,
       1,
     ],
     [

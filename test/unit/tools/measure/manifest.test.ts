@@ -150,7 +150,7 @@ test.each([
     [fixture("fixture-contrast-go"), "--platform", "aks-clh-snp"],
     "has no file of role igvm, snapshotter, which aks-clh-snp needs.",
   ],
-  [1, ["nowhere.json", "--platform", "metal-qemu-snp"], "nowhere.json cannot be read: ENOENT"],
+  [1, ["nowhere.json", "--platform", "metal-qemu-snp"], "nowhere.json cannot be read: no such file or directory"],
   [
     1,
     ["package.json", "--platform", "metal-qemu-snp"],

@@ -234,7 +234,7 @@ test.each([
 test("a file is no directory", async () => {
   await writeFile(output(), "");
   await expect(render(stack({ snp: group("contrast-go") }))).rejects.toThrow(
-    `--output ${output()} cannot be read: ENOTDIR: not a directory, scandir '${output()}'. Expected a directory, or a name that is not there yet.`,
+    `--output ${output()} cannot be read: not a directory. Expected a directory, or a name that is not there yet.`,
   );
 });
 

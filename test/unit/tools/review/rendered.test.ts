@@ -217,7 +217,12 @@ test("what somebody adds to the directory, or to an object's annotations, is sho
 });
 
 test.each([
-  ["a directory that is not there", "none", "first", /none cannot be read: ENOENT.* give an empty directory\.$/],
+  [
+    "a directory that is not there",
+    "none",
+    "first",
+    /none cannot be read: no such file or directory\..* give an empty directory\.$/,
+  ],
   ["what is no rendering", ".", "first", /is not empty, and has no manifests: expected a kustomization\.yaml/],
   ["two empty directories", "empty", "empty", /are both empty: there is nothing to compare\.$/],
   ["a new one of an earlier version", "first", "old", /old was rendered by an earlier version, .* render it again/],

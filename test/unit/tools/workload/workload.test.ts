@@ -291,7 +291,7 @@ test("images that do not exist, and registries that refuse, are named with the l
 
 test("a directory in the place of a file is named as such", async () => {
   await expect(run("", { files: [directory] })).rejects.toThrow(
-    `The manifest ${directory} cannot be read: it is a directory; name the files in it.`,
+    `The manifest ${directory} cannot be read: it is a directory, expected a file.`,
   );
 });
 
