@@ -131,7 +131,8 @@ const messagesOf = (
     .filter(({ severity }) => severity === wanted)
     .map(({ message = "" }) => message.replace(new RegExp(`^${wanted}: `), "").trim());
 
-const firstIssue = ({ issues: [issue] }: z.ZodError): string => `${issue?.path.join(".")}: ${issue?.message}`;
+const firstIssue = ({ issues: [issue] }: z.ZodError): string =>
+  [issue?.path.join("."), issue?.message].filter(Boolean).join(": ");
 
 export const notAPreview = (reason: string, cause?: unknown): Refusal =>
   new Refusal(

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import type { KubeConfig } from "@kubernetes/client-node";
 import { Refusal } from "../../runtime/refusal.ts";
-import { cannotBeRead, whyNot } from "../../runtime/unreadable.ts";
+import { whyNot } from "../../runtime/unreadable.ts";
 import { type FleetApi, fleetApi } from "./api.ts";
 import { kubernetesClient } from "./kubernetes-client.ts";
 
@@ -27,10 +27,11 @@ async function loadKubeConfig(env: NodeJS.ProcessEnv): Promise<KubeConfig> {
     if (isContent) config.loadFromString(content);
     else config.loadFromDefault();
   } catch (error) {
-    if (isContent) throw new Refusal("kubeconfig", `The KUBECONFIG_CONTENT cannot be read: ${whyNot(error)}`);
-    const file = error instanceof Error && "path" in error && typeof error.path === "string" ? error.path : undefined;
-    const what = file === undefined ? `cannot be read: ${whyNot(error)}` : cannotBeRead(file, error);
-    throw new Refusal("kubeconfig", `The kubeconfig ${what}.`);
+    const file = error instanceof Error && "path" in error ? String(error.path) : env.KUBECONFIG;
+    const source = isContent ? "KUBECONFIG_CONTENT" : `The kubeconfig ${file ?? "~/.kube/config"}`;
+    // The further lines of a YAML reader's message show the file's own, with whatever secret is in them.
+    const [why] = whyNot(error).split("\n");
+    throw new Refusal("kubeconfig", `${source} cannot be read: ${why}.`);
   }
   // The library's fallback if there is no configuration at all.
   if (config.getCurrentCluster()?.server === "http://localhost:8080") {

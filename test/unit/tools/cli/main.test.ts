@@ -71,6 +71,12 @@ describe("contrast-runtime", () => {
       expect(output.err).toMatch(/^KUBECONFIG_CONTENT lists no cluster: .*\n$/);
     },
   );
+  test("what a kubeconfig that is no YAML holds is not printed", async () => {
+    vi.stubEnv("KUBECONFIG_CONTENT", 'users:\n- token: "hush\n  x: y: z\n');
+    expect(await main(["status"])).toBe(4);
+    expect(output.err).toMatch(/^KUBECONFIG_CONTENT cannot be read: .*\.\n$/);
+    expect(output.err).not.toContain("hush");
+  });
   test.each([
     [["uninstall", "--group", "metal"], /^The API server cannot be queried: .*\. Nothing was changed\.\n$/],
     [
