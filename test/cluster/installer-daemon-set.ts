@@ -26,14 +26,16 @@ import type { SmallPayload } from "./small-payloads.ts";
 /** Builds the image with the payloads, pushes it to the cluster's registry and returns its reference. */
 export async function pushInstaller(cluster: TestCluster, payloads: SmallPayload[]): Promise<string> {
   const { nodeInstaller } = await buildPrograms();
-  const layout = await mkdtemp(join(tmpdir(), "installer-image-"));
+  const directory = await mkdtemp(join(tmpdir(), "installer-image-"));
+  // In a directory of its own, because a list of the layers is kept beside the image.
+  const layout = join(directory, "image");
   try {
     await buildImage({ layoutDir: layout, program: nodeInstaller, payloads });
     const push = ["image", "push", "--layout", layout, "--registry", `http://${cluster.registry}`];
     const words = [process.execPath, "tools/cli/main.ts", ...push, "--repository", "installer"];
     return (await cluster.inNetwork(...words)).trim();
   } finally {
-    await rm(layout, { recursive: true });
+    await rm(directory, { recursive: true });
   }
 }
 

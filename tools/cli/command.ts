@@ -2,7 +2,7 @@
 import { Command, CommanderError, type CommandUnknownOpts, Help, type Option } from "@commander-js/extra-typings";
 import { didYouMean } from "../../runtime/nearest.ts";
 import { Refusal } from "../../runtime/refusal.ts";
-import { exitCodes, report } from "../process/exit-codes.ts";
+import { exitCodes, failWithoutOutput, report } from "../process/exit-codes.ts";
 
 class UsageError extends Refusal {
   readonly command: CommandUnknownOpts;
@@ -107,6 +107,7 @@ export function exitWith(code: number): void {
 
 /** Runs a command with these words; returns the exit code. */
 export async function run(command: CommandUnknownOpts, words: readonly string[]): Promise<number> {
+  failWithoutOutput();
   let acting = command;
   command.hook("preAction", (_, action) => {
     acting = action;

@@ -17,6 +17,8 @@ import { requireHostPrograms } from "../programs/host-packages.ts";
 export interface FileTree {
   /** For messages: what this is. */
   readonly name: string;
+  /** For messages: where the paths are a machine's own, what they begin with. */
+  readonly top?: "/";
   /** The paths of all files and links. */
   readonly paths: string[];
   /** The path of the regular file behind a path, links followed; undefined where none is. */
@@ -151,6 +153,7 @@ export async function openFiles(places: string[]): Promise<FileTree> {
   }
   return {
     name: places.join(" and "),
+    top: "/",
     paths: [...paths.keys()],
     size: (path) => paths.get(path),
     resolve: (path) => (paths.has(normalized(path)) ? normalized(path) : undefined),

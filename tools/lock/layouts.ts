@@ -196,7 +196,7 @@ export function choose(wanted: Wanted[], tree: FileTree): Chosen[] {
   for (const { role, path, from, optional } of wanted) {
     const source = from.map((candidate) => tree.resolve(candidate)).find((found) => found !== undefined);
     if (source) chosen.push({ role, path, source });
-    else if (!optional) missing.push(`${role} (${from.join(" or ")})`);
+    else if (!optional) missing.push(`${role} (${from.map((place) => `${tree.top ?? ""}${place}`).join(" or ")})`);
   }
   if (missing.length === 0) return chosen;
   throw new Refusal(

@@ -30,7 +30,7 @@ export async function withNodeFiles<T>(
   try {
     const archive = join(directory, "files.tar");
     await fetchArchive(via, paths, archive, progress);
-    return await use(await openArchives([archive], `the node (${via})`, progress));
+    return await use({ ...(await openArchives([archive], `the node (${via})`, progress)), top: "/" });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -33,3 +33,23 @@ function ownWords(error: unknown): string | undefined {
     ? `${resolve(error.path)}: ${whyNot(error)} (${error.syscall}).`
     : error.message;
 }
+
+let isWatched = false;
+
+/**
+ * Makes the command fail if its output cannot be written: whoever finds a file takes what is in it for all of it. A reader that
+ * goes away (`| head`) has read what it wanted.
+ */
+export function failWithoutOutput(): void {
+  if (isWatched) return;
+  isWatched = true;
+  let hasFailed = false;
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE" || hasFailed) return;
+    hasFailed = true;
+    console.error(`The output cannot be written: ${whyNot(error)}. What is there of it is not whole.`);
+    process.once("exit", () => {
+      process.exitCode ||= exitCodes.failed;
+    });
+  });
+}

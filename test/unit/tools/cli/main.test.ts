@@ -93,6 +93,21 @@ describe("contrast-runtime", () => {
   });
 });
 
+test("output that cannot be written makes the command fail, and a reader that goes away does not", async () => {
+  const bin = resolve("tools/cli/bin.mjs");
+  const shell = (script: string) =>
+    new Promise<{ code: number | null; stderr: string }>((done) => {
+      const child = execFile("bash", ["-o", "pipefail", "-c", script, "bash", process.execPath, bin], (_, __, stderr) =>
+        done({ code: child.exitCode, stderr }),
+      );
+    });
+  expect(await shell('"$1" "$2" measure --help >/dev/full')).toEqual({
+    code: 1,
+    stderr: "The output cannot be written: no space left on device. What is there of it is not whole.\n",
+  });
+  expect(await shell('"$1" "$2" completion bash | true')).toEqual({ code: 0, stderr: "" });
+});
+
 test("the launcher runs the clone's sources with the pinned Node, whatever the folder is called", async () => {
   const directory = await mkdtemp(join(tmpdir(), "it's a clone "));
   try {
